@@ -1,0 +1,441 @@
+//! The one public error: which step failed, on which path, with which errno, and what to do about it.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use crate::feature::Feature;
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in the form `step on path: ERRNO (text); hint`.
+///
+/// ```
+/// use ringfence::{ErrorKind, Sandbox};
+///
+/// let error = Sandbox::new().hostname("box").check().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Invalid);
+/// assert!(error.to_string().contains("uts_ns"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(Box<Inner>);
+
+/// The sort of an [`Error`], for callers that decide by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The policy contradicts itself; [`Error::problems`] lists every conflict.
+    Invalid,
+    /// This host cannot do what the policy asks; [`Error::problems`] lists every reason with its remedy.
+    Unsupported,
+    /// A step of the setup failed: [`Error::step`] says which.
+    Setup,
+    /// The sandbox stood, but the program could not be executed in it.
+    Exec,
+    /// The setup did not finish within [`setup_timeout`](crate::Sandbox::setup_timeout).
+    Timeout,
+    /// The setup process ended before it could report.
+    SetupDied,
+    /// The program has ended, but someone else took its exit status: the caller ignores SIGCHLD or waits for any
+    /// child, and the kernel (before 6.15) keeps no copy.
+    StatusLost,
+    /// An operation on a live sandbox failed: a wait, a signal, a statistic, an update.
+    Control,
+}
+
+/// A step of making, running or removing a sandbox, named after the system call or file that does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Step {
+    /// Judging the policy before anything is done.
+    Validate,
+    /// Finding out what the host offers.
+    Detect,
+    /// Starting the thread that clones.
+    Spawner,
+    /// Making the pipes and descriptors of the program.
+    Stdio,
+    /// Opening a file or directory that the policy names.
+    OpenSource,
+    /// Registering the owner, so that `reap_stale` can tell the living from the dead.
+    Owner,
+    /// Making a scratch directory.
+    Scratch,
+    /// Making a control group.
+    CreateCgroup,
+    /// Writing a limit.
+    SetLimit,
+    /// Entering a control group.
+    JoinCgroup,
+    /// `clone3(2)` or `clone(2)`.
+    Clone,
+    /// Executing the stub, the small program that sets the sandbox up.
+    LoadStub,
+    /// The stub reading its plan.
+    ReadPlan,
+    /// Writing `/proc/PID/uid_map`, `gid_map` or `setgroups`.
+    WriteIdMap,
+    /// `setns(2)`.
+    JoinNamespace,
+    /// `unshare(2)`.
+    Unshare,
+    /// Writing `/proc/self/timens_offsets`.
+    TimeOffsets,
+    /// `sethostname(2)`.
+    Hostname,
+    /// `setdomainname(2)`.
+    Domainname,
+    /// Bringing the loopback interface up.
+    Loopback,
+    /// Making the mounts private.
+    Propagation,
+    /// `open_tree(2)`: taking a copy of a mount.
+    OpenTree,
+    /// Finding, or making, the place of a mount inside the root.
+    MountTarget,
+    /// `fsopen(2)`, `fsconfig(2)`, `fsmount(2)` or `mount(2)`.
+    Mount,
+    /// `move_mount(2)`.
+    MoveMount,
+    /// `mount_setattr(2)`.
+    MountAttr,
+    /// Filling `/dev`.
+    Dev,
+    /// `pivot_root(2)`.
+    PivotRoot,
+    /// `umount2(2)` of the host's root.
+    DetachOldRoot,
+    /// `chdir(2)` to the program's working directory.
+    Cwd,
+    /// `setsid(2)` or `setpgid(2)`.
+    Session,
+    /// `umask(2)`.
+    Umask,
+    /// `prlimit(2)`.
+    Rlimit,
+    /// `setgroups(2)`.
+    Groups,
+    /// `setresgid(2)`.
+    Gid,
+    /// `setresuid(2)`.
+    Uid,
+    /// `capset(2)` and the ambient set.
+    Capabilities,
+    /// `prctl(2)`: dumpable, death signal, name.
+    Prctl,
+    /// The owner died during the setup.
+    OwnerAlive,
+    /// Placing descriptors with `dup3(2)`.
+    PlaceFd,
+    /// `close_range(2)`.
+    CloseFds,
+    /// Restoring signal dispositions and the mask.
+    Signals,
+    /// The init process starting the program.
+    Fork,
+    /// `execve(2)` of the program.
+    Exec,
+    /// Waiting for the setup's report.
+    Report,
+    /// `waitid(2)`.
+    Wait,
+    /// Sending a signal.
+    Signal,
+    /// Killing the sandbox.
+    Kill,
+    /// Reading the program's output.
+    Output,
+    /// Reading statistics.
+    Stats,
+    /// Freezing or thawing.
+    Freeze,
+    /// Removing a control group.
+    RemoveCgroup,
+    /// Removing a scratch directory.
+    RemoveScratch,
+    /// Clearing what dead owners left.
+    Reap,
+}
+
+impl Step {
+    /// The step as it reads in an error message.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Step::Validate => "validate policy",
+            Step::Detect => "inspect host",
+            Step::Spawner => "start spawner thread",
+            Step::Stdio => "prepare stdio",
+            Step::OpenSource => "open",
+            Step::Owner => "register owner",
+            Step::Scratch => "make scratch directory",
+            Step::CreateCgroup => "create cgroup",
+            Step::SetLimit => "set limit",
+            Step::JoinCgroup => "join cgroup",
+            Step::Clone => "clone",
+            Step::LoadStub => "execute stub",
+            Step::ReadPlan => "read plan",
+            Step::WriteIdMap => "write id map",
+            Step::JoinNamespace => "setns",
+            Step::Unshare => "unshare",
+            Step::TimeOffsets => "set time offsets",
+            Step::Hostname => "sethostname",
+            Step::Domainname => "setdomainname",
+            Step::Loopback => "bring loopback up",
+            Step::Propagation => "make mounts private",
+            Step::OpenTree => "open_tree",
+            Step::MountTarget => "find mount target",
+            Step::Mount => "mount",
+            Step::MoveMount => "move_mount",
+            Step::MountAttr => "mount_setattr",
+            Step::Dev => "fill /dev",
+            Step::PivotRoot => "pivot_root",
+            Step::DetachOldRoot => "detach old root",
+            Step::Cwd => "chdir",
+            Step::Session => "set session",
+            Step::Umask => "umask",
+            Step::Rlimit => "setrlimit",
+            Step::Groups => "setgroups",
+            Step::Gid => "setresgid",
+            Step::Uid => "setresuid",
+            Step::Capabilities => "set capabilities",
+            Step::Prctl => "prctl",
+            Step::OwnerAlive => "check owner",
+            Step::PlaceFd => "place descriptor",
+            Step::CloseFds => "close descriptors",
+            Step::Signals => "reset signals",
+            Step::Fork => "start program under init",
+            Step::Exec => "exec",
+            Step::Report => "wait for setup",
+            Step::Wait => "wait",
+            Step::Signal => "signal",
+            Step::Kill => "kill",
+            Step::Output => "read output",
+            Step::Stats => "read statistics",
+            Step::Freeze => "freeze",
+            Step::RemoveCgroup => "remove cgroup",
+            Step::RemoveScratch => "remove scratch directory",
+            Step::Reap => "reap stale sandboxes",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One conflict in a policy, or one thing that this host cannot do, with the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The builder call or host feature that it is about.
+    pub subject: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// The feature that [`best_effort`](crate::Sandbox::best_effort) could give up, if there is one.
+    pub feature: Option<Feature>,
+    pub(crate) kind: ErrorKind,
+}
+
+impl Problem {
+    /// A contradiction within the policy.
+    pub(crate) fn invalid(subject: &str, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Problem {
+            subject: subject.into(),
+            reason: reason.into(),
+            remedy: remedy.into(),
+            feature: None,
+            kind: ErrorKind::Invalid,
+        }
+    }
+
+    /// Something that this host cannot do.
+    pub(crate) fn unsupported(subject: &str, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Problem { kind: ErrorKind::Unsupported, ..Problem::invalid(subject, reason, remedy) }
+    }
+
+    /// The same, and the caller may choose to go without `feature`.
+    pub(crate) fn for_feature(self, feature: Feature) -> Self {
+        Problem { feature: Some(feature), ..self }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.subject, self.reason, self.remedy)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Inner {
+    #[error("{}", describe(*step, path.as_deref(), detail.as_deref(), *errno, hint.as_deref()))]
+    Failed {
+        kind: ErrorKind,
+        step: Step,
+        path: Option<PathBuf>,
+        detail: Option<String>,
+        errno: Option<Errno>,
+        hint: Option<String>,
+    },
+    #[error("{}", list(problems))]
+    Refused { problems: Vec<Problem> },
+}
+
+fn describe(
+    step: Step,
+    path: Option<&Path>,
+    detail: Option<&str>,
+    errno: Option<Errno>,
+    hint: Option<&str>,
+) -> String {
+    let mut text = step.as_str().to_owned();
+    if let Some(path) = path {
+        text += &format!(" {}", path.display());
+    }
+    if let Some(errno) = errno {
+        text += &format!(": {errno:?} ({})", errno.desc());
+    }
+    if let Some(detail) = detail {
+        text += &format!(": {detail}");
+    }
+    if let Some(hint) = hint {
+        text += &format!("; {hint}");
+    }
+    text
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl Error {
+    /// A failed step, with the errno that it failed with.
+    pub(crate) fn new(step: Step, errno: Errno) -> Self {
+        Error(Box::new(Inner::Failed {
+            kind: ErrorKind::Setup,
+            step,
+            path: None,
+            detail: None,
+            errno: Some(errno),
+            hint: None,
+        }))
+    }
+
+    /// A failed step without an errno: `detail` says what happened.
+    pub(crate) fn message(kind: ErrorKind, step: Step, detail: impl Into<String>) -> Self {
+        Error(Box::new(Inner::Failed { kind, step, path: None, detail: Some(detail.into()), errno: None, hint: None }))
+    }
+
+    /// A failed step of std's own.
+    pub(crate) fn io(step: Step, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Error::new(step, Errno::from_raw(errno)),
+            None => Error::message(ErrorKind::Setup, step, error.to_string()),
+        }
+    }
+
+    /// Everything that speaks against the policy.
+    pub(crate) fn refused(problems: Vec<Problem>) -> Self {
+        Error(Box::new(Inner::Refused { problems }))
+    }
+
+    pub(crate) fn with_kind(mut self, new: ErrorKind) -> Self {
+        if let Inner::Failed { kind, .. } = &mut *self.0 {
+            *kind = new;
+        }
+        self
+    }
+
+    /// Names the file or argument that the step was about.
+    pub(crate) fn at(mut self, new: impl AsRef<OsStr>) -> Self {
+        if let Inner::Failed { path, .. } = &mut *self.0 {
+            *path = Some(PathBuf::from(new.as_ref()));
+        }
+        self
+    }
+
+    pub(crate) fn detail(mut self, new: impl Into<String>) -> Self {
+        if let Inner::Failed { detail, .. } = &mut *self.0 {
+            *detail = Some(new.into());
+        }
+        self
+    }
+
+    /// Adds what to do about it.
+    pub(crate) fn hint(mut self, new: impl Into<String>) -> Self {
+        if let Inner::Failed { hint, .. } = &mut *self.0 {
+            *hint = Some(new.into());
+        }
+        self
+    }
+
+    /// What sort of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match &*self.0 {
+            Inner::Failed { kind, .. } => *kind,
+            Inner::Refused { problems } if problems.iter().any(|p| p.kind == ErrorKind::Invalid) => ErrorKind::Invalid,
+            Inner::Refused { .. } => ErrorKind::Unsupported,
+        }
+    }
+
+    /// The step that failed.
+    pub fn step(&self) -> Step {
+        match &*self.0 {
+            Inner::Failed { step, .. } => *step,
+            Inner::Refused { .. } => Step::Validate,
+        }
+    }
+
+    /// The file, directory or program that the step was about.
+    pub fn path(&self) -> Option<&Path> {
+        match &*self.0 {
+            Inner::Failed { path, .. } => path.as_deref(),
+            Inner::Refused { .. } => None,
+        }
+    }
+
+    /// The kernel's errno, if a system call failed.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match &*self.0 {
+            Inner::Failed { errno, .. } => errno.map(|e| e as i32),
+            Inner::Refused { .. } => None,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn remedy(&self) -> Option<&str> {
+        match &*self.0 {
+            Inner::Failed { hint, .. } => hint.as_deref(),
+            Inner::Refused { problems } => problems.first().map(|p| p.remedy.as_str()),
+        }
+    }
+
+    /// Every conflict and every missing feature, for [`ErrorKind::Invalid`] and [`ErrorKind::Unsupported`].
+    pub fn problems(&self) -> &[Problem] {
+        match &*self.0 {
+            Inner::Failed { .. } => &[],
+            Inner::Refused { problems } => problems,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match (error.kind(), error.raw_os_error()) {
+            (_, Some(errno)) => io::Error::from_raw_os_error(errno).kind(),
+            (ErrorKind::Invalid, _) => io::ErrorKind::InvalidInput,
+            (ErrorKind::Unsupported, _) => io::ErrorKind::Unsupported,
+            (ErrorKind::Timeout, _) => io::ErrorKind::TimedOut,
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}

@@ -1,0 +1,100 @@
+//! What a sandbox can promise, and what of it really holds.
+
+use std::fmt;
+
+/// A promise that a host may be unable to keep. Without [`best_effort`](crate::Sandbox::best_effort) a missing one
+/// is an error; with it, [`Enforced`] tells what the sandbox goes without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Feature {
+    /// [`memory_limit`](crate::Sandbox::memory_limit).
+    MemoryLimit,
+    /// [`swap_limit`](crate::Sandbox::swap_limit).
+    SwapLimit,
+    /// [`pids_limit`](crate::Sandbox::pids_limit).
+    PidsLimit,
+    /// [`cpu_limit`](crate::Sandbox::cpu_limit).
+    CpuLimit,
+    /// [`cpu_weight`](crate::Sandbox::cpu_weight).
+    CpuWeight,
+    /// [`cpuset`](crate::Sandbox::cpuset).
+    Cpuset,
+    /// [`io_limit`](crate::Sandbox::io_limit).
+    IoLimit,
+    /// [`cpu_time`](crate::Sandbox::cpu_time).
+    CpuTime,
+}
+
+impl Feature {
+    /// Every feature, in the order of the documentation.
+    pub const ALL: [Feature; 8] = [
+        Feature::MemoryLimit,
+        Feature::SwapLimit,
+        Feature::PidsLimit,
+        Feature::CpuLimit,
+        Feature::CpuWeight,
+        Feature::Cpuset,
+        Feature::IoLimit,
+        Feature::CpuTime,
+    ];
+
+    /// The builder call that asks for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Feature::MemoryLimit => "memory_limit",
+            Feature::SwapLimit => "swap_limit",
+            Feature::PidsLimit => "pids_limit",
+            Feature::CpuLimit => "cpu_limit",
+            Feature::CpuWeight => "cpu_weight",
+            Feature::Cpuset => "cpuset",
+            Feature::IoLimit => "io_limit",
+            Feature::CpuTime => "cpu_time",
+        }
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How well one feature is enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Enforcement {
+    /// The kernel enforces it.
+    Full,
+    /// The kernel enforces it with the stated gap.
+    Partial(&'static str),
+    /// It does not hold; the text says why and what would help.
+    Missing(String),
+}
+
+/// What a sandbox really enforces, for each feature that was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Enforced {
+    entries: Vec<(Feature, Enforcement)>,
+}
+
+impl Enforced {
+    pub(crate) fn set(&mut self, feature: Feature, enforcement: Enforcement) {
+        self.entries.retain(|(f, _)| *f != feature);
+        self.entries.push((feature, enforcement));
+    }
+
+    /// How `feature` is enforced; `None` if it was not asked for.
+    pub fn get(&self, feature: Feature) -> Option<&Enforcement> {
+        self.entries.iter().find(|(f, _)| *f == feature).map(|(_, e)| e)
+    }
+
+    /// Every feature that was asked for, with how it is enforced.
+    pub fn iter(&self) -> impl Iterator<Item = (Feature, &Enforcement)> {
+        self.entries.iter().map(|(f, e)| (*f, e))
+    }
+
+    /// Whether everything that was asked for is enforced, without a gap.
+    pub fn is_full(&self) -> bool {
+        self.entries.iter().all(|(_, e)| *e == Enforcement::Full)
+    }
+}
