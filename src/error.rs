@@ -289,13 +289,7 @@ enum Inner {
     Refused { problems: Vec<Problem> },
 }
 
-fn describe(
-    step: Step,
-    path: Option<&Path>,
-    detail: Option<&str>,
-    errno: Option<Errno>,
-    hint: Option<&str>,
-) -> String {
+fn describe(step: Step, path: Option<&Path>, detail: Option<&str>, errno: Option<Errno>, hint: Option<&str>) -> String {
     let mut text = step.as_str().to_owned();
     if let Some(path) = path {
         text += &format!(" {}", path.display());

@@ -1,10 +1,113 @@
-//! ringfence runs a program inside a Linux sandbox.
+//! ringfence runs a program inside a Linux sandbox: in its own namespaces, on its own root file system, under hard
+//! limits. A builder chain says what the program may see and use; the handle that it gives behaves like
+//! [`std::process::Child`], tells why the program ended, and takes everything that was made away again when it is
+//! dropped.
+//!
+//! ```
+//! use ringfence::{RootFs, Sandbox, Verdict};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), ringfence::Error> {
+//! # let sandbox = Sandbox::new();
+//! # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+//! let output = sandbox // an ordinary user adds .user_ns()
+//!     .command("sh")
+//!     .args(["-c", "echo I am $$ on $(hostname); sleep 60"])
+//!     .rootfs(RootFs::host()) // the host's own root, read-only
+//!     .pid_ns()
+//!     .uts_ns()
+//!     .hostname("box")
+//!     .net_ns()
+//!     .wall_time(Duration::from_millis(500))
+//!     .output()?;
+//! assert_eq!(output.stdout, b"I am 1 on box\n");
+//! assert_eq!(output.outcome.verdict(), Verdict::WallTime);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to look
+//!
+//! | question | answer |
+//! | --- | --- |
+//! | What may the program see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits |
+//! | How does it run, and how did it end? | [`Child`], [`Outcome`], [`Verdict`], [`Usage`] |
+//! | What can this host not do? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
+//! | What went wrong? | [`Error`]: the [`Step`], the path, the errno and what to do |
+//! | What did a crashed owner leave? | [`reap_stale`] |
+//!
+//! # How it runs
+//!
+//! Everything that can be computed, opened or refused is done before a child exists. Then one `clone3(2)` with shared
+//! memory makes the child, which at once executes a small static program of the crate's own, in memory of its own. That
+//! program makes the remaining system calls (mounts, pivot_root, ids, descriptors), reports the first that fails, and
+//! ends in the program's `execve(2)`. So a spawn costs the same however much memory, and however many threads and
+//! descriptors, the caller has, and nothing of the caller's process changes: not its working directory, environment,
+//! umask, signal handlers or descriptors.
+//!
+//! The first spawn starts a thread that clones (at most one a core is ever started) and lives as long as the process,
+//! because a sandbox's death signal follows the thread that made it. Time limits are watched by one more thread. Namespaces
+//! and the user are those that the process had then: a thread that changes its own does not change those of sandboxes.
+//!
+//! # Unusual callers
+//!
+//! | the caller | what happens |
+//! | --- | --- |
+//! | ignores SIGCHLD, or waits for any child in another thread | the status comes from the pidfd (Linux 6.15), or from [`init`](Sandbox::init) on any kernel; else [`ErrorKind::StatusLost`] |
+//! | forks after a spawn | in the fork the handle has no power, and dropping it does nothing; the fork can spawn sandboxes of its own |
+//! | ends the thread that spawned | nothing: sandboxes belong to the process |
+//! | is pid 1 | nothing: sandboxes are reaped by pid, other children are the caller's |
+//! | is inside a user namespace | as outside; what the outer one does not allow is an error |
+//! | dies, by SIGKILL even | its sandboxes die too ([`die_with_owner`](Sandbox::die_with_owner)); [`reap_stale`] clears the rest |
+//! | has closed stdin, stdout or stderr | the program gets `/dev/null` in its place |
+//! | calls `unshare(CLONE_NEWUSER)` after a spawn | EINVAL, as in every process with several threads |
+//!
+//! # Kernels
+//!
+//! | feature | needs | without it |
+//! | --- | --- | --- |
+//! | `clone3(2)` | 5.3 | `clone(2)` |
+//! | pidfds, to wait by | 5.4 | an error |
+//! | `open_tree(2)`, `move_mount(2)`: directories as roots, binds | 5.2 | an error |
+//! | `openat2(2)`: mount targets through symbolic links | 5.6 | a walk that refuses symbolic links |
+//! | read-only and other flags on binds (`mount_setattr(2)`) | 5.12 | an error |
+//! | `CLONE_INTO_CGROUP`, on v2 hosts | 5.7 | an error |
+//! | `close_range(2)` with `CLOSE_RANGE_CLOEXEC` | 5.11 | one `fcntl(2)` a descriptor |
+//! | time namespaces | 5.6 | an error |
+//! | overlayfs in a user namespace | 5.11 | an error |
+//! | the status of a child that somebody else has reaped | 6.15 | [`ErrorKind::StatusLost`] |
+
+#![warn(missing_docs, missing_debug_implementations)]
+#![deny(unsafe_code)]
 
 mod cgroup;
+mod child;
 mod error;
 mod feature;
+mod mount;
+mod namespace;
+mod owner;
+mod plan;
+mod program;
+mod sandbox;
+mod spawn;
+mod stdio;
+mod stub;
+mod sys;
 mod units;
 
+pub use cgroup::{IoLimit, Limits, Stats};
+pub use child::{Child, Outcome, Output, Usage, Verdict};
 pub use error::{Error, ErrorKind, Problem, Result, Step};
 pub use feature::{Enforced, Enforcement, Feature};
+pub use mount::{Bind, Dev, HidePid, Mount, Mqueue, Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
+pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset};
+pub use owner::{Reaped, reap_stale};
+pub use program::{Resource, Session};
+pub use sandbox::Sandbox;
+pub use stdio::Stdio;
 pub use units::{Bytes, ParseBytesError};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,1 +1,107 @@
-//! Control groups.
+//! Control groups: one model over three sorts of host.
+//!
+//! | host | limits | kill, freeze, list, cpu time |
+//! | --- | --- | --- |
+//! | v2 only | v2 | v2 |
+//! | hybrid (v1 controllers, v2 without them) | v1 | v2: `cgroup.kill`, `cgroup.freeze` and `cpu.stat` need no controller |
+//! | v1 only | v1 | v1: `freezer`, `pids`, `cpuacct` |
+//!
+//! [`Host`](host::Host) says where each controller is, [`Group`](group::Group) is the group of one sandbox and has a
+//! [`Part`](part::Part) in each hierarchy that it needs. [`v1`] and [`v2`] are the tables: which file takes which
+//! limit, which file gives which number.
+
+mod freezer;
+mod group;
+mod host;
+mod kernfs;
+mod kill;
+mod limits;
+mod parents;
+mod part;
+mod problems;
+mod stale;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod v1;
+mod v2;
+
+use std::ffi::CStr;
+
+use bitflags::bitflags;
+use nix::errno::Errno;
+
+use crate::sys::fork_mark::PerProcess;
+
+pub(crate) use group::Group;
+pub(crate) use host::Host;
+pub use limits::{IoLimit, Limits};
+pub(crate) use stale::sweep;
+pub use stats::Stats;
+
+bitflags! {
+    /// The controllers that this crate uses.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub(crate) struct Controllers: u8 {
+        const MEMORY = 1;
+        const PIDS = 1 << 1;
+        const CPU = 1 << 2;
+        const CPUSET = 1 << 3;
+        /// `blkio` on v1.
+        const IO = 1 << 4;
+        /// Only on v1; every v2 group accounts cpu time by itself.
+        const CPUACCT = 1 << 5;
+        /// Only on v1; every v2 group can be frozen since 5.2.
+        const FREEZER = 1 << 6;
+    }
+}
+
+impl Controllers {
+    const NAMES: [(&'static str, Controllers); 8] = [
+        ("memory", Controllers::MEMORY),
+        ("pids", Controllers::PIDS),
+        ("cpu", Controllers::CPU),
+        ("cpuset", Controllers::CPUSET),
+        ("io", Controllers::IO),
+        ("blkio", Controllers::IO),
+        ("cpuacct", Controllers::CPUACCT),
+        ("freezer", Controllers::FREEZER),
+    ];
+
+    /// The controller of this name; empty for one that this crate has no use for.
+    fn named(name: &str) -> Controllers {
+        Controllers::NAMES.iter().find(|(n, _)| *n == name).map_or(Controllers::empty(), |(_, c)| *c)
+    }
+
+    /// The v2 name of a single controller.
+    fn name(self) -> &'static str {
+        Controllers::NAMES.iter().find(|(_, c)| *c == self).map_or("", |(n, _)| n)
+    }
+}
+
+/// The two kernel interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    V1,
+    V2,
+}
+
+/// One value for one file of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Write {
+    controller: Controllers,
+    file: &'static CStr,
+    value: String,
+}
+
+/// The hierarchies of this host, looked at once in each process.
+pub(crate) fn host() -> crate::Result<&'static Host> {
+    static HOST: PerProcess<Host> = PerProcess::new();
+    match HOST.get() {
+        Some(host) => Ok(host),
+        None => {
+            let host = Host::detect()?;
+            HOST.get_or_try(|| Ok(host)).map_err(|errno: Errno| crate::Error::new(crate::Step::Detect, errno))
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Holding all processes of a group still.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::stat::Mode;
+
+use super::part::Part;
+use super::{Version, kernfs};
+use crate::sys::timeout;
+
+/// Freezes and waits until everything stands still; false if it does not within `timeout`, which can be forever: on
+/// v1 for a process in uninterruptible sleep.
+pub(super) fn freeze(part: &Part, timeout: Duration) -> nix::Result<bool> {
+    let deadline = Instant::now() + timeout;
+    match part.version {
+        Version::V1 => freeze_v1(part, deadline),
+        Version::V2 => freeze_v2(part, deadline),
+    }
+}
+
+/// Lets everything run again.
+pub(super) fn thaw(part: &Part) -> nix::Result<()> {
+    match part.version {
+        Version::V1 => kernfs::write(part.dir(), c"freezer.state", "THAWED"),
+        Version::V2 => kernfs::write(part.dir(), c"cgroup.freeze", "0"),
+    }
+}
+
+/// `FREEZING` becomes `FROZEN` when somebody reads it after the last task has stopped: there is nothing to poll for.
+fn freeze_v1(part: &Part, deadline: Instant) -> nix::Result<bool> {
+    kernfs::write(part.dir(), c"freezer.state", "FROZEN")?;
+    let mut pause = Duration::from_micros(50);
+    loop {
+        if kernfs::read(part.dir(), c"freezer.state")?.trim() == "FROZEN" {
+            return Ok(true);
+        }
+        let now = Instant::now();
+        if now >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(pause.min(deadline - now));
+        pause = (pause * 2).min(Duration::from_millis(5));
+    }
+}
+
+/// A reader of `cgroup.events` gets POLLPRI for each change after its last read.
+fn freeze_v2(part: &Part, deadline: Instant) -> nix::Result<bool> {
+    let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let mut events =
+        File::from(openat(part.dir(), c"cgroup.events", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?);
+    kernfs::write(part.dir(), c"cgroup.freeze", "1")?;
+    loop {
+        let mut text = String::new();
+        events.rewind().map_err(io)?;
+        events.read_to_string(&mut text).map_err(io)?;
+        if kernfs::field(&text, "frozen") == Some(1) {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout::until(deadline)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The nearest group from `part` upwards that is frozen by its own setting, if what is born in `part` would be frozen:
+/// a new group is frozen with those above it, so one read answers for all of them.
+pub(super) fn frozen_above(part: &Part) -> nix::Result<Option<PathBuf>> {
+    let (file, frozen): (_, fn(&str) -> bool) = match part.version {
+        Version::V1 => (c"freezer.state", |text| text.trim() != "THAWED"),
+        Version::V2 => (c"cgroup.events", |text| kernfs::field(text, "frozen") == Some(1)),
+    };
+    if !kernfs::read_optional(part.dir(), file)?.is_some_and(|text| frozen(&text)) {
+        return Ok(None);
+    }
+    let itself = |dir: &&Path| {
+        let file = if part.version == Version::V1 { "freezer.self_freezing" } else { "cgroup.freeze" };
+        std::fs::read_to_string(dir.join(file)).is_ok_and(|text| text.trim() == "1")
+    };
+    Ok(Some(part.path.ancestors().find(itself).unwrap_or(&part.path).to_owned()))
+}

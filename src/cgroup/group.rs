@@ -1,0 +1,365 @@
+//! The group of one sandbox: a directory in each hierarchy that it needs.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::host::{Hierarchy, Host};
+use super::part::Part;
+use super::{Controllers, Limits, Stats, Version, Write, freezer, kernfs, kill, v1, v2};
+use crate::{Error, ErrorKind, Problem, Result, Step};
+
+/// How long a killed group without `cgroup.kill` may take to become empty.
+const KILL_BOUND: Duration = Duration::from_secs(1);
+
+/// The control group of one sandbox. Dropping it closes descriptors and no more: [`kill`](Group::kill) and
+/// [`remove`](Group::remove) are called by the owner, who knows when.
+#[derive(Debug)]
+pub(crate) struct Group {
+    parts: Vec<Part>,
+    /// `cgroup.procs` of each v1 part, until the child has joined.
+    procs: Vec<OwnedFd>,
+    parent_dirs: Vec<PathBuf>,
+    killed: AtomicBool,
+}
+
+impl Group {
+    /// Makes the group, below `parent` counted from the root of each hierarchy or below the caller's own group, and
+    /// writes the limits. On failure everything is undone, and if the host cannot do what is asked, the error lists
+    /// why.
+    pub(crate) fn create(
+        host: &Host,
+        parent: Option<&Path>,
+        name: &str,
+        limits: &Limits,
+        account_cpu: bool,
+    ) -> Result<Group> {
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(Error::new(Step::CreateCgroup, Errno::EINVAL).at(name));
+        }
+        let mut group =
+            Group { parts: Vec::new(), procs: Vec::new(), parent_dirs: Vec::new(), killed: AtomicBool::new(false) };
+        let built = group
+            .make_parts(host, parent, name, limits, account_cpu)
+            .and_then(|()| group.write_limits(host, limits))
+            .and_then(|()| group.open_procs());
+        match built {
+            Ok(()) => Ok(group),
+            Err(error) => {
+                let _ = group.remove(Duration::ZERO);
+                let problems = host.problems(limits, account_cpu, parent);
+                Err(if problems.is_empty() { error } else { Error::refused(problems) })
+            }
+        }
+    }
+
+    /// v2 comes first: what it can do without controllers need not be had from v1.
+    fn make_parts(
+        &mut self,
+        host: &Host,
+        parent: Option<&Path>,
+        name: &str,
+        limits: &Limits,
+        account_cpu: bool,
+    ) -> Result<()> {
+        let mut needed = limits.controllers();
+        if let Some(hierarchy) = host.v2() {
+            let here = needed & hierarchy.controllers;
+            self.add(host, hierarchy, parent, name, here, here.is_empty())?;
+            needed -= here;
+        }
+        if account_cpu && self.parts.is_empty() {
+            needed |= Controllers::CPUACCT;
+        }
+        let held = self.parts.first().is_some_and(|part| part.controllers.contains(Controllers::FREEZER));
+        let useful = if held { Controllers::empty() } else { Controllers::FREEZER | Controllers::PIDS };
+        for hierarchy in host.hierarchies.iter().filter(|h| h.version == Version::V1) {
+            let here = needed & hierarchy.controllers;
+            if hierarchy.controllers.intersects(needed | useful) {
+                self.add(host, hierarchy, parent, name, here, here.is_empty())?;
+                needed -= here;
+            }
+        }
+        if needed.is_empty() && !self.parts.is_empty() {
+            return Ok(());
+        }
+        let detail = match needed.iter().next() {
+            Some(controller) => format!("this host has no {} controller", controller.name()),
+            None => "no hierarchy takes a group".to_owned(),
+        };
+        Err(Error::message(ErrorKind::Unsupported, Step::CreateCgroup, detail).hint(super::problems::DELEGATE))
+    }
+
+    /// Adds a part; one that no limit needs may be refused by the host.
+    fn add(
+        &mut self,
+        host: &Host,
+        hierarchy: &Hierarchy,
+        parent: Option<&Path>,
+        name: &str,
+        asked: Controllers,
+        optional: bool,
+    ) -> Result<()> {
+        let mut part = match Part::create(hierarchy, parent, name, asked) {
+            Ok(part) => part,
+            Err(error) if optional && error.raw_os_error() != Some(libc::EEXIST) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if part.version == Version::V2 {
+            part.controllers |= Controllers::CPUACCT;
+            // `cgroup.freeze` is in every v2 group but the root since 5.2.
+            let freezes = *host.v2_freezes.get_or_init(|| part.text(c"cgroup.freeze").is_ok_and(|text| text.is_some()));
+            part.controllers.set(Controllers::FREEZER, freezes);
+        }
+        self.parent_dirs.extend(part.path.parent().map(PathBuf::from));
+        self.parts.push(part);
+        Ok(())
+    }
+
+    fn write_limits(&self, host: &Host, limits: &Limits) -> Result<()> {
+        let memory = self.part(Controllers::MEMORY).filter(|part| part.version == Version::V1);
+        if let (Some(part), Some(_), None) = (memory, limits.swap, limits.memory) {
+            return Err(part
+                .failed(Step::SetLimit, Errno::EINVAL, c"memory.memsw.limit_in_bytes")
+                .hint("set memory_limit too"));
+        }
+        for part in &self.parts {
+            let writes = match part.version {
+                Version::V1 => v1::writes(limits),
+                Version::V2 => v2::writes(limits),
+            };
+            // Before 5.11 a group inside ours would not be charged to ours.
+            if host.flat_memory && part.version == Version::V1 && part.controllers.contains(Controllers::MEMORY) {
+                put(part, c"memory.use_hierarchy", "1")?;
+            }
+            let mut enabled = false;
+            for write in writes.iter().filter(|write| part.controllers.contains(write.controller)) {
+                let mut written = kernfs::write(part.dir(), write.file, &write.value);
+                // The files of a v2 controller are there once it is enabled one level up. That is found out by
+                // writing, so that nothing is read by the spawns after the first.
+                if written == Err(Errno::ENOENT) && part.version == Version::V2 && !enabled {
+                    self.enable(host, part, limits)?;
+                    enabled = true;
+                    written = kernfs::write(part.dir(), write.file, &write.value);
+                }
+                written.map_err(|errno| refused(part, errno, write))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enable(&self, host: &Host, part: &Part, limits: &Limits) -> Result<()> {
+        match (host.v2(), part.path.parent()) {
+            (Some(hierarchy), Some(base)) => {
+                v2::enable(&hierarchy.mount, base, limits.controllers() & hierarchy.controllers)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn open_procs(&mut self) -> Result<()> {
+        for part in self.parts.iter().filter(|part| part.version == Version::V1) {
+            self.procs.push(part.open_procs()?);
+        }
+        Ok(())
+    }
+
+    fn part(&self, controller: Controllers) -> Option<&Part> {
+        self.parts.iter().find(|part| part.controllers.contains(controller))
+    }
+
+    #[cfg(test)]
+    /// The part that lists and counts processes at the least cost.
+    fn tracker(&self) -> Result<&Part> {
+        self.parts.first().ok_or_else(|| Error::new(Step::Stats, Errno::ENOENT))
+    }
+
+    /// The name that was given to it.
+    pub(crate) fn name(&self) -> &Path {
+        self.parts.first().map_or(Path::new(""), |part| &part.path)
+    }
+
+    /// The v2 directory (`O_PATH`), for `CLONE_INTO_CGROUP` (5.7).
+    pub(crate) fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
+        self.parts.iter().find(|part| part.version == Version::V2).map(Part::dir)
+    }
+
+    /// Where the v2 part is, for a kernel without `CLONE_INTO_CGROUP`: a new writer for its `cgroup.procs`.
+    pub(crate) fn v2_procs(&self) -> Result<Option<OwnedFd>> {
+        self.parts.iter().find(|part| part.version == Version::V2).map(Part::open_procs).transpose()
+    }
+
+    /// `cgroup.procs` of each v1 part, writable: the child writes `0` to each.
+    pub(crate) fn v1_procs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.procs.iter().map(AsFd::as_fd)
+    }
+
+    /// Closes the descriptors that were kept for joining.
+    pub(crate) fn joined(&mut self) {
+        self.procs = Vec::new();
+    }
+
+    #[cfg(test)]
+    /// The directories that the group stands in, one for each hierarchy: what [`sweep`](super::sweep) takes.
+    pub(crate) fn parent_dirs(&self) -> &[PathBuf] {
+        &self.parent_dirs
+    }
+
+    /// The frozen group that a child cloned into this one would be frozen by: such a clone hangs in the kernel.
+    pub(crate) fn frozen_above(&self) -> Result<Option<PathBuf>> {
+        let Some(part) = self.part(Controllers::FREEZER) else { return Ok(None) };
+        freezer::frozen_above(part).map_err(|errno| part.error(Step::Freeze, errno))
+    }
+
+    pub(crate) fn stats(&self) -> Result<Stats> {
+        let mut stats = Stats::default();
+        for part in &self.parts {
+            match part.version {
+                Version::V1 => v1::read_stats(part, &mut stats)?,
+                Version::V2 => v2::read_stats(part, &mut stats)?,
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Cpu time used so far: one file is read.
+    pub(crate) fn cpu_usage(&self) -> Result<Option<Duration>> {
+        match self.part(Controllers::CPUACCT) {
+            Some(part) if part.version == Version::V2 => v2::cpu_usage(part),
+            Some(part) => v1::cpu_usage(part),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a group above has `memory.oom.group` set, so that a kill anywhere below it takes all.
+    pub(crate) fn oom_group_above(&self) -> bool {
+        let holds_memory = |part: &&Part| part.version == Version::V2 && part.controllers.contains(Controllers::MEMORY);
+        let Some(v2) = self.parts.iter().find(holds_memory) else { return false };
+        let set = |dir: &Path| std::fs::read_to_string(dir.join("memory.oom.group")).is_ok_and(|t| t.trim() == "1");
+        v2.path.ancestors().skip(1).any(set)
+    }
+
+    /// Changes limits of the living group; only those whose controller it has.
+    pub(crate) fn update(&self, limits: &Limits) -> Result<()> {
+        let invalid = limits.invalid();
+        if !invalid.is_empty() {
+            return Err(Error::refused(invalid));
+        }
+        let missing = limits.features().into_iter().filter(|f| self.part(super::limits::controller_of(*f)).is_none());
+        let missing: Vec<_> = missing.map(|f| not_in_group(f.as_str()).for_feature(f)).collect();
+        if !missing.is_empty() {
+            return Err(Error::refused(missing));
+        }
+        for part in &self.parts {
+            let mut writes = Vec::new();
+            if part.version == Version::V2 {
+                writes = v2::writes(limits);
+            } else {
+                if part.controllers.contains(Controllers::MEMORY) {
+                    writes = v1::memory_updates(part.dir(), limits).map_err(|errno| {
+                        part.failed(Step::SetLimit, errno, c"memory.memsw.limit_in_bytes").hint("set memory_limit too")
+                    })?;
+                }
+                writes.extend(v1::updates(limits));
+            }
+            for write in writes.iter().filter(|write| part.controllers.contains(write.controller)) {
+                kernfs::write(part.dir(), write.file, &write.value)
+                    .map_err(|errno| refused(part, errno, write).with_kind(ErrorKind::Control))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops every process and waits until all stand still. What does not within `timeout` is thawed again, and the
+    /// error is ETIMEDOUT.
+    pub(crate) fn freeze(&self, timeout: Duration) -> Result<()> {
+        let part = self.freezer()?;
+        let fail = |errno| part.error(Step::Freeze, errno);
+        if freezer::freeze(part, timeout).map_err(fail)? {
+            return Ok(());
+        }
+        freezer::thaw(part).map_err(fail)?;
+        Err(fail(Errno::ETIMEDOUT).hint("a process is in uninterruptible sleep"))
+    }
+
+    pub(crate) fn thaw(&self) -> Result<()> {
+        let part = self.freezer()?;
+        freezer::thaw(part).map_err(|errno| part.error(Step::Freeze, errno))
+    }
+
+    fn freezer(&self) -> Result<&Part> {
+        self.part(Controllers::FREEZER).ok_or_else(|| {
+            Error::message(ErrorKind::Unsupported, Step::Freeze, "the sandbox is in no group that can be frozen")
+                .hint("mount cgroup2 (Linux 5.2) or the v1 freezer")
+        })
+    }
+
+    #[cfg(test)]
+    /// Every process, those of groups made inside included. One outside of the caller's pid namespace reads 0.
+    pub(crate) fn processes(&self) -> Result<Vec<i32>> {
+        let part = self.tracker()?;
+        part.processes().map_err(|errno| part.failed(Step::Stats, errno, c"cgroup.procs"))
+    }
+
+    #[cfg(test)]
+    /// Whether anything runs in the group or in one made inside it.
+    pub(crate) fn is_populated(&self) -> Result<bool> {
+        let part = self.tracker()?;
+        part.is_populated().map_err(|errno| part.failed(Step::Stats, errno, c"cgroup.events"))
+    }
+
+    /// Sends SIGKILL to everything. With `cgroup.kill` (5.14) this does not wait; without, it returns once the group
+    /// is empty, or EBUSY after a second.
+    pub(crate) fn kill(&self) -> Result<()> {
+        self.killed.store(true, Ordering::Release);
+        kill::kill(&self.parts.iter().collect::<Vec<_>>(), KILL_BOUND)
+    }
+
+    /// Removes the group with all that was made inside, and the levels above that this process made if they are empty.
+    /// Waits up to `timeout` for processes to be gone. May be called again, after a failure as after a success.
+    pub(crate) fn remove(&self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        let mut failure = None;
+        for part in self.parts.iter().rev() {
+            // A process that left the v2 part on its own survived cgroup.kill, but not our v1 parts.
+            let stubborn = || {
+                if self.killed.load(Ordering::Acquire) {
+                    let _ = kill::signal(part);
+                }
+            };
+            if let Err(error) = part.remove(deadline, &stubborn) {
+                failure = failure.or(Some(error));
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn put(part: &Part, file: &'static std::ffi::CStr, value: &str) -> Result<()> {
+    kernfs::write(part.dir(), file, value).map_err(|errno| part.failed(Step::SetLimit, errno, file))
+}
+
+/// The kernel does not take a value.
+fn refused(part: &Part, errno: Errno, write: &Write) -> Error {
+    let error = part.failed(Step::SetLimit, errno, write.file).detail(format!("writing {:?}", write.value));
+    match (errno, write.controller) {
+        (Errno::EBUSY, Controllers::MEMORY) => error.hint("more than that is in use and cannot be reclaimed"),
+        (Errno::ENOENT, Controllers::MEMORY) => error.hint("this kernel does not account for swap"),
+        (Errno::ENODEV | Errno::ENXIO, Controllers::IO) => {
+            error.hint("limits are for whole disks: IoLimit::for_path finds the one")
+        }
+        (Errno::EINVAL | Errno::EACCES | Errno::ERANGE | Errno::ENOSPC, Controllers::CPUSET) => {
+            error.hint("the group above does not have all of these")
+        }
+        (Errno::EINVAL, Controllers::CPU) => error.hint("the group above has less, or the value is out of range"),
+        _ => error,
+    }
+}
+
+fn not_in_group(feature: &str) -> Problem {
+    let reason = "the sandbox was made without a group of this controller";
+    Problem::unsupported(feature, reason, "set a limit of the same sort at spawn, however high")
+}

@@ -1,0 +1,289 @@
+//! Where this host keeps which controller, from `/proc/self/mountinfo` and `/proc/self/cgroup`.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
+
+use nix::sys::stat::{major, minor, stat};
+use procfs::process::MountInfo;
+
+use super::{Controllers, Version, kernfs};
+use crate::{Error, ErrorKind, Result, Step};
+
+/// One mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hierarchy {
+    pub(super) version: Version,
+    pub(super) controllers: Controllers,
+    pub(super) mount: PathBuf,
+    /// The group that the mount shows at its top, as seen from the caller's cgroup namespace.
+    pub(super) root: PathBuf,
+    /// The directory of the caller's own group, if the mount shows it.
+    pub(super) own: Option<PathBuf>,
+}
+
+/// The hierarchies of this host. Found once; a host does not move its controllers while groups are in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Host {
+    pub(super) hierarchies: Vec<Hierarchy>,
+    /// Whether the kernel accounts for swap, as far as can be seen: always true on v2.
+    pub(super) swap: bool,
+    /// Whether v1 memory groups are not hierarchical unless told so, as before 5.11.
+    pub(super) flat_memory: bool,
+    /// Whether v2 groups can be frozen (5.2), once one was made.
+    pub(super) v2_freezes: OnceLock<bool>,
+}
+
+impl Host {
+    /// Looks at the mounts and the group of this process.
+    pub(crate) fn detect() -> Result<Host> {
+        let read = |path: &str| {
+            std::fs::read_to_string(path).map_err(|e| Error::io(Step::Detect, &e).at(path).hint("mount /proc"))
+        };
+        Host::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, Path::new("/"), is_visible)
+    }
+
+    /// The same from texts, for a filesystem that begins at `root`; `visible` tells the mounts that other mounts
+    /// have not covered.
+    pub(super) fn parse(
+        mountinfo: &str,
+        own: &str,
+        root: &Path,
+        visible: impl Fn(&MountInfo, &Path) -> bool,
+    ) -> Result<Host> {
+        let mut hierarchies: Vec<Hierarchy> = Vec::new();
+        for line in mountinfo.lines().filter(|line| line.contains(" - cgroup")) {
+            let mount = MountInfo::from_line(line)
+                .map_err(|_| Error::message(ErrorKind::Setup, Step::Detect, format!("mountinfo line {line:?}")))?;
+            let at = below(root, &unescape(mount.mount_point.as_os_str().as_encoded_bytes()));
+            if visible(&mount, &at)
+                && let Some(new) = Hierarchy::of(&mount, at, own)
+            {
+                keep_better(&mut hierarchies, new);
+            }
+        }
+        let v1_memory = hierarchies.iter().find(|h| h.is_v1_with(Controllers::MEMORY));
+        let (swap, flat_memory) = v1_memory.map_or((true, false), |h| {
+            let flat = std::fs::read_to_string(h.mount.join("memory.use_hierarchy")).is_ok_and(|t| t.trim() == "0");
+            (h.mount.join("memory.memsw.limit_in_bytes").exists(), flat)
+        });
+        Ok(Host { hierarchies, swap, flat_memory, v2_freezes: OnceLock::new() })
+    }
+
+    /// The directories in which a group below `parent` may stand, whatever its limits.
+    pub(crate) fn bases(&self, parent: Option<&Path>) -> Vec<PathBuf> {
+        self.hierarchies.iter().filter_map(|hierarchy| hierarchy.base(parent)).collect()
+    }
+
+    pub(super) fn v2(&self) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|h| h.version == Version::V2)
+    }
+
+    /// The hierarchy that has `controller`. A controller is bound to one hierarchy at a time; cpu time and the
+    /// freezer, which v2 has without any controller, are taken from there.
+    pub(super) fn home(&self, controller: Controllers) -> Option<&Hierarchy> {
+        let has = |h: &&Hierarchy| h.controllers.contains(controller);
+        self.v2().filter(has).or_else(|| self.hierarchies.iter().find(has))
+    }
+}
+
+impl Hierarchy {
+    fn of(mount: &MountInfo, at: PathBuf, own: &str) -> Option<Hierarchy> {
+        let (version, controllers) = if mount.fs_type == "cgroup2" {
+            let listed = std::fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
+            let listed: Controllers = listed.split_whitespace().map(Controllers::named).collect();
+            (Version::V2, listed | Controllers::CPUACCT | Controllers::FREEZER)
+        } else {
+            (Version::V1, mount.super_options.keys().map(|name| Controllers::named(name)).collect())
+        };
+        if controllers.is_empty() {
+            return None;
+        }
+        let root = unescape(mount.root.as_bytes());
+        let own = own_path(own, version, controllers)
+            .and_then(|path| Some(below(&at, path.strip_prefix(&root).ok()?)))
+            .filter(|path| is_plain(path));
+        Some(Hierarchy { version, controllers, mount: at, root, own })
+    }
+
+    fn is_v1_with(&self, controller: Controllers) -> bool {
+        self.version == Version::V1 && self.controllers.contains(controller)
+    }
+
+    /// The directory below which groups are made: the caller's own, or `parent` counted from the hierarchy's root. In
+    /// a mount that shows only a part of the hierarchy, as in a container, a path outside of that part is counted
+    /// from the top of the mount.
+    pub(super) fn base(&self, parent: Option<&Path>) -> Option<PathBuf> {
+        let Some(parent) = parent else { return self.own.clone() };
+        if !parent.is_absolute() || !is_plain(parent) {
+            return None;
+        }
+        Some(below(&self.mount, parent.strip_prefix(&self.root).unwrap_or(parent)))
+    }
+}
+
+/// Of two mounts of one hierarchy the one that shows the caller's group serves, then the one that shows everything.
+fn keep_better(all: &mut Vec<Hierarchy>, new: Hierarchy) {
+    let rank = |h: &Hierarchy| (h.own.is_some(), h.root == Path::new("/"));
+    match all.iter_mut().find(|h| h.version == new.version && h.controllers == new.controllers) {
+        Some(old) if rank(&new) > rank(old) => *old = new,
+        Some(_) => {}
+        None => all.push(new),
+    }
+}
+
+/// The caller's path in the lines `ID:CONTROLLERS:PATH`; v2 has no controllers there.
+fn own_path(text: &str, version: Version, controllers: Controllers) -> Option<PathBuf> {
+    text.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (names, path) = (fields.next()?, fields.next()?);
+        let found = match version {
+            Version::V2 => names.is_empty(),
+            Version::V1 => names.split(',').any(|name| controllers.intersects(Controllers::named(name))),
+        };
+        found.then(|| PathBuf::from(path))
+    })
+}
+
+/// Whether the path has no `..`: the kernel shows groups outside of the cgroup namespace's root that way.
+fn is_plain(path: &Path) -> bool {
+    path.components().all(|c| c != Component::ParentDir)
+}
+
+fn below(dir: &Path, path: &Path) -> PathBuf {
+    let rest: PathBuf =
+        path.components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir)).collect();
+    if rest.as_os_str().is_empty() { dir.to_owned() } else { dir.join(rest) }
+}
+
+/// mountinfo writes space, tab, newline and backslash as octal.
+fn unescape(text: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        if let Some(value) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            bytes.push(value);
+            rest = &tail[3..];
+        } else {
+            bytes.push(byte);
+            rest = tail;
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
+/// A mount is covered if its mount point leads to another filesystem.
+fn is_visible(mount: &MountInfo, at: &Path) -> bool {
+    stat(at).is_ok_and(|st| mount.majmin == format!("{}:{}", major(st.st_dev), minor(st.st_dev)))
+}
+
+/// The nearest of `path` and the directories above it that exists.
+pub(super) fn nearest(path: &Path) -> Option<(&Path, std::os::fd::OwnedFd)> {
+    path.ancestors().find_map(|dir| Some((dir, kernfs::open_dir(dir).ok()?)))
+}
+
+/// Whether the file of the group at `dir` can be written with the effective ids.
+pub(super) fn can_write(dir: &impl AsFd, file: &std::ffi::CStr) -> nix::Result<()> {
+    use nix::fcntl::AtFlags;
+    nix::unistd::faccessat(dir.as_fd(), file, nix::unistd::AccessFlags::W_OK, AtFlags::AT_EACCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(mountinfo: &str, own: &str) -> Host {
+        Host::parse(mountinfo, own, Path::new("/nonexistent"), |_, _| true).unwrap()
+    }
+
+    fn own(host: &Host, controller: Controllers) -> Option<&str> {
+        host.home(controller)?.own.as_deref()?.to_str()
+    }
+
+    fn base(host: &Host, controller: Controllers, parent: &str) -> Option<PathBuf> {
+        host.home(controller)?.base(Some(Path::new(parent)))
+    }
+
+    const HYBRID: &str = "\
+23 1 0:20 / / rw - ext4 /dev/root rw
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:10 - cgroup cgroup rw,memory
+36 31 0:33 / /sys/fs/cgroup/net_cls rw,relatime - cgroup cgroup rw,net_cls
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
+";
+
+    #[test]
+    fn controllers_mounted_together_are_one_hierarchy() {
+        let host = parse(HYBRID, "4:memory:/a/b\n3:cpu,cpuacct:/c\n2:net_cls:/n\n1:name=systemd:/s\n0::/u\n");
+        assert_eq!(host.hierarchies.len(), 3);
+        assert_eq!(own(&host, Controllers::MEMORY), Some("/nonexistent/sys/fs/cgroup/memory/a/b"));
+        assert_eq!(own(&host, Controllers::CPU), Some("/nonexistent/sys/fs/cgroup/cpu,cpuacct/c"));
+        assert_eq!(own(&host, Controllers::CPUACCT), Some("/nonexistent/sys/fs/cgroup/unified/u"));
+        assert_eq!(host.home(Controllers::PIDS), None);
+        let jobs = base(&host, Controllers::MEMORY, "/jobs/x");
+        assert_eq!(jobs, Some("/nonexistent/sys/fs/cgroup/memory/jobs/x".into()));
+        assert_eq!(base(&host, Controllers::MEMORY, "/jobs/../x"), None);
+        assert_eq!(base(&host, Controllers::MEMORY, "jobs"), None);
+    }
+
+    #[test]
+    fn v2_names_its_controllers_in_a_file() {
+        let root = std::env::temp_dir().join(format!("ringfence-v2-host-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("cg v2")).unwrap();
+        std::fs::write(root.join("cg v2/cgroup.controllers"), "cpuset cpu io memory hugetlb pids rdma\n").unwrap();
+        let line = "30 23 0:26 / /cg\\040v2 rw shared:4 - cgroup2 cgroup2 rw\n";
+        let host = Host::parse(line, "0::/user.slice/my scope\n", &root, |_, _| true);
+        std::fs::remove_dir_all(&root).unwrap();
+        let host = host.unwrap();
+        assert_eq!(host.hierarchies[0].controllers, Controllers::all());
+        assert_eq!(host.hierarchies[0].own, Some(root.join("cg v2/user.slice/my scope")));
+    }
+
+    #[test]
+    fn a_container_sees_its_own_part_of_the_hierarchy() {
+        let text = "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro,nosuid - cgroup cgroup rw,memory\n";
+        let host = parse(text, "4:memory:/docker/abc\n");
+        assert_eq!(own(&host, Controllers::MEMORY), Some("/nonexistent/sys/fs/cgroup/memory"));
+        let at = Some(PathBuf::from("/nonexistent/sys/fs/cgroup/memory/x"));
+        assert_eq!(base(&host, Controllers::MEMORY, "/docker/abc/x"), at);
+        assert_eq!(base(&host, Controllers::MEMORY, "/x"), at);
+        let elsewhere = parse(text, "4:memory:/docker/abcd\n");
+        assert_eq!(own(&elsewhere, Controllers::MEMORY), None);
+    }
+
+    #[test]
+    fn a_group_outside_of_the_namespace_is_not_guessed_at() {
+        let mount = |root: &str| format!("30 23 0:26 {root} /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        let visible = |root, path| parse(&mount(root), path).v2().unwrap().own.clone();
+        assert_eq!(visible("/", "0::/../sibling\n"), None);
+        assert_eq!(visible("/..", "0::/\n"), None);
+        assert_eq!(visible("/..", "0::/../sibling\n"), Some("/nonexistent/sys/fs/cgroup/sibling".into()));
+    }
+
+    #[test]
+    fn the_mount_that_shows_the_own_group_serves() {
+        let text =
+            "35 31 0:32 /other /mnt rw - cgroup cgroup rw,memory\n36 31 0:32 / /cg rw - cgroup cgroup rw,memory\n";
+        let host = parse(text, "4:memory:/mine\n");
+        assert_eq!(own(&host, Controllers::MEMORY), Some("/nonexistent/cg/mine"));
+        let hidden = Host::parse(text, "4:memory:/mine\n", Path::new("/"), |_, _| false).unwrap();
+        assert_eq!(hidden.hierarchies, []);
+    }
+
+    #[test]
+    fn a_host_without_hierarchies_misses_every_feature() {
+        use crate::{Enforcement, Feature};
+        let host = parse("23 1 0:20 / / rw - ext4 /dev/root rw\n", "");
+        let limits = crate::Limits::new().memory(1 << 20).pids(5);
+        let problems = host.problems(&limits, true, None);
+        let features: Vec<_> = problems.iter().filter_map(|p| p.feature).collect();
+        assert_eq!(features, [Feature::MemoryLimit, Feature::PidsLimit, Feature::CpuTime]);
+        assert!(Feature::ALL.iter().all(|f| matches!(host.enforcement(*f), Enforcement::Missing(_))));
+        assert!(matches!(parse(HYBRID, "").enforcement(Feature::SwapLimit), Enforcement::Missing(_)));
+    }
+}

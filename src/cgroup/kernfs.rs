@@ -1,0 +1,141 @@
+//! Files and directories of a mounted hierarchy.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd;
+
+use crate::{Error, Step};
+
+/// A directory as an anchor for `openat`; nothing can be read from it.
+pub(super) fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
+    open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+}
+
+/// Writes `value` with one write(2), as these files want it.
+pub(super) fn write(dir: BorrowedFd<'_>, file: &CStr, value: &str) -> nix::Result<()> {
+    let fd = openat(dir, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    loop {
+        match unistd::write(&fd, value.as_bytes()) {
+            // A v1 memory limit below the usage reclaims, and a signal interrupts that.
+            Err(Errno::EINTR) => continue,
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// The whole of a file.
+pub(super) fn read(dir: BorrowedFd<'_>, file: &CStr) -> nix::Result<String> {
+    let fd = openat(dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    read_all(&fd)
+}
+
+/// The rest of an open file.
+pub(super) fn read_all(fd: &OwnedFd) -> nix::Result<String> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0u8; 4096];
+    loop {
+        match unistd::read(fd, &mut chunk) {
+            Ok(0) => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// A file that this kernel or this group may not have.
+pub(super) fn read_optional(dir: BorrowedFd<'_>, file: &CStr) -> nix::Result<Option<String>> {
+    match read(dir, file) {
+        Ok(text) => Ok(Some(text)),
+        // EOPNOTSUPP: the file is there, but its accounting was switched off at boot.
+        Err(Errno::ENOENT | Errno::EOPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A file with one number in it; `None` where it is missing or says `max`.
+pub(super) fn number(dir: BorrowedFd<'_>, file: &CStr) -> nix::Result<Option<u64>> {
+    Ok(read_optional(dir, file)?.and_then(|text| text.trim().parse().ok()))
+}
+
+/// The value behind `key` in lines of `key value`.
+pub(super) fn field(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// The failure of `step` at a file of the group at `dir`.
+pub(super) fn failed(step: Step, errno: Errno, dir: &Path, file: &CStr) -> Error {
+    Error::new(step, errno).at(join(dir, file))
+}
+
+pub(super) fn join(dir: &Path, name: &CStr) -> PathBuf {
+    dir.join(OsStr::from_bytes(name.to_bytes()))
+}
+
+/// The groups directly below `dir`. The link count of these directories is 2 plus one for each, which spares the
+/// reading of one without any.
+pub(super) fn subgroups(dir: BorrowedFd<'_>) -> nix::Result<Vec<CString>> {
+    if fstat(dir)?.st_nlink == 2 {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in Dir::openat(dir, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?.iter()
+    {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type() == Some(Type::Directory) && name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Visits `top` and every group below it: `enter` on the way down, `leave(parent, name)` once all below `name` were
+/// visited. Two descriptors are open at a time and nothing recurses, since what runs inside may nest groups as deep
+/// as it likes. A group that vanishes on the way is passed over.
+pub(super) fn walk(
+    top: BorrowedFd<'_>,
+    enter: &mut dyn FnMut(BorrowedFd<'_>) -> nix::Result<()>,
+    leave: &mut dyn FnMut(BorrowedFd<'_>, &CStr) -> nix::Result<()>,
+) -> nix::Result<()> {
+    let step = |at: BorrowedFd<'_>, name: &CStr| {
+        openat(at, name, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+    };
+    enter(top)?;
+    let names = subgroups(top)?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut here = top.try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+    let mut levels = vec![(CString::default(), names)];
+    while let Some((_, waiting)) = levels.last_mut() {
+        if let Some(next) = waiting.pop() {
+            let Some(below) = present(step(here.as_fd(), &next))? else { continue };
+            let Some(names) = present(enter(below.as_fd()).and_then(|()| subgroups(below.as_fd())))? else { continue };
+            here = below;
+            levels.push((next, names));
+            continue;
+        }
+        let done = levels.pop();
+        if let (Some((name, _)), false) = (done, levels.is_empty()) {
+            here = step(here.as_fd(), c"..")?;
+            present(leave(here.as_fd(), &name))?;
+        }
+    }
+    Ok(())
+}
+
+fn present<T>(result: nix::Result<T>) -> nix::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,93 @@
+//! Killing everything in a group.
+
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::part::Part;
+use super::{Controllers, freezer};
+use crate::sys::pidfd;
+use crate::{Error, Result, Step};
+
+/// A freeze is a help, not a need: how long one is waited for in each round.
+const FREEZE_BOUND: Duration = Duration::from_millis(10);
+/// How many processes are pinned at once.
+const BATCH: usize = 128;
+
+/// SIGKILLs every process of a group, given its parts. With `cgroup.kill` (5.14) that is one write, and on return
+/// the processes are dying; without, it is rounds until the group is empty or `bound` has passed.
+pub(super) fn kill(parts: &[&Part], bound: Duration) -> Result<()> {
+    for part in parts {
+        match part.write_optional(c"cgroup.kill", "1") {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            // ENODEV: the group is gone. EOPNOTSUPP: it was made threaded from the inside.
+            Err(Errno::ENODEV | Errno::EOPNOTSUPP) => {}
+            Err(errno) => return Err(part.failed(Step::Kill, errno, c"cgroup.kill")),
+        }
+    }
+    for part in parts.iter().filter(|part| part.controllers.contains(Controllers::PIDS)) {
+        // No fork gets through from here on, so the rounds end; children of a freezer-less host would outrun them.
+        let _ = part.write_optional(c"pids.max", "0");
+    }
+    kill_in_rounds(parts, Instant::now() + bound)
+}
+
+fn kill_in_rounds(parts: &[&Part], deadline: Instant) -> Result<()> {
+    let freezer = parts.iter().find(|part| part.controllers.contains(Controllers::FREEZER));
+    let fail = |errno| match parts.first() {
+        Some(part) => part.error(Step::Kill, errno),
+        None => Error::new(Step::Kill, errno),
+    };
+    let mut pause = Duration::from_micros(50);
+    loop {
+        let held = freezer.is_some_and(|part| freezer::freeze(part, FREEZE_BOUND).is_ok());
+        let left = parts.iter().map(|part| signal(part)).sum::<nix::Result<usize>>();
+        // A v1 task in the refrigerator takes its SIGKILL when it is thawed.
+        if held && let Some(part) = freezer {
+            freezer::thaw(part).map_err(|errno| part.error(Step::Kill, errno))?;
+        }
+        if left.map_err(fail)? == 0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if now >= deadline {
+            let hint = "processes in uninterruptible sleep, or in another pid namespace, cannot be killed from here";
+            return Err(fail(Errno::EBUSY).hint(hint));
+        }
+        std::thread::sleep(pause.min(deadline - now));
+        pause = (pause * 2).min(Duration::from_millis(5));
+    }
+}
+
+/// SIGKILLs what the group lists and tells how much it lists. A pid that was read may belong to another process by
+/// now; one that is listed again after a pidfd for it was opened is that pidfd's process, or the pidfd's is dead.
+pub(super) fn signal(part: &Part) -> nix::Result<usize> {
+    let listed = match part.processes() {
+        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(0),
+        other => other?,
+    };
+    let own = Pid::this().as_raw();
+    let ours: Vec<_> = listed.iter().copied().filter(|pid| *pid > 0 && *pid != own).collect();
+    for batch in ours.chunks(BATCH) {
+        let mut pinned = Vec::with_capacity(batch.len());
+        for pid in batch {
+            match pidfd::open(*pid) {
+                Ok(fd) => pinned.push((*pid, fd)),
+                Err(Errno::ESRCH | Errno::EINVAL) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        let still: HashSet<_> = part.processes()?.into_iter().collect();
+        for (_, fd) in pinned.iter().filter(|(pid, _)| still.contains(pid)) {
+            match pidfd::send_signal(fd.as_fd(), libc::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    Ok(listed.len())
+}

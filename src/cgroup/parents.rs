@@ -1,0 +1,79 @@
+//! The levels above a sandbox's group that did not exist: made for it, and removed with the last group below them.
+
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, mkdir, unlinkat};
+
+use super::host::Hierarchy;
+use super::{Controllers, Version, kernfs, v1};
+
+/// The levels that this process made and has not removed yet. It is the process that remembers, not the group that
+/// happened to come first: the last one out removes the level, whoever made it.
+static MADE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+
+/// Makes a directory `name` in `base` and, with `levels`, what is missing from the hierarchy's top to `base`. Another sandbox may remove such a level between any two calls, so ENOENT is tried again.
+pub(super) fn make_below(hierarchy: &Hierarchy, base: &Path, name: &str, levels: bool) -> nix::Result<PathBuf> {
+    let path = base.join(name);
+    let mut tries = 0;
+    loop {
+        match mkdir(&path, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => return Ok(path),
+            Err(Errno::ENOENT) if levels && tries < 1000 => make_levels(hierarchy, base)?,
+            Err(errno) => return Err(errno),
+        }
+        tries += 1;
+    }
+}
+
+fn make_levels(hierarchy: &Hierarchy, base: &Path) -> nix::Result<()> {
+    let missing = base.ancestors().take_while(|dir| **dir != hierarchy.mount && dir.starts_with(&hierarchy.mount));
+    let mut missing: Vec<_> = missing.collect();
+    missing.reverse();
+    for dir in missing {
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        match mkdir(dir, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => made.insert(dir.to_owned()),
+            Err(Errno::EEXIST) => continue,
+            // Removed again by another process; the caller begins anew.
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+    }
+    Ok(())
+}
+
+/// Gives a v1 cpuset below the hierarchy's top what it needs to take tasks, level by level.
+pub(super) fn fill_cpusets(hierarchy: &Hierarchy, path: &Path) -> nix::Result<()> {
+    if hierarchy.version == Version::V2 || !hierarchy.controllers.contains(Controllers::CPUSET) {
+        return Ok(());
+    }
+    let mut above = kernfs::open_dir(&hierarchy.mount)?;
+    let mut dir = hierarchy.mount.clone();
+    for level in path.strip_prefix(&hierarchy.mount).into_iter().flat_map(Path::components) {
+        dir.push(level);
+        let fd = kernfs::open_dir(&dir)?;
+        v1::fill_cpuset(above.as_fd(), fd.as_fd())?;
+        above = fd;
+    }
+    Ok(())
+}
+
+/// Removes the levels from `base` upwards that this process made and that are empty now.
+pub(super) fn release(base: &Path) {
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    for dir in base.ancestors() {
+        if !made.contains(dir) {
+            return;
+        }
+        match unlinkat(nix::fcntl::AT_FDCWD, dir, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => made.remove(dir),
+            // Other sandboxes, or someone else's processes, are in it.
+            Err(_) => return,
+        };
+    }
+}

@@ -1,0 +1,199 @@
+//! The directory of a sandbox's group in one hierarchy.
+
+use std::cell::RefCell;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::host::Hierarchy;
+use super::{Controllers, Version, kernfs, parents};
+use crate::{Error, ErrorKind, Result, Step};
+
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+/// After this long in EBUSY what keeps the group is not just on its way out.
+const STUBBORN: Duration = Duration::from_millis(2);
+
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) version: Version,
+    /// On v1 all controllers of the hierarchy, on v2 those that were asked for.
+    pub(super) controllers: Controllers,
+    pub(super) path: PathBuf,
+    dir: OwnedFd,
+    gone: AtomicBool,
+}
+
+impl Part {
+    /// Makes the directory; one that exists is somebody else's and an error.
+    pub(super) fn create(hierarchy: &Hierarchy, parent: Option<&Path>, name: &str, asked: Controllers) -> Result<Part> {
+        let base = hierarchy.base(parent).ok_or_else(|| {
+            Error::new(Step::CreateCgroup, Errno::ENOENT)
+                .at(&hierarchy.mount)
+                .detail("the caller's own group is not visible there")
+                .hint("name a group with cgroup_parent")
+        })?;
+        let fail = |errno| creation_failed(errno, &base.join(name));
+        let path = parents::make_below(hierarchy, &base, name, parent.is_some()).map_err(fail)?;
+        let controllers = if hierarchy.version == Version::V1 { hierarchy.controllers } else { asked };
+        let made =
+            parents::fill_cpusets(hierarchy, &path).and_then(|()| Part::open(hierarchy.version, controllers, &path));
+        made.map_err(|errno| {
+            let _ = unlinkat(AT_FDCWD, &path, UnlinkatFlags::RemoveDir);
+            parents::release(&base);
+            fail(errno)
+        })
+    }
+
+    /// A directory that exists.
+    pub(super) fn open(version: Version, controllers: Controllers, path: &Path) -> nix::Result<Part> {
+        let dir = kernfs::open_dir(path)?;
+        Ok(Part { version, controllers, path: path.to_owned(), dir, gone: AtomicBool::new(false) })
+    }
+
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// The failure of `step` at one of the group's files.
+    pub(super) fn failed(&self, step: Step, errno: Errno, file: &CStr) -> Error {
+        self.error(step, errno).at(kernfs::join(&self.path, file))
+    }
+
+    /// The failure of `step` at the group.
+    pub(super) fn error(&self, step: Step, errno: Errno) -> Error {
+        let error = Error::new(step, errno).at(&self.path);
+        match step {
+            Step::CreateCgroup | Step::SetLimit => error,
+            _ => error.with_kind(ErrorKind::Control),
+        }
+    }
+
+    /// The text of a file; `None` if the kernel does not have it.
+    pub(super) fn text(&self, file: &CStr) -> Result<Option<String>> {
+        kernfs::read_optional(self.dir(), file).map_err(|errno| self.failed(Step::Stats, errno, file))
+    }
+
+    /// The number in a file; `None` if the kernel does not have it or it says `max`.
+    pub(super) fn number(&self, file: &CStr) -> Result<Option<u64>> {
+        kernfs::number(self.dir(), file).map_err(|errno| self.failed(Step::Stats, errno, file))
+    }
+
+    /// Writes a file if the group has it; tells whether it does.
+    pub(super) fn write_optional(&self, file: &CStr, value: &str) -> nix::Result<bool> {
+        match kernfs::write(self.dir(), file, value) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// `cgroup.procs`, for a child that writes `0` to it and so moves itself.
+    pub(super) fn open_procs(&self) -> Result<OwnedFd> {
+        openat(self.dir(), c"cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|errno| self.failed(Step::CreateCgroup, errno, c"cgroup.procs"))
+    }
+
+    /// Visits the group and those that were made below it.
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(BorrowedFd<'_>) -> nix::Result<()>) -> nix::Result<()> {
+        kernfs::walk(self.dir(), visit, &mut |_, _| Ok(()))
+    }
+
+    /// Every process in the group and below it, as this pid namespace numbers them (0 for one outside of it).
+    pub(super) fn processes(&self) -> nix::Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        self.walk(&mut |dir| {
+            match kernfs::read(dir, c"cgroup.procs") {
+                Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+                // A threaded group: its processes stand in the list of the domain above, which is ours or below it.
+                Err(Errno::EOPNOTSUPP) => {}
+                Err(errno) => return Err(errno),
+            }
+            Ok(())
+        })?;
+        Ok(pids)
+    }
+
+    pub(super) fn is_populated(&self) -> nix::Result<bool> {
+        match kernfs::read_optional(self.dir(), c"cgroup.events") {
+            Ok(Some(text)) => Ok(kernfs::field(&text, "populated") == Some(1)),
+            Ok(None) => match self.processes() {
+                Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+                other => Ok(!other?.is_empty()),
+            },
+            Err(Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Removes the group and all below it. A group is busy while a process of it is not quite dead, so EBUSY is tried
+    /// again until `deadline`; `stubborn` is called once in a while when that takes long.
+    pub(super) fn remove(&self, deadline: Instant, stubborn: &dyn Fn()) -> Result<()> {
+        if self.gone.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let errno = match unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => break,
+                Err(errno) => errno,
+            };
+            if !matches!(errno, Errno::EBUSY | Errno::ENOTEMPTY) {
+                return Err(self.error(Step::RemoveCgroup, errno));
+            }
+            if self.remove_below(deadline).unwrap_or(false) {
+                continue;
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(self.error(Step::RemoveCgroup, errno).hint("processes are left in it"));
+            }
+            if now - start > STUBBORN {
+                stubborn();
+            }
+            std::thread::sleep(pause.min(deadline - now));
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.gone.store(true, Ordering::Release);
+        if let Some(base) = self.path.parent() {
+            parents::release(base);
+        }
+        Ok(())
+    }
+
+    /// Removes the groups that were made inside, deepest first, and tells whether there were any and all are gone.
+    fn remove_below(&self, deadline: Instant) -> nix::Result<bool> {
+        let removed = RefCell::new(false);
+        kernfs::walk(
+            self.dir(),
+            &mut |_| if Instant::now() < deadline { Ok(()) } else { Err(Errno::ETIMEDOUT) },
+            &mut |above, name| {
+                unlinkat(above, name, UnlinkatFlags::RemoveDir)?;
+                *removed.borrow_mut() = true;
+                Ok(())
+            },
+        )?;
+        Ok(removed.into_inner())
+    }
+}
+
+fn creation_failed(errno: Errno, path: &Path) -> Error {
+    let error = Error::new(Step::CreateCgroup, errno).at(path);
+    match errno {
+        Errno::EEXIST => error.hint("a group of this name is not ours to use"),
+        Errno::EACCES | Errno::EPERM | Errno::EROFS => error.hint(super::problems::DELEGATE),
+        Errno::EAGAIN => error.hint("cgroup.max.descendants or cgroup.max.depth of a group above is reached"),
+        Errno::ENOSPC => {
+            error.hint("the kernel takes no more groups, or the parent cpuset has no cpus or memory nodes")
+        }
+        _ => error,
+    }
+}

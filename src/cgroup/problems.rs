@@ -1,0 +1,134 @@
+//! What this host cannot enforce, by name and with the remedy.
+
+use std::ffi::CStr;
+use std::path::{Component, Path};
+
+use nix::errno::Errno;
+
+use super::host::{Hierarchy, Host, can_write, nearest};
+use super::limits::{Limits, controller_of};
+use super::{Controllers, Version, v2};
+use crate::{Enforcement, Feature, Problem};
+
+pub(super) const DELEGATE: &str = "run as root, or in a delegated group (systemd-run --user --scope -p Delegate=yes), \
+                                   or name one with cgroup_parent";
+const NO_SWAP: &str = "this kernel does not account for swap";
+const SWAP_REMEDY: &str = "boot with swapaccount=1";
+
+impl Host {
+    /// What of the policy cannot be enforced below `parent`. It opens and reads a dozen files: for checks and for the
+    /// explanation of a failure, not for each spawn.
+    pub(crate) fn problems(&self, limits: &Limits, account_cpu: bool, parent: Option<&Path>) -> Vec<Problem> {
+        if let Some(problem) = parent.and_then(invalid_parent) {
+            return vec![problem];
+        }
+        let mut features = limits.features();
+        features.extend(account_cpu.then_some(Feature::CpuTime));
+        let mut problems: Vec<_> = features.iter().filter_map(|f| self.problem(*f, parent)).collect();
+        let swap_alone = limits.swap.is_some() && limits.memory.is_none();
+        if swap_alone && self.home(Controllers::MEMORY).is_some_and(|h| h.version == Version::V1) {
+            let reason = "cgroup v1 limits only the sum of memory and swap";
+            problems.push(
+                Problem::unsupported("swap_limit", reason, "set memory_limit too").for_feature(Feature::SwapLimit),
+            );
+        }
+        problems
+    }
+
+    fn problem(&self, feature: Feature, parent: Option<&Path>) -> Option<Problem> {
+        let controller = controller_of(feature);
+        let mut homes = self.hierarchies.iter().filter(|h| h.controllers.contains(controller)).peekable();
+        let (reason, remedy) = if homes.peek().is_none() {
+            (self.absence(controller), absence_remedy(controller))
+        } else if feature == Feature::SwapLimit && !self.swap {
+            (NO_SWAP.to_owned(), SWAP_REMEDY)
+        } else {
+            // Cpu time can be had from two hierarchies, and one is enough.
+            let refusals: Option<Vec<_>> = homes.map(|home| home.refusal(controller, parent)).collect();
+            refusals?.swap_remove(0)
+        };
+        Some(Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature))
+    }
+
+    fn absence(&self, controller: Controllers) -> String {
+        if self.hierarchies.is_empty() {
+            return "no cgroup hierarchy is mounted".to_owned();
+        }
+        let mounts: Vec<_> = self.hierarchies.iter().map(|h| h.mount.display().to_string()).collect();
+        format!("no hierarchy has the {} controller (looked at {})", controller.name(), mounts.join(", "))
+    }
+
+    /// How well the kernel enforces `feature`, wherever the group is.
+    pub(crate) fn enforcement(&self, feature: Feature) -> Enforcement {
+        let controller = controller_of(feature);
+        match (self.home(controller), feature) {
+            (None, _) => Enforcement::Missing(format!("{}; {}", self.absence(controller), absence_remedy(controller))),
+            (Some(_), Feature::SwapLimit) if !self.swap => Enforcement::Missing(format!("{NO_SWAP}; {SWAP_REMEDY}")),
+            (Some(home), Feature::IoLimit) if home.version == Version::V1 => {
+                Enforcement::Partial("cgroup v1 limits reads and direct writes only; buffered writes are not throttled")
+            }
+            (Some(_), _) => Enforcement::Full,
+        }
+    }
+}
+
+impl Hierarchy {
+    /// Why no group with `controller` can be made below `parent`.
+    fn refusal(&self, controller: Controllers, parent: Option<&Path>) -> Option<(String, &'static str)> {
+        let Some(base) = self.base(parent) else {
+            let reason = format!("{} does not show the caller's own group", self.mount.display());
+            return Some((reason, "name a visible group with cgroup_parent"));
+        };
+        let Some((dir, fd)) = nearest(&base).filter(|(dir, _)| dir.starts_with(&self.mount)) else {
+            return Some((format!("{} cannot be opened", base.display()), "make the mount accessible"));
+        };
+        match can_write(&fd, c".") {
+            Ok(()) => {}
+            Err(Errno::EROFS) => {
+                let reason = format!("{} is mounted read-only", dir.display());
+                return Some((reason, "mount it writable (container engines: a private cgroup namespace, privileged)"));
+            }
+            Err(_) => return Some((format!("{} is not writable", dir.display()), DELEGATE)),
+        }
+        if self.version == Version::V1 {
+            return None;
+        }
+        let inherent = controller == Controllers::CPUACCT || controller == Controllers::FREEZER;
+        if !inherent && let Some(obstacle) = v2::obstacle(&self.mount, &base, controller) {
+            return Some(obstacle);
+        }
+        self.fence(&base)
+    }
+
+    /// v2 moves a process (or clones it into a group) only for who may write `cgroup.procs` of the nearest common
+    /// ancestor of both groups.
+    fn fence(&self, base: &Path) -> Option<(String, &'static str)> {
+        let own = self.own.as_deref()?;
+        let common = own.ancestors().find(|dir| base.starts_with(dir))?;
+        let (_, fd) = nearest(common)?;
+        const PROCS: &CStr = c"cgroup.procs";
+        can_write(&fd, PROCS).err()?;
+        let reason = format!(
+            "processes cannot be moved to {}: {}/cgroup.procs is not writable",
+            base.display(),
+            common.display()
+        );
+        Some((reason, DELEGATE))
+    }
+}
+
+fn invalid_parent(parent: &Path) -> Option<Problem> {
+    if parent.is_absolute() && parent.components().all(|c| c != Component::ParentDir) {
+        return None;
+    }
+    let reason = format!("{} is no absolute path without ..", parent.display());
+    Some(Problem::invalid("cgroup_parent", reason, "give the path from the root of the hierarchies, as in /jobs"))
+}
+
+fn absence_remedy(controller: Controllers) -> &'static str {
+    if controller == Controllers::MEMORY {
+        "boot with cgroup_enable=memory, or mount cgroup2 on /sys/fs/cgroup"
+    } else {
+        "mount cgroup2 on /sys/fs/cgroup, or use a kernel with the controller"
+    }
+}

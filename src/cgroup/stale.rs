@@ -1,0 +1,75 @@
+//! Clearing the groups of an owner that died.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::part::Part;
+use super::{Controllers, Version, kernfs, kill};
+use crate::{Error, Result, Step};
+
+/// How long one group is waited for.
+const BOUND: Duration = Duration::from_secs(1);
+
+/// Kills and removes every group `rf-TOKEN-…` directly below `dir`, and removes those named `rk-TOKEN-…` (kept on
+/// purpose) that nothing runs in. Returns how many were removed; a `dir` that is gone has none. All are tried, and the
+/// first failure is returned.
+pub(crate) fn sweep(dir: &Path, token: &str) -> Result<usize> {
+    if token.is_empty() || token.contains(['/', '-']) {
+        return Err(Error::new(Step::Reap, Errno::EINVAL).at(token));
+    }
+    let fail = |errno| Error::new(Step::Reap, errno).at(dir);
+    let fd = match kernfs::open_dir(dir) {
+        Ok(fd) => fd,
+        Err(Errno::ENOENT) => return Ok(0),
+        Err(errno) => return Err(fail(errno)),
+    };
+    let (ours, kept) = (format!("rf-{token}-"), format!("rk-{token}-"));
+    let (mut removed, mut failure) = (0, None);
+    for name in kernfs::subgroups(fd.as_fd()).map_err(fail)? {
+        let name = name.as_bytes();
+        let path = dir.join(OsStr::from_bytes(name));
+        let outcome = if name.starts_with(ours.as_bytes()) {
+            clear(&path, true)
+        } else if name.starts_with(kept.as_bytes()) {
+            clear(&path, false)
+        } else {
+            continue;
+        };
+        match outcome {
+            Ok(cleared) => removed += usize::from(cleared),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    failure.map_or(Ok(removed), Err)
+}
+
+fn clear(path: &Path, lethal: bool) -> Result<bool> {
+    let fail = |errno| Error::new(Step::Reap, errno).at(path);
+    let part = match inspect(path) {
+        Err(Errno::ENOENT) => return Ok(false),
+        other => other.map_err(fail)?,
+    };
+    if !lethal && part.is_populated().map_err(fail)? {
+        return Ok(false);
+    }
+    if lethal {
+        kill::kill(&[&part], BOUND)?;
+    }
+    part.remove(Instant::now() + BOUND, &|| {})?;
+    Ok(true)
+}
+
+/// A group tells by its files which hierarchy it is in.
+fn inspect(path: &Path) -> nix::Result<Part> {
+    let has = |file: &str| path.join(file).exists();
+    let version = if has("cgroup.events") { Version::V2 } else { Version::V1 };
+    let mut controllers = Controllers::empty();
+    controllers.set(Controllers::PIDS, has("pids.max"));
+    controllers.set(Controllers::FREEZER, has("freezer.state") || has("cgroup.freeze"));
+    Part::open(version, controllers, path)
+}

@@ -1,0 +1,319 @@
+//! Against the kernel of this host, as root, below a parent of the tests' own.
+
+use std::fs::read_to_string;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::{Bytes, ErrorKind, Feature};
+
+const WAIT: Duration = Duration::from_secs(5);
+
+/// The host as it is and, where it is a hybrid one, also as if v2 were not mounted.
+fn hosts() -> Vec<Host> {
+    let host = Host::detect().unwrap();
+    let limits = Limits::new().memory(1 << 20).pids(5).cpu(0.5);
+    let problems = host.problems(&limits, true, Some(Path::new("/ringfence-tests-cgroup")));
+    if !problems.is_empty() {
+        let why: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert!(std::env::var_os("CI").is_none(), "skipped under CI: {why:?}");
+        eprintln!("SKIPPED, this host has no cgroups for us: {why:?}");
+        return Vec::new();
+    }
+    let mut alone = host.clone();
+    alone.hierarchies.retain(|h| h.version == Version::V1);
+    if alone.home(Controllers::MEMORY).is_some() && alone != host { vec![host, alone] } else { vec![host] }
+}
+
+fn parent(test: &str) -> PathBuf {
+    PathBuf::from(format!("/ringfence-tests-cgroup-{}/{test}", std::process::id()))
+}
+
+/// A group that goes away with its processes, however the test ends.
+struct Made(Group);
+
+impl Made {
+    fn new(host: &Host, test: &str, name: &str, limits: &Limits) -> Made {
+        Made(Group::create(host, Some(&parent(test)), name, limits, true).unwrap())
+    }
+
+    fn dirs(&self, name: &str) -> Vec<PathBuf> {
+        self.0.parent_dirs().iter().map(|dir| dir.join(name)).collect()
+    }
+
+    /// Runs a script that is in the group from its first command on.
+    fn run(&self, script: &str) -> Child {
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("read go; {script}")])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = child.id().to_string();
+        for fd in self.0.v1_procs() {
+            nix::unistd::write(fd, pid.as_bytes()).unwrap();
+        }
+        if let Some(fd) = self.0.v2_procs().unwrap() {
+            nix::unistd::write(fd, pid.as_bytes()).unwrap();
+        }
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        child
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.remove(WAIT);
+    }
+}
+
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < WAIT, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_group_has_its_limits_counts_and_goes() {
+    for host in hosts() {
+        let limits = Limits::new().memory(Bytes::mib(64)).pids(20).cpu(0.5).cpu_weight(200);
+        let group = Made::new(&host, "life", "rf-t-1", &limits);
+        let mut child = group.run(r#"x=$(head -c 500000 /dev/zero | tr "\0" x); while :; do :; done"#);
+        eventually("cpu time is counted", || group.0.cpu_usage().unwrap() > Some(Duration::from_millis(60)));
+        let stats = group.0.stats().unwrap();
+        assert_eq!(stats.memory_limit, Some(Bytes::mib(64)));
+        assert!(stats.memory_current > Some(Bytes::new(0)) && stats.memory_peak >= stats.memory_current, "{stats:?}");
+        assert_eq!((stats.pids_current, stats.pids_limit_hits, stats.oom_kills), (Some(1), Some(0), Some(0)));
+        eventually("half a core is held back", || group.0.stats().unwrap().cpu_throttled_periods > Some(0));
+        assert_eq!(group.0.processes().unwrap(), [child.id() as i32]);
+        assert!(group.0.is_populated().unwrap());
+        assert_eq!(group.0.remove(Duration::from_millis(1)).unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        group.0.kill().unwrap();
+        child.wait().unwrap();
+        let dirs = group.dirs("rf-t-1");
+        assert!(dirs.len() >= 3 && dirs.iter().all(|dir| dir.is_dir()), "{dirs:?}");
+        group.0.remove(WAIT).unwrap();
+        assert!(dirs.iter().all(|dir| !dir.parent().unwrap().exists()), "{dirs:?}");
+        group.0.remove(Duration::ZERO).unwrap();
+    }
+}
+
+#[test]
+fn a_frozen_group_uses_no_cpu_until_it_is_thawed() {
+    for host in hosts() {
+        let group = Made::new(&host, "freeze", "rf-t-1", &Limits::new().pids(20));
+        let mut child = group.run("while :; do :; done");
+        let used = || group.0.cpu_usage().unwrap().unwrap();
+        eventually("it runs", || used() > Duration::from_millis(10));
+        group.0.freeze(WAIT).unwrap();
+        let before = used();
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(used(), before);
+        group.0.thaw().unwrap();
+        eventually("it runs again", || used() > before + Duration::from_millis(10));
+        group.0.freeze(WAIT).unwrap();
+        group.0.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_frozen_group_above_is_found() {
+    for host in hosts() {
+        let above = Made::new(&host, "above", "rf-t-1", &Limits::new().pids(20));
+        let below = || Group::create(&host, Some(&parent("above").join("rf-t-1")), "rf-t-2", &Limits::new(), false);
+        let free = Made(below().unwrap());
+        assert_eq!(free.0.frozen_above().unwrap(), None);
+        drop(free);
+        above.0.freeze(WAIT).unwrap();
+        let frozen = Made(below().unwrap());
+        let found = frozen.0.frozen_above().unwrap().unwrap();
+        above.0.thaw().unwrap();
+        assert!(found.ends_with("above/rf-t-1"), "{found:?}");
+        assert_eq!(frozen.0.frozen_above().unwrap(), None);
+    }
+}
+
+#[test]
+fn a_tree_that_forks_as_fast_as_it_can_is_killed() {
+    for host in hosts() {
+        let group = Made::new(&host, "tree", "rf-t-1", &Limits::new().pids(40));
+        let mut child = group.run("while :; do (sleep 1000 & sleep 1000) & done");
+        eventually("it forks up to its limit", || group.0.stats().unwrap().pids_limit_hits > Some(0));
+        let start = Instant::now();
+        group.0.kill().unwrap();
+        child.wait().unwrap();
+        eventually("nobody is left", || !group.0.is_populated().unwrap());
+        assert!(start.elapsed() < Duration::from_secs(2));
+        group.0.remove(WAIT).unwrap();
+        assert!(group.dirs("rf-t-1").iter().all(|dir| !dir.exists()));
+    }
+}
+
+#[test]
+fn groups_made_inside_go_too() {
+    for host in hosts() {
+        let group = Made::new(&host, "inside", "rf-t-1", &Limits::new().pids(100));
+        let mut child = group.run("while :; do sleep 1000; done");
+        for dir in group.dirs("rf-t-1") {
+            let deep: PathBuf = dir.join((0..30).map(|n| format!("level{n}")).collect::<PathBuf>());
+            std::fs::create_dir_all(&deep).unwrap();
+            (0..20).for_each(|n| std::fs::create_dir(dir.join(format!("level0/wide{n}"))).unwrap());
+            std::fs::write(deep.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        assert!(group.0.processes().unwrap().contains(&(child.id() as i32)));
+        assert!(group.0.is_populated().unwrap());
+        group.0.kill().unwrap();
+        child.wait().unwrap();
+        group.0.remove(WAIT).unwrap();
+        assert!(group.dirs("rf-t-1").iter().all(|dir| !dir.exists()));
+    }
+}
+
+#[test]
+fn a_process_that_left_the_v2_group_does_not_get_away() {
+    let Some(host) = hosts().into_iter().next() else { return };
+    let group = Made::new(&host, "left", "rf-t-1", &Limits::new().pids(10).memory(Bytes::mib(32)));
+    let (Some(v2), true) = (host.v2(), group.0.v1_procs().next().is_some()) else { return };
+    let mut child = group.run("while :; do sleep 1000; done");
+    std::fs::write(v2.mount.join("cgroup.procs"), child.id().to_string()).unwrap();
+    assert_eq!(group.0.processes().unwrap(), [] as [i32; 0]);
+    group.0.kill().unwrap();
+    group.0.remove(WAIT).unwrap();
+    assert!(!child.wait().unwrap().success());
+}
+
+#[test]
+fn sandboxes_come_and_go_side_by_side_below_one_parent() {
+    for host in hosts() {
+        let top = parent("race").join("a/b");
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (host, top) = (&host, &top);
+                scope.spawn(move || {
+                    for n in 0..15 {
+                        let limits = Limits::new().memory(Bytes::mib(8)).pids(5);
+                        let group =
+                            Group::create(host, Some(top), &format!("rf-t{thread}-{n}"), &limits, false).unwrap();
+                        group.remove(WAIT).unwrap();
+                    }
+                });
+            }
+        });
+        for hierarchy in &host.hierarchies {
+            assert!(!hierarchy.base(Some(&parent("race"))).unwrap().exists(), "{hierarchy:?}");
+        }
+    }
+}
+
+#[test]
+fn a_group_of_that_name_is_not_adopted() {
+    for host in hosts() {
+        let first = Made::new(&host, "twice", "rf-t-1", &Limits::new().pids(5));
+        let again = Group::create(&host, Some(&parent("twice")), "rf-t-1", &Limits::new().memory(1 << 20), false);
+        assert_eq!(again.unwrap_err().raw_os_error(), Some(libc::EEXIST));
+        assert!(first.dirs("rf-t-1").iter().all(|dir| dir.is_dir()));
+        for name in ["", "..", "a/b"] {
+            assert!(Group::create(&host, Some(&parent("twice")), name, &Limits::new(), false).is_err(), "{name:?}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_limit_leaves_nothing_behind() {
+    for host in hosts() {
+        if host.home(Controllers::IO).is_none() {
+            continue;
+        }
+        let limits = Limits::new().memory(1 << 20).io(IoLimit::device(4000, 77).read_bps(1 << 20));
+        let error = Group::create(&host, Some(&parent("undo")), "rf-t-1", &limits, true).unwrap_err();
+        assert!(error.to_string().contains("4000:77") && error.to_string().contains("whole disks"), "{error}");
+        for hierarchy in &host.hierarchies {
+            assert!(!hierarchy.base(Some(&parent("undo"))).unwrap().exists(), "{hierarchy:?}");
+        }
+    }
+}
+
+#[test]
+fn swap_alone_is_refused_where_it_cannot_be_limited_alone() {
+    for host in hosts().into_iter().filter(|h| h.home(Controllers::MEMORY).unwrap().version == Version::V1) {
+        let error = Group::create(&host, Some(&parent("swap")), "rf-t-1", &Limits::new().swap(0), false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert_eq!(error.problems()[0].feature, Some(Feature::SwapLimit));
+    }
+}
+
+#[test]
+fn limits_change_while_the_group_lives() {
+    for host in hosts() {
+        let group = Made::new(&host, "update", "rf-t-1", &Limits::new().memory(Bytes::mib(64)).swap(Bytes::mib(8)));
+        let limit = || group.0.stats().unwrap().memory_limit.unwrap();
+        for mib in [256, 16, 64] {
+            group.0.update(&Limits::new().memory(Bytes::mib(mib))).unwrap();
+            assert_eq!(limit(), Bytes::mib(mib));
+        }
+        group.0.update(&Limits::new().memory(Bytes::mib(32)).swap(Bytes::mib(128))).unwrap();
+        group.0.update(&Limits::new().swap(0)).unwrap();
+        if let Some(dir) = group.dirs("rf-t-1").iter().find(|dir| dir.join("memory.memsw.limit_in_bytes").exists()) {
+            let sum = read_to_string(dir.join("memory.memsw.limit_in_bytes")).unwrap();
+            assert_eq!(sum.trim(), Bytes::mib(32).get().to_string());
+        }
+        let error = group.0.update(&Limits::new().cpuset("0")).unwrap_err();
+        assert!(error.to_string().starts_with("cpuset"), "{error}");
+        assert_eq!(group.0.update(&Limits::new().memory(0)).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}
+
+#[test]
+fn a_cpuset_can_be_joined_and_what_it_does_not_name_is_inherited() {
+    for host in hosts() {
+        if host.home(Controllers::CPUSET).is_none() {
+            continue;
+        }
+        let group = Made::new(&host, "cpuset", "rf-t-1", &Limits::new().cpuset("0"));
+        let mut child = group.run("while :; do sleep 1000; done");
+        let status = read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        assert!(status.lines().any(|line| line == "Cpus_allowed_list:\t0"), "{status}");
+        group.0.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_kill_for_memory_is_counted_wherever_it_hits() {
+    for host in hosts() {
+        let group = Made::new(&host, "oom", "rf-t-1", &Limits::new().memory(Bytes::mib(16)).swap(0).pids(20));
+        let mut child = group.run("head -c 200000000 /dev/zero | tail -c 190000000 >/dev/null");
+        child.wait().unwrap();
+        assert!(group.0.stats().unwrap().oom_kills > Some(0));
+    }
+}
+
+#[test]
+fn only_the_dead_owners_groups_are_swept() {
+    for host in hosts() {
+        let limits = Limits::new().pids(20).memory(Bytes::mib(32));
+        let made = |name: &str| Made::new(&host, "sweep", name, &limits);
+        let (stale, other) = (made("rf-dead-1"), made("rf-deadly-1"));
+        let (kept, kept_empty) = (made("rk-dead-1"), made("rk-dead-2"));
+        let mut doomed = stale.run("while :; do (sleep 1000 & sleep 1000); done");
+        let mut living = kept.run("while :; do sleep 1000; done");
+        let dirs = stale.0.parent_dirs().to_vec();
+        let counts: Vec<_> = dirs.iter().map(|dir| sweep(dir, "dead").unwrap()).collect();
+        assert_eq!(counts, vec![2; dirs.len()]);
+        assert!(!doomed.wait().unwrap().success());
+        assert!(living.try_wait().unwrap().is_none());
+        let stand = |group: &Made, name| group.dirs(name).iter().filter(|dir| dir.exists()).count();
+        assert_eq!((stand(&stale, "rf-dead-1"), stand(&kept_empty, "rk-dead-2")), (0, 0));
+        assert_eq!((stand(&other, "rf-deadly-1"), stand(&kept, "rk-dead-1")), (dirs.len(), dirs.len()));
+        assert_eq!(sweep(&dirs[0].join("none"), "dead").unwrap(), 0);
+        assert!(sweep(&dirs[0], "").is_err());
+        kept.0.kill().unwrap();
+        living.wait().unwrap();
+    }
+}

@@ -1,0 +1,119 @@
+//! Collecting what a program writes, within bounds.
+
+use std::io::{ErrorKind as IoErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Child, Output, Verdict};
+use crate::error::{Error, Result, Step};
+
+/// How often one stream is read before it is the other's turn: a flood on one does not hold up the other.
+const TURNS: usize = 16;
+/// More than the largest pipe holds.
+const TURNS_FOR_ALL: usize = 4096;
+
+/// One stream on its way into memory.
+struct Capture<R> {
+    stream: Option<R>,
+    bytes: Vec<u8>,
+}
+
+impl<R: Read + AsFd> Capture<R> {
+    fn new(stream: Option<R>) -> Result<Self> {
+        if let Some(stream) = &stream {
+            let set = |fd: BorrowedFd<'_>| {
+                let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+                fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))
+            };
+            set(stream.as_fd()).map_err(|errno| Error::new(Step::Output, errno))?;
+        }
+        Ok(Capture { stream, bytes: Vec::new() })
+    }
+
+    /// Reads what is there, in at most `turns`, and keeps `room` bytes of it; gives whether there was more than that.
+    fn drain(&mut self, room: u64, turns: usize) -> Result<bool> {
+        let mut chunk = [0; 16 << 10];
+        let mut room = usize::try_from(room).unwrap_or(usize::MAX);
+        for _ in 0..turns {
+            let Some(stream) = &mut self.stream else { break };
+            match stream.read(&mut chunk) {
+                Ok(0) => self.stream = None,
+                Ok(n) => {
+                    self.bytes.extend_from_slice(&chunk[..n.min(room)]);
+                    if n > room {
+                        return Ok(true);
+                    }
+                    room -= n;
+                }
+                Err(error) if error.kind() == IoErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io(Step::Output, &error)),
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Child {
+    /// Waits for the end and collects what the program writes to the streams that were piped; its stdin is closed first.
+    ///
+    /// Beyond [`output_limit`](crate::Sandbox::output_limit) everything in the sandbox is killed, and what came until then
+    /// is kept. A descendant that holds a pipe open beyond the end of the sandbox does not hold this up.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`wait`](Child::wait).
+    pub fn wait_with_output(mut self) -> Result<Output> {
+        drop(self.stdin.take());
+        let mut stdout = Capture::new(self.stdout.take())?;
+        let mut stderr = Capture::new(self.stderr.take())?;
+        let shared = self.shared()?.clone();
+        let limit = self.output_limit.unwrap_or(u64::MAX);
+        loop {
+            // Looked at before the pipes are emptied: what was written before the end is in them by then.
+            let ended = shared.wait(Some(Instant::now()))?.is_some();
+            let turns = if ended { TURNS_FOR_ALL } else { TURNS };
+            let over = drain_both(&mut stdout, &mut stderr, limit, turns)?;
+            if over {
+                shared.stop(Some(Verdict::OutputLimit))?;
+                break;
+            }
+            if ended {
+                break;
+            }
+            wait_for_more(&stdout, &stderr, shared.pidfd())?;
+        }
+        let outcome = self.wait()?;
+        Ok(Output { outcome, stdout: stdout.bytes, stderr: stderr.bytes })
+    }
+}
+
+/// Gives whether the two together wrote more than `limit`.
+fn drain_both<A: Read + AsFd, B: Read + AsFd>(
+    a: &mut Capture<A>,
+    b: &mut Capture<B>,
+    limit: u64,
+    turns: usize,
+) -> Result<bool> {
+    let taken = |a: &Capture<A>, b: &Capture<B>| (a.bytes.len() + b.bytes.len()) as u64;
+    let room = limit.saturating_sub(taken(a, b));
+    if a.drain(room, turns)? {
+        return Ok(true);
+    }
+    let room = limit.saturating_sub(taken(a, b));
+    b.drain(room, turns)
+}
+
+fn wait_for_more<A: AsFd, B: AsFd>(a: &Capture<A>, b: &Capture<B>, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let mut fds = vec![PollFd::new(pidfd, PollFlags::POLLIN)];
+    fds.extend(a.stream.iter().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)));
+    fds.extend(b.stream.iter().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)));
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(Error::new(Step::Output, errno)),
+    }
+}

@@ -1,0 +1,271 @@
+//! What the handle, and the thread that watches over limits, know of one sandbox.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+
+use super::outcome::{Outcome, Usage, Verdict};
+use super::watch;
+use crate::cgroup::{Group, Stats};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::owner::{Claim, Scratch};
+use crate::spawn::report::{self, Event};
+use crate::stub::wire::record;
+use crate::sys::fork_mark::PerProcess;
+use crate::sys::pidfd::{self, Ended};
+use crate::sys::timeout;
+use crate::units::Bytes;
+
+/// Tells the process that spawned from its forks.
+static PROCESS: PerProcess<u8> = PerProcess::new();
+
+/// The program, and what is to be taken away with it.
+#[derive(Debug)]
+pub(super) struct Shared {
+    home: &'static u8,
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    init: Option<OwnedFd>,
+    started: Instant,
+    pub(super) group: Option<Group>,
+    left: Mutex<Left>,
+    reason: AtomicU8,
+    frozen: AtomicBool,
+    own_pid_ns: bool,
+    own_process_group: bool,
+}
+
+/// What changes over the sandbox's life.
+#[derive(Debug, Default)]
+struct Left {
+    outcome: Option<Outcome>,
+    scratch: Option<Scratch>,
+    claim: Option<Claim>,
+    deadlines: Vec<watch::Key>,
+    removed: bool,
+}
+
+/// What a new sandbox consists of.
+pub(super) struct New {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) init: Option<OwnedFd>,
+    pub(super) started: Instant,
+    pub(super) group: Option<Group>,
+    pub(super) scratch: Option<Scratch>,
+    pub(super) claim: Option<Claim>,
+    pub(super) own_pid_ns: bool,
+    pub(super) own_process_group: bool,
+}
+
+const REASONS: [Verdict; 3] = [Verdict::WallTime, Verdict::CpuTime, Verdict::OutputLimit];
+
+impl Shared {
+    pub(super) fn new(new: New) -> Result<Self> {
+        let home = PROCESS.get_or_try(|| Ok(0)).map_err(|errno: Errno| Error::new(Step::Spawner, errno))?;
+        let left = Left { scratch: new.scratch, claim: new.claim, ..Left::default() };
+        Ok(Shared {
+            home,
+            pid: new.pid,
+            pidfd: new.pidfd,
+            init: new.init,
+            started: new.started,
+            group: new.group,
+            left: Mutex::new(left),
+            reason: AtomicU8::new(0),
+            frozen: AtomicBool::new(false),
+            own_pid_ns: new.own_pid_ns,
+            own_process_group: new.own_process_group,
+        })
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this process spawned it, and is not a fork of the one that did.
+    pub(super) fn is_home(&self) -> bool {
+        PROCESS.get().is_some_and(|here| std::ptr::eq(here, self.home))
+    }
+
+    pub(super) fn add_deadline(&self, key: watch::Key) {
+        self.left().deadlines.push(key);
+    }
+
+    fn control(step: Step) -> impl Fn(Errno) -> Error {
+        move |errno| Error::new(step, errno).with_kind(ErrorKind::Control)
+    }
+
+    fn require_home(&self, step: Step) -> Result<()> {
+        if self.is_home() {
+            return Ok(());
+        }
+        let text = "the sandbox belongs to the process that spawned it, of which this is a fork";
+        Err(Error::message(ErrorKind::Control, step, text))
+    }
+
+    /// Kills everything in the sandbox; `reason` becomes the verdict.
+    pub(super) fn stop(&self, reason: Option<Verdict>) -> Result<()> {
+        self.require_home(Step::Kill)?;
+        let code = reason.and_then(|reason| REASONS.iter().position(|r| *r == reason)).map_or(0, |i| i as u8 + 1);
+        // The first reason stays.
+        let _ = self.reason.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        self.kill_tree()
+    }
+
+    /// The kernel kills a pid namespace with its first process. Without one, the control group tells who belongs to the
+    /// sandbox; without that, its process group.
+    fn kill_tree(&self) -> Result<()> {
+        let frozen = self.frozen.load(Ordering::Acquire);
+        let killed = match pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(Self::control(Step::Kill)(errno)),
+        };
+        match &self.group {
+            Some(group) if frozen || !self.own_pid_ns => group.kill()?,
+            Some(_) => {}
+            None if self.own_process_group && !self.own_pid_ns && self.left().outcome.is_none() => {
+                // Until it is waited for, the program's pid, which is its group's id, is nobody else's.
+                let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.pid), nix::sys::signal::SIGKILL);
+            }
+            None => {}
+        }
+        killed
+    }
+
+    pub(super) fn signal(&self, signal: i32) -> Result<()> {
+        self.require_home(Step::Signal)?;
+        if self.left().outcome.is_some() {
+            return Err(Self::control(Step::Signal)(Errno::ESRCH).hint("the program has ended"));
+        }
+        pidfd::send_signal(self.pidfd.as_fd(), signal).map_err(Self::control(Step::Signal))
+    }
+
+    pub(super) fn freeze(&self, timeout: Duration) -> Result<()> {
+        let group = self.need_group(Step::Freeze)?;
+        self.frozen.store(true, Ordering::Release);
+        group.freeze(timeout)
+    }
+
+    pub(super) fn thaw(&self) -> Result<()> {
+        self.need_group(Step::Freeze)?.thaw()?;
+        self.frozen.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn need_group(&self, step: Step) -> Result<&Group> {
+        self.require_home(step)?;
+        self.group.as_ref().filter(|_| !self.left().removed).ok_or_else(|| {
+            Error::message(ErrorKind::Control, step, "the sandbox has no control group").hint(
+                "ask for a limit, such as memory_limit() or pids_limit(), and for nothing after the program has ended",
+            )
+        })
+    }
+
+    /// Waits for the end: for ever, until a time, or not at all (a time that has passed).
+    pub(super) fn wait(&self, until: Option<Instant>) -> Result<Option<Outcome>> {
+        if let Some(outcome) = self.left().outcome {
+            return Ok(Some(outcome));
+        }
+        self.require_home(Step::Wait)?;
+        if let Some(until) = until
+            && !self.ends_by(until)?
+        {
+            return Ok(None);
+        }
+        let ended = match pidfd::wait(self.pidfd.as_fd(), true) {
+            Ok(ended) => ended,
+            Err(Errno::ECHILD) => None,
+            Err(errno) => return Err(Self::control(Step::Wait)(errno)),
+        };
+        let told = self.told_by_init();
+        let status = told.or(ended.map(|e| e.wait_status)).or_else(|| pidfd::exit_info(self.pidfd.as_fd()));
+        let outcome = status.map(|status| self.outcome(status, ended));
+        let mut left = self.left();
+        left.outcome = outcome;
+        watch::cancel(std::mem::take(&mut left.deadlines));
+        drop(left);
+        outcome.map(Some).ok_or_else(|| {
+            let text = "the program has ended, but its status was taken by somebody else";
+            Error::message(ErrorKind::StatusLost, Step::Wait, text)
+                .hint("do not ignore SIGCHLD or wait for any child, or use init(true), or a kernel from 6.15 on")
+        })
+    }
+
+    /// Whether the process ends before `until`.
+    fn ends_by(&self, until: Instant) -> Result<bool> {
+        loop {
+            match poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], timeout::until(until)) {
+                Ok(0) if Instant::now() >= until => return Ok(false),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(true),
+                Err(errno) => return Err(Self::control(Step::Wait)(errno)),
+            }
+        }
+    }
+
+    /// What init said of the program's end. It says so before it ends itself.
+    fn told_by_init(&self) -> Option<i32> {
+        let socket = self.init.as_ref()?;
+        loop {
+            match report::receive(socket.as_fd()) {
+                Ok(Event::Record(record, _)) if record.kind == record::ENDED => return Some(record.value),
+                Ok(Event::Record(..)) | Err(Errno::EINTR) => {}
+                _ => return None,
+            }
+        }
+    }
+
+    fn outcome(&self, status: i32, ended: Option<Ended>) -> Outcome {
+        let stats = self.group.as_ref().and_then(|group| group.stats().ok()).unwrap_or_default();
+        let reason = REASONS.get(usize::from(self.reason.load(Ordering::Acquire)).wrapping_sub(1)).copied();
+        Outcome::new(status, reason, self.usage(&stats, ended))
+    }
+
+    fn usage(&self, stats: &Stats, ended: Option<Ended>) -> Usage {
+        let ended_user = ended.map_or(Duration::ZERO, |e| e.user);
+        let ended_system = ended.map_or(Duration::ZERO, |e| e.system);
+        Usage {
+            wall: self.started.elapsed(),
+            user: stats.cpu_user.unwrap_or(ended_user),
+            system: stats.cpu_system.unwrap_or(ended_system),
+            peak_memory: stats.memory_peak.unwrap_or(Bytes::new(ended.map_or(0, |e| e.max_rss))),
+            io_read: stats.io_read,
+            io_written: stats.io_written,
+            oom_kills: stats.oom_kills,
+        }
+    }
+
+    /// Takes away what was made for the sandbox, whose program has ended. What does not go in time can be tried again.
+    pub(super) fn remove(&self, timeout: Duration) -> Result<()> {
+        if self.left().removed {
+            return Ok(());
+        }
+        if let Some(group) = &self.group {
+            if !self.own_pid_ns {
+                group.kill()?;
+            }
+            group.remove(timeout)?;
+        }
+        let mut left = self.left();
+        left.removed = true;
+        let scratch = left.scratch.take().map_or(Ok(()), Scratch::remove);
+        left.claim = None;
+        scratch
+    }
+
+    /// In a fork: lets go of everything without touching it.
+    pub(super) fn abandon(&self) {
+        let mut left = self.left();
+        left.removed = true;
+        left.scratch.take().into_iter().for_each(Scratch::forget);
+    }
+
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}

@@ -1,0 +1,209 @@
+//! One thread for all sandboxes: it ends those whose time is up, and cleans up after those whose handle is gone.
+//!
+//! It is started by the first sandbox that needs it, and sleeps until something is due.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+
+use super::outcome::Verdict;
+use super::shared::Shared;
+use crate::error::{Error, Result, Step};
+use crate::sys::fork_mark::PerProcess;
+use crate::sys::timeout;
+
+/// How often the removal of what would not go is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// How finely processor time is looked at when the limit is near.
+const FINEST: Duration = Duration::from_millis(1);
+
+/// A place in the list of deadlines.
+pub(super) type Key = (Instant, u64);
+
+/// What is to be looked at when a time has come.
+#[derive(Debug, Clone)]
+pub(super) enum Due {
+    WallTime,
+    /// The processor time that may be used.
+    CpuTime(Duration),
+}
+
+#[derive(Debug)]
+struct Watcher {
+    wake: EventFd,
+    list: Mutex<List>,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    deadlines: BTreeMap<Key, (Weak<Shared>, Due)>,
+    orphans: Vec<Arc<Shared>>,
+    next: u64,
+    /// Until when the thread sleeps; `None` while it is awake, and looks at the list before it sleeps again.
+    asleep_until: Option<Instant>,
+}
+
+static WATCHER: PerProcess<Watcher> = PerProcess::new();
+
+fn watcher() -> Result<&'static Watcher> {
+    let failed = |errno: Errno| Error::new(Step::Spawner, errno);
+    if let Some(watcher) = WATCHER.get() {
+        return Ok(watcher);
+    }
+    static STARTING: Mutex<()> = Mutex::new(());
+    let watcher = WATCHER
+        .get_or_try(|| {
+            let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+            Ok(Watcher { wake, list: Mutex::new(List { asleep_until: Some(Instant::now()), ..List::default() }) })
+        })
+        .map_err(failed)?;
+    let _guard = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut list = watcher.list();
+    // A new list pretends to sleep, and has no number given out yet.
+    if list.next == 0 {
+        list.next = 1;
+        list.asleep_until = None;
+        let thread = thread::Builder::new().name("ringfence-watch".into()).stack_size(128 << 10);
+        thread.spawn(move || watcher.run()).map_err(|error| Error::io(Step::Spawner, &error))?;
+    }
+    drop(list);
+    Ok(watcher)
+}
+
+/// Looks at the sandbox when `at` has come.
+pub(super) fn at(at: Instant, shared: &Arc<Shared>, due: Due) -> Result<()> {
+    let watcher = watcher()?;
+    let key = watcher.insert(at, Arc::downgrade(shared), due);
+    shared.add_deadline(key);
+    Ok(())
+}
+
+/// Forgets deadlines of a sandbox that has ended.
+pub(super) fn cancel(keys: Vec<Key>) {
+    if keys.is_empty() {
+        return;
+    }
+    if let Some(watcher) = WATCHER.get() {
+        let mut list = watcher.list();
+        for key in keys {
+            list.deadlines.remove(&key);
+        }
+    }
+}
+
+/// Takes charge of a sandbox without a handle: waits for its end, then removes what was made for it.
+pub(super) fn adopt(shared: Arc<Shared>) -> Result<()> {
+    let watcher = watcher()?;
+    watcher.list().orphans.push(shared);
+    watcher.wake();
+    Ok(())
+}
+
+impl Watcher {
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        // EAGAIN: a wake-up is on its way already.
+        let _ = self.wake.write(1);
+    }
+
+    fn insert(&self, at: Instant, shared: Weak<Shared>, due: Due) -> Key {
+        let mut list = self.list();
+        let key = (at, list.next);
+        list.next += 1;
+        list.deadlines.insert(key, (shared, due));
+        if list.asleep_until.is_some_and(|until| at < until) {
+            self.wake();
+        }
+        key
+    }
+
+    fn run(&self) {
+        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None);
+        loop {
+            self.handle_due();
+            let orphans = self.handle_orphans();
+            self.sleep(&orphans);
+        }
+    }
+
+    fn handle_due(&self) {
+        let now = Instant::now();
+        let mut list = self.list();
+        list.asleep_until = None;
+        let later = list.deadlines.split_off(&(now, u64::MAX));
+        let due = std::mem::replace(&mut list.deadlines, later);
+        drop(list);
+        for (shared, due) in due.into_values() {
+            let Some(shared) = shared.upgrade() else { continue };
+            match due {
+                // A kill that fails leaves nobody to tell; wait and drop will see.
+                Due::WallTime => drop(shared.stop(Some(Verdict::WallTime))),
+                Due::CpuTime(limit) => self.check_cpu(&shared, limit),
+            }
+        }
+    }
+
+    /// All cores together cannot use up what is left in less than its share of one.
+    fn check_cpu(&self, shared: &Arc<Shared>, limit: Duration) {
+        let used = shared.group.as_ref().and_then(|group| group.cpu_usage().ok().flatten());
+        let Some(left) = limit.checked_sub(used.unwrap_or_default()).filter(|left| !left.is_zero()) else {
+            return drop(shared.stop(Some(Verdict::CpuTime)));
+        };
+        let cores = thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let next = Instant::now() + (left / cores).max(FINEST);
+        let key = self.insert(next, Arc::downgrade(shared), Due::CpuTime(limit));
+        shared.add_deadline(key);
+    }
+
+    /// Reaps those that have ended. Gives those still running, and keeps those whose things would not go.
+    fn handle_orphans(&self) -> Vec<Arc<Shared>> {
+        let all = std::mem::take(&mut self.list().orphans);
+        let now = Instant::now();
+        let (mut running, mut stubborn) = (Vec::new(), Vec::new());
+        for shared in all {
+            match shared.wait(Some(now)) {
+                Ok(None) => running.push(shared),
+                // An error here is a lost status: the program has ended all the same.
+                _ if shared.remove(Duration::from_millis(5)).is_ok() => {}
+                _ => stubborn.push(shared),
+            }
+        }
+        let mut list = self.list();
+        list.orphans.extend(running.iter().cloned());
+        if !stubborn.is_empty() {
+            let key = (now + RETRY, list.next);
+            list.next += 1;
+            list.deadlines.insert(key, (Weak::new(), Due::WallTime));
+            list.orphans.append(&mut stubborn);
+        }
+        running
+    }
+
+    fn sleep(&self, orphans: &[Arc<Shared>]) {
+        const LONG: Duration = Duration::from_secs(3600);
+        let now = Instant::now();
+        let until = {
+            let mut list = self.list();
+            let until = list.deadlines.first_key_value().map_or(now + LONG, |((at, _), _)| *at);
+            list.asleep_until = Some(until);
+            until
+        };
+        let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
+        fds.extend(orphans.iter().map(|shared| PollFd::new(shared.pidfd(), PollFlags::POLLIN)));
+        if let Ok(n) = poll(&mut fds, timeout::until(until))
+            && n > 0
+        {
+            let _ = self.wake.read();
+        }
+    }
+}

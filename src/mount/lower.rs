@@ -1,0 +1,270 @@
+//! From the policy to ops: the root, then the mounts in their order, then the pivot.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf, absolute};
+
+use nix::errno::Errno;
+
+use super::root::{Base, RootFs, Upper};
+use super::{Bind, Context, Kind, Mount, MountFlags, Overlay, Policy, clean, overlay_list};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::plan::{Arg, Plan, Slot};
+use crate::stub::wire::{code, target};
+
+const AT_RECURSIVE: u64 = 0x8000;
+const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
+const MOVE_MOUNT_F_EMPTY_PATH: u64 = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: u64 = 0x40;
+const OPEN_TREE_CLONE: u64 = 1;
+const O_PATH_DIR: u64 = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64;
+/// What mount(2) takes as options: a page, with its NUL.
+const OPTIONS_MAX: usize = 4095;
+const CWD: i32 = libc::AT_FDCWD;
+
+impl Policy {
+    /// Writes the ops. `scratch` is the directory that was made for an overlay's upper.
+    pub(crate) fn lower(&self, plan: &mut Plan, context: Context, scratch: Option<&Path>) -> Result<()> {
+        lower_propagation(plan);
+        let mounts = self.all(context.pid_ns);
+        let (root, cwd) = (plan.slot(), plan.slot());
+        match &self.root {
+            Some(rootfs) => lower_root(plan, rootfs, root, context, scratch)?,
+            None => {
+                open_dir(plan, Step::Mount, "/", root);
+                open_dir(plan, Step::Cwd, ".", cwd);
+            }
+        }
+        for mount in &mounts {
+            lower_mount(plan, mount, root, context)?;
+        }
+        if let Some(rootfs) = &self.root {
+            if rootfs.read_only && !rootfs.is_host() {
+                set_attr(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), 0).at("/");
+            }
+            lower_pivot(plan, root);
+        } else {
+            plan.call(Step::Cwd, libc::SYS_fchdir, [cwd.into()]);
+            plan.close(Step::Cwd, cwd);
+        }
+        plan.close(Step::Mount, root);
+        Ok(())
+    }
+}
+
+/// Nothing mounted from here on is seen outside, and nothing mounted outside shows here.
+fn lower_propagation(plan: &mut Plan) {
+    let root = plan.string("/");
+    let flags = libc::MS_REC | libc::MS_PRIVATE;
+    plan.call(Step::Propagation, libc::SYS_mount, [0.into(), root.into(), 0.into(), Arg::from(flags), 0.into()]);
+}
+
+fn open_dir(plan: &mut Plan, step: Step, path: &str, slot: Slot) {
+    let name = plan.string(path);
+    plan.call(step, libc::SYS_openat, [CWD.into(), name.into(), O_PATH_DIR.into()]).at(path).store(slot);
+}
+
+/// struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+fn set_attr(plan: &mut Plan, tree: Slot, set: MountFlags, clear: MountFlags, flags: u64) -> crate::plan::Added<'_> {
+    let attr = plan.words(&[set.bits(), clear.bits(), 0, 0]);
+    let empty = plan.string("");
+    plan.call(
+        Step::MountAttr,
+        libc::SYS_mount_setattr,
+        [tree.into(), empty.into(), (AT_EMPTY_PATH | flags).into(), attr.into(), 32.into()],
+    )
+}
+
+/// Makes `step` a mount(2) at the working directory.
+fn mount_here(plan: &mut Plan, fstype: &OsStr, source: &OsStr, flags: u64, options: &OsStr, at: &Path) {
+    let (source, here, fstype, options) =
+        (plan.string(source), plan.string("."), plan.string(fstype), plan.string(options));
+    plan.call(Step::Mount, libc::SYS_mount, [source.into(), here.into(), fstype.into(), flags.into(), options.into()])
+        .at(at);
+}
+
+/// Leaves in `root` a descriptor of the new root, which stands on top of `/`.
+fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, scratch: Option<&Path>) -> Result<()> {
+    match &rootfs.base {
+        Base::Host => lower_tree(plan, Path::new("/"), true, root),
+        Base::Dir(dir) => lower_tree(plan, &source(dir)?, true, root),
+        Base::Overlay(lowers) => return lower_overlay_root(plan, lowers, rootfs, root, context, scratch),
+    }
+    if rootfs.read_only {
+        set_attr(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), AT_RECURSIVE).at("/");
+        if !rootfs.is_host() {
+            // The top is left writable until the targets are made. EPERM: it was read-only before, and stays so.
+            set_attr(plan, root, MountFlags::empty(), MountFlags::READ_ONLY, 0).at("/").tolerate(Errno::EPERM);
+        }
+    }
+    let top = plan.string("/");
+    attach(plan, root, CWD.into(), top.into(), MOVE_MOUNT_F_EMPTY_PATH, Path::new("/"));
+    Ok(())
+}
+
+/// `open_tree(OPEN_TREE_CLONE)`, 5.2: a copy of a mount that stands nowhere yet.
+fn lower_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot) {
+    let name = plan.string(path);
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64 | if recursive { AT_RECURSIVE } else { 0 };
+    plan.call(Step::OpenTree, libc::SYS_open_tree, [CWD.into(), name.into(), flags.into()]).at(path).store(tree);
+}
+
+fn attach(plan: &mut Plan, tree: Slot, dir: Arg, name: Arg, flags: u64, at: &Path) {
+    let empty = plan.string("");
+    plan.call(Step::MoveMount, libc::SYS_move_mount, [tree.into(), empty.into(), dir, name, flags.into()]).at(at);
+}
+
+/// mount(2) on `/` puts the mount on top of the root without entering it, and `/..` leads there.
+fn lower_overlay_root(
+    plan: &mut Plan,
+    lowers: &[PathBuf],
+    rootfs: &RootFs,
+    root: Slot,
+    context: Context,
+    scratch: Option<&Path>,
+) -> Result<()> {
+    let top = plan.string("/");
+    plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
+    let upper = match (&rootfs.upper, scratch) {
+        (Upper::Given(upper, work), _) => Some((source(upper)?, source(work)?)),
+        (Upper::Scratch(_), Some(scratch)) => Some((scratch.join("upper"), scratch.join("work"))),
+        (Upper::Scratch(_), None) | (Upper::None, _) => None,
+        (Upper::Tmpfs(size), _) => {
+            let options = super::Tmpfs::new("/").size(*size).options();
+            mount_here(plan, "tmpfs".as_ref(), "tmpfs".as_ref(), 0, options.as_ref(), Path::new("upper of the root"));
+            for dir in ["/../upper", "/../work"] {
+                let name = plan.string(dir);
+                plan.call(Step::Scratch, libc::SYS_mkdirat, [CWD.into(), name.into(), 0o755.into()]).at(dir);
+            }
+            Some((PathBuf::from("/../upper"), PathBuf::from("/../work")))
+        }
+    };
+    let lowers: Vec<PathBuf> = lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
+    let options = overlay_options(&lowers, upper.as_ref(), context)?;
+    mount_here(plan, "overlay".as_ref(), "overlay".as_ref(), 0, &options, Path::new("/"));
+    open_dir(plan, Step::Mount, "/..", root);
+    Ok(())
+}
+
+fn overlay_options(
+    lowers: &[PathBuf],
+    upper: Option<&(PathBuf, PathBuf)>,
+    context: Context,
+) -> Result<std::ffi::OsString> {
+    let mut options = std::ffi::OsString::from("lowerdir=");
+    options.push(overlay_list(lowers.iter().map(PathBuf::as_path)));
+    if let Some((upper, work)) = upper {
+        for (name, path) in [(",upperdir=", upper), (",workdir=", work)] {
+            options.push(name);
+            options.push(overlay_list([path.as_path()]));
+        }
+    }
+    if context.user_ns {
+        options.push(",userxattr");
+    }
+    if options.len() > OPTIONS_MAX {
+        let text = format!("the layers' names take {} bytes, and mount(2) takes {OPTIONS_MAX}", options.len());
+        let error = Error::message(ErrorKind::Invalid, Step::Mount, text);
+        return Err(error.at("overlay").hint("use fewer layers, or shorter paths"));
+    }
+    Ok(options)
+}
+
+/// A path of the host as the stub will open it: absolute, and there.
+fn source(path: &Path) -> Result<PathBuf> {
+    let failed = |error: &std::io::Error| Error::io(Step::OpenSource, error).at(path);
+    let path = absolute(path).map_err(|error| failed(&error))?;
+    std::fs::metadata(&path).map_err(|error| failed(&error).hint("the path is one of the host's and has to exist"))?;
+    Ok(path)
+}
+
+/// Opens the place of a mount below the root, making it if need be.
+pub(super) fn lower_target(plan: &mut Plan, root: Slot, path: &Path, kind: u64, slot: Slot) {
+    let name = plan.string(clean(path));
+    plan.op(Step::MountTarget, code::TARGET, [root.into(), name.into(), kind.into()]).at(path).store(slot);
+}
+
+/// Makes the place of a mount the working directory: mount(2) then needs no path that could be turned elsewhere.
+pub(super) fn enter_target(plan: &mut Plan, root: Slot, path: &Path, kind: u64) {
+    let slot = plan.slot();
+    lower_target(plan, root, path, kind, slot);
+    plan.call(Step::MountTarget, libc::SYS_fchdir, [slot.into()]).at(path);
+    plan.close(Step::MountTarget, slot);
+}
+
+/// Mounts a file system at `path` below the root.
+pub(super) fn mount_at(plan: &mut Plan, root: Slot, path: &Path, fstype: &str, flags: u64, options: &str, kind: u64) {
+    enter_target(plan, root, path, kind);
+    mount_here(plan, fstype.as_ref(), fstype.as_ref(), flags, options.as_ref(), path);
+}
+
+fn lower_mount(plan: &mut Plan, mount: &Mount, root: Slot, context: Context) -> Result<()> {
+    let at = mount.target.as_path();
+    let quiet = MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC;
+    match &mount.kind {
+        Kind::Bind(bind) => lower_bind(plan, bind, root, at)?,
+        Kind::Tmpfs(tmpfs) => mount_at(plan, root, at, "tmpfs", tmpfs.flags.ms(), &tmpfs.options(), 0),
+        // A /proc or /sys behind a link would put the kernel's files where the image's author wants them.
+        Kind::Proc(proc) => mount_at(plan, root, at, "proc", proc.flags.ms(), &proc.options(), target::NO_SYMLINKS),
+        Kind::Sysfs => {
+            mount_at(plan, root, at, "sysfs", (quiet | MountFlags::READ_ONLY).ms(), "", target::NO_SYMLINKS);
+        }
+        Kind::Mqueue => mount_at(plan, root, at, "mqueue", quiet.ms(), "", 0),
+        Kind::Dev(dev) => super::special::lower_dev(plan, dev, root, at, context),
+        Kind::Overlay(overlay) => lower_overlay(plan, overlay, root, at, context)?,
+        Kind::Raw(raw) => {
+            enter_target(plan, root, at, 0);
+            mount_here(plan, &raw.fstype, &raw.source, raw.ms_flags, &raw.data, at);
+        }
+    }
+    Ok(())
+}
+
+fn lower_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path) -> Result<()> {
+    let path = source(&bind.source)?;
+    let kind = if path.is_dir() { 0 } else { target::FILE };
+    let tree = plan.slot();
+    lower_tree(plan, &path, bind.recursive, tree);
+    if !bind.flags.is_empty() {
+        let recursive = if bind.recursive { AT_RECURSIVE } else { 0 };
+        set_attr(plan, tree, bind.flags, MountFlags::empty(), recursive).at(at);
+    }
+    attach_at(plan, tree, root, at, kind);
+    Ok(())
+}
+
+/// Puts a detached tree at `at` below the root, and closes it.
+pub(super) fn attach_at(plan: &mut Plan, tree: Slot, root: Slot, at: &Path, kind: u64) {
+    let (place, empty) = (plan.slot(), plan.string(""));
+    lower_target(plan, root, at, kind, place);
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    attach(plan, tree, place.into(), empty.into(), flags, at);
+    plan.close(Step::MoveMount, place);
+    plan.close(Step::MoveMount, tree);
+}
+
+/// A tree of one path of the host, not its submounts.
+pub(super) fn lower_single_tree(plan: &mut Plan, path: &Path, tree: Slot) {
+    lower_tree(plan, path, false, tree);
+}
+
+fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, context: Context) -> Result<()> {
+    let lowers: Vec<PathBuf> = overlay.lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
+    let upper = match &overlay.upper {
+        Some((upper, work)) => Some((source(upper)?, source(work)?)),
+        None => None,
+    };
+    let options = overlay_options(&lowers, upper.as_ref(), context)?;
+    enter_target(plan, root, at, 0);
+    mount_here(plan, "overlay".as_ref(), "overlay".as_ref(), overlay.flags.ms(), &options, at);
+    Ok(())
+}
+
+/// pivot_root(2) with both arguments ".": the old root ends up on top of the new one, and is taken off.
+fn lower_pivot(plan: &mut Plan, root: Slot) {
+    let here = plan.string(".");
+    plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");
+    plan.call(Step::PivotRoot, libc::SYS_pivot_root, [here.into(), here.into()]).at("/");
+    plan.call(Step::DetachOldRoot, libc::SYS_umount2, [here.into(), libc::MNT_DETACH.into()]);
+    let top = plan.string("/");
+    plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
+}

@@ -1,0 +1,139 @@
+//! What the program sees as its file system: a root, and an ordered list of mounts on it.
+//!
+//! Stage: inside, in a mount namespace of the sandbox's own, while the host's root is still there. The new root is
+//! mounted over `/`, everything else below the new root's descriptor, then pivot_root(2) makes it the root and the
+//! host's goes away. A target is resolved as if the root had been entered already, so no symbolic link in it leads out.
+
+mod kinds;
+mod lower;
+mod root;
+mod special;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+pub use kinds::{Bind, Dev, HidePid, Mount, Mqueue, Overlay, Proc, RawMount, Sysfs, Tmpfs};
+pub(crate) use kinds::{Kind, MountFlags};
+pub use root::RootFs;
+pub(crate) use root::Upper;
+
+use crate::error::Problem;
+use crate::plan::has_nul;
+
+/// What lowering needs to know of the rest of the sandbox.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Context {
+    /// A user namespace of the sandbox's own: device nodes cannot be made, overlay keeps its marks in user xattrs.
+    pub(crate) user_ns: bool,
+    pub(crate) pid_ns: bool,
+    /// Group 5, to which terminals belong, exists inside.
+    pub(crate) tty_group: bool,
+}
+
+/// The policy: what the builder has been told about mounts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Policy {
+    pub(crate) root: Option<RootFs>,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) no_defaults: bool,
+}
+
+impl Policy {
+    /// The mounts in their order: first what a root is not usable without and the list does not have.
+    pub(crate) fn all(&self, pid_ns: bool) -> Vec<Mount> {
+        let mut all = Vec::new();
+        if !self.no_defaults {
+            if pid_ns {
+                all.push(Proc::new("/proc").into());
+            }
+            if let Some(root) = &self.root {
+                all.push(Dev::new("/dev").into());
+                if root.is_host() {
+                    all.push(Tmpfs::new("/tmp").mode(0o1777).into());
+                }
+            }
+        }
+        all.retain(|default: &Mount| !self.mounts.iter().any(|mount| clean(&mount.target) == default.target));
+        all.extend(self.mounts.iter().cloned());
+        all
+    }
+
+    /// What contradicts itself.
+    pub(crate) fn invalid(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = self.mounts.iter().filter_map(target_problem).collect();
+        problems.extend(self.root.iter().flat_map(RootFs::invalid));
+        for path in self.mounts.iter().flat_map(|mount| mount.kind.sources()) {
+            if has_nul(path) {
+                let reason = format!("the source {path:?} holds a NUL byte");
+                problems.push(Problem::invalid("mount", reason, "a path ends where a NUL stands"));
+            }
+        }
+        problems
+    }
+}
+
+fn target_problem(mount: &Mount) -> Option<Problem> {
+    let target = &mount.target;
+    let fault = if has_nul(target) {
+        "holds a NUL byte"
+    } else if target.components().any(|c| c == Component::ParentDir) {
+        "contains `..`"
+    } else if !target.is_absolute() {
+        "is not absolute"
+    } else if clean(target) == Path::new("/") {
+        "is the root itself: use rootfs()"
+    } else {
+        return None;
+    };
+    let remedy = "give the absolute path of the mount inside the sandbox";
+    Some(Problem::invalid("mount", format!("the target {} {fault}", target.display()), remedy))
+}
+
+/// The path without empty and `.` components.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+/// Joins paths for overlay's option string, in which `:` separates, `,` ends, and a backslash takes both meanings away.
+pub(crate) fn overlay_list<'p>(paths: impl IntoIterator<Item = &'p Path>) -> OsString {
+    let mut text = Vec::new();
+    for (i, path) in paths.into_iter().enumerate() {
+        if i > 0 {
+            text.push(b':');
+        }
+        for byte in path.as_os_str().as_bytes() {
+            if matches!(byte, b':' | b',' | b'\\') {
+                text.push(b'\\');
+            }
+            text.push(*byte);
+        }
+    }
+    OsStr::from_bytes(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlay_options_are_escaped() {
+        let text = overlay_list([Path::new("/a:b"), Path::new("/c,d"), Path::new("/e\\f")]);
+        assert_eq!(text, r"/a\:b:/c\,d:/e\\f");
+    }
+
+    #[test]
+    fn a_mount_of_ones_own_replaces_the_default() {
+        let policy = Policy { mounts: vec![Tmpfs::new("/proc/").into()], root: Some("/x".into()), no_defaults: false };
+        let targets: Vec<_> = policy.all(true).into_iter().map(|m| m.target).collect();
+        assert_eq!(targets, [Path::new("/dev"), Path::new("/proc/")]);
+    }
+
+    #[test]
+    fn targets_that_could_leave_are_refused() {
+        for target in ["/a/../b", "a", "/", "/.", "/a\0b"] {
+            let policy = Policy { mounts: vec![Tmpfs::new(target).into()], ..Policy::default() };
+            assert_eq!(policy.invalid().len(), 1, "{target:?}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The root file system.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Problem;
+use crate::plan::has_nul;
+use crate::units::Bytes;
+
+/// What becomes the program's `/`.
+///
+/// A path by itself is a directory: `.rootfs("/srv/alpine")` is `.rootfs(RootFs::dir("/srv/alpine"))`.
+///
+/// ```
+/// use ringfence::{Bytes, RootFs, Sandbox};
+///
+/// let sandbox = Sandbox::new().rootfs(RootFs::overlay(["/srv/python", "/srv/debian"]).tmpfs(Bytes::mib(256)));
+/// # drop(sandbox);
+/// ```
+#[derive(Debug, Clone)]
+pub struct RootFs {
+    pub(crate) base: Base,
+    pub(crate) upper: Upper,
+    pub(crate) read_only: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Base {
+    Host,
+    Dir(PathBuf),
+    Overlay(Vec<PathBuf>),
+}
+
+/// Where what is written to an overlay goes.
+#[derive(Debug, Clone)]
+pub(crate) enum Upper {
+    None,
+    /// The caller's own upper and work directories.
+    Given(PathBuf, PathBuf),
+    /// A directory that is made for the sandbox and goes with it, below the given one or the system's temporary one.
+    Scratch(Option<PathBuf>),
+    /// Memory, at most this much.
+    Tmpfs(Bytes),
+}
+
+impl RootFs {
+    /// A directory of the host, with what is mounted below it. The program writes to it; see
+    /// [`read_only`](RootFs::read_only).
+    ///
+    /// Directories on which something is to be mounted (`proc`, `dev`, …) are made in it where they are missing, and
+    /// stay.
+    pub fn dir(path: impl Into<PathBuf>) -> Self {
+        RootFs { base: Base::Dir(path.into()), upper: Upper::None, read_only: false }
+    }
+
+    /// The host's own root with all that is mounted on it, read-only throughout; /dev and /tmp are the sandbox's own, and
+    /// /proc with `pid_ns`. Every file that the user may read on the host can be read inside: this isolates changes, not
+    /// secrets.
+    pub fn host() -> Self {
+        RootFs { base: Base::Host, upper: Upper::None, read_only: true }
+    }
+
+    /// Layers, the first on top, merged by overlayfs. Without [`upper`](RootFs::upper), [`scratch`](RootFs::scratch) or
+    /// [`tmpfs`](RootFs::tmpfs) what is written goes to a tmpfs of 64 MiB. In a user namespace since 5.11.
+    pub fn overlay(lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        let lowers = lowers.into_iter().map(Into::into).collect();
+        RootFs { base: Base::Overlay(lowers), upper: Upper::Tmpfs(Bytes::mib(64)), read_only: false }
+    }
+
+    /// What is written to the overlay goes to `upper`, and stays; `work` is an empty directory on the same file system.
+    pub fn upper(mut self, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> Self {
+        self.upper = Upper::Given(upper.into(), work.into());
+        self
+    }
+
+    /// What is written to the overlay goes to a directory of the sandbox's own that vanishes with it, below the system's
+    /// temporary directory.
+    pub fn scratch(mut self) -> Self {
+        self.upper = Upper::Scratch(None);
+        self
+    }
+
+    /// As [`scratch`](RootFs::scratch), below the directory `base`.
+    pub fn scratch_in(mut self, base: impl Into<PathBuf>) -> Self {
+        self.upper = Upper::Scratch(Some(base.into()));
+        self
+    }
+
+    /// What is written to the overlay stays in memory, at most `size`, and vanishes with the sandbox.
+    pub fn tmpfs(mut self, size: impl Into<Bytes>) -> Self {
+        self.upper = Upper::Tmpfs(size.into());
+        self
+    }
+
+    /// Nothing on it can be written, and nothing on what was mounted below it. Mounts of the list keep their own flags.
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    pub(crate) fn is_host(&self) -> bool {
+        matches!(self.base, Base::Host)
+    }
+
+    /// The host's directories that it names, which have to exist.
+    pub(crate) fn sources(&self) -> Vec<&Path> {
+        let base: &[PathBuf] = match &self.base {
+            Base::Host => &[],
+            Base::Dir(dir) => std::slice::from_ref(dir),
+            Base::Overlay(lowers) => lowers,
+        };
+        let upper = match &self.upper {
+            Upper::Given(upper, work) => vec![upper.as_path(), work.as_path()],
+            Upper::Scratch(Some(base)) => vec![base.as_path()],
+            _ => Vec::new(),
+        };
+        base.iter().map(PathBuf::as_path).chain(upper).collect()
+    }
+
+    pub(crate) fn invalid(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let is_overlay = matches!(self.base, Base::Overlay(_));
+        if !is_overlay && !matches!(self.upper, Upper::None) {
+            let remedy = "use RootFs::overlay([dir]) for a root whose changes go elsewhere";
+            problems.push(Problem::invalid("rootfs", "an upper layer belongs to an overlay", remedy));
+        }
+        if matches!(&self.base, Base::Overlay(lowers) if lowers.is_empty()) {
+            problems.push(Problem::invalid(
+                "rootfs",
+                "an overlay without a layer",
+                "give at least one lower directory",
+            ));
+        }
+        if self.sources().iter().any(has_nul) {
+            problems.push(Problem::invalid("rootfs", "a path holds a NUL byte", "a path ends where a NUL stands"));
+        }
+        problems
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for RootFs {
+    fn from(path: P) -> Self {
+        RootFs::dir(path)
+    }
+}

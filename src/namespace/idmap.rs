@@ -1,0 +1,107 @@
+//! Which ids inside a user namespace are which outside: user_namespaces(7).
+
+use std::str::FromStr;
+
+/// One line of a uid or gid map: `count` ids from `inside` on are those from `outside` on.
+///
+/// ```
+/// use ringfence::IdMap;
+///
+/// let map: IdMap = "0:100000:65536".parse().unwrap();
+/// assert_eq!(map, IdMap::new(0, 100_000, 65_536));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdMap {
+    /// The first id inside.
+    pub inside: u32,
+    /// The first id outside, as the caller's user namespace counts.
+    pub outside: u32,
+    /// How many ids.
+    pub count: u32,
+}
+
+impl IdMap {
+    /// A range.
+    pub const fn new(inside: u32, outside: u32, count: u32) -> Self {
+        IdMap { inside, outside, count }
+    }
+
+    /// Whether the id `inside` has a meaning by this line.
+    pub(crate) fn covers(&self, inside: u32) -> bool {
+        inside >= self.inside && u64::from(inside) < u64::from(self.inside) + u64::from(self.count)
+    }
+
+    /// Whether the kernel would take the line: it is not empty, and no id reaches 2^32 - 1, which means "none".
+    pub(crate) fn is_valid(&self) -> bool {
+        let fits = |first: u32| u64::from(first) + u64::from(self.count) <= u64::from(u32::MAX);
+        self.count > 0 && fits(self.inside) && fits(self.outside)
+    }
+}
+
+/// The text is no id map: it wants `INSIDE:OUTSIDE:COUNT` in whole numbers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no id map: write INSIDE:OUTSIDE:COUNT")]
+pub struct IdMapError(String);
+
+impl FromStr for IdMap {
+    type Err = IdMapError;
+
+    fn from_str(text: &str) -> Result<Self, IdMapError> {
+        let error = || IdMapError(text.to_owned());
+        let numbers: Result<Vec<u32>, _> = text.split(':').map(str::parse).collect();
+        match numbers.map_err(|_| error())?[..] {
+            [inside, outside, count] => {
+                Some(IdMap { inside, outside, count }).filter(IdMap::is_valid).ok_or_else(error)
+            }
+            _ => Err(error()),
+        }
+    }
+}
+
+/// The maps of one user namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdMaps {
+    pub(crate) uid: Vec<IdMap>,
+    pub(crate) gid: Vec<IdMap>,
+    /// setgroups(2) is given up, which an unprivileged gid map demands (CVE-2014-8989).
+    pub(crate) deny_setgroups: bool,
+}
+
+impl IdMaps {
+    /// The files below `/proc/PID`, in the order in which they are written, with their text.
+    pub(crate) fn files(&self) -> Vec<(&'static str, String)> {
+        let text = |maps: &[IdMap]| maps.iter().map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count)).collect();
+        let setgroups = self.deny_setgroups.then(|| ("setgroups", "deny".to_owned()));
+        setgroups.into_iter().chain([("gid_map", text(&self.gid)), ("uid_map", text(&self.uid))]).collect()
+    }
+
+    /// Whether the process inside may write them itself: one id, its own.
+    pub(crate) fn is_single(&self, euid: u32, egid: u32) -> bool {
+        let single = |maps: &[IdMap], own| matches!(maps, [m] if m.count == 1 && m.outside == own);
+        single(&self.uid, euid) && single(&self.gid, egid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_wrap_are_refused() {
+        for text in
+            ["", "0:0", "0:0:0", "0:0:1:1", "a:0:1", "-1:0:1", "4294967295:0:1", "0:1:4294967295", "0:0:4294967296"]
+        {
+            assert!(text.parse::<IdMap>().is_err(), "{text}");
+        }
+        assert!(IdMap::new(5, 1000, 2).covers(6) && !IdMap::new(5, 1000, 2).covers(7));
+    }
+
+    #[test]
+    fn setgroups_is_denied_before_the_gid_map() {
+        let maps = IdMaps { uid: vec![IdMap::new(0, 1000, 1)], gid: vec![IdMap::new(0, 100, 1)], deny_setgroups: true };
+        let files = maps.files();
+        assert_eq!(files.iter().map(|f| f.0).collect::<Vec<_>>(), ["setgroups", "gid_map", "uid_map"]);
+        assert_eq!(files[1].1, "0 100 1\n");
+        assert!(maps.is_single(1000, 100) && !maps.is_single(1001, 100));
+    }
+}

@@ -1,0 +1,121 @@
+//! From the policy to ops.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use super::{IdMaps, JoinSource, Namespaces, Policy};
+use crate::error::{Error, Result, Step};
+use crate::plan::{Arg, Plan, PlanFd};
+use crate::stub::wire::{code, record};
+
+/// User first, since it gives the right to the others; pid last but for mount, which changes what paths mean.
+const JOIN_ORDER: [Namespaces; 8] = [
+    Namespaces::USER,
+    Namespaces::CGROUP,
+    Namespaces::IPC,
+    Namespaces::UTS,
+    Namespaces::NET,
+    Namespaces::TIME,
+    Namespaces::PID,
+    Namespaces::MOUNT,
+];
+
+impl Policy {
+    /// Writes the id maps, by the stub where it may, else from outside.
+    pub(crate) fn lower_maps(&self, plan: &mut Plan, maps: &IdMaps, by_stub: bool) {
+        if !by_stub {
+            plan.op(Step::WriteIdMap, code::SYNC, [record::NEED_MAPS.into()]);
+            return;
+        }
+        for (file, text) in maps.files() {
+            plan.write_file(Step::WriteIdMap, &format!("/proc/self/{file}"), &text);
+        }
+    }
+
+    /// Joins what exists and makes what the clone did not, in the order that the kernel needs. To be called after the
+    /// control groups are entered.
+    pub(crate) fn lower(&self, plan: &mut Plan) -> Result<()> {
+        for kind in JOIN_ORDER {
+            for (_, source) in self.join.iter().filter(|(joined, _)| *joined == kind) {
+                self.lower_join(plan, kind, source)?;
+            }
+        }
+        let late = self.new - self.at_clone() - Namespaces::TIME;
+        if !late.is_empty() {
+            plan.call(Step::Unshare, libc::SYS_unshare, [late.bits().into()]);
+        }
+        if self.new.contains(Namespaces::TIME) {
+            self.lower_time(plan);
+        }
+        if let Some(name) = &self.hostname {
+            let text = plan.string(name);
+            plan.call(Step::Hostname, libc::SYS_sethostname, [text.into(), name.len().into()]).at(name);
+        }
+        if let Some(name) = &self.domainname {
+            let text = plan.string(name);
+            plan.call(Step::Domainname, libc::SYS_setdomainname, [text.into(), name.len().into()]).at(name);
+        }
+        if self.new.contains(Namespaces::NET) {
+            lower_loopback(plan);
+        }
+        if self.reclones() {
+            plan.op(Step::Fork, code::RECLONE, []);
+        }
+        Ok(())
+    }
+
+    fn lower_join(&self, plan: &mut Plan, kind: Namespaces, source: &JoinSource) -> Result<()> {
+        let (fd, path) = match source {
+            JoinSource::Fd(fd) => (PlanFd::Shared(fd.clone()), PathBuf::from("given descriptor")),
+            JoinSource::Pid(pid) => {
+                let path = PathBuf::from(format!("/proc/{pid}/ns/{}", kind.file().unwrap_or("?")));
+                let file = File::open(&path).map_err(|error| {
+                    let hint = "there is no such process, or it is not yours to join";
+                    Error::io(Step::JoinNamespace, &error).at(&path).hint(hint)
+                })?;
+                (PlanFd::from(OwnedFd::from(file)), path)
+            }
+        };
+        let number = plan.fd(fd);
+        plan.call(Step::JoinNamespace, libc::SYS_setns, [number.into(), kind.bits().into()])
+            .at(path)
+            .hint("joining needs CAP_SYS_ADMIN in the user namespace that owns the joined one");
+        Ok(())
+    }
+
+    /// The offsets can be written only before anybody is in the namespace, and the process that made it is not: it
+    /// enters by setns.
+    fn lower_time(&self, plan: &mut Plan) {
+        plan.call(Step::Unshare, libc::SYS_unshare, [Namespaces::TIME.bits().into()]);
+        let offsets: String = [("monotonic", self.monotonic), ("boottime", self.boottime)]
+            .into_iter()
+            .filter_map(|(clock, offset)| offset.map(|offset| format!("{clock} {}\n", offset.text())))
+            .collect();
+        if !offsets.is_empty() {
+            plan.write_file(Step::TimeOffsets, "/proc/self/timens_offsets", &offsets)
+                .hint("a clock cannot fall below zero, nor go beyond some 146 years");
+        }
+        let (name, slot) = (plan.string("/proc/self/ns/time_for_children"), plan.slot());
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+        plan.call(Step::Unshare, libc::SYS_openat, [Arg::from(libc::AT_FDCWD), name.into(), flags.into()]).store(slot);
+        plan.call(Step::Unshare, libc::SYS_setns, [slot.into(), Namespaces::TIME.bits().into()]);
+        plan.close(Step::Unshare, slot);
+    }
+}
+
+/// `ifconfig lo up`: a new network namespace has a loopback device that is down.
+fn lower_loopback(plan: &mut Plan) {
+    let slot = plan.slot();
+    // struct ifreq: a name of 16 bytes, then a union that begins with the flags.
+    let mut request = [0u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    request[16..18].copy_from_slice(&((libc::IFF_UP | libc::IFF_RUNNING) as u16).to_ne_bytes());
+    let request = plan.bytes(&request);
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    plan.call(Step::Loopback, libc::SYS_socket, [libc::AF_INET.into(), kind.into(), 0.into()]).store(slot);
+    #[allow(clippy::unnecessary_cast, reason = "the type of the constant differs between C libraries")]
+    let set_flags = Arg::from(libc::SIOCSIFFLAGS as u64);
+    plan.call(Step::Loopback, libc::SYS_ioctl, [slot.into(), set_flags, request.into()]);
+    plan.close(Step::Loopback, slot);
+}

@@ -1,0 +1,373 @@
+//! Who owns what is left on the host: a record in the runtime directory that others can read after the owner's death.
+//!
+//! While a process owns a control group or a scratch directory, a file named by its token stands in the runtime
+//! directory, locked with flock(2) for as long as the process lives, and lists the directories below which its things
+//! stand. Pids would not do: they mean nothing across pid namespaces. [`reap_stale`] takes the files that are not
+//! locked any more, removes what they list, then the file.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Uid;
+
+use crate::cgroup;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::fork_mark::PerProcess;
+
+/// Names of what a living owner holds begin so, then its token, then a number.
+pub(crate) const OWNED: &str = "rf-";
+/// Names of what is to outlive its owner.
+pub(crate) const KEPT: &str = "rk-";
+const TOKEN_LENGTH: usize = 16;
+
+/// What a process has on record.
+#[derive(Debug)]
+struct Registry {
+    token: String,
+    next: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    claims: usize,
+    file: Option<(Flock<File>, PathBuf)>,
+    recorded: BTreeSet<Vec<u8>>,
+}
+
+static REGISTRY: PerProcess<Registry> = PerProcess::new();
+
+impl Registry {
+    fn get() -> Result<&'static Registry> {
+        let failed = |errno: Errno| Error::new(Step::Owner, errno);
+        REGISTRY
+            .get_or_try(|| Ok(Registry { token: new_token()?, next: AtomicU64::new(0), state: Mutex::default() }))
+            .map_err(failed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn new_token() -> Result<String, Errno> {
+    let mut bytes = [0; TOKEN_LENGTH / 2];
+    let result = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The right to leave things on the host, for one sandbox. While one lives, so does the record.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    registry: &'static Registry,
+    name: String,
+}
+
+/// Takes the right. `kept`: what is made outlives its owner.
+pub(crate) fn claim(kept: bool) -> Result<Claim> {
+    let registry = Registry::get()?;
+    let mut state = registry.lock();
+    if state.file.is_none() {
+        state.file = Some(open_record(&registry.token)?);
+        state.recorded.clear();
+    }
+    state.claims += 1;
+    let number = registry.next.fetch_add(1, Ordering::Relaxed);
+    let prefix = if kept { KEPT } else { OWNED };
+    Ok(Claim { registry, name: format!("{prefix}{}-{number}", registry.token) })
+}
+
+impl Claim {
+    /// The name for the things of this sandbox, which no other has.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn record_cgroups(&self, dirs: &[PathBuf]) -> Result<()> {
+        self.record(b"cgroup ", dirs)
+    }
+
+    /// Writes down, once, below which directories things of ours stand; before the first is made.
+    fn record(&self, kind: &[u8], dirs: &[PathBuf]) -> Result<()> {
+        let mut state = self.registry.lock();
+        let entries = dirs.iter().map(|dir| [kind, dir.as_os_str().as_bytes(), b"\0"].concat());
+        let new: Vec<Vec<u8>> = entries.filter(|entry| !state.recorded.contains(entry)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let Some((file, path)) = &mut state.file else {
+            return Err(Error::new(Step::Owner, Errno::ENOENT));
+        };
+        file.write_all(&new.concat()).map_err(|error| Error::io(Step::Owner, &error).at(path))?;
+        state.recorded.extend(new);
+        Ok(())
+    }
+
+    /// Makes a directory of mode 0700 below `base` with `upper` and `work` in it.
+    pub(crate) fn make_scratch(&self, base: &Path) -> Result<Scratch> {
+        self.record(b"scratch ", &[base.to_owned()])?;
+        let path = base.join(&self.name);
+        let failed = |path: &Path, error: &std::io::Error| {
+            Error::io(Step::Scratch, error).at(path).hint("choose another directory with RootFs::scratch_in()")
+        };
+        DirBuilder::new().mode(0o700).create(&path).map_err(|error| failed(&path, &error))?;
+        let scratch = Scratch { path: Some(path.clone()), shown: path };
+        for (dir, mode) in [("upper", 0o755), ("work", 0o700)] {
+            let path = scratch.shown.join(dir);
+            DirBuilder::new().mode(mode).create(&path).map_err(|error| failed(&path, &error))?;
+            // The caller's umask is not the sandbox's.
+            let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            fs::set_permissions(&path, permissions).map_err(|error| failed(&path, &error))?;
+        }
+        Ok(scratch)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if REGISTRY.get().is_none_or(|here| !std::ptr::eq(here, self.registry)) {
+            // A fork of the owner: nothing here is its own.
+            return;
+        }
+        let mut state = self.registry.lock();
+        state.claims = state.claims.saturating_sub(1);
+        if state.claims == 0
+            && let Some((_, path)) = state.file.take()
+        {
+            // Left behind, it would be a record of nothing.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A directory that goes with the sandbox.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    path: Option<PathBuf>,
+    shown: PathBuf,
+}
+
+impl Scratch {
+    pub(crate) fn path(&self) -> &Path {
+        &self.shown
+    }
+
+    /// Removes it with all that is in it.
+    pub(crate) fn remove(mut self) -> Result<()> {
+        self.path.take().map_or(Ok(()), |path| remove_tree(&path))
+    }
+
+    /// Leaves it to the sandbox, or, in a fork, to its owner.
+    pub(crate) fn forget(mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take() {
+            // What cannot be removed stays on record for reap_stale.
+            let _ = remove_tree(&path);
+        }
+    }
+}
+
+/// overlayfs leaves a directory of mode 000 in its work directory, which an ordinary user must open up first.
+fn remove_tree(path: &Path) -> Result<()> {
+    let inner = path.join("work").join("work");
+    let permissions: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    if fs::symlink_metadata(&inner).is_ok_and(|meta| meta.is_dir()) {
+        let _ = fs::set_permissions(&inner, permissions);
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(Step::RemoveScratch, &error).at(path))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The directories in which records may stand, the best first: each is the user's own, closed to others.
+fn runtime_dirs() -> Vec<PathBuf> {
+    let uid = Uid::effective();
+    let mut dirs = Vec::new();
+    if uid.is_root() {
+        dirs.push(PathBuf::from("/run/ringfence"));
+    } else if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
+        dirs.push(PathBuf::from(dir).join("ringfence"));
+    }
+    dirs.push(PathBuf::from(format!("/tmp/ringfence-{uid}")));
+    dirs
+}
+
+/// Whether `dir` is a directory of the caller's that others cannot write to, and no link.
+fn is_private(dir: &Path) -> bool {
+    fs::symlink_metadata(dir)
+        .is_ok_and(|meta| meta.is_dir() && meta.uid() == Uid::effective().as_raw() && meta.mode() & 0o022 == 0)
+}
+
+fn runtime_dir() -> Result<PathBuf> {
+    let mut last = None;
+    for dir in runtime_dirs() {
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                last = Some(Error::io(Step::Owner, &error).at(&dir))
+            }
+            _ if is_private(&dir) => return Ok(dir),
+            _ => {
+                last =
+                    Some(Error::new(Step::Owner, Errno::EPERM).at(&dir).detail("not a directory of the caller's alone"))
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::new(Step::Owner, Errno::ENOENT)))
+}
+
+/// Makes and locks the record. A reaper may take the file between its making and its locking; then it is made again.
+fn open_record(token: &str) -> Result<(Flock<File>, PathBuf)> {
+    let path = runtime_dir()?.join(token);
+    loop {
+        let failed = |error: &std::io::Error| Error::io(Step::Owner, error).at(&path);
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path);
+        let file = Flock::lock(file.map_err(|error| failed(&error))?, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| Error::new(Step::Owner, errno).at(&path))?;
+        if file.metadata().map_err(|error| failed(&error))?.nlink() > 0 {
+            return Ok((file, path));
+        }
+    }
+}
+
+/// What [`reap_stale`] found and removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reaped {
+    /// Owners that had died.
+    pub owners: usize,
+    /// Control groups, with the processes in them.
+    pub cgroups: usize,
+    /// Scratch directories.
+    pub scratch_dirs: usize,
+}
+
+/// Clears what dead owners left: control groups with the processes still in them, and scratch directories. What a living
+/// owner holds is never touched, and what was told to outlive its owner
+/// ([`die_with_owner(false)`](crate::Sandbox::die_with_owner)) only once nothing runs in it.
+///
+/// An owner counts as living while it, or a fork of it that has not called exec, lives. Only owners of the same user are
+/// looked at.
+///
+/// # Errors
+///
+/// The first thing that could not be removed; what is left stays on record for a later call.
+pub fn reap_stale() -> Result<Reaped> {
+    let mut reaped = Reaped::default();
+    let own = REGISTRY.get().map(|registry| registry.token.as_str());
+    let mut result = Ok(());
+    for dir in runtime_dirs().into_iter().filter(|dir| is_private(dir)) {
+        let entries = fs::read_dir(&dir).map_err(|error| Error::io(Step::Reap, &error).at(&dir))?;
+        for name in entries.flatten().map(|entry| entry.file_name()) {
+            let Some(token) = name.to_str().filter(|name| is_token(name) && Some(*name) != own) else { continue };
+            if let Err(error) = reap_owner(&dir.join(token), token, &mut reaped) {
+                result = Err(error);
+            }
+        }
+    }
+    result.map(|()| reaped)
+}
+
+fn is_token(name: &str) -> bool {
+    name.len() == TOKEN_LENGTH && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn reap_owner(path: &Path, token: &str, reaped: &mut Reaped) -> Result<()> {
+    let failed = |error: &std::io::Error| Error::io(Step::Reap, error).at(path);
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(|error| failed(&error))?,
+    };
+    let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(()),
+        other => other.map_err(|(_, errno)| Error::new(Step::Reap, errno).at(path))?,
+    };
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(|error| failed(&error))?;
+    let (mut kept, mut has_groups) = (false, false);
+    for entry in text.split(|byte| *byte == 0) {
+        let Some(space) = entry.iter().position(|byte| *byte == b' ') else { continue };
+        let dir = PathBuf::from(std::ffi::OsString::from_vec(entry[space + 1..].to_vec()));
+        match &entry[..space] {
+            b"cgroup" => {
+                has_groups = true;
+                reaped.cgroups += cgroup::sweep(&dir, token)?;
+                kept |= holds(&dir, &format!("{KEPT}{token}-"));
+            }
+            // Without a group nobody can tell whether something still runs on a kept scratch directory.
+            b"scratch" => kept |= reap_scratch(&dir, token, has_groups && !kept, reaped)?,
+            _ => return Err(Error::message(ErrorKind::Setup, Step::Reap, "a record of another version").at(path)),
+        }
+    }
+    if !kept {
+        reaped.owners += 1;
+        fs::remove_file(path).map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}
+
+/// Whether an entry of `dir` has a name that begins with `prefix`.
+fn holds(dir: &Path, prefix: &str) -> bool {
+    fs::read_dir(dir)
+        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().as_bytes().starts_with(prefix.as_bytes())))
+}
+
+/// Removes scratch directories, those that outlive their owner only with `kept_too`. Gives whether one of these stays.
+fn reap_scratch(dir: &Path, token: &str, kept_too: bool, reaped: &mut Reaped) -> Result<bool> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(false) };
+    let owned = format!("{OWNED}{token}-");
+    let detached = format!("{KEPT}{token}-");
+    let mut stays = false;
+    for name in entries.flatten().map(|entry| entry.file_name()) {
+        let is_kept = name.as_bytes().starts_with(detached.as_bytes());
+        if name.as_bytes().starts_with(owned.as_bytes()) || is_kept && kept_too {
+            remove_tree(&dir.join(&name))?;
+            reaped.scratch_dirs += 1;
+        } else {
+            stays |= is_kept;
+        }
+    }
+    Ok(stays)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tokens_are_records() {
+        assert!(is_token("0123456789abcdef"));
+        for name in ["", "0123456789ABCDEF", "0123456789abcde", "../3456789abcdef", "0123456789abcdef0"] {
+            assert!(!is_token(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_record_stands_while_a_claim_lives() {
+        let claim = claim(false).unwrap();
+        let record = runtime_dir().unwrap().join(&claim.registry.token);
+        claim.record_cgroups(&["/x/y".into()]).unwrap();
+        claim.record_cgroups(&["/x/y".into()]).unwrap();
+        assert_eq!(fs::read(&record).unwrap(), b"cgroup /x/y\0");
+        assert_eq!(reap_stale().unwrap().owners, 0, "one's own is not stale");
+        assert!(record.exists());
+        drop(claim);
+        assert!(!record.exists());
+    }
+}

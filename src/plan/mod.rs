@@ -1,0 +1,278 @@
+//! What will be done inside: a flat list of ops with their strings and descriptors, and no policy left in it.
+//!
+//! The policy modules write ops into a [`Plan`]; the spawn engine hands the encoded plan to the stub, and turns a
+//! report of a failed op back into an [`Error`] with the [`Note`] that was taken when the op was written.
+
+mod encode;
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use crate::error::{Error, ErrorKind, Step};
+use crate::stub::wire;
+
+/// A place in the plan's block of strings and structures.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ptr(usize);
+
+/// A result that a later op refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(u8);
+
+impl Slot {
+    /// The descriptor on which the stub reports.
+    pub(crate) const REPORT: Slot = Slot(wire::REPORT_SLOT);
+}
+
+/// An argument of an op.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Arg {
+    Value(u64),
+    Ptr(Ptr),
+    Slot(Slot),
+}
+
+macro_rules! arg_from {
+    ($($from:ty),*) => {$(
+        impl From<$from> for Arg {
+            fn from(value: $from) -> Self {
+                Arg::Value(value as u64)
+            }
+        }
+    )*};
+}
+arg_from!(i32, u32, i64, u64, usize);
+
+impl From<Ptr> for Arg {
+    fn from(ptr: Ptr) -> Self {
+        Arg::Ptr(ptr)
+    }
+}
+
+impl From<Slot> for Arg {
+    fn from(slot: Slot) -> Self {
+        Arg::Slot(slot)
+    }
+}
+
+/// What is told about an op when it fails.
+#[derive(Debug, Clone)]
+pub(crate) struct Note {
+    pub(crate) step: Step,
+    pub(crate) path: Option<OsString>,
+    pub(crate) hint: Option<&'static str>,
+}
+
+impl Note {
+    pub(crate) fn error(&self, errno: Errno) -> Error {
+        let kind = if self.step == Step::Exec { ErrorKind::Exec } else { ErrorKind::Setup };
+        let error = Error::new(self.step, errno).with_kind(kind);
+        let error = match &self.path {
+            Some(path) => error.at(path),
+            None => error,
+        };
+        match self.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// A descriptor that travels with a plan. Its owner may be shared with the policy, so that a policy spawns many times.
+#[derive(Debug, Clone)]
+pub(crate) enum PlanFd {
+    Shared(Arc<OwnedFd>),
+    /// Held open by the caller until the plan has run: one of its 0, 1 and 2, or a control group's.
+    Held(RawFd),
+}
+
+impl PlanFd {
+    pub(crate) fn raw(&self) -> RawFd {
+        match self {
+            PlanFd::Shared(fd) => fd.as_raw_fd(),
+            PlanFd::Held(fd) => *fd,
+        }
+    }
+}
+
+impl From<OwnedFd> for PlanFd {
+    fn from(fd: OwnedFd) -> Self {
+        PlanFd::Shared(Arc::new(fd))
+    }
+}
+
+#[derive(Debug)]
+struct DraftOp {
+    code: u32,
+    nr: u32,
+    store: Option<Slot>,
+    skip_on_success: u8,
+    tolerate: [u16; 2],
+    args: Vec<Arg>,
+    note: Note,
+}
+
+/// The ops in their order, with all that they refer to.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    ops: Vec<DraftOp>,
+    data: Vec<u8>,
+    /// Places in `data` of 64-bit words that hold a place in `data`.
+    pointers: Vec<usize>,
+    fds: Vec<PlanFd>,
+    slots: u8,
+    free_slots: Vec<Slot>,
+}
+
+/// How far an op may be refined after it was added.
+pub(crate) struct Added<'p>(&'p mut DraftOp);
+
+impl Added<'_> {
+    /// Names the file that the op is about.
+    pub(crate) fn at(self, path: impl AsRef<OsStr>) -> Self {
+        self.0.note.path = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// What to do when it fails.
+    pub(crate) fn hint(self, hint: &'static str) -> Self {
+        self.0.note.hint = Some(hint);
+        self
+    }
+
+    /// Keeps the result.
+    pub(crate) fn store(self, slot: Slot) -> Self {
+        self.0.store = Some(slot);
+        self
+    }
+
+    /// `errno` is no failure: the plan goes on with the next op. At most two.
+    pub(crate) fn tolerate(self, errno: Errno) -> Self {
+        if let Some(free) = self.0.tolerate.iter_mut().find(|e| **e == 0) {
+            *free = errno as u16;
+        }
+        self
+    }
+
+    /// On success the next `count` ops, the fallback, are passed over.
+    pub(crate) fn skip_on_success(self, count: u8) -> Self {
+        self.0.skip_on_success = count;
+        self
+    }
+}
+
+impl Plan {
+    pub(crate) fn new() -> Self {
+        Plan { slots: wire::REPORT_SLOT + 1, ..Plan::default() }
+    }
+
+    fn add(&mut self, step: Step, code: u32, nr: u32, args: Vec<Arg>) -> Added<'_> {
+        let note = Note { step, path: None, hint: None };
+        self.ops.push(DraftOp { code, nr, store: None, skip_on_success: 0, tolerate: [0; 2], args, note });
+        let last = self.ops.len() - 1;
+        Added(&mut self.ops[last])
+    }
+
+    /// A system call.
+    pub(crate) fn call<const N: usize>(&mut self, step: Step, number: libc::c_long, args: [Arg; N]) -> Added<'_> {
+        self.add(step, wire::code::CALL, number as u32, args.to_vec())
+    }
+
+    /// One of the ops that need more than one call ([`wire::code`]).
+    pub(crate) fn op<const N: usize>(&mut self, step: Step, code: u32, args: [Arg; N]) -> Added<'_> {
+        self.add(step, code, 0, args.to_vec())
+    }
+
+    /// Writes `text` to a file of a kernel file system.
+    pub(crate) fn write_file(&mut self, step: Step, path: &str, text: &str) -> Added<'_> {
+        let name = self.string(path);
+        let data = self.bytes(text.as_bytes());
+        self.op(step, wire::code::WRITE_FILE, [name.into(), data.into(), text.len().into()]).at(path)
+    }
+
+    /// Closes the descriptor in a slot, and gives the slot back.
+    pub(crate) fn close(&mut self, step: Step, slot: Slot) {
+        self.call(step, libc::SYS_close, [slot.into()]);
+        self.free_slots.push(slot);
+    }
+
+    /// A slot that no op still to come reads. No policy holds more than a handful at a time.
+    pub(crate) fn slot(&mut self) -> Slot {
+        self.free_slots.pop().unwrap_or_else(|| {
+            let slot = Slot(self.slots);
+            debug_assert!(usize::from(self.slots) < wire::SLOTS, "slots are not given back");
+            self.slots += 1;
+            slot
+        })
+    }
+
+    /// Passes a descriptor on; gives the number that it has in the stub.
+    pub(crate) fn fd(&mut self, fd: impl Into<PlanFd>) -> i32 {
+        self.fds.push(fd.into());
+        wire::PLAN_FD + self.fds.len() as i32
+    }
+
+    pub(crate) fn fds(&self) -> &[PlanFd] {
+        &self.fds
+    }
+
+    /// Bytes, aligned for 64-bit words.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Ptr {
+        self.data.resize(self.data.len().next_multiple_of(8), 0);
+        let at = self.data.len();
+        self.data.extend_from_slice(bytes);
+        Ptr(at)
+    }
+
+    /// Words, as a structure of the kernel's holds them.
+    pub(crate) fn words(&mut self, words: &[u64]) -> Ptr {
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        self.bytes(&bytes)
+    }
+
+    /// A string, ended by a NUL. The policy has refused strings that hold one ([`has_nul`]).
+    pub(crate) fn string(&mut self, text: impl AsRef<OsStr>) -> Ptr {
+        let at = self.data.len();
+        self.data.extend_from_slice(text.as_ref().as_bytes());
+        self.data.push(0);
+        Ptr(at)
+    }
+
+    /// A null-terminated array of strings, as argv is.
+    pub(crate) fn strings<'s>(&mut self, texts: impl IntoIterator<Item = &'s CString>) -> Ptr {
+        let places: Vec<usize> = texts
+            .into_iter()
+            .map(|text| {
+                let at = self.data.len();
+                self.data.extend_from_slice(text.as_bytes_with_nul());
+                at
+            })
+            .collect();
+        let mut words: Vec<u64> = places.iter().map(|at| *at as u64).collect();
+        words.push(0);
+        let array = self.words(&words);
+        self.pointers.extend((0..places.len()).map(|i| array.0 + 8 * i));
+        array
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// What to tell about op `index`.
+    pub(crate) fn note(&self, index: u32) -> Note {
+        match self.ops.get(index as usize) {
+            Some(op) => op.note.clone(),
+            None => Note { step: Step::ReadPlan, path: None, hint: None },
+        }
+    }
+}
+
+/// Whether `text` could not be handed to the kernel as a string.
+pub(crate) fn has_nul(text: impl AsRef<OsStr>) -> bool {
+    text.as_ref().as_bytes().contains(&0)
+}

@@ -1,0 +1,271 @@
+//! The program itself: what is executed, as whom, with which environment and limits.
+//!
+//! Stage: inside, on the new root, just before the exec. The user changes after everything that needs rights, the
+//! working directory after the user, descriptors and limits of the process last.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Problem, Step};
+use crate::plan::{Arg, Plan, Slot, has_nul};
+use crate::stub::wire::code;
+
+/// Where a program is looked for when its environment has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_COMMAND: &str = "/bin/sh";
+
+/// A resource of a process that setrlimit(2) limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Resource {
+    /// Address space, in bytes (`RLIMIT_AS`).
+    AddressSpace,
+    /// Size of a core file, in bytes (`RLIMIT_CORE`).
+    Core,
+    /// Processor time of one process, in seconds (`RLIMIT_CPU`).
+    Cpu,
+    /// Data segment, in bytes (`RLIMIT_DATA`).
+    Data,
+    /// Size of a file that is written, in bytes (`RLIMIT_FSIZE`).
+    FileSize,
+    /// Locked memory, in bytes (`RLIMIT_MEMLOCK`).
+    MemLock,
+    /// POSIX message queues, in bytes (`RLIMIT_MSGQUEUE`).
+    MessageQueue,
+    /// Ceiling of the nice value, as 20 - nice (`RLIMIT_NICE`).
+    Nice,
+    /// One more than the highest descriptor number (`RLIMIT_NOFILE`).
+    OpenFiles,
+    /// Processes and threads of the real user (`RLIMIT_NPROC`).
+    Processes,
+    /// Ceiling of the realtime priority (`RLIMIT_RTPRIO`).
+    RealtimePriority,
+    /// Realtime processor time without a blocking call, in microseconds (`RLIMIT_RTTIME`).
+    RealtimeTime,
+    /// Queued signals (`RLIMIT_SIGPENDING`).
+    SignalsPending,
+    /// Stack of the first thread, in bytes (`RLIMIT_STACK`).
+    Stack,
+}
+
+impl Resource {
+    fn number(self) -> u32 {
+        let number = match self {
+            Resource::AddressSpace => libc::RLIMIT_AS,
+            Resource::Core => libc::RLIMIT_CORE,
+            Resource::Cpu => libc::RLIMIT_CPU,
+            Resource::Data => libc::RLIMIT_DATA,
+            Resource::FileSize => libc::RLIMIT_FSIZE,
+            Resource::MemLock => libc::RLIMIT_MEMLOCK,
+            Resource::MessageQueue => libc::RLIMIT_MSGQUEUE,
+            Resource::Nice => libc::RLIMIT_NICE,
+            Resource::OpenFiles => libc::RLIMIT_NOFILE,
+            Resource::Processes => libc::RLIMIT_NPROC,
+            Resource::RealtimePriority => libc::RLIMIT_RTPRIO,
+            Resource::RealtimeTime => libc::RLIMIT_RTTIME,
+            Resource::SignalsPending => libc::RLIMIT_SIGPENDING,
+            Resource::Stack => libc::RLIMIT_STACK,
+        };
+        #[allow(clippy::unnecessary_cast, reason = "the type of the constants differs between C libraries")]
+        let number = number as u32;
+        number
+    }
+}
+
+/// In which session and process group the program runs: setsid(2), setpgid(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Session {
+    /// The caller's own: terminal signals reach both, and a program that signals its own group signals the caller.
+    Inherit,
+    /// A process group of its own in the caller's session.
+    NewGroup,
+    /// A session of its own, without a controlling terminal. The default with `pid_ns`.
+    New,
+}
+
+/// What the builder has been told about the program.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Program {
+    pub(crate) command: Option<OsString>,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) env_clear: bool,
+    /// A value, or `None` for a variable that is taken away.
+    pub(crate) env: BTreeMap<OsString, Option<OsString>>,
+    pub(crate) cwd: Option<PathBuf>,
+    pub(crate) user: Option<(u32, u32)>,
+    pub(crate) groups: Option<Vec<u32>>,
+    pub(crate) umask: Option<u32>,
+    pub(crate) rlimits: Vec<(Resource, u64, u64)>,
+    pub(crate) session: Option<Session>,
+    pub(crate) init: bool,
+    pub(crate) outlive_owner: bool,
+}
+
+impl Program {
+    pub(crate) fn invalid(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let cwd = self.cwd.iter().map(|dir| dir.as_os_str());
+        let texts = self.command.iter().chain(&self.args).map(OsString::as_os_str).chain(cwd).any(has_nul);
+        let env = self.env.iter().any(|(name, value)| has_nul(name) || value.as_ref().is_some_and(has_nul));
+        if texts || env {
+            let reason = "an argument, a variable or the working directory holds a NUL byte";
+            problems.push(Problem::invalid("command", reason, "the kernel ends a string at a NUL"));
+        }
+        if self.env.keys().any(|name| name.is_empty() || name.as_bytes().contains(&b'=')) {
+            let reason = "a variable's name is empty or contains `=`";
+            problems.push(Problem::invalid("env", reason, "give name and value as two arguments"));
+        }
+        if self.command.as_ref().is_some_and(|command| command.is_empty()) {
+            problems.push(Problem::invalid("command", "the program has an empty name", "name the program"));
+        }
+        for (resource, soft, hard) in &self.rlimits {
+            if soft > hard {
+                let reason = format!("{resource:?}: the soft limit {soft} is above the hard limit {hard}");
+                problems.push(Problem::invalid("rlimit", reason, "give a soft limit that is not above the hard one"));
+            }
+        }
+        problems
+    }
+
+    /// The variables of the program.
+    fn environment(&self) -> BTreeMap<OsString, OsString> {
+        let mut all: BTreeMap<OsString, OsString> =
+            if self.env_clear { BTreeMap::new() } else { std::env::vars_os().collect() };
+        for (name, value) in &self.env {
+            match value {
+                Some(value) => all.insert(name.clone(), value.clone()),
+                None => all.remove(name),
+            };
+        }
+        all
+    }
+
+    pub(crate) fn name(&self) -> &OsStr {
+        self.command.as_deref().unwrap_or(DEFAULT_COMMAND.as_ref())
+    }
+
+    /// The paths at which the program is looked for, inside.
+    fn candidates(&self, path: Option<&OsString>) -> Vec<PathBuf> {
+        let name = Path::new(self.name());
+        if name.as_os_str().as_bytes().contains(&b'/') {
+            return vec![name.to_owned()];
+        }
+        let path = path.map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
+        std::env::split_paths(path)
+            .map(|dir| if dir.as_os_str().is_empty() { name.into() } else { dir.join(name) })
+            .collect()
+    }
+
+    /// Supplementary groups, gid, uid: in this order, since each takes the right to the one before.
+    pub(crate) fn lower_user(&self, plan: &mut Plan, may_set_groups: bool) {
+        if may_set_groups && (self.user.is_some() || self.groups.is_some()) {
+            let groups = self.groups.clone().unwrap_or_default();
+            lower_groups(plan, &groups);
+        }
+        if let Some((uid, gid)) = self.user {
+            lower_ids(plan, uid, gid);
+        }
+    }
+
+    fn session(&self, pid_ns: bool) -> Session {
+        self.session.unwrap_or(if pid_ns { Session::New } else { Session::Inherit })
+    }
+
+    /// Whether the process group of the program is its own, and can be signalled as a whole.
+    pub(crate) fn leads_group(&self, pid_ns: bool) -> bool {
+        self.session(pid_ns) != Session::Inherit
+    }
+
+    pub(crate) fn lower_session(&self, plan: &mut Plan, pid_ns: bool) {
+        match self.session(pid_ns) {
+            Session::Inherit => {}
+            Session::NewGroup => drop(plan.call(Step::Session, libc::SYS_setpgid, [0.into(), 0.into()])),
+            Session::New => drop(plan.call(Step::Session, libc::SYS_setsid, [])),
+        }
+    }
+
+    /// The working directory: the one asked for, else `/` on a root of the sandbox's own.
+    pub(crate) fn lower_cwd(&self, plan: &mut Plan, own_root: bool) {
+        if let Some(cwd) = &self.cwd {
+            let path = plan.string(cwd);
+            plan.call(Step::Cwd, libc::SYS_chdir, [path.into()]).at(cwd);
+        }
+        if own_root {
+            plan.op(Step::Cwd, code::CWD_INSIDE, []).at(self.cwd.as_deref().unwrap_or(Path::new("/")));
+        }
+    }
+
+    pub(crate) fn lower_rlimits(&self, plan: &mut Plan) {
+        for (resource, soft, hard) in &self.rlimits {
+            let limits = plan.words(&[*soft, *hard]);
+            plan.call(Step::Rlimit, libc::SYS_prlimit64, [0.into(), resource.number().into(), limits.into(), 0.into()])
+                .at(format!("{resource:?}"));
+        }
+    }
+
+    /// `inherited` holds the caller's umask, which the stub has put aside.
+    pub(crate) fn lower_umask(&self, plan: &mut Plan, inherited: Slot) {
+        let mask = self.umask.map_or(Arg::from(inherited), Arg::from);
+        plan.call(Step::Umask, libc::SYS_umask, [mask]);
+    }
+
+    /// The last op.
+    pub(crate) fn lower_exec(&self, plan: &mut Plan) {
+        let environment = self.environment();
+        let candidates = self.candidates(environment.get(OsStr::new("PATH")));
+        let argv = std::iter::once(self.name()).chain(self.args.iter().map(OsString::as_os_str)).map(c_string);
+        let argv = plan.strings(&argv.collect::<Vec<_>>());
+        let variables = environment.into_iter().map(|(mut entry, value)| {
+            entry.push("=");
+            entry.push(value);
+            c_string(&entry)
+        });
+        let envp = plan.strings(&variables.collect::<Vec<_>>());
+        let paths = plan.strings(&candidates.iter().map(|path| c_string(path.as_os_str())).collect::<Vec<_>>());
+        plan.op(Step::Exec, code::EXEC, [paths.into(), argv.into(), envp.into()]).at(self.name());
+    }
+}
+
+pub(crate) fn lower_ids(plan: &mut Plan, uid: u32, gid: u32) {
+    plan.call(Step::Gid, libc::SYS_setresgid, [gid.into(), gid.into(), gid.into()]).at(gid.to_string());
+    plan.call(Step::Uid, libc::SYS_setresuid, [uid.into(), uid.into(), uid.into()]).at(uid.to_string());
+}
+
+pub(crate) fn lower_groups(plan: &mut Plan, groups: &[u32]) {
+    let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
+    let list = plan.bytes(&bytes);
+    plan.call(Step::Groups, libc::SYS_setgroups, [groups.len().into(), list.into()]);
+}
+
+/// The policy has been checked for NULs; one that came since through the environment ends the string.
+fn c_string(text: &OsStr) -> CString {
+    let mut bytes = text.to_owned().into_vec();
+    bytes.retain(|byte| *byte != 0);
+    CString::new(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_is_looked_for_in_the_given_path() {
+        let program = Program { command: Some("ls".into()), ..Program::default() };
+        let found = program.candidates(Some(&"/a::/b".into()));
+        assert_eq!(found, [Path::new("/a/ls"), Path::new("ls"), Path::new("/b/ls")]);
+        let program = Program { command: Some("./ls".into()), ..Program::default() };
+        assert_eq!(program.candidates(None), [Path::new("./ls")]);
+    }
+
+    #[test]
+    fn the_environment_is_the_callers_with_changes() {
+        let env = [("A".into(), Some("1".into())), ("PATH".into(), None)].into();
+        let mut program = Program { env, ..Program::default() };
+        assert!(!program.environment().contains_key(OsStr::new("PATH")));
+        program.env_clear = true;
+        assert_eq!(program.environment(), [("A".into(), "1".into())].into());
+    }
+}

@@ -1,0 +1,253 @@
+//! From a policy to a running child: what is made outside, and the order in which policies become ops.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::Sandbox;
+use super::judge::{Judgement, Maps};
+use crate::cgroup::{self, Group};
+use crate::child::{Child, Parts, Watch};
+use crate::error::{Error, Result, Step};
+use crate::mount::{Context, Upper};
+use crate::namespace::Namespaces;
+use crate::owner::{self, Claim, Scratch};
+use crate::plan::{Plan, PlanFd, Slot};
+use crate::program::{Resource, lower_groups, lower_ids};
+use crate::spawn::{self, Launch, Running};
+use crate::stdio::{Stdio, Streams};
+use crate::stub::wire::code;
+
+const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a group that was made for nothing may take to go.
+const UNDO_TIMEOUT: Duration = Duration::from_secs(1);
+const DEATH_SIGNAL: u64 = libc::SIGKILL as u64;
+
+/// What is made outside for one sandbox. Dropping it takes everything away again.
+#[derive(Debug, Default)]
+struct Made {
+    claim: Option<Claim>,
+    scratch: Option<Scratch>,
+    group: Option<Group>,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if let Some(group) = self.group.take() {
+            // Nobody is in it; what cannot be removed stays on the owner's record for reap_stale.
+            let _ = group.remove(UNDO_TIMEOUT);
+        }
+    }
+}
+
+impl Sandbox {
+    /// Does everything up to the program's exec; `default` stands for streams that were not told.
+    pub(super) fn launch(&self, default: &[Stdio; 3]) -> Result<Child> {
+        let judgement = self.judge(false)?;
+        let mut streams = self.stdio.open(default)?;
+        let mut made = self.make(&judgement)?;
+        let running = self.run(&judgement, &streams, &made)?;
+        let started = Instant::now();
+        made.group.iter_mut().for_each(Group::joined);
+        let [stdin, stdout, stderr] = std::mem::take(&mut streams.outside);
+        Child::start(Parts {
+            running,
+            started,
+            streams: (stdin, stdout, stderr),
+            group: made.group.take(),
+            scratch: made.scratch.take(),
+            claim: made.claim.take(),
+            enforced: judgement.enforced,
+            own_pid_ns: self.namespaces.new.contains(Namespaces::PID),
+            own_process_group: self.program.leads_group(self.namespaces.new.contains(Namespaces::PID)),
+            output_limit: self.output_limit,
+            watch: Watch { wall_time: self.wall_time, cpu_time: self.cpu_time.filter(|_| judgement.account_cpu) },
+        })
+    }
+
+    /// Runs the plan. A kernel before 5.7, or a seccomp filter around us, knows no birth inside a v2 group: the stub then
+    /// enters it by itself, and does so in every spawn to come.
+    fn run(&self, judgement: &Judgement, streams: &Streams, made: &Made) -> Result<Running> {
+        static STUB_ENTERS: AtomicBool = AtomicBool::new(false);
+        let group = made.group.as_ref();
+        if !STUB_ENTERS.load(Ordering::Relaxed)
+            && let Some(cgroup) = group.filter(|group| !group.oom_group_above()).and_then(Group::v2_dir)
+        {
+            let plan = self.plan(judgement, streams, made, None)?;
+            match self.run_plan(judgement, &plan, Some(cgroup)) {
+                Err(error) if is_clone_too_old(&error) => {}
+                result => return result,
+            }
+        }
+        let procs = group.map(Group::v2_procs).transpose()?.flatten();
+        let enters = procs.is_some();
+        let plan = self.plan(judgement, streams, made, procs)?;
+        let running = self.run_plan(judgement, &plan, None)?;
+        STUB_ENTERS.fetch_or(enters && !group.is_some_and(Group::oom_group_above), Ordering::Relaxed);
+        Ok(running)
+    }
+
+    fn run_plan(&self, judgement: &Judgement, plan: &Plan, cgroup: Option<BorrowedFd<'_>>) -> Result<Running> {
+        spawn::launch(&Launch {
+            plan,
+            namespaces: self.namespaces.at_clone().bits(),
+            cgroup,
+            id_maps: judgement.maps.as_ref().map(|maps| &maps.ids),
+            init: self.program.init,
+            deadline: self.setup_timeout.unwrap_or(SETUP_TIMEOUT),
+            fail: self.fail_at,
+        })
+    }
+
+    /// The control group and the scratch directory, each on record before it exists.
+    fn make(&self, judgement: &Judgement) -> Result<Made> {
+        let mut made = Made::default();
+        let wants_group = !judgement.limits.is_empty() || judgement.account_cpu;
+        let scratch_base = match self.mounts.root.as_ref().map(|root| &root.upper) {
+            Some(Upper::Scratch(base)) => Some(base.clone().unwrap_or_else(std::env::temp_dir)),
+            _ => None,
+        };
+        if !wants_group && scratch_base.is_none() {
+            return Ok(made);
+        }
+        let claim = owner::claim(self.program.outlive_owner)?;
+        if wants_group {
+            let host = cgroup::host()?;
+            let parent = self.cgroup_parent.as_deref();
+            claim.record_cgroups(&host.bases(parent))?;
+            let group = Group::create(host, parent, claim.name(), &judgement.limits, judgement.account_cpu)?;
+            made.group = Some(group);
+            refuse_frozen(made.group.as_ref())?;
+        }
+        if let Some(base) = scratch_base {
+            let base = std::path::absolute(&base).map_err(|error| Error::io(Step::Scratch, &error).at(&base))?;
+            made.scratch = Some(claim.make_scratch(&base)?);
+        }
+        made.claim = Some(claim);
+        Ok(made)
+    }
+
+    /// All ops, in their order. Each stage has its reason in the module that writes it.
+    /// `enter` is the `cgroup.procs` of a v2 group that the child is not born into.
+    fn plan(&self, judgement: &Judgement, streams: &Streams, made: &Made, enter: Option<OwnedFd>) -> Result<Plan> {
+        let mut plan = Plan::new();
+        let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
+        let umask = lower_beginning(&mut plan);
+        if let Some(maps) = &judgement.maps {
+            self.lower_maps(&mut plan, maps);
+        }
+        // From here on nobody of the same user may look into the stub or its descriptors (CVE-2016-9962).
+        plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
+        lower_join_cgroups(&mut plan, made.group.as_ref(), enter);
+        self.namespaces.lower(&mut plan)?;
+        if self.namespaces.new.contains(Namespaces::MOUNT) {
+            let scratch = made.scratch.as_ref().map(Scratch::path);
+            self.mounts.lower(&mut plan, self.mount_context(judgement), scratch)?;
+        }
+        let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.ids.deny_setgroups);
+        self.program.lower_user(&mut plan, may_set_groups);
+        self.lower_owner(&mut plan);
+        if self.program.init {
+            plan.op(Step::Fork, code::INIT, []);
+        }
+        self.program.lower_session(&mut plan, pid_ns);
+        self.program.lower_cwd(&mut plan, self.mounts.root.is_some());
+        self.program.lower_umask(&mut plan, umask);
+        streams.lower(&mut plan, &self.stdio.extra);
+        self.lower_limits_of_process(&mut plan, judgement);
+        plan.op(Step::Capabilities, code::CLEAR_INHERITABLE, []);
+        lower_unblock_signals(&mut plan);
+        self.program.lower_exec(&mut plan);
+        Ok(plan)
+    }
+
+    fn lower_maps(&self, plan: &mut Plan, maps: &Maps) {
+        self.namespaces.lower_maps(plan, &maps.ids, maps.by_stub);
+        if maps.by_stub {
+            return;
+        }
+        // Files can be made only by an id that the namespace knows, and the caller's may not be one.
+        let first = |lines: &[crate::namespace::IdMap]| {
+            if lines.iter().any(|line| line.covers(0)) { 0 } else { lines.first().map_or(0, |line| line.inside) }
+        };
+        lower_groups(plan, &[]);
+        lower_ids(plan, first(&maps.ids.uid), first(&maps.ids.gid));
+    }
+
+    fn mount_context(&self, judgement: &Judgement) -> Context {
+        const TTY_GROUP: u32 = 5;
+        let maps = judgement.maps.as_ref();
+        Context {
+            user_ns: self.namespaces.apart().contains(Namespaces::USER),
+            pid_ns: self.namespaces.apart().contains(Namespaces::PID),
+            tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER), |maps| {
+                maps.ids.gid.iter().any(|line| line.covers(TTY_GROUP))
+            }),
+        }
+    }
+
+    /// The death signal (after the last change of user, which clears it), then a look whether the owner is still there.
+    fn lower_owner(&self, plan: &mut Plan) {
+        if !self.program.outlive_owner {
+            let signal = DEATH_SIGNAL;
+            plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), signal.into()]);
+        }
+        plan.op(Step::OwnerAlive, code::OWNER_ALIVE, []);
+    }
+
+    fn lower_limits_of_process(&self, plan: &mut Plan, judgement: &Judgement) {
+        if let Some(limit) = self.cpu_time.filter(|_| !judgement.account_cpu) {
+            let seconds = limit.as_secs() + u64::from(limit.subsec_nanos() > 0);
+            let program = crate::program::Program {
+                rlimits: vec![(Resource::Cpu, seconds, seconds.saturating_add(1))],
+                ..Default::default()
+            };
+            program.lower_rlimits(plan);
+        }
+        self.program.lower_rlimits(plan);
+    }
+}
+
+/// The stub's name, default signal actions, and a umask that leaves modes alone; gives the slot with the old one.
+fn lower_beginning(plan: &mut Plan) -> Slot {
+    let name = plan.string(spawn::stub_name().to_string_lossy().as_ref());
+    plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_NAME.into(), name.into()]);
+    plan.op(Step::Signals, code::RESET_SIGNALS, []);
+    let umask = plan.slot();
+    plan.call(Step::Umask, libc::SYS_umask, [0.into()]).store(umask);
+    umask
+}
+
+/// On v1 the stub enters by itself; on v2 it was born inside, or `enter` is where it enters.
+fn lower_join_cgroups(plan: &mut Plan, group: Option<&Group>, enter: Option<OwnedFd>) {
+    let Some(group) = group else { return };
+    let held = group.v1_procs().map(|fd| PlanFd::Held(fd.as_raw_fd()));
+    let own = plan.string("0");
+    for fd in held.chain(enter.map(PlanFd::from)) {
+        let number = plan.fd(fd);
+        plan.call(Step::JoinCgroup, libc::SYS_write, [number.into(), own.into(), 1.into()]).at(group.name());
+    }
+}
+
+/// Whether clone3 failed because it, or CLONE_INTO_CGROUP, is not there, or looks so from inside a filter.
+fn is_clone_too_old(error: &Error) -> bool {
+    let too_old = [libc::ENOSYS, libc::EPERM, libc::EINVAL, libc::E2BIG];
+    error.step() == Step::Clone && error.raw_os_error().is_some_and(|errno| too_old.contains(&errno))
+}
+
+fn lower_unblock_signals(plan: &mut Plan) {
+    let none = plan.words(&[0]);
+    let set_mask = libc::SIG_SETMASK;
+    plan.call(Step::Signals, libc::SYS_rt_sigprocmask, [set_mask.into(), none.into(), 0.into(), 8.into()]);
+}
+
+/// A clone into a frozen group hangs in the kernel, where no signal reaches it.
+fn refuse_frozen(group: Option<&Group>) -> Result<()> {
+    let frozen = group.map(Group::frozen_above).transpose()?.flatten();
+    match frozen {
+        Some(path) => Err(Error::message(crate::ErrorKind::Setup, Step::JoinCgroup, "the control group is frozen")
+            .at(path)
+            .hint("thaw it first, or choose another with cgroup_parent()")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,182 @@
+//! The builder: the one place that knows a whole sandbox, and that fixes the order in which policies become ops.
+
+mod judge;
+mod launch;
+mod setters;
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cgroup::Limits;
+use crate::child::{Child, Outcome, Output};
+use crate::error::Result;
+use crate::feature::{Enforced, Feature};
+use crate::program::Program;
+use crate::stdio::Stdio;
+use crate::{mount, namespace, stdio};
+
+/// A program and the policy under which it runs: a builder whose calls each add one thing.
+///
+/// `Sandbox::new()` by itself isolates nothing. It can be cloned, shared between threads and spawned many times.
+///
+/// ```no_run
+/// use ringfence::Sandbox;
+///
+/// # fn main() -> Result<(), ringfence::Error> {
+/// let mut child = Sandbox::new().pid_ns().memory_limit(64 << 20).rootfs("/srv/alpine").spawn()?;
+/// let outcome = child.wait()?;
+/// println!("{} after {:?}", outcome.verdict(), outcome.usage().wall);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # As an ordinary user
+///
+/// Namespaces need `CAP_SYS_ADMIN`, or a user namespace around them: add [`user_ns`](Sandbox::user_ns). Limits of control
+/// groups need a subtree that is delegated to the user; without one they are an error, or with
+/// [`best_effort`](Sandbox::best_effort) they are left out and [`Child::enforced`] says so.
+#[derive(Debug, Clone, Default)]
+pub struct Sandbox {
+    pub(crate) program: Program,
+    pub(crate) stdio: stdio::Policy,
+    pub(crate) namespaces: namespace::Policy,
+    pub(crate) mounts: mount::Policy,
+    pub(crate) limits: Limits,
+    pub(crate) cgroup_parent: Option<PathBuf>,
+    pub(crate) wall_time: Option<Duration>,
+    pub(crate) cpu_time: Option<Duration>,
+    pub(crate) output_limit: Option<u64>,
+    pub(crate) setup_timeout: Option<Duration>,
+    pub(crate) best_effort: BTreeSet<Feature>,
+    /// For tests of the undoing: the op that fails, and its errno.
+    pub(crate) fail_at: Option<(u32, i32)>,
+}
+
+impl Sandbox {
+    /// A sandbox without walls, for `/bin/sh`.
+    pub fn new() -> Self {
+        Sandbox::default()
+    }
+
+    /// The program: a path inside the sandbox, or a bare name that is looked for in the sandbox's PATH. Without this
+    /// call `/bin/sh`.
+    pub fn command(mut self, program: impl AsRef<OsStr>) -> Self {
+        self.program.command = Some(program.as_ref().to_owned());
+        self
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.program.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.program.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable of the program's environment, which begins as the caller's.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.program.env.insert(name.as_ref().to_owned(), Some(value.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets variables.
+    pub fn envs(mut self, vars: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>) -> Self {
+        let vars = vars.into_iter().map(|(name, value)| (name.as_ref().to_owned(), Some(value.as_ref().to_owned())));
+        self.program.env.extend(vars);
+        self
+    }
+
+    /// Takes a variable away.
+    pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.program.env.insert(name.as_ref().to_owned(), None);
+        self
+    }
+
+    /// Begins with an empty environment instead of the caller's, and forgets what was set so far.
+    pub fn env_clear(mut self) -> Self {
+        self.program.env_clear = true;
+        self.program.env.clear();
+        self
+    }
+
+    /// The working directory, inside. Without this call `/` where the sandbox has a root of its own, else the caller's.
+    pub fn cwd(mut self, dir: impl AsRef<Path>) -> Self {
+        self.program.cwd = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Where the program reads.
+    pub fn stdin(mut self, stdio: impl Into<Stdio>) -> Self {
+        self.stdio.streams[0] = Some(stdio.into());
+        self
+    }
+
+    /// Where the program writes.
+    pub fn stdout(mut self, stdio: impl Into<Stdio>) -> Self {
+        self.stdio.streams[1] = Some(stdio.into());
+        self
+    }
+
+    /// Where the program complains.
+    pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
+        self.stdio.streams[2] = Some(stdio.into());
+        self
+    }
+
+    /// What would speak against a spawn: every conflict in the policy, and everything that this host cannot do, each with
+    /// its remedy. If nothing does, what a spawn would really enforce. Nothing is made or changed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) or
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), with [`Error::problems`](crate::Error::problems).
+    pub fn check(&self) -> Result<Enforced> {
+        self.judge(true).map(|judgement| judgement.enforced)
+    }
+
+    /// Starts the program; streams that were not told are the caller's own.
+    ///
+    /// When this returns, the program has been executed: a failure of the setup or of the exec is an error here, and has
+    /// left nothing behind.
+    ///
+    /// # Errors
+    ///
+    /// What [`check`](Sandbox::check) finds; [`ErrorKind::Setup`](crate::ErrorKind::Setup) and
+    /// [`ErrorKind::Exec`](crate::ErrorKind::Exec) with the step, path and errno.
+    pub fn spawn(&self) -> Result<Child> {
+        self.launch(&[Stdio::inherit(), Stdio::inherit(), Stdio::inherit()])
+    }
+
+    /// Runs the program to its end and collects what it writes; streams that were not told are captured, and stdin is
+    /// empty.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`spawn`](Sandbox::spawn) and of [`Child::wait_with_output`].
+    pub fn output(&self) -> Result<Output> {
+        self.launch(&[Stdio::null(), Stdio::piped(), Stdio::piped()])?.wait_with_output()
+    }
+
+    /// Runs the program to its end; streams that were not told are the caller's own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`spawn`](Sandbox::spawn) and of [`Child::wait`].
+    pub fn status(&self) -> Result<Outcome> {
+        self.spawn()?.wait()
+    }
+
+    /// Makes op `index` of the setup fail with `errno`. For tests of what a failure leaves behind; not part of the stable
+    /// interface.
+    #[doc(hidden)]
+    pub fn fail_at(mut self, index: u32, errno: i32) -> Self {
+        self.fail_at = Some((index, errno));
+        self
+    }
+}

@@ -1,0 +1,321 @@
+//! The calls that add to the policy.
+
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Sandbox;
+use crate::cgroup::IoLimit;
+use crate::feature::Feature;
+use crate::mount::{Bind, Mount, RootFs, Tmpfs};
+use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset};
+use crate::program::{Resource, Session};
+use crate::units::Bytes;
+
+/// # Namespaces
+impl Sandbox {
+    /// Adds namespaces of the sandbox's own.
+    pub fn namespaces(mut self, kinds: Namespaces) -> Self {
+        self.namespaces.new |= kinds;
+        self
+    }
+
+    /// A user namespace: the program has ids, and capabilities, that mean nothing outside. user_namespaces(7).
+    ///
+    /// Without [`uid_map`](Sandbox::uid_map) the caller's own user and group become the ids that the program runs as
+    /// ([`user`](Sandbox::user), else root), and no other id exists.
+    pub fn user_ns(self) -> Self {
+        self.namespaces(Namespaces::USER)
+    }
+
+    /// A pid namespace: the program sees and signals only what runs in the sandbox, and all of that ends when the
+    /// sandbox does. pid_namespaces(7).
+    ///
+    /// Brings a mount namespace with a /proc of its own, and a session of its own: a program in the caller's process
+    /// group could signal the caller in spite of the namespace. The program is pid 1 and lacks the default actions of
+    /// signals from inside; see [`init`](Sandbox::init).
+    pub fn pid_ns(self) -> Self {
+        self.namespaces(Namespaces::PID | Namespaces::MOUNT)
+    }
+
+    /// A mount namespace: mounts made inside are not seen outside, nor the other way round. mount_namespaces(7).
+    pub fn mount_ns(self) -> Self {
+        self.namespaces(Namespaces::MOUNT)
+    }
+
+    /// A network namespace with nothing but a loopback interface, which is up. network_namespaces(7).
+    pub fn net_ns(self) -> Self {
+        self.namespaces(Namespaces::NET)
+    }
+
+    /// An IPC namespace: System V objects and POSIX message queues of the sandbox's own. ipc_namespaces(7).
+    pub fn ipc_ns(self) -> Self {
+        self.namespaces(Namespaces::IPC)
+    }
+
+    /// A UTS namespace: a host name of the sandbox's own. uts_namespaces(7).
+    pub fn uts_ns(self) -> Self {
+        self.namespaces(Namespaces::UTS)
+    }
+
+    /// A cgroup namespace: the sandbox's control group shows as the root. cgroup_namespaces(7), since 4.6.
+    pub fn cgroup_ns(self) -> Self {
+        self.namespaces(Namespaces::CGROUP)
+    }
+
+    /// A time namespace, whose clocks can be [set apart](Sandbox::monotonic_offset). time_namespaces(7), since 5.6.
+    pub fn time_ns(self) -> Self {
+        self.namespaces(Namespaces::TIME)
+    }
+
+    /// Enters the existing namespace of kind `kind` behind `fd`, an open `/proc/PID/ns/…` file. setns(2).
+    pub fn join_fd(mut self, kind: Namespaces, fd: impl Into<OwnedFd>) -> Self {
+        self.namespaces.join.push((kind, JoinSource::Fd(Arc::new(fd.into()))));
+        self
+    }
+
+    /// Enters the namespaces `kinds` of the process `pid`. They are looked up when the sandbox is spawned.
+    pub fn join_pid(mut self, kinds: Namespaces, pid: u32) -> Self {
+        let source = JoinSource::Pid(i32::try_from(pid).unwrap_or(-1));
+        self.namespaces.join.extend(kinds.iter().map(|kind| (kind, source.clone())));
+        self
+    }
+
+    /// The host name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns). sethostname(2).
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.namespaces.hostname = Some(name.into());
+        self
+    }
+
+    /// The NIS domain name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns). setdomainname(2).
+    pub fn domainname(mut self, name: impl Into<String>) -> Self {
+        self.namespaces.domainname = Some(name.into());
+        self
+    }
+
+    /// How far `CLOCK_MONOTONIC` inside is from the host's; needs [`time_ns`](Sandbox::time_ns).
+    pub fn monotonic_offset(mut self, offset: TimeOffset) -> Self {
+        self.namespaces.monotonic = Some(offset);
+        self
+    }
+
+    /// How far `CLOCK_BOOTTIME` inside, which uptime(1) shows, is from the host's; needs [`time_ns`](Sandbox::time_ns).
+    pub fn boottime_offset(mut self, offset: TimeOffset) -> Self {
+        self.namespaces.boottime = Some(offset);
+        self
+    }
+
+    /// Adds a line to the map of user ids; needs [`user_ns`](Sandbox::user_ns). More than the caller's own id needs
+    /// `CAP_SETUID`.
+    pub fn uid_map(mut self, map: IdMap) -> Self {
+        self.namespaces.uid_map.push(map);
+        self
+    }
+
+    /// Adds a line to the map of group ids; needs [`user_ns`](Sandbox::user_ns). More than the caller's own id needs
+    /// `CAP_SETGID`.
+    pub fn gid_map(mut self, map: IdMap) -> Self {
+        self.namespaces.gid_map.push(map);
+        self
+    }
+}
+
+/// # File systems
+impl Sandbox {
+    /// The root file system; brings a mount namespace. A path is a directory of the host's; [`RootFs`] has overlays and
+    /// the host's own root.
+    ///
+    /// A minimal /dev is mounted on it, and with [`pid_ns`](Sandbox::pid_ns) a /proc, unless a mount of the list stands
+    /// there or [`default_mounts`](Sandbox::default_mounts) are switched off.
+    pub fn rootfs(mut self, root: impl Into<RootFs>) -> Self {
+        self.mounts.root = Some(root.into());
+        self.mount_ns()
+    }
+
+    /// Adds a mount to the list; brings a mount namespace.
+    pub fn mount(mut self, mount: impl Into<Mount>) -> Self {
+        self.mounts.mounts.push(mount.into());
+        self.mount_ns()
+    }
+
+    /// Shows a directory or file of the host inside, writable: [`Bind::new`].
+    pub fn bind(self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        self.mount(Bind::new(source, target))
+    }
+
+    /// Shows a directory or file of the host inside, read-only with all that is mounted below it.
+    pub fn bind_ro(self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        self.mount(Bind::new(source, target).read_only())
+    }
+
+    /// Mounts an empty file system in memory that holds at most `size`: [`Tmpfs::new`] with mode 01777.
+    pub fn tmpfs(self, target: impl Into<PathBuf>, size: impl Into<Bytes>) -> Self {
+        self.mount(Tmpfs::new(target).size(size).mode(0o1777))
+    }
+
+    /// Whether /proc, /dev and, on the host's root, /tmp are mounted without being asked for. They are, until this says
+    /// otherwise.
+    pub fn default_mounts(mut self, wanted: bool) -> Self {
+        self.mounts.no_defaults = !wanted;
+        self
+    }
+}
+
+/// # Limits
+impl Sandbox {
+    /// The most memory, page cache included, that everything in the sandbox may use together (`memory.max`;
+    /// `memory.limit_in_bytes` on v1). Beyond it the kernel kills: [`Verdict::OutOfMemory`](crate::Verdict::OutOfMemory).
+    ///
+    /// Pages can still be swapped out where the host has swap: see [`swap_limit`](Sandbox::swap_limit).
+    pub fn memory_limit(mut self, limit: impl Into<Bytes>) -> Self {
+        self.limits = self.limits.memory(limit);
+        self
+    }
+
+    /// The most swap, beside the memory, that the sandbox may use (`memory.swap.max`; on v1, where memory and swap are
+    /// limited together, it needs [`memory_limit`](Sandbox::memory_limit)). 0 forbids swapping.
+    pub fn swap_limit(mut self, limit: impl Into<Bytes>) -> Self {
+        self.limits = self.limits.swap(limit);
+        self
+    }
+
+    /// The most processes and threads in the sandbox (`pids.max`), init included. Beyond it fork(2) fails with EAGAIN.
+    pub fn pids_limit(mut self, limit: u64) -> Self {
+        self.limits = self.limits.pids(limit);
+        self
+    }
+
+    /// The most processor time a second of wall time, in cores: 0.25 is a quarter of one (`cpu.max`; `cpu.cfs_quota_us`
+    /// on v1).
+    pub fn cpu_limit(mut self, cores: f64) -> Self {
+        self.limits = self.limits.cpu(cores);
+        self
+    }
+
+    /// The share of a contended processor, 1 to 10,000, where 100 is the default of every group (`cpu.weight`;
+    /// `cpu.shares` on v1).
+    pub fn cpu_weight(mut self, weight: u64) -> Self {
+        self.limits = self.limits.cpu_weight(weight);
+        self
+    }
+
+    /// The processors that may be used, as in `0-3,8` (`cpuset.cpus`).
+    pub fn cpuset(mut self, cpus: impl Into<String>) -> Self {
+        self.limits = self.limits.cpuset(cpus);
+        self
+    }
+
+    /// The memory nodes that may be used, as in `0-1` (`cpuset.mems`).
+    pub fn cpuset_mems(mut self, nodes: impl Into<String>) -> Self {
+        self.limits = self.limits.cpuset_mems(nodes);
+        self
+    }
+
+    /// Bandwidth and operations a second on a block device (`io.max`; `blkio.throttle.*` on v1, where buffered writes
+    /// escape it: [`Child::enforced`](crate::Child::enforced) says so).
+    pub fn io_limit(mut self, limit: IoLimit) -> Self {
+        self.limits = self.limits.io(limit);
+        self
+    }
+
+    /// A limit of each process in the sandbox: setrlimit(2). `u64::MAX` is no limit.
+    pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
+        self.program.rlimits.push((resource, soft, hard));
+        self
+    }
+
+    /// The longest that the program may run. Then everything in the sandbox is killed:
+    /// [`Verdict::WallTime`](crate::Verdict::WallTime). One thread of the library's watches over all sandboxes.
+    pub fn wall_time(mut self, limit: Duration) -> Self {
+        self.wall_time = Some(limit);
+        self
+    }
+
+    /// The most processor time that everything in the sandbox may use together; then it is killed:
+    /// [`Verdict::CpuTime`](crate::Verdict::CpuTime). Read off the control group, in steps that shorten as the limit
+    /// comes near, to within about a millisecond a core.
+    pub fn cpu_time(mut self, limit: Duration) -> Self {
+        self.cpu_time = Some(limit);
+        self
+    }
+
+    /// The most bytes that [`Child::wait_with_output`](crate::Child::wait_with_output) takes from stdout and stderr
+    /// together; then everything in the sandbox is killed: [`Verdict::OutputLimit`](crate::Verdict::OutputLimit).
+    pub fn output_limit(mut self, limit: impl Into<Bytes>) -> Self {
+        self.output_limit = Some(limit.into().get());
+        self
+    }
+
+    /// The control group below which the sandbox's is made, as a path from the root of each hierarchy
+    /// (`/sandboxes`). It is made if missing, and removed with the last sandbox in it. Without this call the caller's own
+    /// group.
+    pub fn cgroup_parent(mut self, path: impl AsRef<Path>) -> Self {
+        self.cgroup_parent = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Goes without `feature` where this host cannot enforce it, instead of failing. [`Child::enforced`](crate::Child::enforced)
+    /// tells what is missing.
+    pub fn best_effort(mut self, feature: Feature) -> Self {
+        self.best_effort.insert(feature);
+        self
+    }
+}
+
+/// # The process
+impl Sandbox {
+    /// The user and group that the program runs as, inside; supplementary groups are dropped unless
+    /// [`groups`](Sandbox::groups) sets some.
+    pub fn user(mut self, uid: u32, gid: u32) -> Self {
+        self.program.user = Some((uid, gid));
+        self
+    }
+
+    /// The supplementary groups of the program. setgroups(2).
+    pub fn groups(mut self, gids: impl IntoIterator<Item = u32>) -> Self {
+        self.program.groups = Some(gids.into_iter().collect());
+        self
+    }
+
+    /// The permission bits that new files do not get; the caller's if this is not called. umask(2).
+    pub fn umask(mut self, mask: u32) -> Self {
+        self.program.umask = Some(mask & 0o777);
+        self
+    }
+
+    /// The session and process group: see [`Session`].
+    pub fn session(mut self, session: Session) -> Self {
+        self.program.session = Some(session);
+        self
+    }
+
+    /// Passes `fd` on as descriptor `number`, at least 3. Nothing else above stderr is open in the program.
+    pub fn fd(mut self, number: RawFd, fd: impl Into<OwnedFd>) -> Self {
+        self.stdio.extra.push((number, Arc::new(fd.into())));
+        self
+    }
+
+    /// Puts a tiny pid 1 above the program, which reaps orphans and passes signals on; needs [`pid_ns`](Sandbox::pid_ns).
+    ///
+    /// The program is then pid 2, and an ordinary process: a bare pid 1 ignores every signal from inside whose action it
+    /// has not set, its own abort(3) included.
+    pub fn init(mut self, wanted: bool) -> Self {
+        self.program.init = wanted;
+        self
+    }
+
+    /// Whether the program is killed when the caller's process ends without dropping the handle, by SIGKILL for
+    /// instance. It is, until this says otherwise; a program that is to outlive its owner is left with
+    /// [`Child::detach`](crate::Child::detach).
+    pub fn die_with_owner(mut self, dies: bool) -> Self {
+        self.program.outlive_owner = !dies;
+        self
+    }
+
+    /// How long the setup may take before it is given up; 30 seconds if this is not called.
+    pub fn setup_timeout(mut self, timeout: Duration) -> Self {
+        self.setup_timeout = Some(timeout);
+        self
+    }
+}

@@ -1,0 +1,65 @@
+//! What to do about a step that failed, where the errno tells.
+
+use nix::errno::Errno;
+
+use crate::error::Step;
+
+/// The remedy for `step` failing with `errno`.
+pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
+    Some(match (step, errno) {
+        (Step::Clone | Step::Unshare, Errno::EPERM) => {
+            "creating namespaces needs CAP_SYS_ADMIN or user_ns(); where that is asked for already, a sysctl \
+             (user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns) \
+             or an outer seccomp filter forbids it"
+        }
+        (Step::Clone | Step::Unshare, Errno::ENOSPC) => {
+            "a limit on namespaces is reached: see /proc/sys/user/max_*_namespaces, and namespaces nested 32 deep"
+        }
+        (Step::Clone | Step::Fork, Errno::EAGAIN) => {
+            "the limit on processes is reached: RLIMIT_NPROC, or pids.max of a control group"
+        }
+        (Step::Clone | Step::Unshare, Errno::EINVAL) => {
+            "the kernel lacks one of the namespaces: time needs 5.6, cgroup 4.6"
+        }
+        (Step::Clone, Errno::EBUSY) => {
+            "the control group has controllers enabled for its children and takes no process"
+        }
+        (Step::LoadStub, Errno::EACCES | Errno::EPERM) => {
+            "executing a memfd is forbidden here: vm.memfd_noexec is 2, or a security module refuses it"
+        }
+        (Step::PivotRoot, Errno::EINVAL) => {
+            "the host's root is an initramfs, which pivot_root(2) refuses: switch_root to a tmpfs first"
+        }
+        (Step::Mount, Errno::EPERM) => {
+            "in a user namespace this file system needs the namespace that it shows: proc needs pid_ns and a /proc of \
+             the host without masked parts, sysfs needs net_ns, mqueue needs ipc_ns"
+        }
+        (Step::Mount, Errno::ELOOP) => "layers of an overlay may not lie inside one another, nor be named twice",
+        (Step::Mount, Errno::EINVAL) => "the kernel's log (dmesg) may say which option it does not take",
+        (Step::MountTarget, Errno::EROFS) => {
+            "the mount's target does not exist and the root is read-only: use an existing directory, or mount a tmpfs first \
+             and put the target below it"
+        }
+        (Step::MountTarget, Errno::ELOOP) => "a symbolic link stands where none is accepted",
+        (Step::MountTarget, Errno::ENOTDIR) => "source and target must both be directories, or both be files",
+        (Step::WriteIdMap, Errno::EPERM) => {
+            "an ordinary user may map one id, its own; more need newuidmap and newgidmap, or root"
+        }
+        (Step::JoinCgroup, Errno::EBUSY | Errno::EAGAIN) => "the group takes no process: its pids limit is reached",
+        (Step::Exec, Errno::ENOENT) => {
+            "there is no such program inside the sandbox, or the interpreter that it names (#! line, ELF loader) is missing there"
+        }
+        (Step::Exec, Errno::EACCES) => "the file is not executable for this user, or its mount is noexec",
+        (Step::Exec, Errno::ENOEXEC) => "the file is no program for this machine: a script needs a #! line",
+        (Step::Exec, Errno::E2BIG) => "arguments and environment together are too large",
+        (Step::Cwd, Errno::ENOENT) => "the working directory is looked up inside the sandbox",
+        (Step::Cwd, Errno::EXDEV) => "the working directory must lie inside the sandbox's root",
+        (Step::Rlimit, Errno::EPERM) => "raising a hard limit needs CAP_SYS_RESOURCE",
+        (Step::Uid | Step::Gid, Errno::EINVAL) => "the id is not mapped in the user namespace",
+        (Step::Uid | Step::Gid | Step::Groups, Errno::EPERM) => {
+            "changing to another user needs CAP_SETUID and CAP_SETGID"
+        }
+        (Step::OwnerAlive, Errno::EOWNERDEAD) => "the process that owns the sandbox has ended",
+        _ => return None,
+    })
+}

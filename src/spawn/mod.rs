@@ -1,0 +1,26 @@
+//! How a plan is run: the clone, the threads that do it, the report, and the caller's part.
+//!
+//! This floor knows no policy: it takes a [`Plan`](crate::plan::Plan) and gives back a running process or the error of
+//! the op that failed, with nothing left over.
+
+mod clone;
+mod hint;
+mod outside;
+pub(crate) mod report;
+mod spawner;
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+pub(crate) use outside::{Launch, Running, launch};
+
+/// The name that the stub gives itself (`PR_SET_NAME`), by which it is told from the program.
+pub(crate) fn stub_name() -> &'static CStr {
+    c"ringfence-stub"
+}
+
+/// The pid behind a pidfd, as this process's /proc shows it.
+pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|pid| pid.trim().parse().ok())
+}

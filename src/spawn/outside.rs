@@ -1,0 +1,249 @@
+//! The caller's part of a spawn: hand the plan over, answer what the stub asks, read the report, undo a failure.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use super::report::{self, Event};
+use super::spawner::{Job, MAX_FDS, Spawners, Ticket};
+use super::{hint, stub_name};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::namespace::IdMaps;
+use crate::plan::Plan;
+use crate::stub::wire::{self, Record, record};
+use crate::sys::pidfd;
+
+/// A plan and what goes with it.
+#[derive(Debug)]
+pub(crate) struct Launch<'a> {
+    pub(crate) plan: &'a Plan,
+    /// The CLONE_NEW* flags of the clone.
+    pub(crate) namespaces: u64,
+    /// The directory of the v2 group to be born in.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// Maps to be written from outside when the stub asks.
+    pub(crate) id_maps: Option<&'a IdMaps>,
+    /// The plan leaves an init behind, which reports the end of the program.
+    pub(crate) init: bool,
+    pub(crate) deadline: Duration,
+    /// An op that is made to fail.
+    pub(crate) fail: Option<(u32, i32)>,
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    /// The socket on which init reports the end of the program.
+    pub(crate) init: Option<OwnedFd>,
+}
+
+/// What is known of a sandbox on its way.
+struct Attempt<'a> {
+    launch: &'a Launch<'a>,
+    report: OwnedFd,
+    ticket: Ticket,
+    until: Instant,
+    child: Option<(i32, OwnedFd)>,
+    /// The stub that a sibling has replaced.
+    replaced: Option<OwnedFd>,
+    executing: bool,
+}
+
+/// Runs a plan to the program's exec.
+pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
+    let (report, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|errno| Error::new(Step::Report, errno))?;
+    let plan = memfd(&launch.plan.encode(launch.fail))?;
+    let mut fds: Vec<RawFd> = vec![theirs.as_raw_fd(), plan.as_raw_fd()];
+    fds.extend(launch.plan.fds().iter().map(|fd| fd.raw()));
+    fds.extend(launch.cgroup.map(|fd| fd.as_raw_fd()));
+    if fds.len() > MAX_FDS {
+        let text = format!("{} descriptors are to be passed, and one message takes {MAX_FDS}", fds.len());
+        return Err(Error::message(ErrorKind::Invalid, Step::PlaceFd, text));
+    }
+    let job = Job { namespaces: launch.namespaces, into_cgroup: launch.cgroup.is_some() };
+    let ticket = Spawners::get()?.submit(job, &fds)?;
+    drop((theirs, plan));
+    let until = Instant::now() + launch.deadline;
+    Attempt { launch, report, ticket, until, child: None, replaced: None, executing: false }.follow()
+}
+
+fn memfd(plan: &[u8]) -> Result<OwnedFd> {
+    let failed = |errno| Error::new(Step::ReadPlan, errno);
+    let flags = MFdFlags::MFD_CLOEXEC;
+    // MFD_NOEXEC_SEAL came with 6.3; where it is mandatory (vm.memfd_noexec), its absence is an error.
+    let fd = match memfd_create(c"ringfence-plan", flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL)) {
+        Err(Errno::EINVAL) => memfd_create(c"ringfence-plan", flags),
+        other => other,
+    };
+    let mut file = std::fs::File::from(fd.map_err(failed)?);
+    file.write_all(plan).map_err(|error| Error::io(Step::ReadPlan, &error))?;
+    Ok(file.into())
+}
+
+impl Attempt<'_> {
+    /// Reads the report to its end. On any failure the processes are gone when this returns.
+    fn follow(mut self) -> Result<Running> {
+        match self.read() {
+            Ok(()) => self.finish(),
+            Err(error) => {
+                self.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<()> {
+        loop {
+            let pidfd = self.child.as_ref().map(|(_, fd)| fd.as_fd());
+            // The end of file may be kept away by a fork that another thread made just now: look at the process then.
+            let patience = if self.executing { Instant::now() + Duration::from_millis(2) } else { self.until };
+            let event = report::next(self.report.as_fd(), pidfd, patience.min(self.until))
+                .map_err(|errno| Error::new(Step::Report, errno))?;
+            match event {
+                Event::Record(record, fd) => {
+                    if self.take(record, fd)? {
+                        return Ok(());
+                    }
+                }
+                Event::End | Event::Died if self.executing && self.child.is_some() && !self.launch.init => {
+                    return Ok(());
+                }
+                Event::End if self.child.is_none() => return Err(Error::new(Step::Spawner, Errno::EPROTO)),
+                Event::End | Event::Died => return Err(self.died()),
+                Event::Silence if Instant::now() >= self.until => return Err(self.timeout()),
+                Event::Silence if self.has_executed() => return Ok(()),
+                Event::Silence => {}
+            }
+        }
+    }
+
+    /// Whether the record was the last one of a success.
+    fn take(&mut self, record: Record, fd: Option<OwnedFd>) -> Result<bool> {
+        let missing = || Error::new(Step::Report, Errno::EPROTO);
+        match record.kind {
+            record::CLONED => self.child = Some((record.value, fd.ok_or_else(missing)?)),
+            record::RECLONED => {
+                let fd = fd.ok_or_else(missing)?;
+                let pid = super::pid_of(fd.as_fd()).ok_or_else(missing)?;
+                let stub = self.child.replace((pid, fd)).ok_or_else(missing)?;
+                self.replaced = Some(stub.1);
+            }
+            record::EXEC => self.executing = true,
+            record::STARTED if self.executing && self.launch.init => return Ok(true),
+            record::NEED_MAPS => self.write_maps(record.op)?,
+            _ => return Err(self.failure(record)),
+        }
+        Ok(false)
+    }
+
+    fn failure(&self, record: Record) -> Error {
+        let errno = Errno::from_raw(record.errno);
+        let (error, step) = match record.kind {
+            record::FAILED_BEFORE_STUB => {
+                let step = if record.value == wire::BEFORE_STUB_CLONE { Step::Clone } else { Step::LoadStub };
+                (Error::new(step, errno), step)
+            }
+            record::FAILED => {
+                let note = self.launch.plan.note(record.op);
+                if note.hint.is_some() {
+                    return note.error(errno);
+                }
+                (note.error(errno), note.step)
+            }
+            // STARTED without EXEC: the process under init was killed on its way.
+            _ => return self.died(),
+        };
+        match hint::for_failure(step, errno) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
+    fn write_maps(&self, op: u32) -> Result<()> {
+        let (Some((pid, _)), Some(maps)) = (&self.child, self.launch.id_maps) else {
+            return Err(Error::new(Step::WriteIdMap, Errno::EPROTO));
+        };
+        let failed = |path: &str, error: &std::io::Error| {
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+            let note = self.launch.plan.note(op);
+            let error = note.error(errno).at(path);
+            match hint::for_failure(note.step, errno) {
+                Some(hint) => error.hint(hint),
+                None => error,
+            }
+        };
+        for (file, text) in maps.files() {
+            let path = format!("/proc/{pid}/{file}");
+            std::fs::write(&path, text).map_err(|error| failed(&path, &error))?;
+        }
+        report::answer(&self.report).map_err(|errno| Error::new(Step::WriteIdMap, errno))
+    }
+
+    /// Whether the process behind the report runs another program than the stub.
+    fn has_executed(&self) -> bool {
+        let Some((pid, _)) = &self.child else { return false };
+        self.executing
+            && !self.launch.init
+            && std::fs::read(format!("/proc/{pid}/comm"))
+                .is_ok_and(|comm| comm.trim_ascii_end() != stub_name().to_bytes())
+    }
+
+    /// The stub ended without a word: it was killed, most likely for want of memory.
+    fn died(&self) -> Error {
+        let status = self.child.as_ref().and_then(|(_, fd)| pidfd::wait(fd.as_fd(), true).ok().flatten());
+        let how = match status.map(|ended| ended.wait_status) {
+            Some(status) if libc::WIFSIGNALED(status) => {
+                format!("the setup was killed by signal {}", libc::WTERMSIG(status))
+            }
+            Some(status) => format!("the setup ended with status {}", libc::WEXITSTATUS(status)),
+            None => "the setup ended".to_owned(),
+        };
+        Error::message(ErrorKind::SetupDied, Step::Report, how)
+            .hint("a memory limit too small for the setup itself kills it, and so does anyone with the right to")
+    }
+
+    fn timeout(&self) -> Error {
+        if self.child.is_none() {
+            self.ticket.stuck();
+        }
+        let text = format!("not done after {:?}", self.launch.deadline);
+        Error::message(ErrorKind::Timeout, Step::Report, text)
+            .hint("a source that hangs (a network file system), or a frozen control group; see setup_timeout()")
+    }
+
+    /// Kills and reaps what was started. The stub's word can come before the spawner's, whose pidfd is awaited then; a
+    /// clone that is not back in time is ended by the spawner, which finds this socket closed.
+    fn abandon(&mut self) {
+        while self.child.is_none() {
+            match report::next(self.report.as_fd(), None, self.until) {
+                Ok(Event::Record(Record { kind: record::CLONED, value, .. }, Some(fd))) => {
+                    self.child = Some((value, fd))
+                }
+                Ok(Event::Record(..)) => {}
+                _ => break,
+            }
+        }
+        for fd in self.child.take().map(|(_, fd)| fd).into_iter().chain(self.replaced.take()) {
+            // ESRCH: it has ended by itself. A wait can fail only because somebody else has reaped it.
+            let _ = pidfd::send_signal(fd.as_fd(), libc::SIGKILL);
+            let _ = pidfd::wait(fd.as_fd(), true);
+        }
+    }
+
+    fn finish(mut self) -> Result<Running> {
+        if let Some(stub) = self.replaced.take() {
+            let _ = pidfd::wait(stub.as_fd(), true);
+        }
+        let Some((pid, pidfd)) = self.child.take() else {
+            return Err(Error::new(Step::Report, Errno::EPROTO));
+        };
+        Ok(Running { pid, pidfd, init: self.launch.init.then_some(self.report) })
+    }
+}

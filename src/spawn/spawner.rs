@@ -1,0 +1,242 @@
+//! The threads that clone.
+//!
+//! A sandbox's parent must not end before it: the death signal follows the *thread* that cloned, and runtimes end
+//! theirs. So a few threads that live as long as the process, started at need and at most one a core, are the parents
+//! of all sandboxes. Each has a descriptor table of its own with nothing in it, so that a clone copies next to nothing
+//! however many descriptors the caller has open, and a fork elsewhere in the process never holds what is meant for a
+//! sandbox. A job comes as one message with its descriptors, which therefore have known numbers ([`wire::FIRST_FD`]).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+
+use super::clone::{self, Cloned, Request, Stack};
+use crate::error::{Error, Result, Step};
+use crate::stub::{PROGRAM, wire};
+use crate::sys::fork_mark::PerProcess;
+use crate::sys::{pidfd, table};
+
+/// The most descriptors that one message carries (SCM_MAX_FD).
+pub(crate) const MAX_FDS: usize = 253;
+/// As many threads as may ever be started: those beyond one a core replace threads that a clone holds up for good.
+const MAX_SPAWNERS: usize = 64;
+/// What a job counts that did not come back in time.
+const STUCK: u32 = 1 << 16;
+
+/// What one spawn asks of a spawner. Travels as three words.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Job {
+    /// The CLONE_NEW* flags.
+    pub(super) namespaces: u64,
+    /// The last descriptor of the message is the directory of a v2 group to be born in.
+    pub(super) into_cgroup: bool,
+}
+
+impl Job {
+    const SIZE: usize = 16;
+
+    fn encode(self) -> [u8; Job::SIZE] {
+        let mut bytes = [0; Job::SIZE];
+        bytes[..8].copy_from_slice(&self.namespaces.to_ne_bytes());
+        bytes[8] = u8::from(self.into_cgroup);
+        bytes
+    }
+
+    fn decode(bytes: &[u8; Job::SIZE]) -> Self {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[..8]);
+        Job { namespaces: u64::from_ne_bytes(word), into_cgroup: bytes[8] != 0 }
+    }
+}
+
+/// All spawners of this process.
+#[derive(Debug)]
+pub(super) struct Spawners {
+    threads: [Spawner; MAX_SPAWNERS],
+    cores: usize,
+}
+
+#[derive(Debug, Default)]
+struct Spawner {
+    /// The jobs handed over and not yet settled.
+    busy: AtomicU32,
+    socket: Mutex<Option<OwnedFd>>,
+    started: AtomicBool,
+}
+
+/// Counts a job for as long as it is on its way.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    spawner: &'static Spawner,
+}
+
+impl Ticket {
+    /// The clone did not come back: jobs go to other threads from now on.
+    pub(super) fn stuck(&self) {
+        self.spawner.busy.fetch_add(STUCK, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.spawner.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+static CURRENT: PerProcess<Spawners> = PerProcess::new();
+
+impl Spawners {
+    /// Those of this process. A fork of a process that had some gets new ones: threads do not survive a fork.
+    pub(super) fn get() -> Result<&'static Spawners> {
+        CURRENT
+            .get_or_try(|| {
+                Ok(Spawners {
+                    threads: std::array::from_fn(|_| Spawner::default()),
+                    cores: thread::available_parallelism().map_or(1, usize::from).min(MAX_SPAWNERS),
+                })
+            })
+            .map_err(|errno: Errno| Error::new(Step::Spawner, errno))
+    }
+
+    /// An idle thread if there is one; else a new one while there are fewer than cores; else the least busy.
+    fn choose(&'static self) -> Ticket {
+        let load = |s: &&Spawner| s.busy.load(Ordering::Relaxed);
+        let started = || self.threads.iter().filter(|s| s.started.load(Ordering::Acquire));
+        let working = started().filter(|s| load(s) < STUCK).count();
+        let unstarted = self.threads.iter().find(|s| !s.started.load(Ordering::Acquire) && load(s) == 0);
+        let idle = started().find(|s| load(s) == 0);
+        let fresh = if working < self.cores { unstarted } else { None };
+        let least = started().min_by_key(load);
+        let spawner = idle.or(fresh).or(least).unwrap_or(&self.threads[0]);
+        spawner.busy.fetch_add(1, Ordering::Relaxed);
+        Ticket { spawner }
+    }
+
+    /// Hands a job over. Its result comes as records on the report socket, whose other end is the first of `fds`; the
+    /// second is the plan.
+    pub(super) fn submit(&'static self, job: Job, fds: &[RawFd]) -> Result<Ticket> {
+        let ticket = self.choose();
+        let mut socket = ticket.spawner.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = match &mut *socket {
+            Some(started) => started,
+            none => none.insert(start()?),
+        };
+        ticket.spawner.started.store(true, Ordering::Release);
+        let message = job.encode();
+        let rights = [ControlMessage::ScmRights(fds)];
+        sendmsg::<()>(started.as_raw_fd(), &[IoSlice::new(&message)], &rights, MsgFlags::MSG_NOSIGNAL, None)
+            .map_err(|errno| Error::new(Step::Spawner, errno).detail("handing a job over"))?;
+        drop(socket);
+        Ok(ticket)
+    }
+}
+
+/// Starts a thread and gives the socket on which it takes jobs.
+fn start() -> Result<OwnedFd> {
+    let failed = |errno| Error::new(Step::Spawner, errno);
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(failed)?;
+    let stub = stub_memfd().map_err(failed)?;
+    let (socket, stub_fd) = (theirs.as_raw_fd(), stub.as_raw_fd());
+    let (ready, is_ready) = mpsc::sync_channel(1);
+    thread::Builder::new()
+        .name("ringfence".into())
+        .stack_size(128 << 10)
+        .spawn(move || {
+            // The C library leaves out the two signals that it needs itself.
+            let prepared = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None)
+                .and_then(|()| table::make_private(socket, stub_fd))
+                .and_then(|()| Stack::new());
+            match prepared {
+                Ok(stack) => {
+                    let _ = ready.send(Ok(()));
+                    serve(&stack);
+                }
+                Err(errno) => {
+                    let _ = ready.send(Err(errno));
+                }
+            }
+        })
+        .map_err(|error| Error::io(Step::Spawner, &error))?;
+    is_ready.recv().map_err(|_| failed(Errno::ESRCH))?.map_err(failed)?;
+    Ok(ours)
+}
+
+/// The stub in a sealed memfd: nobody can write to it, not even who opens it through /proc/PID/exe.
+fn stub_memfd() -> Result<OwnedFd, Errno> {
+    let name = c"ringfence-stub";
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    // MFD_EXEC came with 6.3; older kernels make every memfd executable and refuse the flag.
+    let fd = match memfd_create(name, flags | MFdFlags::from_bits_retain(libc::MFD_EXEC)) {
+        Err(Errno::EINVAL) => memfd_create(name, flags)?,
+        other => other?,
+    };
+    let mut rest = PROGRAM;
+    while !rest.is_empty() {
+        rest = &rest[nix::unistd::write(&fd, rest)?..];
+    }
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(fd)
+}
+
+/// The life of a spawner: one job after the other, until the process ends.
+fn serve(stack: &Stack) -> ! {
+    loop {
+        // A message cut short, or no room for its descriptors: the caller sees its socket close.
+        if let Ok((job, count)) = take_job() {
+            let cgroup = job.into_cgroup.then(|| wire::FIRST_FD + count as RawFd - 1);
+            let request = Request { namespaces: job.namespaces, cgroup, stub: table::STUB };
+            answer(clone::clone(stack, &request));
+        }
+        let _ = table::close_from(wire::FIRST_FD);
+    }
+}
+
+fn take_job() -> Result<(Job, usize), Errno> {
+    let mut bytes = [0; Job::SIZE];
+    let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
+    let mut buffers = [IoSliceMut::new(&mut bytes)];
+    // Without MSG_CMSG_CLOEXEC: all that arrives is for the stub.
+    let message = recvmsg::<()>(table::SOCKET, &mut buffers, Some(&mut space), MsgFlags::empty())?;
+    let mut count = 0;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            count += fds.len();
+        }
+    }
+    Ok((Job::decode(&bytes), count))
+}
+
+/// Tells the caller, on the report socket, what became of the clone. A caller that waits no longer leaves no orphan.
+fn answer(result: Result<Cloned, Errno>) {
+    use wire::{Record, record};
+    match result {
+        Ok(Cloned { pid, pidfd }) => {
+            let record = Record { kind: record::CLONED, op: 0, errno: 0, value: pid };
+            if tell(record, &[ControlMessage::ScmRights(&[pidfd.as_raw_fd()])]).is_err() {
+                let _ = pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
+                let _ = pidfd::wait(pidfd.as_fd(), true);
+            }
+        }
+        Err(errno) => {
+            let (kind, value) = (record::FAILED_BEFORE_STUB, wire::BEFORE_STUB_CLONE);
+            let _ = tell(Record { kind, op: 0, errno: errno as i32, value }, &[]);
+        }
+    }
+}
+
+fn tell(record: wire::Record, rights: &[ControlMessage<'_>]) -> Result<usize, Errno> {
+    let bytes = super::report::encode(record);
+    sendmsg::<()>(wire::REPORT_FD, &[IoSlice::new(&bytes)], rights, MsgFlags::MSG_NOSIGNAL, None)
+}

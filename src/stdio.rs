@@ -1,0 +1,149 @@
+//! Where the program's standard streams, and further descriptors, come from.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use crate::error::{Error, Result, Step};
+use crate::plan::{Arg, Plan, PlanFd, Slot};
+use crate::stub::wire::FIRST_FD;
+use crate::sys::table;
+
+/// One standard stream of the program, as `std::process::Stdio`; it can be used for many spawns.
+#[derive(Debug, Clone, Default)]
+pub struct Stdio(Source);
+
+#[derive(Debug, Clone, Default)]
+enum Source {
+    #[default]
+    Inherit,
+    Null,
+    Piped,
+    Fd(Arc<OwnedFd>),
+}
+
+impl Stdio {
+    /// The caller's own stream; `/dev/null` where the caller has closed it.
+    pub fn inherit() -> Self {
+        Stdio(Source::Inherit)
+    }
+
+    /// `/dev/null`.
+    pub fn null() -> Self {
+        Stdio(Source::Null)
+    }
+
+    /// A pipe whose other end stands in the [`Child`](crate::Child).
+    pub fn piped() -> Self {
+        Stdio(Source::Piped)
+    }
+}
+
+impl From<OwnedFd> for Stdio {
+    fn from(fd: OwnedFd) -> Self {
+        Stdio(Source::Fd(Arc::new(fd)))
+    }
+}
+
+impl From<File> for Stdio {
+    fn from(file: File) -> Self {
+        OwnedFd::from(file).into()
+    }
+}
+
+/// What the builder has been told about descriptors.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Policy {
+    /// stdin, stdout, stderr; `None` where the call that spawns decides.
+    pub(crate) streams: [Option<Stdio>; 3],
+    /// Further descriptors with the numbers that they get.
+    pub(crate) extra: Vec<(RawFd, Arc<OwnedFd>)>,
+}
+
+/// The streams of one spawn: what the program gets, and the caller's ends of pipes.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    inside: [PlanFd; 3],
+    pub(crate) outside: [Option<OwnedFd>; 3],
+}
+
+impl Policy {
+    /// Opens what one spawn needs; `default` stands for a stream that was not told.
+    pub(crate) fn open(&self, default: &[Stdio; 3]) -> Result<Streams> {
+        let mut outside = [None, None, None];
+        let mut open = |i: usize| -> Result<PlanFd> {
+            match &self.streams[i].as_ref().unwrap_or(&default[i]).0 {
+                Source::Inherit if table::is_open(i as RawFd) => Ok(PlanFd::Held(i as RawFd)),
+                Source::Inherit | Source::Null => null(),
+                Source::Fd(fd) => Ok(PlanFd::Shared(fd.clone())),
+                Source::Piped => {
+                    let (read, write) =
+                        nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| Error::new(Step::Stdio, errno))?;
+                    let (inside, ours) = if i == 0 { (read, write) } else { (write, read) };
+                    outside[i] = Some(ours);
+                    Ok(inside.into())
+                }
+            }
+        };
+        let inside = [open(0)?, open(1)?, open(2)?];
+        Ok(Streams { inside, outside })
+    }
+}
+
+fn null() -> Result<PlanFd> {
+    let file = OpenOptions::new().read(true).write(true).open("/dev/null");
+    file.map(|file| OwnedFd::from(file).into()).map_err(|error| Error::io(Step::Stdio, &error).at("/dev/null"))
+}
+
+impl Streams {
+    /// Passes the descriptors on, and gives each its number right before the exec. Everything else is closed by it.
+    pub(crate) fn lower(&self, plan: &mut Plan, extra: &[(RawFd, Arc<OwnedFd>)]) {
+        let streams = self.inside.iter().cloned().enumerate().map(|(i, fd)| (i as RawFd, fd));
+        let extra_fds = extra.iter().map(|(number, fd)| (*number, PlanFd::Shared(fd.clone())));
+        let mut placed: Vec<(RawFd, RawFd)> =
+            streams.chain(extra_fds).map(|(number, fd)| (plan.fd(fd), number)).collect();
+        if !extra.is_empty() {
+            move_up(plan, &mut placed);
+        }
+        lower_close_on_exec(plan);
+        for (from, to) in placed {
+            plan.call(Step::PlaceFd, libc::SYS_dup3, [from.into(), to.into(), 0.into()])
+                .at(to.to_string())
+                .hint("descriptor numbers must lie below RLIMIT_NOFILE");
+        }
+    }
+}
+
+/// Moves the sources above every number that is about to be taken, and the report socket with them.
+fn move_up(plan: &mut Plan, placed: &mut [(RawFd, RawFd)]) {
+    let highest = placed.iter().flat_map(|(from, to)| [*from, *to]).max().unwrap_or(0).max(FIRST_FD);
+    let flags = libc::O_CLOEXEC;
+    let first_free = highest.saturating_add(1);
+    let hint = "descriptor numbers, and as many above them again, must lie below RLIMIT_NOFILE";
+    plan.call(Step::PlaceFd, libc::SYS_dup3, [Slot::REPORT.into(), first_free.into(), flags.into()])
+        .store(Slot::REPORT)
+        .hint(hint);
+    for (free, (from, _)) in (first_free.saturating_add(1)..).zip(placed) {
+        plan.call(Step::PlaceFd, libc::SYS_dup3, [Arg::from(*from), free.into(), flags.into()]).hint(hint);
+        *from = free;
+    }
+}
+
+/// `close_range(CLOSE_RANGE_CLOEXEC)`, 5.11; without it one by one: the stub holds nothing but what it was passed, and
+/// what it opened close-on-exec.
+fn lower_close_on_exec(plan: &mut Plan) {
+    let passed = FIRST_FD..FIRST_FD + 2 + plan.fds().len() as RawFd;
+    let flag = libc::CLOSE_RANGE_CLOEXEC;
+    plan.call(Step::CloseFds, libc::SYS_close_range, [3.into(), u32::MAX.into(), flag.into()])
+        .tolerate(Errno::ENOSYS)
+        .tolerate(Errno::EINVAL)
+        .skip_on_success(passed.len() as u8);
+    for fd in passed {
+        // EBADF: the plan's own descriptor is closed, and the report's may have moved.
+        plan.call(Step::CloseFds, libc::SYS_fcntl, [fd.into(), libc::F_SETFD.into(), libc::FD_CLOEXEC.into()])
+            .tolerate(Errno::EBADF);
+    }
+}

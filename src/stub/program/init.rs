@@ -1,0 +1,127 @@
+//! Going on in another process: the program below an init, or a sibling in namespaces just joined.
+
+use crate::Machine;
+use crate::syscall::{Errno, exit, nr, syscall};
+use crate::wire::{REPORT_SLOT, Record, record};
+
+const SIGCHLD: u64 = 17;
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_VFORK: u64 = 0x4000;
+const CLONE_PARENT: u64 = 0x8000;
+
+/// clone(2) without shared memory: flags, pidfd place. The arguments 4 and 5 differ between architectures, but both
+/// are 0 here.
+fn fork(flags: u64, pidfd: *mut i32) -> Result<u64, Errno> {
+    syscall(nr::CLONE, [flags | SIGCHLD, 0, pidfd as u64, 0, 0, 0])
+}
+
+/// The child comes back and runs the rest of the plan. The parent is init from here on: with CLONE_VFORK it goes on
+/// once the child has executed the program or is gone (and has then reported why).
+pub fn start(machine: &mut Machine) -> Result<u64, Errno> {
+    let child = fork(CLONE_VFORK, core::ptr::null_mut())?;
+    if child == 0 {
+        return Ok(0);
+    }
+    machine.send(Record { kind: record::STARTED, op: 0, errno: 0, value: child as i32 });
+    keep_only_report(machine);
+    serve(machine, child)
+}
+
+/// init holds nothing of the outside but its report socket, which becomes descriptor 0.
+fn keep_only_report(machine: &mut Machine) {
+    if syscall(nr::DUP3, [machine.report_fd(), 0, 0o2000000, 0, 0, 0]).is_ok() {
+        machine.slots[REPORT_SLOT as usize] = 0;
+    }
+    if syscall(nr::CLOSE_RANGE, [1, u64::from(u32::MAX), 0, 0, 0, 0]).is_err() {
+        for fd in 1..65536 {
+            let _ = syscall(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
+        }
+    }
+}
+
+/// Reaps whatever ends, passes every signal on to the program, and ends with it; the kernel then kills the rest of the
+/// pid namespace.
+fn serve(machine: &Machine, child: u64) -> ! {
+    let all = u64::MAX;
+    loop {
+        match syscall(nr::RT_SIGTIMEDWAIT, [&raw const all as u64, 0, 0, 8, 0, 0]) {
+            Ok(SIGCHLD) => reap(machine, child),
+            Ok(signal) => {
+                let _ = syscall(nr::KILL, [child, signal, 0, 0, 0, 0]);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn reap(machine: &Machine, child: u64) {
+    const WNOHANG: u64 = 1;
+    const WALL: u64 = 0x4000_0000;
+    loop {
+        let mut status = 0i32;
+        let pid = syscall(nr::WAIT4, [u64::MAX, &raw mut status as u64, WNOHANG | WALL, 0, 0, 0]).unwrap_or(0);
+        if pid == 0 {
+            return;
+        }
+        if pid == child {
+            // SAFETY: `status` is a local that the kernel has just written.
+            let status = unsafe { (&raw const status).read_volatile() };
+            machine.send(Record { kind: record::ENDED, op: 0, errno: 0, value: status });
+            let signal = status & 0x7f;
+            exit(if signal == 0 { (status >> 8) as u64 & 0xff } else { 128 + signal as u64 });
+        }
+    }
+}
+
+/// A process that joins a pid namespace stays outside of it; its children are born inside. CLONE_PARENT makes the
+/// child one of the owner's, which gets its pidfd.
+pub fn reclone(machine: &mut Machine) -> Result<u64, Errno> {
+    let mut pidfd = -1i32;
+    let child = fork(CLONE_PARENT | CLONE_PIDFD, &raw mut pidfd)?;
+    if child == 0 {
+        return Ok(0);
+    }
+    // SAFETY: `pidfd` is a local that the kernel has just written.
+    let pidfd = unsafe { (&raw const pidfd).read_volatile() };
+    let record = Record { kind: record::RECLONED, op: 0, errno: 0, value: child as i32 };
+    match send_with_fd(machine, record, pidfd) {
+        Ok(_) => exit(0),
+        Err(errno) => machine.fail(0, errno),
+    }
+}
+
+fn send_with_fd(machine: &Machine, record: Record, fd: i32) -> Result<u64, Errno> {
+    const SOL_SOCKET: i32 = 1;
+    const SCM_RIGHTS: i32 = 1;
+    const MSG_NOSIGNAL: u64 = 0x4000;
+    #[repr(C)]
+    struct Control {
+        len: u64,
+        level: i32,
+        kind: i32,
+        fd: i32,
+        pad: i32,
+    }
+    #[repr(C)]
+    struct Message {
+        name: u64,
+        name_len: u64,
+        iov: u64,
+        iov_len: u64,
+        control: u64,
+        control_len: u64,
+        flags: u64,
+    }
+    let control = Control { len: 20, level: SOL_SOCKET, kind: SCM_RIGHTS, fd, pad: 0 };
+    let iov = [&raw const record as u64, core::mem::size_of::<Record>() as u64];
+    let message = Message {
+        name: 0,
+        name_len: 0,
+        iov: iov.as_ptr() as u64,
+        iov_len: 1,
+        control: &raw const control as u64,
+        control_len: core::mem::size_of::<Control>() as u64,
+        flags: 0,
+    };
+    syscall(nr::SENDMSG, [machine.report_fd(), &raw const message as u64, MSG_NOSIGNAL, 0, 0, 0])
+}

@@ -1,0 +1,228 @@
+//! The stub: the one program of ours that runs inside a sandbox before the program does.
+//!
+//! The kernel gives it memory of its own, two descriptors (the report socket and the plan) and whatever else the
+//! plan passes. It maps the plan, runs the ops one after the other, and ends in `execve`. It has no heap, no libc and
+//! no environment; a failure is one record on the report socket, then exit.
+//!
+//! build.rs compiles it for the crate's target and embeds the result.
+
+#![no_std]
+#![no_main]
+#![no_builtins]
+
+mod init;
+mod memory;
+mod start;
+mod syscall;
+mod target;
+#[path = "../wire.rs"]
+#[allow(dead_code)]
+mod wire;
+
+use syscall::{Errno, nr, syscall};
+use wire::{Header, Op, Record, code, record};
+
+/// What is known while the plan runs.
+struct Machine {
+    slots: [u64; wire::SLOTS],
+}
+
+impl Machine {
+    fn report_fd(&self) -> u64 {
+        self.slots[wire::REPORT_SLOT as usize]
+    }
+
+    fn send(&self, record: Record) {
+        let size = core::mem::size_of::<Record>() as u64;
+        const MSG_NOSIGNAL: u64 = 0x4000;
+        let _ = syscall(nr::SENDTO, [self.report_fd(), &raw const record as u64, size, MSG_NOSIGNAL, 0, 0]);
+    }
+
+    fn fail(&self, op: u32, errno: Errno) -> ! {
+        self.send(Record { kind: record::FAILED, op, errno: errno.0, value: 0 });
+        syscall::exit(127)
+    }
+
+    /// The op's arguments, with slots read.
+    fn args(&self, op: &Op) -> [u64; 6] {
+        let mut args = op.args;
+        for (i, arg) in args.iter_mut().enumerate() {
+            if op.slot_args & (1 << i) != 0 {
+                *arg = self.slots[*arg as usize % wire::SLOTS];
+            }
+        }
+        args
+    }
+
+    /// Runs one op. `index` is told in reports.
+    fn run(&mut self, index: u32, op: &Op) -> Result<u64, Errno> {
+        let args = self.args(op);
+        match op.code {
+            code::CALL => syscall(op.nr as usize, args),
+            code::TARGET => target::resolve(args[0], args[1] as *mut u8, args[2]),
+            code::WRITE_FILE => write_file(args[0], args[1], args[2]),
+            code::OWNER_ALIVE => self.owner_alive(),
+            code::SYNC => self.sync(index, args[0] as u32),
+            code::RESET_SIGNALS => reset_signals(),
+            code::CLEAR_INHERITABLE => clear_inheritable(),
+            code::INIT => init::start(self),
+            code::RECLONE => init::reclone(self),
+            code::CWD_INSIDE => cwd_inside(),
+            code::EXEC => self.exec(index, args),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// The peer of the report socket is held by the owner alone: once it hangs up, the owner is dead.
+    fn owner_alive(&self) -> Result<u64, Errno> {
+        #[repr(C)]
+        struct PollFd {
+            fd: i32,
+            events: i16,
+            revents: i16,
+        }
+        const POLLHUP: i16 = 0x10;
+        let mut poll = PollFd { fd: self.report_fd() as i32, events: 0, revents: 0 };
+        let zero_time = [0u64; 2];
+        syscall(nr::PPOLL, [&raw mut poll as u64, 1, zero_time.as_ptr() as u64, 0, 0, 0])?;
+        // SAFETY: `poll` is a local that the kernel has just written; the volatile read keeps the compiler from
+        // assuming the value stored above.
+        let revents = unsafe { (&raw const poll.revents).read_volatile() };
+        if revents & POLLHUP != 0 { Err(Errno::OWNERDEAD) } else { Ok(0) }
+    }
+
+    fn sync(&self, index: u32, kind: u32) -> Result<u64, Errno> {
+        self.send(Record { kind, op: index, errno: 0, value: 0 });
+        let mut answer = 0u8;
+        match syscall(nr::READ, [self.report_fd(), &raw mut answer as u64, 1, 0, 0, 0])? {
+            1 => Ok(0),
+            _ => Err(Errno::OWNERDEAD),
+        }
+    }
+
+    /// As execvp(3): a candidate that is missing or not permitted is passed over, and EACCES outlives ENOENT.
+    fn exec(&self, index: u32, args: [u64; 6]) -> Result<u64, Errno> {
+        self.send(Record { kind: record::EXEC, op: index, errno: 0, value: 0 });
+        let mut candidate = args[0] as *const u64;
+        let mut result = Errno::NOENT;
+        loop {
+            // SAFETY: the plan ends its list of candidates with a null pointer, and the loop stops there.
+            let path = unsafe { candidate.read() };
+            if path == 0 {
+                return Err(result);
+            }
+            match syscall(nr::EXECVE, [path, args[1], args[2], 0, 0, 0]) {
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(Errno::ACCES) => result = Errno::ACCES,
+                Err(other) => return Err(other),
+                Ok(_) => return Err(Errno::INVAL),
+            }
+            // SAFETY: this entry was not the null one, so another follows.
+            candidate = unsafe { candidate.add(1) };
+        }
+    }
+}
+
+fn write_file(path: u64, data: u64, len: u64) -> Result<u64, Errno> {
+    const O_WRONLY_CLOEXEC: u64 = 0o1 | 0o2000000;
+    let fd = syscall(nr::OPENAT, [syscall::AT_FDCWD, path, O_WRONLY_CLOEXEC, 0, 0, 0])?;
+    let written = syscall(nr::WRITE, [fd, data, len, 0, 0, 0]);
+    let _ = syscall(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
+    if written? == len { Ok(0) } else { Err(Errno::IO) }
+}
+
+/// An exec resets handlers but leaves what is ignored ignored, and Rust programs ignore SIGPIPE.
+fn reset_signals() -> Result<u64, Errno> {
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        // SIGKILL and SIGSTOP answer EINVAL.
+        let _ = syscall(nr::RT_SIGACTION, [signal, default.as_ptr() as u64, 0, 8, 0, 0]);
+    }
+    Ok(0)
+}
+
+fn clear_inheritable() -> Result<u64, Errno> {
+    const PR_CAP_AMBIENT: u64 = 47;
+    const PR_CAP_AMBIENT_CLEAR_ALL: u64 = 4;
+    const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+    syscall(nr::PRCTL, [PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0])?;
+    let header = [LINUX_CAPABILITY_VERSION_3, 0];
+    // effective, permitted, inheritable: the low 32 capabilities, then the high ones.
+    let mut data = [0u32; 6];
+    syscall(nr::CAPGET, [header.as_ptr() as u64, data.as_mut_ptr() as u64, 0, 0, 0, 0])?;
+    data[2] = 0;
+    data[5] = 0;
+    syscall(nr::CAPSET, [header.as_ptr() as u64, data.as_ptr() as u64, 0, 0, 0, 0])
+}
+
+/// getcwd(2) of a directory that the root does not reach answers "(unreachable)…".
+fn cwd_inside() -> Result<u64, Errno> {
+    const PATH_MAX: usize = 4096;
+    let mut path = [0u8; PATH_MAX];
+    syscall(nr::GETCWD, [path.as_mut_ptr() as u64, PATH_MAX as u64, 0, 0, 0, 0])?;
+    // SAFETY: `path` is a local that the kernel has just written.
+    let first = unsafe { path.as_ptr().read_volatile() };
+    if first == b'/' { Ok(0) } else { Err(Errno::XDEV) }
+}
+
+/// Maps the plan and turns its offsets into pointers.
+fn load() -> Result<*mut Header, Errno> {
+    const SEEK_END: u64 = 2;
+    const PROT_READ_WRITE: u64 = 3;
+    const MAP_PRIVATE_POPULATE: u64 = 0x2 | 0x8000;
+    let fd = wire::PLAN_FD as u64;
+    let len = syscall(nr::LSEEK, [fd, 0, SEEK_END, 0, 0, 0])?;
+    let base = syscall(nr::MMAP, [0, len, PROT_READ_WRITE, MAP_PRIVATE_POPULATE, fd, 0])?;
+    let _ = syscall(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
+    let header = base as *mut Header;
+    // SAFETY: the crate wrote the plan and sealed it; it begins with a header, and `reloc_count` words of four bytes
+    // stand at `reloc_offset`, each the offset of an aligned 64-bit word inside the mapping.
+    unsafe {
+        if len < core::mem::size_of::<Header>() as u64 || (*header).magic != wire::MAGIC {
+            return Err(Errno::NOEXEC);
+        }
+        let relocs = (base + u64::from((*header).reloc_offset)) as *const u32;
+        for i in 0..(*header).reloc_count as usize {
+            let word = (base + u64::from(relocs.add(i).read())) as *mut u64;
+            word.write(word.read() + base);
+        }
+    }
+    Ok(header)
+}
+
+/// Called by `_start`, on the stack that the kernel gave.
+#[unsafe(no_mangle)]
+extern "C" fn stub_main() -> ! {
+    let mut machine = Machine { slots: [0; wire::SLOTS] };
+    machine.slots[wire::REPORT_SLOT as usize] = wire::REPORT_FD as u64;
+    let header = match load() {
+        Ok(header) => header,
+        Err(errno) => machine.fail(u32::MAX, errno),
+    };
+    // SAFETY: `load` has checked that a header stands here; the ops follow it.
+    let (head, ops) = unsafe { (*header, header.add(1) as *const Op) };
+    let mut index = 0;
+    while index < head.op_count {
+        // SAFETY: `index` is below the number of ops that the plan holds.
+        let op = unsafe { &*ops.add(index as usize) };
+        let result = if head.fail_at == index { Err(Errno(head.fail_errno)) } else { machine.run(index, op) };
+        match result {
+            Ok(value) => {
+                if op.store != wire::NO_SLOT {
+                    machine.slots[op.store as usize % wire::SLOTS] = value;
+                }
+                index += u32::from(op.skip_on_success);
+            }
+            Err(errno) if op.tolerate.contains(&(errno.0 as u16)) => {}
+            Err(errno) => machine.fail(index, errno),
+        }
+        index += 1;
+    }
+    // A plan ends in EXEC, which does not come back.
+    machine.fail(index, Errno::NOEXEC)
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    syscall::exit(125)
+}

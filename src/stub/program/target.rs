@@ -1,0 +1,170 @@
+//! The place of a mount inside a root that may be hostile: found, and made where missing, without ever leaving it.
+
+use crate::syscall::{AT_FDCWD, Errno, nr, syscall};
+use crate::wire::target;
+
+const O_DIRECTORY: u64 = if cfg!(target_arch = "aarch64") { 0o40000 } else { 0o200000 };
+const O_NOFOLLOW: u64 = if cfg!(target_arch = "aarch64") { 0o100000 } else { 0o400000 };
+const O_PATH_CLOEXEC: u64 = 0o10000000 | 0o2000000;
+const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+const RESOLVE_NO_SYMLINKS: u64 = 0x04;
+const RESOLVE_IN_ROOT: u64 = 0x10;
+
+/// Opens `path` below `root`. `path` is absolute or relative, has no `.`, `..` or empty components, and is
+/// written to on the way (and restored).
+pub fn resolve(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
+    match open(root, path, kind) {
+        Err(Errno::NOENT) if kind & target::EXISTING == 0 => {}
+        result => return result,
+    }
+    make(root, path, kind)?;
+    open(root, path, kind)
+}
+
+/// Makes every missing component. A name is only ever made in a directory that was itself opened below `root`.
+fn make(root: u64, path: *mut u8, kind: u64) -> Result<(), Errno> {
+    const S_IFREG_0644: u64 = 0o100644;
+    let mut parent = root;
+    let mut start = skip_slashes(path, 0);
+    loop {
+        let end = component_end(path, start);
+        let cut = Cut::new(path, end);
+        let last = cut.was_end;
+        let name = path as u64 + start as u64;
+        let is_file = last && kind & target::FILE != 0;
+        let next = match open(root, path, if is_file { kind } else { kind & !target::FILE }) {
+            Err(Errno::NOENT) => {
+                let made = if is_file {
+                    syscall(nr::MKNODAT, [parent, name, S_IFREG_0644, 0, 0, 0])
+                } else {
+                    syscall(nr::MKDIRAT, [parent, name, 0o755, 0, 0, 0])
+                };
+                match made {
+                    // Someone else made it meanwhile; or a dangling link stands there, which the open refuses.
+                    Ok(_) | Err(Errno::EXIST) => open(root, path, if is_file { kind } else { kind & !target::FILE }),
+                    Err(errno) => Err(errno),
+                }
+            }
+            other => other,
+        };
+        drop(cut);
+        close_unless(parent, root);
+        parent = next?;
+        if last {
+            close_unless(parent, root);
+            return Ok(());
+        }
+        start = skip_slashes(path, end);
+    }
+}
+
+/// Ends the path at `at` for as long as it lives.
+struct Cut {
+    place: *mut u8,
+    byte: u8,
+    was_end: bool,
+}
+
+impl Cut {
+    fn new(path: *mut u8, at: usize) -> Self {
+        // SAFETY: `at` is at most the place of the terminating NUL, and the plan is mapped writable and private.
+        unsafe {
+            let place = path.add(at);
+            let byte = place.read();
+            place.write(0);
+            Cut { place, byte, was_end: byte == 0 }
+        }
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        // SAFETY: the place that `new` wrote to.
+        unsafe { self.place.write(self.byte) };
+    }
+}
+
+fn byte(path: *const u8, at: usize) -> u8 {
+    // SAFETY: callers stop at the terminating NUL.
+    unsafe { path.add(at).read() }
+}
+
+fn skip_slashes(path: *const u8, mut at: usize) -> usize {
+    while byte(path, at) == b'/' {
+        at += 1;
+    }
+    at
+}
+
+fn component_end(path: *const u8, mut at: usize) -> usize {
+    while byte(path, at) != b'/' && byte(path, at) != 0 {
+        at += 1;
+    }
+    at
+}
+
+fn close_unless(fd: u64, keep: u64) {
+    if fd != keep {
+        let _ = syscall(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
+    }
+}
+
+/// `openat2(RESOLVE_IN_ROOT)` (5.6): a symbolic link, absolute or with `..`, ends inside `root`.
+fn open(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
+    let directory = if kind & target::FILE == 0 { O_DIRECTORY } else { 0 };
+    let links = if kind & target::NO_SYMLINKS != 0 { RESOLVE_NO_SYMLINKS } else { 0 };
+    let how = [O_PATH_CLOEXEC | directory, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | links];
+    let size = core::mem::size_of_val(&how) as u64;
+    for _ in 0..128 {
+        match syscall(nr::OPENAT2, [root, path as u64, how.as_ptr() as u64, size, 0, 0]) {
+            // A rename or mount elsewhere raced with a `..`: the kernel asks for another try.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(Errno::NOSYS) => return walk(root, path, directory),
+            result => return result,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// For kernels without openat2: one component at a time, and every symbolic link is refused.
+fn walk(root: u64, path: *mut u8, directory: u64) -> Result<u64, Errno> {
+    const DOT: &[u8; 2] = b".\0";
+    let mut fd = root;
+    let mut start = skip_slashes(path, 0);
+    if byte(path, start) == 0 {
+        return syscall(nr::OPENAT, [root, DOT.as_ptr() as u64, O_PATH_CLOEXEC | O_DIRECTORY, 0, 0, 0]);
+    }
+    loop {
+        let end = component_end(path, start);
+        let cut = Cut::new(path, end);
+        let last = cut.was_end;
+        let flags = O_PATH_CLOEXEC | O_NOFOLLOW | if last { directory } else { O_DIRECTORY };
+        let next = syscall(nr::OPENAT, [fd, path as u64 + start as u64, flags, 0, 0, 0]);
+        drop(cut);
+        close_unless(fd, root);
+        fd = next?;
+        if last {
+            return refuse_link(fd);
+        }
+        start = skip_slashes(path, end);
+    }
+}
+
+/// `O_PATH | O_NOFOLLOW` opens a link itself.
+fn refuse_link(fd: u64) -> Result<u64, Errno> {
+    const AT_EMPTY_PATH: u64 = 0x1000;
+    const STATX_TYPE: u64 = 1;
+    const EMPTY: &[u8; 1] = b"\0";
+    let mut stat = [0u64; 32];
+    let result =
+        syscall(nr::STATX, [fd, EMPTY.as_ptr() as u64, AT_EMPTY_PATH, STATX_TYPE, stat.as_mut_ptr() as u64, 0]);
+    // SAFETY: `stat` is a local of struct statx's size that the kernel has written; stx_mode stands at byte 28.
+    let mode = unsafe { (stat.as_ptr() as *const u16).add(14).read_volatile() };
+    match result {
+        Ok(_) if mode & 0o170000 != 0o120000 => Ok(fd),
+        other => {
+            close_unless(fd, AT_FDCWD);
+            Err(other.err().unwrap_or(Errno::LOOP))
+        }
+    }
+}

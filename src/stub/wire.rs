@@ -1,0 +1,130 @@
+//! The plan as the stub reads it, and the records with which it answers.
+//!
+//! This file is compiled twice: into the crate, which writes plans, and into the stub, which runs them. Both are
+//! built together, so the layout is private and needs no version.
+//!
+//! A plan is one block of bytes: a [`Header`], the [`Op`]s, a table of relocations, then strings and structures.
+//! A relocation is the offset of a 64-bit word that holds an offset into the block; the stub adds the address at
+//! which it has mapped the block, after which every pointer of the plan is a plain pointer.
+
+/// First word of every plan.
+pub const MAGIC: u32 = 0x7269_6e67;
+/// The number that the first descriptor handed to the stub has; the others follow it without a gap.
+pub const FIRST_FD: i32 = 5;
+/// Where the stub reports: one end of a `SOCK_SEQPACKET` pair.
+pub const REPORT_FD: i32 = FIRST_FD;
+/// The memfd that holds the plan.
+pub const PLAN_FD: i32 = FIRST_FD + 1;
+/// How many results of earlier calls a plan can refer to.
+pub const SLOTS: usize = 64;
+/// [`Op::store`] of a call whose result is not kept.
+pub const NO_SLOT: u8 = u8::MAX;
+/// The slot in which the stub keeps the number of its report descriptor.
+pub const REPORT_SLOT: u8 = 0;
+/// [`Header::fail_at`] of a plan that is to run as it stands.
+pub const NO_FAILURE: u32 = u32::MAX;
+
+/// The head of a plan.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Header {
+    pub magic: u32,
+    pub op_count: u32,
+    pub reloc_offset: u32,
+    pub reloc_count: u32,
+    /// The op that a test makes fail, with which errno.
+    pub fail_at: u32,
+    pub fail_errno: i32,
+}
+
+/// One step: a system call, or one of the few things that need more than one.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Op {
+    pub code: u32,
+    /// The number of the system call, for [`code::CALL`].
+    pub nr: u32,
+    /// Bit i is set where `args[i]` is a slot to be read.
+    pub slot_args: u8,
+    /// The slot that takes the result.
+    pub store: u8,
+    /// How many of the following ops are passed over when this one succeeds: they are its fallback.
+    pub skip_on_success: u8,
+    pub pad: u8,
+    /// Errnos that are no failure here; 0 where there is none.
+    pub tolerate: [u16; 2],
+    pub args: [u64; 6],
+}
+
+/// What an [`Op`] does.
+pub mod code {
+    /// `nr(args…)`.
+    pub const CALL: u32 = 1;
+    /// Finds `args[1]` below the directory `args[0]`, making what is missing as `args[2]` says; stores an
+    /// `O_PATH` descriptor.
+    pub const TARGET: u32 = 2;
+    /// Writes `args[2]` bytes at `args[1]` to the file named `args[0]`.
+    pub const WRITE_FILE: u32 = 3;
+    /// Fails with EOWNERDEAD if the owner of the sandbox has died.
+    pub const OWNER_ALIVE: u32 = 4;
+    /// Sends a record of kind `args[0]` and waits for a byte in answer.
+    pub const SYNC: u32 = 5;
+    /// Sets every signal to its default.
+    pub const RESET_SIGNALS: u32 = 6;
+    /// Empties the inheritable and the ambient set.
+    pub const CLEAR_INHERITABLE: u32 = 7;
+    /// Goes on in a child; the parent stays as init, and reports how the child ends.
+    pub const INIT: u32 = 8;
+    /// Goes on in a sibling, born into the namespaces joined or made since; this process ends.
+    pub const RECLONE: u32 = 9;
+    /// Fails with EXDEV unless the working directory lies inside the root.
+    pub const CWD_INSIDE: u32 = 10;
+    /// Executes the first of the candidates `args[0]` that exists, with argv `args[1]` and environment `args[2]`.
+    pub const EXEC: u32 = 11;
+}
+
+/// Bits of `args[2]` of [`code::TARGET`].
+pub mod target {
+    /// The last component is a regular file, not a directory.
+    pub const FILE: u64 = 1;
+    /// No component may be a symbolic link.
+    pub const NO_SYMLINKS: u64 = 2;
+    /// Nothing is made: what is missing is an error.
+    pub const EXISTING: u64 = 4;
+}
+
+/// What travels back: one fixed-size record a message.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    pub kind: u32,
+    /// The index of the op that it is about.
+    pub op: u32,
+    pub errno: i32,
+    pub value: i32,
+}
+
+/// The kinds of [`Record`].
+pub mod record {
+    /// From the spawner: the child exists; `value` is its pid, and its pidfd comes with the message.
+    pub const CLONED: u32 = 1;
+    /// A step failed; nothing follows.
+    pub const FAILED: u32 = 2;
+    /// The clone, or the exec of the stub, failed; `value` says which ([`super::BEFORE_STUB_CLONE`]).
+    pub const FAILED_BEFORE_STUB: u32 = 3;
+    /// The program is about to be executed. End of file after it means that it was.
+    pub const EXEC: u32 = 4;
+    /// The stub waits for its id maps.
+    pub const NEED_MAPS: u32 = 5;
+    /// From init: the program was executed.
+    pub const STARTED: u32 = 6;
+    /// From init: the program ended; `value` is its wait status.
+    pub const ENDED: u32 = 7;
+    /// A sibling goes on in the stub's place; its pidfd comes with the message.
+    pub const RECLONED: u32 = 8;
+}
+
+/// `value` of [`record::FAILED_BEFORE_STUB`]: the clone was refused.
+pub const BEFORE_STUB_CLONE: i32 = 0;
+/// `value` of [`record::FAILED_BEFORE_STUB`]: the stub could not be executed.
+pub const BEFORE_STUB_EXEC: i32 = 1;

@@ -1,0 +1,8 @@
+//! Raw kernel calls that nix does not offer. With `stub/` and `spawn/clone.rs` the only place with `unsafe`.
+#![allow(unsafe_code)]
+
+pub(crate) mod fork_mark;
+pub(crate) mod pidfd;
+pub(crate) mod raw;
+pub(crate) mod table;
+pub(crate) mod timeout;

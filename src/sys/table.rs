@@ -1,0 +1,72 @@
+//! A descriptor table of a thread's own.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+use crate::stub::wire::FIRST_FD;
+
+/// The numbers that the spawner's own descriptors have in its table. 0 to 2 are /dev/null.
+pub(crate) const SOCKET: RawFd = 3;
+/// The memfd of the stub.
+pub(crate) const STUB: RawFd = 4;
+
+fn call(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
+    // SAFETY: the callers in this file pass numbers and strings with a NUL that live across the call.
+    let result = unsafe { super::raw::syscall(number as usize, args) };
+    if (-4095..0).contains(&result) { Err(Errno::from_raw(-result as i32)) } else { Ok(result as u64) }
+}
+
+/// Parts the calling thread's descriptor table from the process's and leaves in it `/dev/null` three times, `socket`
+/// and `stub` at their places, and nothing else. What is left open in the table of the process stays untouched.
+///
+/// No descriptor that the thread held an owner of may be used or dropped by it afterwards.
+pub(crate) fn make_private(socket: RawFd, stub: RawFd) -> Result<(), Errno> {
+    call(libc::SYS_unshare, [libc::CLONE_FILES as u64, 0, 0, 0, 0, 0])?;
+    // Above every number that is about to be written to, so that no source is overwritten.
+    const ABOVE: u64 = 64;
+    let move_up = |fd: RawFd| call(libc::SYS_fcntl, [fd as u64, libc::F_DUPFD_CLOEXEC as u64, ABOVE, 0, 0, 0]);
+    let null = call(
+        libc::SYS_openat,
+        [libc::AT_FDCWD as u64, c"/dev/null".as_ptr() as u64, (libc::O_RDWR | libc::O_CLOEXEC) as u64, 0, 0, 0],
+    )?;
+    let sources = [null, null, null, socket as u64, stub as u64];
+    let mut moved = [0; FIRST_FD as usize];
+    for (to, from) in moved.iter_mut().zip(sources) {
+        *to = move_up(from as RawFd)?;
+    }
+    for (place, fd) in moved.into_iter().enumerate() {
+        call(libc::SYS_dup3, [fd, place as u64, libc::O_CLOEXEC as u64, 0, 0, 0])?;
+    }
+    close_from(FIRST_FD)
+}
+
+/// Closes everything from `first` on in the calling thread's table, which must be its own: the owners of descriptors
+/// in it are gone or at lower numbers.
+pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
+    match call(libc::SYS_close_range, [first as u64, u64::from(u32::MAX), 0, 0, 0, 0]) {
+        // close_range(2) came with 5.9.
+        Err(Errno::ENOSYS | Errno::EPERM) => close_one_by_one(first),
+        result => result.map(drop),
+    }
+}
+
+fn close_one_by_one(first: RawFd) -> Result<(), Errno> {
+    let mut limit = [0u64; 2];
+    call(libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as u64, 0, limit.as_mut_ptr() as u64, 0, 0])?;
+    for fd in first as u64..limit[0].min(1 << 20) {
+        let _ = call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]);
+    }
+    Ok(())
+}
+
+/// Takes charge of a descriptor that came in a message.
+pub(crate) fn own(received: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just installed this descriptor for that message, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(received) }
+}
+
+/// Whether the caller has a descriptor of this number.
+pub(crate) fn is_open(fd: RawFd) -> bool {
+    call(libc::SYS_fcntl, [fd as u64, libc::F_GETFD as u64, 0, 0, 0, 0]).is_ok()
+}

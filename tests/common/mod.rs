@@ -1,0 +1,217 @@
+//! The harness of all integration tests: one test at a time in a process, a look for leaks after each, programs to run
+//! inside, and a root file system made of the host's /usr.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+pub mod probe;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ringfence::{Bind, Sandbox};
+
+/// Whether the tests run as root, who can make every namespace, or as an ordinary user, who needs `user_ns`.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// A sandbox that may make namespaces, whoever runs the tests.
+pub fn sandbox() -> Sandbox {
+    if is_root() { Sandbox::new() } else { Sandbox::new().user_ns() }
+}
+
+/// `sh -c script` in such a sandbox.
+pub fn sh(script: &str) -> Sandbox {
+    sandbox().command("/bin/sh").args(["-c", script])
+}
+
+/// Runs to the end and gives stdout; anything but exit 0 fails the test with what was written.
+#[track_caller]
+pub fn stdout(sandbox: &Sandbox) -> String {
+    let output = sandbox.output().unwrap_or_else(|error| panic!("spawn: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.outcome.success(), "{}\nstdout: {text}\nstderr: {errors}", output.outcome.verdict());
+    text.trim_end().to_owned()
+}
+
+/// Says loudly that a test did not run. Where nothing may be skipped (CI=true as root), that is a failure, unless this
+/// kernel lacks the feature.
+#[track_caller]
+pub fn skip(reason: &str, kernel_lacks_it: bool) {
+    let place = std::panic::Location::caller();
+    eprintln!("SKIPPED: {place}: {reason}");
+    if let Some(list) = std::env::var_os("RINGFENCE_SKIPPED") {
+        use std::io::Write;
+        let mut list = fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
+        writeln!(list, "{place}: {reason}").unwrap();
+    }
+    let strict = std::env::var_os("CI").is_some_and(|ci| ci == "true") && is_root();
+    assert!(!strict || kernel_lacks_it, "under CI a test may not be skipped: {reason}");
+}
+
+/// True, after saying so, where a test needs root and has it not.
+#[track_caller]
+pub fn needs_root(what: &str) -> bool {
+    if !is_root() {
+        skip(&format!("{what} needs root"), false);
+    }
+    !is_root()
+}
+
+/// The control group below which this process's tests make theirs. Removed by the sandboxes themselves.
+pub fn cgroup_parent() -> PathBuf {
+    PathBuf::from(format!("/ringfence-tests-{}", std::process::id()))
+}
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Holds off the other tests of this process, and looks for leaks when it is dropped.
+pub struct Clean {
+    before: State,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// What a sandbox could leave behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct State {
+    fds: Vec<String>,
+    sockets: usize,
+    children: BTreeSet<String>,
+    mounts: usize,
+    cgroups: BTreeSet<PathBuf>,
+    scratch: BTreeSet<PathBuf>,
+    records: BTreeSet<PathBuf>,
+}
+
+/// To be called first in every test that spawns.
+pub fn clean() -> Clean {
+    let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // The library's own threads, with their descriptors, are there for good once they have been started.
+    let warm = Sandbox::new().command("/bin/true").wall_time(Duration::from_secs(60)).status().unwrap();
+    assert!(warm.success());
+    Clean { before: State::now(), _turn: turn }
+}
+
+impl Drop for Clean {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        // What a drop could not finish in its 50 ms a thread of the library's does.
+        let until = Instant::now() + Duration::from_secs(5);
+        loop {
+            let now = State::now();
+            if self.before.covers(&now) {
+                return;
+            }
+            assert!(Instant::now() < until, "left behind:\nbefore {:#?}\nafter {now:#?}", self.before);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl State {
+    fn now() -> State {
+        let links: Vec<String> = entries("/proc/self/fd")
+            .iter()
+            .filter_map(|fd| fs::read_link(fd).ok())
+            .map(|link| link.to_string_lossy().into_owned())
+            .filter(|link| !link.starts_with("/proc/"))
+            .collect();
+        let (sockets, mut fds): (Vec<String>, Vec<String>) =
+            links.into_iter().partition(|link| link.starts_with("socket:"));
+        fds.sort();
+        let children = entries("/proc/self/task")
+            .iter()
+            .filter_map(|task| fs::read_to_string(task.join("children")).ok())
+            .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        let mut records = BTreeSet::new();
+        for dir in ["/run/ringfence".to_owned(), format!("/tmp/ringfence-{}", nix::unistd::geteuid())] {
+            records.extend(entries(&dir));
+        }
+        State {
+            fds,
+            sockets: sockets.len(),
+            children,
+            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().count(),
+            cgroups: cgroups(),
+            scratch: entries(std::env::temp_dir()).into_iter().filter(|path| is_ours(path)).collect(),
+            records,
+        }
+    }
+
+    /// Sockets may grow by one for each thread that clones, of which there is at most one a core.
+    fn covers(&self, after: &State) -> bool {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let rest = |state: &State| State { sockets: 0, ..state.clone() };
+        after.sockets <= self.sockets + cores && rest(self) == rest(after)
+    }
+}
+
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("rf-") || name.starts_with("rk-") || name.starts_with("ringfence-tests-")
+}
+
+fn entries(dir: impl AsRef<Path>) -> Vec<PathBuf> {
+    fs::read_dir(dir).map(|all| all.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+}
+
+/// Groups named as the library's or the tests' own, of this process, in all hierarchies.
+fn cgroups() -> BTreeSet<PathBuf> {
+    let own = cgroup_parent();
+    let own = own.strip_prefix("/").unwrap_or(&own);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
+    let parents: Vec<PathBuf> = mounts.map(|mount| Path::new(mount).join(own)).filter(|path| path.exists()).collect();
+    parents.iter().flat_map(entries).filter(|path| path.is_dir()).chain(parents.iter().cloned()).collect()
+}
+
+/// A directory of the test's own, removed when dropped.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> TempDir {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("rftest-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        TempDir(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A root directory with the links that lead into /usr, on which [`on_root`] binds the host's /usr.
+pub fn root_dir() -> TempDir {
+    let dir = TempDir::new();
+    for name in ["usr", "etc", "tmp", "proc", "dev"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        if Path::new("/usr").join(name).exists() {
+            symlink(format!("usr/{name}"), dir.path().join(name)).unwrap();
+        }
+    }
+    dir
+}
+
+/// The sandbox on that root: /usr is the host's, and this test program stands at /probe.
+pub fn on_root(sandbox: Sandbox, root: &TempDir) -> Sandbox {
+    let exe = std::env::current_exe().unwrap();
+    sandbox.rootfs(root.path()).mount(Bind::new("/usr", "/usr").read_only()).bind_ro(exe, "/probe")
+}
