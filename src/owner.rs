@@ -92,29 +92,35 @@ impl Claim {
         &self.name
     }
 
+    /// Writes down, once, below which directories groups of ours stand, and which of these will be made for them;
+    /// before the first is.
     pub(crate) fn record_cgroups(&self, dirs: &[PathBuf]) -> Result<()> {
-        self.record(b"cgroup ", dirs)
+        let levels = || dirs.iter().flat_map(|dir| dir.ancestors().take_while(|dir| !dir.exists())).map(Path::to_owned);
+        self.record(b"cgroup ", dirs, || levels().collect())
     }
 
-    /// Writes down, once, below which directories things of ours stand; before the first is made.
-    fn record(&self, kind: &[u8], dirs: &[PathBuf]) -> Result<()> {
+    /// Writes down what has not been yet; `levels` are directories to be removed, if empty, after the rest.
+    fn record(&self, kind: &[u8], dirs: &[PathBuf], levels: impl FnOnce() -> Vec<PathBuf>) -> Result<()> {
         let mut state = self.registry.lock();
-        let entries = dirs.iter().map(|dir| [kind, dir.as_os_str().as_bytes(), b"\0"].concat());
+        let entry = |kind: &[u8], dir: &PathBuf| [kind, dir.as_os_str().as_bytes(), b"\0"].concat();
+        let entries = dirs.iter().map(|dir| entry(kind, dir));
         let new: Vec<Vec<u8>> = entries.filter(|entry| !state.recorded.contains(entry)).collect();
         if new.is_empty() {
             return Ok(());
         }
+        let levels: Vec<Vec<u8>> = levels().iter().map(|dir| entry(b"level ", dir)).collect();
         let Some((file, path)) = &mut state.file else {
             return Err(Error::new(Step::Owner, Errno::ENOENT));
         };
-        file.write_all(&new.concat()).map_err(|error| Error::io(Step::Owner, &error).at(path))?;
+        let text = [new.concat(), levels.concat()].concat();
+        file.write_all(&text).map_err(|error| Error::io(Step::Owner, &error).at(path))?;
         state.recorded.extend(new);
         Ok(())
     }
 
     /// Makes a directory of mode 0700 below `base` with `upper` and `work` in it.
     pub(crate) fn make_scratch(&self, base: &Path) -> Result<Scratch> {
-        self.record(b"scratch ", &[base.to_owned()])?;
+        self.record(b"scratch ", &[base.to_owned()], Vec::new)?;
         let path = base.join(&self.name);
         let failed = |path: &Path, error: &std::io::Error| {
             Error::io(Step::Scratch, error).at(path).hint("choose another directory with RootFs::scratch_in()")
@@ -311,6 +317,8 @@ fn reap_owner(path: &Path, token: &str, reaped: &mut Reaped) -> Result<()> {
                 kept |= holds(&dir, &format!("{KEPT}{token}-"));
             }
             // Without a group nobody can tell whether something still runs on a kept scratch directory.
+            // Somebody else's group, or a kept one, may stand in it.
+            b"level" => drop(fs::remove_dir(&dir)),
             b"scratch" => kept |= reap_scratch(&dir, token, has_groups && !kept, reaped)?,
             _ => return Err(Error::message(ErrorKind::Setup, Step::Reap, "a record of another version").at(path)),
         }
@@ -362,9 +370,9 @@ mod tests {
     fn the_record_stands_while_a_claim_lives() {
         let claim = claim(false).unwrap();
         let record = runtime_dir().unwrap().join(&claim.registry.token);
-        claim.record_cgroups(&["/x/y".into()]).unwrap();
-        claim.record_cgroups(&["/x/y".into()]).unwrap();
-        assert_eq!(fs::read(&record).unwrap(), b"cgroup /x/y\0");
+        claim.record_cgroups(&["/proc/x/y".into()]).unwrap();
+        claim.record_cgroups(&["/proc/x/y".into()]).unwrap();
+        assert_eq!(fs::read(&record).unwrap(), b"cgroup /proc/x/y\0level /proc/x/y\0level /proc/x\0");
         assert_eq!(reap_stale().unwrap().owners, 0, "one's own is not stale");
         assert!(record.exists());
         drop(claim);

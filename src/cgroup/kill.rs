@@ -30,7 +30,7 @@ pub(super) fn kill(parts: &[&Part], bound: Duration) -> Result<()> {
         }
     }
     for part in parts.iter().filter(|part| part.controllers.contains(Controllers::PIDS)) {
-        // No fork gets through from here on, so the rounds end; children of a freezer-less host would outrun them.
+        // No fork gets through from here on, so the rounds come to an end even where nothing can be frozen.
         let _ = part.write_optional(c"pids.max", "0");
     }
     kill_in_rounds(parts, Instant::now() + bound)

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
@@ -11,10 +11,16 @@ use nix::unistd::{UnlinkatFlags, mkdir, unlinkat};
 
 use super::host::Hierarchy;
 use super::{Controllers, Version, kernfs, v1};
+use crate::sys::fork_mark::PerProcess;
 
 /// The levels that this process made and has not removed yet. It is the process that remembers, not the group that
 /// happened to come first: the last one out removes the level, whoever made it.
-static MADE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+static MADE: PerProcess<Mutex<HashSet<PathBuf>>> = PerProcess::new();
+
+fn made() -> nix::Result<MutexGuard<'static, HashSet<PathBuf>>> {
+    let made = MADE.get_or_try(|| Ok::<_, Errno>(Mutex::default()))?;
+    Ok(made.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 /// Makes a directory `name` in `base` and, with `levels`, what is missing from the hierarchy's top to `base`. Another sandbox may remove such a level between any two calls, so ENOENT is tried again.
 pub(super) fn make_below(hierarchy: &Hierarchy, base: &Path, name: &str, levels: bool) -> nix::Result<PathBuf> {
@@ -35,7 +41,7 @@ fn make_levels(hierarchy: &Hierarchy, base: &Path) -> nix::Result<()> {
     let mut missing: Vec<_> = missing.collect();
     missing.reverse();
     for dir in missing {
-        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = made()?;
         match mkdir(dir, Mode::from_bits_truncate(0o755)) {
             Ok(()) => made.insert(dir.to_owned()),
             Err(Errno::EEXIST) => continue,
@@ -65,7 +71,7 @@ pub(super) fn fill_cpusets(hierarchy: &Hierarchy, path: &Path) -> nix::Result<()
 
 /// Removes the levels from `base` upwards that this process made and that are empty now.
 pub(super) fn release(base: &Path) {
-    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Ok(mut made) = made() else { return };
     for dir in base.ancestors() {
         if !made.contains(dir) {
             return;

@@ -196,8 +196,8 @@ fn sandboxes_come_and_go_side_by_side_below_one_parent() {
             for thread in 0..8 {
                 let (host, top) = (&host, &top);
                 scope.spawn(move || {
-                    for n in 0..15 {
-                        let limits = Limits::new().memory(Bytes::mib(8)).pids(5);
+                    for n in 0..80 {
+                        let limits = if n % 8 == 0 { Limits::new().memory(Bytes::mib(8)) } else { Limits::new() };
                         let group =
                             Group::create(host, Some(top), &format!("rf-t{thread}-{n}"), &limits, false).unwrap();
                         group.remove(WAIT).unwrap();

@@ -120,19 +120,21 @@ impl Shared {
     /// The kernel kills a pid namespace with its first process. Without one, the control group tells who belongs to the
     /// sandbox; without that, its process group.
     fn kill_tree(&self) -> Result<()> {
-        let frozen = self.frozen.load(Ordering::Acquire);
         let killed = match pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Ok(()) => {
+                if self.own_process_group && !self.own_pid_ns && self.group.is_none() && self.left().outcome.is_none() {
+                    // Until it is waited for, the program's pid, which is its group's id, is nobody else's.
+                    let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.pid), nix::sys::signal::SIGKILL);
+                }
+                Ok(())
+            }
+            Err(Errno::ESRCH) => Ok(()),
             Err(errno) => Err(Self::control(Step::Kill)(errno)),
         };
+        // A frozen process takes its death only when it is thawed.
         match &self.group {
-            Some(group) if frozen || !self.own_pid_ns => group.kill()?,
-            Some(_) => {}
-            None if self.own_process_group && !self.own_pid_ns && self.left().outcome.is_none() => {
-                // Until it is waited for, the program's pid, which is its group's id, is nobody else's.
-                let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.pid), nix::sys::signal::SIGKILL);
-            }
-            None => {}
+            Some(group) if !self.own_pid_ns || self.frozen.load(Ordering::Acquire) => group.kill()?,
+            _ => {}
         }
         killed
     }

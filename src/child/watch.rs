@@ -38,6 +38,7 @@ pub(super) enum Due {
 #[derive(Debug)]
 struct Watcher {
     wake: EventFd,
+    started: Mutex<bool>,
     list: Mutex<List>,
 }
 
@@ -54,26 +55,19 @@ static WATCHER: PerProcess<Watcher> = PerProcess::new();
 
 fn watcher() -> Result<&'static Watcher> {
     let failed = |errno: Errno| Error::new(Step::Spawner, errno);
-    if let Some(watcher) = WATCHER.get() {
-        return Ok(watcher);
-    }
-    static STARTING: Mutex<()> = Mutex::new(());
     let watcher = WATCHER
         .get_or_try(|| {
             let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-            Ok(Watcher { wake, list: Mutex::new(List { asleep_until: Some(Instant::now()), ..List::default() }) })
+            Ok(Watcher { wake, started: Mutex::new(false), list: Mutex::default() })
         })
         .map_err(failed)?;
-    let _guard = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut list = watcher.list();
-    // A new list pretends to sleep, and has no number given out yet.
-    if list.next == 0 {
-        list.next = 1;
-        list.asleep_until = None;
+    let mut started = watcher.started.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*started {
         let thread = thread::Builder::new().name("ringfence-watch".into()).stack_size(128 << 10);
         thread.spawn(move || watcher.run()).map_err(|error| Error::io(Step::Spawner, &error))?;
+        *started = true;
     }
-    drop(list);
+    drop(started);
     Ok(watcher)
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
@@ -15,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::namespace::IdMaps;
 use crate::plan::Plan;
 use crate::stub::wire::{self, Record, record};
-use crate::sys::pidfd;
+use crate::sys::{pidfd, timeout};
 
 /// A plan and what goes with it.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ struct Attempt<'a> {
     child: Option<(i32, OwnedFd)>,
     /// The stub that a sibling has replaced.
     replaced: Option<OwnedFd>,
+    /// What the stub said before the spawner did, and cannot be answered until the child is known.
+    early: Vec<(Record, Option<OwnedFd>)>,
     executing: bool,
 }
 
@@ -68,10 +71,10 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
         return Err(Error::message(ErrorKind::Invalid, Step::PlaceFd, text));
     }
     let job = Job { namespaces: launch.namespaces, into_cgroup: launch.cgroup.is_some() };
-    let ticket = Spawners::get()?.submit(job, &fds)?;
-    drop((theirs, plan));
     let until = Instant::now() + launch.deadline;
-    Attempt { launch, report, ticket, until, child: None, replaced: None, executing: false }.follow()
+    let ticket = Spawners::get()?.submit(job, &fds, until)?;
+    drop((theirs, plan));
+    Attempt { launch, report, ticket, until, child: None, replaced: None, early: Vec::new(), executing: false }.follow()
 }
 
 fn memfd(plan: &[u8]) -> Result<OwnedFd> {
@@ -128,7 +131,13 @@ impl Attempt<'_> {
     fn take(&mut self, record: Record, fd: Option<OwnedFd>) -> Result<bool> {
         let missing = || Error::new(Step::Report, Errno::EPROTO);
         match record.kind {
-            record::CLONED => self.child = Some((record.value, fd.ok_or_else(missing)?)),
+            record::CLONED => {
+                self.child = Some((record.value, fd.ok_or_else(missing)?));
+                for (record, fd) in std::mem::take(&mut self.early) {
+                    self.take(record, fd)?;
+                }
+            }
+            record::RECLONED | record::NEED_MAPS if self.child.is_none() => self.early.push((record, fd)),
             record::RECLONED => {
                 let fd = fd.ok_or_else(missing)?;
                 let pid = super::pid_of(fd.as_fd()).ok_or_else(missing)?;
@@ -230,20 +239,29 @@ impl Attempt<'_> {
                 _ => break,
             }
         }
-        for fd in self.child.take().map(|(_, fd)| fd).into_iter().chain(self.replaced.take()) {
+        let early = std::mem::take(&mut self.early).into_iter().filter_map(|(_, fd)| fd);
+        for fd in self.child.take().map(|(_, fd)| fd).into_iter().chain(self.replaced.take()).chain(early) {
             // ESRCH: it has ended by itself. A wait can fail only because somebody else has reaped it.
             let _ = pidfd::send_signal(fd.as_fd(), libc::SIGKILL);
-            let _ = pidfd::wait(fd.as_fd(), true);
+            reap(fd.as_fd());
         }
     }
 
     fn finish(mut self) -> Result<Running> {
         if let Some(stub) = self.replaced.take() {
-            let _ = pidfd::wait(stub.as_fd(), true);
+            reap(stub.as_fd());
         }
         let Some((pid, pidfd)) = self.child.take() else {
             return Err(Error::new(Step::Report, Errno::EPROTO));
         };
         Ok(Running { pid, pidfd, init: self.launch.init.then_some(self.report) })
     }
+}
+
+/// Reaps a process that is on its way out. One that the kernel holds up (a file system that hangs) is left to itself.
+fn reap(pidfd: BorrowedFd<'_>) {
+    let until = Instant::now() + Duration::from_secs(5);
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    while poll(&mut fds, timeout::until(until)) == Err(Errno::EINTR) {}
+    let _ = pidfd::wait(pidfd, false);
 }

@@ -8,9 +8,10 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -30,7 +31,7 @@ use crate::sys::{pidfd, table};
 pub(crate) const MAX_FDS: usize = 253;
 /// As many threads as may ever be started: those beyond one a core replace threads that a clone holds up for good.
 const MAX_SPAWNERS: usize = 64;
-/// What a job counts that did not come back in time.
+/// What a clone counts that did not come back in time.
 const STUCK: u32 = 1 << 16;
 
 /// What one spawn asks of a spawner. Travels as three words.
@@ -64,26 +65,49 @@ impl Job {
 pub(super) struct Spawners {
     threads: [Spawner; MAX_SPAWNERS],
     cores: usize,
+    /// Held while a thread is chosen, or two callers would each start the last one that may be.
+    choice: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Spawner {
     /// The jobs handed over and not yet settled.
     busy: AtomicU32,
-    socket: Mutex<Option<OwnedFd>>,
+    socket: Mutex<Option<Connection>>,
     started: AtomicBool,
+    /// How many jobs the thread has taken and cloned for. They are numbered from 1.
+    finished: AtomicU64,
+    /// The last job whose clone did not come back in time.
+    stuck: AtomicU64,
+}
+
+/// The caller's end of a thread.
+#[derive(Debug)]
+struct Connection {
+    socket: OwnedFd,
+    /// How many jobs were handed over.
+    jobs: u64,
+}
+
+impl Spawner {
+    /// A thread that is held up takes no job if there is another.
+    fn load(&self) -> u32 {
+        let is_stuck = self.stuck.load(Ordering::Relaxed) > self.finished.load(Ordering::Relaxed);
+        self.busy.load(Ordering::Relaxed) + if is_stuck { STUCK } else { 0 }
+    }
 }
 
 /// Counts a job for as long as it is on its way.
 #[derive(Debug)]
 pub(super) struct Ticket {
     spawner: &'static Spawner,
+    number: u64,
 }
 
 impl Ticket {
-    /// The clone did not come back: jobs go to other threads from now on.
+    /// The clone did not come back: jobs go to other threads until it does.
     pub(super) fn stuck(&self) {
-        self.spawner.busy.fetch_add(STUCK, Ordering::Relaxed);
+        self.spawner.stuck.fetch_max(self.number, Ordering::Relaxed);
     }
 }
 
@@ -103,6 +127,7 @@ impl Spawners {
                 Ok(Spawners {
                     threads: std::array::from_fn(|_| Spawner::default()),
                     cores: thread::available_parallelism().map_or(1, usize::from).min(MAX_SPAWNERS),
+                    choice: Mutex::default(),
                 })
             })
             .map_err(|errno: Errno| Error::new(Step::Spawner, errno))
@@ -110,39 +135,54 @@ impl Spawners {
 
     /// An idle thread if there is one; else a new one while there are fewer than cores; else the least busy.
     fn choose(&'static self) -> Ticket {
-        let load = |s: &&Spawner| s.busy.load(Ordering::Relaxed);
-        let started = || self.threads.iter().filter(|s| s.started.load(Ordering::Acquire));
-        let working = started().filter(|s| load(s) < STUCK).count();
-        let unstarted = self.threads.iter().find(|s| !s.started.load(Ordering::Acquire) && load(s) == 0);
-        let idle = started().find(|s| load(s) == 0);
+        let _choice = self.choice.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = || self.threads.iter().filter(|s| s.started.load(Ordering::Relaxed));
+        let working = started().filter(|s| s.load() < STUCK).count();
+        let unstarted = self.threads.iter().find(|s| !s.started.load(Ordering::Relaxed));
+        let idle = started().find(|s| s.load() == 0);
         let fresh = if working < self.cores { unstarted } else { None };
-        let least = started().min_by_key(load);
+        let least = started().min_by_key(|s| s.load());
         let spawner = idle.or(fresh).or(least).unwrap_or(&self.threads[0]);
+        spawner.started.store(true, Ordering::Relaxed);
         spawner.busy.fetch_add(1, Ordering::Relaxed);
-        Ticket { spawner }
+        Ticket { spawner, number: 0 }
     }
 
     /// Hands a job over. Its result comes as records on the report socket, whose other end is the first of `fds`; the
-    /// second is the plan.
-    pub(super) fn submit(&'static self, job: Job, fds: &[RawFd]) -> Result<Ticket> {
-        let ticket = self.choose();
-        let mut socket = ticket.spawner.socket.lock().unwrap_or_else(PoisonError::into_inner);
+    /// second is the plan. Where threads are held up and their queues full, it tries until `until`.
+    pub(super) fn submit(&'static self, job: Job, fds: &[RawFd], until: Instant) -> Result<Ticket> {
+        loop {
+            match self.try_submit(job, fds) {
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < until => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_submit(&'static self, job: Job, fds: &[RawFd]) -> Result<Ticket> {
+        let mut ticket = self.choose();
+        let spawner = ticket.spawner;
+        let mut socket = spawner.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let started = match &mut *socket {
             Some(started) => started,
-            none => none.insert(start()?),
+            none => none.insert(Connection { socket: start(spawner)?, jobs: 0 }),
         };
-        ticket.spawner.started.store(true, Ordering::Release);
         let message = job.encode();
         let rights = [ControlMessage::ScmRights(fds)];
-        sendmsg::<()>(started.as_raw_fd(), &[IoSlice::new(&message)], &rights, MsgFlags::MSG_NOSIGNAL, None)
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        sendmsg::<()>(started.socket.as_raw_fd(), &[IoSlice::new(&message)], &rights, flags, None)
             .map_err(|errno| Error::new(Step::Spawner, errno).detail("handing a job over"))?;
+        started.jobs += 1;
+        ticket.number = started.jobs;
         drop(socket);
         Ok(ticket)
     }
 }
 
 /// Starts a thread and gives the socket on which it takes jobs.
-fn start() -> Result<OwnedFd> {
+fn start(spawner: &'static Spawner) -> Result<OwnedFd> {
     let failed = |errno| Error::new(Step::Spawner, errno);
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(failed)?;
@@ -160,7 +200,7 @@ fn start() -> Result<OwnedFd> {
             match prepared {
                 Ok(stack) => {
                     let _ = ready.send(Ok(()));
-                    serve(&stack);
+                    serve(&stack, &spawner.finished);
                 }
                 Err(errno) => {
                     let _ = ready.send(Err(errno));
@@ -191,7 +231,7 @@ fn stub_memfd() -> Result<OwnedFd, Errno> {
 }
 
 /// The life of a spawner: one job after the other, until the process ends.
-fn serve(stack: &Stack) -> ! {
+fn serve(stack: &Stack, finished: &AtomicU64) -> ! {
     loop {
         // A message cut short, or no room for its descriptors: the caller sees its socket close.
         if let Ok((job, count)) = take_job() {
@@ -200,6 +240,7 @@ fn serve(stack: &Stack) -> ! {
             answer(clone::clone(stack, &request));
         }
         let _ = table::close_from(wire::FIRST_FD);
+        finished.fetch_add(1, Ordering::Relaxed);
     }
 }
 
