@@ -58,7 +58,10 @@ pub struct Child {
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) wall_time: Option<Duration>,
+    /// Read off the control group.
     pub(crate) cpu_time: Option<Duration>,
+    /// Left to RLIMIT_CPU.
+    pub(crate) cpu_rlimit: Option<Duration>,
 }
 
 /// What a handle is made of.
@@ -91,6 +94,7 @@ impl Child {
             claim: parts.claim,
             own_pid_ns: parts.own_pid_ns,
             own_process_group: parts.own_process_group,
+            cpu_rlimit: parts.watch.cpu_rlimit,
         })?);
         let child = Child {
             stdin: stdin.map(ChildStdin::from),

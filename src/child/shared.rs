@@ -13,8 +13,7 @@ use super::watch;
 use crate::cgroup::{Group, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner::{Claim, Scratch};
-use crate::spawn::report::{self, Event};
-use crate::stub::wire::record;
+use crate::spawn::Init;
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::pidfd::{self, Ended};
 use crate::sys::timeout;
@@ -29,7 +28,7 @@ pub(super) struct Shared {
     home: &'static u8,
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
-    init: Option<OwnedFd>,
+    init: Option<Init>,
     started: Instant,
     pub(super) group: Option<Group>,
     left: Mutex<Left>,
@@ -37,6 +36,7 @@ pub(super) struct Shared {
     frozen: AtomicBool,
     own_pid_ns: bool,
     own_process_group: bool,
+    cpu_rlimit: Option<Duration>,
 }
 
 /// What changes over the sandbox's life.
@@ -53,13 +53,15 @@ struct Left {
 pub(super) struct New {
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
-    pub(super) init: Option<OwnedFd>,
+    pub(super) init: Option<Init>,
     pub(super) started: Instant,
     pub(super) group: Option<Group>,
     pub(super) scratch: Option<Scratch>,
     pub(super) claim: Option<Claim>,
     pub(super) own_pid_ns: bool,
     pub(super) own_process_group: bool,
+    /// The processor time that RLIMIT_CPU gives each process, where no control group counts it.
+    pub(super) cpu_rlimit: Option<Duration>,
 }
 
 const REASONS: [Verdict; 3] = [Verdict::WallTime, Verdict::CpuTime, Verdict::OutputLimit];
@@ -80,6 +82,7 @@ impl Shared {
             frozen: AtomicBool::new(false),
             own_pid_ns: new.own_pid_ns,
             own_process_group: new.own_process_group,
+            cpu_rlimit: new.cpu_rlimit,
         })
     }
 
@@ -184,7 +187,7 @@ impl Shared {
             Err(Errno::ECHILD) => None,
             Err(errno) => return Err(Self::control(Step::Wait)(errno)),
         };
-        let told = self.told_by_init();
+        let told = self.init.as_ref().and_then(Init::ended);
         let status = told.or(ended.map(|e| e.wait_status)).or_else(|| pidfd::exit_info(self.pidfd.as_fd()));
         let outcome = status.map(|status| self.outcome(status, ended));
         let mut left = self.left();
@@ -210,22 +213,22 @@ impl Shared {
         }
     }
 
-    /// What init said of the program's end. It says so before it ends itself.
-    fn told_by_init(&self) -> Option<i32> {
-        let socket = self.init.as_ref()?;
-        loop {
-            match report::receive(socket.as_fd()) {
-                Ok(Event::Record(record, _)) if record.kind == record::ENDED => return Some(record.value),
-                Ok(Event::Record(..)) | Err(Errno::EINTR) => {}
-                _ => return None,
-            }
-        }
-    }
-
     fn outcome(&self, status: i32, ended: Option<Ended>) -> Outcome {
         let stats = self.group.as_ref().and_then(|group| group.stats().ok()).unwrap_or_default();
         let reason = REASONS.get(usize::from(self.reason.load(Ordering::Acquire)).wrapping_sub(1)).copied();
-        Outcome::new(status, reason, self.usage(&stats, ended))
+        let usage = self.usage(&stats, ended);
+        Outcome::new(status, reason.or_else(|| self.ran_into_rlimit(status, &usage)), usage)
+    }
+
+    /// RLIMIT_CPU sends SIGXCPU, and SIGKILL a second later to who has caught that.
+    fn ran_into_rlimit(&self, status: i32, usage: &Usage) -> Option<Verdict> {
+        let limit = self.cpu_rlimit?;
+        let used_up = usage.user + usage.system >= limit;
+        match libc::WTERMSIG(status) {
+            libc::SIGXCPU => Some(Verdict::CpuTime),
+            libc::SIGKILL if used_up => Some(Verdict::CpuTime),
+            _ => None,
+        }
     }
 
     fn usage(&self, stats: &Stats, ended: Option<Ended>) -> Usage {

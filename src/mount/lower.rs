@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::root::{Base, RootFs, Upper};
 use super::{Bind, Context, Kind, Mount, MountFlags, Overlay, Policy, clean, overlay_list};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::plan::{Arg, Plan, Slot};
+use crate::plan::{Added, Arg, Plan, Slot};
 use crate::stub::wire::{code, target};
 
 const AT_RECURSIVE: u64 = 0x8000;
@@ -41,7 +41,7 @@ impl Policy {
             if rootfs.read_only && !rootfs.is_host() {
                 set_attr(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), 0).at("/");
             }
-            lower_pivot(plan, root);
+            lower_pivot(plan, root, rootfs);
         } else {
             plan.call(Step::Cwd, libc::SYS_fchdir, [cwd.into()]);
             plan.close(Step::Cwd, cwd);
@@ -64,7 +64,7 @@ fn open_dir(plan: &mut Plan, step: Step, path: &str, slot: Slot) {
 }
 
 /// struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-fn set_attr(plan: &mut Plan, tree: Slot, set: MountFlags, clear: MountFlags, flags: u64) -> crate::plan::Added<'_> {
+fn set_attr(plan: &mut Plan, tree: Slot, set: MountFlags, clear: MountFlags, flags: u64) -> Added<'_> {
     let attr = plan.words(&[set.bits(), clear.bits(), 0, 0]);
     let empty = plan.string("");
     plan.call(
@@ -74,12 +74,23 @@ fn set_attr(plan: &mut Plan, tree: Slot, set: MountFlags, clear: MountFlags, fla
     )
 }
 
-/// Makes `step` a mount(2) at the working directory.
+/// mount(2) at the working directory.
 fn mount_here(plan: &mut Plan, fstype: &OsStr, source: &OsStr, flags: u64, options: &OsStr, at: &Path) {
-    let (source, here, fstype, options) =
-        (plan.string(source), plan.string("."), plan.string(fstype), plan.string(options));
-    plan.call(Step::Mount, libc::SYS_mount, [source.into(), here.into(), fstype.into(), flags.into(), options.into()])
-        .at(at);
+    mount_on(plan, ".", fstype, source, flags, options).at(at);
+}
+
+/// mount(2) at a place in the working directory.
+pub(super) fn mount_on<'p>(
+    plan: &'p mut Plan,
+    place: &str,
+    fstype: &OsStr,
+    source: &OsStr,
+    flags: u64,
+    options: &OsStr,
+) -> Added<'p> {
+    let (source, place, fstype, options) =
+        (plan.string(source), plan.string(place), plan.string(fstype), plan.string(options));
+    plan.call(Step::Mount, libc::SYS_mount, [source.into(), place.into(), fstype.into(), flags.into(), options.into()])
 }
 
 /// Leaves in `root` a descriptor of the new root, which stands on top of `/`.
@@ -259,12 +270,14 @@ fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, cont
     Ok(())
 }
 
-/// pivot_root(2) with both arguments ".": the old root ends up on top of the new one, and is taken off.
-fn lower_pivot(plan: &mut Plan, root: Slot) {
+/// pivot_root(2) with both arguments ".": the old root ends up on top of the new one, and is taken off. The tmpfs of an
+/// overlay's upper is mounted on the old root, and lies on top of that.
+fn lower_pivot(plan: &mut Plan, root: Slot, rootfs: &RootFs) {
+    let stacked = 1 + u64::from(matches!((&rootfs.base, &rootfs.upper), (Base::Overlay(_), Upper::Tmpfs(_))));
     let here = plan.string(".");
     plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");
     plan.call(Step::PivotRoot, libc::SYS_pivot_root, [here.into(), here.into()]).at("/");
-    plan.call(Step::DetachOldRoot, libc::SYS_umount2, [here.into(), libc::MNT_DETACH.into()]);
+    plan.op(Step::DetachOldRoot, code::DETACH_OLD_ROOT, [stacked.into()]).at("/");
     let top = plan.string("/");
     plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
 }

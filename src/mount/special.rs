@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
-use super::lower::{attach_at, lower_single_tree, lower_target, mount_at};
+use super::lower::{attach_at, lower_single_tree, lower_target, mount_at, mount_on};
 use super::{Context, Dev, MountFlags, Tmpfs};
 use crate::error::Step;
 use crate::plan::{Plan, Slot};
@@ -35,12 +35,20 @@ pub(super) fn lower_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, conte
         let (text, link) = (plan.string(to), plan.string(name));
         plan.call(Step::Dev, libc::SYS_symlinkat, [text.into(), dir.into(), link.into()]).at(at.join(name));
     }
+    // What follows stands in a file system made just now, which nobody else can write to: names lead nowhere else.
+    plan.call(Step::Dev, libc::SYS_fchdir, [dir.into()]).at(at);
     plan.close(Step::Dev, dir);
     let group = if context.tty_group { ",gid=5" } else { "" };
-    let options = format!("newinstance,ptmxmode=0666,mode=0620{group}");
-    mount_at(plan, root, &at.join("pts"), "devpts", quiet.ms(), &options, 0);
+    let terminals = format!("newinstance,ptmxmode=0666,mode=0620{group}");
     let shm = Tmpfs::new("/").size(dev.shm_size).mode(0o1777).noexec();
-    mount_at(plan, root, &at.join("shm"), "tmpfs", shm.flags.ms(), &shm.options(), 0);
+    mount_inside(plan, at, "pts", "devpts", quiet, &terminals);
+    mount_inside(plan, at, "shm", "tmpfs", shm.flags, &shm.options());
+}
+
+fn mount_inside(plan: &mut Plan, dev: &Path, name: &str, fstype: &str, flags: MountFlags, options: &str) {
+    let dir = plan.string(name);
+    plan.call(Step::Dev, libc::SYS_mkdirat, [libc::AT_FDCWD.into(), dir.into(), 0o755.into()]).at(dev.join(name));
+    mount_on(plan, name, fstype.as_ref(), fstype.as_ref(), flags.ms(), options.as_ref()).at(dev.join(name));
 }
 
 /// Makes the node; where that is forbidden (EPERM in a user namespace, or without CAP_MKNOD) binds the host's.

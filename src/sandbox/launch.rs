@@ -61,7 +61,11 @@ impl Sandbox {
             own_pid_ns: self.namespaces.new.contains(Namespaces::PID),
             own_process_group: self.program.leads_group(self.namespaces.new.contains(Namespaces::PID)),
             output_limit: self.output_limit,
-            watch: Watch { wall_time: self.wall_time, cpu_time: self.cpu_time.filter(|_| judgement.account_cpu) },
+            watch: Watch {
+                wall_time: self.wall_time,
+                cpu_time: self.cpu_time.filter(|_| judgement.account_cpu),
+                cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
+            },
         })
     }
 
@@ -180,7 +184,7 @@ impl Sandbox {
         Context {
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
-            tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER), |maps| {
+            tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_group(TTY_GROUP), |maps| {
                 maps.ids.gid.iter().any(|line| line.covers(TTY_GROUP))
             }),
         }
@@ -233,6 +237,13 @@ fn lower_join_cgroups(plan: &mut Plan, group: Option<&Group>, enter: Option<Owne
 fn is_clone_too_old(error: &Error) -> bool {
     let too_old = [libc::ENOSYS, libc::EPERM, libc::EINVAL, libc::E2BIG];
     error.step() == Step::Clone && error.raw_os_error().is_some_and(|errno| too_old.contains(&errno))
+}
+
+/// Whether the group exists for the caller, who may be in a user namespace already.
+fn caller_knows_group(gid: u32) -> bool {
+    let Ok(map) = std::fs::read_to_string("/proc/self/gid_map") else { return true };
+    let lines = map.lines().map(|line| line.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>());
+    lines.flatten().any(|line| matches!(line[..], [first, _, count] if (first..first + count).contains(&gid.into())))
 }
 
 fn lower_unblock_signals(plan: &mut Plan) {

@@ -6,13 +6,13 @@
 mod clone;
 mod hint;
 mod outside;
-pub(crate) mod report;
+mod report;
 mod spawner;
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-pub(crate) use outside::{Launch, Running, launch};
+pub(crate) use outside::{Init, Launch, Running, launch};
 
 /// The name that the stub gives itself (`PR_SET_NAME`), by which it is told from the program.
 pub(crate) fn stub_name() -> &'static CStr {

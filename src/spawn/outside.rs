@@ -1,5 +1,6 @@
 //! The caller's part of a spawn: hand the plan over, answer what the stub asks, read the report, undo a failure.
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -40,8 +41,29 @@ pub(crate) struct Launch<'a> {
 pub(crate) struct Running {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
-    /// The socket on which init reports the end of the program.
-    pub(crate) init: Option<OwnedFd>,
+    /// The init above it, if it has one.
+    pub(crate) init: Option<Init>,
+}
+
+/// What init has to say.
+#[derive(Debug)]
+pub(crate) struct Init {
+    report: OwnedFd,
+    /// The wait status of the program, where it came before the spawner's own word.
+    ended: Option<i32>,
+}
+
+impl Init {
+    /// The wait status of the program, which init tells before it ends itself.
+    pub(crate) fn ended(&self) -> Option<i32> {
+        loop {
+            match report::receive(self.report.as_fd()) {
+                Ok(Event::Record(record, _)) if record.kind == record::ENDED => return Some(record.value),
+                Ok(Event::Record(..)) | Err(Errno::EINTR) => {}
+                _ => return self.ended,
+            }
+        }
+    }
 }
 
 /// What is known of a sandbox on its way.
@@ -53,8 +75,8 @@ struct Attempt<'a> {
     child: Option<(i32, OwnedFd)>,
     /// The stub that a sibling has replaced.
     replaced: Option<OwnedFd>,
-    /// What the stub said before the spawner did, and cannot be answered until the child is known.
-    early: Vec<(Record, Option<OwnedFd>)>,
+    /// What the stub, or its init, said before the spawner could say that there is one.
+    early: VecDeque<(Record, Option<OwnedFd>)>,
     executing: bool,
 }
 
@@ -74,7 +96,8 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
     let until = Instant::now() + launch.deadline;
     let ticket = Spawners::get()?.submit(job, &fds, until)?;
     drop((theirs, plan));
-    Attempt { launch, report, ticket, until, child: None, replaced: None, early: Vec::new(), executing: false }.follow()
+    Attempt { launch, report, ticket, until, child: None, replaced: None, early: VecDeque::new(), executing: false }
+        .follow()
 }
 
 fn memfd(plan: &[u8]) -> Result<OwnedFd> {
@@ -110,8 +133,15 @@ impl Attempt<'_> {
             let event = report::next(self.report.as_fd(), pidfd, patience.min(self.until))
                 .map_err(|errno| Error::new(Step::Report, errno))?;
             match event {
+                Event::Record(record, fd) if self.child.is_none() && is_from_inside(record) => {
+                    self.early.push_back((record, fd));
+                }
                 Event::Record(record, fd) => {
-                    if self.take(record, fd)? {
+                    let mut done = self.take(record, fd)?;
+                    while !done && let Some((record, fd)) = self.early.pop_front() {
+                        done = self.take(record, fd)?;
+                    }
+                    if done {
                         return Ok(());
                     }
                 }
@@ -131,13 +161,7 @@ impl Attempt<'_> {
     fn take(&mut self, record: Record, fd: Option<OwnedFd>) -> Result<bool> {
         let missing = || Error::new(Step::Report, Errno::EPROTO);
         match record.kind {
-            record::CLONED => {
-                self.child = Some((record.value, fd.ok_or_else(missing)?));
-                for (record, fd) in std::mem::take(&mut self.early) {
-                    self.take(record, fd)?;
-                }
-            }
-            record::RECLONED | record::NEED_MAPS if self.child.is_none() => self.early.push((record, fd)),
+            record::CLONED => self.child = Some((record.value, fd.ok_or_else(missing)?)),
             record::RECLONED => {
                 let fd = fd.ok_or_else(missing)?;
                 let pid = super::pid_of(fd.as_fd()).ok_or_else(missing)?;
@@ -227,8 +251,7 @@ impl Attempt<'_> {
             .hint("a source that hangs (a network file system), or a frozen control group; see setup_timeout()")
     }
 
-    /// Kills and reaps what was started. The stub's word can come before the spawner's, whose pidfd is awaited then; a
-    /// clone that is not back in time is ended by the spawner, which finds this socket closed.
+    /// Kills and reaps what was started. A clone that is not back in time is ended by the spawner, which finds this socket closed.
     fn abandon(&mut self) {
         while self.child.is_none() {
             match report::next(self.report.as_fd(), None, self.until) {
@@ -254,8 +277,16 @@ impl Attempt<'_> {
         let Some((pid, pidfd)) = self.child.take() else {
             return Err(Error::new(Step::Report, Errno::EPROTO));
         };
-        Ok(Running { pid, pidfd, init: self.launch.init.then_some(self.report) })
+        let ended = self.early.iter().find(|(record, _)| record.kind == record::ENDED).map(|(record, _)| record.value);
+        let report = self.report;
+        Ok(Running { pid, pidfd, init: self.launch.init.then_some(Init { report, ended }) })
     }
+}
+
+/// Whether the spawner's own record is still to follow this one.
+fn is_from_inside(record: Record) -> bool {
+    let no_child = record.kind == record::FAILED_BEFORE_STUB && record.value == wire::BEFORE_STUB_CLONE;
+    record.kind != record::CLONED && !no_child
 }
 
 /// Reaps a process that is on its way out. One that the kernel holds up (a file system that hangs) is left to itself.

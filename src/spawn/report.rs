@@ -31,7 +31,7 @@ fn decode(bytes: &[u8; SIZE]) -> Record {
 
 /// What came.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(super) enum Event {
     Record(Record, Option<OwnedFd>),
     /// Nobody holds the other end any more.
     End,
@@ -43,7 +43,7 @@ pub(crate) enum Event {
 
 /// Waits for a record, the end, or the death of the process behind `pidfd` (in a fork of the caller the other end may
 /// live on).
-pub(crate) fn next(socket: BorrowedFd<'_>, pidfd: Option<BorrowedFd<'_>>, until: Instant) -> Result<Event, Errno> {
+pub(super) fn next(socket: BorrowedFd<'_>, pidfd: Option<BorrowedFd<'_>>, until: Instant) -> Result<Event, Errno> {
     loop {
         let mut fds = vec![PollFd::new(socket, PollFlags::POLLIN)];
         fds.extend(pidfd.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
@@ -62,7 +62,7 @@ pub(crate) fn next(socket: BorrowedFd<'_>, pidfd: Option<BorrowedFd<'_>>, until:
 }
 
 /// One message, if there is one.
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
+pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
     let mut bytes = [0; SIZE];
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let mut buffers = [IoSliceMut::new(&mut bytes)];
@@ -86,7 +86,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
 }
 
 /// Lets the stub go on after a record that asks for an answer.
-pub(crate) fn answer(socket: &OwnedFd) -> Result<(), Errno> {
+pub(super) fn answer(socket: &OwnedFd) -> Result<(), Errno> {
     let flags = MsgFlags::MSG_NOSIGNAL;
     nix::sys::socket::send(socket.as_fd().as_raw_fd(), &[1], flags).map(drop)
 }

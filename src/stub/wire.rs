@@ -81,6 +81,9 @@ pub mod code {
     pub const CWD_INSIDE: u32 = 10;
     /// Executes the first of the candidates `args[0]` that exists, with argv `args[1]` and environment `args[2]`.
     pub const EXEC: u32 = 11;
+    /// Takes the old root, with all that is stacked on it, off the new one. `args[0]` says how many mounts those are at
+    /// least.
+    pub const DETACH_OLD_ROOT: u32 = 12;
 }
 
 /// Bits of `args[2]` of [`code::TARGET`].

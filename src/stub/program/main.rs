@@ -69,6 +69,7 @@ impl Machine {
             code::RECLONE => init::reclone(self),
             code::CWD_INSIDE => cwd_inside(),
             code::EXEC => self.exec(index, args),
+            code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             _ => Err(Errno::INVAL),
         }
     }
@@ -163,6 +164,38 @@ fn cwd_inside() -> Result<u64, Errno> {
     // SAFETY: `path` is a local that the kernel has just written.
     let first = unsafe { path.as_ptr().read_volatile() };
     if first == b'/' { Ok(0) } else { Err(Errno::XDEV) }
+}
+
+/// After pivot_root(2) the old root lies on the new one, which is the working directory. `umount2(".")` takes the topmost
+/// mount of a stack, which is another one where something was mounted over the old root. `/` names the new root itself,
+/// `/..` what lies on top of it: as long as they are different mounts (STATX_MNT_ID, 5.8), the host can be reached.
+fn detach_old_root(at_least: u64) -> Result<u64, Errno> {
+    const DOT: &[u8; 2] = b".\0";
+    const MNT_DETACH: u64 = 2;
+    const MOST: u64 = 64;
+    for count in 1..=MOST {
+        syscall(nr::UMOUNT2, [DOT.as_ptr() as u64, MNT_DETACH, 0, 0, 0, 0])?;
+        let alone = match (mount_id(b"/\0"), mount_id(b"/..\0")) {
+            (Some(root), Some(top)) => root == top,
+            _ => true,
+        };
+        if count >= at_least && alone {
+            return Ok(0);
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+fn mount_id(path: &[u8]) -> Option<u64> {
+    const STATX_MNT_ID: u64 = 0x1000;
+    const MNT_ID_WORD: usize = 18;
+    let mut stat = [0u64; 32];
+    let how = [syscall::AT_FDCWD, path.as_ptr() as u64, 0, STATX_MNT_ID, stat.as_mut_ptr() as u64, 0];
+    syscall(nr::STATX, how).ok()?;
+    let stat = stat.as_ptr();
+    // SAFETY: a local of struct statx's size that the kernel has written; stx_mask is its first half word.
+    let (mask, id) = unsafe { (stat.cast::<u32>().read_volatile(), stat.add(MNT_ID_WORD).read_volatile()) };
+    (u64::from(mask) & STATX_MNT_ID != 0).then_some(id)
 }
 
 /// Maps the plan and turns its offsets into pointers.

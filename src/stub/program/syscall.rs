@@ -14,6 +14,7 @@ impl Errno {
     pub const NOEXEC: Errno = Errno(8);
     pub const AGAIN: Errno = Errno(11);
     pub const ACCES: Errno = Errno(13);
+    pub const BUSY: Errno = Errno(16);
     pub const EXIST: Errno = Errno(17);
     pub const XDEV: Errno = Errno(18);
     pub const NOTDIR: Errno = Errno(20);
@@ -45,6 +46,7 @@ pub mod nr {
     pub const CAPSET: usize = 126;
     pub const RT_SIGTIMEDWAIT: usize = 128;
     pub const PRCTL: usize = 157;
+    pub const UMOUNT2: usize = 166;
     pub const EXIT_GROUP: usize = 231;
     pub const OPENAT: usize = 257;
     pub const MKDIRAT: usize = 258;
@@ -63,6 +65,7 @@ pub mod nr {
     pub const DUP3: usize = 24;
     pub const MKNODAT: usize = 33;
     pub const MKDIRAT: usize = 34;
+    pub const UMOUNT2: usize = 39;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
     pub const LSEEK: usize = 62;
