@@ -71,7 +71,7 @@
 //! | `open_tree(2)`, `move_mount(2)`: directories as roots, binds | 5.2 | an error |
 //! | `openat2(2)`: mount targets through symbolic links | 5.6 | a walk that refuses symbolic links |
 //! | read-only and other flags on binds (`mount_setattr(2)`) | 5.12 | an error |
-//! | `CLONE_INTO_CGROUP`, on v2 hosts | 5.7 | an error |
+//! | birth in a v2 control group (`CLONE_INTO_CGROUP`) | 5.7 | the stub enters by itself, before the program |
 //! | `close_range(2)` with `CLOSE_RANGE_CLOEXEC` | 5.11 | one `fcntl(2)` a descriptor |
 //! | time namespaces | 5.6 | an error |
 //! | overlayfs in a user namespace | 5.11 | an error |

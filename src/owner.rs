@@ -21,6 +21,7 @@ use nix::unistd::Uid;
 use crate::cgroup;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::fork_mark::PerProcess;
+use crate::sys::table;
 
 /// Names of what a living owner holds begin so, then its token, then a number.
 pub(crate) const OWNED: &str = "rf-";
@@ -244,7 +245,9 @@ fn open_record(token: &str) -> Result<(Flock<File>, PathBuf)> {
     loop {
         let failed = |error: &std::io::Error| Error::io(Step::Owner, error).at(&path);
         let file = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path);
-        let file = Flock::lock(file.map_err(|error| failed(&error))?, FlockArg::LockExclusive)
+        let file = table::above_stdio(file.map_err(|error| failed(&error))?.into())
+            .map_err(|errno| Error::new(Step::Owner, errno).at(&path))?;
+        let file = Flock::lock(File::from(file), FlockArg::LockExclusive)
             .map_err(|(_, errno)| Error::new(Step::Owner, errno).at(&path))?;
         if file.metadata().map_err(|error| failed(&error))?.nlink() > 0 {
             return Ok((file, path));

@@ -80,8 +80,9 @@ impl Policy {
                 Source::Inherit | Source::Null => null(),
                 Source::Fd(fd) => Ok(PlanFd::Shared(fd.clone())),
                 Source::Piped => {
-                    let (read, write) =
-                        nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| Error::new(Step::Stdio, errno))?;
+                    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
+                        .and_then(|(read, write)| Ok((table::above_stdio(read)?, table::above_stdio(write)?)))
+                        .map_err(|errno| Error::new(Step::Stdio, errno))?;
                     let (inside, ours) = if i == 0 { (read, write) } else { (write, read) };
                     outside[i] = Some(ours);
                     Ok(inside.into())

@@ -95,6 +95,7 @@ fn a_fork_bomb_stops_at_the_limit() {
         .unwrap();
     let outcome = child.wait().unwrap();
     assert_eq!((text.trim(), outcome.verdict()), ("31", Verdict::Exited(0)));
+    assert!(outcome.usage().pids_limit_hits.is_some_and(|hits| hits > 0), "{:?}", outcome.usage());
     // The host does not notice: it can still fork, at once.
     assert!(std::process::Command::new("/bin/true").status().unwrap().success());
     assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
@@ -369,4 +370,30 @@ fn rlimits_are_those_of_the_process() {
     assert_eq!(stdout(&sandbox.rlimit(Resource::FileSize, 512 * 3, 512 * 4)), "50\n0\n3\n4");
     let error = common::sh(":").rlimit(Resource::OpenFiles, 60, 50).check().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn a_parent_shared_by_processes_goes_with_the_last_of_them() {
+    let _clean = common::clean();
+    if no_cgroups() {
+        return;
+    }
+    // A process of its own makes the parent, and ends while this one still has a sandbox in it.
+    let parent = cgroup_parent();
+    let exe = std::env::current_exe().unwrap();
+    let maker = std::process::Command::new(exe)
+        .env("RINGFENCE_PROBE", format!("spawn-below {}", parent.display()))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let mut maker = maker.unwrap();
+    let mut line = [0; 3];
+    std::io::Read::read_exact(maker.stdout.as_mut().unwrap(), &mut line).unwrap();
+    let mut child = script(Sandbox::new().cgroup_parent(&parent).pids_limit(9), "read line");
+    child = child.stdin(ringfence::Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    drop(maker.stdin.take());
+    assert!(maker.wait().unwrap().success());
+    assert!(child.wait().unwrap().code().is_some());
+    // The leak check looks for the parent.
 }

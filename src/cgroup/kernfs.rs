@@ -11,11 +11,13 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd;
 
+use crate::sys::table;
 use crate::{Error, Step};
 
 /// A directory as an anchor for `openat`; nothing can be read from it.
 pub(super) fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+        .and_then(table::above_stdio)
 }
 
 /// Writes `value` with one write(2), as these files want it.

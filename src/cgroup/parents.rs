@@ -12,6 +12,7 @@ use nix::unistd::{UnlinkatFlags, mkdir, unlinkat};
 use super::host::Hierarchy;
 use super::{Controllers, Version, kernfs, v1};
 use crate::sys::fork_mark::PerProcess;
+use crate::sys::xattr;
 
 /// The levels that this process made and has not removed yet. It is the process that remembers, not the group that
 /// happened to come first: the last one out removes the level, whoever made it.
@@ -43,7 +44,10 @@ fn make_levels(hierarchy: &Hierarchy, base: &Path) -> nix::Result<()> {
     for dir in missing {
         let mut made = made()?;
         match mkdir(dir, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => made.insert(dir.to_owned()),
+            Ok(()) => {
+                xattr::mark(dir);
+                made.insert(dir.to_owned());
+            }
             Err(Errno::EEXIST) => continue,
             // Removed again by another process; the caller begins anew.
             Err(Errno::ENOENT) => return Ok(()),
@@ -69,11 +73,12 @@ pub(super) fn fill_cpusets(hierarchy: &Hierarchy, path: &Path) -> nix::Result<()
     Ok(())
 }
 
-/// Removes the levels from `base` upwards that this process made and that are empty now.
+/// Removes the levels from `base` upwards that this crate made, in this process or (by their mark) in another, and that
+/// are empty now.
 pub(super) fn release(base: &Path) {
     let Ok(mut made) = made() else { return };
     for dir in base.ancestors() {
-        if !made.contains(dir) {
+        if !made.contains(dir) && !xattr::is_marked(dir) {
             return;
         }
         match unlinkat(nix::fcntl::AT_FDCWD, dir, UnlinkatFlags::RemoveDir) {

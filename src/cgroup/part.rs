@@ -14,6 +14,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::host::Hierarchy;
 use super::{Controllers, Version, kernfs, parents};
+use crate::sys::table;
 use crate::{Error, ErrorKind, Result, Step};
 
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
@@ -98,6 +99,7 @@ impl Part {
     /// `cgroup.procs`, for a child that writes `0` to it and so moves itself.
     pub(super) fn open_procs(&self) -> Result<OwnedFd> {
         openat(self.dir(), c"cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .and_then(table::above_stdio)
             .map_err(|errno| self.failed(Step::CreateCgroup, errno, c"cgroup.procs"))
     }
 

@@ -64,6 +64,8 @@ pub struct Usage {
     pub io_written: Option<Bytes>,
     /// How many processes the kernel killed at the memory limit; `None` where no control group counts them.
     pub oom_kills: Option<u64>,
+    /// How many forks failed at the limit of processes; `None` where no control group counts them.
+    pub pids_limit_hits: Option<u64>,
 }
 
 /// How a program ended: `std::process::ExitStatus`, the reason, and the usage.

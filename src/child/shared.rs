@@ -242,6 +242,7 @@ impl Shared {
             io_read: stats.io_read,
             io_written: stats.io_written,
             oom_kills: stats.oom_kills,
+            pids_limit_hits: stats.pids_limit_hits,
         }
     }
 

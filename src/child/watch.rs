@@ -3,7 +3,7 @@
 //! It is started by the first sandbox that needs it, and sleeps until something is due.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use super::outcome::Verdict;
 use super::shared::Shared;
 use crate::error::{Error, Result, Step};
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::timeout;
+use crate::sys::{table, timeout};
 
 /// How often the removal of what would not go is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -37,7 +37,8 @@ pub(super) enum Due {
 
 #[derive(Debug)]
 struct Watcher {
-    wake: EventFd,
+    /// An eventfd.
+    wake: OwnedFd,
     started: Mutex<bool>,
     list: Mutex<List>,
 }
@@ -58,6 +59,7 @@ fn watcher() -> Result<&'static Watcher> {
     let watcher = WATCHER
         .get_or_try(|| {
             let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+            let wake = table::above_stdio(wake.into())?;
             Ok(Watcher { wake, started: Mutex::new(false), list: Mutex::default() })
         })
         .map_err(failed)?;
@@ -107,7 +109,7 @@ impl Watcher {
 
     fn wake(&self) {
         // EAGAIN: a wake-up is on its way already.
-        let _ = self.wake.write(1);
+        let _ = nix::unistd::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     fn insert(&self, at: Instant, shared: Weak<Shared>, due: Due) -> Key {
@@ -197,7 +199,7 @@ impl Watcher {
         if let Ok(n) = poll(&mut fds, timeout::until(until))
             && n > 0
         {
-            let _ = self.wake.read();
+            let _ = nix::unistd::read(&self.wake, &mut [0; 8]);
         }
     }
 }

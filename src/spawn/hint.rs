@@ -40,8 +40,13 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
             "the mount's target does not exist and the root is read-only: use an existing directory, or mount a tmpfs first \
              and put the target below it"
         }
+        (Step::MountTarget, Errno::ENOENT | Errno::EPERM) => {
+            "the mount's target does not exist and cannot be made there: in /proc and /sys nothing can be made"
+        }
         (Step::MountTarget, Errno::ELOOP) => "a symbolic link stands where none is accepted",
-        (Step::MountTarget, Errno::ENOTDIR) => "source and target must both be directories, or both be files",
+        (Step::MountTarget, Errno::ENOTDIR) | (Step::MoveMount, Errno::EINVAL | Errno::ENOTDIR) => {
+            "source and target must both be directories, or both be files"
+        }
         (Step::WriteIdMap, Errno::EPERM) => {
             "an ordinary user may map one id, its own; more need newuidmap and newgidmap, or root"
         }

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::namespace::IdMaps;
 use crate::plan::Plan;
 use crate::stub::wire::{self, Record, record};
-use crate::sys::{pidfd, timeout};
+use crate::sys::{pidfd, table, timeout};
 
 /// A plan and what goes with it.
 #[derive(Debug)]
@@ -83,6 +83,7 @@ struct Attempt<'a> {
 /// Runs a plan to the program's exec.
 pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
     let (report, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .and_then(|(ours, theirs)| Ok((table::above_stdio(ours)?, theirs)))
         .map_err(|errno| Error::new(Step::Report, errno))?;
     let plan = memfd(&launch.plan.encode(launch.fail))?;
     let mut fds: Vec<RawFd> = vec![theirs.as_raw_fd(), plan.as_raw_fd()];

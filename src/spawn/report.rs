@@ -75,7 +75,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
     let mut fd = None;
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = control {
-            fd = fds.first().copied().map(table::own);
+            fd = fds.first().copied().map(table::own).map(table::above_stdio).transpose()?;
         }
     }
     match message.bytes {

@@ -209,7 +209,7 @@ fn start(spawner: &'static Spawner) -> Result<OwnedFd> {
         })
         .map_err(|error| Error::io(Step::Spawner, &error))?;
     is_ready.recv().map_err(|_| failed(Errno::ESRCH))?.map_err(failed)?;
-    Ok(ours)
+    table::above_stdio(ours).map_err(failed)
 }
 
 /// The stub in a sealed memfd: nobody can write to it, not even who opens it through /proc/PID/exe.

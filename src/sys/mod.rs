@@ -6,3 +6,4 @@ pub(crate) mod pidfd;
 pub(crate) mod raw;
 pub(crate) mod table;
 pub(crate) mod timeout;
+pub(crate) mod xattr;

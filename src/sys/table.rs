@@ -1,8 +1,9 @@
 //! A descriptor table of a thread's own.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::stub::wire::FIRST_FD;
 
@@ -60,9 +61,19 @@ fn close_one_by_one(first: RawFd) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Takes charge of a descriptor that came in a message.
+/// The same open file at a number above stderr. Where a caller has closed 0, 1 or 2, a descriptor of the library's that
+/// stays would be taken for its stream, and be passed on to programs.
+pub(crate) fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    const FIRST: RawFd = 3;
+    if fd.as_raw_fd() >= FIRST {
+        return Ok(fd);
+    }
+    fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST)).map(own)
+}
+
+/// Takes charge of a descriptor that a system call has just made.
 pub(crate) fn own(received: RawFd) -> OwnedFd {
-    // SAFETY: the kernel has just installed this descriptor for that message, and nobody else knows it.
+    // SAFETY: the kernel has just installed this descriptor, and nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(received) }
 }
 

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ringfence::Sandbox;
@@ -17,6 +18,42 @@ pub fn at(sandbox: Sandbox, path: &str, what: &str) -> Sandbox {
 pub fn run(sandbox: Sandbox, what: &str) -> Sandbox {
     let exe = std::env::current_exe().unwrap();
     at(sandbox, exe.to_str().unwrap(), what)
+}
+
+/// This test binary as a process of its own, which does what the file's own table of callers has for `what`: for tests
+/// of callers that a test process cannot be.
+pub fn caller(what: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env("RINGFENCE_CALLER", what);
+    command
+}
+
+/// What this process is to do, if [`caller`] made it. To be asked before main, while there is one thread.
+pub fn is_caller() -> Option<String> {
+    let what = std::env::var("RINGFENCE_CALLER").ok()?;
+    // SAFETY: no other thread has been started yet.
+    unsafe { std::env::remove_var("RINGFENCE_CALLER") };
+    Some(what)
+}
+
+/// Runs a caller to its end and gives what it wrote; anything but exit 0 within a minute fails the test.
+#[track_caller]
+pub fn succeeds(mut command: Command) -> String {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id() as i32;
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if is_done.recv_timeout(Duration::from_secs(60)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            // SAFETY: no memory is involved, and the process has not been waited for.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(done);
+    watch.join().unwrap();
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\nstdout: {text}\nstderr: {errors}", output.status);
+    text.trim_end().to_owned()
 }
 
 #[used]
@@ -35,7 +72,13 @@ extern "C" fn before_main() {
         "listen" => listen(number(1) as u16),
         "write" => write_direct(words[1], number(2) as usize),
         "flood" => flood(),
+        "spawn-below" => spawn_below(words[1]),
         "fds" => fds(),
+        "clocks" => clocks(),
+        "loopback" => loopback(),
+        "connect" => connect(words[1]),
+        "pty" => pty(),
+        "escape" => escape(words[1]),
         other => panic!("no probe {other}"),
     }
     std::process::exit(0);
@@ -118,4 +161,101 @@ fn fds() {
             println!("{}={link}", name.to_string_lossy());
         }
     }
+}
+
+/// Says what the monotonic and the boot-time clock show, in nanoseconds.
+fn clocks() {
+    use nix::time::{ClockId, clock_gettime};
+    for clock in [ClockId::CLOCK_MONOTONIC, ClockId::CLOCK_BOOTTIME] {
+        println!("{}", Duration::from(clock_gettime(clock).unwrap()).as_nanos());
+    }
+}
+
+/// Talks to itself over the loopback interface.
+fn loopback() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    near.write_all(b"heard").unwrap();
+    drop(near);
+    println!("{}", std::io::read_to_string(listener.accept().unwrap().0).unwrap());
+}
+
+/// Connects to a port of the loopback interface, or to the abstract socket `@name`; says what came of it.
+fn connect(to: &str) {
+    use std::os::linux::net::SocketAddrExt;
+    let result = match to.strip_prefix('@') {
+        Some(name) => std::os::unix::net::SocketAddr::from_abstract_name(name)
+            .and_then(|address| std::os::unix::net::UnixStream::connect_addr(&address))
+            .map(drop),
+        None => std::net::TcpStream::connect(("127.0.0.1", to.parse().unwrap())).map(drop),
+    };
+    println!("{}", result.map_or_else(|error| format!("{:?}", error.kind()), |()| "connected".to_owned()));
+}
+
+/// Opens a terminal of its own and says what came through it.
+fn pty() {
+    let open = |path: &str| std::fs::File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path);
+    let mut master = open("/dev/ptmx").unwrap();
+    let (mut number, unlock) = (0i32, 0i32);
+    use std::os::fd::AsRawFd;
+    // SAFETY: both calls are given the place of an int that outlives them.
+    let results = unsafe {
+        [
+            libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock),
+            libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number),
+        ]
+    };
+    assert_eq!(results, [0, 0]);
+    let path = format!("/dev/pts/{number}");
+    open(&path).unwrap().write_all(b"through").unwrap();
+    let mut text = [0; 7];
+    master.read_exact(&mut text).unwrap();
+    println!("{path} {}", String::from_utf8_lossy(&text));
+}
+
+/// Looks for the host's file `marker` in all the ways out of a root; says which ones led to it.
+fn escape(marker: &str) {
+    let here = marker.trim_start_matches('/').to_owned();
+    let find = |how: &str, path: std::path::PathBuf| {
+        if path.exists() {
+            println!("{how}");
+        }
+    };
+    let climb = |how: &str| {
+        for _ in 0..64 {
+            std::env::set_current_dir("..").unwrap();
+        }
+        find(how, here.clone().into());
+    };
+    find("path", marker.into());
+    std::env::set_current_dir("/").unwrap();
+    climb("dotdot");
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        for link in ["root", "cwd", "fd/0", "fd/1", "fd/2", "fd/3", "task/1/root"] {
+            find("proc", process.path().join(link).join(&here));
+        }
+    }
+    for top in [c"/", c".", c".."] {
+        // SAFETY: a path with its NUL.
+        unsafe { libc::umount2(top.as_ptr(), libc::MNT_DETACH) };
+        find("umount", marker.into());
+        find("umount", here.clone().into());
+    }
+    let _ = std::fs::create_dir("/tmp/jail");
+    std::os::unix::fs::chroot("/tmp/jail").unwrap();
+    climb("chroot");
+    std::os::unix::fs::chroot(".").unwrap();
+    find("chroot", marker.into());
+    println!("looked everywhere");
+}
+
+/// Runs a sandbox below a control group of this name; says so, and ends it when stdin ends.
+fn spawn_below(parent: &str) {
+    let sandbox = Sandbox::new().cgroup_parent(parent).pids_limit(9).command("/bin/cat").env_remove("RINGFENCE_PROBE");
+    let mut child = sandbox.stdin(ringfence::Stdio::piped()).spawn().unwrap();
+    print!("up\n");
+    std::io::stdout().flush().unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
