@@ -29,7 +29,9 @@ fn compile(target: &str, out: &Path) {
         .args(["-C", "opt-level=2", "-C", "panic=abort", "-C", "debuginfo=0", "-C", "strip=symbols"])
         .args(["-C", "codegen-units=1", "-C", "relocation-model=static", "-C", "overflow-checks=off"])
         .args(["-C", "target-feature=+crt-static", "-C", "default-linker-libraries=no"]);
-    for arg in ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-z,noexecstack"] {
+    for arg in
+        ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-Tsrc/stub/program/stub.ld"]
+    {
         rustc.arg("-C").arg(format!("link-arg={arg}"));
     }
     if target.contains("musl") {

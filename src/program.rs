@@ -4,8 +4,8 @@
 //! working directory after the user, descriptors and limits of the process last.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Problem, Step};
@@ -131,16 +131,11 @@ impl Program {
     }
 
     /// The variables of the program.
-    fn environment(&self) -> BTreeMap<OsString, OsString> {
-        let mut all: BTreeMap<OsString, OsString> =
-            if self.env_clear { BTreeMap::new() } else { std::env::vars_os().collect() };
-        for (name, value) in &self.env {
-            match value {
-                Some(value) => all.insert(name.clone(), value.clone()),
-                None => all.remove(name),
-            };
-        }
-        all
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        let inherited = if self.env_clear { None } else { Some(std::env::vars_os()) };
+        let kept = inherited.into_iter().flatten().filter(|(name, _)| !self.env.contains_key(name));
+        let set = self.env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+        kept.chain(set).collect()
     }
 
     pub(crate) fn name(&self) -> &OsStr {
@@ -193,7 +188,7 @@ impl Program {
             let path = plan.string(cwd);
             plan.call(Step::Cwd, libc::SYS_chdir, [path.into()]).at(cwd);
         }
-        if own_root {
+        if own_root && self.cwd.is_some() {
             plan.op(Step::Cwd, code::CWD_INSIDE, []).at(self.cwd.as_deref().unwrap_or(Path::new("/")));
         }
     }
@@ -215,16 +210,12 @@ impl Program {
     /// The last op.
     pub(crate) fn lower_exec(&self, plan: &mut Plan) {
         let environment = self.environment();
-        let candidates = self.candidates(environment.get(OsStr::new("PATH")));
-        let argv = std::iter::once(self.name()).chain(self.args.iter().map(OsString::as_os_str)).map(c_string);
-        let argv = plan.strings(&argv.collect::<Vec<_>>());
-        let variables = environment.into_iter().map(|(mut entry, value)| {
-            entry.push("=");
-            entry.push(value);
-            c_string(&entry)
-        });
-        let envp = plan.strings(&variables.collect::<Vec<_>>());
-        let paths = plan.strings(&candidates.iter().map(|path| c_string(path.as_os_str())).collect::<Vec<_>>());
+        let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
+        let candidates = self.candidates(path);
+        let argv = plan
+            .strings(std::iter::once(self.name()).chain(self.args.iter().map(OsString::as_os_str)).map(|arg| [arg]));
+        let envp = plan.strings(environment.iter().map(|(name, value)| [name.as_os_str(), "=".as_ref(), value]));
+        let paths = plan.strings(candidates.iter().map(|path| [path.as_os_str()]));
         plan.op(Step::Exec, code::EXEC, [paths.into(), argv.into(), envp.into()]).at(self.name());
     }
 }
@@ -238,13 +229,6 @@ pub(crate) fn lower_groups(plan: &mut Plan, groups: &[u32]) {
     let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
     let list = plan.bytes(&bytes);
     plan.call(Step::Groups, libc::SYS_setgroups, [groups.len().into(), list.into()]);
-}
-
-/// The policy has been checked for NULs; one that came since through the environment ends the string.
-fn c_string(text: &OsStr) -> CString {
-    let mut bytes = text.to_owned().into_vec();
-    bytes.retain(|byte| *byte != 0);
-    CString::new(bytes).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -264,8 +248,8 @@ mod tests {
     fn the_environment_is_the_callers_with_changes() {
         let env = [("A".into(), Some("1".into())), ("PATH".into(), None)].into();
         let mut program = Program { env, ..Program::default() };
-        assert!(!program.environment().contains_key(OsStr::new("PATH")));
+        assert!(program.environment().iter().all(|(name, _)| name != "PATH"));
         program.env_clear = true;
-        assert_eq!(program.environment(), [("A".into(), "1".into())].into());
+        assert_eq!(program.environment(), [("A".into(), "1".into())]);
     }
 }

@@ -53,18 +53,14 @@ fn mount_inside(plan: &mut Plan, dev: &Path, name: &str, fstype: &str, flags: Mo
 
 /// Makes the node; where that is forbidden (EPERM in a user namespace, or without CAP_MKNOD) binds the host's.
 fn lower_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, root: Slot, at: &Path) {
-    let fallback = {
-        let mut trial = Plan::new();
-        lower_bound_node(&mut trial, name, root, at);
-        trial.len() as u8
-    };
     let text = plan.string(name);
     let mode = libc::S_IFCHR | 0o666;
     plan.call(Step::Dev, libc::SYS_mknodat, [dir.into(), text.into(), mode.into(), number.into()])
         .at(at.join(name))
-        .tolerate(Errno::EPERM)
-        .skip_on_success(fallback);
+        .tolerate(Errno::EPERM);
+    let fallback = plan.len();
     lower_bound_node(plan, name, root, at);
+    plan.fallback_from(fallback);
 }
 
 fn lower_bound_node(plan: &mut Plan, name: &str, root: Slot, at: &Path) {

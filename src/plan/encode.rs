@@ -44,9 +44,7 @@ impl Block {
         for errno in op.tolerate {
             self.bytes.extend_from_slice(&errno.to_ne_bytes());
         }
-        for i in 0..6 {
-            self.arg(op.args.get(i).copied().unwrap_or(Arg::Value(0)));
-        }
+        op.args.iter().for_each(|arg| self.arg(*arg));
     }
 }
 
@@ -97,8 +95,7 @@ mod tests {
         let text = plan.string("abc");
         let slot = plan.slot();
         plan.call(Step::Cwd, 80, [text.into(), slot.into(), 7.into()]).store(slot).tolerate(nix::errno::Errno::ENOENT);
-        let argv = [c"x".to_owned(), c"yz".to_owned()];
-        let argv = plan.strings(&argv);
+        let argv = plan.strings([["x".as_ref()], ["yz".as_ref()]]);
         plan.op(Step::Exec, wire::code::EXEC, [argv.into()]);
         let bytes = plan.encode(None);
         let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;

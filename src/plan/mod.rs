@@ -5,7 +5,7 @@
 
 mod encode;
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ impl From<Slot> for Arg {
 #[derive(Debug, Clone)]
 pub(crate) struct Note {
     pub(crate) step: Step,
-    pub(crate) path: Option<OsString>,
+    path: Option<OsString>,
     pub(crate) hint: Option<&'static str>,
 }
 
@@ -112,8 +112,11 @@ struct DraftOp {
     store: Option<Slot>,
     skip_on_success: u8,
     tolerate: [u16; 2],
-    args: Vec<Arg>,
-    note: Note,
+    args: [Arg; 6],
+    step: Step,
+    /// A place in [`Plan::paths`].
+    path: Option<(usize, usize)>,
+    hint: Option<&'static str>,
 }
 
 /// The ops in their order, with all that they refer to.
@@ -123,36 +126,43 @@ pub(crate) struct Plan {
     data: Vec<u8>,
     /// Places in `data` of 64-bit words that hold a place in `data`.
     pointers: Vec<usize>,
+    /// What the ops are about, one text after the other. It stays outside.
+    paths: Vec<u8>,
     fds: Vec<PlanFd>,
     slots: u8,
     free_slots: Vec<Slot>,
 }
 
-/// How far an op may be refined after it was added.
-pub(crate) struct Added<'p>(&'p mut DraftOp);
+/// The op that was added last, to be refined.
+pub(crate) struct Added<'p> {
+    op: &'p mut DraftOp,
+    paths: &'p mut Vec<u8>,
+}
 
 impl Added<'_> {
     /// Names the file that the op is about.
     pub(crate) fn at(self, path: impl AsRef<OsStr>) -> Self {
-        self.0.note.path = Some(path.as_ref().to_owned());
+        let start = self.paths.len();
+        self.paths.extend_from_slice(path.as_ref().as_bytes());
+        self.op.path = Some((start, self.paths.len()));
         self
     }
 
     /// What to do when it fails.
     pub(crate) fn hint(self, hint: &'static str) -> Self {
-        self.0.note.hint = Some(hint);
+        self.op.hint = Some(hint);
         self
     }
 
     /// Keeps the result.
     pub(crate) fn store(self, slot: Slot) -> Self {
-        self.0.store = Some(slot);
+        self.op.store = Some(slot);
         self
     }
 
     /// `errno` is no failure: the plan goes on with the next op. At most two.
     pub(crate) fn tolerate(self, errno: Errno) -> Self {
-        if let Some(free) = self.0.tolerate.iter_mut().find(|e| **e == 0) {
+        if let Some(free) = self.op.tolerate.iter_mut().find(|e| **e == 0) {
             *free = errno as u16;
         }
         self
@@ -160,7 +170,7 @@ impl Added<'_> {
 
     /// On success the next `count` ops, the fallback, are passed over.
     pub(crate) fn skip_on_success(self, count: u8) -> Self {
-        self.0.skip_on_success = count;
+        self.op.skip_on_success = count;
         self
     }
 }
@@ -170,21 +180,34 @@ impl Plan {
         Plan { slots: wire::REPORT_SLOT + 1, ..Plan::default() }
     }
 
-    fn add(&mut self, step: Step, code: u32, nr: u32, args: Vec<Arg>) -> Added<'_> {
-        let note = Note { step, path: None, hint: None };
-        self.ops.push(DraftOp { code, nr, store: None, skip_on_success: 0, tolerate: [0; 2], args, note });
+    fn add(&mut self, step: Step, code: u32, nr: u32, given: &[Arg]) -> Added<'_> {
+        let mut args = [Arg::Value(0); 6];
+        args[..given.len()].copy_from_slice(given);
+        let op =
+            DraftOp { code, nr, store: None, skip_on_success: 0, tolerate: [0; 2], args, step, path: None, hint: None };
+        self.ops.push(op);
         let last = self.ops.len() - 1;
-        Added(&mut self.ops[last])
+        Added { op: &mut self.ops[last], paths: &mut self.paths }
     }
 
     /// A system call.
     pub(crate) fn call<const N: usize>(&mut self, step: Step, number: libc::c_long, args: [Arg; N]) -> Added<'_> {
-        self.add(step, wire::code::CALL, number as u32, args.to_vec())
+        const { assert!(N <= 6, "a system call has at most six arguments") };
+        self.add(step, wire::code::CALL, number as u32, &args)
     }
 
     /// One of the ops that need more than one call ([`wire::code`]).
     pub(crate) fn op<const N: usize>(&mut self, step: Step, code: u32, args: [Arg; N]) -> Added<'_> {
-        self.add(step, code, 0, args.to_vec())
+        const { assert!(N <= 6, "an op has at most six arguments") };
+        self.add(step, code, 0, &args)
+    }
+
+    /// Makes what was added since op `first` the fallback of the op before it.
+    pub(crate) fn fallback_from(&mut self, first: usize) {
+        let count = (self.ops.len() - first) as u8;
+        if let Some(op) = first.checked_sub(1).and_then(|i| self.ops.get_mut(i)) {
+            op.skip_on_success = count;
+        }
     }
 
     /// Writes `text` to a file of a kernel file system.
@@ -230,8 +253,9 @@ impl Plan {
 
     /// Words, as a structure of the kernel's holds them.
     pub(crate) fn words(&mut self, words: &[u64]) -> Ptr {
-        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
-        self.bytes(&bytes)
+        let at = self.bytes(&[]);
+        words.iter().for_each(|word| self.data.extend_from_slice(&word.to_ne_bytes()));
+        at
     }
 
     /// A string, ended by a NUL. The policy has refused strings that hold one ([`has_nul`]).
@@ -242,20 +266,19 @@ impl Plan {
         Ptr(at)
     }
 
-    /// A null-terminated array of strings, as argv is.
-    pub(crate) fn strings<'s>(&mut self, texts: impl IntoIterator<Item = &'s CString>) -> Ptr {
-        let places: Vec<usize> = texts
-            .into_iter()
-            .map(|text| {
-                let at = self.data.len();
-                self.data.extend_from_slice(text.as_bytes_with_nul());
-                at
-            })
-            .collect();
-        let mut words: Vec<u64> = places.iter().map(|at| *at as u64).collect();
+    /// A null-terminated array of strings, as argv is; each string is given in pieces. A NUL, which the policy has
+    /// refused and only the caller's own environment could hold, ends a string early.
+    pub(crate) fn strings<'s, const N: usize>(&mut self, texts: impl IntoIterator<Item = [&'s OsStr; N]>) -> Ptr {
+        let mut words = Vec::new();
+        for pieces in texts {
+            words.push(self.data.len() as u64);
+            pieces.iter().for_each(|piece| self.data.extend_from_slice(piece.as_bytes()));
+            self.data.push(0);
+        }
+        let count = words.len();
         words.push(0);
         let array = self.words(&words);
-        self.pointers.extend((0..places.len()).map(|i| array.0 + 8 * i));
+        self.pointers.extend((0..count).map(|i| array.0 + 8 * i));
         array
     }
 
@@ -265,10 +288,11 @@ impl Plan {
 
     /// What to tell about op `index`.
     pub(crate) fn note(&self, index: u32) -> Note {
-        match self.ops.get(index as usize) {
-            Some(op) => op.note.clone(),
-            None => Note { step: Step::ReadPlan, path: None, hint: None },
-        }
+        let Some(op) = self.ops.get(index as usize) else {
+            return Note { step: Step::ReadPlan, path: None, hint: None };
+        };
+        let path = op.path.and_then(|(start, end)| self.paths.get(start..end));
+        Note { step: op.step, path: path.map(|path| OsStr::from_bytes(path).to_owned()), hint: op.hint }
     }
 }
 

@@ -15,9 +15,12 @@ use crate::units::Bytes;
 
 /// # Namespaces
 impl Sandbox {
-    /// Adds namespaces of the sandbox's own.
+    /// Adds namespaces of the sandbox's own; a pid namespace brings what [`pid_ns`](Sandbox::pid_ns) says.
     pub fn namespaces(mut self, kinds: Namespaces) -> Self {
         self.namespaces.new |= kinds;
+        if kinds.contains(Namespaces::PID) {
+            self.namespaces.new |= Namespaces::MOUNT;
+        }
         self
     }
 
@@ -36,7 +39,7 @@ impl Sandbox {
     /// group could signal the caller in spite of the namespace. The program is pid 1 and lacks the default actions of
     /// signals from inside; see [`init`](Sandbox::init).
     pub fn pid_ns(self) -> Self {
-        self.namespaces(Namespaces::PID | Namespaces::MOUNT)
+        self.namespaces(Namespaces::PID)
     }
 
     /// A mount namespace: mounts made inside are not seen outside, nor the other way round. mount_namespaces(7).

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use super::report::{self, Event};
+use super::report::{self, Event, Waited};
 use super::spawner::{Job, MAX_FDS, Spawners, Ticket};
 use super::{hint, stub_name};
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -18,6 +18,9 @@ use crate::namespace::IdMaps;
 use crate::plan::Plan;
 use crate::stub::wire::{self, Record, record};
 use crate::sys::{pidfd, table, timeout};
+
+/// How often a setup that neither ends nor speaks is looked at.
+const LOOK_AROUND: Duration = Duration::from_millis(20);
 
 /// A plan and what goes with it.
 #[derive(Debug)]
@@ -59,7 +62,7 @@ impl Init {
         loop {
             match report::receive(self.report.as_fd()) {
                 Ok(Event::Record(record, _)) if record.kind == record::ENDED => return Some(record.value),
-                Ok(Event::Record(..)) | Err(Errno::EINTR) => {}
+                Ok(Event::Record(..)) => {}
                 _ => return self.ended,
             }
         }
@@ -127,13 +130,32 @@ impl Attempt<'_> {
     }
 
     fn read(&mut self) -> Result<()> {
+        // With these the stub or its init says something that cannot wait for the end.
+        let talks = self.launch.init || self.launch.id_maps.is_some();
         loop {
             let pidfd = self.child.as_ref().map(|(_, fd)| fd.as_fd());
-            // The end of file may be kept away by a fork that another thread made just now: look at the process then.
-            let patience = if self.executing { Instant::now() + Duration::from_millis(2) } else { self.until };
-            let event = report::next(self.report.as_fd(), pidfd, patience.min(self.until))
+            // The end may be kept away by a fork that another thread made just now: look from time to time.
+            let slice = Instant::now() + LOOK_AROUND;
+            let waited = report::wait(self.report.as_fd(), pidfd, slice.min(self.until), !talks && !self.executing)
                 .map_err(|errno| Error::new(Step::Report, errno))?;
-            match event {
+            if self.drain()? {
+                return Ok(());
+            }
+            match waited {
+                Waited::Died if self.executing && !self.launch.init => return Ok(()),
+                Waited::Died => return Err(self.died()),
+                Waited::Silence if Instant::now() >= self.until => return Err(self.timeout()),
+                Waited::Silence if self.has_executed() => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes what has come. Whether the program has been executed.
+    fn drain(&mut self) -> Result<bool> {
+        loop {
+            match report::receive(self.report.as_fd()).map_err(|errno| Error::new(Step::Report, errno))? {
+                Event::Nothing => return Ok(false),
                 Event::Record(record, fd) if self.child.is_none() && is_from_inside(record) => {
                     self.early.push_back((record, fd));
                 }
@@ -143,17 +165,12 @@ impl Attempt<'_> {
                         done = self.take(record, fd)?;
                     }
                     if done {
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
-                Event::End | Event::Died if self.executing && self.child.is_some() && !self.launch.init => {
-                    return Ok(());
-                }
                 Event::End if self.child.is_none() => return Err(Error::new(Step::Spawner, Errno::EPROTO)),
-                Event::End | Event::Died => return Err(self.died()),
-                Event::Silence if Instant::now() >= self.until => return Err(self.timeout()),
-                Event::Silence if self.has_executed() => return Ok(()),
-                Event::Silence => {}
+                Event::End if self.executing && !self.launch.init => return Ok(true),
+                Event::End => return Err(self.died()),
             }
         }
     }
@@ -255,11 +272,15 @@ impl Attempt<'_> {
     /// Kills and reaps what was started. A clone that is not back in time is ended by the spawner, which finds this socket closed.
     fn abandon(&mut self) {
         while self.child.is_none() {
-            match report::next(self.report.as_fd(), None, self.until) {
+            match report::receive(self.report.as_fd()) {
                 Ok(Event::Record(Record { kind: record::CLONED, value, .. }, Some(fd))) => {
                     self.child = Some((value, fd))
                 }
-                Ok(Event::Record(..)) => {}
+                Ok(Event::Record(record, fd)) => self.early.push_back((record, fd)),
+                Ok(Event::Nothing) => match report::wait(self.report.as_fd(), None, self.until, false) {
+                    Ok(Waited::Ready) => {}
+                    _ => break,
+                },
                 _ => break,
             }
         }

@@ -31,32 +31,45 @@ fn decode(bytes: &[u8; SIZE]) -> Record {
 
 /// What came.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     Record(Record, Option<OwnedFd>),
     /// Nobody holds the other end any more.
     End,
-    /// The process ended without a further word.
+    /// Nothing is there now.
+    Nothing,
+}
+
+/// What a wait ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// There is something to [`receive`].
+    Ready,
+    /// The process behind the pidfd has ended.
     Died,
-    /// Nothing came in time.
+    /// The time is over.
     Silence,
 }
 
-/// Waits for a record, the end, or the death of the process behind `pidfd` (in a fork of the caller the other end may
-/// live on).
-pub(super) fn next(socket: BorrowedFd<'_>, pidfd: Option<BorrowedFd<'_>>, until: Instant) -> Result<Event, Errno> {
+/// Waits for the socket, or for the death of the process behind `pidfd` (in a fork of the caller the other end may live
+/// on). `only_end` sleeps through records until the other end closes, which saves a wake-up for each.
+pub(super) fn wait(
+    socket: BorrowedFd<'_>,
+    pidfd: Option<BorrowedFd<'_>>,
+    until: Instant,
+    only_end: bool,
+) -> Result<Waited, Errno> {
+    // The end (POLLHUP) is always told.
+    let events = if only_end { PollFlags::empty() } else { PollFlags::POLLIN };
+    let mut fds = [PollFd::new(socket, events), PollFd::new(pidfd.unwrap_or(socket), PollFlags::POLLIN)];
+    let fds = if pidfd.is_some() { &mut fds[..] } else { &mut fds[..1] };
     loop {
-        let mut fds = vec![PollFd::new(socket, PollFlags::POLLIN)];
-        fds.extend(pidfd.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        match poll(&mut fds, timeout::until(until)) {
-            Err(Errno::EINTR) => continue,
+        match poll(fds, timeout::until(until)) {
+            Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
-            Ok(0) if Instant::now() >= until => return Ok(Event::Silence),
-            Ok(_) => {}
-        }
-        match receive(socket) {
-            Err(Errno::EAGAIN) if fds.get(1).and_then(PollFd::any).unwrap_or(false) => return Ok(Event::Died),
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            other => return other,
+            Ok(0) if Instant::now() >= until => return Ok(Waited::Silence),
+            Ok(0) => {}
+            Ok(_) if fds[0].any().unwrap_or(true) => return Ok(Waited::Ready),
+            Ok(_) => return Ok(Waited::Died),
         }
     }
 }
@@ -70,6 +83,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
     let message = match recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags) {
         // The peer closed with unread data of ours.
         Err(Errno::ECONNRESET) => return Ok(Event::End),
+        Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Event::Nothing),
         other => other?,
     };
     let mut fd = None;

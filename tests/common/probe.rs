@@ -253,7 +253,7 @@ fn escape(marker: &str) {
 fn spawn_below(parent: &str) {
     let sandbox = Sandbox::new().cgroup_parent(parent).pids_limit(9).command("/bin/cat").env_remove("RINGFENCE_PROBE");
     let mut child = sandbox.stdin(ringfence::Stdio::piped()).spawn().unwrap();
-    print!("up\n");
+    println!("up");
     std::io::stdout().flush().unwrap();
     let _ = std::io::stdin().read(&mut [0]);
     child.kill().unwrap();

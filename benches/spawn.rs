@@ -1,0 +1,181 @@
+//! Spawn and wait of a static `true`: by std, by this crate with more and more around it, and by bare system calls that
+//! do the kernel's part of the same sandbox (the floor).
+//!
+//! `cargo bench --bench spawn` runs criterion's rows one after the other, then a comparison of the main rows by turns,
+//! whose ratios can be trusted more. It alone: `cargo bench --bench spawn -- by-turns`. An ordinary user gets the rows
+//! with namespaces inside a user namespace; what cannot be done is told and left out.
+
+#[path = "spawn/bare.rs"]
+mod bare;
+#[path = "spawn/compare.rs"]
+mod compare;
+#[path = "spawn/floor.rs"]
+mod floor;
+#[path = "spawn/ground.rs"]
+mod ground;
+#[path = "spawn/group.rs"]
+mod group;
+#[path = "../src/sys/raw.rs"]
+mod raw;
+#[path = "spawn/rows.rs"]
+mod rows;
+#[path = "spawn/same.rs"]
+mod same;
+
+use std::fs;
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use criterion::Criterion;
+
+use ground::{Ballast, Ground};
+use group::Parents;
+use rows::Row;
+
+/// What stands for the comparison when rows are chosen by name.
+const BY_TURNS: &str = "by-turns";
+
+/// What the arguments ask for; criterion reads them once more for itself.
+#[derive(Debug, Default)]
+struct Asked {
+    measure: bool,
+    list: bool,
+    quick: bool,
+    filter: Option<String>,
+}
+
+impl Asked {
+    fn read() -> Self {
+        /// Options of criterion that are followed by a value.
+        const WITH_VALUE: [&str; 16] = [
+            "--color",
+            "--save-baseline",
+            "--baseline",
+            "--baseline-lenient",
+            "--format",
+            "--profile-time",
+            "--load-baseline",
+            "--sample-size",
+            "--warm-up-time",
+            "--measurement-time",
+            "--nresamples",
+            "--noise-threshold",
+            "--confidence-level",
+            "--significance-level",
+            "--plotting-backend",
+            "--output-format",
+        ];
+        let (mut asked, mut otherwise) = (Asked::default(), false);
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--bench" => asked.measure = true,
+                "--list" => asked.list = true,
+                "--quick" => asked.quick = true,
+                "--test" => otherwise = true,
+                option if option.starts_with("--profile-time") => otherwise = true,
+                option if WITH_VALUE.contains(&option) => drop(args.next()),
+                option if option.starts_with('-') => {}
+                _ => asked.filter = Some(arg),
+            }
+        }
+        asked.measure &= !otherwise && !asked.list;
+        asked
+    }
+
+    /// The rounds of the comparison, if it is wanted.
+    fn rounds(&self) -> Option<usize> {
+        let chosen = self.filter.as_ref().is_none_or(|filter| BY_TURNS.contains(filter.as_str()));
+        (self.measure && chosen).then_some(if self.quick { 100 } else { 400 })
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Asked::read()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("spawn: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(asked: &Asked) -> Result<(), String> {
+    let ground = Ground::new().map_err(|error| format!("the root directory: {error}"))?;
+    let parents = Parents::new();
+    let mut rows = rows::all(&ground, &parents);
+    if asked.list {
+        criterion(&mut rows, asked);
+        return Ok(());
+    }
+    // Twice, since the first run of each kind starts threads and opens what is kept.
+    rows.retain_mut(|row| match row.run().and_then(|()| row.run()) {
+        Ok(()) => true,
+        Err(error) => {
+            println!("left out: {} ({error})", row.name);
+            false
+        }
+    });
+    match same::check(&ground, &parents)? {
+        Some(mounts) => println!("the floor's sandbox is the library's ({mounts} mounts)"),
+        None => println!("left out: the comparison of the floor's sandbox with the library's"),
+    }
+    let before = descriptors();
+    criterion(&mut rows, asked);
+    if let Some(rounds) = asked.rounds() {
+        rows.retain(|row| compare::NAMES.contains(&row.name));
+        compare::run(&mut rows, rounds)?;
+    }
+    look_for_leaks(before)
+}
+
+fn criterion(rows: &mut [Row], asked: &Asked) {
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(3))
+        .configure_from_args();
+    let mut group = criterion.benchmark_group("spawn");
+    for row in rows.iter_mut() {
+        group.bench_function(row.name, |bencher| bencher.iter(|| must(row)));
+    }
+    for row in rows.iter_mut().filter(|row| ["std", "sandbox"].contains(&row.name)) {
+        if asked.measure && !Ballast::fits() {
+            println!("left out: {}-2GiB (not enough memory)", row.name);
+            continue;
+        }
+        // Made once the row is chosen, and not where it is only tried out.
+        let mut ballast = None;
+        group.bench_function(format!("{}-2GiB", row.name), |bencher| {
+            if asked.measure {
+                ballast.get_or_insert_with(Ballast::new);
+            }
+            bencher.iter(|| must(row));
+        });
+    }
+    group.finish();
+    criterion.final_summary();
+}
+
+/// The row has run before: a failure now is one of the library's.
+fn must(row: &mut Row) {
+    if let Err(error) = black_box(row.run()) {
+        panic!("{}: {error}", row.name);
+    }
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Every child has been waited for, and every descriptor closed.
+fn look_for_leaks(before: usize) -> Result<(), String> {
+    let after = descriptors();
+    if after > before {
+        return Err(format!("{} descriptors leaked", after - before));
+    }
+    match nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
+        Err(nix::errno::Errno::ECHILD) => Ok(()),
+        other => Err(format!("a child is left: {other:?}")),
+    }
+}

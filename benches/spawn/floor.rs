@@ -1,0 +1,324 @@
+//! The floor: the kernel work of a sandbox, in bare system calls from the caller's own thread.
+//!
+//! This is what a program written by hand for one sandbox would do: everything is written out beforehand, the child works
+//! in the caller's memory and reports nothing but the call that failed. Nothing is resolved, checked or undone, so it
+//! is no way to run a sandbox; it tells what the kernel itself costs.
+
+use std::ffi::{CStr, CString, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, SigmaskHow};
+
+use super::bare::{Run, Step, clone3_and_run, duration, now, wait};
+use super::group::{Group, Template, c_string};
+
+const STACK_SIZE: usize = 64 << 10;
+
+/// A sandbox, ready to be run any number of times.
+#[derive(Debug)]
+pub struct Floor {
+    namespaces: u64,
+    steps: Vec<Step>,
+    group: Option<Template>,
+    stack: Vec<u128>,
+    /// What the steps point to.
+    _strings: Vec<CString>,
+    _arrays: Vec<Vec<*const libc::c_char>>,
+    _stdio: Vec<OwnedFd>,
+}
+
+/// Where the time of one run went: each step of the child, then its exec, its end, and what the caller does around.
+pub type Profile = Vec<(&'static str, Duration)>;
+
+/// Writes down the calls of one sandbox.
+#[derive(Default)]
+struct Draft {
+    steps: Vec<Step>,
+    strings: Vec<CString>,
+    arrays: Vec<Vec<*const libc::c_char>>,
+}
+
+impl Draft {
+    fn add<const N: usize>(&mut self, name: &'static str, number: libc::c_long, args: [u64; N]) -> &mut Step {
+        let mut all = [0; 6];
+        all[..N].copy_from_slice(&args);
+        self.steps.push(Step { name, number, args: all, takes_kept: None, keeps: false });
+        let last = self.steps.len() - 1;
+        &mut self.steps[last]
+    }
+
+    /// The address of a string that lives as long as the floor.
+    fn keep(&mut self, text: CString) -> u64 {
+        let address = text.as_ptr() as u64;
+        self.strings.push(text);
+        address
+    }
+
+    /// The address of a null-terminated array of strings.
+    fn keep_all(&mut self, texts: Vec<CString>) -> u64 {
+        let mut array: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
+        array.push(std::ptr::null());
+        self.strings.extend(texts);
+        let address = array.as_ptr() as u64;
+        self.arrays.push(array);
+        address
+    }
+
+    fn mount(
+        &mut self,
+        name: &'static str,
+        fstype: &'static CStr,
+        at: &'static CStr,
+        flags: u64,
+        options: &'static CStr,
+    ) {
+        let [fstype, at, options] = [fstype, at, options].map(|text| text.as_ptr() as u64);
+        self.add(name, libc::SYS_mount, [fstype, at, fstype, flags, options]);
+    }
+
+    /// The new root over `/`, and into it: what follows is relative to the working directory.
+    fn root(&mut self, root: &Path) {
+        const OPEN_TREE_CLONE: u64 = 1;
+        const AT_RECURSIVE: u64 = 0x8000;
+        const MOVE_MOUNT_F_EMPTY_PATH: u64 = 0x4;
+        let [slash, empty] = [c"/", c""].map(|text| text.as_ptr() as u64);
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        self.add("mount private", libc::SYS_mount, [0, slash, 0, private, 0]);
+        let root = self.keep(c_string(root.as_os_str()));
+        let flags = OPEN_TREE_CLONE | AT_RECURSIVE | libc::O_CLOEXEC as u64;
+        self.add("open_tree", libc::SYS_open_tree, [AT_FDCWD, root, flags]).keeps = true;
+        let to = [0, empty, AT_FDCWD, slash, MOVE_MOUNT_F_EMPTY_PATH];
+        self.add("move_mount", libc::SYS_move_mount, to).takes_kept = Some(0);
+        self.add("enter root", libc::SYS_fchdir, [0]).takes_kept = Some(0);
+    }
+
+    /// The /dev of the library: the same nodes, links, file systems and options.
+    fn dev(&mut self) {
+        const NODES: [(&CStr, u32, u32); 6] = [
+            (c"dev/null", 1, 3),
+            (c"dev/zero", 1, 5),
+            (c"dev/full", 1, 7),
+            (c"dev/random", 1, 8),
+            (c"dev/urandom", 1, 9),
+            (c"dev/tty", 5, 0),
+        ];
+        const LINKS: [(&CStr, &CStr); 5] = [
+            (c"/proc/self/fd", c"dev/fd"),
+            (c"/proc/self/fd/0", c"dev/stdin"),
+            (c"/proc/self/fd/1", c"dev/stdout"),
+            (c"/proc/self/fd/2", c"dev/stderr"),
+            (c"pts/ptmx", c"dev/ptmx"),
+        ];
+        let quiet = libc::MS_NOSUID | libc::MS_NOEXEC;
+        self.mount("dev tmpfs", c"tmpfs", c"dev", quiet, c"size=64k,nr_inodes=256,mode=755");
+        for (path, major, minor) in NODES {
+            let mode = u64::from(libc::S_IFCHR | 0o666);
+            let args = [AT_FDCWD, path.as_ptr() as u64, mode, libc::makedev(major, minor)];
+            self.add("dev 6 mknod", libc::SYS_mknodat, args);
+        }
+        for (to, path) in LINKS {
+            self.add("dev 5 symlink", libc::SYS_symlinkat, [to.as_ptr() as u64, AT_FDCWD, path.as_ptr() as u64]);
+        }
+        for path in [c"dev/pts", c"dev/shm"] {
+            self.add("dev 2 mkdir", libc::SYS_mkdirat, [AT_FDCWD, path.as_ptr() as u64, 0o755]);
+        }
+        self.mount("dev/pts", c"devpts", c"dev/pts", quiet, c"newinstance,ptmxmode=0666,mode=0620,gid=5");
+        let shm = quiet | libc::MS_NODEV;
+        self.mount("dev/shm", c"tmpfs", c"dev/shm", shm, c"size=67108864,nr_inodes=16384,mode=1777");
+    }
+
+    fn pivot(&mut self) {
+        let [here, slash] = [c".", c"/"].map(|text| text.as_ptr() as u64);
+        self.add("pivot_root", libc::SYS_pivot_root, [here, here]);
+        self.add("umount old root", libc::SYS_umount2, [here, libc::MNT_DETACH as u64]);
+        self.add("chdir", libc::SYS_chdir, [slash]);
+    }
+
+    fn loopback(&mut self) {
+        // The type of libc's constant differs between C libraries.
+        const SIOCSIFFLAGS: u64 = 0x8914;
+        let kind = (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC) as u64;
+        let request = LOOPBACK_UP.0.as_ptr() as u64;
+        self.add("loopback up", libc::SYS_socket, [libc::AF_INET as u64, kind, 0]).keeps = true;
+        self.add("loopback up", libc::SYS_ioctl, [0, SIOCSIFFLAGS, request]).takes_kept = Some(0);
+        self.add("loopback up", libc::SYS_close, [0]).takes_kept = Some(0);
+    }
+
+    /// Session, streams, signal mask, exec.
+    fn program(&mut self, command: &[OsString], stdio: &[OwnedFd]) {
+        self.add("umask", libc::SYS_umask, [0o022]);
+        self.add("setsid", libc::SYS_setsid, []);
+        for (number, fd) in stdio.iter().enumerate() {
+            self.add("stdio", libc::SYS_dup3, [fd.as_raw_fd() as u64, number as u64, 0]);
+        }
+        let all_above = [3, u64::from(u32::MAX), u64::from(libc::CLOSE_RANGE_CLOEXEC)];
+        self.add("close the rest", libc::SYS_close_range, all_above);
+        let [none, default] = [NO_SIGNALS.as_ptr() as u64, DEFAULT_ACTION.as_ptr() as u64];
+        // Every Rust program ignores SIGPIPE, and an exec leaves it so.
+        for signal in ignored_signals() {
+            self.add("signals", libc::SYS_rt_sigaction, [signal, default, 0, 8]);
+        }
+        self.add("signals", libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as u64, none, 0, 8]);
+        let argv: Vec<CString> = command.iter().map(|word| c_string(word)).collect();
+        let path = argv.first().map_or(0, |program| program.as_ptr() as u64);
+        let argv = self.keep_all(argv);
+        let variables = std::env::vars_os().map(|(mut entry, value)| {
+            entry.push("=");
+            entry.push(value);
+            c_string(&entry)
+        });
+        let envp = self.keep_all(variables.collect());
+        self.add("execve", libc::SYS_execve, [path, argv, envp]);
+    }
+}
+
+/// The signals that this process ignores, from /proc/self/status.
+fn ignored_signals() -> Vec<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = text.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    (1..=64).filter(|signal| mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)).collect()
+}
+
+const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
+static NO_SIGNALS: [u64; 1] = [0];
+/// struct sigaction of the kernel.
+static DEFAULT_ACTION: [u64; 4] = [0; 4];
+
+/// struct ifreq: a name of 16 bytes, then a union that begins with the flags.
+#[repr(align(8))]
+struct IfReq([u8; 40]);
+static LOOPBACK_UP: IfReq = {
+    let mut request = [0; 40];
+    request[0] = b'l';
+    request[1] = b'o';
+    let flags = ((libc::IFF_UP | libc::IFF_RUNNING) as u16).to_ne_bytes();
+    request[16] = flags[0];
+    request[17] = flags[1];
+    IfReq(request)
+};
+
+impl Floor {
+    /// A sandbox on `root` with pid, mount, uts, ipc and cgroup namespaces, /proc, /dev and /tmp; with `group` in a
+    /// control group; with `net` in a network namespace as well.
+    pub fn new(root: &Path, command: &[OsString], stdio: Vec<OwnedFd>, net: bool, group: Option<Template>) -> Self {
+        let clone = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+        let mut draft = Draft::default();
+        draft.add("umask", libc::SYS_umask, [0]);
+        draft.add("cgroup ns", libc::SYS_unshare, [libc::CLONE_NEWCGROUP as u64]);
+        if net {
+            draft.loopback();
+        }
+        draft.root(root);
+        let quiet = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        draft.mount("proc", c"proc", c"proc", quiet, c"");
+        draft.dev();
+        let tmp = libc::MS_NOSUID | libc::MS_NODEV;
+        draft.mount("tmp", c"tmpfs", c"tmp", tmp, c"size=67108864,nr_inodes=16384,mode=1777");
+        draft.pivot();
+        draft.program(command, &stdio);
+        Floor {
+            namespaces: (clone | if net { libc::CLONE_NEWNET } else { 0 }) as u64,
+            steps: draft.steps,
+            group,
+            stack: vec![0; STACK_SIZE / size_of::<u128>()],
+            _strings: draft.strings,
+            _arrays: draft.arrays,
+            _stdio: stdio,
+        }
+    }
+
+    /// Runs the program to its end, which has to be a success.
+    pub fn run(&mut self) -> io::Result<()> {
+        self.run_and_note(std::ptr::null_mut()).map(drop)
+    }
+
+    /// The same, with the times.
+    pub fn profile(&mut self) -> io::Result<Profile> {
+        let mut times = vec![libc::timespec { tv_sec: 0, tv_nsec: 0 }; self.steps.len() + 2];
+        let [begin, cloning, executed, ended, end] = self.run_and_note(times.as_mut_ptr())?;
+        let times: Vec<Duration> = times.iter().map(duration).collect();
+        // The exec does not come back to note a time: it is done when the caller goes on.
+        let done = times[2..=self.steps.len()].iter().copied().chain([executed]);
+        let mut profile = vec![
+            ("group: create, limits", cloning - begin),
+            ("clone", times[0] - cloning),
+            ("group: enter", times[1] - times[0]),
+        ];
+        for ((step, from), to) in self.steps.iter().zip(&times[1..]).zip(done) {
+            match profile.last_mut() {
+                Some((name, sum)) if *name == step.name => *sum += to - *from,
+                _ => profile.push((step.name, to - *from)),
+            }
+        }
+        profile.push(("program, its end, wait", ended - executed));
+        profile.push(("group: remove", end - ended));
+        Ok(profile)
+    }
+
+    fn run_and_note(&mut self, times: *mut libc::timespec) -> io::Result<[Duration; 5]> {
+        let begin = now();
+        let group = self.group.as_ref().map(Template::create).transpose();
+        let result = group.and_then(|group| {
+            let cloning = now();
+            let pidfd = self.clone(&group.unwrap_or_default(), times)?;
+            let executed = now();
+            wait(&pidfd)?;
+            Ok([cloning, executed, now()])
+        });
+        let removed = self.group.as_ref().map_or(Ok(()), Template::remove);
+        let [cloning, executed, ended] = result?;
+        removed?;
+        Ok([begin, cloning, executed, ended, now()])
+    }
+
+    /// Comes back when the child has executed the program, or ended.
+    fn clone(&mut self, group: &Group, times: *mut libc::timespec) -> io::Result<OwnedFd> {
+        const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+        const CLONE_INTO_CGROUP: u64 = 1 << 33;
+        let procs = group.proc_numbers();
+        let mut run = Run {
+            steps: self.steps.as_ptr(),
+            count: self.steps.len(),
+            procs: procs.as_ptr(),
+            proc_count: procs.len(),
+            failed: None,
+            times,
+        };
+        let mut pidfd: RawFd = -1;
+        let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64 | self.namespaces;
+        let into = if group.born_in.is_some() { CLONE_INTO_CGROUP } else { 0 };
+        // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+        // set_tid_size, cgroup.
+        let args = [
+            flags | CLONE_CLEAR_SIGHAND | into,
+            &raw mut pidfd as u64,
+            0,
+            0,
+            libc::SIGCHLD as u64,
+            self.stack.as_mut_ptr() as u64,
+            STACK_SIZE as u64,
+            0,
+            0,
+            0,
+            group.born_in.as_ref().map_or(0, |fd| fd.as_raw_fd() as u64),
+        ];
+        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        // SAFETY: the flags are CLONE_VM and CLONE_VFORK with a stack of the child's own, and `args`, `run` and what they
+        // point to (the steps and strings of `self`, `procs`, `times`) live until the call returns.
+        let result = unsafe { clone3_and_run(&args, &mut run) };
+        mask.thread_set_mask()?;
+        if result < 0 {
+            return Err(io::Error::from_raw_os_error(-result as i32));
+        }
+        // SAFETY: CLONE_PIDFD made this descriptor, and nobody else knows it.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        // SAFETY: `run` is a local; the child, which has written to it, is gone from this memory.
+        let Some((index, errno)) = (unsafe { (&raw const run.failed).read_volatile() }) else { return Ok(pidfd) };
+        let _ = wait(&pidfd);
+        let name = self.steps.get(index).map_or("entering the group", |step| step.name);
+        Err(io::Error::other(format!("{name}: {}", io::Error::from_raw_os_error(errno))))
+    }
+}

@@ -1,0 +1,117 @@
+//! What the rows stand on: a static `true` in a root directory of its own, and memory that makes the caller big.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// `exit_group(0)`.
+#[cfg(target_arch = "x86_64")]
+const CODE: &[u8] = &[0x31, 0xff, 0xb8, 231, 0, 0, 0, 0x0f, 0x05];
+#[cfg(target_arch = "x86_64")]
+const EM_MACHINE: u16 = 62;
+
+/// `exit_group(0)`.
+#[cfg(target_arch = "aarch64")]
+const CODE: &[u8] = &[0x00, 0x00, 0x80, 0xd2, 0xc8, 0x0b, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
+#[cfg(target_arch = "aarch64")]
+const EM_MACHINE: u16 = 183;
+
+/// A directory with `root/true` and the empty places of mounts; it goes when this is dropped.
+#[derive(Debug)]
+pub struct Ground {
+    dir: PathBuf,
+    /// The root directory of the sandboxes.
+    pub root: PathBuf,
+    /// The program, as the host sees it.
+    pub program: PathBuf,
+}
+
+impl Ground {
+    /// Makes the directory below cargo's own for benches.
+    pub fn new() -> io::Result<Self> {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("spawn-{}", std::process::id()));
+        let root = dir.join("root");
+        let ground = Ground { program: root.join("true"), root, dir };
+        for place in ["proc", "dev", "tmp"] {
+            fs::create_dir_all(ground.root.join(place))?;
+        }
+        fs::write(&ground.program, elf(CODE))?;
+        fs::set_permissions(&ground.program, Permissions::from_mode(0o755))?;
+        Ok(ground)
+    }
+
+    /// A path for a file of the bench's own, outside of the root.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A static executable without any library: elf(5) with one segment, which holds the headers and the code.
+fn elf(code: &[u8]) -> Vec<u8> {
+    const ADDRESS: u64 = 0x40_0000;
+    const HEADERS: u64 = 64 + 56;
+    const READ_AND_EXECUTE: u32 = 5;
+    const LARGEST_PAGE: u64 = 0x1_0000;
+    let size = HEADERS + code.len() as u64;
+    let mut file = Vec::new();
+    file.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    // e_type ET_EXEC, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags.
+    half(&mut file, &[2, EM_MACHINE]);
+    word(&mut file, &[1]);
+    long(&mut file, &[ADDRESS + HEADERS, 64, 0]);
+    word(&mut file, &[0]);
+    // e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx.
+    half(&mut file, &[64, 56, 1, 0, 0, 0]);
+    // p_type PT_LOAD, p_flags, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align.
+    word(&mut file, &[1, READ_AND_EXECUTE]);
+    long(&mut file, &[0, ADDRESS, ADDRESS, size, size, LARGEST_PAGE]);
+    file.extend_from_slice(code);
+    file
+}
+
+fn half(file: &mut Vec<u8>, values: &[u16]) {
+    file.extend(values.iter().flat_map(|value| value.to_ne_bytes()));
+}
+
+fn word(file: &mut Vec<u8>, values: &[u32]) {
+    file.extend(values.iter().flat_map(|value| value.to_ne_bytes()));
+}
+
+fn long(file: &mut Vec<u8>, values: &[u64]) {
+    file.extend(values.iter().flat_map(|value| value.to_ne_bytes()));
+}
+
+/// Resident memory of the caller, whose page tables a fork would copy.
+#[derive(Debug)]
+pub struct Ballast(Vec<u8>);
+
+impl Ballast {
+    const SIZE: usize = 2 << 30;
+
+    /// 2 GiB, every byte of it written.
+    pub fn new() -> Self {
+        Ballast(std::hint::black_box(vec![1; Ballast::SIZE]))
+    }
+
+    /// Whether the machine has that much to spare.
+    pub fn fits() -> bool {
+        let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let kib =
+            text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse().ok());
+        kib.is_some_and(|kib: usize| kib / 2 > Ballast::SIZE / 1024)
+    }
+}
+
+impl Drop for Ballast {
+    fn drop(&mut self) {
+        // Read at the end, so that the memory is in use until then.
+        std::hint::black_box(self.0.last());
+    }
+}

@@ -1,0 +1,209 @@
+//! The control group of the floor: the files of three limits, whose names are written out once.
+
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The parent of every group of this bench, in each hierarchy. The machine's own groups are never touched.
+pub const PARENT: &str = "/ringfence-bench";
+
+/// What a sandbox of the rows with a control group may use.
+pub const MEMORY: u64 = 64 << 20;
+pub const PIDS: u64 = 64;
+pub const CORES: f64 = 1.0;
+
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+
+/// One mounted hierarchy, with those of our controllers that it has.
+#[derive(Debug)]
+struct Hierarchy {
+    mount: PathBuf,
+    v2: bool,
+    controllers: Vec<&'static str>,
+}
+
+/// The parents. They are there for as long as the bench, so that no row makes them anew each time.
+#[derive(Debug)]
+pub struct Parents {
+    hierarchies: Vec<Hierarchy>,
+    made: Vec<PathBuf>,
+}
+
+impl Parents {
+    /// Makes them. What cannot be made is missed by the rows, which say so.
+    pub fn new() -> Self {
+        let hierarchies = hierarchies();
+        let mut made = Vec::new();
+        for hierarchy in &hierarchies {
+            let dir = hierarchy.mount.join(PARENT.trim_start_matches('/'));
+            if fs::create_dir(&dir).is_ok() {
+                made.push(dir.clone());
+            }
+            for name in hierarchy.controllers.iter().filter(|_| hierarchy.v2) {
+                for dir in [&hierarchy.mount, &dir] {
+                    let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{name}"));
+                }
+            }
+        }
+        Parents { hierarchies, made }
+    }
+
+    /// The files of one group below the parents; `None` if a controller is nowhere.
+    pub fn template(&self) -> Option<Template> {
+        let with_limits = self.hierarchies.iter().filter(|hierarchy| !hierarchy.controllers.is_empty());
+        let parts: Vec<Part> = with_limits.map(Part::of).collect();
+        let limits: usize = parts.iter().map(|part| part.limits.len()).sum();
+        (limits == CONTROLLERS.len()).then_some(Template { parts })
+    }
+}
+
+impl Drop for Parents {
+    fn drop(&mut self) {
+        for dir in &self.made {
+            if let Err(error) = fs::remove_dir(dir) {
+                eprintln!("{} stays: {error}", dir.display());
+            }
+        }
+    }
+}
+
+/// All cgroup mounts that have one of our controllers, each at the first that does; and every v2 mount, since the library
+/// makes a group there for its freezer.
+fn hierarchies() -> Vec<Hierarchy> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut wanted = CONTROLLERS.to_vec();
+    let mut all = Vec::new();
+    for line in text.lines() {
+        let Some((left, right)) = line.split_once(" - cgroup") else { continue };
+        let Some(mount) = left.split(' ').nth(4).map(PathBuf::from) else { continue };
+        let v2 = right.starts_with('2');
+        let names = if v2 {
+            fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default()
+        } else {
+            right.rsplit(' ').next().unwrap_or_default().replace(',', " ")
+        };
+        let (controllers, rest) = wanted.iter().partition(|name| names.split_whitespace().any(|word| word == **name));
+        wanted = rest;
+        let hierarchy = Hierarchy { mount, v2, controllers };
+        if v2 || !hierarchy.controllers.is_empty() {
+            all.push(hierarchy);
+        }
+    }
+    all
+}
+
+/// The paths of a group and what is written to them.
+#[derive(Debug)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    v2: bool,
+    dir: CString,
+    procs: CString,
+    limits: Vec<(CString, String)>,
+}
+
+impl Part {
+    fn of(hierarchy: &Hierarchy) -> Self {
+        let dir = hierarchy.mount.join(PARENT.trim_start_matches('/')).join("floor");
+        let limit = |name: &&str| {
+            let (file, value) = match (*name, hierarchy.v2) {
+                ("memory", false) => ("memory.limit_in_bytes", MEMORY.to_string()),
+                ("memory", true) => ("memory.max", MEMORY.to_string()),
+                ("pids", _) => ("pids.max", PIDS.to_string()),
+                (_, false) => ("cpu.cfs_quota_us", "100000".to_owned()),
+                (_, true) => ("cpu.max", "100000 100000".to_owned()),
+            };
+            (c_path(&dir.join(file)), value)
+        };
+        let limits = hierarchy.controllers.iter().map(limit).collect();
+        Part { v2: hierarchy.v2, procs: c_path(&dir.join("cgroup.procs")), limits, dir: c_path(&dir) }
+    }
+}
+
+/// A group with its limits set, to be entered once. Closing its descriptors does not remove it.
+#[derive(Debug, Default)]
+pub struct Group {
+    /// A v2 directory to be born in.
+    pub born_in: Option<OwnedFd>,
+    /// The v1 `cgroup.procs` that the child writes `0` to.
+    pub procs: Vec<OwnedFd>,
+}
+
+impl Template {
+    pub fn create(&self) -> io::Result<Group> {
+        let mut group = Group::default();
+        for part in &self.parts {
+            mkdir(&part.dir)?;
+            for (file, value) in &part.limits {
+                let fd = open(file, libc::O_WRONLY)?;
+                nix::unistd::write(&fd, value.as_bytes())?;
+            }
+            if part.v2 {
+                group.born_in = Some(open(&part.dir, libc::O_PATH | libc::O_DIRECTORY)?);
+            } else {
+                group.procs.push(open(&part.procs, libc::O_WRONLY)?);
+            }
+        }
+        Ok(group)
+    }
+
+    /// Removes what is there of the group, whose last process has been waited for.
+    pub fn remove(&self) -> io::Result<()> {
+        self.parts.iter().try_for_each(|part| rmdir(&part.dir))
+    }
+}
+
+fn mkdir(dir: &CString) -> io::Result<()> {
+    // SAFETY: the path is a string with its NUL, and lives across the call.
+    check(unsafe { libc::mkdir(dir.as_ptr(), 0o755) }).map(drop)
+}
+
+/// A process that has been reaped may be counted for a moment longer.
+fn rmdir(dir: &CString) -> io::Result<()> {
+    const TRIES: u32 = 10_000;
+    let mut tries = 0;
+    loop {
+        // SAFETY: the path is a string with its NUL, and lives across the call.
+        match check(unsafe { libc::rmdir(dir.as_ptr()) }) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries < TRIES => {
+                tries += 1;
+                std::thread::yield_now();
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => return result.map(drop),
+        }
+    }
+}
+
+fn open(path: &CString, flags: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the path is a string with its NUL, and lives across the call.
+    let fd = check(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) })?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn c_path(path: &Path) -> CString {
+    c_string(path.as_os_str())
+}
+
+/// For names that this bench makes up itself.
+pub fn c_string(text: &OsStr) -> CString {
+    CString::new(text.as_bytes()).unwrap_or_default()
+}
+
+impl Group {
+    pub fn proc_numbers(&self) -> Vec<RawFd> {
+        self.procs.iter().map(AsRawFd::as_raw_fd).collect()
+    }
+}

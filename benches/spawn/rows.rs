@@ -1,0 +1,119 @@
+//! The rows: each a way to spawn `true` and to wait for it.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+
+use ringfence::{Bytes, Namespaces, Sandbox};
+
+use super::floor::{Floor, Profile};
+use super::ground::Ground;
+use super::group::{self, Parents};
+
+/// One row of the bench.
+#[derive(Debug)]
+pub struct Row {
+    pub name: &'static str,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Std(Command),
+    Sandbox(Box<Sandbox>),
+    Floor(Box<Floor>),
+}
+
+impl Row {
+    /// One spawn and wait.
+    pub fn run(&mut self) -> Result<(), String> {
+        match &mut self.way {
+            Way::Std(command) => match command.status() {
+                Ok(status) if status.success() => Ok(()),
+                Ok(status) => Err(status.to_string()),
+                Err(error) => Err(error.to_string()),
+            },
+            Way::Sandbox(sandbox) => match sandbox.status() {
+                Ok(outcome) if outcome.success() => Ok(()),
+                Ok(outcome) => Err(format!("{}", outcome.verdict())),
+                Err(error) => Err(format!("{error:#}")),
+            },
+            Way::Floor(floor) => floor.run().map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Where the time of one run goes, for the rows that can tell.
+    pub fn profile(&mut self) -> Option<io::Result<Profile>> {
+        match &mut self.way {
+            Way::Floor(floor) => Some(floor.profile()),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the caller can do without a user namespace.
+pub fn is_privileged() -> bool {
+    Sandbox::new().namespaces(Namespaces::UTS).check().is_ok()
+}
+
+/// The sandbox that all full rows share; the program is still to be named.
+pub fn full(root: impl Into<ringfence::RootFs>) -> Sandbox {
+    let kinds = Namespaces::PID | Namespaces::MOUNT | Namespaces::UTS | Namespaces::IPC | Namespaces::CGROUP;
+    with_rights(Sandbox::new().namespaces(kinds)).rootfs(root).tmpfs("/tmp", Bytes::mib(64))
+}
+
+/// With the three limits of the rows with a control group.
+pub fn limited(sandbox: Sandbox) -> Sandbox {
+    let sandbox = sandbox.memory_limit(group::MEMORY).pids_limit(group::PIDS).cpu_limit(group::CORES);
+    sandbox.cgroup_parent(group::PARENT)
+}
+
+/// An ordinary user gets namespaces only within a user namespace.
+fn with_rights(sandbox: Sandbox) -> Sandbox {
+    if is_privileged() { sandbox } else { sandbox.user_ns() }
+}
+
+/// All rows, in the order in which they are told.
+pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
+    let sandbox = |name, sandbox: Sandbox| Row { name, way: Way::Sandbox(Box::new(sandbox)) };
+    let host = Sandbox::new().command(&ground.program);
+    let inside = full(&*ground.root).command("/true");
+    let mut rows =
+        vec![Row { name: "std", way: Way::Std(Command::new(&ground.program)) }, sandbox("plain", host.clone())];
+    for (name, kind) in [
+        ("user", Namespaces::USER),
+        ("pid", Namespaces::PID),
+        ("mount", Namespaces::MOUNT),
+        ("net", Namespaces::NET),
+        ("ipc", Namespaces::IPC),
+        ("uts", Namespaces::UTS),
+        ("cgroup", Namespaces::CGROUP),
+        ("time", Namespaces::TIME),
+    ] {
+        rows.push(sandbox(name, with_rights(host.clone().namespaces(kind))));
+    }
+    rows.push(sandbox("sandbox", inside.clone()));
+    rows.push(sandbox("sandbox-cgroup", limited(inside.clone())));
+    rows.push(sandbox("sandbox-net", limited(inside.net_ns())));
+    rows.extend(floors(ground, parents));
+    rows
+}
+
+fn floors(ground: &Ground, parents: &Parents) -> Vec<Row> {
+    let floor = |name, net, group| {
+        let floor = Floor::new(&ground.root, &[OsString::from("/true")], own_streams(), net, group);
+        Row { name, way: Way::Floor(Box::new(floor)) }
+    };
+    let mut rows = vec![floor("floor", false, None)];
+    rows.extend(parents.template().map(|group| floor("floor-net", true, Some(group))));
+    rows
+}
+
+/// Copies of this process's own streams; none where one of them is closed.
+pub fn own_streams() -> Vec<OwnedFd> {
+    use std::os::fd::AsFd;
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let copies = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].map(|fd| fd.try_clone_to_owned());
+    copies.into_iter().collect::<Result<_, _>>().unwrap_or_default()
+}
