@@ -22,7 +22,6 @@ pub(crate) struct Group {
     parts: Vec<Part>,
     /// `cgroup.procs` of each v1 part, until the child has joined.
     procs: Vec<OwnedFd>,
-    parent_dirs: Vec<PathBuf>,
     killed: AtomicBool,
 }
 
@@ -40,8 +39,7 @@ impl Group {
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
             return Err(Error::new(Step::CreateCgroup, Errno::EINVAL).at(name));
         }
-        let mut group =
-            Group { parts: Vec::new(), procs: Vec::new(), parent_dirs: Vec::new(), killed: AtomicBool::new(false) };
+        let mut group = Group { parts: Vec::new(), procs: Vec::new(), killed: AtomicBool::new(false) };
         let built = group
             .make_parts(host, parent, name, limits, account_cpu)
             .and_then(|()| group.write_limits(host, limits))
@@ -114,7 +112,6 @@ impl Group {
             let freezes = *host.v2_freezes.get_or_init(|| part.text(c"cgroup.freeze").is_ok_and(|text| text.is_some()));
             part.controllers.set(Controllers::FREEZER, freezes);
         }
-        self.parent_dirs.extend(part.path.parent().map(PathBuf::from));
         self.parts.push(part);
         Ok(())
     }
@@ -171,8 +168,8 @@ impl Group {
         self.parts.iter().find(|part| part.controllers.contains(controller))
     }
 
-    #[cfg(test)]
     /// The part that lists and counts processes at the least cost.
+    #[cfg(test)]
     fn tracker(&self) -> Result<&Part> {
         self.parts.first().ok_or_else(|| Error::new(Step::Stats, Errno::ENOENT))
     }
@@ -202,10 +199,10 @@ impl Group {
         self.procs = Vec::new();
     }
 
-    #[cfg(test)]
     /// The directories that the group stands in, one for each hierarchy: what [`sweep`](super::sweep) takes.
-    pub(crate) fn parent_dirs(&self) -> &[PathBuf] {
-        &self.parent_dirs
+    #[cfg(test)]
+    pub(crate) fn parent_dirs(&self) -> Vec<PathBuf> {
+        self.parts.iter().filter_map(|part| part.path.parent().map(PathBuf::from)).collect()
     }
 
     /// The frozen group that a child cloned into this one would be frozen by: such a clone hangs in the kernel.
@@ -215,11 +212,24 @@ impl Group {
     }
 
     pub(crate) fn stats(&self) -> Result<Stats> {
+        let mut stats = self.totals()?;
+        for part in &self.parts {
+            match part.version {
+                Version::V1 => v1::read_current(part, &mut stats)?,
+                Version::V2 => v2::read_current(part, &mut stats)?,
+            }
+        }
+        Ok(stats)
+    }
+
+    /// The statistics that still mean something when everything has ended: half the files, for the end of every
+    /// sandbox.
+    pub(crate) fn totals(&self) -> Result<Stats> {
         let mut stats = Stats::default();
         for part in &self.parts {
             match part.version {
-                Version::V1 => v1::read_stats(part, &mut stats)?,
-                Version::V2 => v2::read_stats(part, &mut stats)?,
+                Version::V1 => v1::read_totals(part, &mut stats)?,
+                Version::V2 => v2::read_totals(part, &mut stats)?,
             }
         }
         Ok(stats)
@@ -297,15 +307,15 @@ impl Group {
         })
     }
 
-    #[cfg(test)]
     /// Every process, those of groups made inside included. One outside of the caller's pid namespace reads 0.
+    #[cfg(test)]
     pub(crate) fn processes(&self) -> Result<Vec<i32>> {
         let part = self.tracker()?;
         part.processes().map_err(|errno| part.failed(Step::Stats, errno, c"cgroup.procs"))
     }
 
-    #[cfg(test)]
     /// Whether anything runs in the group or in one made inside it.
+    #[cfg(test)]
     pub(crate) fn is_populated(&self) -> Result<bool> {
         let part = self.tracker()?;
         part.is_populated().map_err(|errno| part.failed(Step::Stats, errno, c"cgroup.events"))

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use nix::sys::stat::{major, minor, stat};
 use procfs::process::MountInfo;
 
-use super::{Controllers, Version, kernfs};
+use super::{Controllers, Limits, Version, kernfs};
 use crate::{Error, ErrorKind, Result, Step};
 
 /// One mounted hierarchy.
@@ -72,9 +72,11 @@ impl Host {
         Ok(Host { hierarchies, swap, flat_memory, v2_freezes: OnceLock::new() })
     }
 
-    /// The directories in which a group below `parent` may stand, whatever its limits.
-    pub(crate) fn bases(&self, parent: Option<&Path>) -> Vec<PathBuf> {
-        self.hierarchies.iter().filter_map(|hierarchy| hierarchy.base(parent)).collect()
+    /// The directories in which a group with these limits may stand.
+    pub(crate) fn bases(&self, limits: &Limits, parent: Option<&Path>) -> Vec<PathBuf> {
+        let useful = limits.controllers() | Controllers::CPUACCT | Controllers::FREEZER | Controllers::PIDS;
+        let serves = |h: &&Hierarchy| h.version == Version::V2 || h.controllers.intersects(useful);
+        self.hierarchies.iter().filter(serves).filter_map(|hierarchy| hierarchy.base(parent)).collect()
     }
 
     pub(super) fn v2(&self) -> Option<&Hierarchy> {

@@ -73,11 +73,11 @@ pub(super) fn fill_cpusets(hierarchy: &Hierarchy, path: &Path) -> nix::Result<()
     Ok(())
 }
 
-/// Removes the levels from `base` upwards that this crate made, in this process or (by their mark) in another, and that
-/// are empty now.
-pub(super) fn release(base: &Path) {
+/// Removes the levels from `base` upwards, and below the hierarchy's `top`, that this crate made, in this process or (by
+/// their mark) in another, and that are empty now.
+pub(super) fn release(base: &Path, top: &Path) {
     let Ok(mut made) = made() else { return };
-    for dir in base.ancestors() {
+    for dir in base.ancestors().take_while(|dir| *dir != top) {
         if !made.contains(dir) && !xattr::is_marked(dir) {
             return;
         }

@@ -28,6 +28,8 @@ pub(super) struct Part {
     /// On v1 all controllers of the hierarchy, on v2 those that were asked for.
     pub(super) controllers: Controllers,
     pub(super) path: PathBuf,
+    /// Where the hierarchy is mounted.
+    top: PathBuf,
     dir: OwnedFd,
     gone: AtomicBool,
 }
@@ -44,19 +46,19 @@ impl Part {
         let fail = |errno| creation_failed(errno, &base.join(name));
         let path = parents::make_below(hierarchy, &base, name, parent.is_some()).map_err(fail)?;
         let controllers = if hierarchy.version == Version::V1 { hierarchy.controllers } else { asked };
-        let made =
-            parents::fill_cpusets(hierarchy, &path).and_then(|()| Part::open(hierarchy.version, controllers, &path));
+        let made = parents::fill_cpusets(hierarchy, &path)
+            .and_then(|()| Part::open(hierarchy.version, controllers, &path, &hierarchy.mount));
         made.map_err(|errno| {
             let _ = unlinkat(AT_FDCWD, &path, UnlinkatFlags::RemoveDir);
-            parents::release(&base);
+            parents::release(&base, &hierarchy.mount);
             fail(errno)
         })
     }
 
     /// A directory that exists.
-    pub(super) fn open(version: Version, controllers: Controllers, path: &Path) -> nix::Result<Part> {
+    pub(super) fn open(version: Version, controllers: Controllers, path: &Path, top: &Path) -> nix::Result<Part> {
         let dir = kernfs::open_dir(path)?;
-        Ok(Part { version, controllers, path: path.to_owned(), dir, gone: AtomicBool::new(false) })
+        Ok(Part { version, controllers, path: path.to_owned(), top: top.to_owned(), dir, gone: AtomicBool::new(false) })
     }
 
     pub(super) fn dir(&self) -> BorrowedFd<'_> {
@@ -166,7 +168,7 @@ impl Part {
         }
         self.gone.store(true, Ordering::Release);
         if let Some(base) = self.path.parent() {
-            parents::release(base);
+            parents::release(base, &self.top);
         }
         Ok(())
     }

@@ -71,5 +71,5 @@ fn inspect(path: &Path) -> nix::Result<Part> {
     let mut controllers = Controllers::empty();
     controllers.set(Controllers::PIDS, has("pids.max"));
     controllers.set(Controllers::FREEZER, has("freezer.state") || has("cgroup.freeze"));
-    Part::open(version, controllers, path)
+    Part::open(version, controllers, path, Path::new("/"))
 }

@@ -117,12 +117,25 @@ pub(super) fn fill_cpuset(above: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> nix::Re
     Ok(())
 }
 
-pub(super) fn read_stats(part: &Part, stats: &mut Stats) -> Result<()> {
+/// What is of the present moment, and of no interest once the program has ended.
+pub(super) fn read_current(part: &Part, stats: &mut Stats) -> Result<()> {
     if part.controllers.contains(Controllers::MEMORY) {
         read_memory(part, stats)?;
     }
     if part.controllers.contains(Controllers::PIDS) {
         super::v2::read_pids(part, stats)?;
+    }
+    Ok(())
+}
+
+/// What adds up over the program's life.
+pub(super) fn read_totals(part: &Part, stats: &mut Stats) -> Result<()> {
+    if part.controllers.contains(Controllers::MEMORY) {
+        stats.memory_peak = part.number(c"memory.max_usage_in_bytes")?.map(Bytes::new);
+        stats.oom_kills = oom_kills(part)?;
+    }
+    if part.controllers.contains(Controllers::PIDS) {
+        stats.pids_limit_hits = super::v2::pids_limit_hits(part)?;
     }
     if part.controllers.contains(Controllers::CPU)
         && let Some(text) = part.text(c"cpu.stat")?
@@ -151,10 +164,8 @@ fn read_memory(part: &Part, stats: &mut Stats) -> Result<()> {
     let current = part.number(c"memory.usage_in_bytes")?;
     let sum = part.number(c"memory.memsw.usage_in_bytes")?;
     stats.memory_current = current.map(Bytes::new);
-    stats.memory_peak = part.number(c"memory.max_usage_in_bytes")?.map(Bytes::new);
     stats.memory_limit = part.number(c"memory.limit_in_bytes")?.filter(|n| *n < UNLIMITED).map(Bytes::new);
     stats.swap_current = sum.zip(current).map(|(sum, current)| Bytes::new(sum.saturating_sub(current)));
-    stats.oom_kills = oom_kills(part)?;
     Ok(())
 }
 

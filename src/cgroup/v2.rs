@@ -56,16 +56,27 @@ pub(super) fn writes(limits: &Limits) -> Vec<Write> {
     writes
 }
 
-pub(super) fn read_stats(part: &Part, stats: &mut Stats) -> Result<()> {
+/// What is of the present moment, and of no interest once the program has ended.
+pub(super) fn read_current(part: &Part, stats: &mut Stats) -> Result<()> {
     if part.controllers.contains(Controllers::MEMORY) {
         stats.memory_current = part.number(c"memory.current")?.map(Bytes::new);
-        stats.memory_peak = part.number(c"memory.peak")?.map(Bytes::new);
         stats.memory_limit = part.number(c"memory.max")?.map(Bytes::new);
         stats.swap_current = part.number(c"memory.swap.current")?.map(Bytes::new);
-        stats.oom_kills = oom_kills(part)?;
     }
     if part.controllers.contains(Controllers::PIDS) {
         read_pids(part, stats)?;
+    }
+    Ok(())
+}
+
+/// What adds up over the program's life.
+pub(super) fn read_totals(part: &Part, stats: &mut Stats) -> Result<()> {
+    if part.controllers.contains(Controllers::MEMORY) {
+        stats.memory_peak = part.number(c"memory.peak")?.map(Bytes::new);
+        stats.oom_kills = oom_kills(part)?;
+    }
+    if part.controllers.contains(Controllers::PIDS) {
+        stats.pids_limit_hits = pids_limit_hits(part)?;
     }
     if let Some(text) = part.text(c"cpu.stat")? {
         let time = |key| field(&text, key).map(Duration::from_micros);
@@ -92,8 +103,12 @@ pub(super) fn read_stats(part: &Part, stats: &mut Stats) -> Result<()> {
 pub(super) fn read_pids(part: &Part, stats: &mut Stats) -> Result<()> {
     stats.pids_current = part.number(c"pids.current")?;
     stats.pids_peak = part.number(c"pids.peak")?;
-    stats.pids_limit_hits = part.text(c"pids.events")?.and_then(|text| field(&text, "max"));
     Ok(())
+}
+
+/// Forks that failed at `pids.max`; on v1 as well.
+pub(super) fn pids_limit_hits(part: &Part) -> Result<Option<u64>> {
+    Ok(part.text(c"pids.events")?.and_then(|text| field(&text, "max")))
 }
 
 pub(super) fn cpu_usage(part: &Part) -> Result<Option<Duration>> {
@@ -274,8 +289,9 @@ mod tests {
             std::fs::write(dir.join(file), text).unwrap();
         }
         let mut stats = Stats::default();
-        let part = Part::open(super::super::Version::V2, Controllers::all(), &dir).unwrap();
-        read_stats(&part, &mut stats).unwrap();
+        let part = Part::open(super::super::Version::V2, Controllers::all(), &dir, &dir).unwrap();
+        read_current(&part, &mut stats).unwrap();
+        read_totals(&part, &mut stats).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
         let want = Stats {
             memory_current: Some(Bytes::new(4096)),

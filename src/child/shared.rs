@@ -214,7 +214,7 @@ impl Shared {
     }
 
     fn outcome(&self, status: i32, ended: Option<Ended>) -> Outcome {
-        let stats = self.group.as_ref().and_then(|group| group.stats().ok()).unwrap_or_default();
+        let stats = self.group.as_ref().and_then(|group| group.totals().ok()).unwrap_or_default();
         let reason = REASONS.get(usize::from(self.reason.load(Ordering::Acquire)).wrapping_sub(1)).copied();
         let usage = self.usage(&stats, ended);
         Outcome::new(status, reason.or_else(|| self.ran_into_rlimit(status, &usage)), usage)

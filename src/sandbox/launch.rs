@@ -1,8 +1,11 @@
 //! From a policy to a running child: what is made outside, and the order in which policies become ops.
 
+use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
 
 use super::Sandbox;
 use super::judge::{Judgement, Maps};
@@ -17,7 +20,10 @@ use crate::program::{Resource, lower_groups, lower_ids};
 use crate::spawn::{self, Launch, Running};
 use crate::stdio::{Stdio, Streams};
 use crate::stub::wire::code;
+use crate::sys::fork_mark::PerProcess;
 
+/// The group to which terminals belong.
+const TTY_GROUP: u32 = 5;
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a group that was made for nothing may take to go.
 const UNDO_TIMEOUT: Duration = Duration::from_secs(1);
@@ -118,7 +124,7 @@ impl Sandbox {
         if wants_group {
             let host = cgroup::host()?;
             let parent = self.cgroup_parent.as_deref();
-            claim.record_cgroups(&host.bases(parent))?;
+            claim.record_cgroups(&host.bases(&judgement.limits, parent))?;
             let group = Group::create(host, parent, claim.name(), &judgement.limits, judgement.account_cpu)?;
             made.group = Some(group);
             refuse_frozen(made.group.as_ref())?;
@@ -179,12 +185,11 @@ impl Sandbox {
     }
 
     fn mount_context(&self, judgement: &Judgement) -> Context {
-        const TTY_GROUP: u32 = 5;
         let maps = judgement.maps.as_ref();
         Context {
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
-            tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_group(TTY_GROUP), |maps| {
+            tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
                 maps.ids.gid.iter().any(|line| line.covers(TTY_GROUP))
             }),
         }
@@ -239,11 +244,19 @@ fn is_clone_too_old(error: &Error) -> bool {
     error.step() == Step::Clone && error.raw_os_error().is_some_and(|errno| too_old.contains(&errno))
 }
 
-/// Whether the group exists for the caller, who may be in a user namespace already.
-fn caller_knows_group(gid: u32) -> bool {
-    let Ok(map) = std::fs::read_to_string("/proc/self/gid_map") else { return true };
+/// Whether the terminals' group exists for the caller, who may be in a user namespace already.
+fn caller_knows_tty_group() -> bool {
+    static KNOWS: PerProcess<bool> = PerProcess::new();
+    let known = KNOWS
+        .get_or_try(|| Ok::<_, Errno>(maps_tty_group(&fs::read_to_string("/proc/self/gid_map").unwrap_or_default())));
+    known.is_ok_and(|known| *known)
+}
+
+/// Reads a gid_map: lines of first id inside, first id outside, count.
+fn maps_tty_group(map: &str) -> bool {
     let lines = map.lines().map(|line| line.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>());
-    lines.flatten().any(|line| matches!(line[..], [first, _, count] if (first..first + count).contains(&gid.into())))
+    let gid = u64::from(TTY_GROUP);
+    lines.flatten().any(|line| matches!(line[..], [first, _, count] if gid >= first && gid - first < count))
 }
 
 fn lower_unblock_signals(plan: &mut Plan) {

@@ -148,8 +148,12 @@ impl State {
     /// Sockets may grow by one for each thread that clones, of which there is at most one a core.
     fn covers(&self, after: &State) -> bool {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let rest = |state: &State| State { sockets: 0, ..state.clone() };
-        after.sockets <= self.sockets + cores && rest(self) == rest(after)
+        // What other processes had there before may go meanwhile.
+        after.sockets <= self.sockets + cores
+            && (&after.fds, &after.children, after.mounts) == (&self.fds, &self.children, self.mounts)
+            && after.cgroups.is_subset(&self.cgroups)
+            && after.scratch.is_subset(&self.scratch)
+            && after.records.is_subset(&self.records)
     }
 }
 
