@@ -121,6 +121,12 @@ impl Program {
         if self.command.as_ref().is_some_and(|command| command.is_empty()) {
             problems.push(Problem::invalid("command", "the program has an empty name", "name the program"));
         }
+        let ids = self.user.iter().flat_map(|(uid, gid)| [uid, gid]).chain(self.groups.iter().flatten());
+        if ids.into_iter().any(|id| *id == u32::MAX) {
+            // setresuid(2) takes it for "leave as it is": the program would keep the caller's.
+            let reason = "4,294,967,295 is no id: to the kernel it means none";
+            problems.push(Problem::invalid("user", reason, "give ids below that"));
+        }
         for (resource, soft, hard) in &self.rlimits {
             if soft > hard {
                 let reason = format!("{resource:?}: the soft limit {soft} is above the hard limit {hard}");

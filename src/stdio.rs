@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 
 use crate::error::{Error, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd, Slot};
-use crate::stub::wire::FIRST_FD;
+use crate::stub::wire::{FIRST_FD, PARENT_FD};
 use crate::sys::table;
 
 /// One standard stream of the program, as `std::process::Stdio`; it can be used for many spawns.
@@ -136,7 +136,7 @@ fn move_up(plan: &mut Plan, placed: &mut [(RawFd, RawFd)]) {
 /// `close_range(CLOSE_RANGE_CLOEXEC)`, 5.11; without it one by one: the stub holds nothing but what it was passed, and
 /// what it opened close-on-exec.
 fn lower_close_on_exec(plan: &mut Plan) {
-    let passed = FIRST_FD..FIRST_FD + 2 + plan.fds().len() as RawFd;
+    let passed = PARENT_FD..FIRST_FD + 2 + plan.fds().len() as RawFd;
     let flag = libc::CLOSE_RANGE_CLOEXEC;
     plan.call(Step::CloseFds, libc::SYS_close_range, [3.into(), u32::MAX.into(), flag.into()])
         .tolerate(Errno::ENOSYS)

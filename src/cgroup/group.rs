@@ -109,7 +109,13 @@ impl Group {
         if part.version == Version::V2 {
             part.controllers |= Controllers::CPUACCT;
             // `cgroup.freeze` is in every v2 group but the root since 5.2.
-            let freezes = *host.v2_freezes.get_or_init(|| part.text(c"cgroup.freeze").is_ok_and(|text| text.is_some()));
+            let freezes = match host.v2_freezes.get() {
+                Some(freezes) => *freezes,
+                None => {
+                    let found = part.text(c"cgroup.freeze")?.is_some();
+                    *host.v2_freezes.get_or_init(|| found)
+                }
+            };
             part.controllers.set(Controllers::FREEZER, freezes);
         }
         self.parts.push(part);

@@ -36,6 +36,7 @@ use crate::sys::fork_mark::PerProcess;
 pub(crate) use group::Group;
 pub(crate) use host::Host;
 pub use limits::{IoLimit, Limits};
+pub(crate) use problems::invalid_parent;
 pub(crate) use stale::sweep;
 pub use stats::Stats;
 

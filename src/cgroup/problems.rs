@@ -19,8 +19,9 @@ impl Host {
     /// What of the policy cannot be enforced below `parent`. It opens and reads a dozen files: for checks and for the
     /// explanation of a failure, not for each spawn.
     pub(crate) fn problems(&self, limits: &Limits, account_cpu: bool, parent: Option<&Path>) -> Vec<Problem> {
-        if let Some(problem) = parent.and_then(invalid_parent) {
-            return vec![problem];
+        if parent.is_some_and(|parent| invalid_parent(parent).is_some()) {
+            // Said already, as a contradiction of the policy.
+            return Vec::new();
         }
         let mut features = limits.features();
         features.extend(account_cpu.then_some(Feature::CpuTime));
@@ -117,8 +118,9 @@ impl Hierarchy {
     }
 }
 
-fn invalid_parent(parent: &Path) -> Option<Problem> {
-    if parent.is_absolute() && parent.components().all(|c| c != Component::ParentDir) {
+pub(crate) fn invalid_parent(parent: &Path) -> Option<Problem> {
+    let plain = |c: Component<'_>| c != Component::ParentDir && !c.as_os_str().as_encoded_bytes().contains(&0);
+    if parent.is_absolute() && parent.components().all(plain) {
         return None;
     }
     let reason = format!("{} is no absolute path without ..", parent.display());

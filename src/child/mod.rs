@@ -109,7 +109,7 @@ impl Child {
             watch::at(limit, &shared, watch::Due::WallTime)?;
         }
         if let Some(limit) = parts.watch.cpu_time {
-            watch::at(parts.started, &shared, watch::Due::CpuTime(limit))?;
+            watch::at(parts.started, &shared, watch::Due::CpuTime(watch::CpuWatch::new(limit)))?;
         }
         Ok(child)
     }

@@ -32,6 +32,7 @@ pub(super) struct Shared {
     started: Instant,
     pub(super) group: Option<Group>,
     left: Mutex<Left>,
+    removing: Mutex<()>,
     reason: AtomicU8,
     frozen: AtomicBool,
     own_pid_ns: bool,
@@ -78,6 +79,7 @@ impl Shared {
             started: new.started,
             group: new.group,
             left: Mutex::new(left),
+            removing: Mutex::new(()),
             reason: AtomicU8::new(0),
             frozen: AtomicBool::new(false),
             own_pid_ns: new.own_pid_ns,
@@ -97,6 +99,12 @@ impl Shared {
 
     pub(super) fn add_deadline(&self, key: watch::Key) {
         self.left().deadlines.push(key);
+    }
+
+    pub(super) fn replace_deadline(&self, old: watch::Key, new: watch::Key) {
+        let mut left = self.left();
+        left.deadlines.retain(|key| *key != old);
+        left.deadlines.push(new);
     }
 
     fn control(step: Step) -> impl Fn(Errno) -> Error {
@@ -173,10 +181,10 @@ impl Shared {
 
     /// Waits for the end: for ever, until a time, or not at all (a time that has passed).
     pub(super) fn wait(&self, until: Option<Instant>) -> Result<Option<Outcome>> {
+        self.require_home(Step::Wait)?;
         if let Some(outcome) = self.left().outcome {
             return Ok(Some(outcome));
         }
-        self.require_home(Step::Wait)?;
         if let Some(until) = until
             && !self.ends_by(until)?
         {
@@ -187,7 +195,9 @@ impl Shared {
             Err(Errno::ECHILD) => None,
             Err(errno) => return Err(Self::control(Step::Wait)(errno)),
         };
-        let told = self.init.as_ref().and_then(Init::ended);
+        // The program can reach the socket on which its init speaks: an init that was killed has said nothing.
+        let killed = ended.is_some_and(|e| libc::WIFSIGNALED(e.wait_status));
+        let told = self.init.as_ref().filter(|_| !killed).and_then(Init::ended);
         let status = told.or(ended.map(|e| e.wait_status)).or_else(|| pidfd::exit_info(self.pidfd.as_fd()));
         let outcome = status.map(|status| self.outcome(status, ended));
         let mut left = self.left();
@@ -246,8 +256,11 @@ impl Shared {
         }
     }
 
-    /// Takes away what was made for the sandbox, whose program has ended. What does not go in time can be tried again.
+    /// Takes away what was made for the sandbox, whose program has ended. What does not go in time can be tried again,
+    /// and is on the owner's record until it has gone.
     pub(super) fn remove(&self, timeout: Duration) -> Result<()> {
+        let until = Instant::now().checked_add(timeout);
+        let _turn = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.left().removed {
             return Ok(());
         }
@@ -257,18 +270,26 @@ impl Shared {
             }
             group.remove(timeout)?;
         }
+        let scratch = self.left().scratch.take();
+        if let Some(mut scratch) = scratch
+            && let Err(error) = scratch.remove(until)
+        {
+            self.left().scratch = Some(scratch);
+            return Err(error);
+        }
         let mut left = self.left();
         left.removed = true;
-        let scratch = left.scratch.take().map_or(Ok(()), Scratch::remove);
         left.claim = None;
-        scratch
+        Ok(())
     }
 
-    /// In a fork: lets go of everything without touching it.
+    /// In a fork: lets go of everything without touching it. Another thread of the parent may have held the lock when it
+    /// forked, and holds it here for ever.
     pub(super) fn abandon(&self) {
-        let mut left = self.left();
-        left.removed = true;
-        left.scratch.take().into_iter().for_each(Scratch::forget);
+        if let Ok(mut left) = self.left.try_lock() {
+            left.removed = true;
+            left.scratch.take().into_iter().for_each(Scratch::forget);
+        }
     }
 
     pub(super) fn pidfd(&self) -> BorrowedFd<'_> {

@@ -20,9 +20,15 @@ use crate::sys::fork_mark::PerProcess;
 use crate::sys::{table, timeout};
 
 /// How often the removal of what would not go is tried again.
-const RETRY: Duration = Duration::from_millis(100);
+const RETRY: Duration = TURN;
 /// How finely processor time is looked at when the limit is near.
 const FINEST: Duration = Duration::from_millis(1);
+/// How seldom, when the limit is near and nothing is used.
+const COARSEST: Duration = Duration::from_millis(20);
+/// When a time lies too far ahead to be told.
+const FAR: Duration = Duration::from_secs(3600);
+/// How long the removal of one sandbox's things may keep the others waiting.
+const TURN: Duration = Duration::from_millis(5);
 
 /// A place in the list of deadlines.
 pub(super) type Key = (Instant, u64);
@@ -31,8 +37,21 @@ pub(super) type Key = (Instant, u64);
 #[derive(Debug, Clone)]
 pub(super) enum Due {
     WallTime,
-    /// The processor time that may be used.
-    CpuTime(Duration),
+    CpuTime(CpuWatch),
+}
+
+/// A limit of processor time, and what the last look at it found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CpuWatch {
+    limit: Duration,
+    used: Duration,
+    pause: Duration,
+}
+
+impl CpuWatch {
+    pub(super) fn new(limit: Duration) -> Self {
+        CpuWatch { limit, used: Duration::ZERO, pause: FINEST }
+    }
 }
 
 #[derive(Debug)]
@@ -139,26 +158,29 @@ impl Watcher {
         let later = list.deadlines.split_off(&(now, u64::MAX));
         let due = std::mem::replace(&mut list.deadlines, later);
         drop(list);
-        for (shared, due) in due.into_values() {
+        for (key, (shared, due)) in due {
             let Some(shared) = shared.upgrade() else { continue };
             match due {
                 // A kill that fails leaves nobody to tell; wait and drop will see.
                 Due::WallTime => drop(shared.stop(Some(Verdict::WallTime))),
-                Due::CpuTime(limit) => self.check_cpu(&shared, limit),
+                Due::CpuTime(watch) => self.check_cpu(&shared, key, watch),
             }
         }
     }
 
-    /// All cores together cannot use up what is left in less than its share of one.
-    fn check_cpu(&self, shared: &Arc<Shared>, limit: Duration) {
-        let used = shared.group.as_ref().and_then(|group| group.cpu_usage().ok().flatten());
-        let Some(left) = limit.checked_sub(used.unwrap_or_default()).filter(|left| !left.is_zero()) else {
+    /// All cores together cannot use up what is left in less than its share of one. A program that uses nothing is looked
+    /// at less and less often.
+    fn check_cpu(&self, shared: &Arc<Shared>, key: Key, mut watch: CpuWatch) {
+        let used = shared.group.as_ref().and_then(|group| group.cpu_usage().ok().flatten()).unwrap_or(watch.used);
+        let Some(left) = watch.limit.checked_sub(used).filter(|left| !left.is_zero()) else {
             return drop(shared.stop(Some(Verdict::CpuTime)));
         };
+        watch.pause = if used == watch.used { (watch.pause * 2).min(COARSEST) } else { FINEST };
+        watch.used = used;
         let cores = thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        let next = Instant::now() + (left / cores).max(FINEST);
-        let key = self.insert(next, Arc::downgrade(shared), Due::CpuTime(limit));
-        shared.add_deadline(key);
+        let next = (left / cores).max(watch.pause).min(FAR);
+        let new = self.insert(Instant::now() + next, Arc::downgrade(shared), Due::CpuTime(watch));
+        shared.replace_deadline(key, new);
     }
 
     /// Reaps those that have ended. Gives those still running, and keeps those whose things would not go.
@@ -170,7 +192,7 @@ impl Watcher {
             match shared.wait(Some(now)) {
                 Ok(None) => running.push(shared),
                 // An error here is a lost status: the program has ended all the same.
-                _ if shared.remove(Duration::from_millis(5)).is_ok() => {}
+                _ if shared.remove(TURN).is_ok() => {}
                 _ => stubborn.push(shared),
             }
         }
@@ -186,11 +208,10 @@ impl Watcher {
     }
 
     fn sleep(&self, orphans: &[Arc<Shared>]) {
-        const LONG: Duration = Duration::from_secs(3600);
         let now = Instant::now();
         let until = {
             let mut list = self.list();
-            let until = list.deadlines.first_key_value().map_or(now + LONG, |((at, _), _)| *at);
+            let until = list.deadlines.first_key_value().map_or(now + FAR, |((at, _), _)| *at);
             list.asleep_until = Some(until);
             until
         };

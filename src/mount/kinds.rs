@@ -53,6 +53,15 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// How much memory it may take.
+    pub(crate) fn size(&self) -> Option<Bytes> {
+        match self {
+            Kind::Tmpfs(tmpfs) => Some(tmpfs.size),
+            Kind::Dev(dev) => Some(dev.shm_size),
+            _ => None,
+        }
+    }
+
     /// The paths of the host that it names.
     pub(crate) fn sources(&self) -> Vec<&Path> {
         match self {

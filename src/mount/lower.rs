@@ -95,15 +95,20 @@ pub(super) fn mount_on<'p>(
 
 /// Leaves in `root` a descriptor of the new root, which stands on top of `/`.
 fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, scratch: Option<&Path>) -> Result<()> {
+    let mut was_read_only = false;
     match &rootfs.base {
         Base::Host => lower_tree(plan, Path::new("/"), true, root),
-        Base::Dir(dir) => lower_tree(plan, &source(dir)?, true, root),
+        Base::Dir(dir) => {
+            let dir = source(dir)?;
+            was_read_only = is_read_only(&dir)?;
+            lower_tree(plan, &dir, true, root);
+        }
         Base::Overlay(lowers) => return lower_overlay_root(plan, lowers, rootfs, root, context, scratch),
     }
     if rootfs.read_only {
         set_attr(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), AT_RECURSIVE).at("/");
-        if !rootfs.is_host() {
-            // The top is left writable until the targets are made. EPERM: it was read-only before, and stays so.
+        if !rootfs.is_host() && !was_read_only {
+            // The top is left writable until the targets are made. EPERM: a user namespace must not change that.
             set_attr(plan, root, MountFlags::empty(), MountFlags::READ_ONLY, 0).at("/").tolerate(Errno::EPERM);
         }
     }
@@ -188,6 +193,12 @@ fn source(path: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Whether the mount on which `path` stands lets nothing be written.
+fn is_read_only(path: &Path) -> Result<bool> {
+    let flags = nix::sys::statvfs::statvfs(path).map_err(|errno| Error::new(Step::OpenSource, errno).at(path))?.flags();
+    Ok(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
+}
+
 /// Opens the place of a mount below the root, making it if need be.
 pub(super) fn lower_target(plan: &mut Plan, root: Slot, path: &Path, kind: u64, slot: Slot) {
     let name = plan.string(clean(path));
@@ -251,6 +262,42 @@ pub(super) fn attach_at(plan: &mut Plan, tree: Slot, root: Slot, at: &Path, kind
     attach(plan, tree, place.into(), empty.into(), flags, at);
     plan.close(Step::MoveMount, place);
     plan.close(Step::MoveMount, tree);
+}
+
+/// Puts a detached tree on `name` in the directory `dir`, or on `dir` itself; no link is followed.
+pub(super) fn attach_to(plan: &mut Plan, tree: Slot, dir: Arg, name: &str, at: &Path) {
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | if name.is_empty() { MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
+    let name = plan.string(name);
+    attach(plan, tree, dir, name.into(), flags, at);
+}
+
+/// fsopen(2), fsconfig(2), fsmount(2), 5.2: a file system that stands nowhere yet.
+pub(super) fn lower_new_mount(
+    plan: &mut Plan,
+    fstype: &str,
+    options: &[(&str, &str)],
+    flags: MountFlags,
+    tree: Slot,
+    at: &Path,
+) {
+    const FSOPEN_CLOEXEC: u64 = 1;
+    const FSCONFIG_SET_STRING: u64 = 1;
+    const FSCONFIG_CMD_CREATE: u64 = 6;
+    const FSMOUNT_CLOEXEC: u64 = 1;
+    let (context, fstype) = (plan.slot(), plan.string(fstype));
+    plan.call(Step::Mount, libc::SYS_fsopen, [fstype.into(), FSOPEN_CLOEXEC.into()]).at(at).store(context);
+    for (key, value) in options {
+        let (key, value) = (plan.string(key), plan.string(value));
+        let set = FSCONFIG_SET_STRING.into();
+        plan.call(Step::Mount, libc::SYS_fsconfig, [context.into(), set, key.into(), value.into(), 0.into()]).at(at);
+    }
+    let create = FSCONFIG_CMD_CREATE.into();
+    plan.call(Step::Mount, libc::SYS_fsconfig, [context.into(), create, 0.into(), 0.into(), 0.into()]).at(at);
+    let attributes = flags.bits();
+    plan.call(Step::Mount, libc::SYS_fsmount, [context.into(), FSMOUNT_CLOEXEC.into(), attributes.into()])
+        .at(at)
+        .store(tree);
+    plan.close(Step::Mount, context);
 }
 
 /// A tree of one path of the host, not its submounts.

@@ -63,6 +63,12 @@ impl Policy {
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> = self.mounts.iter().filter_map(target_problem).collect();
         problems.extend(self.root.iter().flat_map(RootFs::invalid));
+        let sizes =
+            self.mounts.iter().filter_map(|mount| mount.kind.size()).chain(self.root.iter().filter_map(RootFs::size));
+        if sizes.into_iter().any(|size| size.get() > i64::MAX as u64) {
+            let reason = "a size that the kernel would take for none";
+            problems.push(Problem::invalid("tmpfs", reason, "give what the memory of the host could hold"));
+        }
         for path in self.mounts.iter().flat_map(|mount| mount.kind.sources()) {
             if has_nul(path) {
                 let reason = format!("the source {path:?} holds a NUL byte");

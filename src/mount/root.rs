@@ -101,6 +101,11 @@ impl RootFs {
         matches!(self.base, Base::Host)
     }
 
+    /// How much memory its upper layer may take.
+    pub(crate) fn size(&self) -> Option<Bytes> {
+        if let Upper::Tmpfs(size) = self.upper { Some(size) } else { None }
+    }
+
     /// The host's directories that it names, which have to exist.
     pub(crate) fn sources(&self) -> Vec<&Path> {
         let base: &[PathBuf] = match &self.base {

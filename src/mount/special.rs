@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
-use super::lower::{attach_at, lower_single_tree, lower_target, mount_at, mount_on};
+use super::lower::{attach_to, lower_new_mount, lower_single_tree, lower_target, mount_on};
 use super::{Context, Dev, MountFlags, Tmpfs};
 use crate::error::Step;
 use crate::plan::{Plan, Slot};
@@ -24,18 +24,23 @@ const LINKS: [(&str, &str); 5] = [
 
 pub(super) fn lower_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, context: Context) {
     let quiet = MountFlags::NO_SUID | MountFlags::NO_EXEC;
-    // A /dev that is a link would have the nodes made, and what stands there hidden, elsewhere.
-    mount_at(plan, root, at, "tmpfs", quiet.ms(), "size=64k,nr_inodes=256,mode=755", target::NO_SYMLINKS);
+    let options = [("source", "tmpfs"), ("size", "64k"), ("nr_inodes", "256"), ("mode", "755")];
     let dir = plan.slot();
-    lower_target(plan, root, at, target::NO_SYMLINKS | target::EXISTING, dir);
+    lower_new_mount(plan, "tmpfs", &options, quiet, dir, at);
+    // A /dev that is a link would hide what stands elsewhere. It is found once: whoever may write to the root directory
+    // can exchange it at any time.
+    let place = plan.slot();
+    lower_target(plan, root, at, target::NO_SYMLINKS, place);
+    attach_to(plan, dir, place.into(), "", at);
+    plan.close(Step::MoveMount, place);
     for (name, major, minor) in NODES {
-        lower_node(plan, name, makedev(major, minor), dir, root, at);
+        lower_node(plan, name, makedev(major, minor), dir, at);
     }
     for (to, name) in LINKS {
         let (text, link) = (plan.string(to), plan.string(name));
         plan.call(Step::Dev, libc::SYS_symlinkat, [text.into(), dir.into(), link.into()]).at(at.join(name));
     }
-    // What follows stands in a file system made just now, which nobody else can write to: names lead nowhere else.
+    // Names lead nowhere else in a file system made just now, in which nobody else can write.
     plan.call(Step::Dev, libc::SYS_fchdir, [dir.into()]).at(at);
     plan.close(Step::Dev, dir);
     let group = if context.tty_group { ",gid=5" } else { "" };
@@ -52,19 +57,18 @@ fn mount_inside(plan: &mut Plan, dev: &Path, name: &str, fstype: &str, flags: Mo
 }
 
 /// Makes the node; where that is forbidden (EPERM in a user namespace, or without CAP_MKNOD) binds the host's.
-fn lower_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, root: Slot, at: &Path) {
+fn lower_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, at: &Path) {
     let text = plan.string(name);
     let mode = libc::S_IFCHR | 0o666;
+    let shown = at.join(name);
     plan.call(Step::Dev, libc::SYS_mknodat, [dir.into(), text.into(), mode.into(), number.into()])
-        .at(at.join(name))
+        .at(&shown)
         .tolerate(Errno::EPERM);
     let fallback = plan.len();
-    lower_bound_node(plan, name, root, at);
-    plan.fallback_from(fallback);
-}
-
-fn lower_bound_node(plan: &mut Plan, name: &str, root: Slot, at: &Path) {
-    let tree = plan.slot();
+    let (tree, mode) = (plan.slot(), libc::S_IFREG | 0o666);
+    plan.call(Step::Dev, libc::SYS_mknodat, [dir.into(), text.into(), mode.into(), 0.into()]).at(&shown);
     lower_single_tree(plan, &PathBuf::from("/dev").join(name), tree);
-    attach_at(plan, tree, root, &at.join(name), target::FILE);
+    attach_to(plan, tree, dir.into(), name, &shown);
+    plan.close(Step::MoveMount, tree);
+    plan.fallback_from(fallback);
 }

@@ -45,8 +45,8 @@ impl Policy {
         if !late.is_empty() {
             plan.call(Step::Unshare, libc::SYS_unshare, [late.bits().into()]);
         }
-        if self.new.contains(Namespaces::TIME) {
-            self.lower_time(plan);
+        if self.new.contains(Namespaces::TIME) && self.joins(Namespaces::USER) {
+            self.lower_new_time(plan);
         }
         if let Some(name) = &self.hostname {
             let text = plan.string(name);
@@ -84,9 +84,18 @@ impl Policy {
         Ok(())
     }
 
+    /// Makes the time namespace, unless it is to belong to a user namespace that is still to be joined. To be called while
+    /// the stub is dumpable and has not changed its user: after that its files in /proc are root's, and an ordinary user
+    /// cannot write the offsets.
+    pub(crate) fn lower_time(&self, plan: &mut Plan) {
+        if self.new.contains(Namespaces::TIME) && !self.joins(Namespaces::USER) {
+            self.lower_new_time(plan);
+        }
+    }
+
     /// The offsets can be written only before anybody is in the namespace, and the process that made it is not: it
     /// enters by setns.
-    fn lower_time(&self, plan: &mut Plan) {
+    fn lower_new_time(&self, plan: &mut Plan) {
         plan.call(Step::Unshare, libc::SYS_unshare, [Namespaces::TIME.bits().into()]);
         let offsets: String = [("monotonic", self.monotonic), ("boottime", self.boottime)]
             .into_iter()

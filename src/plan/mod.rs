@@ -282,6 +282,11 @@ impl Plan {
         array
     }
 
+    /// Whether its places no longer fit into the words that hold them. The kernel takes far less.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.data.len() > 1 << 30 || self.ops.len() > 1 << 20
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ops.len()
     }

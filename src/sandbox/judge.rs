@@ -45,6 +45,8 @@ impl Sandbox {
         let (limits, account_cpu, enforced) = self.judge_limits(thorough, &mut problems)?;
         if problems.is_empty() {
             Ok(Judgement { enforced, limits, account_cpu, maps })
+        } else if !thorough {
+            self.judge(true)
         } else {
             Err(Error::refused(problems))
         }
@@ -53,6 +55,7 @@ impl Sandbox {
     /// What no host could carry out.
     fn contradictions(&self) -> Vec<Problem> {
         let mut problems = self.limits.invalid();
+        problems.extend(self.cgroup_parent.as_deref().and_then(cgroup::invalid_parent));
         problems.extend(self.mounts.invalid());
         problems.extend(self.program.invalid());
         problems.extend(self.names_without_namespace());

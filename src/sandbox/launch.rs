@@ -39,9 +39,11 @@ struct Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
-        if let Some(group) = self.group.take() {
-            // Nobody is in it; what cannot be removed stays on the owner's record for reap_stale.
-            let _ = group.remove(UNDO_TIMEOUT);
+        // Nobody is in the group.
+        let group_gone = self.group.take().is_none_or(|group| group.remove(UNDO_TIMEOUT).is_ok());
+        let scratch_gone = self.scratch.as_mut().is_none_or(|scratch| scratch.remove(None).is_ok());
+        if !(group_gone && scratch_gone) {
+            self.claim.take().into_iter().for_each(Claim::leave);
         }
     }
 }
@@ -103,6 +105,7 @@ impl Sandbox {
             namespaces: self.namespaces.at_clone().bits(),
             cgroup,
             id_maps: judgement.maps.as_ref().map(|maps| &maps.ids),
+            seen_inside: self.program.init || !self.namespaces.join.is_empty(),
             init: self.program.init,
             deadline: self.setup_timeout.unwrap_or(SETUP_TIMEOUT),
             fail: self.fail_at,
@@ -143,8 +146,9 @@ impl Sandbox {
         let mut plan = Plan::new();
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
         let umask = lower_beginning(&mut plan);
-        if let Some(maps) = &judgement.maps {
-            self.lower_maps(&mut plan, maps);
+        match &judgement.maps {
+            Some(maps) => self.lower_maps(&mut plan, maps),
+            None => self.namespaces.lower_time(&mut plan),
         }
         // From here on nobody of the same user may look into the stub or its descriptors (CVE-2016-9962).
         plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
@@ -173,6 +177,7 @@ impl Sandbox {
 
     fn lower_maps(&self, plan: &mut Plan, maps: &Maps) {
         self.namespaces.lower_maps(plan, &maps.ids, maps.by_stub);
+        self.namespaces.lower_time(plan);
         if maps.by_stub {
             return;
         }
@@ -206,7 +211,7 @@ impl Sandbox {
 
     fn lower_limits_of_process(&self, plan: &mut Plan, judgement: &Judgement) {
         if let Some(limit) = self.cpu_time.filter(|_| !judgement.account_cpu) {
-            let seconds = limit.as_secs() + u64::from(limit.subsec_nanos() > 0);
+            let seconds = limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0));
             let program = crate::program::Program {
                 rlimits: vec![(Resource::Cpu, seconds, seconds.saturating_add(1))],
                 ..Default::default()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 
 use super::report::{self, Event, Waited};
 use super::spawner::{Job, MAX_FDS, Spawners, Ticket};
@@ -19,6 +19,8 @@ use crate::plan::Plan;
 use crate::stub::wire::{self, Record, record};
 use crate::sys::{pidfd, table, timeout};
 
+/// More than anybody waits, and less than the clock can hold.
+const LONGEST: Duration = Duration::from_secs(1 << 32);
 /// How often a setup that neither ends nor speaks is looked at.
 const LOOK_AROUND: Duration = Duration::from_millis(20);
 
@@ -32,12 +34,17 @@ pub(crate) struct Launch<'a> {
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     /// Maps to be written from outside when the stub asks.
     pub(crate) id_maps: Option<&'a IdMaps>,
+    /// Others see the stub's process: it stays as init, or joins a sandbox that runs.
+    pub(crate) seen_inside: bool,
     /// The plan leaves an init behind, which reports the end of the program.
     pub(crate) init: bool,
     pub(crate) deadline: Duration,
     /// An op that is made to fail.
     pub(crate) fail: Option<(u32, i32)>,
 }
+
+/// A clone that takes longer than this has met something in the kernel.
+const HELD_UP: Duration = Duration::from_millis(500);
 
 /// A program that runs.
 #[derive(Debug)]
@@ -81,6 +88,8 @@ struct Attempt<'a> {
     /// What the stub, or its init, said before the spawner could say that there is one.
     early: VecDeque<(Record, Option<OwnedFd>)>,
     executing: bool,
+    /// The pid of a child for whose pidfd there was no room.
+    unheld: Option<i32>,
 }
 
 /// Runs a plan to the program's exec.
@@ -88,6 +97,10 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
     let (report, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .and_then(|(ours, theirs)| Ok((table::above_stdio(ours)?, theirs)))
         .map_err(|errno| Error::new(Step::Report, errno))?;
+    if launch.plan.is_too_large() {
+        let error = Error::new(Step::Exec, Errno::E2BIG).with_kind(ErrorKind::Exec);
+        return Err(error.hint("arguments, environment and paths together are too large"));
+    }
     let plan = memfd(&launch.plan.encode(launch.fail))?;
     let mut fds: Vec<RawFd> = vec![theirs.as_raw_fd(), plan.as_raw_fd()];
     fds.extend(launch.plan.fds().iter().map(|fd| fd.raw()));
@@ -96,12 +109,22 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
         let text = format!("{} descriptors are to be passed, and one message takes {MAX_FDS}", fds.len());
         return Err(Error::message(ErrorKind::Invalid, Step::PlaceFd, text));
     }
-    let job = Job { namespaces: launch.namespaces, into_cgroup: launch.cgroup.is_some() };
-    let until = Instant::now() + launch.deadline;
+    let job = Job { namespaces: launch.namespaces, into_cgroup: launch.cgroup.is_some(), own_stub: launch.seen_inside };
+    let until = Instant::now() + launch.deadline.min(LONGEST);
     let ticket = Spawners::get()?.submit(job, &fds, until)?;
     drop((theirs, plan));
-    Attempt { launch, report, ticket, until, child: None, replaced: None, early: VecDeque::new(), executing: false }
-        .follow()
+    Attempt {
+        launch,
+        report,
+        ticket,
+        until,
+        child: None,
+        replaced: None,
+        early: VecDeque::new(),
+        executing: false,
+        unheld: None,
+    }
+    .follow()
 }
 
 fn memfd(plan: &[u8]) -> Result<OwnedFd> {
@@ -179,9 +202,10 @@ impl Attempt<'_> {
     fn take(&mut self, record: Record, fd: Option<OwnedFd>) -> Result<bool> {
         let missing = || Error::new(Step::Report, Errno::EPROTO);
         match record.kind {
-            record::CLONED => self.child = Some((record.value, fd.ok_or_else(missing)?)),
-            record::RECLONED => {
-                let fd = fd.ok_or_else(missing)?;
+            record::CLONED => self.child = Some((record.value, self.own_pidfd(record, fd)?)),
+            // Once the program may run, it could say this as well.
+            record::RECLONED if !self.executing => {
+                let fd = self.own_pidfd(record, fd)?;
                 let pid = super::pid_of(fd.as_fd()).ok_or_else(missing)?;
                 let stub = self.child.replace((pid, fd)).ok_or_else(missing)?;
                 self.replaced = Some(stub.1);
@@ -192,6 +216,15 @@ impl Attempt<'_> {
             _ => return Err(self.failure(record)),
         }
         Ok(false)
+    }
+
+    /// The pidfd that came with the record, or, where the caller's table had no room for it, has still none for another.
+    fn own_pidfd(&mut self, record: Record, fd: Option<OwnedFd>) -> Result<OwnedFd> {
+        let fd = fd.map_or_else(|| pidfd::open(record.value), Ok);
+        fd.map_err(|errno| {
+            self.unheld = Some(record.value);
+            Error::new(Step::Report, errno).hint("the caller has as many descriptors open as RLIMIT_NOFILE allows")
+        })
     }
 
     fn failure(&self, record: Record) -> Error {
@@ -261,7 +294,8 @@ impl Attempt<'_> {
     }
 
     fn timeout(&self) -> Error {
-        if self.child.is_none() {
+        // An impatient deadline says nothing about the thread.
+        if self.child.is_none() && self.launch.deadline >= HELD_UP {
             self.ticket.stuck();
         }
         let text = format!("not done after {:?}", self.launch.deadline);
@@ -271,10 +305,14 @@ impl Attempt<'_> {
 
     /// Kills and reaps what was started. A clone that is not back in time is ended by the spawner, which finds this socket closed.
     fn abandon(&mut self) {
-        while self.child.is_none() {
+        while self.child.is_none() && self.unheld.is_none() {
             match report::receive(self.report.as_fd()) {
                 Ok(Event::Record(Record { kind: record::CLONED, value, .. }, Some(fd))) => {
                     self.child = Some((value, fd))
+                }
+                Ok(Event::Record(Record { kind: record::CLONED, value, .. }, None)) => {
+                    self.unheld = Some(value);
+                    break;
                 }
                 Ok(Event::Record(record, fd)) => self.early.push_back((record, fd)),
                 Ok(Event::Nothing) => match report::wait(self.report.as_fd(), None, self.until, false) {
@@ -283,6 +321,22 @@ impl Attempt<'_> {
                 },
                 _ => break,
             }
+        }
+        // From here on the spawner and the stub are told that nobody listens, and the spawner ends the child. What was
+        // said until now is heard.
+        let _ = shutdown(self.report.as_raw_fd(), Shutdown::Both);
+        while let Ok(Event::Record(record, fd)) = report::receive(self.report.as_fd()) {
+            match (record.kind, fd) {
+                (record::CLONED, Some(fd)) => self.child = Some((record.value, fd)),
+                (record::CLONED, None) => self.unheld = Some(record.value),
+                (_, fd) => self.early.push_back((record, fd)),
+            }
+        }
+        if let Some(pid) = self.unheld {
+            // A child that nobody has waited for keeps its pid.
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
+            let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::__WALL));
         }
         let early = std::mem::take(&mut self.early).into_iter().filter_map(|(_, fd)| fd);
         for fd in self.child.take().map(|(_, fd)| fd).into_iter().chain(self.replaced.take()).chain(early) {

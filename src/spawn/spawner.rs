@@ -7,7 +7,7 @@
 //! sandbox. A job comes as one message with its descriptors, which therefore have known numbers ([`wire::FIRST_FD`]).
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
@@ -41,6 +41,8 @@ pub(super) struct Job {
     pub(super) namespaces: u64,
     /// The last descriptor of the message is the directory of a v2 group to be born in.
     pub(super) into_cgroup: bool,
+    /// A stub of its own: what runs in the sandbox can reach it, and change its mode if not its bytes.
+    pub(super) own_stub: bool,
 }
 
 impl Job {
@@ -50,13 +52,14 @@ impl Job {
         let mut bytes = [0; Job::SIZE];
         bytes[..8].copy_from_slice(&self.namespaces.to_ne_bytes());
         bytes[8] = u8::from(self.into_cgroup);
+        bytes[9] = u8::from(self.own_stub);
         bytes
     }
 
     fn decode(bytes: &[u8; Job::SIZE]) -> Self {
         let mut word = [0; 8];
         word.copy_from_slice(&bytes[..8]);
-        Job { namespaces: u64::from_ne_bytes(word), into_cgroup: bytes[8] != 0 }
+        Job { namespaces: u64::from_ne_bytes(word), into_cgroup: bytes[8] != 0, own_stub: bytes[9] != 0 }
     }
 }
 
@@ -214,6 +217,7 @@ fn start(spawner: &'static Spawner) -> Result<OwnedFd> {
 
 /// The stub in a sealed memfd: nobody can write to it, not even who opens it through /proc/PID/exe.
 fn stub_memfd() -> Result<OwnedFd, Errno> {
+    const F_SEAL_EXEC: libc::c_int = 0x20;
     let name = c"ringfence-stub";
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     // MFD_EXEC came with 6.3; older kernels make every memfd executable and refuse the flag.
@@ -225,6 +229,8 @@ fn stub_memfd() -> Result<OwnedFd, Errno> {
     while !rest.is_empty() {
         rest = &rest[nix::unistd::write(&fd, rest)?..];
     }
+    // F_SEAL_EXEC came with 6.3. It keeps the executable bits as they are.
+    let _ = fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(F_SEAL_EXEC)));
     let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
     fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(fd)
@@ -236,8 +242,10 @@ fn serve(stack: &Stack, finished: &AtomicU64) -> ! {
         // A message cut short, or no room for its descriptors: the caller sees its socket close.
         if let Ok((job, count)) = take_job() {
             let cgroup = job.into_cgroup.then(|| wire::FIRST_FD + count as RawFd - 1);
-            let request = Request { namespaces: job.namespaces, cgroup, stub: table::STUB };
-            answer(clone::clone(stack, &request));
+            // Closed below, with all that came for the job.
+            let stub = if job.own_stub { stub_memfd().map(IntoRawFd::into_raw_fd) } else { Ok(table::STUB) };
+            let request = stub.map(|stub| Request { namespaces: job.namespaces, cgroup, stub });
+            answer(request.and_then(|request| clone::clone(stack, &request)));
         }
         let _ = table::close_from(wire::FIRST_FD);
         finished.fetch_add(1, Ordering::Relaxed);

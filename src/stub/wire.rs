@@ -9,8 +9,11 @@
 
 /// First word of every plan.
 pub const MAGIC: u32 = 0x7269_6e67;
+/// The reading end of a pipe whose writing end only the thread that cloned holds. The kernel closes that before it sends
+/// the death signal, or gives the child to another parent.
+pub const PARENT_FD: i32 = 6;
 /// The number that the first descriptor handed to the stub has; the others follow it without a gap.
-pub const FIRST_FD: i32 = 5;
+pub const FIRST_FD: i32 = 7;
 /// Where the stub reports: one end of a `SOCK_SEQPACKET` pair.
 pub const REPORT_FD: i32 = FIRST_FD;
 /// The memfd that holds the plan.
@@ -92,8 +95,6 @@ pub mod target {
     pub const FILE: u64 = 1;
     /// No component may be a symbolic link.
     pub const NO_SYMLINKS: u64 = 2;
-    /// Nothing is made: what is missing is an error.
-    pub const EXISTING: u64 = 4;
 }
 
 /// What travels back: one fixed-size record a message.

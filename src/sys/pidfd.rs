@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 
 /// How a process ended, and what it and the children that it has waited for used.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +86,27 @@ fn duration(time: libc::timeval) -> Duration {
 
 /// The wait status of a process that somebody else has reaped: `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT`, since 6.15.
 /// `None` where the kernel keeps none.
+///
+/// A wait that finds no child comes back a moment before the kernel has let go of the process and written this down.
 pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    const STEP: u8 = 10;
+    let mut gone = false;
+    for _ in 0..100 {
+        match exit_info_now(pidfd) {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) => {}
+            // It went between the kernel's look for this and its look for the process; before 6.15 it is so every time.
+            Err(Errno::ESRCH) if !gone => gone = true,
+            // ENOTTY before 6.13.
+            Err(_) => return None,
+        }
+        // POLLHUP comes when it is.
+        let _ = poll(&mut [PollFd::new(pidfd, PollFlags::empty())], STEP);
+    }
+    None
+}
+
+fn exit_info_now(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
     #[repr(C)]
     #[derive(Default)]
@@ -101,6 +122,6 @@ pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> Option<i32> {
     nix::ioctl_readwrite!(pidfd_get_info, 0xFF, 11, PidfdInfo);
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
     // SAFETY: the structure is the first version of struct pidfd_info (64 bytes), whose size the request carries.
-    unsafe { pidfd_get_info(pidfd.as_raw_fd(), &raw mut info) }.ok()?;
-    (info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+    unsafe { pidfd_get_info(pidfd.as_raw_fd(), &raw mut info) }?;
+    Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
-use crate::stub::wire::FIRST_FD;
+use crate::stub::wire::{FIRST_FD, PARENT_FD};
 
 /// The numbers that the spawner's own descriptors have in its table. 0 to 2 are /dev/null.
 pub(crate) const SOCKET: RawFd = 3;
@@ -19,7 +19,7 @@ fn call(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
 }
 
 /// Parts the calling thread's descriptor table from the process's and leaves in it `/dev/null` three times, `socket`
-/// and `stub` at their places, and nothing else. What is left open in the table of the process stays untouched.
+/// and `stub` at their places, the two ends of a new pipe, and nothing else. What is left open in the table of the process stays untouched.
 ///
 /// No descriptor that the thread held an owner of may be used or dropped by it afterwards.
 pub(crate) fn make_private(socket: RawFd, stub: RawFd) -> Result<(), Errno> {
@@ -31,13 +31,18 @@ pub(crate) fn make_private(socket: RawFd, stub: RawFd) -> Result<(), Errno> {
         libc::SYS_openat,
         [libc::AT_FDCWD as u64, c"/dev/null".as_ptr() as u64, (libc::O_RDWR | libc::O_CLOEXEC) as u64, 0, 0, 0],
     )?;
-    let sources = [null, null, null, socket as u64, stub as u64];
+    let mut life = [0 as RawFd; 2];
+    call(libc::SYS_pipe2, [life.as_mut_ptr() as u64, libc::O_CLOEXEC as u64, 0, 0, 0, 0])?;
+    let [read, write] = life.map(|fd| fd as u64);
+    let sources: [u64; FIRST_FD as usize] = [null, null, null, socket as u64, stub as u64, write, read];
     let mut moved = [0; FIRST_FD as usize];
     for (to, from) in moved.iter_mut().zip(sources) {
         *to = move_up(from as RawFd)?;
     }
     for (place, fd) in moved.into_iter().enumerate() {
-        call(libc::SYS_dup3, [fd, place as u64, libc::O_CLOEXEC as u64, 0, 0, 0])?;
+        // What is left open across an exec is the stub's.
+        let flags = if place as RawFd == PARENT_FD { 0 } else { libc::O_CLOEXEC };
+        call(libc::SYS_dup3, [fd, place as u64, flags as u64, 0, 0, 0])?;
     }
     close_from(FIRST_FD)
 }

@@ -72,6 +72,10 @@ extern "C" fn before_main() {
         "listen" => listen(number(1) as u16),
         "write" => write_direct(words[1], number(2) as usize),
         "flood" => flood(),
+        "forge-end" => forge_end(),
+        "nest" => nest(number(1)),
+        "spawn-on" => spawn_on(words[1]),
+        "deep" => deep(words[1], number(2)),
         "spawn-below" => spawn_below(words[1]),
         "fds" => fds(),
         "clocks" => clocks(),
@@ -143,6 +147,15 @@ fn write_direct(path: &str, kib: usize) {
         file.write_all(block).unwrap();
     }
     println!("{}", start.elapsed().as_millis());
+}
+
+/// Makes so many directories, each in the one before.
+fn deep(at: &str, levels: u64) {
+    std::env::set_current_dir(at).unwrap();
+    for _ in 0..levels {
+        std::fs::create_dir("d").unwrap();
+        std::env::set_current_dir("d").unwrap();
+    }
 }
 
 /// Writes for ever.
@@ -258,4 +271,40 @@ fn spawn_below(parent: &str) {
     let _ = std::io::stdin().read(&mut [0]);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Says to the owner, over its init's own socket, that the program has ended with 0; then goes on.
+fn forge_end() {
+    const ENDED: u32 = 7;
+    let record = [ENDED, 0, 0, 0].map(u32::to_ne_bytes).concat();
+    // SAFETY: numbers, and a record that lives across the call.
+    let sent = unsafe {
+        let init = libc::syscall(libc::SYS_pidfd_open, 1, 0);
+        let socket = libc::syscall(libc::SYS_pidfd_getfd, init, 0, 0);
+        libc::send(socket as i32, record.as_ptr().cast(), record.len(), 0)
+    };
+    // Without the right to take it, the socket is found another way by a test of that.
+    println!("{}", if sent == 16 { "sent".into() } else { std::io::Error::last_os_error().to_string() });
+    std::io::stdout().flush().unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+/// Makes a directory in a directory, so many times.
+fn nest(levels: u64) {
+    std::env::set_current_dir("/").unwrap();
+    for _ in 0..levels {
+        std::fs::create_dir("d").unwrap();
+        std::fs::write("file", "x").unwrap();
+        std::env::set_current_dir("d").unwrap();
+    }
+    println!("{levels}");
+}
+
+/// Spawns on that directory as a read-only root, and says what came of it.
+fn spawn_on(root: &str) {
+    let root = ringfence::RootFs::dir(root).read_only();
+    match Sandbox::new().rootfs(root).pid_ns().command("/x").spawn() {
+        Ok(_) => println!("spawned"),
+        Err(error) => println!("{error}"),
+    }
 }

@@ -74,7 +74,9 @@ impl Machine {
         }
     }
 
-    /// The peer of the report socket is held by the owner alone: once it hangs up, the owner is dead.
+    /// The peer of the report socket is held by the owner alone: once it hangs up, the owner is dead. An owner that is being
+    /// killed loses one thread after the other, and a death signal that is asked for after the parent's end never comes:
+    /// while the parent's pipe is open, it will.
     fn owner_alive(&self) -> Result<u64, Errno> {
         #[repr(C)]
         struct PollFd {
@@ -83,13 +85,18 @@ impl Machine {
             revents: i16,
         }
         const POLLHUP: i16 = 0x10;
-        let mut poll = PollFd { fd: self.report_fd() as i32, events: 0, revents: 0 };
-        let zero_time = [0u64; 2];
-        syscall(nr::PPOLL, [&raw mut poll as u64, 1, zero_time.as_ptr() as u64, 0, 0, 0])?;
-        // SAFETY: `poll` is a local that the kernel has just written; the volatile read keeps the compiler from
-        // assuming the value stored above.
-        let revents = unsafe { (&raw const poll.revents).read_volatile() };
-        if revents & POLLHUP != 0 { Err(Errno::OWNERDEAD) } else { Ok(0) }
+        for fd in [self.report_fd() as i32, wire::PARENT_FD] {
+            let mut poll = PollFd { fd, events: 0, revents: 0 };
+            let zero_time = [0u64; 2];
+            syscall(nr::PPOLL, [&raw mut poll as u64, 1, zero_time.as_ptr() as u64, 0, 0, 0])?;
+            // SAFETY: `poll` is a local that the kernel has just written; the volatile read keeps the compiler from
+            // assuming the value stored above.
+            let revents = unsafe { (&raw const poll.revents).read_volatile() };
+            if revents & POLLHUP != 0 {
+                return Err(Errno::OWNERDEAD);
+            }
+        }
+        Ok(0)
     }
 
     fn sync(&self, index: u32, kind: u32) -> Result<u64, Errno> {
@@ -208,7 +215,7 @@ fn load() -> Result<*mut Header, Errno> {
     let base = syscall(nr::MMAP, [0, len, PROT_READ_WRITE, MAP_PRIVATE_POPULATE, fd, 0])?;
     let _ = syscall(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
     let header = base as *mut Header;
-    // SAFETY: the crate wrote the plan and sealed it; it begins with a header, and `reloc_count` words of four bytes
+    // SAFETY: the crate wrote the plan, and nobody else has its descriptor; it begins with a header, and `reloc_count` words of four bytes
     // stand at `reloc_offset`, each the offset of an aligned 64-bit word inside the mapping.
     unsafe {
         if len < core::mem::size_of::<Header>() as u64 || (*header).magic != wire::MAGIC {

@@ -14,7 +14,7 @@ const RESOLVE_IN_ROOT: u64 = 0x10;
 /// written to on the way (and restored).
 pub fn resolve(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     match open(root, path, kind) {
-        Err(Errno::NOENT) if kind & target::EXISTING == 0 => {}
+        Err(Errno::NOENT) => {}
         result => return result,
     }
     make(root, path, kind)?;

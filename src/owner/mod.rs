@@ -5,6 +5,8 @@
 //! stand. Pids would not do: they mean nothing across pid namespaces. [`reap_stale`] takes the files that are not
 //! locked any more, removes what they list, then the file.
 
+mod scratch;
+
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
@@ -17,6 +19,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Uid;
+
+pub(crate) use scratch::Scratch;
 
 use crate::cgroup;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -50,7 +54,9 @@ impl Registry {
     fn get() -> Result<&'static Registry> {
         let failed = |errno: Errno| Error::new(Step::Owner, errno);
         REGISTRY
-            .get_or_try(|| Ok(Registry { token: new_token()?, next: AtomicU64::new(0), state: Mutex::default() }))
+            .get_or_try(|| {
+                Ok(Registry { token: random_hex(TOKEN_LENGTH / 2)?, next: AtomicU64::new(0), state: Mutex::default() })
+            })
             .map_err(failed)
     }
 
@@ -59,8 +65,9 @@ impl Registry {
     }
 }
 
-fn new_token() -> Result<String, Errno> {
-    let mut bytes = [0; TOKEN_LENGTH / 2];
+/// So many random bytes, as text.
+fn random_hex(count: usize) -> Result<String, Errno> {
+    let mut bytes = vec![0; count];
     let result = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
     result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -119,23 +126,16 @@ impl Claim {
         Ok(())
     }
 
-    /// Makes a directory of mode 0700 below `base` with `upper` and `work` in it.
+    /// Makes a scratch directory below `base`, under a name that nobody can have taken beforehand.
     pub(crate) fn make_scratch(&self, base: &Path) -> Result<Scratch> {
         self.record(b"scratch ", &[base.to_owned()], Vec::new)?;
-        let path = base.join(&self.name);
-        let failed = |path: &Path, error: &std::io::Error| {
-            Error::io(Step::Scratch, error).at(path).hint("choose another directory with RootFs::scratch_in()")
-        };
-        DirBuilder::new().mode(0o700).create(&path).map_err(|error| failed(&path, &error))?;
-        let scratch = Scratch { path: Some(path.clone()), shown: path };
-        for (dir, mode) in [("upper", 0o755), ("work", 0o700)] {
-            let path = scratch.shown.join(dir);
-            DirBuilder::new().mode(mode).create(&path).map_err(|error| failed(&path, &error))?;
-            // The caller's umask is not the sandbox's.
-            let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
-            fs::set_permissions(&path, permissions).map_err(|error| failed(&path, &error))?;
-        }
-        Ok(scratch)
+        let random = random_hex(4).map_err(|errno| Error::new(Step::Scratch, errno))?;
+        Scratch::make(base.join(format!("{}-{random}", self.name)))
+    }
+
+    /// Leaves the record to reap_stale: something on it could not be removed.
+    pub(crate) fn leave(self) {
+        std::mem::forget(self);
     }
 }
 
@@ -156,53 +156,6 @@ impl Drop for Claim {
     }
 }
 
-/// A directory that goes with the sandbox.
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    path: Option<PathBuf>,
-    shown: PathBuf,
-}
-
-impl Scratch {
-    pub(crate) fn path(&self) -> &Path {
-        &self.shown
-    }
-
-    /// Removes it with all that is in it.
-    pub(crate) fn remove(mut self) -> Result<()> {
-        self.path.take().map_or(Ok(()), |path| remove_tree(&path))
-    }
-
-    /// Leaves it to the sandbox, or, in a fork, to its owner.
-    pub(crate) fn forget(mut self) {
-        self.path = None;
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.take() {
-            // What cannot be removed stays on record for reap_stale.
-            let _ = remove_tree(&path);
-        }
-    }
-}
-
-/// overlayfs leaves a directory of mode 000 in its work directory, which an ordinary user must open up first.
-fn remove_tree(path: &Path) -> Result<()> {
-    let inner = path.join("work").join("work");
-    let permissions: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    if fs::symlink_metadata(&inner).is_ok_and(|meta| meta.is_dir()) {
-        let _ = fs::set_permissions(&inner, permissions);
-    }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(Step::RemoveScratch, &error).at(path))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The directories in which records may stand, the best first: each is the user's own, closed to others.
 fn runtime_dirs() -> Vec<PathBuf> {
     let uid = Uid::effective();
@@ -212,7 +165,9 @@ fn runtime_dirs() -> Vec<PathBuf> {
     } else if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
         dirs.push(PathBuf::from(dir).join("ringfence"));
     }
-    dirs.push(PathBuf::from(format!("/tmp/ringfence-{uid}")));
+    dirs.push(PathBuf::from(format!("/run/user/{uid}/ringfence")));
+    // Anybody may have taken these names; a directory that is not private is passed over.
+    dirs.extend(["/tmp", "/var/tmp", "/dev/shm"].map(|dir| PathBuf::from(format!("{dir}/ringfence-{uid}"))));
     dirs
 }
 
@@ -346,9 +301,9 @@ fn reap_scratch(dir: &Path, token: &str, kept_too: bool, reaped: &mut Reaped) ->
     let detached = format!("{KEPT}{token}-");
     let mut stays = false;
     for name in entries.flatten().map(|entry| entry.file_name()) {
-        let is_kept = name.as_bytes().starts_with(detached.as_bytes());
-        if name.as_bytes().starts_with(owned.as_bytes()) || is_kept && kept_too {
-            remove_tree(&dir.join(&name))?;
+        let is_kept = scratch::has_prefix(&name, &detached);
+        if scratch::has_prefix(&name, &owned) || is_kept && kept_too {
+            scratch::remove_tree(&dir.join(&name), None)?;
             reaped.scratch_dirs += 1;
         } else {
             stays |= is_kept;
@@ -376,8 +331,8 @@ mod tests {
         claim.record_cgroups(&["/proc/x/y".into()]).unwrap();
         claim.record_cgroups(&["/proc/x/y".into()]).unwrap();
         assert_eq!(fs::read(&record).unwrap(), b"cgroup /proc/x/y\0level /proc/x/y\0level /proc/x\0");
-        assert_eq!(reap_stale().unwrap().owners, 0, "one's own is not stale");
-        assert!(record.exists());
+        reap_stale().unwrap();
+        assert!(record.exists(), "one's own is not stale");
         drop(claim);
         assert!(!record.exists());
     }
