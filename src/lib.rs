@@ -58,7 +58,7 @@
 //! | ends the thread that spawned | nothing: sandboxes belong to the process |
 //! | is pid 1 | nothing: sandboxes are reaped by pid, other children are the caller's |
 //! | is inside a user namespace | as outside; what the outer one does not allow is an error |
-//! | dies, by SIGKILL even | its sandboxes die too ([`die_with_owner`](Sandbox::die_with_owner)); [`reap_stale`] clears the rest |
+//! | dies, by SIGKILL even | its sandboxes die too ([`die_with_owner`](Sandbox::die_with_owner)), also against their will with [`init`](Sandbox::init); [`reap_stale`] clears the rest |
 //! | has closed stdin, stdout or stderr | the program gets `/dev/null` in its place |
 //! | calls `unshare(CLONE_NEWUSER)` after a spawn | EINVAL, as in every process with several threads |
 //!

@@ -31,6 +31,16 @@ struct Rich {
     data: common::TempDir,
 }
 
+impl Drop for Rich {
+    /// overlayfs leaves a directory of mode 000 in its work directory, which an ordinary user must open up first.
+    fn drop(&mut self) {
+        let inner = self.data.path().join("work/work");
+        if inner.exists() {
+            fs::set_permissions(inner, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        }
+    }
+}
+
 impl Rich {
     fn new() -> Rich {
         let rich = Rich { root: common::root_dir(), scratch: common::TempDir::new(), data: common::TempDir::new() };

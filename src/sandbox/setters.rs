@@ -311,6 +311,9 @@ impl Sandbox {
     /// Whether the program is killed when the caller's process ends without dropping the handle, by SIGKILL for
     /// instance. It is, until this says otherwise; a program that is to outlive its owner is left with
     /// [`Child::detach`](crate::Child::detach).
+    ///
+    /// It is killed by its parent-death signal, prctl(2), which the program could clear: one that is out to survive is
+    /// held by [`init`](Sandbox::init), whose own end takes the pid namespace with it.
     pub fn die_with_owner(mut self, dies: bool) -> Self {
         self.program.outlive_owner = !dies;
         self

@@ -132,7 +132,7 @@ impl State {
             .collect();
         let mut records = BTreeSet::new();
         for dir in ["/run/ringfence".to_owned(), format!("/tmp/ringfence-{}", nix::unistd::geteuid())] {
-            records.extend(entries(&dir));
+            records.extend(entries(&dir).into_iter().filter(|record| is_stale(record)));
         }
         State {
             fds,
@@ -155,6 +155,12 @@ impl State {
             && after.scratch.is_subset(&self.scratch)
             && after.records.is_subset(&self.records)
     }
+}
+
+/// Whether nobody holds the record. One that this process holds shows among its descriptors.
+fn is_stale(record: &Path) -> bool {
+    let Ok(file) = fs::File::open(record) else { return false };
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockSharedNonblock).is_ok()
 }
 
 fn is_ours(path: &Path) -> bool {
