@@ -186,8 +186,8 @@ fn the_output_limit_ends_a_flood_and_keeps_what_came() {
         let exact = shell(&sandbox, "head -c 60000 /dev/zero; head -c 40000 /dev/zero >&2").output_limit(100_000);
         let output = exact.output().unwrap();
         assert!(output.outcome.success() && output.stdout.len() + output.stderr.len() == 100_000, "{what}");
-        let above =
-            shell(&sandbox, "head -c 60000 /dev/zero; head -c 40001 /dev/zero >&2; sleep 1000").output_limit(100_000);
+        let above = shell(&sandbox, "head -c 60000 /dev/zero; head -c 40001 /dev/zero >&2; exec sleep 1000")
+            .output_limit(100_000);
         assert_eq!(above.output().unwrap().outcome.verdict(), Verdict::OutputLimit, "{what}");
     }
 }
@@ -198,7 +198,12 @@ fn the_wall_time_ends_everything_whoever_waits() {
     for (what, sandbox) in sorts() {
         let limit = Duration::from_millis(80);
         let others = if what == "plain" { "" } else { "sleep 1000 &" };
-        let timed = shell(&sandbox, &format!("trap '' TERM; {others} exec sleep 1000")).wall_time(limit);
+        let timed = || {
+            // Everything that runs inside holds the pipe.
+            let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+            let script = format!("trap '' TERM; {others} exec sleep 1000");
+            (shell(&sandbox, &script).wall_time(limit).fd(3, write).spawn().unwrap(), fs::File::from(read))
+        };
         let waits: [fn(Child) -> Verdict; 3] = [
             |mut child| child.wait().unwrap().verdict(),
             |child| child.wait_with_output().unwrap().outcome.verdict(),
@@ -206,13 +211,15 @@ fn the_wall_time_ends_everything_whoever_waits() {
         ];
         for wait in waits {
             let start = Instant::now();
-            assert_eq!(wait(timed.spawn().unwrap()), Verdict::WallTime, "{what}");
+            let (child, pipe) = timed();
+            assert_eq!(wait(child), Verdict::WallTime, "{what}");
             let took = start.elapsed();
+            assert!(dead_within(pipe, Duration::from_secs(1)), "{what}: something lives on");
             assert!(took >= limit && took < limit * 10, "{what}: {took:?}");
         }
         // Nobody waits: it ends all the same.
-        let child = timed.spawn().unwrap();
-        assert!(ends(&child, 5000), "{what}");
+        let (child, pipe) = timed();
+        assert!(ends(&child, 5000) && dead_within(pipe, Duration::from_secs(1)), "{what}");
         drop(child);
         // One that ends before has its own verdict.
         assert_eq!(shell(&sandbox, "exit 1").wall_time(limit).status().unwrap().verdict(), Verdict::Exited(1));

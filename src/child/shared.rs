@@ -131,15 +131,14 @@ impl Shared {
     /// The kernel kills a pid namespace with its first process. Without one, the control group tells who belongs to the
     /// sandbox; without that, its process group.
     fn kill_tree(&self) -> Result<()> {
+        let only_group = self.own_process_group && !self.own_pid_ns && self.group.is_none();
+        if only_group && self.left().outcome.is_none() && pidfd::send_signal(self.pidfd.as_fd(), 0).is_ok() {
+            // Before the program itself, whose end lets another thread wait for it: until then its pid, which is its
+            // group's id, is nobody else's.
+            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.pid), nix::sys::signal::SIGKILL);
+        }
         let killed = match pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL) {
-            Ok(()) => {
-                if self.own_process_group && !self.own_pid_ns && self.group.is_none() && self.left().outcome.is_none() {
-                    // Until it is waited for, the program's pid, which is its group's id, is nobody else's.
-                    let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.pid), nix::sys::signal::SIGKILL);
-                }
-                Ok(())
-            }
-            Err(Errno::ESRCH) => Ok(()),
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(errno) => Err(Self::control(Step::Kill)(errno)),
         };
         // A frozen process takes its death only when it is thawed.
