@@ -103,8 +103,9 @@ fn a_read_only_root_that_was_read_only_is_never_written_to() {
 #[test]
 fn the_scratch_directory_is_closed_to_others() {
     let _clean = common::clean();
-    let base = common::TempDir::new();
-    let sandbox = sh("sleep 100").pid_ns().rootfs(RootFs::overlay(["/"]).scratch_in(base.path())).default_mounts(false);
+    let (root, base) = (common::root_dir(), common::TempDir::new());
+    let sandbox = common::on_root(sh("sleep 100").pid_ns(), &root);
+    let sandbox = sandbox.rootfs(RootFs::overlay([root.path()]).scratch_in(base.path()));
     let child = sandbox.spawn().unwrap();
     let scratch = std::fs::read_dir(base.path()).unwrap().next().unwrap().unwrap();
     assert_eq!(scratch.metadata().unwrap().permissions().mode() & 0o777, 0o700);
