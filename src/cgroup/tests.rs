@@ -85,6 +85,7 @@ fn a_group_has_its_limits_counts_and_goes() {
         let group = Made::new(&host, "life", "rf-t-1", &limits);
         let mut child = group.run(r#"x=$(head -c 500000 /dev/zero | tr "\0" x); while :; do :; done"#);
         eventually("cpu time is counted", || group.0.cpu_usage().unwrap() > Some(Duration::from_millis(60)));
+        eventually("only the loop is left", || group.0.stats().unwrap().pids_current == Some(1));
         let stats = group.0.stats().unwrap();
         assert_eq!(stats.memory_limit, Some(Bytes::mib(64)));
         assert!(stats.memory_current > Some(Bytes::new(0)) && stats.memory_peak >= stats.memory_current, "{stats:?}");
@@ -96,7 +97,8 @@ fn a_group_has_its_limits_counts_and_goes() {
         group.0.kill().unwrap();
         child.wait().unwrap();
         let dirs = group.dirs("rf-t-1");
-        assert!(dirs.len() >= 3 && dirs.iter().all(|dir| dir.is_dir()), "{dirs:?}");
+        let needed = if host.home(Controllers::MEMORY).is_some_and(|h| h.version == Version::V2) { 1 } else { 3 };
+        assert!(dirs.len() >= needed && dirs.iter().all(|dir| dir.is_dir()), "{dirs:?}");
         group.0.remove(WAIT).unwrap();
         assert!(dirs.iter().all(|dir| !dir.parent().unwrap().exists()), "{dirs:?}");
         group.0.remove(Duration::ZERO).unwrap();
@@ -113,7 +115,8 @@ fn a_frozen_group_uses_no_cpu_until_it_is_thawed() {
         group.0.freeze(WAIT).unwrap();
         let before = used();
         std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(used(), before);
+        // v2 says `frozen` while the last task is on its way to sleep.
+        assert!(used() < before + Duration::from_millis(5), "{:?} after {before:?}", used());
         group.0.thaw().unwrap();
         eventually("it runs again", || used() > before + Duration::from_millis(10));
         group.0.freeze(WAIT).unwrap();
