@@ -152,6 +152,8 @@ const INTERNAL: &str = "v2 wants processes in the leaves only: name another grou
                         /sandboxes), or start the caller in a child group of its delegated one and name that (systemd \
                         254: DelegateSubgroup=)";
 const THREADED: &str = "the group is part of a threaded subtree: name another with cgroup_parent";
+const PRIVILEGED: &str = "cpuset is not enabled over the heads of more privileged processes: enable it on delegation, \
+                          or keep those of other users out of the group";
 
 /// Enables controllers for the children of `base`, top down, where they are not yet. The caller is never moved out of
 /// the way: its group is its own business, and its limits are to hold for what it starts.
@@ -174,6 +176,8 @@ pub(super) fn enable(mount: &Path, base: &Path, wanted: Controllers) -> Result<(
         }
         kernfs::write(fd.as_fd(), FILE, &switched_on(missing)).map_err(|errno| match errno {
             Errno::EBUSY => fail(errno).hint(INTERNAL),
+            // Enabling cpuset moves all below to a new one, each as by sched_setaffinity(2).
+            Errno::EPERM if missing.contains(Controllers::CPUSET) => fail(errno).hint(PRIVILEGED),
             Errno::EACCES | Errno::EPERM => fail(errno).hint(super::problems::DELEGATE),
             Errno::EOPNOTSUPP => fail(errno).hint(THREADED),
             _ => fail(errno),
