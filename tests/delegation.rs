@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::probe;
-use ringfence::{Bytes, ErrorKind, Feature, Sandbox, Verdict};
+use ringfence::{Bytes, ErrorKind, Feature, Sandbox, Step, Verdict};
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -124,6 +124,53 @@ fn a_caller_in_a_leaf_of_its_delegated_group_has_everything() {
     for controller in ["memory", "pids", "cpu"] {
         assert!(enabled.split_whitespace().any(|name| name == controller), "{enabled}");
     }
+}
+
+/// The steps of a spawn, found by letting each op fail; the exec is the last.
+fn steps(sandbox: &Sandbox) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for index in 0..200 {
+        match sandbox.clone().fail_at(index, libc::EDOM).status() {
+            Err(error) => steps.push(error.step()),
+            // A fallback that was not needed.
+            Ok(outcome) => assert!(outcome.success()),
+        }
+        if steps.last() == Some(&Step::Exec) {
+            return steps;
+        }
+    }
+    panic!("no exec in {steps:?}");
+}
+
+#[test]
+fn a_program_is_born_in_its_group() {
+    let _clean = common::clean();
+    if no_v2() {
+        return;
+    }
+    let sandbox = common::sandbox().cgroup_parent(common::cgroup_parent()).memory_limit(Bytes::mib(64));
+    let steps = steps(&sandbox.command("/bin/true"));
+    // Only a fallback would have to enter: clone3 itself put the stub there (5.7).
+    assert!(!steps.contains(&Step::JoinCgroup), "{steps:?}");
+}
+
+#[test]
+fn below_a_group_that_dies_as_one_the_program_enters_by_itself() {
+    let _clean = common::clean();
+    if no_v2() {
+        return;
+    }
+    let outer = Outer::new();
+    let below = common::sandbox().cgroup_parent(outer.name()).memory_limit(Bytes::mib(32)).swap_limit(0);
+    // The first sandbox has the memory controller enabled above it.
+    assert!(below.clone().command("/bin/true").status().unwrap().success());
+    let above = outer.path.parent().unwrap().join("cgroup.subtree_control");
+    assert!(fs::read_to_string(above).unwrap().contains("memory"));
+    fs::write(outer.path.join("memory.oom.group"), "1").unwrap();
+    let steps = steps(&below.clone().command("/bin/true"));
+    assert!(steps.contains(&Step::JoinCgroup), "{steps:?}");
+    let output = probe::run(below, "hog 200000000").output().unwrap();
+    assert_eq!(output.outcome.verdict(), Verdict::OutOfMemory);
 }
 
 /// As a container engine starts an unprivileged container.
