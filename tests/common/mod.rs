@@ -73,6 +73,11 @@ pub fn cgroup_parent() -> PathBuf {
     delegated().unwrap_or_else(|| "/".into()).join(format!("ringfence-tests-{}", std::process::id()))
 }
 
+/// Whether limits are those of cgroup v2 here.
+pub fn is_v2() -> bool {
+    fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok_and(|text| text.contains("memory"))
+}
+
 /// True, after saying so, where no control group can be made: for an ordinary user without a delegated one, or on a host
 /// that shows its groups read-only.
 #[track_caller]
