@@ -363,7 +363,9 @@ fn refused(part: &Part, errno: Errno, write: &Write) -> Error {
     let error = part.failed(Step::SetLimit, errno, write.file).detail(format!("writing {:?}", write.value));
     match (errno, write.controller) {
         (Errno::EBUSY, Controllers::MEMORY) => error.hint("more than that is in use and cannot be reclaimed"),
-        (Errno::ENOENT, Controllers::MEMORY) => error.hint("this kernel does not account for swap"),
+        (Errno::ENOENT, Controllers::MEMORY) if is_swap(write.file) => {
+            error.hint("this kernel does not account for swap")
+        }
         (Errno::ENODEV | Errno::ENXIO, Controllers::IO) => {
             error.hint("limits are for whole disks: IoLimit::for_path finds the one")
         }
@@ -373,6 +375,10 @@ fn refused(part: &Part, errno: Errno, write: &Write) -> Error {
         (Errno::EINVAL, Controllers::CPU) => error.hint("the group above has less, or the value is out of range"),
         _ => error,
     }
+}
+
+fn is_swap(file: &std::ffi::CStr) -> bool {
+    file == c"memory.swap.max" || file == c"memory.memsw.limit_in_bytes"
 }
 
 fn not_in_group(feature: &str) -> Problem {

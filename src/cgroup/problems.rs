@@ -40,7 +40,7 @@ impl Host {
         let controller = controller_of(feature);
         let mut homes = self.hierarchies.iter().filter(|h| h.controllers.contains(controller)).peekable();
         let (reason, remedy) = if homes.peek().is_none() {
-            (self.absence(controller), absence_remedy(controller))
+            self.absence(controller)
         } else if feature == Feature::SwapLimit && !self.swap {
             (NO_SWAP.to_owned(), SWAP_REMEDY)
         } else {
@@ -51,19 +51,31 @@ impl Host {
         Some(Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature))
     }
 
-    fn absence(&self, controller: Controllers) -> String {
+    /// Why no hierarchy has `controller`, and the remedy.
+    fn absence(&self, controller: Controllers) -> (String, &'static str) {
+        let name = controller.name();
+        // Only the root group, which has every controller of the kernel, is without a type (4.14).
+        let inner = |h: &&Hierarchy| h.version == Version::V2 && h.mount.join("cgroup.type").exists();
+        if let Some(v2) = self.hierarchies.iter().find(inner) {
+            let reason = format!("the group that {} shows was not given the {name} controller", v2.mount.display());
+            return (reason, "on the host: enable it in cgroup.subtree_control of the groups above");
+        }
         if self.hierarchies.is_empty() {
-            return "no cgroup hierarchy is mounted".to_owned();
+            return ("no cgroup hierarchy is mounted".to_owned(), absence_remedy(controller));
         }
         let mounts: Vec<_> = self.hierarchies.iter().map(|h| h.mount.display().to_string()).collect();
-        format!("no hierarchy has the {} controller (looked at {})", controller.name(), mounts.join(", "))
+        let reason = format!("no hierarchy has the {name} controller (looked at {})", mounts.join(", "));
+        (reason, absence_remedy(controller))
     }
 
     /// How well the kernel enforces `feature`, wherever the group is.
     pub(crate) fn enforcement(&self, feature: Feature) -> Enforcement {
         let controller = controller_of(feature);
         match (self.home(controller), feature) {
-            (None, _) => Enforcement::Missing(format!("{}; {}", self.absence(controller), absence_remedy(controller))),
+            (None, _) => {
+                let (reason, remedy) = self.absence(controller);
+                Enforcement::Missing(format!("{reason}; {remedy}"))
+            }
             (Some(_), Feature::SwapLimit) if !self.swap => Enforcement::Missing(format!("{NO_SWAP}; {SWAP_REMEDY}")),
             (Some(home), Feature::IoLimit) if home.version == Version::V1 => {
                 Enforcement::Partial("cgroup v1 limits reads and direct writes only; buffered writes are not throttled")

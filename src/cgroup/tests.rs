@@ -1,8 +1,8 @@
-//! Against the kernel of this host, as root, below a parent of the tests' own.
+//! Against the kernel of this host, as root or in a delegated group, below a parent of the tests' own.
 
 use std::fs::read_to_string;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,16 @@ const WAIT: Duration = Duration::from_secs(5);
 fn hosts() -> Vec<Host> {
     let host = Host::detect().unwrap();
     let limits = Limits::new().memory(1 << 20).pids(5).cpu(0.5);
-    let problems = host.problems(&limits, true, Some(Path::new("/ringfence-tests-cgroup")));
+    let problems = host.problems(&limits, true, Some(&parent("any")));
     if !problems.is_empty() {
         let why: Vec<_> = problems.iter().map(ToString::to_string).collect();
         assert!(std::env::var_os("CI").is_none(), "skipped under CI: {why:?}");
         eprintln!("SKIPPED, this host has no cgroups for us: {why:?}");
+        if let Some(list) = std::env::var_os("RINGFENCE_SKIPPED") {
+            let test = std::thread::current().name().unwrap_or("?").to_owned();
+            let mut list = std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
+            writeln!(list, "{test}: {}", why.join("; ")).unwrap();
+        }
         return Vec::new();
     }
     let mut alone = host.clone();
@@ -28,7 +33,8 @@ fn hosts() -> Vec<Host> {
 }
 
 fn parent(test: &str) -> PathBuf {
-    PathBuf::from(format!("/ringfence-tests-cgroup-{}/{test}", std::process::id()))
+    let top = std::env::var_os("RINGFENCE_TEST_CGROUP_PARENT").map_or(PathBuf::from("/"), PathBuf::from);
+    top.join(format!("ringfence-tests-cgroup-{}/{test}", std::process::id()))
 }
 
 /// A group that goes away with its processes, however the test ends.
@@ -85,6 +91,7 @@ fn a_group_has_its_limits_counts_and_goes() {
         let group = Made::new(&host, "life", "rf-t-1", &limits);
         let mut child = group.run(r#"x=$(head -c 500000 /dev/zero | tr "\0" x); while :; do :; done"#);
         eventually("cpu time is counted", || group.0.cpu_usage().unwrap() > Some(Duration::from_millis(60)));
+        eventually("only the loop is left", || group.0.stats().unwrap().pids_current == Some(1));
         let stats = group.0.stats().unwrap();
         assert_eq!(stats.memory_limit, Some(Bytes::mib(64)));
         assert!(stats.memory_current > Some(Bytes::new(0)) && stats.memory_peak >= stats.memory_current, "{stats:?}");
@@ -96,7 +103,8 @@ fn a_group_has_its_limits_counts_and_goes() {
         group.0.kill().unwrap();
         child.wait().unwrap();
         let dirs = group.dirs("rf-t-1");
-        assert!(dirs.len() >= 3 && dirs.iter().all(|dir| dir.is_dir()), "{dirs:?}");
+        let needed = if host.home(Controllers::MEMORY).is_some_and(|h| h.version == Version::V2) { 1 } else { 3 };
+        assert!(dirs.len() >= needed && dirs.iter().all(|dir| dir.is_dir()), "{dirs:?}");
         group.0.remove(WAIT).unwrap();
         assert!(dirs.iter().all(|dir| !dir.parent().unwrap().exists()), "{dirs:?}");
         group.0.remove(Duration::ZERO).unwrap();
@@ -113,7 +121,8 @@ fn a_frozen_group_uses_no_cpu_until_it_is_thawed() {
         group.0.freeze(WAIT).unwrap();
         let before = used();
         std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(used(), before);
+        // v2 says `frozen` while the last task is on its way to sleep.
+        assert!(used() < before + Duration::from_millis(5), "{:?} after {before:?}", used());
         group.0.thaw().unwrap();
         eventually("it runs again", || used() > before + Duration::from_millis(10));
         group.0.freeze(WAIT).unwrap();

@@ -148,10 +148,15 @@ fn holds_processes(dir: BorrowedFd<'_>) -> nix::Result<bool> {
     }
 }
 
-const INTERNAL: &str = "v2 wants processes in the leaves only: start the caller in a child group of its delegated group \
-                        (systemd 254: DelegateSubgroup=) and name the delegated one with cgroup_parent";
+const INTERNAL: &str = "v2 wants processes in the leaves only: name another group with cgroup_parent (root: any, as in \
+                        /sandboxes), or start the caller in a child group of its delegated one and name that (systemd \
+                        254: DelegateSubgroup=)";
+const THREADED: &str = "the group is part of a threaded subtree: name another with cgroup_parent";
+const PRIVILEGED: &str = "cpuset is not enabled over the heads of more privileged processes: enable it on delegation, \
+                          or keep those of other users out of the group";
 
-/// Enables controllers for the children of `base`, top down, where they are not yet.
+/// Enables controllers for the children of `base`, top down, where they are not yet. The caller is never moved out of
+/// the way: its group is its own business, and its limits are to hold for what it starts.
 pub(super) fn enable(mount: &Path, base: &Path, wanted: Controllers) -> Result<()> {
     const FILE: &CStr = c"cgroup.subtree_control";
     for dir in chain(mount, base) {
@@ -159,20 +164,30 @@ pub(super) fn enable(mount: &Path, base: &Path, wanted: Controllers) -> Result<(
         let fd = kernfs::open_dir(&dir).map_err(fail)?;
         let missing = wanted - listed(&kernfs::read(fd.as_fd(), FILE).map_err(fail)?);
         if missing.is_empty() {
+            // Another thread's or process's write lists the controllers before it has made the children's files. One
+            // that changes nothing needs no empty group, and waits for the other.
+            if dir == base {
+                let _ = kernfs::write(fd.as_fd(), FILE, &switched_on(wanted));
+            }
             continue;
         }
         if holds_processes(fd.as_fd()).map_err(fail)? {
             return Err(fail(Errno::EBUSY).hint(INTERNAL));
         }
-        let words: Vec<_> = missing.iter().map(|c| format!("+{}", c.name())).collect();
-        kernfs::write(fd.as_fd(), FILE, &words.join(" ")).map_err(|errno| match errno {
+        kernfs::write(fd.as_fd(), FILE, &switched_on(missing)).map_err(|errno| match errno {
             Errno::EBUSY => fail(errno).hint(INTERNAL),
+            // Enabling cpuset moves all below to a new one, each as by sched_setaffinity(2).
+            Errno::EPERM if missing.contains(Controllers::CPUSET) => fail(errno).hint(PRIVILEGED),
             Errno::EACCES | Errno::EPERM => fail(errno).hint(super::problems::DELEGATE),
-            Errno::EOPNOTSUPP => fail(errno).hint("the group is part of a threaded subtree: name another"),
+            Errno::EOPNOTSUPP => fail(errno).hint(THREADED),
             _ => fail(errno),
         })?;
     }
     Ok(())
+}
+
+fn switched_on(controllers: Controllers) -> String {
+    controllers.iter().map(|c| format!("+{}", c.name())).collect::<Vec<_>>().join(" ")
 }
 
 /// Why `controller` cannot be had below `base`: the reason with its path, and the remedy. The levels that do not

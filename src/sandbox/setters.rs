@@ -253,6 +253,16 @@ impl Sandbox {
     /// The control group below which the sandbox's is made, as a path from the root of each hierarchy
     /// (`/sandboxes`). It is made if missing, and removed with the last sandbox in it. Without this call the caller's own
     /// group.
+    ///
+    /// cgroup v2 wants processes in the leaves only, so there a group that processes live in, such as the caller's own,
+    /// cannot be the parent of groups with limits: that is [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported),
+    /// and neither is the caller moved nor the sandbox put where the caller's own limits do not hold. Root names a
+    /// group here, as above; an ordinary user needs a delegated group, stands in a leaf of it, and names it here:
+    ///
+    /// ```console
+    /// $ systemd-run --user --scope -p Delegate=yes sh -c 'g=/$(cut -d/ -f2- /proc/self/cgroup)
+    ///     mkdir /sys/fs/cgroup$g/own; echo $$ >/sys/fs/cgroup$g/own/cgroup.procs; exec program --cgroup-parent $g'
+    /// ```
     pub fn cgroup_parent(mut self, path: impl AsRef<Path>) -> Self {
         self.cgroup_parent = Some(path.as_ref().to_owned());
         self

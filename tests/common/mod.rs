@@ -42,6 +42,7 @@ pub fn stdout(sandbox: &Sandbox) -> String {
 /// kernel lacks the feature.
 #[track_caller]
 pub fn skip(reason: &str, kernel_lacks_it: bool) {
+    let reason = reason.replace('\n', "; ");
     let place = std::panic::Location::caller();
     eprintln!("SKIPPED: {place}: {reason}");
     if let Some(list) = std::env::var_os("RINGFENCE_SKIPPED") {
@@ -62,9 +63,37 @@ pub fn needs_root(what: &str) -> bool {
     !is_root()
 }
 
+/// The control group that an ordinary user may use, as in `tests/vm/guest`; without one, only root has groups.
+fn delegated() -> Option<PathBuf> {
+    std::env::var_os("RINGFENCE_TEST_CGROUP_PARENT").map(PathBuf::from)
+}
+
 /// The control group below which this process's tests make theirs. Removed by the sandboxes themselves.
 pub fn cgroup_parent() -> PathBuf {
-    PathBuf::from(format!("/ringfence-tests-{}", std::process::id()))
+    delegated().unwrap_or_else(|| "/".into()).join(format!("ringfence-tests-{}", std::process::id()))
+}
+
+/// Whether limits are those of cgroup v2 here.
+pub fn is_v2() -> bool {
+    fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok_and(|text| text.contains("memory"))
+}
+
+/// True, after saying so, where no control group can be made: for an ordinary user without a delegated one, or on a host
+/// that shows its groups read-only.
+#[track_caller]
+pub fn no_cgroups() -> bool {
+    if !is_root() && delegated().is_none() {
+        return needs_root("a control group");
+    }
+    let wanted = sandbox().cgroup_parent(cgroup_parent()).memory_limit(1 << 30).pids_limit(1000).cpu_limit(1.0);
+    match wanted.check() {
+        Ok(_) => false,
+        Err(error) => {
+            assert!(delegated().is_none(), "the delegated group is of no use: {error}");
+            skip(&format!("no control group: {error}"), false);
+            true
+        }
+    }
 }
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
