@@ -23,7 +23,8 @@ fn made() -> nix::Result<MutexGuard<'static, HashSet<PathBuf>>> {
     Ok(made.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Makes a directory `name` in `base` and, with `levels`, what is missing from the hierarchy's top to `base`. Another sandbox may remove such a level between any two calls, so ENOENT is tried again.
+/// Makes a directory `name` in `base` and, with `levels`, what is missing from the hierarchy's top to `base`. Another
+/// sandbox may remove such a level between any two calls, so ENOENT is tried again.
 pub(super) fn make_below(hierarchy: &Hierarchy, base: &Path, name: &str, levels: bool) -> nix::Result<PathBuf> {
     let path = base.join(name);
     let mut tries = 0;

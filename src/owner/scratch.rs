@@ -203,10 +203,10 @@ mod tests {
     fn a_tree_too_deep_for_a_path_is_removed() {
         let mut scratch = Scratch::make(place("deep")).unwrap();
         let mut dir = nix::fcntl::open(&scratch.path.join("upper"), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
-        for level in 0..3000 {
+        for _ in 0..3000 {
             nix::sys::stat::mkdirat(&dir, c"1", Mode::S_IRWXU).unwrap();
             let file = openat(&dir, c"file", OFlag::O_CREAT | OFlag::O_WRONLY, Mode::empty());
-            drop((file.unwrap(), level));
+            drop(file.unwrap());
             dir = openat(&dir, c"1", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
         }
         fchmodat(nix::fcntl::AT_FDCWD, &scratch.path.join("upper/1"), Mode::empty(), FchmodatFlags::FollowSymlink)

@@ -123,7 +123,8 @@ impl Sandbox {
         if !wants_group && scratch_base.is_none() {
             return Ok(made);
         }
-        let claim = owner::claim(self.program.outlive_owner)?;
+        // Held by what it is the record of: it may go only after the rest has.
+        let claim = made.claim.insert(owner::claim(self.program.outlive_owner)?);
         if wants_group {
             let host = cgroup::host()?;
             let parent = self.cgroup_parent.as_deref();
@@ -136,7 +137,6 @@ impl Sandbox {
             let base = std::path::absolute(&base).map_err(|error| Error::io(Step::Scratch, &error).at(&base))?;
             made.scratch = Some(claim.make_scratch(&base)?);
         }
-        made.claim = Some(claim);
         Ok(made)
     }
 

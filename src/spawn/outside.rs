@@ -303,35 +303,32 @@ impl Attempt<'_> {
             .hint("a source that hangs (a network file system), or a frozen control group; see setup_timeout()")
     }
 
-    /// Kills and reaps what was started. A clone that is not back in time is ended by the spawner, which finds this socket closed.
-    fn abandon(&mut self) {
-        while self.child.is_none() && self.unheld.is_none() {
+    /// Takes note of every process that is spoken of, to be ended. Whether more may come.
+    fn hear_of_processes(&mut self) -> bool {
+        loop {
             match report::receive(self.report.as_fd()) {
-                Ok(Event::Record(Record { kind: record::CLONED, value, .. }, Some(fd))) => {
-                    self.child = Some((value, fd))
-                }
-                Ok(Event::Record(Record { kind: record::CLONED, value, .. }, None)) => {
-                    self.unheld = Some(value);
-                    break;
-                }
-                Ok(Event::Record(record, fd)) => self.early.push_back((record, fd)),
-                Ok(Event::Nothing) => match report::wait(self.report.as_fd(), None, self.until, false) {
-                    Ok(Waited::Ready) => {}
-                    _ => break,
+                Ok(Event::Record(record, fd)) => match (record.kind, fd) {
+                    (record::CLONED, Some(fd)) => self.child = Some((record.value, fd)),
+                    (record::CLONED, None) => self.unheld = Some(record.value),
+                    (_, fd) => self.early.push_back((record, fd)),
                 },
-                _ => break,
+                Ok(Event::Nothing) => return true,
+                _ => return false,
             }
         }
-        // From here on the spawner and the stub are told that nobody listens, and the spawner ends the child. What was
-        // said until now is heard.
+    }
+
+    /// Kills and reaps what was started. The stub's word can come before the spawner's, which is awaited then; a clone
+    /// that is not back in time is ended by the spawner, which finds this socket closed.
+    fn abandon(&mut self) {
+        while self.hear_of_processes() && self.child.is_none() && self.unheld.is_none() {
+            if report::wait(self.report.as_fd(), None, self.until, false) != Ok(Waited::Ready) {
+                break;
+            }
+        }
+        // From here on nobody can say more; what was said until now is heard.
         let _ = shutdown(self.report.as_raw_fd(), Shutdown::Both);
-        while let Ok(Event::Record(record, fd)) = report::receive(self.report.as_fd()) {
-            match (record.kind, fd) {
-                (record::CLONED, Some(fd)) => self.child = Some((record.value, fd)),
-                (record::CLONED, None) => self.unheld = Some(record.value),
-                (_, fd) => self.early.push_back((record, fd)),
-            }
-        }
+        self.hear_of_processes();
         if let Some(pid) = self.unheld {
             // A child that nobody has waited for keeps its pid.
             let pid = nix::unistd::Pid::from_raw(pid);

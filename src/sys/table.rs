@@ -19,7 +19,8 @@ fn call(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
 }
 
 /// Parts the calling thread's descriptor table from the process's and leaves in it `/dev/null` three times, `socket`
-/// and `stub` at their places, the two ends of a new pipe, and nothing else. What is left open in the table of the process stays untouched.
+/// and `stub` at their places, the two ends of a new pipe, and nothing else. What is left open in the table of the
+/// process stays untouched.
 ///
 /// No descriptor that the thread held an owner of may be used or dropped by it afterwards.
 pub(crate) fn make_private(socket: RawFd, stub: RawFd) -> Result<(), Errno> {
