@@ -5,6 +5,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::process::ChildStdout;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ringfence::{Child, ErrorKind, Namespaces, Proc, Sandbox, Stdio, Step, TimeOffset, Verdict};
@@ -177,6 +178,24 @@ fn a_program_in_a_joined_pid_namespace_is_killed_alone_and_ends_with_it() {
     target.child.kill().unwrap();
     let outcome = last.wait_timeout(Duration::from_secs(10)).unwrap().expect("it ends with the namespace");
     assert_eq!(outcome.verdict(), Verdict::Signaled(libc::SIGKILL));
+}
+
+#[test]
+fn a_stub_that_a_sibling_replaces_late_is_not_taken_for_the_program() {
+    let _clean = common::clean();
+    let mut target = Target::new(common::sandbox().pid_ns(), "");
+    let guest = joining(&target, Namespaces::PID | Namespaces::MOUNT).command("/bin/true");
+    let done = AtomicBool::new(false);
+    // The caller looks around every 20 ms: on a busy machine it does so while the stub ends and its sibling goes on.
+    std::thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| while !done.load(Ordering::Relaxed) {});
+        }
+        let failures: Vec<_> = (0..40).filter_map(|_| guest.status().err()).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(failures.is_empty(), "{failures:?}");
+    });
+    assert_eq!(target.ask("echo alive"), "alive");
 }
 
 #[test]

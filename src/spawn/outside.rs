@@ -156,15 +156,18 @@ impl Attempt<'_> {
         // With these the stub or its init says something that cannot wait for the end.
         let talks = self.launch.init || self.launch.id_maps.is_some();
         loop {
-            let pidfd = self.child.as_ref().map(|(_, fd)| fd.as_fd());
+            let watched = self.child_fd().map(|fd| fd.as_raw_fd());
             // The end may be kept away by a fork that another thread made just now: look from time to time.
             let slice = Instant::now() + LOOK_AROUND;
-            let waited = report::wait(self.report.as_fd(), pidfd, slice.min(self.until), !talks && !self.executing)
+            let only_end = !talks && !self.executing;
+            let waited = report::wait(self.report.as_fd(), self.child_fd(), slice.min(self.until), only_end)
                 .map_err(|errno| Error::new(Step::Report, errno))?;
             if self.drain()? {
                 return Ok(());
             }
             match waited {
+                // What died is the stub that a sibling has just replaced.
+                Waited::Died if self.child_fd().map(|fd| fd.as_raw_fd()) != watched => {}
                 Waited::Died if self.executing && !self.launch.init => return Ok(()),
                 Waited::Died => return Err(self.died()),
                 Waited::Silence if Instant::now() >= self.until => return Err(self.timeout()),
@@ -172,6 +175,10 @@ impl Attempt<'_> {
                 _ => {}
             }
         }
+    }
+
+    fn child_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.child.as_ref().map(|(_, fd)| fd.as_fd())
     }
 
     /// Takes what has come. Whether the program has been executed.
@@ -281,7 +288,7 @@ impl Attempt<'_> {
 
     /// The stub ended without a word: it was killed, most likely for want of memory.
     fn died(&self) -> Error {
-        let status = self.child.as_ref().and_then(|(_, fd)| pidfd::wait(fd.as_fd(), true).ok().flatten());
+        let status = self.child_fd().and_then(|fd| pidfd::wait(fd, true).ok().flatten());
         let how = match status.map(|ended| ended.wait_status) {
             Some(status) if libc::WIFSIGNALED(status) => {
                 format!("the setup was killed by signal {}", libc::WTERMSIG(status))

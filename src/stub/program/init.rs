@@ -8,6 +8,7 @@ const SIGCHLD: u64 = 17;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_VFORK: u64 = 0x4000;
 const CLONE_PARENT: u64 = 0x8000;
+const O_CLOEXEC: u64 = 0o2000000;
 
 /// clone(2) without shared memory: flags, pidfd place. The arguments 4 and 5 differ between architectures, but both
 /// are 0 here.
@@ -29,7 +30,7 @@ pub fn start(machine: &mut Machine) -> Result<u64, Errno> {
 
 /// init holds nothing of the outside but its report socket, which becomes descriptor 0.
 fn keep_only_report(machine: &mut Machine) {
-    if syscall(nr::DUP3, [machine.report_fd(), 0, 0o2000000, 0, 0, 0]).is_ok() {
+    if syscall(nr::DUP3, [machine.report_fd(), 0, O_CLOEXEC, 0, 0, 0]).is_ok() {
         machine.slots[REPORT_SLOT as usize] = 0;
     }
     if syscall(nr::CLOSE_RANGE, [1, u64::from(u32::MAX), 0, 0, 0, 0]).is_err() {
@@ -74,17 +75,27 @@ fn reap(machine: &Machine, child: u64) {
 }
 
 /// A process that joins a pid namespace stays outside of it; its children are born inside. CLONE_PARENT makes the
-/// child one of the owner's, which gets its pidfd.
+/// child one of the owner's, which gets its pidfd. The child says nothing before the owner has been told of it: it waits
+/// for a byte on a pipe, whose end without one is this process's early death.
 pub fn reclone(machine: &mut Machine) -> Result<u64, Errno> {
+    let mut pipe = [-1i32; 2];
+    syscall(nr::PIPE2, [pipe.as_mut_ptr() as u64, O_CLOEXEC, 0, 0, 0, 0])?;
+    // SAFETY: `pipe` is a local that the kernel has just written.
+    let [told, tell] = unsafe { (&raw const pipe).read_volatile() }.map(|fd| fd as u64);
     let mut pidfd = -1i32;
     let child = fork(CLONE_PARENT | CLONE_PIDFD, &raw mut pidfd)?;
+    let mut byte = 0u8;
     if child == 0 {
-        return Ok(0);
+        syscall(nr::CLOSE, [tell, 0, 0, 0, 0, 0])?;
+        let read = syscall(nr::READ, [told, &raw mut byte as u64, 1, 0, 0, 0])?;
+        syscall(nr::CLOSE, [told, 0, 0, 0, 0, 0])?;
+        return if read == 1 { Ok(0) } else { exit(127) };
     }
     // SAFETY: `pidfd` is a local that the kernel has just written.
     let pidfd = unsafe { (&raw const pidfd).read_volatile() };
     let record = Record { kind: record::RECLONED, op: 0, errno: 0, value: child as i32 };
-    match send_with_fd(machine, record, pidfd) {
+    let sent = send_with_fd(machine, record, pidfd);
+    match sent.and_then(|_| syscall(nr::WRITE, [tell, &raw const byte as u64, 1, 0, 0, 0])) {
         Ok(_) => exit(0),
         Err(errno) => machine.fail(0, errno),
     }

@@ -53,6 +53,7 @@ pub mod nr {
     pub const MKNODAT: usize = 259;
     pub const PPOLL: usize = 271;
     pub const DUP3: usize = 292;
+    pub const PIPE2: usize = 293;
     pub const STATX: usize = 332;
     pub const CLOSE_RANGE: usize = 436;
     pub const OPENAT2: usize = 437;
@@ -68,6 +69,7 @@ pub mod nr {
     pub const UMOUNT2: usize = 39;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
+    pub const PIPE2: usize = 59;
     pub const LSEEK: usize = 62;
     pub const READ: usize = 63;
     pub const WRITE: usize = 64;
