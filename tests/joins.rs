@@ -189,7 +189,11 @@ fn a_stub_that_a_sibling_replaces_late_is_not_taken_for_the_program() {
     // The caller looks around every 20 ms: on a busy machine it does so while the stub ends and its sibling goes on.
     std::thread::scope(|scope| {
         for _ in 0..64 {
-            scope.spawn(|| while !done.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
         }
         let failures: Vec<_> = (0..40).filter_map(|_| guest.status().err()).collect();
         done.store(true, Ordering::Relaxed);
