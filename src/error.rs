@@ -92,6 +92,8 @@ pub enum Step {
     Domainname,
     /// Bringing the loopback interface up.
     Loopback,
+    /// `landlock_create_ruleset(2)`, `landlock_add_rule(2)` or `landlock_restrict_self(2)`.
+    Landlock,
     /// Making the mounts private.
     Propagation,
     /// `open_tree(2)`: taking a copy of a mount.
@@ -126,7 +128,7 @@ pub enum Step {
     Uid,
     /// `capset(2)` and the ambient set.
     Capabilities,
-    /// `prctl(2)`: dumpable, death signal, name.
+    /// `prctl(2)`: dumpable, death signal, name, no new privileges.
     Prctl,
     /// The owner died during the setup.
     OwnerAlive,
@@ -186,6 +188,7 @@ impl Step {
             Step::Hostname => "sethostname",
             Step::Domainname => "setdomainname",
             Step::Loopback => "bring loopback up",
+            Step::Landlock => "landlock",
             Step::Propagation => "make mounts private",
             Step::OpenTree => "open_tree",
             Step::MountTarget => "find mount target",

@@ -23,11 +23,20 @@ pub enum Feature {
     IoLimit,
     /// [`cpu_time`](crate::Sandbox::cpu_time).
     CpuTime,
+    /// The paths of [`landlock`](crate::Sandbox::landlock). Given up, it still holds as far as the kernel goes: before 6.2
+    /// files can be truncated that may not be written, before 5.13 nothing holds.
+    LandlockFiles,
+    /// The TCP ports of [`landlock`](crate::Sandbox::landlock).
+    LandlockTcp,
+    /// [`Landlock::scope_signals`](crate::Landlock::scope_signals).
+    LandlockSignals,
+    /// [`Landlock::scope_abstract_sockets`](crate::Landlock::scope_abstract_sockets).
+    LandlockAbstractSockets,
 }
 
 impl Feature {
     /// Every feature, in the order of the documentation.
-    pub const ALL: [Feature; 8] = [
+    pub const ALL: [Feature; 12] = [
         Feature::MemoryLimit,
         Feature::SwapLimit,
         Feature::PidsLimit,
@@ -36,9 +45,13 @@ impl Feature {
         Feature::Cpuset,
         Feature::IoLimit,
         Feature::CpuTime,
+        Feature::LandlockFiles,
+        Feature::LandlockTcp,
+        Feature::LandlockSignals,
+        Feature::LandlockAbstractSockets,
     ];
 
-    /// The builder call that asks for it.
+    /// The builder call that asks for it, or the part of one.
     pub fn as_str(self) -> &'static str {
         match self {
             Feature::MemoryLimit => "memory_limit",
@@ -49,6 +62,10 @@ impl Feature {
             Feature::Cpuset => "cpuset",
             Feature::IoLimit => "io_limit",
             Feature::CpuTime => "cpu_time",
+            Feature::LandlockFiles => "landlock paths",
+            Feature::LandlockTcp => "landlock TCP ports",
+            Feature::LandlockSignals => "landlock signals",
+            Feature::LandlockAbstractSockets => "landlock abstract sockets",
         }
     }
 }

@@ -116,7 +116,8 @@ impl Limits {
             Feature::CpuWeight => Limits { cpu_weight: None, ..self },
             Feature::Cpuset => Limits { cpuset: None, cpuset_mems: None, ..self },
             Feature::IoLimit => Limits { io: Vec::new(), ..self },
-            Feature::CpuTime => self,
+            // No limit of a control group's.
+            _ => self,
         }
     }
 
@@ -174,6 +175,8 @@ pub(super) fn controller_of(feature: Feature) -> Controllers {
         Feature::Cpuset => Controllers::CPUSET,
         Feature::IoLimit => Controllers::IO,
         Feature::CpuTime => Controllers::CPUACCT,
+        // No limit of a control group's.
+        _ => Controllers::empty(),
     }
 }
 

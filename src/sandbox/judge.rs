@@ -11,6 +11,7 @@ use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount::{Kind, Mount};
 use crate::namespace::{IdMap, IdMaps, Namespaces};
+use crate::security::Landlock;
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
 const NAME_MAX: usize = 64;
@@ -26,6 +27,8 @@ pub(super) struct Judgement {
     /// The control group counts processor time, for `cpu_time`.
     pub(super) account_cpu: bool,
     pub(super) maps: Option<Maps>,
+    /// The parts of the Landlock ruleset that hold.
+    pub(super) landlock: Vec<Feature>,
 }
 
 /// The id maps of a user namespace, and who writes them.
@@ -42,9 +45,10 @@ impl Sandbox {
         let mut problems = self.contradictions();
         let maps = self.id_maps(&mut problems);
         problems.extend(self.missing_privileges());
-        let (limits, account_cpu, enforced) = self.judge_limits(thorough, &mut problems)?;
+        let (limits, account_cpu, mut enforced) = self.judge_limits(thorough, &mut problems)?;
+        let landlock = self.judge_landlock(&mut enforced, &mut problems);
         if problems.is_empty() {
-            Ok(Judgement { enforced, limits, account_cpu, maps })
+            Ok(Judgement { enforced, limits, account_cpu, maps, landlock })
         } else if !thorough {
             self.judge(true)
         } else {
@@ -58,6 +62,7 @@ impl Sandbox {
         problems.extend(self.cgroup_parent.as_deref().and_then(cgroup::invalid_parent));
         problems.extend(self.mounts.invalid());
         problems.extend(self.program.invalid());
+        problems.extend(self.landlock.iter().flat_map(Landlock::invalid));
         problems.extend(self.names_without_namespace());
         problems.extend(self.double_namespaces());
         problems.extend(self.descriptor_numbers());
@@ -213,6 +218,19 @@ impl Sandbox {
             problems.push(Problem::invalid("mount", reason, "add pid_ns(), or bind the host's /proc"));
         }
         problems
+    }
+
+    /// The parts of the Landlock ruleset that will hold.
+    fn judge_landlock(&self, enforced: &mut Enforced, problems: &mut Vec<Problem>) -> Vec<Feature> {
+        let mut held = Vec::new();
+        for part in self.landlock.iter().flat_map(Landlock::judge) {
+            problems.extend(part.problem.filter(|_| !self.best_effort.contains(&part.feature)));
+            if !matches!(part.enforcement, Enforcement::Missing(_)) {
+                held.push(part.feature);
+            }
+            enforced.set(part.feature, part.enforcement);
+        }
+        held
     }
 
     /// The limits that a control group will hold, with what is missing on this host.

@@ -158,6 +158,7 @@ impl Sandbox {
             let scratch = made.scratch.as_ref().map(Scratch::path);
             self.mounts.lower(&mut plan, self.mount_context(judgement), scratch)?;
         }
+        let landlock = self.landlock.as_ref().map(|rules| rules.lower(&mut plan, &judgement.landlock)).transpose()?;
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.ids.deny_setgroups);
         self.program.lower_user(&mut plan, may_set_groups);
         self.lower_owner(&mut plan);
@@ -167,6 +168,7 @@ impl Sandbox {
         self.program.lower_session(&mut plan, pid_ns);
         self.program.lower_cwd(&mut plan, self.mounts.root.is_some());
         self.program.lower_umask(&mut plan, umask);
+        landlock.flatten().iter().for_each(|ruleset| ruleset.lower_restriction(&mut plan));
         streams.lower(&mut plan, &self.stdio.extra);
         self.lower_limits_of_process(&mut plan, judgement);
         plan.op(Step::Capabilities, code::CLEAR_INHERITABLE, []);

@@ -14,6 +14,7 @@ use crate::child::{Child, Outcome, Output};
 use crate::error::Result;
 use crate::feature::{Enforced, Feature};
 use crate::program::Program;
+use crate::security::Landlock;
 use crate::stdio::Stdio;
 use crate::{mount, namespace, stdio};
 
@@ -43,6 +44,7 @@ pub struct Sandbox {
     pub(crate) stdio: stdio::Policy,
     pub(crate) namespaces: namespace::Policy,
     pub(crate) mounts: mount::Policy,
+    pub(crate) landlock: Option<Landlock>,
     pub(crate) limits: Limits,
     pub(crate) cgroup_parent: Option<PathBuf>,
     pub(crate) wall_time: Option<Duration>,

@@ -11,6 +11,7 @@ use crate::feature::Feature;
 use crate::mount::{Bind, Mount, RootFs, Tmpfs};
 use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset};
 use crate::program::{Resource, Session};
+use crate::security::Landlock;
 use crate::units::Bytes;
 
 /// # Namespaces
@@ -161,6 +162,16 @@ impl Sandbox {
     /// otherwise.
     pub fn default_mounts(mut self, wanted: bool) -> Self {
         self.mounts.no_defaults = !wanted;
+        self
+    }
+}
+
+/// # What the program may ask of the kernel
+impl Sandbox {
+    /// Restricts paths, TCP ports, signals and abstract sockets by [`Landlock`], on top of namespaces or without any.
+    /// Brings `no_new_privs`. The last call counts.
+    pub fn landlock(mut self, rules: Landlock) -> Self {
+        self.landlock = Some(rules);
         self
     }
 }

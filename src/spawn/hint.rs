@@ -54,7 +54,9 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::Exec, Errno::ENOENT) => {
             "there is no such program inside the sandbox, or the interpreter that it names (#! line, ELF loader) is missing there"
         }
-        (Step::Exec, Errno::EACCES) => "the file is not executable for this user, or its mount is noexec",
+        (Step::Exec, Errno::EACCES) => {
+            "the file, or its loader, is not executable for this user, its mount is noexec, or Landlock does not allow it"
+        }
         (Step::Exec, Errno::ENOEXEC) => "the file is no program for this machine: a script needs a #! line",
         (Step::Exec, Errno::E2BIG) => "arguments and environment together are too large",
         (Step::Cwd, Errno::ENOENT) => "the working directory is looked up inside the sandbox",

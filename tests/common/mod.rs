@@ -63,6 +63,34 @@ pub fn needs_root(what: &str) -> bool {
     !is_root()
 }
 
+/// Makes this process, which has one thread, an ordinary user.
+pub fn become_ordinary() {
+    use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+    if is_root() {
+        setgroups(&[]).unwrap();
+        setgid(Gid::from_raw(65534)).unwrap();
+        setuid(Uid::from_raw(65534)).unwrap();
+        // A change of user makes the files in /proc root's.
+        nix::sys::prctl::set_dumpable(true).unwrap();
+    }
+}
+
+/// Makes this process, which has one thread, an ordinary user of a user namespace below which there can be no other.
+pub fn become_ordinary_without_user_namespaces() {
+    become_ordinary();
+    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).unwrap();
+    for (file, text) in
+        [("setgroups", "deny".to_owned()), ("gid_map", format!("{gid} {gid} 1")), ("uid_map", format!("{uid} {uid} 1"))]
+    {
+        fs::write(format!("/proc/self/{file}"), text).unwrap();
+    }
+    // The sysctl is the user namespace's own.
+    fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
+    caps::clear(None, caps::CapSet::Effective).unwrap();
+    caps::clear(None, caps::CapSet::Permitted).unwrap();
+}
+
 /// The control group that an ordinary user may use, as in `tests/vm/guest`; without one, only root has groups.
 fn delegated() -> Option<PathBuf> {
     std::env::var_os("RINGFENCE_TEST_CGROUP_PARENT").map(PathBuf::from)

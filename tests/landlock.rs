@@ -1,0 +1,257 @@
+//! Landlock: each thing that a ruleset refuses is done first without it.
+
+mod common;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
+
+use common::{TempDir, probe};
+use ringfence::{Enforcement, ErrorKind, Feature, Landlock, RootFs, Sandbox, Step};
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = before_main;
+
+extern "C" fn before_main() {
+    let Some(what) = probe::is_caller() else { return };
+    match what.split_once(' ') {
+        Some(("is-ordinary", dir)) => is_ordinary(Path::new(dir)),
+        _ => panic!("no caller {what}"),
+    }
+    std::process::exit(0);
+}
+
+const FEATURES: [Feature; 4] =
+    [Feature::LandlockFiles, Feature::LandlockTcp, Feature::LandlockSignals, Feature::LandlockAbstractSockets];
+
+/// True, after saying so, where the kernel lacks what `rules` ask for.
+#[track_caller]
+fn lacks(rules: &Landlock) -> bool {
+    match Sandbox::new().landlock(rules.clone()).check() {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.problems().iter().all(|problem| FEATURES.contains(&problem.feature.unwrap())), "{error}");
+            assert!(error.remedy().unwrap().contains("Linux 6."), "{error}");
+            common::skip(&error.to_string(), true);
+            true
+        }
+    }
+}
+
+/// What a shell needs to run.
+fn programs() -> Landlock {
+    let dirs = ["/usr", "/bin", "/lib", "/lib64"].into_iter().filter(|dir| Path::new(dir).exists());
+    dirs.fold(Landlock::new().device("/dev"), Landlock::execute)
+}
+
+/// Runs a shell's command line: "done", or what it complained about.
+#[track_caller]
+fn tries(sandbox: Sandbox, script: &str) -> String {
+    let script = format!("exec 2>&1\n{script}");
+    let output = sandbox.command("/bin/sh").args(["-c", &script]).output().unwrap();
+    if output.outcome.success() { "done".into() } else { String::from_utf8_lossy(&output.stdout).into_owned() }
+}
+
+/// The script goes through without `rules`, and fails with them and this message.
+#[track_caller]
+fn refused(sandbox: &Sandbox, rules: &Landlock, script: &str, message: &str) {
+    assert_eq!(tries(sandbox.clone(), script), "done", "without Landlock: {script}");
+    let text = tries(sandbox.clone().landlock(rules.clone()), script);
+    assert!(text.contains(message), "{script}: {text}");
+}
+
+/// A directory with `read/file`, `write/file`, `hidden/file` and `read/program`, for everybody.
+fn files() -> TempDir {
+    let dir = TempDir::new();
+    for name in ["read", "write", "hidden"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        fs::write(dir.path().join(name).join("file"), "text").unwrap();
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(dir.path().join(name).join("file"), fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    fs::copy("/bin/true", dir.path().join("read/program")).unwrap();
+    dir
+}
+
+fn paths_hold(sandbox: &Sandbox, dir: &Path) {
+    let rules = programs().read(dir.join("read")).write(dir.join("write"));
+    let allowed = "cat read/file && ls read >/dev/null && cat write/file && echo new >write/file && mkdir write/d && \
+                   : >write/d/a && mv write/d/a write/b && rm write/b && rmdir write/d && ln -s x write/l && rm write/l";
+    let sandbox = sandbox.clone().cwd(dir);
+    assert_eq!(tries(sandbox.clone().landlock(rules.clone()), allowed), "done");
+    for script in [
+        "cat hidden/file",
+        "ls hidden",
+        "echo new >read/file",
+        ": >>hidden/file",
+        ": >read/new && rm read/new",
+        "mkdir read/new && rmdir read/new",
+        "mv hidden/file hidden/other && mv hidden/other hidden/file",
+        "ln -s x read/link && rm read/link",
+        "read/program",
+        "cp read/program write/program && chmod 755 write/program && write/program; s=$?; rm write/program; exit $s",
+        "truncate -s 4 read/file",
+    ] {
+        refused(&sandbox, &rules, script, "Permission denied");
+    }
+    // Of one ruleset the calls add up.
+    let more = rules.clone().execute(dir.join("read/program"));
+    assert_eq!(tries(sandbox.clone().landlock(more), "read/program"), "done");
+    // A path opened before stays open.
+    let held = fs::File::open(dir.join("hidden/file")).unwrap();
+    assert_eq!(common::stdout(&sandbox.command("cat").stdin(held).landlock(rules)), "text");
+}
+
+#[test]
+fn only_the_named_paths_can_be_read_written_and_executed() {
+    let _clean = common::clean();
+    if lacks(&programs()) {
+        return;
+    }
+    let dir = files();
+    paths_hold(&Sandbox::new(), dir.path());
+}
+
+#[test]
+fn paths_are_those_of_the_sandboxs_own_root() {
+    let _clean = common::clean();
+    if lacks(&programs()) {
+        return;
+    }
+    let root = common::root_dir();
+    fs::create_dir(root.path().join("work")).unwrap();
+    fs::write(root.path().join("etc/secret"), "text").unwrap();
+    let sandbox = common::on_root(common::sandbox(), &root).pid_ns();
+    let rules = programs().write("/work");
+    refused(&sandbox, &rules, "cat /etc/secret", "Permission denied");
+    refused(&sandbox, &rules, "echo x >/tmp/new", "Permission denied");
+    assert_eq!(tries(sandbox.clone().landlock(rules), "echo x >/work/new && cat /work/new"), "done");
+    // Also with an init, a user that may not search what the rules name, and an overlay.
+    fs::set_permissions(root.path().join("work"), fs::Permissions::from_mode(0o711)).unwrap();
+    let rules = programs().read("/work/new");
+    let sandbox = common::on_root(common::sandbox(), &root).pid_ns().init(true).user(5, 5).landlock(rules.clone());
+    assert_eq!(tries(sandbox, "cat /work/new"), "done");
+    let overlay = common::sandbox().rootfs(RootFs::overlay([Path::new("/usr"), root.path()])).pid_ns();
+    if overlay.check().is_ok() && overlay.clone().command("/bin/true").status().is_ok() {
+        refused(&overlay, &rules, "cat /etc/secret", "Permission denied");
+    }
+}
+
+#[test]
+fn a_path_that_is_not_there_and_a_program_that_is_not_allowed_are_errors() {
+    let _clean = common::clean();
+    if lacks(&programs()) {
+        return;
+    }
+    let error = Sandbox::new().landlock(programs().read("/no/such")).spawn().unwrap_err();
+    assert_eq!(
+        (error.step(), error.path(), error.raw_os_error()),
+        (Step::Landlock, Some(Path::new("/no/such")), Some(2))
+    );
+    assert!(error.remedy().unwrap().contains("inside the sandbox"), "{error}");
+    let error = Sandbox::new().command("/bin/true").landlock(Landlock::new().read("/")).spawn().unwrap_err();
+    assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Exec, Some(libc::EACCES)));
+    assert!(error.remedy().unwrap().contains("Landlock"), "{error}");
+    for rules in [Landlock::new(), Landlock::new().read("etc")] {
+        assert_eq!(Sandbox::new().landlock(rules).check().unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}
+
+#[test]
+fn tcp_ports_that_are_not_named_are_refused() {
+    let _clean = common::clean();
+    let any = Landlock::new().restrict_tcp();
+    if lacks(&any) {
+        return;
+    }
+    let (near, far) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let connect = |rules: Option<Landlock>, to: u16| {
+        let sandbox = rules.into_iter().fold(Sandbox::new(), Sandbox::landlock);
+        common::stdout(&probe::run(sandbox, &format!("connect {to}")))
+    };
+    assert_eq!(connect(None, port(&far)), "connected");
+    assert_eq!(connect(Some(any.clone()), port(&far)), "PermissionDenied");
+    let one = any.clone().connect_tcp(port(&near));
+    assert_eq!(connect(Some(one.clone()), port(&near)), "connected");
+    assert_eq!(connect(Some(one.clone()), port(&far)), "PermissionDenied");
+    let listen = |rules: Landlock| probe::run(Sandbox::new().landlock(rules), "listen 0").output().unwrap();
+    assert!(probe::run(Sandbox::new(), "listen 0").output().unwrap().outcome.success());
+    let output = listen(one);
+    assert!(!output.outcome.success() && String::from_utf8_lossy(&output.stderr).contains("PermissionDenied"));
+    assert!(listen(any.bind_tcp(0)).outcome.success());
+}
+
+#[test]
+fn signals_and_abstract_sockets_of_the_outside_are_out_of_reach() {
+    let _clean = common::clean();
+    let rules = Landlock::new().scope_signals().scope_abstract_sockets();
+    if lacks(&rules) {
+        return;
+    }
+    scopes_hold(&Sandbox::new(), &rules, &std::env::current_exe().unwrap());
+}
+
+fn scopes_hold(sandbox: &Sandbox, rules: &Landlock, exe: &Path) {
+    let outside = std::process::id();
+    refused(sandbox, rules, &format!("kill -0 {outside}"), "ermitted");
+    // What is inside can be signalled.
+    let inside = "sleep 1000 & kill $! && ! wait $!";
+    assert_eq!(tries(sandbox.clone().landlock(rules.clone()), inside), "done");
+    let name = format!("ringfence-test-{outside}");
+    let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let connect =
+        |sandbox: Sandbox| common::stdout(&probe::at(sandbox, exe.to_str().unwrap(), &format!("connect @{name}")));
+    assert_eq!(connect(sandbox.clone()), "connected");
+    assert_eq!(connect(sandbox.clone().landlock(rules.clone())), "PermissionDenied");
+    drop(listener);
+}
+
+/// In a user namespace that allows none below it, an ordinary user who makes no namespace at all.
+fn is_ordinary(dir: &Path) {
+    common::become_ordinary_without_user_namespaces();
+    assert!(Sandbox::new().user_ns().command("/bin/true").status().is_err(), "the caller may make user namespaces");
+    let caps = fs::read_to_string("/proc/self/status").unwrap();
+    assert!(caps.contains("CapEff:\t0000000000000000"), "{caps}");
+    paths_hold(&Sandbox::new(), dir);
+    let scopes = Landlock::new().scope_signals().scope_abstract_sockets();
+    if Sandbox::new().landlock(scopes.clone()).check().is_ok() {
+        scopes_hold(&Sandbox::new(), &scopes, &dir.join("probe"));
+    }
+}
+
+#[test]
+fn an_ordinary_user_on_a_host_without_user_namespaces_has_it_too() {
+    let _clean = common::clean();
+    if lacks(&programs()) {
+        return;
+    }
+    let dir = files();
+    fs::copy(std::env::current_exe().unwrap(), dir.path().join("probe")).unwrap();
+    probe::succeeds(probe::caller(&format!("is-ordinary {}", dir.path().display())));
+}
+
+#[test]
+fn privileges_are_not_gained_and_what_holds_is_told() {
+    let _clean = common::clean();
+    let rules = programs().restrict_tcp().scope_signals().scope_abstract_sockets();
+    let best = FEATURES.into_iter().fold(Sandbox::new().landlock(rules.clone()), Sandbox::best_effort);
+    let enforced = best.check().unwrap();
+    assert_eq!(enforced.iter().map(|(feature, _)| feature).collect::<Vec<_>>(), FEATURES);
+    let mut child = best.command("/bin/true").spawn().unwrap();
+    assert_eq!(*child.enforced(), enforced);
+    child.wait().unwrap();
+    if lacks(&rules) {
+        return;
+    }
+    let told = Sandbox::new().landlock(rules.clone()).check().unwrap();
+    assert!(told.iter().all(|(_, enforcement)| !matches!(enforcement, Enforcement::Missing(_))), "{told:?}");
+    let status = |sandbox: Sandbox| common::stdout(&sandbox.command("/bin/cat").arg("/proc/self/status"));
+    assert!(status(Sandbox::new()).contains("NoNewPrivs:\t0"));
+    assert!(status(Sandbox::new().landlock(rules.read("/proc"))).contains("NoNewPrivs:\t1"));
+}
