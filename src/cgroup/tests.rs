@@ -87,7 +87,7 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
 #[test]
 fn a_group_has_its_limits_counts_and_goes() {
     for host in hosts() {
-        let limits = Limits::new().memory(Bytes::mib(64)).pids(20).cpu(0.5).cpu_weight(200);
+        let limits = Limits::new().memory(Bytes::mib(64)).pids(20).cpu(0.1).cpu_weight(200);
         let group = Made::new(&host, "life", "rf-t-1", &limits);
         let mut child = group.run(r#"x=$(head -c 500000 /dev/zero | tr "\0" x); while :; do :; done"#);
         eventually("cpu time is counted", || group.0.cpu_usage().unwrap() > Some(Duration::from_millis(60)));
@@ -96,7 +96,7 @@ fn a_group_has_its_limits_counts_and_goes() {
         assert_eq!(stats.memory_limit, Some(Bytes::mib(64)));
         assert!(stats.memory_current > Some(Bytes::new(0)) && stats.memory_peak >= stats.memory_current, "{stats:?}");
         assert_eq!((stats.pids_current, stats.pids_limit_hits, stats.oom_kills), (Some(1), Some(0), Some(0)));
-        eventually("half a core is held back", || group.0.stats().unwrap().cpu_throttled_periods > Some(0));
+        eventually("a tenth of a core is held back", || group.0.stats().unwrap().cpu_throttled_periods > Some(0));
         assert_eq!(group.0.processes().unwrap(), [child.id() as i32]);
         assert!(group.0.is_populated().unwrap());
         assert_eq!(group.0.remove(Duration::from_millis(1)).unwrap_err().raw_os_error(), Some(libc::EBUSY));
@@ -189,7 +189,7 @@ fn a_process_that_left_the_v2_group_does_not_get_away() {
     let Some(host) = hosts().into_iter().next() else { return };
     let group = Made::new(&host, "left", "rf-t-1", &Limits::new().pids(10).memory(Bytes::mib(32)));
     let (Some(v2), true) = (host.v2(), group.0.v1_procs().next().is_some()) else { return };
-    let mut child = group.run("while :; do sleep 1000; done");
+    let mut child = group.run("exec sleep 1000");
     std::fs::write(v2.mount.join("cgroup.procs"), child.id().to_string()).unwrap();
     assert_eq!(group.0.processes().unwrap(), [] as [i32; 0]);
     group.0.kill().unwrap();
