@@ -126,9 +126,13 @@ pub enum Step {
     Gid,
     /// `setresuid(2)`.
     Uid,
-    /// `capset(2)` and the ambient set.
+    /// `capset(2)`, the bounding and the ambient set, securebits.
     Capabilities,
-    /// `prctl(2)`: dumpable, death signal, name, no new privileges.
+    /// `prctl(PR_SET_NO_NEW_PRIVS)`.
+    NoNewPrivs,
+    /// `keyctl(2)`: joining a session keyring.
+    Keyring,
+    /// `prctl(2)`: dumpable, death signal, name.
     Prctl,
     /// The owner died during the setup.
     OwnerAlive,
@@ -206,6 +210,8 @@ impl Step {
             Step::Gid => "setresgid",
             Step::Uid => "setresuid",
             Step::Capabilities => "set capabilities",
+            Step::NoNewPrivs => "set no_new_privs",
+            Step::Keyring => "join session keyring",
             Step::Prctl => "prctl",
             Step::OwnerAlive => "check owner",
             Step::PlaceFd => "place descriptor",

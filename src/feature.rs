@@ -32,11 +32,13 @@ pub enum Feature {
     LandlockSignals,
     /// [`Landlock::scope_abstract_sockets`](crate::Landlock::scope_abstract_sockets).
     LandlockAbstractSockets,
+    /// The bounding set of [`capabilities`](crate::Sandbox::capabilities).
+    BoundingSet,
 }
 
 impl Feature {
     /// Every feature, in the order of the documentation.
-    pub const ALL: [Feature; 12] = [
+    pub const ALL: [Feature; 13] = [
         Feature::MemoryLimit,
         Feature::SwapLimit,
         Feature::PidsLimit,
@@ -49,6 +51,7 @@ impl Feature {
         Feature::LandlockTcp,
         Feature::LandlockSignals,
         Feature::LandlockAbstractSockets,
+        Feature::BoundingSet,
     ];
 
     /// The builder call that asks for it, or the part of one.
@@ -66,6 +69,7 @@ impl Feature {
             Feature::LandlockTcp => "landlock TCP ports",
             Feature::LandlockSignals => "landlock signals",
             Feature::LandlockAbstractSockets => "landlock abstract sockets",
+            Feature::BoundingSet => "capabilities",
         }
     }
 }

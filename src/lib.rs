@@ -98,6 +98,7 @@ mod stub;
 mod sys;
 mod units;
 
+pub use caps::Capability;
 pub use cgroup::{IoLimit, Limits, Stats};
 pub use child::{Child, Outcome, Output, Usage, Verdict};
 pub use error::{Error, ErrorKind, Problem, Result, Step};
@@ -107,7 +108,7 @@ pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset};
 pub use owner::{Reaped, reap_stale};
 pub use program::{Resource, Session};
 pub use sandbox::Sandbox;
-pub use security::Landlock;
+pub use security::{Capabilities, Landlock, SecureBits};
 pub use stdio::Stdio;
 pub use units::{Bytes, ParseBytesError};
 

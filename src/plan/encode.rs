@@ -40,7 +40,8 @@ impl Block {
             .fold(0u8, |set, (i, _)| set | 1 << i);
         self.word32(op.code);
         self.word32(op.nr);
-        self.bytes.extend_from_slice(&[slot_args, op.store.map_or(wire::NO_SLOT, |s| s.0), op.skip_on_success, 0]);
+        let store = op.store.map_or(wire::NO_SLOT, |s| s.0);
+        self.bytes.extend_from_slice(&[slot_args, store, op.skip_on_success, op.skip_on_tolerated]);
         for errno in op.tolerate {
             self.bytes.extend_from_slice(&errno.to_ne_bytes());
         }

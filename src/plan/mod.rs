@@ -111,6 +111,7 @@ struct DraftOp {
     nr: u32,
     store: Option<Slot>,
     skip_on_success: u8,
+    skip_on_tolerated: u8,
     tolerate: [u16; 2],
     args: [Arg; 6],
     step: Step,
@@ -168,6 +169,13 @@ impl Added<'_> {
         self
     }
 
+    /// On a failure that is tolerated the next `count` ops, which build on this one, are passed over.
+    #[allow(dead_code, reason = "for masks, which come next")]
+    pub(crate) fn skip_on_tolerated(self, count: u8) -> Self {
+        self.op.skip_on_tolerated = count;
+        self
+    }
+
     /// On success the next `count` ops, the fallback, are passed over.
     pub(crate) fn skip_on_success(self, count: u8) -> Self {
         self.op.skip_on_success = count;
@@ -183,8 +191,18 @@ impl Plan {
     fn add(&mut self, step: Step, code: u32, nr: u32, given: &[Arg]) -> Added<'_> {
         let mut args = [Arg::Value(0); 6];
         args[..given.len()].copy_from_slice(given);
-        let op =
-            DraftOp { code, nr, store: None, skip_on_success: 0, tolerate: [0; 2], args, step, path: None, hint: None };
+        let op = DraftOp {
+            code,
+            nr,
+            store: None,
+            skip_on_success: 0,
+            skip_on_tolerated: 0,
+            tolerate: [0; 2],
+            args,
+            step,
+            path: None,
+            hint: None,
+        };
         self.ops.push(op);
         let last = self.ops.len() - 1;
         Added { op: &mut self.ops[last], paths: &mut self.paths }

@@ -11,7 +11,7 @@ use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount::{Kind, Mount};
 use crate::namespace::{IdMap, IdMaps, Namespaces};
-use crate::security::Landlock;
+use crate::security::{Landlock, Names};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
 const NAME_MAX: usize = 64;
@@ -29,6 +29,8 @@ pub(super) struct Judgement {
     pub(super) maps: Option<Maps>,
     /// The parts of the Landlock ruleset that hold.
     pub(super) landlock: Vec<Feature>,
+    /// The bounding set of capabilities can be cut down.
+    pub(super) bounding: bool,
 }
 
 /// The id maps of a user namespace, and who writes them.
@@ -47,8 +49,9 @@ impl Sandbox {
         problems.extend(self.missing_privileges());
         let (limits, account_cpu, mut enforced) = self.judge_limits(thorough, &mut problems)?;
         let landlock = self.judge_landlock(&mut enforced, &mut problems);
+        let bounding = self.judge_capabilities(&mut problems, &mut enforced);
         if problems.is_empty() {
-            Ok(Judgement { enforced, limits, account_cpu, maps, landlock })
+            Ok(Judgement { enforced, limits, account_cpu, maps, landlock, bounding })
         } else if !thorough {
             self.judge(true)
         } else {
@@ -63,6 +66,7 @@ impl Sandbox {
         problems.extend(self.mounts.invalid());
         problems.extend(self.program.invalid());
         problems.extend(self.landlock.iter().flat_map(Landlock::invalid));
+        problems.extend(self.security.invalid());
         problems.extend(self.names_without_namespace());
         problems.extend(self.double_namespaces());
         problems.extend(self.descriptor_numbers());
@@ -233,6 +237,36 @@ impl Sandbox {
         held
     }
 
+    /// Whether the bounding set of capabilities can be cut down. A user namespace gives the right to.
+    fn judge_capabilities(&self, problems: &mut Vec<Problem>, enforced: &mut Enforced) -> bool {
+        let Some(wanted) = &self.security.capabilities else { return false };
+        enforced.set(Feature::BoundingSet, Enforcement::Full);
+        let may = has(Capability::CAP_SETPCAP);
+        if self.namespaces.apart().contains(Namespaces::USER) {
+            return true;
+        }
+        let lacking = wanted.wanted() & !held(CapSet::Permitted);
+        if lacking != 0 {
+            let reason = format!("the caller itself lacks {}", Names(lacking));
+            problems.push(Problem::unsupported("capabilities", reason, "leave it out, add user_ns(), or run as root"));
+        }
+        let remedy = "add user_ns(), or run as root";
+        if !may && wanted.sets_securebits() {
+            problems.push(Problem::unsupported("capabilities", "securebits need CAP_SETPCAP", remedy));
+        }
+        if !may && !wanted.bounds(held(CapSet::Bounding)) {
+            let reason = "cutting down the bounding set needs CAP_SETPCAP";
+            if self.best_effort.contains(&Feature::BoundingSet) {
+                let gap =
+                    "the bounding set is the caller's: a file with capabilities gives them, unless no_new_privs is set";
+                enforced.set(Feature::BoundingSet, Enforcement::Partial(gap));
+            } else {
+                problems.push(Problem::unsupported("capabilities", reason, remedy).for_feature(Feature::BoundingSet));
+            }
+        }
+        may
+    }
+
     /// The limits that a control group will hold, with what is missing on this host.
     fn judge_limits(&self, thorough: bool, problems: &mut Vec<Problem>) -> Result<(cgroup::Limits, bool, Enforced)> {
         let mut enforced = Enforced::default();
@@ -273,6 +307,11 @@ impl Sandbox {
 /// Whether the calling thread has the capability in effect.
 fn has(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
+}
+
+/// A set of the calling thread's.
+fn held(set: CapSet) -> u64 {
+    caps::read(None, set).map_or(0, |held| held.iter().fold(0, |all, capability| all | capability.bitmask()))
 }
 
 /// Why an ordinary user cannot have a user namespace here.

@@ -146,6 +146,7 @@ impl Sandbox {
         let mut plan = Plan::new();
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
         let umask = lower_beginning(&mut plan);
+        self.security.lower_keyring(&mut plan);
         match &judgement.maps {
             Some(maps) => self.lower_maps(&mut plan, maps),
             None => self.namespaces.lower_time(&mut plan),
@@ -160,7 +161,9 @@ impl Sandbox {
         }
         let landlock = self.landlock.as_ref().map(|rules| rules.lower(&mut plan, &judgement.landlock)).transpose()?;
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.ids.deny_setgroups);
+        self.security.lower_keep(&mut plan);
         self.program.lower_user(&mut plan, may_set_groups);
+        self.security.lower(&mut plan, judgement.bounding);
         self.lower_owner(&mut plan);
         if self.program.init {
             plan.op(Step::Fork, code::INIT, []);
@@ -171,7 +174,9 @@ impl Sandbox {
         landlock.flatten().iter().for_each(|ruleset| ruleset.lower_restriction(&mut plan));
         streams.lower(&mut plan, &self.stdio.extra);
         self.lower_limits_of_process(&mut plan, judgement);
-        plan.op(Step::Capabilities, code::CLEAR_INHERITABLE, []);
+        if self.security.capabilities.is_none() {
+            plan.op(Step::Capabilities, code::CLEAR_INHERITABLE, []);
+        }
         lower_unblock_signals(&mut plan);
         self.program.lower_exec(&mut plan);
         Ok(plan)

@@ -16,7 +16,7 @@ use crate::feature::{Enforced, Feature};
 use crate::program::Program;
 use crate::security::Landlock;
 use crate::stdio::Stdio;
-use crate::{mount, namespace, stdio};
+use crate::{mount, namespace, security, stdio};
 
 /// A program and the policy under which it runs: a builder whose calls each add one thing.
 ///
@@ -45,6 +45,7 @@ pub struct Sandbox {
     pub(crate) namespaces: namespace::Policy,
     pub(crate) mounts: mount::Policy,
     pub(crate) landlock: Option<Landlock>,
+    pub(crate) security: security::Policy,
     pub(crate) limits: Limits,
     pub(crate) cgroup_parent: Option<PathBuf>,
     pub(crate) wall_time: Option<Duration>,

@@ -11,7 +11,7 @@ use crate::feature::Feature;
 use crate::mount::{Bind, Mount, RootFs, Tmpfs};
 use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset};
 use crate::program::{Resource, Session};
-use crate::security::Landlock;
+use crate::security::{Capabilities, Landlock};
 use crate::units::Bytes;
 
 /// # Namespaces
@@ -283,6 +283,37 @@ impl Sandbox {
     /// tells what is missing.
     pub fn best_effort(mut self, feature: Feature) -> Self {
         self.best_effort.insert(feature);
+        self
+    }
+}
+
+/// # Privileges
+impl Sandbox {
+    /// The capabilities of the program, and of all that runs in the sandbox. Without this call the program has what an exec
+    /// leaves of the caller's; the inheritable and the ambient set are empty in any case, unless this fills them.
+    ///
+    /// Cutting down the bounding set needs `CAP_SETPCAP`, which a user namespace gives; where it cannot be done that is an
+    /// error, or with [`best_effort`](Sandbox::best_effort)`(Feature::BoundingSet)` left out.
+    pub fn capabilities(mut self, sets: Capabilities) -> Self {
+        self.security.capabilities = Some(sets);
+        self
+    }
+
+    /// Nothing that is executed inside gains privileges: set-user-ID and set-group-ID bits and file capabilities are
+    /// without effect (`PR_SET_NO_NEW_PRIVS`, prctl(2), since 3.5). A process of the caller's that has it already cannot
+    /// give it up.
+    pub fn no_new_privs(mut self, wanted: bool) -> Self {
+        self.security.no_new_privs = wanted;
+        self
+    }
+
+    /// A session keyring of the sandbox's own, with nothing in it, instead of the caller's with all its keys:
+    /// session-keyring(7). A kernel without keys has none to share.
+    ///
+    /// A keyring counts against the quota of the caller's user: as an ordinary user 200
+    /// (`/proc/sys/kernel/keys/maxkeys`); beyond it the spawn fails with EDQUOT.
+    pub fn session_keyring(mut self, wanted: bool) -> Self {
+        self.security.session_keyring = wanted;
         self
     }
 }

@@ -53,7 +53,8 @@ pub struct Op {
     pub store: u8,
     /// How many of the following ops are passed over when this one succeeds: they are its fallback.
     pub skip_on_success: u8,
-    pub pad: u8,
+    /// How many are passed over when this one fails with an errno that is tolerated: they build on it.
+    pub skip_on_tolerated: u8,
     /// Errnos that are no failure here; 0 where there is none.
     pub tolerate: [u16; 2],
     pub args: [u64; 6],
@@ -87,6 +88,8 @@ pub mod code {
     /// Takes the old root, with all that is stacked on it, off the new one. `args[0]` says how many mounts those are at
     /// least.
     pub const DETACH_OLD_ROOT: u32 = 12;
+    /// Takes every capability that is not in `args[0]` out of the bounding set.
+    pub const DROP_BOUNDING: u32 = 13;
 }
 
 /// Bits of `args[2]` of [`code::TARGET`].

@@ -83,6 +83,11 @@ extern "C" fn before_main() {
         "connect" => connect(words[1]),
         "pty" => pty(),
         "escape" => escape(words[1]),
+        "bind-80" => bind_80(),
+        "securebits" => securebits(),
+        "keyring" => keyring(),
+        "keyring-owner" => keyring_owner(),
+        "spawn-bare" => spawn_bare(),
         other => panic!("no probe {other}"),
     }
     std::process::exit(0);
@@ -309,4 +314,51 @@ fn spawn_on(root: &str) {
         Ok(_) => println!("spawned"),
         Err(error) => println!("{error}"),
     }
+}
+
+/// Binds port 80 of the loopback interface; says what came of it.
+fn bind_80() {
+    let bound = TcpListener::bind("127.0.0.1:80");
+    println!("{}", bound.map_or_else(|error| format!("{:?}", error.kind()), |_| "bound".to_owned()));
+}
+
+fn securebits() {
+    // SAFETY: no memory is involved.
+    println!("{}", unsafe { libc::prctl(libc::PR_GET_SECUREBITS) });
+}
+
+/// Says how many keys are in the session keyring.
+fn keyring() {
+    const KEYCTL_READ: i64 = 11;
+    const KEY_SPEC_SESSION_KEYRING: i64 = -3;
+    let mut keys = [0u32; 64];
+    let (place, size) = (keys.as_mut_ptr(), size_of_val(&keys));
+    // SAFETY: numbers, and the place of an array that outlives the call.
+    let bytes = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_READ, KEY_SPEC_SESSION_KEYRING, place, size) };
+    println!("{} keys", bytes / 4);
+}
+
+/// With a key in a session keyring of its own, spawns programs with that keyring and without.
+fn keyring_owner() {
+    const KEYCTL_JOIN_SESSION_KEYRING: i64 = 1;
+    const KEY_SPEC_SESSION_KEYRING: i64 = -3;
+    let (kind, name) = (c"user", c"ringfence-test");
+    // SAFETY: numbers and strings with their NUL.
+    let key = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0);
+        libc::syscall(libc::SYS_add_key, kind.as_ptr(), name.as_ptr(), c"x".as_ptr(), 1, KEY_SPEC_SESSION_KEYRING)
+    };
+    if key < 0 {
+        return println!("none");
+    }
+    for (how, apart) in [("shared", false), ("apart", true)] {
+        let output = run(Sandbox::new().session_keyring(apart), "keyring").output().unwrap();
+        print!("{how}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+/// Spawns without capabilities, and says what came of it.
+fn spawn_bare() {
+    let bare = Sandbox::new().capabilities(ringfence::Capabilities::none()).command("/bin/true");
+    println!("{}", bare.spawn().map_or_else(|error| error.to_string(), |_| "spawned".to_owned()));
 }
