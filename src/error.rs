@@ -106,6 +106,8 @@ pub enum Step {
     MoveMount,
     /// `mount_setattr(2)`.
     MountAttr,
+    /// Covering a path up, or making it read-only.
+    Mask,
     /// Filling `/dev`.
     Dev,
     /// `pivot_root(2)`.
@@ -199,6 +201,7 @@ impl Step {
             Step::Mount => "mount",
             Step::MoveMount => "move_mount",
             Step::MountAttr => "mount_setattr",
+            Step::Mask => "mask",
             Step::Dev => "fill /dev",
             Step::PivotRoot => "pivot_root",
             Step::DetachOldRoot => "detach old root",

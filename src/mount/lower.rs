@@ -13,8 +13,8 @@ use crate::stub::wire::{code, target};
 
 const AT_RECURSIVE: u64 = 0x8000;
 const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
-const MOVE_MOUNT_F_EMPTY_PATH: u64 = 0x4;
-const MOVE_MOUNT_T_EMPTY_PATH: u64 = 0x40;
+pub(super) const MOVE_MOUNT_F_EMPTY_PATH: u64 = 0x4;
+pub(super) const MOVE_MOUNT_T_EMPTY_PATH: u64 = 0x40;
 const OPEN_TREE_CLONE: u64 = 1;
 const O_PATH_DIR: u64 = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64;
 /// What mount(2) takes as options: a page, with its NUL.
@@ -37,6 +37,7 @@ impl Policy {
         for mount in &mounts {
             lower_mount(plan, mount, root, context)?;
         }
+        self.lower_masks(plan, root);
         if let Some(rootfs) = &self.root {
             if rootfs.read_only && !rootfs.is_host() {
                 set_attr(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), 0).at("/");
@@ -64,7 +65,7 @@ fn open_dir(plan: &mut Plan, step: Step, path: &str, slot: Slot) {
 }
 
 /// struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-fn set_attr(plan: &mut Plan, tree: Slot, set: MountFlags, clear: MountFlags, flags: u64) -> Added<'_> {
+pub(super) fn set_attr(plan: &mut Plan, tree: Slot, set: MountFlags, clear: MountFlags, flags: u64) -> Added<'_> {
     let attr = plan.words(&[set.bits(), clear.bits(), 0, 0]);
     let empty = plan.string("");
     plan.call(
@@ -200,9 +201,9 @@ fn is_read_only(path: &Path) -> Result<bool> {
 }
 
 /// Opens the place of a mount below the root, making it if need be.
-pub(super) fn lower_target(plan: &mut Plan, root: Slot, path: &Path, kind: u64, slot: Slot) {
+pub(super) fn lower_target<'p>(plan: &'p mut Plan, root: Slot, path: &Path, kind: u64, slot: Slot) -> Added<'p> {
     let name = plan.string(clean(path));
-    plan.op(Step::MountTarget, code::TARGET, [root.into(), name.into(), kind.into()]).at(path).store(slot);
+    plan.op(Step::MountTarget, code::TARGET, [root.into(), name.into(), kind.into()]).at(path).store(slot)
 }
 
 /// Makes the place of a mount the working directory: mount(2) then needs no path that could be turned elsewhere.

@@ -6,6 +6,7 @@
 
 mod kinds;
 mod lower;
+mod mask;
 mod root;
 mod special;
 
@@ -37,6 +38,10 @@ pub(crate) struct Policy {
     pub(crate) root: Option<RootFs>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) no_defaults: bool,
+    /// Paths that are covered up, and paths that can only be read.
+    pub(crate) masks: Vec<PathBuf>,
+    pub(crate) read_only_paths: Vec<PathBuf>,
+    pub(crate) default_masks: bool,
 }
 
 impl Policy {
@@ -61,7 +66,10 @@ impl Policy {
 
     /// What contradicts itself.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = self.mounts.iter().filter_map(target_problem).collect();
+        let mut problems: Vec<Problem> =
+            self.mounts.iter().filter_map(|mount| target_problem("mount", &mount.target)).collect();
+        problems.extend(self.masks.iter().filter_map(|path| target_problem("mask", path)));
+        problems.extend(self.read_only_paths.iter().filter_map(|path| target_problem("read_only_path", path)));
         problems.extend(self.root.iter().flat_map(RootFs::invalid));
         let sizes =
             self.mounts.iter().filter_map(|mount| mount.kind.size()).chain(self.root.iter().filter_map(RootFs::size));
@@ -79,8 +87,7 @@ impl Policy {
     }
 }
 
-fn target_problem(mount: &Mount) -> Option<Problem> {
-    let target = &mount.target;
+fn target_problem(call: &str, target: &Path) -> Option<Problem> {
     let fault = if has_nul(target) {
         "holds a NUL byte"
     } else if target.components().any(|c| c == Component::ParentDir) {
@@ -93,7 +100,7 @@ fn target_problem(mount: &Mount) -> Option<Problem> {
         return None;
     };
     let remedy = "give the absolute path of the mount inside the sandbox";
-    Some(Problem::invalid("mount", format!("the target {} {fault}", target.display()), remedy))
+    Some(Problem::invalid(call, format!("the target {} {fault}", target.display()), remedy))
 }
 
 /// The path without empty and `.` components.
@@ -130,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_mount_of_ones_own_replaces_the_default() {
-        let policy = Policy { mounts: vec![Tmpfs::new("/proc/").into()], root: Some("/x".into()), no_defaults: false };
+        let policy = Policy { mounts: vec![Tmpfs::new("/proc/").into()], root: Some("/x".into()), ..Policy::default() };
         let targets: Vec<_> = policy.all(true).into_iter().map(|m| m.target).collect();
         assert_eq!(targets, [Path::new("/dev"), Path::new("/proc/")]);
     }

@@ -170,7 +170,6 @@ impl Added<'_> {
     }
 
     /// On a failure that is tolerated the next `count` ops, which build on this one, are passed over.
-    #[allow(dead_code, reason = "for masks, which come next")]
     pub(crate) fn skip_on_tolerated(self, count: u8) -> Self {
         self.op.skip_on_tolerated = count;
         self

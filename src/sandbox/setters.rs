@@ -158,6 +158,37 @@ impl Sandbox {
         self.mount(Tmpfs::new(target).size(size).mode(0o1777))
     }
 
+    /// Covers a file or directory up, after all mounts: a file reads as empty, and what is written to it vanishes; a
+    /// directory is empty and read-only. A path that does not exist is passed over. Brings a mount namespace.
+    ///
+    /// The place is found inside the sandbox's root once, and covered by its descriptor, with what is verified to be the
+    /// null device (character device 1:3).
+    ///
+    /// A program that may unmount (`CAP_SYS_ADMIN` in the sandbox) can take the cover off again.
+    pub fn mask(mut self, path: impl Into<PathBuf>) -> Self {
+        self.mounts.masks.push(path.into());
+        self.mount_ns()
+    }
+
+    /// Makes a file or directory read-only, with all that is mounted below it, after all mounts. A path that does not exist
+    /// is passed over. Brings a mount namespace.
+    pub fn read_only_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.mounts.read_only_paths.push(path.into());
+        self.mount_ns()
+    }
+
+    /// [Masks](Sandbox::mask) the files in which the kernel tells about the machine as a whole, and makes those read-only
+    /// by which it lets itself be told. Brings a mount namespace.
+    ///
+    /// | | below /proc | below /sys |
+    /// | --- | --- | --- |
+    /// | masked | acpi, asound, interrupts, kcore, keys, latency_stats, sched_debug, scsi, timer_list, timer_stats | firmware, devices/virtual/powercap, each processor's thermal_throttle |
+    /// | read-only | bus, fs, irq, sys, sysrq-trigger | |
+    pub fn default_masks(mut self, wanted: bool) -> Self {
+        self.mounts.default_masks = wanted;
+        if wanted { self.mount_ns() } else { self }
+    }
+
     /// Whether /proc, /dev and, on the host's root, /tmp are mounted without being asked for. They are, until this says
     /// otherwise.
     pub fn default_mounts(mut self, wanted: bool) -> Self {

@@ -88,6 +88,8 @@ pub mod code {
     /// Takes the old root, with all that is stacked on it, off the new one. `args[0]` says how many mounts those are at
     /// least.
     pub const DETACH_OLD_ROOT: u32 = 12;
+    /// Fails with ENODEV unless the descriptor `args[0]` is the null device, character device 1:3.
+    pub const IS_NULL: u32 = 14;
     /// Takes every capability that is not in `args[0]` out of the bounding set.
     pub const DROP_BOUNDING: u32 = 13;
 }
@@ -98,6 +100,8 @@ pub mod target {
     pub const FILE: u64 = 1;
     /// No component may be a symbolic link.
     pub const NO_SYMLINKS: u64 = 2;
+    /// Nothing is made.
+    pub const EXISTING: u64 = 4;
 }
 
 /// What travels back: one fixed-size record a message.

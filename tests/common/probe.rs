@@ -84,6 +84,9 @@ extern "C" fn before_main() {
         "pty" => pty(),
         "escape" => escape(words[1]),
         "bind-80" => bind_80(),
+        "open-write" => open_write(&words[1..]),
+        "read" => read(&words[1..]),
+        "spawn-masked" => spawn_masked(),
         "securebits" => securebits(),
         "keyring" => keyring(),
         "keyring-owner" => keyring_owner(),
@@ -361,4 +364,38 @@ fn keyring_owner() {
 fn spawn_bare() {
     let bare = Sandbox::new().capabilities(ringfence::Capabilities::none()).command("/bin/true");
     println!("{}", bare.spawn().map_or_else(|error| error.to_string(), |_| "spawned".to_owned()));
+}
+
+fn outcome<T>(path: &str, result: std::io::Result<T>, show: impl Fn(T) -> String) {
+    let errno = |error: std::io::Error| match error.raw_os_error() {
+        Some(errno) => format!("{:?}", nix::errno::Errno::from_raw(errno)),
+        None => error.to_string(),
+    };
+    println!("{path}={}", result.map_or_else(errno, show));
+}
+
+/// Opens files for writing, and writes nothing; says of each what came of it.
+fn open_write(paths: &[&str]) {
+    for path in paths {
+        outcome(path, std::fs::File::options().write(true).open(path), |_| "opened".to_owned());
+    }
+}
+
+/// Reads files, or lists directories; says of each how much there was, a megabyte at most.
+fn read(paths: &[&str]) {
+    for path in paths {
+        let bytes = std::fs::File::open(path).and_then(|file| {
+            if file.metadata()?.is_dir() {
+                return std::fs::read_dir(path).map(Iterator::count);
+            }
+            file.take(1 << 20).read_to_end(&mut Vec::new())
+        });
+        outcome(path, bytes, |count| count.to_string());
+    }
+}
+
+/// Spawns with a mask, and says what came of it.
+fn spawn_masked() {
+    let masked = Sandbox::new().mask("/usr/bin/env").command("/bin/true");
+    println!("{}", masked.spawn().map_or_else(|error| error.to_string(), |_| "spawned".to_owned()));
 }

@@ -71,6 +71,7 @@ impl Machine {
             code::EXEC => self.exec(index, args),
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
+            code::IS_NULL => target::is_null(args[0]),
             _ => Err(Errno::INVAL),
         }
     }

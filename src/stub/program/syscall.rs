@@ -17,6 +17,7 @@ impl Errno {
     pub const BUSY: Errno = Errno(16);
     pub const EXIST: Errno = Errno(17);
     pub const XDEV: Errno = Errno(18);
+    pub const NODEV: Errno = Errno(19);
     pub const NOTDIR: Errno = Errno(20);
     pub const INVAL: Errno = Errno(22);
     pub const NOSYS: Errno = Errno(38);

@@ -14,7 +14,7 @@ const RESOLVE_IN_ROOT: u64 = 0x10;
 /// written to on the way (and restored).
 pub fn resolve(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     match open(root, path, kind) {
-        Err(Errno::NOENT) => {}
+        Err(Errno::NOENT) if kind & target::EXISTING == 0 => {}
         result => return result,
     }
     make(root, path, kind)?;
@@ -152,19 +152,37 @@ fn walk(root: u64, path: *mut u8, directory: u64) -> Result<u64, Errno> {
 
 /// `O_PATH | O_NOFOLLOW` opens a link itself.
 fn refuse_link(fd: u64) -> Result<u64, Errno> {
+    match stat(fd) {
+        Ok((mode, _)) if mode & 0o170000 != 0o120000 => Ok(fd),
+        other => {
+            close_unless(fd, AT_FDCWD);
+            Err(other.err().unwrap_or(Errno::LOOP))
+        }
+    }
+}
+
+/// Whether the descriptor is the null device.
+pub fn is_null(fd: u64) -> Result<u64, Errno> {
+    const NULL: (u32, u32) = (1, 3);
+    let (mode, device) = stat(fd)?;
+    if mode & 0o170000 == 0o020000 && device == NULL { Ok(0) } else { Err(Errno::NODEV) }
+}
+
+/// The mode of a file, and the numbers of the device that it stands for.
+fn stat(fd: u64) -> Result<(u16, (u32, u32)), Errno> {
     const AT_EMPTY_PATH: u64 = 0x1000;
     const STATX_TYPE: u64 = 1;
     const EMPTY: &[u8; 1] = b"\0";
     let mut stat = [0u64; 32];
     let result =
         syscall(nr::STATX, [fd, EMPTY.as_ptr() as u64, AT_EMPTY_PATH, STATX_TYPE, stat.as_mut_ptr() as u64, 0]);
-    // SAFETY: `stat` is a local of struct statx's size that the kernel has written; stx_mode stands at byte 28.
-    let mode = unsafe { (stat.as_ptr() as *const u16).add(14).read_volatile() };
-    match result {
-        Ok(_) if mode & 0o170000 != 0o120000 => Ok(fd),
-        other => {
-            close_unless(fd, AT_FDCWD);
-            Err(other.err().unwrap_or(Errno::LOOP))
-        }
+    result?;
+    let stat = stat.as_ptr();
+    // SAFETY: a local of struct statx's size that the kernel has written; stx_mode stands at byte 28, stx_rdev_major and
+    // stx_rdev_minor at byte 128.
+    unsafe {
+        let mode = stat.cast::<u16>().add(14).read_volatile();
+        let device = stat.cast::<u32>().add(32);
+        Ok((mode, (device.read_volatile(), device.add(1).read_volatile())))
     }
 }

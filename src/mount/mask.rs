@@ -1,0 +1,150 @@
+//! Files that are covered up, and files that can only be read.
+//!
+//! Stage: inside, after the last mount of the list, before the pivot. Every place is opened below the new root once, and
+//! what is mounted there is mounted on that descriptor: whoever exchanges the path meanwhile changes nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::lower::{self, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, lower_new_mount};
+use super::{MountFlags, Policy};
+use crate::error::Step;
+use crate::plan::{Plan, Slot};
+use crate::stub::wire::{code, target};
+use crate::sys::fork_mark::PerProcess;
+
+/// Files that tell of the machine as a whole, of its memory, keys, timers, heat and hardware.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// Files by which the kernel, as a whole, lets itself be told things.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const OPEN_TREE_CLONE: u64 = 1;
+const AT_RECURSIVE: u64 = 0x8000;
+const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
+
+/// A path and how it is found: in the kernel's own file systems no symbolic link leads anywhere.
+type Place<'p> = (&'p Path, u64);
+
+impl Policy {
+    /// Writes the ops for all paths. `root` is the new root.
+    pub(super) fn lower_masks(&self, plan: &mut Plan, root: Slot) {
+        let own = |paths: &'static [&str]| {
+            let paths = if self.default_masks { paths } else { &[] };
+            paths.iter().map(|path| (Path::new(path), target::NO_SYMLINKS))
+        };
+        let heat = if self.default_masks { thermal() } else { &[] };
+        let heat = heat.iter().map(|path| (path.as_path(), target::NO_SYMLINKS));
+        let masks: Vec<Place> = own(&MASKED).chain(heat).chain(given(&self.masks)).collect();
+        if !masks.is_empty() {
+            lower_covers(plan, root, &masks);
+        }
+        for place in own(&READ_ONLY).chain(given(&self.read_only_paths)) {
+            lower_read_only(plan, root, place);
+        }
+    }
+}
+
+fn given(paths: &[PathBuf]) -> impl Iterator<Item = Place<'_>> {
+    paths.iter().map(|path| (path.as_path(), 0))
+}
+
+/// How often each processor was throttled, which tells what other programs compute.
+fn thermal() -> &'static [PathBuf] {
+    static FILES: PerProcess<Vec<PathBuf>> = PerProcess::new();
+    let find = || {
+        let dirs = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        let files = dirs.map(|dir| dir.path().join("thermal_throttle")).filter(|path| path.is_dir());
+        Ok::<_, Errno>(files.collect())
+    };
+    FILES.get_or_try(find).map_or(&[], Vec::as_slice)
+}
+
+/// A file is covered with the null device, which has to be that (CVE-2025-31133), a directory with an empty one.
+fn lower_covers(plan: &mut Plan, root: Slot, masks: &[Place]) {
+    let (null, empty) = (plan.slot(), plan.slot());
+    let name = plan.string("/dev/null");
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let device = plan.call(Step::Mask, libc::SYS_openat, [libc::AT_FDCWD.into(), name.into(), flags.into()]);
+    device.at("/dev/null").hint("masked files are covered with the caller's null device").store(null);
+    plan.op(Step::Mask, code::IS_NULL, [null.into()])
+        .at("/dev/null")
+        .hint("the caller's /dev/null is not the null device (character device 1:3)");
+    let quiet = MountFlags::READ_ONLY | MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC;
+    let options = [("source", "tmpfs"), ("size", "4k"), ("nr_inodes", "2"), ("mode", "555")];
+    lower_new_mount(plan, "tmpfs", &options, quiet, empty, Path::new("masked directories"));
+    for place in masks {
+        lower_cover(plan, root, *place, null, empty);
+    }
+    plan.close(Step::Mask, empty);
+    plan.close(Step::Mask, null);
+}
+
+/// What is not there needs no cover.
+fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, null: Slot, empty: Slot) {
+    const FILE_PART: u8 = 5;
+    const DIRECTORY_PART: u8 = 5;
+    let place = plan.slot();
+    let tree = plan.slot();
+    lower::lower_target(plan, root, path, target::EXISTING | links, place)
+        .tolerate(Errno::ENOENT)
+        .tolerate(Errno::ENOTDIR)
+        .skip_on_tolerated(DIRECTORY_PART);
+    // Before 6.15 only what is mounted somewhere can be copied, and the first directory takes the mount itself.
+    open_tree(plan, empty, 0, tree, path).tolerate(Errno::EINVAL).skip_on_success(1);
+    let duplicate = [empty.into(), libc::F_DUPFD_CLOEXEC.into(), 0.into()];
+    plan.call(Step::Mask, libc::SYS_fcntl, duplicate).at(path).store(tree);
+    move_to(plan, tree, place, path);
+    plan.call(Step::Mask, libc::SYS_close, [tree.into()]);
+    plan.call(Step::Mask, libc::SYS_close, [place.into()]).skip_on_success(FILE_PART);
+
+    lower::lower_target(plan, root, path, target::EXISTING | target::FILE | links, place)
+        .tolerate(Errno::ENOENT)
+        .tolerate(Errno::ENOTDIR)
+        .skip_on_tolerated(FILE_PART - 1);
+    open_tree(plan, null, 0, tree, path);
+    move_to(plan, tree, place, path);
+    plan.close(Step::Mask, tree);
+    plan.close(Step::Mask, place);
+}
+
+/// The path bound onto itself, with all that is mounted below it.
+fn lower_read_only(plan: &mut Plan, root: Slot, (path, links): Place) {
+    let (place, tree) = (plan.slot(), plan.slot());
+    lower::lower_target(plan, root, path, target::EXISTING | target::FILE | links, place)
+        .tolerate(Errno::ENOENT)
+        .tolerate(Errno::ENOTDIR)
+        .skip_on_tolerated(5);
+    open_tree(plan, place, AT_RECURSIVE, tree, path);
+    lower::set_attr(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), AT_RECURSIVE).at(path);
+    move_to(plan, tree, place, path);
+    plan.close(Step::Mask, tree);
+    plan.close(Step::Mask, place);
+}
+
+fn open_tree<'p>(plan: &'p mut Plan, from: Slot, flags: u64, tree: Slot, path: &Path) -> crate::plan::Added<'p> {
+    let empty = plan.string("");
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64 | AT_EMPTY_PATH | flags;
+    plan.call(Step::Mask, libc::SYS_open_tree, [from.into(), empty.into(), flags.into()]).at(path).store(tree)
+}
+
+fn move_to(plan: &mut Plan, tree: Slot, place: Slot, path: &Path) {
+    let empty = plan.string("");
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    let args = [tree.into(), empty.into(), place.into(), empty.into(), flags.into()];
+    plan.call(Step::Mask, libc::SYS_move_mount, args).at(path);
+}
