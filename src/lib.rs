@@ -89,6 +89,7 @@ mod mount;
 mod namespace;
 mod owner;
 mod plan;
+mod proc;
 mod program;
 mod sandbox;
 mod security;

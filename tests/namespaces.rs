@@ -259,7 +259,7 @@ fn files_of_the_mapped_user_belong_to_the_caller_outside() {
 }
 
 #[test]
-fn root_maps_ranges_and_an_ordinary_user_is_told_that_it_cannot() {
+fn root_maps_ranges_and_an_ordinary_user_without_any_is_told_so() {
     let _clean = common::clean();
     let script = "read i o n </proc/self/uid_map; echo $i $o $n; id -u; id -G; cat /proc/self/setgroups";
     let range = IdMap::new(0, 100_000, 65_536);
@@ -272,7 +272,7 @@ fn root_maps_ranges_and_an_ordinary_user_is_told_that_it_cannot() {
         let error = user.output().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         let subjects: Vec<&str> = error.problems().iter().map(|problem| problem.subject.as_str()).collect();
-        assert_eq!(subjects, ["uid_map", "groups"], "{error}");
+        assert!(subjects.contains(&"uid_map") && subjects.contains(&"gid_map"), "{error}");
     }
 }
 

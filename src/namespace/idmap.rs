@@ -1,6 +1,15 @@
 //! Which ids inside a user namespace are which outside: user_namespaces(7).
 
 use std::str::FromStr;
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::newidmap::{self, Programs};
+use crate::error::{Error, Result, Step};
+
+/// The most lines of a map, since 4.15; five before.
+pub(crate) const LINES_MAX: usize = 340;
 
 /// One line of a uid or gid map: `count` ids from `inside` on are those from `outside` on.
 ///
@@ -48,7 +57,7 @@ impl FromStr for IdMap {
 
     fn from_str(text: &str) -> Result<Self, IdMapError> {
         let error = || IdMapError(text.to_owned());
-        let numbers: Result<Vec<u32>, _> = text.split(':').map(str::parse).collect();
+        let numbers: Result<Vec<u32>, std::num::ParseIntError> = text.split(':').map(str::parse).collect();
         match numbers.map_err(|_| error())?[..] {
             [inside, outside, count] => {
                 Some(IdMap { inside, outside, count }).filter(IdMap::is_valid).ok_or_else(error)
@@ -58,6 +67,17 @@ impl FromStr for IdMap {
     }
 }
 
+/// Who writes the maps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Writer {
+    /// The process inside, which may map one id, its own.
+    Inside,
+    /// The caller, who has CAP_SETUID and CAP_SETGID over its own user namespace.
+    Caller,
+    /// The system's set-uid programs.
+    Programs(Programs),
+}
+
 /// The maps of one user namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdMaps {
@@ -65,6 +85,7 @@ pub(crate) struct IdMaps {
     pub(crate) gid: Vec<IdMap>,
     /// setgroups(2) is given up, which an unprivileged gid map demands (CVE-2014-8989).
     pub(crate) deny_setgroups: bool,
+    pub(crate) writer: Writer,
 }
 
 impl IdMaps {
@@ -77,9 +98,30 @@ impl IdMaps {
 
     /// Whether the process inside may write them itself: one id, its own.
     pub(crate) fn is_single(&self, euid: u32, egid: u32) -> bool {
-        let single = |maps: &[IdMap], own| matches!(maps, [m] if m.count == 1 && m.outside == own);
-        single(&self.uid, euid) && single(&self.gid, egid)
+        is_own(&self.uid, euid) && is_own(&self.gid, egid)
     }
+
+    /// Writes the maps of the process `pid`, which waits for them.
+    pub(crate) fn write(&self, pid: i32, until: Instant) -> Result<()> {
+        if let Writer::Programs(programs) = &self.writer {
+            // newgidmap denies setgroups(2) by itself where /etc/subgid gives none of the ids.
+            newidmap::run(&programs.newgidmap, pid, "gid_map", &self.gid, until)?;
+            return newidmap::run(&programs.newuidmap, pid, "uid_map", &self.uid, until);
+        }
+        for (file, text) in self.files() {
+            let path = format!("/proc/{pid}/{file}");
+            std::fs::write(&path, text).map_err(|error| {
+                let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+                Error::new(Step::WriteIdMap, errno).at(&path)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the map is of nothing but the caller's own id.
+pub(crate) fn is_own(maps: &[IdMap], own: u32) -> bool {
+    matches!(maps, [m] if m.count == 1 && m.outside == own)
 }
 
 #[cfg(test)]
@@ -98,7 +140,12 @@ mod tests {
 
     #[test]
     fn setgroups_is_denied_before_the_gid_map() {
-        let maps = IdMaps { uid: vec![IdMap::new(0, 1000, 1)], gid: vec![IdMap::new(0, 100, 1)], deny_setgroups: true };
+        let maps = IdMaps {
+            uid: vec![IdMap::new(0, 1000, 1)],
+            gid: vec![IdMap::new(0, 100, 1)],
+            deny_setgroups: true,
+            writer: Writer::Inside,
+        };
         let files = maps.files();
         assert_eq!(files.iter().map(|f| f.0).collect::<Vec<_>>(), ["setgroups", "gid_map", "uid_map"]);
         assert_eq!(files[1].1, "0 100 1\n");

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use super::{IdMaps, JoinSource, Namespaces, Policy};
+use super::{IdMaps, JoinSource, Namespaces, Policy, Writer};
 use crate::error::{Error, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd};
 use crate::stub::wire::{code, record};
@@ -23,8 +23,8 @@ const JOIN_ORDER: [Namespaces; 8] = [
 
 impl Policy {
     /// Writes the id maps, by the stub where it may, else from outside.
-    pub(crate) fn lower_maps(&self, plan: &mut Plan, maps: &IdMaps, by_stub: bool) {
-        if !by_stub {
+    pub(crate) fn lower_maps(&self, plan: &mut Plan, maps: &IdMaps) {
+        if maps.writer != Writer::Inside {
             plan.op(Step::WriteIdMap, code::SYNC, [record::NEED_MAPS.into()]);
             return;
         }

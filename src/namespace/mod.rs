@@ -6,13 +6,15 @@
 
 mod idmap;
 mod lower;
+mod newidmap;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use idmap::IdMaps;
 pub use idmap::{IdMap, IdMapError};
+pub(crate) use idmap::{IdMaps, LINES_MAX, Writer, is_own};
+pub(crate) use newidmap::Programs;
 
 bitflags::bitflags! {
     /// Kinds of namespaces, see namespaces(7). The values are those of the `CLONE_NEW*` flags.
@@ -109,6 +111,8 @@ pub(crate) struct Policy {
     pub(crate) boottime: Option<TimeOffset>,
     pub(crate) uid_map: Vec<IdMap>,
     pub(crate) gid_map: Vec<IdMap>,
+    /// The maps are those that /etc/subuid and /etc/subgid give.
+    pub(crate) subids: bool,
 }
 
 impl Policy {

@@ -1,16 +1,14 @@
 //! The judgement before a spawn: what contradicts itself, and what this host cannot do.
 
-use std::fs;
-
 use caps::{CapSet, Capability};
-use nix::unistd::{Gid, Uid, getgroups};
+use nix::unistd::{Gid, Uid};
 
-use super::Sandbox;
+use super::{Sandbox, user_ns};
 use crate::cgroup;
 use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount::{Kind, Mount};
-use crate::namespace::{IdMap, IdMaps, Namespaces};
+use crate::namespace::{IdMaps, Namespaces};
 use crate::security::{Landlock, Names};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
@@ -26,18 +24,11 @@ pub(super) struct Judgement {
     pub(super) limits: cgroup::Limits,
     /// The control group counts processor time, for `cpu_time`.
     pub(super) account_cpu: bool,
-    pub(super) maps: Option<Maps>,
+    pub(super) maps: Option<IdMaps>,
     /// The parts of the Landlock ruleset that hold.
     pub(super) landlock: Vec<Feature>,
     /// The bounding set of capabilities can be cut down.
     pub(super) bounding: bool,
-}
-
-/// The id maps of a user namespace, and who writes them.
-#[derive(Debug)]
-pub(super) struct Maps {
-    pub(super) ids: IdMaps,
-    pub(super) by_stub: bool,
 }
 
 impl Sandbox {
@@ -106,10 +97,17 @@ impl Sandbox {
                 problems.push(Problem::invalid(call, "clocks are set apart in a new time namespace", "add time_ns()"));
             }
         }
+        if ns.subids && !ns.new.contains(Namespaces::USER) {
+            problems.push(Problem::invalid("map_subids", "ids are mapped in a new user namespace", "add user_ns()"));
+        }
         let maps = [("uid_map", &ns.uid_map), ("gid_map", &ns.gid_map)];
         for (call, map) in maps.iter().filter(|(_, map)| !map.is_empty()) {
             if !ns.new.contains(Namespaces::USER) {
                 problems.push(Problem::invalid(call, "ids are mapped in a new user namespace", "add user_ns()"));
+            }
+            if ns.subids {
+                let reason = "map_subids() makes the maps already";
+                problems.push(Problem::invalid(call, reason, "leave out one of the two"));
             }
             if let Some(bad) = map.iter().find(|line| !line.is_valid()) {
                 let reason = format!("{bad:?} is empty or goes beyond the last id");
@@ -149,49 +147,6 @@ impl Sandbox {
         problems
     }
 
-    /// The maps of a new user namespace: those given, else the caller's own ids as the ones that the program runs as.
-    fn id_maps(&self, problems: &mut Vec<Problem>) -> Option<Maps> {
-        let ns = &self.namespaces;
-        if !ns.new.contains(Namespaces::USER) {
-            return None;
-        }
-        let (euid, egid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
-        let (uid, gid) = self.program.user.unwrap_or((0, 0));
-        let or_single =
-            |map: &[IdMap], id, own| if map.is_empty() { vec![IdMap::new(id, own, 1)] } else { map.to_vec() };
-        let mut ids = IdMaps {
-            uid: or_single(&ns.uid_map, uid, euid),
-            gid: or_single(&ns.gid_map, gid, egid),
-            deny_setgroups: false,
-        };
-        for (call, map, id) in [("uid_map", &ids.uid, uid), ("gid_map", &ids.gid, gid)] {
-            if !map.iter().any(|line| line.covers(id)) {
-                let reason = format!("the program runs as id {id}, which has no meaning outside");
-                problems.push(Problem::invalid(call, reason, "map that id, or choose another with user()"));
-            }
-        }
-        let privileged = has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID);
-        let single = ids.is_single(euid, egid);
-        let wants_groups = self.program.groups.as_ref().is_some_and(|groups| !groups.is_empty());
-        if !single && !privileged {
-            let reason = "an ordinary user may map one id, its own";
-            problems.push(Problem::unsupported(
-                "uid_map",
-                reason,
-                "map only the caller's own user and group, or run as root",
-            ));
-        }
-        if wants_groups && !privileged {
-            let reason = "an ordinary user's user namespace has no supplementary groups";
-            problems.push(Problem::unsupported("groups", reason, "leave them out, or run as root"));
-        }
-        // Root's own supplementary groups can be dropped only if setgroups(2) is left allowed, which takes its hand.
-        let drops_groups = privileged && (wants_groups || getgroups().is_ok_and(|groups| !groups.is_empty()));
-        let by_stub = single && !drops_groups;
-        ids.deny_setgroups = by_stub;
-        Some(Maps { ids, by_stub })
-    }
-
     /// What the caller may not do, and why.
     fn missing_privileges(&self) -> Vec<Problem> {
         let ns = &self.namespaces;
@@ -199,7 +154,7 @@ impl Sandbox {
         let with_user = ns.apart().contains(Namespaces::USER);
         let mut problems = Vec::new();
         if with_user && ns.new.contains(Namespaces::USER) && !has(Capability::CAP_SYS_ADMIN) {
-            problems.extend(user_namespaces_blocked());
+            problems.extend(user_ns::blocked());
         }
         if wants_namespaces && !with_user && !has(Capability::CAP_SYS_ADMIN) {
             let reason = "making or joining a namespace needs CAP_SYS_ADMIN";
@@ -305,31 +260,11 @@ impl Sandbox {
 }
 
 /// Whether the calling thread has the capability in effect.
-fn has(capability: Capability) -> bool {
+pub(super) fn has(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }
 
 /// A set of the calling thread's.
 fn held(set: CapSet) -> u64 {
     caps::read(None, set).map_or(0, |held| held.iter().fold(0, |all, capability| all | capability.bitmask()))
-}
-
-/// Why an ordinary user cannot have a user namespace here.
-fn user_namespaces_blocked() -> Vec<Problem> {
-    let setting = |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let switches = [
-        ("/proc/sys/user/max_user_namespaces", 0, "sysctl user.max_user_namespaces=10000"),
-        ("/proc/sys/kernel/unprivileged_userns_clone", 0, "sysctl kernel.unprivileged_userns_clone=1"),
-        (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-            1,
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile that allows userns",
-        ),
-    ];
-    let blocked = switches.into_iter().filter(|(path, value, _)| setting(path) == Some(*value));
-    blocked
-        .map(|(path, value, remedy)| {
-            Problem::unsupported("user_ns", format!("{path} is {value}"), format!("as root: {remedy}"))
-        })
-        .collect()
 }

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::Sandbox;
-use super::judge::{Judgement, Maps};
+use super::judge::Judgement;
 use crate::cgroup::{self, Group};
 use crate::child::{Child, Parts, Watch};
 use crate::error::{Error, Result, Step};
 use crate::mount::{Context, Upper};
-use crate::namespace::Namespaces;
+use crate::namespace::{IdMap, IdMaps, Namespaces, Writer};
 use crate::owner::{self, Claim, Scratch};
 use crate::plan::{Plan, PlanFd, Slot};
 use crate::program::{Resource, lower_groups, lower_ids};
@@ -104,7 +104,7 @@ impl Sandbox {
             plan,
             namespaces: self.namespaces.at_clone().bits(),
             cgroup,
-            id_maps: judgement.maps.as_ref().map(|maps| &maps.ids),
+            id_maps: judgement.maps.as_ref().filter(|maps| maps.writer != Writer::Inside),
             seen_inside: self.program.init || !self.namespaces.join.is_empty(),
             init: self.program.init,
             deadline: self.setup_timeout.unwrap_or(SETUP_TIMEOUT),
@@ -160,7 +160,7 @@ impl Sandbox {
             self.mounts.lower(&mut plan, self.mount_context(judgement), scratch)?;
         }
         let landlock = self.landlock.as_ref().map(|rules| rules.lower(&mut plan, &judgement.landlock)).transpose()?;
-        let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.ids.deny_setgroups);
+        let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
         self.security.lower_keep(&mut plan);
         self.program.lower_user(&mut plan, may_set_groups);
         self.security.lower(&mut plan, judgement.bounding);
@@ -182,18 +182,20 @@ impl Sandbox {
         Ok(plan)
     }
 
-    fn lower_maps(&self, plan: &mut Plan, maps: &Maps) {
-        self.namespaces.lower_maps(plan, &maps.ids, maps.by_stub);
+    fn lower_maps(&self, plan: &mut Plan, maps: &IdMaps) {
+        self.namespaces.lower_maps(plan, maps);
         self.namespaces.lower_time(plan);
-        if maps.by_stub {
+        if maps.writer == Writer::Inside {
             return;
         }
         // Files can be made only by an id that the namespace knows, and the caller's may not be one.
-        let first = |lines: &[crate::namespace::IdMap]| {
+        let first = |lines: &[IdMap]| {
             if lines.iter().any(|line| line.covers(0)) { 0 } else { lines.first().map_or(0, |line| line.inside) }
         };
-        lower_groups(plan, &[]);
-        lower_ids(plan, first(&maps.ids.uid), first(&maps.ids.gid));
+        if !maps.deny_setgroups {
+            lower_groups(plan, &[]);
+        }
+        lower_ids(plan, first(&maps.uid), first(&maps.gid));
     }
 
     fn mount_context(&self, judgement: &Judgement) -> Context {
@@ -202,7 +204,7 @@ impl Sandbox {
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
             tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
-                maps.ids.gid.iter().any(|line| line.covers(TTY_GROUP))
+                maps.gid.iter().any(|line| line.covers(TTY_GROUP))
             }),
         }
     }

@@ -110,17 +110,35 @@ impl Sandbox {
         self
     }
 
-    /// Adds a line to the map of user ids; needs [`user_ns`](Sandbox::user_ns). More than the caller's own id needs
-    /// `CAP_SETUID`.
+    /// Adds a line to the map of user ids; needs [`user_ns`](Sandbox::user_ns).
+    ///
+    /// The caller's own id by itself needs nothing. Other lines are written by the caller where it has `CAP_SETUID` and
+    /// `CAP_SETGID`, else by newuidmap(1) and newgidmap(1), which have to be installed and map what subuid(5) and subgid(5)
+    /// grant to the caller.
     pub fn uid_map(mut self, map: IdMap) -> Self {
         self.namespaces.uid_map.push(map);
         self
     }
 
-    /// Adds a line to the map of group ids; needs [`user_ns`](Sandbox::user_ns). More than the caller's own id needs
-    /// `CAP_SETGID`.
+    /// Adds a line to the map of group ids; needs [`user_ns`](Sandbox::user_ns). As [`uid_map`](Sandbox::uid_map).
     pub fn gid_map(mut self, map: IdMap) -> Self {
         self.namespaces.gid_map.push(map);
+        self
+    }
+
+    /// Maps root to the caller, and the ids from 1 on to the ranges that /etc/subuid and /etc/subgid grant to it, one after
+    /// the other; needs [`user_ns`](Sandbox::user_ns). So an ordinary user's sandbox has users and groups to change to, and
+    /// layers whose files belong to several show as they are.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let sandbox = ringfence::Sandbox::new().user_ns().map_subids().user(1000, 1000).groups([100]);
+    /// sandbox.command("id").status()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map_subids(mut self) -> Self {
+        self.namespaces.subids = true;
         self
     }
 }

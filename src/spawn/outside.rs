@@ -219,7 +219,7 @@ impl Attempt<'_> {
             }
             record::EXEC => self.executing = true,
             record::STARTED if self.executing && self.launch.init => return Ok(true),
-            record::NEED_MAPS => self.write_maps(record.op)?,
+            record::NEED_MAPS => self.write_maps()?,
             _ => return Err(self.failure(record)),
         }
         Ok(false)
@@ -257,23 +257,14 @@ impl Attempt<'_> {
         }
     }
 
-    fn write_maps(&self, op: u32) -> Result<()> {
+    fn write_maps(&self) -> Result<()> {
         let (Some((pid, _)), Some(maps)) = (&self.child, self.launch.id_maps) else {
             return Err(Error::new(Step::WriteIdMap, Errno::EPROTO));
         };
-        let failed = |path: &str, error: &std::io::Error| {
-            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-            let note = self.launch.plan.note(op);
-            let error = note.error(errno).at(path);
-            match hint::for_failure(note.step, errno) {
-                Some(hint) => error.hint(hint),
-                None => error,
-            }
-        };
-        for (file, text) in maps.files() {
-            let path = format!("/proc/{pid}/{file}");
-            std::fs::write(&path, text).map_err(|error| failed(&path, &error))?;
-        }
+        maps.write(*pid, self.until).map_err(|error| {
+            let hint = error.raw_os_error().and_then(|errno| hint::for_failure(error.step(), Errno::from_raw(errno)));
+            hint.into_iter().fold(error, Error::hint)
+        })?;
         report::answer(&self.report).map_err(|errno| Error::new(Step::WriteIdMap, errno))
     }
 

@@ -1,4 +1,4 @@
-//! A mark on a directory by which other processes know that this crate made it: xattr(7).
+//! Extended attributes: a mark on a directory by which other processes know that this crate made it. xattr(7).
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
@@ -22,4 +22,11 @@ pub(crate) fn is_marked(dir: &Path) -> bool {
     let mut value = [0u8; 1];
     // SAFETY: both strings end with a NUL and live across the call, as does the one byte that it may write.
     unsafe { libc::lgetxattr(path.as_ptr(), name().as_ptr(), value.as_mut_ptr().cast(), 1) == 1 && value == *b"1" }
+}
+
+/// Whether a file, or what a symbolic link leads to, has the attribute.
+pub(crate) fn is_there(file: &Path, name: &CStr) -> bool {
+    let Ok(path) = CString::new(file.as_os_str().as_bytes()) else { return false };
+    // SAFETY: both strings end with a NUL and live across the call, which is told of no room and writes nothing.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) >= 0 }
 }

@@ -1,0 +1,3 @@
+//! Readers of what the kernel and the system tell as text. They take the text, or the root that a path begins at.
+
+pub(crate) mod subid;

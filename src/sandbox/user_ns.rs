@@ -1,0 +1,177 @@
+//! The judgement about user namespaces: which ids are mapped, who may write that, and what forbids them here.
+
+use std::fs;
+use std::path::Path;
+
+use caps::Capability;
+use nix::unistd::{Gid, Uid, User, getgroups};
+
+use super::Sandbox;
+use super::judge::has;
+use crate::error::Problem;
+use crate::mount::Upper;
+use crate::namespace::{IdMap, IdMaps, LINES_MAX, Namespaces, Programs, Writer, is_own};
+use crate::proc::subid::{self, SubIds};
+
+/// The caller's ids, outside.
+#[derive(Debug, Clone, Copy)]
+struct Own {
+    uid: u32,
+    gid: u32,
+}
+
+impl Sandbox {
+    /// The maps of a new user namespace: those given, else the caller's own ids as the ones that the program runs as.
+    pub(super) fn id_maps(&self, problems: &mut Vec<Problem>) -> Option<IdMaps> {
+        let ns = &self.namespaces;
+        if !ns.new.contains(Namespaces::USER) {
+            return None;
+        }
+        let own = Own { uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw() };
+        let (uid, gid) = self.program.user.unwrap_or((0, 0));
+        let given = |map: &[IdMap], id, own| if map.is_empty() { vec![IdMap::new(id, own, 1)] } else { map.to_vec() };
+        let (uid_map, gid_map) = if ns.subids {
+            let before = problems.len();
+            let maps = (granted("subuid", own.uid, own, problems), granted("subgid", own.gid, own, problems));
+            if problems.len() > before {
+                return None;
+            }
+            maps
+        } else {
+            (given(&ns.uid_map, uid, own.uid), given(&ns.gid_map, gid, own.gid))
+        };
+        for (call, map, id) in [("uid_map", &uid_map, uid), ("gid_map", &gid_map, gid)] {
+            if !map.iter().any(|line| line.covers(id)) {
+                let reason = format!("the program runs as id {id}, which has no meaning outside");
+                problems.push(Problem::invalid(call, reason, "map that id, or choose another with user()"));
+            }
+            if map.len() > LINES_MAX {
+                let reason = format!("{} lines, and a map has at most {LINES_MAX}", map.len());
+                problems.push(Problem::invalid(call, reason, "join ranges that follow one another"));
+            }
+        }
+        let mut ids = IdMaps { uid: uid_map, gid: gid_map, deny_setgroups: false, writer: Writer::Inside };
+        self.choose_writer(&mut ids, own, problems);
+        Some(ids)
+    }
+
+    fn choose_writer(&self, ids: &mut IdMaps, own: Own, problems: &mut Vec<Problem>) {
+        let privileged = has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID);
+        let wants_groups = self.program.groups.as_ref().is_some_and(|groups| !groups.is_empty());
+        // Root's own supplementary groups can be dropped only if setgroups(2) is left allowed, which takes its hand.
+        let drops_groups = privileged && (wants_groups || getgroups().is_ok_and(|groups| !groups.is_empty()));
+        if ids.is_single(own.uid, own.gid) && !drops_groups {
+            ids.deny_setgroups = true;
+        } else if privileged {
+            ids.writer = Writer::Caller;
+        } else {
+            // A map of one's own group alone does not give the right to setgroups(2).
+            ids.deny_setgroups = is_own(&ids.gid, own.gid);
+            match Programs::find() {
+                Ok(programs) => ids.writer = Writer::Programs(programs),
+                Err(missing) => problems.extend(missing),
+            }
+            problems.extend(not_granted("uid_map", "subuid", &ids.uid, own.uid, own));
+            problems.extend(not_granted("gid_map", "subgid", &ids.gid, own.gid, own));
+            problems.extend(self.scratch_of_others());
+        }
+        if wants_groups && ids.deny_setgroups {
+            let reason = "an ordinary user's user namespace has no supplementary groups";
+            let remedy = "leave them out, map a range with map_subids() or gid_map(), or run as root";
+            problems.push(Problem::unsupported("groups", reason, remedy));
+        }
+    }
+
+    /// What subordinate users leave in a directory of theirs, the caller may not remove.
+    fn scratch_of_others(&self) -> Option<Problem> {
+        matches!(self.mounts.root.as_ref()?.upper, Upper::Scratch(_)).then(|| {
+            let reason = "directories that belong to subordinate ids could not be removed afterwards";
+            Problem::unsupported("rootfs", reason, "use RootFs::tmpfs(), or an upper directory of the caller's")
+        })
+    }
+}
+
+const ETC: &str = "/etc";
+
+fn with_user<T>(own: Own, then: impl FnOnce(subid::User<'_>) -> T) -> T {
+    let name = User::from_uid(Uid::from_raw(own.uid)).ok().flatten().map(|user| user.name);
+    then(subid::User { name: name.as_deref(), uid: own.uid })
+}
+
+/// Root is the caller, and the ids from 1 on are those of the file.
+fn granted(file: &str, own_id: u32, own: Own, problems: &mut Vec<Problem>) -> Vec<IdMap> {
+    let ranges = with_user(own, |user| subid::read(Path::new(ETC), file, user));
+    if ranges.is_empty() {
+        problems.push(no_ranges("map_subids", file, "no range", own));
+    }
+    map_behind_root(own_id, &ranges)
+}
+
+fn map_behind_root(own_id: u32, ranges: &[SubIds]) -> Vec<IdMap> {
+    let mut lines = vec![IdMap::new(0, own_id, 1)];
+    let mut next = 1u32;
+    for range in ranges {
+        // The last id means none.
+        let count = range.count.min((u32::MAX - 1).saturating_sub(next));
+        lines.extend((count > 0).then(|| IdMap::new(next, range.first, count)));
+        next += count;
+    }
+    lines
+}
+
+fn no_ranges(call: &str, file: &str, what: &str, own: Own) -> Problem {
+    let shown = with_user(own, |user| user.name.map_or_else(|| user.uid.to_string(), str::to_owned));
+    let reason = format!("/etc/{file} gives {shown} {what}");
+    let remedy = if subid::are_elsewhere(Path::new(ETC)) {
+        "/etc/nsswitch.conf keeps them elsewhere: name the ranges with uid_map() and gid_map()".to_owned()
+    } else {
+        format!("as root: add the line {shown}:100000:65536, or another range that nobody has, to /etc/{file}")
+    };
+    Problem::unsupported(call, reason, remedy)
+}
+
+/// The first line that newuidmap(1) would refuse.
+fn not_granted(call: &str, file: &str, map: &[IdMap], own_id: u32, own: Own) -> Option<Problem> {
+    if subid::are_elsewhere(Path::new(ETC)) {
+        return None;
+    }
+    let ranges = with_user(own, |user| subid::read(Path::new(ETC), file, user));
+    let may =
+        |line: &&IdMap| is_own(std::slice::from_ref(*line), own_id) || subid::cover(&ranges, line.outside, line.count);
+    let line = map.iter().find(|line| !may(line))?;
+    Some(no_ranges(call, file, &format!("not the {} ids from {} on", line.count, line.outside), own))
+}
+
+/// Why an ordinary user cannot have a user namespace here.
+pub(super) fn blocked() -> Vec<Problem> {
+    let setting = |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let switches = [
+        ("/proc/sys/user/max_user_namespaces", 0, "sysctl user.max_user_namespaces=10000"),
+        ("/proc/sys/kernel/unprivileged_userns_clone", 0, "sysctl kernel.unprivileged_userns_clone=1"),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            1,
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile that allows userns",
+        ),
+    ];
+    let blocked = switches.into_iter().filter(|(path, value, _)| setting(path) == Some(*value));
+    blocked
+        .map(|(path, value, remedy)| {
+            Problem::unsupported("user_ns", format!("{path} is {value}"), format!("as root: {remedy}"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_follow_root_without_a_gap() {
+        let ranges = [SubIds { first: 100_000, count: 65_536 }, SubIds { first: 500_000, count: 10 }];
+        let lines = [IdMap::new(0, 1000, 1), IdMap::new(1, 100_000, 65_536), IdMap::new(65_537, 500_000, 10)];
+        assert_eq!(map_behind_root(1000, &ranges), lines);
+        let all = [SubIds { first: 1, count: u32::MAX - 1 }; 2];
+        assert!(map_behind_root(0, &all).iter().all(IdMap::is_valid));
+    }
+}
