@@ -146,6 +146,8 @@ pub enum Step {
     Signals,
     /// The init process starting the program.
     Fork,
+    /// `seccomp(2)`: putting the program under its filter.
+    Seccomp,
     /// `execve(2)` of the program.
     Exec,
     /// Waiting for the setup's report.
@@ -221,6 +223,7 @@ impl Step {
             Step::CloseFds => "close descriptors",
             Step::Signals => "reset signals",
             Step::Fork => "start program under init",
+            Step::Seccomp => "install seccomp filter",
             Step::Exec => "exec",
             Step::Report => "wait for setup",
             Step::Wait => "wait",

@@ -34,11 +34,13 @@ pub enum Feature {
     LandlockAbstractSockets,
     /// The bounding set of [`capabilities`](crate::Sandbox::capabilities).
     BoundingSet,
+    /// [`seccomp`](crate::Sandbox::seccomp).
+    Seccomp,
 }
 
 impl Feature {
     /// Every feature, in the order of the documentation.
-    pub const ALL: [Feature; 13] = [
+    pub const ALL: [Feature; 14] = [
         Feature::MemoryLimit,
         Feature::SwapLimit,
         Feature::PidsLimit,
@@ -52,6 +54,7 @@ impl Feature {
         Feature::LandlockSignals,
         Feature::LandlockAbstractSockets,
         Feature::BoundingSet,
+        Feature::Seccomp,
     ];
 
     /// The builder call that asks for it, or the part of one.
@@ -70,6 +73,7 @@ impl Feature {
             Feature::LandlockSignals => "landlock signals",
             Feature::LandlockAbstractSockets => "landlock abstract sockets",
             Feature::BoundingSet => "capabilities",
+            Feature::Seccomp => "seccomp",
         }
     }
 }

@@ -30,7 +30,7 @@
 //!
 //! | question | answer |
 //! | --- | --- |
-//! | What may the program see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Landlock`] |
+//! | What may the program see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Landlock`], [`Seccomp`] |
 //! | How does it run, and how did it end? | [`Child`], [`Outcome`], [`Verdict`], [`Usage`] |
 //! | What can this host not do? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
 //! | What went wrong? | [`Error`]: the [`Step`], the path, the errno and what to do |
@@ -74,6 +74,7 @@
 //! | birth in a v2 control group (`CLONE_INTO_CGROUP`) | 5.7 | the stub enters by itself, before the program |
 //! | `close_range(2)` with `CLOSE_RANGE_CLOEXEC` | 5.11 | one `fcntl(2)` a descriptor |
 //! | time namespaces | 5.6 | an error |
+//! | [`Seccomp`] filters | 4.14 | an error, or [`Sandbox::best_effort`] |
 //! | [`Landlock`]: paths; TCP ports; signals and abstract sockets | 6.2; 6.7; 6.12 | an error, or [`Sandbox::best_effort`] |
 //! | overlayfs in a user namespace | 5.11 | an error |
 //! | the status of a child that somebody else has reaped | 6.15 | [`ErrorKind::StatusLost`] |
@@ -109,7 +110,7 @@ pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset};
 pub use owner::{Reaped, reap_stale};
 pub use program::{Resource, Session};
 pub use sandbox::Sandbox;
-pub use security::{Capabilities, Landlock, SecureBits};
+pub use security::{Action, Capabilities, Compare, Landlock, Rule, Seccomp, SecureBits};
 pub use stdio::Stdio;
 pub use units::{Bytes, ParseBytesError};
 

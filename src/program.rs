@@ -213,8 +213,8 @@ impl Program {
         plan.call(Step::Umask, libc::SYS_umask, [mask]);
     }
 
-    /// The last op.
-    pub(crate) fn lower_exec(&self, plan: &mut Plan) {
+    /// The last op. `how` are the bits of the wire's `exec`, with the place in which a silent failure is told.
+    pub(crate) fn lower_exec(&self, plan: &mut Plan, how: u64, failure: Option<Slot>) {
         let environment = self.environment();
         let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
         let candidates = self.candidates(path);
@@ -222,7 +222,8 @@ impl Program {
             .strings(std::iter::once(self.name()).chain(self.args.iter().map(OsString::as_os_str)).map(|arg| [arg]));
         let envp = plan.strings(environment.iter().map(|(name, value)| [name.as_os_str(), "=".as_ref(), value]));
         let paths = plan.strings(candidates.iter().map(|path| [path.as_os_str()]));
-        plan.op(Step::Exec, code::EXEC, [paths.into(), argv.into(), envp.into()]).at(self.name());
+        let failure = failure.map_or(Arg::Value(0), Arg::from);
+        plan.op(Step::Exec, code::EXEC, [paths.into(), argv.into(), envp.into(), how.into(), failure]).at(self.name());
     }
 }
 

@@ -77,6 +77,8 @@ pub(crate) struct Parts {
     pub(crate) own_pid_ns: bool,
     pub(crate) own_process_group: bool,
     pub(crate) output_limit: Option<u64>,
+    /// The program stands under a filter of ours.
+    pub(crate) seccomp: bool,
     pub(crate) watch: Watch,
 }
 
@@ -95,6 +97,7 @@ impl Child {
             own_pid_ns: parts.own_pid_ns,
             own_process_group: parts.own_process_group,
             cpu_rlimit: parts.watch.cpu_rlimit,
+            seccomp: parts.seccomp,
         })?);
         let child = Child {
             stdin: stdin.map(ChildStdin::from),

@@ -26,6 +26,9 @@ pub enum Verdict {
     CpuTime,
     /// It was killed at [`output_limit`](crate::Sandbox::output_limit).
     OutputLimit,
+    /// It made a system call for which its [`seccomp`](crate::Sandbox::seccomp) profile kills, or did not survive a trap
+    /// ([`Action::Trap`](crate::Action::Trap)): it ended by SIGSYS. That one of its children did is not told here.
+    Seccomp,
 }
 
 impl fmt::Display for Verdict {
@@ -40,6 +43,7 @@ impl fmt::Display for Verdict {
             Verdict::WallTime => f.write_str("out of wall time"),
             Verdict::CpuTime => f.write_str("out of processor time"),
             Verdict::OutputLimit => f.write_str("too much output"),
+            Verdict::Seccomp => f.write_str("killed for a forbidden system call"),
         }
     }
 }

@@ -38,6 +38,7 @@ pub(super) struct Shared {
     own_pid_ns: bool,
     own_process_group: bool,
     cpu_rlimit: Option<Duration>,
+    seccomp: bool,
 }
 
 /// What changes over the sandbox's life.
@@ -63,6 +64,7 @@ pub(super) struct New {
     pub(super) own_process_group: bool,
     /// The processor time that RLIMIT_CPU gives each process, where no control group counts it.
     pub(super) cpu_rlimit: Option<Duration>,
+    pub(super) seccomp: bool,
 }
 
 const REASONS: [Verdict; 3] = [Verdict::WallTime, Verdict::CpuTime, Verdict::OutputLimit];
@@ -85,6 +87,7 @@ impl Shared {
             own_pid_ns: new.own_pid_ns,
             own_process_group: new.own_process_group,
             cpu_rlimit: new.cpu_rlimit,
+            seccomp: new.seccomp,
         })
     }
 
@@ -226,7 +229,8 @@ impl Shared {
         let stats = self.group.as_ref().and_then(|group| group.totals().ok()).unwrap_or_default();
         let reason = REASONS.get(usize::from(self.reason.load(Ordering::Acquire)).wrapping_sub(1)).copied();
         let usage = self.usage(&stats, ended);
-        Outcome::new(status, reason.or_else(|| self.ran_into_rlimit(status, &usage)), usage)
+        let reason = reason.or_else(|| self.ran_into_rlimit(status, &usage)).or_else(|| self.ran_into_filter(status));
+        Outcome::new(status, reason, usage)
     }
 
     /// RLIMIT_CPU sends SIGXCPU, and SIGKILL a second later to who has caught that.
@@ -238,6 +242,12 @@ impl Shared {
             libc::SIGKILL if used_up => Some(Verdict::CpuTime),
             _ => None,
         }
+    }
+
+    /// A filter kills with SIGSYS. A program can send that to itself as well, and deceive nobody but itself.
+    fn ran_into_filter(&self, status: i32) -> Option<Verdict> {
+        let by_signal = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS;
+        (self.seccomp && by_signal).then_some(Verdict::Seccomp)
     }
 
     fn usage(&self, stats: &Stats, ended: Option<Ended>) -> Usage {

@@ -275,6 +275,19 @@ impl Plan {
         at
     }
 
+    /// A structure of words, of which some point into the plan. A slot's value is not known when it is written.
+    pub(crate) fn record<const N: usize>(&mut self, fields: [Arg; N]) -> Ptr {
+        let words = fields.map(|field| match field {
+            Arg::Value(value) => value,
+            Arg::Ptr(ptr) => ptr.0 as u64,
+            Arg::Slot(_) => 0,
+        });
+        let at = self.words(&words);
+        let pointers = fields.iter().enumerate().filter(|(_, field)| matches!(field, Arg::Ptr(_)));
+        self.pointers.extend(pointers.map(|(i, _)| at.0 + 8 * i));
+        at
+    }
+
     /// A string, ended by a NUL. The policy has refused strings that hold one ([`has_nul`]).
     pub(crate) fn string(&mut self, text: impl AsRef<OsStr>) -> Ptr {
         let at = self.data.len();

@@ -9,7 +9,7 @@ use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount::{Kind, Mount};
 use crate::namespace::{IdMaps, Namespaces};
-use crate::security::{Landlock, Names};
+use crate::security::{Landlock, Names, Seccomp};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
 const NAME_MAX: usize = 64;
@@ -29,6 +29,8 @@ pub(super) struct Judgement {
     pub(super) landlock: Vec<Feature>,
     /// The bounding set of capabilities can be cut down.
     pub(super) bounding: bool,
+    /// The filter that the program will stand under.
+    pub(super) seccomp: Option<Seccomp>,
 }
 
 impl Sandbox {
@@ -41,13 +43,36 @@ impl Sandbox {
         let (limits, account_cpu, mut enforced) = self.judge_limits(thorough, &mut problems)?;
         let landlock = self.judge_landlock(&mut enforced, &mut problems);
         let bounding = self.judge_capabilities(&mut problems, &mut enforced);
+        let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
         if problems.is_empty() {
-            Ok(Judgement { enforced, limits, account_cpu, maps, landlock, bounding })
+            Ok(Judgement { enforced, limits, account_cpu, maps, landlock, bounding, seccomp })
         } else if !thorough {
             self.judge(true)
         } else {
             Err(Error::refused(problems))
         }
+    }
+
+    /// The filter that will stand.
+    fn judge_seccomp(&self, enforced: &mut Enforced, problems: &mut Vec<Problem>) -> Option<Seccomp> {
+        let profile = self.seccomp.as_ref()?;
+        let faults = profile.invalid();
+        if !faults.is_empty() {
+            problems.extend(faults);
+            return None;
+        }
+        match profile.unsupported() {
+            None => {
+                enforced.set(Feature::Seccomp, Enforcement::Full);
+                return Some(profile.clone());
+            }
+            Some(problem) if self.best_effort.contains(&Feature::Seccomp) => {
+                let text = format!("{}; {}", problem.reason, problem.remedy);
+                enforced.set(Feature::Seccomp, Enforcement::Missing(text));
+            }
+            Some(problem) => problems.push(problem),
+        }
+        None
     }
 
     /// What no host could carry out.

@@ -1,7 +1,7 @@
 //! From a policy to a running child: what is made outside, and the order in which policies become ops.
 
 use std::fs;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,8 @@ use crate::namespace::{IdMap, IdMaps, Namespaces, Writer};
 use crate::owner::{self, Claim, Scratch};
 use crate::plan::{Plan, PlanFd, Slot};
 use crate::program::{Resource, lower_groups, lower_ids};
-use crate::spawn::{self, Launch, Running};
+use crate::security::Seccomp;
+use crate::spawn::{self, FailurePage, Launch, Running};
 use crate::stdio::{Stdio, Streams};
 use crate::stub::wire::code;
 use crate::sys::fork_mark::PerProcess;
@@ -35,6 +36,7 @@ struct Made {
     claim: Option<Claim>,
     scratch: Option<Scratch>,
     group: Option<Group>,
+    failure: Option<FailurePage>,
 }
 
 impl Drop for Made {
@@ -54,7 +56,10 @@ impl Sandbox {
         let judgement = self.judge(false)?;
         let mut streams = self.stdio.open(default)?;
         let mut made = self.make(&judgement)?;
-        let running = self.run(&judgement, &streams, &made)?;
+        let running = self.run(&judgement, &streams, &made).map_err(|error| match &judgement.seccomp {
+            Some(profile) => profile.explain(error),
+            None => error,
+        })?;
         let started = Instant::now();
         made.group.iter_mut().for_each(Group::joined);
         let [stdin, stdout, stderr] = std::mem::take(&mut streams.outside);
@@ -69,6 +74,7 @@ impl Sandbox {
             own_pid_ns: self.namespaces.new.contains(Namespaces::PID),
             own_process_group: self.program.leads_group(self.namespaces.new.contains(Namespaces::PID)),
             output_limit: self.output_limit,
+            seccomp: judgement.seccomp.is_some(),
             watch: Watch {
                 wall_time: self.wall_time,
                 cpu_time: self.cpu_time.filter(|_| judgement.account_cpu),
@@ -86,7 +92,7 @@ impl Sandbox {
             && let Some(cgroup) = group.filter(|group| !group.oom_group_above()).and_then(Group::v2_dir)
         {
             let plan = self.plan(judgement, streams, made, None)?;
-            match self.run_plan(judgement, &plan, Some(cgroup)) {
+            match self.run_plan(judgement, &plan, made, Some(cgroup)) {
                 Err(error) if is_clone_too_old(&error) => {}
                 result => return result,
             }
@@ -94,12 +100,18 @@ impl Sandbox {
         let procs = group.map(Group::v2_procs).transpose()?.flatten();
         let enters = procs.is_some();
         let plan = self.plan(judgement, streams, made, procs)?;
-        let running = self.run_plan(judgement, &plan, None)?;
+        let running = self.run_plan(judgement, &plan, made, None)?;
         STUB_ENTERS.fetch_or(enters && !group.is_some_and(Group::oom_group_above), Ordering::Relaxed);
         Ok(running)
     }
 
-    fn run_plan(&self, judgement: &Judgement, plan: &Plan, cgroup: Option<BorrowedFd<'_>>) -> Result<Running> {
+    fn run_plan(
+        &self,
+        judgement: &Judgement,
+        plan: &Plan,
+        made: &Made,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<Running> {
         spawn::launch(&Launch {
             plan,
             namespaces: self.namespaces.at_clone().bits(),
@@ -108,6 +120,7 @@ impl Sandbox {
             seen_inside: self.program.init || !self.namespaces.join.is_empty(),
             init: self.program.init,
             deadline: self.setup_timeout.unwrap_or(SETUP_TIMEOUT),
+            failure: made.failure.as_ref(),
             fail: self.fail_at,
         })
     }
@@ -115,6 +128,9 @@ impl Sandbox {
     /// The control group and the scratch directory, each on record before it exists.
     fn make(&self, judgement: &Judgement) -> Result<Made> {
         let mut made = Made::default();
+        if judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page) {
+            made.failure = Some(FailurePage::new()?);
+        }
         let wants_group = !judgement.limits.is_empty() || judgement.account_cpu;
         let scratch_base = match self.mounts.root.as_ref().map(|root| &root.upper) {
             Some(Upper::Scratch(base)) => Some(base.clone().unwrap_or_else(std::env::temp_dir)),
@@ -147,6 +163,7 @@ impl Sandbox {
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
         let umask = lower_beginning(&mut plan);
         self.security.lower_keyring(&mut plan);
+        let failure = made.failure.as_ref().map(|page| lower_failure_page(&mut plan, page));
         match &judgement.maps {
             Some(maps) => self.lower_maps(&mut plan, maps),
             None => self.namespaces.lower_time(&mut plan),
@@ -178,7 +195,8 @@ impl Sandbox {
             plan.op(Step::Capabilities, code::CLEAR_INHERITABLE, []);
         }
         lower_unblock_signals(&mut plan);
-        self.program.lower_exec(&mut plan);
+        let how = judgement.seccomp.as_ref().map_or(0, |profile| profile.lower(&mut plan));
+        self.program.lower_exec(&mut plan, how, failure);
         Ok(plan)
     }
 
@@ -239,6 +257,15 @@ fn lower_beginning(plan: &mut Plan) -> Slot {
     let umask = plan.slot();
     plan.call(Step::Umask, libc::SYS_umask, [0.into()]).store(umask);
     umask
+}
+
+/// A page that outlives the descriptors and an init's fork, and ends with the exec; gives the slot with its address.
+fn lower_failure_page(plan: &mut Plan, page: &FailurePage) -> Slot {
+    let (number, slot) = (plan.fd(PlanFd::Held(page.as_fd().as_raw_fd())), plan.slot());
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    let args = [0.into(), FailurePage::SIZE.into(), access.into(), flags.into(), number.into(), 0.into()];
+    plan.call(Step::Report, libc::SYS_mmap, args).store(slot);
+    slot
 }
 
 /// On v1 the stub enters by itself; on v2 it was born inside, or `enter` is where it enters.

@@ -15,7 +15,7 @@ use crate::child::{Child, Outcome, Output};
 use crate::error::Result;
 use crate::feature::{Enforced, Feature};
 use crate::program::Program;
-use crate::security::Landlock;
+use crate::security::{Landlock, Seccomp};
 use crate::stdio::Stdio;
 use crate::{mount, namespace, security, stdio};
 
@@ -48,6 +48,7 @@ pub struct Sandbox {
     pub(crate) landlock: Option<Landlock>,
     pub(crate) security: security::Policy,
     pub(crate) limits: Limits,
+    pub(crate) seccomp: Option<Seccomp>,
     pub(crate) cgroup_parent: Option<PathBuf>,
     pub(crate) wall_time: Option<Duration>,
     pub(crate) cpu_time: Option<Duration>,

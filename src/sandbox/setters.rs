@@ -11,7 +11,7 @@ use crate::feature::Feature;
 use crate::mount::{Bind, Mount, RootFs, Tmpfs};
 use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset};
 use crate::program::{Resource, Session};
-use crate::security::{Capabilities, Landlock};
+use crate::security::{Capabilities, Landlock, Seccomp};
 use crate::units::Bytes;
 
 /// # Namespaces
@@ -363,6 +363,16 @@ impl Sandbox {
     /// (`/proc/sys/kernel/keys/maxkeys`); beyond it the spawn fails with EDQUOT.
     pub fn session_keyring(mut self, wanted: bool) -> Self {
         self.security.session_keyring = wanted;
+        self
+    }
+
+    /// Which system calls the program may make; brings `no_new_privs`. A later call replaces an earlier one, and `None`
+    /// takes the filter away again. seccomp(2), since 4.14.
+    ///
+    /// [`Seccomp::default()`](Seccomp::default) is the list for programs that nobody vouches for. An
+    /// [`init`](Sandbox::init) stands outside of the filter, as does everything that sets the sandbox up.
+    pub fn seccomp(mut self, profile: impl Into<Option<Seccomp>>) -> Self {
+        self.seccomp = profile.into();
         self
     }
 }

@@ -1,15 +1,18 @@
-//! What the program may ask of the kernel, beside namespaces and mounts: capabilities, privileges by exec, keys, Landlock.
+//! What the program may ask of the kernel, beside namespaces and mounts: capabilities, privileges by exec, keys, Landlock,
+//! seccomp.
 //!
 //! Stage: inside, after the last mount and the last path that has to be found. Capabilities outlast the change of user, and
 //! are cut down to what is left of them right after it: from then on nothing in the sandbox has more, its init included.
-//! The restriction of Landlock follows.
+//! The restriction of Landlock follows, and the filter of seccomp right before the exec.
 
 mod capabilities;
 mod landlock;
+mod seccomp;
 
 pub(crate) use capabilities::Names;
 pub use capabilities::{Capabilities, SecureBits};
 pub use landlock::Landlock;
+pub use seccomp::{Action, Compare, Rule, Seccomp};
 
 use crate::error::{Problem, Step};
 use crate::plan::Plan;

@@ -51,6 +51,10 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
             "an ordinary user may map one id, its own; more need newuidmap and newgidmap, or root"
         }
         (Step::JoinCgroup, Errno::EBUSY | Errno::EAGAIN) => "the group takes no process: its pids limit is reached",
+        (Step::Seccomp, Errno::EINVAL) => "the kernel does not know a flag of the profile, or has no filters",
+        (Step::Seccomp, Errno::EBUSY) => {
+            "the caller stands under a filter with a supervisor itself, and the kernel takes one"
+        }
         (Step::Exec, Errno::ENOENT) => {
             "there is no such program inside the sandbox, or the interpreter that it names (#! line, ELF loader) is missing there"
         }

@@ -12,7 +12,7 @@ mod spawner;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-pub(crate) use outside::{Init, Launch, Running, launch};
+pub(crate) use outside::{FailurePage, Init, Launch, Running, launch};
 
 /// The name that the stub gives itself (`PR_SET_NAME`), by which it is told from the program.
 pub(crate) fn stub_name() -> &'static CStr {

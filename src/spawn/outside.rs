@@ -1,8 +1,10 @@
 //! The caller's part of a spawn: hand the plan over, answer what the stub asks, read the report, undo a failure.
 
 use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -39,8 +41,36 @@ pub(crate) struct Launch<'a> {
     /// The plan leaves an init behind, which reports the end of the program.
     pub(crate) init: bool,
     pub(crate) deadline: Duration,
+    /// Where the stub leaves the errno of an exec that failed, if its filter may keep it from telling.
+    pub(crate) failure: Option<&'a FailurePage>,
     /// An op that is made to fail.
     pub(crate) fail: Option<(u32, i32)>,
+}
+
+/// A page that the stub has mapped and this process reads: it takes no system call to write to it.
+#[derive(Debug)]
+pub(crate) struct FailurePage(std::fs::File);
+
+impl FailurePage {
+    pub(crate) const SIZE: u64 = 4096;
+
+    pub(crate) fn new() -> Result<Self> {
+        let file = std::fs::File::from(new_memfd(c"ringfence-failure")?);
+        file.set_len(Self::SIZE).map_err(|error| Error::io(Step::Report, &error))?;
+        Ok(FailurePage(file))
+    }
+
+    fn errno(&self) -> Option<i32> {
+        let mut word = [0; 4];
+        self.0.read_exact_at(&mut word, 0).ok()?;
+        Some(i32::from_ne_bytes(word)).filter(|errno| *errno != 0)
+    }
+}
+
+impl AsFd for FailurePage {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// A clone that takes longer than this has met something in the kernel.
@@ -128,22 +158,25 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
 }
 
 fn memfd(plan: &[u8]) -> Result<OwnedFd> {
-    let failed = |errno| Error::new(Step::ReadPlan, errno);
-    let flags = MFdFlags::MFD_CLOEXEC;
-    // MFD_NOEXEC_SEAL came with 6.3; where it is mandatory (vm.memfd_noexec), its absence is an error.
-    let fd = match memfd_create(c"ringfence-plan", flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL)) {
-        Err(Errno::EINVAL) => memfd_create(c"ringfence-plan", flags),
-        other => other,
-    };
-    let mut file = std::fs::File::from(fd.map_err(failed)?);
+    let mut file = std::fs::File::from(new_memfd(c"ringfence-plan")?);
     file.write_all(plan).map_err(|error| Error::io(Step::ReadPlan, &error))?;
     Ok(file.into())
+}
+
+fn new_memfd(name: &CStr) -> Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC;
+    // MFD_NOEXEC_SEAL came with 6.3; where it is mandatory (vm.memfd_noexec), its absence is an error.
+    let fd = match memfd_create(name, flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL)) {
+        Err(Errno::EINVAL) => memfd_create(name, flags),
+        other => other,
+    };
+    fd.and_then(table::above_stdio).map_err(|errno| Error::new(Step::ReadPlan, errno))
 }
 
 impl Attempt<'_> {
     /// Reads the report to its end. On any failure the processes are gone when this returns.
     fn follow(mut self) -> Result<Running> {
-        match self.read() {
+        match self.read().and_then(|()| self.silent_failure()) {
             Ok(()) => self.finish(),
             Err(error) => {
                 self.abandon();
@@ -174,6 +207,17 @@ impl Attempt<'_> {
                 Waited::Silence if self.has_executed() => return Ok(()),
                 _ => {}
             }
+        }
+    }
+
+    /// The end of file that means success is also what a stub leaves that may not speak.
+    fn silent_failure(&self) -> Result<()> {
+        match self.launch.failure.and_then(FailurePage::errno) {
+            Some(errno) => {
+                let op = self.launch.plan.len().saturating_sub(1) as u32;
+                Err(self.failure(Record { kind: record::FAILED, op, errno, value: 0 }))
+            }
+            None => Ok(()),
         }
     }
 

@@ -83,7 +83,8 @@ pub mod code {
     pub const RECLONE: u32 = 9;
     /// Fails with EXDEV unless the working directory lies inside the root.
     pub const CWD_INSIDE: u32 = 10;
-    /// Executes the first of the candidates `args[0]` that exists, with argv `args[1]` and environment `args[2]`.
+    /// Executes the first of the candidates `args[0]` that exists, with argv `args[1]` and environment `args[2]`, as the
+    /// bits of `args[3]` ([`super::exec`]) say; `args[4]` is where a silent one leaves its errno.
     pub const EXEC: u32 = 11;
     /// Takes the old root, with all that is stacked on it, off the new one. `args[0]` says how many mounts those are at
     /// least.
@@ -92,6 +93,18 @@ pub mod code {
     pub const IS_NULL: u32 = 14;
     /// Takes every capability that is not in `args[0]` out of the bounding set.
     pub const DROP_BOUNDING: u32 = 13;
+    /// Says that the program is about to be executed.
+    pub const ANNOUNCE: u32 = 14;
+}
+
+/// Bits of `args[3]` of [`code::EXEC`].
+pub mod exec {
+    /// [`code::ANNOUNCE`] has been done.
+    pub const ANNOUNCED: u64 = 1;
+    /// The filter that the stub stands under may refuse, ask about or punish every call but the exec itself.
+    pub const SILENT: u64 = 2;
+    /// It lets the stub exit.
+    pub const MAY_EXIT: u64 = 4;
 }
 
 /// Bits of `args[2]` of [`code::TARGET`].

@@ -4,6 +4,7 @@
 pub(crate) mod fork_mark;
 pub(crate) mod pidfd;
 pub(crate) mod raw;
+pub(crate) mod seccomp;
 pub(crate) mod table;
 pub(crate) mod timeout;
 pub(crate) mod xattr;

@@ -2,6 +2,7 @@
 //! inside, and a root file system made of the host's /usr.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod calls;
 pub mod probe;
 
 use std::collections::BTreeSet;

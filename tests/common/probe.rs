@@ -83,6 +83,7 @@ extern "C" fn before_main() {
         "connect" => connect(words[1]),
         "pty" => pty(),
         "escape" => escape(words[1]),
+        "calls" => super::calls::make(&words[1..]),
         "bind-80" => bind_80(),
         "open-write" => open_write(&words[1..]),
         "read" => read(&words[1..]),

@@ -20,7 +20,7 @@ mod target;
 mod wire;
 
 use syscall::{Errno, nr, syscall};
-use wire::{Header, Op, Record, code, record};
+use wire::{Header, Op, Record, code, exec, record};
 
 /// What is known while the plan runs.
 struct Machine {
@@ -69,6 +69,7 @@ impl Machine {
             code::RECLONE => init::reclone(self),
             code::CWD_INSIDE => cwd_inside(),
             code::EXEC => self.exec(index, args),
+            code::ANNOUNCE => self.announce(index),
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
             code::IS_NULL => target::is_null(args[0]),
@@ -110,26 +111,48 @@ impl Machine {
         }
     }
 
-    /// As execvp(3): a candidate that is missing or not permitted is passed over, and EACCES outlives ENOENT.
-    fn exec(&self, index: u32, args: [u64; 6]) -> Result<u64, Errno> {
+    fn announce(&self, index: u32) -> Result<u64, Errno> {
         self.send(Record { kind: record::EXEC, op: index, errno: 0, value: 0 });
-        let mut candidate = args[0] as *const u64;
-        let mut result = Errno::NOENT;
-        loop {
-            // SAFETY: the plan ends its list of candidates with a null pointer, and the loop stops there.
-            let path = unsafe { candidate.read() };
-            if path == 0 {
-                return Err(result);
-            }
-            match syscall(nr::EXECVE, [path, args[1], args[2], 0, 0, 0]) {
-                Err(Errno::NOENT | Errno::NOTDIR) => {}
-                Err(Errno::ACCES) => result = Errno::ACCES,
-                Err(other) => return Err(other),
-                Ok(_) => return Err(Errno::INVAL),
-            }
-            // SAFETY: this entry was not the null one, so another follows.
-            candidate = unsafe { candidate.add(1) };
+        Ok(0)
+    }
+
+    fn exec(&self, index: u32, args: [u64; 6]) -> Result<u64, Errno> {
+        let how = args[3];
+        if how & exec::ANNOUNCED == 0 {
+            self.announce(index)?;
         }
+        let result = try_candidates(args);
+        if how & exec::SILENT != 0 {
+            let errno = result.err().map_or(0, |errno| errno.0);
+            // SAFETY: the plan gave the place of a word in a page that it had mapped shared with the owner.
+            unsafe { (args[4] as *mut i32).write_volatile(errno) };
+            if how & exec::MAY_EXIT == 0 {
+                syscall::trap();
+            }
+            syscall::exit(127);
+        }
+        result
+    }
+}
+
+/// As execvp(3): a candidate that is missing or not permitted is passed over, and EACCES outlives ENOENT.
+fn try_candidates(args: [u64; 6]) -> Result<u64, Errno> {
+    let mut candidate = args[0] as *const u64;
+    let mut result = Errno::NOENT;
+    loop {
+        // SAFETY: the plan ends its list of candidates with a null pointer, and the loop stops there.
+        let path = unsafe { candidate.read() };
+        if path == 0 {
+            return Err(result);
+        }
+        match syscall(nr::EXECVE, [path, args[1], args[2], 0, 0, 0]) {
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(Errno::ACCES) => result = Errno::ACCES,
+            Err(other) => return Err(other),
+            Ok(_) => return Err(Errno::INVAL),
+        }
+        // SAFETY: this entry was not the null one, so another follows.
+        candidate = unsafe { candidate.add(1) };
     }
 }
 

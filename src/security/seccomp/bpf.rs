@@ -1,0 +1,339 @@
+//! The filter itself: a classic BPF program that looks the call up in a tree and then compares its arguments.
+//!
+//! `seccompiler`, the crate that is commonly used, was considered: it knows one action for what matches and one for
+//! what does not, no notification, no answer to a foreign architecture but a kill, lets the x32 calls of x86_64 pass
+//! a list of refusals, and asks for the calls one after the other. A tree is a fifth as long, which is what the kernel's
+//! work at an install goes by.
+
+use std::collections::BTreeMap;
+
+use super::rule::{Action, Compare};
+
+/// struct sock_filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Insn {
+    code: u16,
+    jt: u8,
+    jf: u8,
+    k: u32,
+}
+
+/// The most instructions that the kernel takes (`BPF_MAXINSNS`).
+pub(super) const MAX_LEN: usize = 4096;
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
+const IF_EQ: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const IF_GT: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
+const IF_GE: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+
+/// Offsets in struct seccomp_data.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARGS: u32 = 16;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) const AUDIT_ARCH: u32 = 0xC000_003E;
+#[cfg(target_arch = "aarch64")]
+pub(super) const AUDIT_ARCH: u32 = 0xC000_00B7;
+/// Set in the number of a call of the x32 kind, which comes under x86_64's own architecture.
+const X32_BIT: u32 = 0x4000_0000;
+
+fn insn(code: u16, k: u32) -> Insn {
+    Insn { code, jt: 0, jf: 0, k }
+}
+
+fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Insn {
+    Insn { code, jt, jf, k }
+}
+
+/// What is done with one system call: the first of the cases whose comparisons all hold, else the last word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Decision {
+    pub(super) cases: Vec<(Vec<(u8, Compare)>, Action)>,
+    pub(super) otherwise: Action,
+}
+
+impl Decision {
+    pub(super) fn always(action: Action) -> Self {
+        Decision { cases: Vec::new(), otherwise: action }
+    }
+
+    /// Every action that it may come to.
+    pub(super) fn actions(&self) -> impl Iterator<Item = Action> {
+        self.cases.iter().map(|(_, action)| *action).chain([self.otherwise])
+    }
+}
+
+/// What a filter answers.
+#[derive(Debug)]
+pub(super) struct Answers {
+    pub(super) calls: BTreeMap<u32, Decision>,
+    /// For calls that are in the table and not in `calls`.
+    pub(super) default: Action,
+    /// For calls of numbers above `newest`.
+    pub(super) newer: Action,
+    pub(super) newest: u32,
+    /// For calls by the rules of another architecture.
+    pub(super) foreign: Action,
+}
+
+impl Answers {
+    pub(super) fn of(&self, number: u32) -> Decision {
+        let default = if number > self.newest { self.newer } else { self.default };
+        self.calls.get(&number).cloned().unwrap_or(Decision::always(default))
+    }
+
+    pub(super) fn program(&self) -> Vec<Insn> {
+        // Neighbours with the same answer are one leaf of the tree.
+        let mut leaves: Vec<(u32, Decision)> = Vec::new();
+        for number in 0..=self.newest + 1 {
+            let decision = self.of(number);
+            if leaves.last().is_none_or(|(_, last)| *last != decision) {
+                leaves.push((number, decision));
+            }
+        }
+        let foreign = self.foreign.code();
+        let mut program = vec![
+            insn(LOAD, ARCH),
+            branch(IF_EQ, AUDIT_ARCH, 1, 0),
+            insn(RETURN, foreign),
+            insn(LOAD, NUMBER),
+            branch(IF_GE, X32_BIT, 0, 1),
+            insn(RETURN, foreign),
+        ];
+        program.extend(tree(&leaves));
+        program
+    }
+}
+
+/// Instructions as the kernel reads them.
+pub(super) fn bytes(program: &[Insn]) -> Vec<u8> {
+    let insn = |i: &Insn| {
+        let [c0, c1] = i.code.to_ne_bytes();
+        let [k0, k1, k2, k3] = i.k.to_ne_bytes();
+        [c0, c1, i.jt, i.jf, k0, k1, k2, k3]
+    };
+    program.iter().flat_map(insn).collect()
+}
+
+fn tree(leaves: &[(u32, Decision)]) -> Vec<Insn> {
+    match leaves {
+        [] => Vec::new(),
+        [(_, decision)] => leaf(decision),
+        _ => {
+            let (low, high) = leaves.split_at(leaves.len() / 2);
+            let (left, right) = (tree(low), tree(high));
+            let pivot = high[0].0;
+            let mut code = match u8::try_from(left.len()) {
+                Ok(over) => vec![branch(IF_GE, pivot, over, 0)],
+                // A branch reaches 255 instructions, a jump all of them.
+                Err(_) => vec![branch(IF_GE, pivot, 0, 1), insn(JUMP, left.len() as u32)],
+            };
+            code.extend(left);
+            code.extend(right);
+            code
+        }
+    }
+}
+
+fn leaf(decision: &Decision) -> Vec<Insn> {
+    let mut code = Vec::new();
+    for (args, action) in &decision.cases {
+        // From behind, so that each comparison knows how far it is to the next case. Eight comparisons are at most 56
+        // instructions: a branch reaches.
+        let mut case = vec![insn(RETURN, action.code())];
+        for (index, compare) in args.iter().rev() {
+            let mut head = comparison(*index, *compare, case.len() as u8);
+            head.append(&mut case);
+            case = head;
+        }
+        code.append(&mut case);
+    }
+    code.push(insn(RETURN, decision.otherwise.code()));
+    code
+}
+
+/// Goes on where the comparison holds, and passes `over` instructions over where it does not. The words of BPF have 32
+/// bits, those of system calls 64.
+fn comparison(index: u8, compare: Compare, over: u8) -> Vec<Insn> {
+    let low_at = ARGS + 8 * u32::from(index);
+    let halves = |value: u64| ((value >> 32) as u32, value as u32);
+    // The upper half decides, unless it is the same.
+    let ordered = |value: u64, low_test: u16, wanted: bool| {
+        let (high, low) = halves(value);
+        let (greater, low_yes, low_no) = if wanted { (3, 0, over) } else { (over + 3, over, 0) };
+        let less = if wanted { over + 2 } else { 2 };
+        vec![
+            insn(LOAD, low_at + 4),
+            branch(IF_GT, high, greater, 0),
+            branch(IF_EQ, high, 0, less),
+            insn(LOAD, low_at),
+            branch(low_test, low, low_yes, low_no),
+        ]
+    };
+    match compare {
+        Compare::Eq(value) => masked(low_at, u64::MAX, value, over),
+        Compare::MaskedEq { mask, value } => masked(low_at, mask, value, over),
+        Compare::Ne(value) => {
+            let (high, low) = halves(value);
+            let same = branch(IF_EQ, high, 0, 2);
+            vec![insn(LOAD, low_at + 4), same, insn(LOAD, low_at), branch(IF_EQ, low, over, 0)]
+        }
+        Compare::Gt(value) => ordered(value, IF_GT, true),
+        Compare::Ge(value) => ordered(value, IF_GE, true),
+        Compare::Lt(value) => ordered(value, IF_GE, false),
+        Compare::Le(value) => ordered(value, IF_GT, false),
+    }
+}
+
+/// A half of which no bit counts is not looked at.
+fn masked(low_at: u32, mask: u64, value: u64, over: u8) -> Vec<Insn> {
+    let mut code = Vec::new();
+    let halves = [(low_at, mask as u32, value as u32), (low_at + 4, (mask >> 32) as u32, (value >> 32) as u32)];
+    for (at, mask, value) in halves.into_iter().filter(|(_, mask, _)| *mask != 0) {
+        let mut head = vec![insn(LOAD, at)];
+        if mask != u32::MAX {
+            head.push(insn(AND, mask));
+        }
+        head.push(branch(IF_EQ, value, 0, over + code.len() as u8));
+        head.append(&mut code);
+        code = head;
+    }
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel's part: runs the program on a call.
+    fn run(program: &[Insn], arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        let word = |offset: u32| match offset {
+            NUMBER => number,
+            ARCH => arch,
+            _ => {
+                let arg = args[(offset - ARGS) as usize / 8];
+                if (offset - ARGS).is_multiple_of(8) { arg as u32 } else { (arg >> 32) as u32 }
+            }
+        };
+        let (mut a, mut pc) = (0u32, 0usize);
+        loop {
+            let i = program[pc];
+            pc += 1;
+            let holds = match i.code {
+                LOAD => {
+                    a = word(i.k);
+                    continue;
+                }
+                AND => {
+                    a &= i.k;
+                    continue;
+                }
+                RETURN => return i.k,
+                JUMP => {
+                    pc += i.k as usize;
+                    continue;
+                }
+                IF_EQ => a == i.k,
+                IF_GT => a > i.k,
+                IF_GE => a >= i.k,
+                other => panic!("no instruction {other:#x}"),
+            };
+            pc += usize::from(if holds { i.jt } else { i.jf });
+        }
+    }
+
+    fn holds(compare: Compare, arg: u64) -> bool {
+        match compare {
+            Compare::Eq(v) => arg == v,
+            Compare::Ne(v) => arg != v,
+            Compare::Lt(v) => arg < v,
+            Compare::Le(v) => arg <= v,
+            Compare::Gt(v) => arg > v,
+            Compare::Ge(v) => arg >= v,
+            Compare::MaskedEq { mask, value } => arg & mask == value,
+        }
+    }
+
+    const EDGES: [u64; 12] = [
+        0,
+        1,
+        7,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        0x1_0000_0000,
+        0x1_0000_0001,
+        0x7_0000_0007,
+        1 << 63,
+        u64::MAX - 1,
+        u64::MAX,
+    ];
+
+    fn answers(calls: BTreeMap<u32, Decision>) -> Answers {
+        Answers { calls, default: Action::EPERM, newer: Action::ENOSYS, newest: 470, foreign: Action::KillProcess }
+    }
+
+    #[test]
+    fn every_comparison_is_that_of_the_numbers() {
+        let kinds: [fn(u64) -> Compare; 8] = [
+            Compare::Eq,
+            Compare::Ne,
+            Compare::Lt,
+            Compare::Le,
+            Compare::Gt,
+            Compare::Ge,
+            |value| Compare::MaskedEq { mask: value | 0x10, value },
+            |value| Compare::int(value as u32),
+        ];
+        for kind in kinds {
+            for value in EDGES {
+                let compare = kind(value);
+                // Behind another one, and before another case, so that a branch too far or too short shows.
+                let first = (vec![(5, Compare::Ge(3)), (2, compare)], Action::Allow);
+                let second = (vec![(5, Compare::Le(4))], Action::Trap);
+                let decision = Decision { cases: vec![first, second], otherwise: Action::KillThread };
+                let program = answers([(7, decision)].into()).program();
+                for arg in EDGES {
+                    for other in [2, 3, 4, 5] {
+                        let expected = match other {
+                            3.. if holds(compare, arg) => Action::Allow,
+                            ..=4 => Action::Trap,
+                            _ => Action::KillThread,
+                        };
+                        let got = run(&program, AUDIT_ARCH, 7, [0, 0, arg, 0, 0, other]);
+                        assert_eq!(got, expected.code(), "{compare:?} of {arg:#x}, {other}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_number_finds_its_answer() {
+        // Far apart, and with a body so long that the branches of the tree do not reach.
+        let long = Decision {
+            cases: (0..100).map(|i| (vec![(0, Compare::Eq(i))], Action::Errno(i as i32 + 1))).collect(),
+            otherwise: Action::Log,
+        };
+        let calls: BTreeMap<u32, Decision> = (0..470)
+            .filter(|n| n % 3 == 0)
+            .map(|n| (n, if n % 150 == 0 { long.clone() } else { Decision::always(Action::Errno(n as i32 + 1)) }))
+            .collect();
+        let answers = answers(calls);
+        let program = answers.program();
+        assert!(program.len() <= MAX_LEN);
+        for number in (0..600).chain([X32_BIT - 1]) {
+            let decision = answers.of(number);
+            let expected = if decision.cases.is_empty() { decision.otherwise } else { Action::Errno(43) };
+            assert_eq!(run(&program, AUDIT_ARCH, number, [42, 0, 0, 0, 0, 0]), expected.code(), "{number}");
+        }
+        for number in [X32_BIT, X32_BIT + 3, u32::MAX] {
+            assert_eq!(run(&program, AUDIT_ARCH, number, [0; 6]), Action::KillProcess.code(), "x32");
+        }
+        assert_eq!(run(&program, 0x4000_0003, 3, [0; 6]), Action::KillProcess.code(), "i386");
+    }
+}

@@ -1,0 +1,379 @@
+//! System call filters: seccomp(2).
+//!
+//! Stage: the last thing before the program's exec, in the stub. The filter is compiled before a child exists.
+
+mod bpf;
+mod presets;
+mod rule;
+mod table;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use nix::errno::Errno;
+
+pub use rule::{Action, Compare, Rule};
+
+use crate::error::{Error, ErrorKind, Problem, Step};
+use crate::feature::Feature;
+use crate::plan::{Arg, Plan};
+use crate::stub::wire::{code, exec};
+use crate::sys::seccomp as kernel;
+use bpf::{Answers, Decision};
+use table::Known;
+
+/// More comparisons in one rule than a system call has arguments, twice over, are a mistake.
+const MAX_COMPARISONS: usize = 12;
+
+/// Which system calls the program, and everything that it starts, may make: seccomp(2).
+///
+/// [`Seccomp::default`] is the list for a program that nobody vouches for, [`Seccomp::compute`] a far shorter one for
+/// programs that only compute. [`allow_list`](Seccomp::allow_list) and [`deny_list`](Seccomp::deny_list) begin with nothing.
+/// Each takes further rules; **the rule added last that matches a call decides**.
+///
+/// ```
+/// use ringfence::{Action, Compare, Rule, Sandbox, Seccomp, Verdict};
+///
+/// # fn main() -> Result<(), ringfence::Error> {
+/// let filter = Seccomp::default()
+///     .allow(["ptrace"]) // for strace(1)
+///     .deny(["socket"])
+///     .rule(Rule::new(["kill"], Action::KillProcess).arg(1, Compare::int(libc::SIGSTOP as u32)));
+/// let outcome = Sandbox::new().command("sh").args(["-c", "kill -STOP $$"]).seccomp(filter).status()?;
+/// assert_eq!(outcome.verdict(), Verdict::Seccomp);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What always holds
+///
+/// - Calls by the rules of another architecture are refused with ENOSYS, whatever the list says: those of 32-bit programs
+///   (i386, arm), and the x32 kind on x86_64. See [`foreign`](Seccomp::foreign).
+/// - Where what is not listed gets an errno, calls with numbers that are newer than this crate get ENOSYS, so that a C
+///   library falls back on what it did before.
+/// - The filter stands before the program's first instruction, passes on to all its descendants, and can't be taken off.
+/// - It brings `no_new_privs`: a set-user-ID program would otherwise run under a filter that its author never thought of.
+///
+/// # The default
+///
+/// Everything that Docker's and containerd's default profile of 2026 allows a container without capabilities, less what
+/// the table says. It serves shells, compilers, interpreters, threads, ordinary servers and clients.
+///
+/// | system calls | answer | |
+/// | --- | --- | --- |
+/// | `clone`, `unshare` with a flag for a new namespace; `setns` | EPERM | more kernel surface than all else together |
+/// | `clone3` | ENOSYS | its flags lie in memory, where no filter sees them; C libraries fall back to `clone` |
+/// | `mount`, `umount2`, `pivot_root`, `chroot`, `open_tree`, `open_tree_attr`, `move_mount`, `fsopen`, `fsconfig`, `fsmount`, `fspick`, `mount_setattr` | EPERM | |
+/// | `io_uring_setup`, `io_uring_enter`, `io_uring_register` | EPERM | carries system calls out behind the filter's back |
+/// | `bpf`, `perf_event_open`, `userfaultfd` | EPERM | |
+/// | `keyctl`, `add_key`, `request_key` | EPERM | keyrings are not in any namespace |
+/// | `ptrace`, `process_vm_readv`, `process_vm_writev`, `process_madvise`, `pidfd_getfd`, `kcmp` | EPERM | debuggers need `allow(["ptrace"])` |
+/// | `open_by_handle_at`, `fanotify_init`, `lookup_dcookie` | EPERM | |
+/// | `init_module`, `finit_module`, `delete_module`, `kexec_load`, `kexec_file_load`, `reboot` | EPERM | |
+/// | `settimeofday`, `clock_settime`, `swapon`, `swapoff`, `quotactl`, `quotactl_fd`, `acct`, `syslog`, `sethostname`, `setdomainname`, `iopl`, `ioperm`, `vhangup`, `modify_ldt` | EPERM | `adjtimex` and `clock_adjtime` are allowed: the kernel lets only the clock's owner change it |
+/// | `mbind`, `set_mempolicy`, `get_mempolicy`, `move_pages`, `migrate_pages`, `set_mempolicy_home_node` | EPERM | |
+/// | `personality`, but for Linux, Linux 32 bit, UNAME26 and the question | EPERM | no executable data, no fixed addresses |
+/// | `ioctl` with TIOCSTI or TIOCLINUX, whatever the upper half of the argument holds | EPERM | types into the caller's terminal |
+/// | `socket` of families other than AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK's NETLINK_ROUTE; `socketpair` of families other than AF_UNIX | EAFNOSUPPORT | so no AF_VSOCK, AF_PACKET, AF_ALG, AF_CAN, … |
+/// | all others that the crate knows | EPERM | |
+#[derive(Debug, Clone)]
+pub struct Seccomp(Arc<Profile>);
+
+#[derive(Debug, Clone)]
+struct Profile {
+    rules: Vec<Rule>,
+    default: Action,
+    foreign: Action,
+    log: bool,
+    speculation: bool,
+    /// What the reading of a file found wrong.
+    faults: Vec<Problem>,
+    compiled: OnceLock<Compiled>,
+}
+
+/// The filter, and what is known of it.
+#[derive(Debug, Clone)]
+struct Compiled {
+    program: Vec<u8>,
+    /// The calls that the stub makes under the filter.
+    exec: Decision,
+    /// The stub may say on its socket what went wrong, and exit.
+    stub_may_speak: bool,
+    stub_may_exit: bool,
+    actions: Vec<Action>,
+}
+
+impl Default for Seccomp {
+    fn default() -> Self {
+        static DEFAULT: OnceLock<Seccomp> = OnceLock::new();
+        DEFAULT.get_or_init(presets::containers).clone()
+    }
+}
+
+impl Seccomp {
+    fn with_default(default: Action) -> Self {
+        Seccomp(Arc::new(Profile {
+            rules: Vec::new(),
+            default,
+            foreign: Action::ENOSYS,
+            log: false,
+            speculation: false,
+            faults: Vec::new(),
+            compiled: OnceLock::new(),
+        }))
+    }
+
+    /// Nothing is allowed: calls that no rule names are refused with EPERM.
+    pub fn allow_list() -> Self {
+        Seccomp::with_default(Action::EPERM)
+    }
+
+    /// Everything is allowed that no rule names.
+    pub fn deny_list() -> Self {
+        Seccomp::with_default(Action::Allow)
+    }
+
+    /// For programs that compute: they can read files, use memory, threads, clocks and signals, and write to descriptors that
+    /// they were given. Refused with EPERM, beside what the [default](Seccomp::default) refuses, are sockets, new
+    /// processes, and whatever makes, changes or removes a file; opening one for writing is refused with EACCES, and
+    /// `openat2` with ENOSYS, since its flags lie in memory.
+    pub fn compute() -> Self {
+        static COMPUTE: OnceLock<Seccomp> = OnceLock::new();
+        COMPUTE.get_or_init(presets::compute).clone()
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Profile)) -> Self {
+        let profile = Arc::make_mut(&mut self.0);
+        profile.compiled = OnceLock::new();
+        change(profile);
+        self
+    }
+
+    /// Adds a rule. Of those that match a call, the one added last decides.
+    pub fn rule(self, rule: Rule) -> Self {
+        self.change(|profile| profile.rules.push(rule))
+    }
+
+    /// Allows system calls, with whatever arguments.
+    pub fn allow(self, names: impl IntoIterator<Item = impl Into<Cow<'static, str>>>) -> Self {
+        self.rule(Rule::new(names, Action::Allow))
+    }
+
+    /// Refuses system calls with EPERM, with whatever arguments.
+    pub fn deny(self, names: impl IntoIterator<Item = impl Into<Cow<'static, str>>>) -> Self {
+        self.rule(Rule::new(names, Action::EPERM))
+    }
+
+    /// What happens to calls that no rule matches.
+    pub fn otherwise(self, action: impl Into<Action>) -> Self {
+        self.change(|profile| profile.default = action.into())
+    }
+
+    /// What happens to calls by the rules of another architecture; ENOSYS, until this says otherwise. They can be refused in
+    /// other ways, but not allowed, since their numbers mean other calls.
+    pub fn foreign(self, action: impl Into<Action>) -> Self {
+        self.change(|profile| profile.foreign = action.into())
+    }
+
+    /// Has the kernel's audit log tell of every refusal too (`SECCOMP_FILTER_FLAG_LOG`, 4.14).
+    pub fn log(self, wanted: bool) -> Self {
+        self.change(|profile| profile.log = wanted)
+    }
+
+    /// Goes without the mitigation of speculative store bypass that kernels before 5.16 switch on for every program under
+    /// a filter (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`, 4.17).
+    pub fn allow_speculation(self, wanted: bool) -> Self {
+        self.change(|profile| profile.speculation = wanted)
+    }
+
+    /// What contradicts itself.
+    pub(crate) fn invalid(&self) -> Vec<Problem> {
+        let mut problems = self.0.faults.clone();
+        let mut report = |reason: String, remedy: &str| problems.push(Problem::invalid("seccomp", reason, remedy));
+        for rule in &self.0.rules {
+            for name in rule.names.iter().filter(|name| table::look_up(name) == Known::No) {
+                report(format!("no system call is called {name:?}"), "name it as its man page does");
+            }
+            if rule.args.iter().any(|(index, _)| *index > 5) || rule.args.len() > MAX_COMPARISONS {
+                report(format!("{:?}: a call has six arguments, 0 to 5", rule.names), "compare those");
+            }
+            if let Some((_, compare)) = rule.args.iter().find(|(_, compare)| !compare.can_match()) {
+                report(format!("{compare:?} never holds"), "give a value within the mask");
+            }
+        }
+        let rules = self.0.rules.iter().map(|rule| rule.action);
+        if let Some(bad) = rules.chain([self.0.default, self.0.foreign]).find(|action| !action.is_valid()) {
+            report(format!("{bad:?} is no errno"), "give one from 1 to 4095");
+        }
+        if self.0.foreign.may_allow() {
+            let reason =
+                format!("{:?} for calls of another architecture, whose numbers mean other calls", self.0.foreign);
+            report(reason, "refuse them");
+        }
+        if !problems.is_empty() {
+            return problems;
+        }
+        let compiled = self.compiled();
+        if compiled.program.len() > bpf::MAX_LEN * 8 {
+            let reason = "the filter is longer than the 4,096 instructions that the kernel takes";
+            problems.push(Problem::invalid("seccomp", reason, "use fewer comparisons"));
+        }
+        if !compiled.exec.actions().any(Action::may_allow) {
+            let reason = "the profile refuses execve(2), by which the program itself is started";
+            problems.push(Problem::invalid("seccomp", reason, "allow execve"));
+        }
+        problems
+    }
+
+    /// What this kernel cannot do.
+    pub(crate) fn unsupported(&self) -> Option<Problem> {
+        let missing = self.compiled().actions.iter().find_map(|action| {
+            let errno = kernel::has_action(action.code()).err()?;
+            Some(match errno {
+                Errno::EOPNOTSUPP => format!("this kernel does not know the action {action:?}"),
+                errno => format!("this kernel has no seccomp filters, or they are kept from the caller ({errno})"),
+            })
+        })?;
+        let remedy = "use a kernel from 5.0 on that is built with CONFIG_SECCOMP_FILTER";
+        Some(Problem::unsupported("seccomp", missing, remedy).for_feature(Feature::Seccomp))
+    }
+
+    fn compiled(&self) -> &Compiled {
+        self.0.compiled.get_or_init(|| self.0.compile())
+    }
+
+    /// Under a filter that may keep the stub from saying so, the errno of a failed exec is left in a page that both share.
+    pub(crate) fn needs_failure_page(&self) -> bool {
+        !(self.compiled().stub_may_speak && self.compiled().stub_may_exit)
+    }
+
+    /// Writes the ops that come right before the exec; gives what the exec has to know.
+    pub(crate) fn lower(&self, plan: &mut Plan) -> u64 {
+        const SET_MODE_FILTER: u32 = 1;
+        let compiled = self.compiled();
+        let set = libc::PR_SET_NO_NEW_PRIVS;
+        plan.call(Step::NoNewPrivs, libc::SYS_prctl, [set.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
+        let filter = plan.bytes(&compiled.program);
+        // struct sock_fprog: the number of instructions, padding, and where they are.
+        let program = plan.record([Arg::from(compiled.program.len() / 8), filter.into()]);
+        let mut flags = 0;
+        if self.0.log {
+            flags |= libc::SECCOMP_FILTER_FLAG_LOG;
+        }
+        if self.0.speculation {
+            flags |= libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+        }
+        // Said before the filter, which may not let the stub say it.
+        plan.op(Step::Exec, code::ANNOUNCE, []);
+        plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), flags.into(), program.into()]);
+        let mut how = exec::ANNOUNCED;
+        if self.needs_failure_page() {
+            how |= exec::SILENT;
+        }
+        if compiled.stub_may_exit {
+            how |= exec::MAY_EXIT;
+        }
+        how
+    }
+
+    /// The error of an exec that failed under the filter.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        let by_filter = |action: Action| matches!(action, Action::Errno(errno) if Some(errno) == error.raw_os_error());
+        if error.kind() == ErrorKind::Exec && self.compiled().exec.actions().any(by_filter) {
+            return error.hint("the seccomp profile answers execve(2) with this for such arguments");
+        }
+        error
+    }
+}
+
+impl Profile {
+    fn answers(&self) -> Answers {
+        let mut calls: BTreeMap<u32, Decision> = BTreeMap::new();
+        for rule in &self.rules {
+            for name in &rule.names {
+                let Known::Number(number) = table::look_up(name) else { continue };
+                let decision = calls.entry(number).or_insert(Decision::always(self.default));
+                if rule.args.is_empty() {
+                    *decision = Decision::always(rule.action);
+                } else {
+                    decision.cases.insert(0, (rule.args.clone(), rule.action));
+                }
+            }
+        }
+        let newer = if matches!(self.default, Action::Errno(_)) { Action::ENOSYS } else { self.default };
+        Answers { calls, default: self.default, newer, newest: table::newest(), foreign: self.foreign }
+    }
+
+    fn compile(&self) -> Compiled {
+        let answers = self.answers();
+        let decision = |number: libc::c_long| answers.of(number as u32);
+        let plainly = |number| decision(number) == Decision::always(Action::Allow);
+        let mut actions: Vec<Action> = answers.calls.values().flat_map(Decision::actions).collect();
+        actions.extend([self.default, self.foreign]);
+        actions.sort_by_key(|action| action.code());
+        actions.dedup_by_key(|action| action.code() & !libc::SECCOMP_RET_DATA);
+        Compiled {
+            exec: decision(libc::SYS_execve),
+            stub_may_speak: plainly(libc::SYS_sendto),
+            stub_may_exit: plainly(libc::SYS_exit_group),
+            program: bpf::bytes(&answers.program()),
+            actions,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rule_added_last_decides() {
+        let profile = Seccomp::allow_list()
+            .rule(Rule::new(["socket"], Action::Trap).arg(0, Compare::int(1)))
+            .allow(["socket", "clone3"])
+            .rule(Rule::new(["socket"], Errno::EAFNOSUPPORT).arg(0, Compare::int(40)))
+            .rule(Rule::new(["socket"], Action::Log).arg(0, Compare::int(40)).arg(1, Compare::int(2)));
+        let answers = profile.0.answers();
+        let decision = answers.of(libc::SYS_socket as u32);
+        assert_eq!(decision.actions().collect::<Vec<_>>(), [Action::Log, Action::Errno(97), Action::Allow]);
+        assert_eq!(answers.of(libc::SYS_clone3 as u32), Decision::always(Action::Allow));
+        assert_eq!(answers.of(libc::SYS_read as u32), Decision::always(Action::EPERM));
+        assert_eq!(answers.of(9999), Decision::always(Action::ENOSYS), "newer than the table");
+        assert_eq!(Seccomp::deny_list().0.answers().of(9999), Decision::always(Action::Allow));
+        let kills = Seccomp::allow_list().otherwise(Action::KillProcess);
+        assert_eq!(kills.0.answers().of(9999), Decision::always(Action::KillProcess));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let reasons = |profile: Seccomp| {
+            profile.invalid().into_iter().map(|problem| problem.reason).collect::<Vec<_>>().join("\n")
+        };
+        assert!(reasons(Seccomp::default().deny(["opne"])).contains("opne"));
+        assert!(reasons(Seccomp::default().deny(["_llseek"])).is_empty(), "a call of another architecture");
+        assert!(reasons(Seccomp::default().otherwise(Action::Errno(0))).contains("errno"));
+        let rule = |index, compare| Seccomp::default().rule(Rule::new(["read"], Action::Trap).arg(index, compare));
+        assert!(reasons(rule(6, Compare::Eq(0))).contains("six arguments"));
+        assert!(reasons(rule(0, Compare::MaskedEq { mask: 1, value: 2 })).contains("never"));
+        assert!(reasons(Seccomp::allow_list().allow(["read"])).contains("execve"));
+        assert!(reasons(Seccomp::default().deny(["execve"])).contains("execve"));
+        assert!(reasons(Seccomp::default().foreign(Action::Allow)).contains("architecture"));
+        assert!(reasons(Seccomp::default()).is_empty());
+        let mut long = Seccomp::default();
+        for value in 0..1000 {
+            long = long.rule(Rule::new(["read"], Action::Trap).arg(0, Compare::Ne(value)));
+        }
+        assert!(reasons(long).contains("longer"));
+    }
+
+    #[test]
+    fn the_presets_are_short() {
+        for (preset, most) in [(Seccomp::default(), 350), (Seccomp::compute(), 350)] {
+            let len = preset.compiled().program.len() / 8;
+            assert!((50..most).contains(&len), "{len} instructions");
+            assert!(!preset.needs_failure_page());
+            assert_eq!(preset.unsupported(), None);
+        }
+    }
+}

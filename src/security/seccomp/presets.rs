@@ -1,0 +1,388 @@
+//! The ready-made profiles. What each answers, and why, stands in the documentation of [`Seccomp`].
+
+use nix::errno::Errno;
+
+use super::{Action, Compare, Rule, Seccomp};
+
+/// Reading, memory, clocks, signals, threads: what any program does.
+const COMPUTE: &[&str] = &[
+    "access",
+    "alarm",
+    "arch_prctl",
+    "brk",
+    "capget",
+    "chdir",
+    "clock_getres",
+    "clock_gettime",
+    "clock_nanosleep",
+    "close",
+    "close_range",
+    "copy_file_range",
+    "dup",
+    "dup2",
+    "dup3",
+    "epoll_create",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "epoll_wait",
+    "eventfd",
+    "eventfd2",
+    "execve",
+    "execveat",
+    "exit",
+    "exit_group",
+    "faccessat",
+    "faccessat2",
+    "fadvise64",
+    "fchdir",
+    "fcntl",
+    "fdatasync",
+    "fgetxattr",
+    "flistxattr",
+    "flock",
+    "fstat",
+    "fstatfs",
+    "fsync",
+    "futex",
+    "futex_requeue",
+    "futex_wait",
+    "futex_waitv",
+    "futex_wake",
+    "get_robust_list",
+    "get_thread_area",
+    "getcpu",
+    "getcwd",
+    "getdents",
+    "getdents64",
+    "getegid",
+    "geteuid",
+    "getgid",
+    "getgroups",
+    "getitimer",
+    "getpgid",
+    "getpgrp",
+    "getpid",
+    "getppid",
+    "getpriority",
+    "getrandom",
+    "getresgid",
+    "getresuid",
+    "getrlimit",
+    "getrusage",
+    "getsid",
+    "gettid",
+    "gettimeofday",
+    "getuid",
+    "getxattr",
+    "getxattrat",
+    "lgetxattr",
+    "listxattr",
+    "listxattrat",
+    "llistxattr",
+    "lseek",
+    "lstat",
+    "madvise",
+    "map_shadow_stack",
+    "membarrier",
+    "memfd_create",
+    "mincore",
+    "mlock",
+    "mlock2",
+    "mlockall",
+    "mmap",
+    "mprotect",
+    "mremap",
+    "mseal",
+    "msync",
+    "munlock",
+    "munlockall",
+    "munmap",
+    "nanosleep",
+    "newfstatat",
+    "pause",
+    "pipe",
+    "pipe2",
+    "pkey_alloc",
+    "pkey_free",
+    "pkey_mprotect",
+    "poll",
+    "ppoll",
+    "prctl",
+    "pread64",
+    "preadv",
+    "preadv2",
+    "prlimit64",
+    "pselect6",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "read",
+    "readahead",
+    "readlink",
+    "readlinkat",
+    "readv",
+    "remap_file_pages",
+    "restart_syscall",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigpending",
+    "rt_sigprocmask",
+    "rt_sigqueueinfo",
+    "rt_sigreturn",
+    "rt_sigsuspend",
+    "rt_sigtimedwait",
+    "rt_tgsigqueueinfo",
+    "sched_get_priority_max",
+    "sched_get_priority_min",
+    "sched_getaffinity",
+    "sched_getattr",
+    "sched_getparam",
+    "sched_getscheduler",
+    "sched_rr_get_interval",
+    "sched_setaffinity",
+    "sched_yield",
+    "select",
+    "sendfile",
+    "sendto",
+    "set_robust_list",
+    "set_thread_area",
+    "set_tid_address",
+    "setitimer",
+    "setrlimit",
+    "sigaltstack",
+    "signalfd",
+    "signalfd4",
+    "splice",
+    "stat",
+    "statfs",
+    "statx",
+    "sync_file_range",
+    "sysinfo",
+    "tee",
+    "tgkill",
+    "time",
+    "timer_create",
+    "timer_delete",
+    "timer_getoverrun",
+    "timer_gettime",
+    "timer_settime",
+    "timerfd_create",
+    "timerfd_gettime",
+    "timerfd_settime",
+    "times",
+    "tkill",
+    "umask",
+    "uname",
+    "uprobe",
+    "uretprobe",
+    "vmsplice",
+    "wait4",
+    "waitid",
+    "write",
+    "writev",
+];
+
+/// Processes, files, sockets and IPC beyond that.
+const CONTAINERS: &[&str] = &[
+    "accept",
+    "accept4",
+    "adjtimex",
+    "bind",
+    "cachestat",
+    "capset",
+    "chmod",
+    "chown",
+    "clock_adjtime",
+    "connect",
+    "creat",
+    "fallocate",
+    "fanotify_mark",
+    "fchmod",
+    "fchmodat",
+    "fchmodat2",
+    "fchown",
+    "fchownat",
+    "file_getattr",
+    "file_setattr",
+    "fork",
+    "fremovexattr",
+    "fsetxattr",
+    "ftruncate",
+    "futimesat",
+    "getpeername",
+    "getsockname",
+    "getsockopt",
+    "inotify_add_watch",
+    "inotify_init",
+    "inotify_init1",
+    "inotify_rm_watch",
+    "io_cancel",
+    "io_destroy",
+    "io_getevents",
+    "io_pgetevents",
+    "io_setup",
+    "io_submit",
+    "ioctl",
+    "ioprio_get",
+    "ioprio_set",
+    "kill",
+    "landlock_add_rule",
+    "landlock_create_ruleset",
+    "landlock_restrict_self",
+    "lchown",
+    "link",
+    "linkat",
+    "listen",
+    "listmount",
+    "lremovexattr",
+    "lsetxattr",
+    "memfd_secret",
+    "mkdir",
+    "mkdirat",
+    "mknod",
+    "mknodat",
+    "mq_getsetattr",
+    "mq_notify",
+    "mq_open",
+    "mq_timedreceive",
+    "mq_timedsend",
+    "mq_unlink",
+    "msgctl",
+    "msgget",
+    "msgrcv",
+    "msgsnd",
+    "name_to_handle_at",
+    "open",
+    "openat",
+    "openat2",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "process_mrelease",
+    "recvfrom",
+    "recvmmsg",
+    "recvmsg",
+    "removexattr",
+    "removexattrat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "rmdir",
+    "sched_setattr",
+    "sched_setparam",
+    "sched_setscheduler",
+    "seccomp",
+    "semctl",
+    "semget",
+    "semop",
+    "semtimedop",
+    "sendmmsg",
+    "sendmsg",
+    "setfsgid",
+    "setfsuid",
+    "setgid",
+    "setgroups",
+    "setpgid",
+    "setpriority",
+    "setregid",
+    "setresgid",
+    "setresuid",
+    "setreuid",
+    "setsid",
+    "setsockopt",
+    "setuid",
+    "setxattr",
+    "setxattrat",
+    "shmat",
+    "shmctl",
+    "shmdt",
+    "shmget",
+    "shutdown",
+    "statmount",
+    "symlink",
+    "symlinkat",
+    "sync",
+    "syncfs",
+    "truncate",
+    "unlink",
+    "unlinkat",
+    "utime",
+    "utimensat",
+    "utimes",
+    "vfork",
+];
+
+/// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
+const NEW_NAMESPACES: u64 = 0x7E02_0000;
+/// In clone(2) this bit is one of the exit signal.
+const NEW_TIME: u64 = 0x80;
+
+/// The answer of Docker and containerd to a program without capabilities, and stricter where the table says so.
+pub(super) fn containers() -> Seccomp {
+    const PER_LINUX: u32 = 0;
+    const PER_LINUX32: u32 = 8;
+    const UNAME26: u32 = 0x2_0000;
+    const ONLY_ASK: u32 = u32::MAX;
+    let mut profile = Seccomp::allow_list()
+        .allow(COMPUTE.iter().copied())
+        .allow(CONTAINERS.iter().copied())
+        .rule(Rule::new(["clone"], Action::Allow).arg(0, Compare::no_bits(NEW_NAMESPACES)))
+        .rule(Rule::new(["unshare"], Action::Allow).arg(0, Compare::no_bits(NEW_NAMESPACES | NEW_TIME)))
+        .rule(Rule::new(["clone3"], Action::ENOSYS))
+        .rule(Rule::new(["socket", "socketpair"], Errno::EAFNOSUPPORT));
+    for persona in [PER_LINUX, PER_LINUX32, UNAME26, PER_LINUX32 | UNAME26, ONLY_ASK] {
+        profile = profile.rule(Rule::new(["personality"], Action::Allow).arg(0, Compare::int(persona)));
+    }
+    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+        profile = profile.rule(Rule::new(["ioctl"], Action::EPERM).arg(1, Compare::int(request as u32)));
+    }
+    for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6] {
+        profile = profile.rule(Rule::new(["socket"], Action::Allow).arg(0, Compare::int(family as u32)));
+    }
+    let netlink = Rule::new(["socket"], Action::Allow).arg(0, Compare::int(libc::AF_NETLINK as u32));
+    let pair = Rule::new(["socketpair"], Action::Allow).arg(0, Compare::int(libc::AF_UNIX as u32));
+    profile.rule(netlink.arg(2, Compare::int(libc::NETLINK_ROUTE as u32))).rule(pair)
+}
+
+pub(super) fn compute() -> Seccomp {
+    const THREAD: u64 = libc::CLONE_THREAD as u64;
+    // Whatever writes, makes or truncates. O_TMPFILE lies in O_DIRECTORY with a bit of its own.
+    const O_TMPFILE: u64 = 0o20000000;
+    let writes = libc::O_ACCMODE as u64 | (libc::O_CREAT | libc::O_TRUNC) as u64 | O_TMPFILE;
+    let mut profile = Seccomp::allow_list()
+        .allow(COMPUTE.iter().copied())
+        .rule(
+            Rule::new(["clone"], Action::Allow)
+                .arg(0, Compare::MaskedEq { mask: NEW_NAMESPACES | THREAD, value: THREAD }),
+        )
+        .rule(Rule::new(["clone3", "openat2"], Action::ENOSYS))
+        .rule(Rule::new(["open", "openat"], Errno::EACCES))
+        .rule(Rule::new(["open"], Action::Allow).arg(1, Compare::no_bits(writes)))
+        .rule(Rule::new(["openat"], Action::Allow).arg(2, Compare::no_bits(writes)))
+        .rule(Rule::new(["ioctl"], Errno::ENOTTY));
+    // What stdio and interpreters ask of a descriptor.
+    for request in [libc::TCGETS, libc::TIOCGWINSZ, libc::FIONREAD, libc::FIOCLEX, libc::FIONCLEX, libc::FIONBIO] {
+        profile = profile.rule(Rule::new(["ioctl"], Action::Allow).arg(1, Compare::int(request as u32)));
+    }
+    profile
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{Known, look_up};
+    use super::*;
+
+    #[test]
+    fn every_name_is_one_and_stands_once() {
+        let all: Vec<&str> = COMPUTE.iter().chain(CONTAINERS).copied().collect();
+        for (i, name) in all.iter().enumerate() {
+            assert!(!all[..i].contains(name), "{name} stands twice");
+            // Calls of architectures that the crate does not build for are no mistake, but of no use.
+            assert_ne!(look_up(name), Known::No, "{name}");
+        }
+        for list in [COMPUTE, CONTAINERS] {
+            assert!(list.is_sorted());
+        }
+    }
+}
