@@ -94,7 +94,7 @@ pub mod code {
     /// Takes every capability that is not in `args[0]` out of the bounding set.
     pub const DROP_BOUNDING: u32 = 13;
     /// Says that the program is about to be executed.
-    pub const ANNOUNCE: u32 = 14;
+    pub const ANNOUNCE: u32 = 15;
 }
 
 /// Bits of `args[3]` of [`code::EXEC`].

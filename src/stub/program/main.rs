@@ -9,6 +9,8 @@
 #![no_std]
 #![no_main]
 #![no_builtins]
+// Two ops of one number.
+#![deny(unreachable_patterns)]
 
 mod init;
 mod memory;
