@@ -84,6 +84,8 @@ pub enum Step {
     JoinNamespace,
     /// `unshare(2)`.
     Unshare,
+    /// Writing `/proc/sys/user/max_user_namespaces`.
+    LimitNamespaces,
     /// Writing `/proc/self/timens_offsets`.
     TimeOffsets,
     /// `sethostname(2)`.
@@ -192,6 +194,7 @@ impl Step {
             Step::WriteIdMap => "write id map",
             Step::JoinNamespace => "setns",
             Step::Unshare => "unshare",
+            Step::LimitNamespaces => "limit namespaces",
             Step::TimeOffsets => "set time offsets",
             Step::Hostname => "sethostname",
             Step::Domainname => "setdomainname",

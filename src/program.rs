@@ -13,7 +13,7 @@ use crate::plan::{Arg, Plan, Slot, has_nul};
 use crate::stub::wire::code;
 
 /// Where a program is looked for when its environment has no PATH.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_COMMAND: &str = "/bin/sh";
 
 /// A resource of a process that setrlimit(2) limits.

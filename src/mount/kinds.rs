@@ -278,12 +278,19 @@ impl Proc {
 pub struct Dev {
     target: PathBuf,
     pub(crate) shm_size: Bytes,
+    pub(crate) read_only: bool,
 }
 
 impl Dev {
     /// A minimal /dev at `target`, with 64 MiB of shm.
     pub fn new(target: impl Into<PathBuf>) -> Self {
-        Dev { target: target.into(), shm_size: Bytes::mib(64) }
+        Dev { target: target.into(), shm_size: Bytes::mib(64), read_only: false }
+    }
+
+    /// No name can be made or taken away in it, but for its terminals and in its shm. Devices are written to as before.
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
     }
 
     /// The size of its shm.

@@ -27,7 +27,8 @@ impl Policy {
         lower_propagation(plan);
         let mounts = self.all(context.pid_ns);
         let (root, cwd) = (plan.slot(), plan.slot());
-        match &self.root {
+        let rootfs = self.root.clone().map(|root| RootFs { read_only: root.read_only || self.read_only_root, ..root });
+        match &rootfs {
             Some(rootfs) => lower_root(plan, rootfs, root, context, scratch)?,
             None => {
                 open_dir(plan, Step::Mount, "/", root);
@@ -38,7 +39,7 @@ impl Policy {
             lower_mount(plan, mount, root, context)?;
         }
         self.lower_masks(plan, root);
-        if let Some(rootfs) = &self.root {
+        if let Some(rootfs) = &rootfs {
             if rootfs.read_only && !rootfs.is_host() {
                 set_attr(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), 0).at("/");
             }
@@ -104,6 +105,7 @@ fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, sc
             was_read_only = is_read_only(&dir)?;
             lower_tree(plan, &dir, true, root);
         }
+        Base::Programs => return super::programs::lower(plan, root),
         Base::Overlay(lowers) => return lower_overlay_root(plan, lowers, rootfs, root, context, scratch),
     }
     if rootfs.read_only {
@@ -125,7 +127,7 @@ fn lower_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot) {
     plan.call(Step::OpenTree, libc::SYS_open_tree, [CWD.into(), name.into(), flags.into()]).at(path).store(tree);
 }
 
-fn attach(plan: &mut Plan, tree: Slot, dir: Arg, name: Arg, flags: u64, at: &Path) {
+pub(super) fn attach(plan: &mut Plan, tree: Slot, dir: Arg, name: Arg, flags: u64, at: &Path) {
     let empty = plan.string("");
     plan.call(Step::MoveMount, libc::SYS_move_mount, [tree.into(), empty.into(), dir, name, flags.into()]).at(at);
 }
@@ -242,7 +244,7 @@ fn lower_mount(plan: &mut Plan, mount: &Mount, root: Slot, context: Context) -> 
     Ok(())
 }
 
-fn lower_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path) -> Result<()> {
+pub(super) fn lower_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path) -> Result<()> {
     let path = source(&bind.source)?;
     let kind = if path.is_dir() { 0 } else { target::FILE };
     let tree = plan.slot();

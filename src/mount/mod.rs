@@ -7,6 +7,7 @@
 mod kinds;
 mod lower;
 mod mask;
+mod programs;
 mod root;
 mod special;
 
@@ -38,6 +39,9 @@ pub(crate) struct Policy {
     pub(crate) root: Option<RootFs>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) no_defaults: bool,
+    /// A /tmp of the sandbox's own, on whichever root.
+    pub(crate) private_tmp: bool,
+    pub(crate) read_only_root: bool,
     /// Paths that are covered up, and paths that can only be read.
     pub(crate) masks: Vec<PathBuf>,
     pub(crate) read_only_paths: Vec<PathBuf>,
@@ -53,8 +57,9 @@ impl Policy {
                 all.push(Proc::new("/proc").into());
             }
             if let Some(root) = &self.root {
-                all.push(Dev::new("/dev").into());
-                if root.is_host() {
+                let dev = Dev::new("/dev");
+                all.push(if self.read_only_root { dev.read_only() } else { dev }.into());
+                if root.is_the_hosts() || self.private_tmp {
                     all.push(Tmpfs::new("/tmp").mode(0o1777).into());
                 }
             }

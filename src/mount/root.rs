@@ -27,6 +27,8 @@ pub struct RootFs {
 pub(crate) enum Base {
     Host,
     Dir(PathBuf),
+    /// An empty file system in memory, with the host's programs.
+    Programs,
     Overlay(Vec<PathBuf>),
 }
 
@@ -57,6 +59,14 @@ impl RootFs {
     /// secrets.
     pub fn host() -> Self {
         RootFs { base: Base::Host, upper: Upper::None, read_only: true }
+    }
+
+    /// The host's programs and libraries, and no other file of the host: /usr with what leads into it (/bin, /lib, …), and of
+    /// /etc the cache of the dynamic linker, the alternatives and the time zone, all read-only; /dev and /tmp are the sandbox's
+    /// own, and /proc with `pid_ns`. Neither homes, nor configuration, nor sockets of services are there; add what the
+    /// program needs with [`bind_ro`](crate::Sandbox::bind_ro).
+    pub fn programs() -> Self {
+        RootFs { base: Base::Programs, upper: Upper::None, read_only: true }
     }
 
     /// Layers, the first on top, merged by overlayfs. Without [`upper`](RootFs::upper), [`scratch`](RootFs::scratch) or
@@ -101,6 +111,11 @@ impl RootFs {
         matches!(self.base, Base::Host)
     }
 
+    /// Whether it is made of what the host runs on, and has no /tmp by itself.
+    pub(crate) fn is_the_hosts(&self) -> bool {
+        matches!(self.base, Base::Host | Base::Programs)
+    }
+
     /// How much memory its upper layer may take.
     pub(crate) fn size(&self) -> Option<Bytes> {
         if let Upper::Tmpfs(size) = self.upper { Some(size) } else { None }
@@ -109,7 +124,7 @@ impl RootFs {
     /// The host's directories that it names, which have to exist.
     pub(crate) fn sources(&self) -> Vec<&Path> {
         let base: &[PathBuf] = match &self.base {
-            Base::Host => &[],
+            Base::Host | Base::Programs => &[],
             Base::Dir(dir) => std::slice::from_ref(dir),
             Base::Overlay(lowers) => lowers,
         };

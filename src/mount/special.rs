@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
-use super::lower::{attach_to, lower_new_mount, lower_single_tree, lower_target, mount_on};
+use super::lower::{attach_to, lower_new_mount, lower_single_tree, lower_target, mount_on, set_attr};
 use super::{Context, Dev, MountFlags, Tmpfs};
 use crate::error::Step;
 use crate::plan::{Plan, Slot};
@@ -42,12 +42,15 @@ pub(super) fn lower_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, conte
     }
     // Names lead nowhere else in a file system made just now, in which nobody else can write.
     plan.call(Step::Dev, libc::SYS_fchdir, [dir.into()]).at(at);
-    plan.close(Step::Dev, dir);
     let group = if context.tty_group { ",gid=5" } else { "" };
     let terminals = format!("newinstance,ptmxmode=0666,mode=0620{group}");
     let shm = Tmpfs::new("/").size(dev.shm_size).mode(0o1777).noexec();
     mount_inside(plan, at, "pts", "devpts", quiet, &terminals);
     mount_inside(plan, at, "shm", "tmpfs", shm.flags, &shm.options());
+    if dev.read_only {
+        set_attr(plan, dir, MountFlags::READ_ONLY, MountFlags::empty(), 0).at(at);
+    }
+    plan.close(Step::Dev, dir);
 }
 
 fn mount_inside(plan: &mut Plan, dev: &Path, name: &str, fstype: &str, flags: MountFlags, options: &str) {

@@ -124,9 +124,31 @@ pub(crate) fn is_own(maps: &[IdMap], own: u32) -> bool {
     matches!(maps, [m] if m.count == 1 && m.outside == own)
 }
 
+/// An id for what shall own nothing and may do nothing, among those that `map`, the text of the caller's own
+/// `/proc/self/uid_map`, has: one beyond those that systemd, shadow-utils and container managers give out, else nobody's,
+/// else the last one that is not root's.
+pub(crate) fn unprivileged_id(map: &str) -> Option<u32> {
+    const UNUSED: u32 = 0x7000_0000;
+    const NOBODY: u32 = 65_534;
+    let lines: Vec<IdMap> =
+        map.lines().filter_map(|line| line.split_whitespace().collect::<Vec<_>>().join(":").parse().ok()).collect();
+    let last = lines.iter().map(|line| line.inside + (line.count - 1)).max().filter(|last| *last != 0);
+    [UNUSED, NOBODY].into_iter().find(|id| lines.iter().any(|line| line.covers(*id))).or(last)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_id_of_nobody_is_one_that_the_caller_has() {
+        assert_eq!(unprivileged_id("         0          0 4294967295\n"), Some(0x7000_0000));
+        assert_eq!(unprivileged_id("0 100000 65536\n"), Some(65_534));
+        assert_eq!(unprivileged_id("0 1000 1\n1 100000 999\n"), Some(999));
+        assert_eq!(unprivileged_id("0 1000 1\n"), None);
+        assert_eq!(unprivileged_id("1000 1000 1\n"), Some(1000));
+        assert_eq!(unprivileged_id("nonsense"), None);
+    }
 
     #[test]
     fn ranges_that_wrap_are_refused() {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use idmap::{IdMap, IdMapError};
-pub(crate) use idmap::{IdMaps, LINES_MAX, Writer, is_own};
+pub(crate) use idmap::{IdMaps, LINES_MAX, Writer, is_own, unprivileged_id};
 pub(crate) use newidmap::Programs;
 
 bitflags::bitflags! {
@@ -113,6 +113,9 @@ pub(crate) struct Policy {
     pub(crate) gid_map: Vec<IdMap>,
     /// The maps are those that /etc/subuid and /etc/subgid give.
     pub(crate) subids: bool,
+    /// Without maps of its own: the program's ids stand for those of nobody outside.
+    pub(crate) unprivileged_ids: bool,
+    pub(crate) max_user_namespaces: Option<u32>,
 }
 
 impl Policy {

@@ -125,6 +125,10 @@ impl Sandbox {
         if ns.subids && !ns.new.contains(Namespaces::USER) {
             problems.push(Problem::invalid("map_subids", "ids are mapped in a new user namespace", "add user_ns()"));
         }
+        if ns.max_user_namespaces.is_some() && !ns.new.contains(Namespaces::USER) {
+            let reason = "the limit is one of a new user namespace";
+            problems.push(Problem::invalid("max_user_namespaces", reason, "add user_ns()"));
+        }
         let maps = [("uid_map", &ns.uid_map), ("gid_map", &ns.gid_map)];
         for (call, map) in maps.iter().filter(|(_, map)| !map.is_empty()) {
             if !ns.new.contains(Namespaces::USER) {

@@ -3,6 +3,7 @@
 mod judge;
 mod launch;
 mod setters;
+mod strict;
 mod user_ns;
 
 use std::collections::BTreeSet;

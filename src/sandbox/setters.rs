@@ -25,6 +25,17 @@ impl Sandbox {
         self
     }
 
+    /// Takes namespaces away again: what they would set apart is shared with the caller. For
+    /// [`strict`](Sandbox::strict), which begins with all of them; without a user namespace its
+    /// [`max_user_namespaces`](Sandbox::max_user_namespaces) goes as well.
+    pub fn share(mut self, kinds: Namespaces) -> Self {
+        self.namespaces.new -= kinds;
+        if kinds.contains(Namespaces::USER) {
+            self.namespaces.max_user_namespaces = None;
+        }
+        self
+    }
+
     /// A user namespace: the program has ids, and capabilities, that mean nothing outside. user_namespaces(7).
     ///
     /// Without [`uid_map`](Sandbox::uid_map) the caller's own user and group become the ids that the program runs as
@@ -110,6 +121,13 @@ impl Sandbox {
         self
     }
 
+    /// How many user namespaces can be made inside, by anyone, at most; 0 shuts the door to all that a program can reach as
+    /// the root of one. Needs [`user_ns`](Sandbox::user_ns), whose own `/proc/sys/user/max_user_namespaces` it sets; since 4.9.
+    pub fn max_user_namespaces(mut self, count: u32) -> Self {
+        self.namespaces.max_user_namespaces = Some(count);
+        self
+    }
+
     /// Adds a line to the map of user ids; needs [`user_ns`](Sandbox::user_ns).
     ///
     /// The caller's own id by itself needs nothing. Other lines are written by the caller where it has `CAP_SETUID` and
@@ -153,6 +171,13 @@ impl Sandbox {
     pub fn rootfs(mut self, root: impl Into<RootFs>) -> Self {
         self.mounts.root = Some(root.into());
         self.mount_ns()
+    }
+
+    /// Makes the root read-only, also one that by itself is not, and the /dev that comes with it; brings a mount namespace.
+    /// Mounts of the list keep their own flags.
+    pub fn read_only_root(mut self, wanted: bool) -> Self {
+        self.mounts.read_only_root = wanted;
+        if wanted { self.mount_ns() } else { self }
     }
 
     /// Adds a mount to the list; brings a mount namespace.
@@ -282,8 +307,9 @@ impl Sandbox {
         self
     }
 
-    /// A limit of each process in the sandbox: setrlimit(2). `u64::MAX` is no limit.
+    /// A limit of each process in the sandbox: setrlimit(2). `u64::MAX` is no limit; the last call for a resource counts.
     pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
+        self.program.rlimits.retain(|(other, ..)| *other != resource);
         self.program.rlimits.push((resource, soft, hard));
         self
     }

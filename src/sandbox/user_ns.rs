@@ -10,7 +10,7 @@ use super::Sandbox;
 use super::judge::has;
 use crate::error::Problem;
 use crate::mount::Upper;
-use crate::namespace::{IdMap, IdMaps, LINES_MAX, Namespaces, Programs, Writer, is_own};
+use crate::namespace::{IdMap, IdMaps, LINES_MAX, Namespaces, Programs, Writer, is_own, unprivileged_id};
 use crate::proc::subid::{self, SubIds};
 
 /// The caller's ids, outside.
@@ -38,7 +38,8 @@ impl Sandbox {
             }
             maps
         } else {
-            (given(&ns.uid_map, uid, own.uid), given(&ns.gid_map, gid, own.gid))
+            let outside = self.outside_ids(own);
+            (given(&ns.uid_map, uid, outside.uid), given(&ns.gid_map, gid, outside.gid))
         };
         for (call, map, id) in [("uid_map", &uid_map, uid), ("gid_map", &gid_map, gid)] {
             if !map.iter().any(|line| line.covers(id)) {
@@ -53,6 +54,15 @@ impl Sandbox {
         let mut ids = IdMaps { uid: uid_map, gid: gid_map, deny_setgroups: false, writer: Writer::Inside };
         self.choose_writer(&mut ids, own, problems);
         Some(ids)
+    }
+
+    /// For whom the program's ids stand outside: the caller, or nobody where that was asked for and the caller may choose.
+    fn outside_ids(&self, own: Own) -> Own {
+        if !self.namespaces.unprivileged_ids || !has(Capability::CAP_SETUID) || !has(Capability::CAP_SETGID) {
+            return own;
+        }
+        let nobody = |path, own| fs::read_to_string(path).ok().and_then(|map| unprivileged_id(&map)).unwrap_or(own);
+        Own { uid: nobody("/proc/self/uid_map", own.uid), gid: nobody("/proc/self/gid_map", own.gid) }
     }
 
     fn choose_writer(&self, ids: &mut IdMaps, own: Own, problems: &mut Vec<Problem>) {

@@ -283,3 +283,22 @@ pub fn on_root(sandbox: Sandbox, root: &TempDir) -> Sandbox {
     let exe = std::env::current_exe().unwrap();
     sandbox.rootfs(root.path()).mount(Bind::new("/usr", "/usr").read_only()).bind_ro(exe, "/probe")
 }
+
+/// The preset for untrusted code, with a control group where the user can have one.
+pub fn strict() -> Sandbox {
+    let sandbox = Sandbox::strict().cgroup_parent(cgroup_parent());
+    if is_root() || delegated().is_some() {
+        return sandbox;
+    }
+    sandbox.best_effort(ringfence::Feature::MemoryLimit).best_effort(ringfence::Feature::PidsLimit)
+}
+
+/// `sh -c script` in it.
+pub fn strict_sh(script: &str) -> Sandbox {
+    strict().command("/bin/sh").args(["-c", script])
+}
+
+/// A probe in it.
+pub fn strict_probe(what: &str) -> Sandbox {
+    probe::at(strict().bind_ro(std::env::current_exe().unwrap(), "/probe"), "/probe", what)
+}

@@ -1,0 +1,115 @@
+//! The preset for code that nobody has read.
+
+use std::time::Duration;
+
+use nix::sys::resource::{Resource as Raw, getrlimit};
+
+use super::Sandbox;
+use crate::mount::RootFs;
+use crate::namespace::Namespaces;
+use crate::program::{DEFAULT_PATH, Resource, Session};
+use crate::security::{Capabilities, Seccomp};
+use crate::units::Bytes;
+
+/// The user and group as which the program runs, inside.
+const NOBODY: u32 = 65_534;
+const MEMORY: Bytes = Bytes::mib(512);
+const PROCESSES: u64 = 256;
+const WALL_TIME: Duration = Duration::from_secs(60);
+const OUTPUT: Bytes = Bytes::mib(64);
+
+/// What one process, or the user, may take of things that no control group counts.
+const RLIMITS: [(Resource, Raw, u64); 7] = [
+    (Resource::Core, Raw::RLIMIT_CORE, 0),
+    (Resource::OpenFiles, Raw::RLIMIT_NOFILE, 1024),
+    (Resource::MemLock, Raw::RLIMIT_MEMLOCK, 64 << 10),
+    (Resource::MessageQueue, Raw::RLIMIT_MSGQUEUE, 800 << 10),
+    (Resource::SignalsPending, Raw::RLIMIT_SIGPENDING, 1024),
+    (Resource::Nice, Raw::RLIMIT_NICE, 0),
+    (Resource::RealtimePriority, Raw::RLIMIT_RTPRIO, 0),
+];
+
+/// # Untrusted code
+impl Sandbox {
+    /// A sandbox for code that nobody has read: everything that this library has is on. Each part can be relaxed, or
+    /// tightened, by a later call.
+    ///
+    /// ```
+    /// use ringfence::{Feature, Sandbox};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let sandbox = Sandbox::strict().command("sh").args(["-c", "id -u; cat /etc/shadow; kill -9 -1"]);
+    /// # let sandbox = sandbox.best_effort(Feature::MemoryLimit).best_effort(Feature::PidsLimit);
+    /// match sandbox.check() {
+    ///     Ok(_) => println!("{}", sandbox.output()?.outcome.verdict()),
+    ///     Err(missing) => println!("this host cannot: {missing}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// | what | how | relaxed by |
+    /// | --- | --- | --- |
+    /// | every namespace is the sandbox's own, the network with nothing but loopback | [`namespaces`](Sandbox::namespaces) | [`share`](Sandbox::share) |
+    /// | no user namespace can be made inside, with the kernel code that it opens up | [`max_user_namespaces`](Sandbox::max_user_namespaces)`(0)` | a higher number |
+    /// | the program is user and group 65534, and the only one that exists inside | [`user`](Sandbox::user) | another `user`, [`uid_map`](Sandbox::uid_map) |
+    /// | no capabilities in any of the five sets, in init neither | [`capabilities`](Sandbox::capabilities)`(none())` | other sets |
+    /// | nothing that is executed gains privileges | [`no_new_privs`](Sandbox::no_new_privs) | `false`, and no filter |
+    /// | the system calls that programs need, and no others | [`seccomp`](Sandbox::seccomp)`(`[`Seccomp::default`]`())` | another profile, `None` |
+    /// | keys of its own | [`session_keyring`](Sandbox::session_keyring) | `false` |
+    /// | the host's programs and libraries, and no other file of the host | [`rootfs`](Sandbox::rootfs)`(`[`RootFs::programs`]`())` | another root, [`bind_ro`](Sandbox::bind_ro) |
+    /// | the root is read-only, whichever it is | [`read_only_root`](Sandbox::read_only_root) | `false` |
+    /// | a private /proc, without what it tells of the machine | [`default_masks`](Sandbox::default_masks) | `false` |
+    /// | a private /dev with null, zero, full, random, urandom, tty, terminals and 64 MiB of shm | [`Dev`](crate::Dev) | a mount at /dev |
+    /// | a private /tmp of 64 MiB and 16,384 files | [`Tmpfs`](crate::Tmpfs) | a mount at /tmp |
+    /// | 512 MiB of memory, 256 processes | [`memory_limit`](Sandbox::memory_limit), [`pids_limit`](Sandbox::pids_limit) | a higher number, [`best_effort`](Sandbox::best_effort) |
+    /// | 60 seconds of wall time | [`wall_time`](Sandbox::wall_time) | a longer time |
+    /// | 64 MiB of collected output | [`output_limit`](Sandbox::output_limit) | a higher number |
+    /// | no core files; at most 1,024 descriptors, 64 KiB of locked memory, 800 KiB of message queues, 1,024 queued signals; no higher priority, no realtime | [`rlimit`](Sandbox::rlimit) | `rlimit` of the same resource, up to the caller's own |
+    /// | an environment of PATH, HOME=/tmp and LANG=C.UTF-8 | [`env_clear`](Sandbox::env_clear) | [`env`](Sandbox::env) |
+    /// | a session of its own, without a terminal | [`session`](Sandbox::session) | another session |
+    /// | an init that reaps, and ends everything with the owner | [`init`](Sandbox::init) | `false` |
+    ///
+    /// # As root
+    ///
+    /// The user namespace maps the program's user, and nothing else, to the id 1,879,048,192 (0x7000_0000), which no
+    /// account has, or where the caller itself lives in a user namespace without that id, to its nobody, or its last id.
+    /// So what gets out in spite of everything is nobody: it owns no file, and can signal no process. The files that the
+    /// sandbox is made of are opened as that user too: directories of root's that are closed to others cannot be a root or
+    /// a bind's source.
+    ///
+    /// # As an ordinary user
+    ///
+    /// The user namespace maps the caller's own id, the only one that it may map. Limits need a control group that is
+    /// delegated to the user: where there is none, the sandbox is refused, unless `best_effort` goes without them.
+    pub fn strict() -> Self {
+        // One line for each policy that a later one can undo.
+        let mut sandbox = Sandbox::new()
+            .namespaces(Namespaces::all())
+            .max_user_namespaces(0)
+            .user(NOBODY, NOBODY)
+            .capabilities(Capabilities::none())
+            .no_new_privs(true)
+            .seccomp(Seccomp::default())
+            .session_keyring(true)
+            .rootfs(RootFs::programs())
+            .read_only_root(true)
+            .default_masks(true)
+            .memory_limit(MEMORY)
+            .pids_limit(PROCESSES)
+            .wall_time(WALL_TIME)
+            .output_limit(OUTPUT)
+            .env_clear()
+            .env("PATH", DEFAULT_PATH)
+            .env("HOME", "/tmp")
+            .env("LANG", "C.UTF-8")
+            .session(Session::New)
+            .init(true);
+        sandbox.namespaces.unprivileged_ids = true;
+        sandbox.mounts.private_tmp = true;
+        RLIMITS.into_iter().fold(sandbox, |sandbox, (resource, raw, most)| {
+            let own = getrlimit(raw).map_or(most, |(_, hard)| hard);
+            sandbox.rlimit(resource, most.min(own), most.min(own))
+        })
+    }
+}
