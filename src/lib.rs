@@ -64,15 +64,20 @@
 //!
 //! # Kernels
 //!
+//! Linux 5.4 is enough for all but what the table calls an error. A newer call is tried first, and its fallback is taken
+//! where the kernel does not know it (ENOSYS), and where a seccomp filter around the caller does not (EPERM).
+//!
 //! | feature | needs | without it |
 //! | --- | --- | --- |
+//! | pidfds that come with the child and can be polled: `CLONE_PIDFD` | 5.3 | an error |
+//! | `waitid(2)` by pidfd, `pidfd_send_signal(2)`, `pidfd_open(2)` | 5.4 | the pid that the pidfd shows in /proc |
 //! | `clone3(2)` | 5.3 | `clone(2)` |
-//! | pidfds, to wait by | 5.4 | an error |
-//! | `open_tree(2)`, `move_mount(2)`: directories as roots, binds | 5.2 | an error |
+//! | birth in a v2 control group: `CLONE_INTO_CGROUP` | 5.7 | the stub enters by itself, before the program |
+//! | `open_tree(2)`, `move_mount(2)`: directories as roots, binds; `fsopen(2)`: a `/dev` | 5.2 | an error |
 //! | `openat2(2)`: mount targets through symbolic links | 5.6 | a walk that refuses symbolic links |
-//! | read-only and other flags on binds (`mount_setattr(2)`) | 5.12 | an error |
-//! | birth in a v2 control group (`CLONE_INTO_CGROUP`) | 5.7 | the stub enters by itself, before the program |
-//! | `close_range(2)` with `CLOSE_RANGE_CLOEXEC` | 5.11 | one `fcntl(2)` a descriptor |
+//! | `mount_setattr(2)`: flags of binds and roots | 5.12 | `mount(2)` for each mount in `/proc/self/mountinfo`; an error if one cannot be reached |
+//! | `close_range(2)`; with `CLOSE_RANGE_CLOEXEC` | 5.9; 5.11 | `close(2)` for each in `/proc`; `fcntl(2)` for each that was passed |
+//! | `cgroup.kill` | 5.14 | freeze, kill each process, thaw, until none is left |
 //! | time namespaces | 5.6 | an error |
 //! | [`Seccomp`] filters | 4.14 | an error, or [`Sandbox::best_effort`] |
 //! | [`Landlock`]: paths; TCP ports; signals and abstract sockets | 6.2; 6.7; 6.12 | an error, or [`Sandbox::best_effort`] |

@@ -75,7 +75,7 @@ pub(super) fn signal(part: &Part) -> nix::Result<usize> {
     for batch in ours.chunks(BATCH) {
         let mut pinned = Vec::with_capacity(batch.len());
         for pid in batch {
-            match pidfd::open(*pid) {
+            match pidfd::open_any(*pid) {
                 Ok(fd) => pinned.push((*pid, fd)),
                 Err(Errno::ESRCH | Errno::EINVAL) => {}
                 Err(errno) => return Err(errno),

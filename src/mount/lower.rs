@@ -41,7 +41,7 @@ impl Policy {
         self.lower_masks(plan, root);
         if let Some(rootfs) = &rootfs {
             if rootfs.read_only && !rootfs.is_host() {
-                set_attr(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), 0).at("/");
+                set_flags(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), false, Path::new("/"));
             }
             lower_pivot(plan, root, rootfs);
         } else {
@@ -65,15 +65,34 @@ fn open_dir(plan: &mut Plan, step: Step, path: &str, slot: Slot) {
     plan.call(step, libc::SYS_openat, [CWD.into(), name.into(), O_PATH_DIR.into()]).at(path).store(slot);
 }
 
-/// struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-pub(super) fn set_attr(plan: &mut Plan, tree: Slot, set: MountFlags, clear: MountFlags, flags: u64) -> Added<'_> {
+/// Changes flags of a mount that stands, and with `recursive` of those below it: mount_setattr(2), 5.12. Its fallback,
+/// which is what is given back, can do nothing to a tree that stands nowhere yet.
+pub(super) fn set_flags<'p>(
+    plan: &'p mut Plan,
+    tree: Slot,
+    set: MountFlags,
+    clear: MountFlags,
+    recursive: bool,
+    at: &Path,
+) -> Added<'p> {
+    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
     let attr = plan.words(&[set.bits(), clear.bits(), 0, 0]);
     let empty = plan.string("");
+    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
     plan.call(
         Step::MountAttr,
         libc::SYS_mount_setattr,
-        [tree.into(), empty.into(), (AT_EMPTY_PATH | flags).into(), attr.into(), 32.into()],
+        [tree.into(), empty.into(), flags.into(), attr.into(), 32.into()],
     )
+    .at(at)
+    .may_be_missing()
+    .skip_on_success(1);
+    plan.op(
+        Step::MountAttr,
+        code::REMOUNT,
+        [tree.into(), set.ms().into(), clear.ms().into(), u64::from(recursive).into()],
+    )
+    .at(at)
 }
 
 /// mount(2) at the working directory.
@@ -108,15 +127,16 @@ fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, sc
         Base::Programs => return super::programs::lower(plan, root),
         Base::Overlay(lowers) => return lower_overlay_root(plan, lowers, rootfs, root, context, scratch),
     }
+    let (slash, top) = (Path::new("/"), plan.string("/"));
+    attach(plan, root, CWD.into(), top.into(), MOVE_MOUNT_F_EMPTY_PATH, slash);
     if rootfs.read_only {
-        set_attr(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), AT_RECURSIVE).at("/");
+        let (read_only, none) = (MountFlags::READ_ONLY, MountFlags::empty());
+        set_flags(plan, root, read_only, none, true, slash);
         if !rootfs.is_host() && !was_read_only {
             // The top is left writable until the targets are made. EPERM: a user namespace must not change that.
-            set_attr(plan, root, MountFlags::empty(), MountFlags::READ_ONLY, 0).at("/").tolerate(Errno::EPERM);
+            set_flags(plan, root, none, read_only, false, slash).tolerate(Errno::EPERM);
         }
     }
-    let top = plan.string("/");
-    attach(plan, root, CWD.into(), top.into(), MOVE_MOUNT_F_EMPTY_PATH, Path::new("/"));
     Ok(())
 }
 
@@ -249,22 +269,21 @@ pub(super) fn lower_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path) ->
     let kind = if path.is_dir() { 0 } else { target::FILE };
     let tree = plan.slot();
     lower_tree(plan, &path, bind.recursive, tree);
-    if !bind.flags.is_empty() {
-        let recursive = if bind.recursive { AT_RECURSIVE } else { 0 };
-        set_attr(plan, tree, bind.flags, MountFlags::empty(), recursive).at(at);
-    }
     attach_at(plan, tree, root, at, kind);
+    if !bind.flags.is_empty() {
+        set_flags(plan, tree, bind.flags, MountFlags::empty(), bind.recursive, at);
+    }
+    plan.close(Step::MoveMount, tree);
     Ok(())
 }
 
-/// Puts a detached tree at `at` below the root, and closes it.
+/// Puts a detached tree at `at` below the root.
 pub(super) fn attach_at(plan: &mut Plan, tree: Slot, root: Slot, at: &Path, kind: u64) {
     let (place, empty) = (plan.slot(), plan.string(""));
     lower_target(plan, root, at, kind, place);
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     attach(plan, tree, place.into(), empty.into(), flags, at);
     plan.close(Step::MoveMount, place);
-    plan.close(Step::MoveMount, tree);
 }
 
 /// Puts a detached tree on `name` in the directory `dir`, or on `dir` itself; no link is followed.

@@ -128,10 +128,10 @@ fn lower_read_only(plan: &mut Plan, root: Slot, (path, links): Place) {
     lower::lower_target(plan, root, path, target::EXISTING | target::FILE | links, place)
         .tolerate(Errno::ENOENT)
         .tolerate(Errno::ENOTDIR)
-        .skip_on_tolerated(5);
+        .skip_on_tolerated(6);
     open_tree(plan, place, AT_RECURSIVE, tree, path);
-    lower::set_attr(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), AT_RECURSIVE).at(path);
     move_to(plan, tree, place, path);
+    lower::set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), true, path);
     plan.close(Step::Mask, tree);
     plan.close(Step::Mask, place);
 }

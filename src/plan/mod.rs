@@ -163,8 +163,12 @@ impl Added<'_> {
 
     /// `errno` is no failure: the plan goes on with the next op. At most two.
     pub(crate) fn tolerate(self, errno: Errno) -> Self {
+        self.tolerate_code(errno as u16)
+    }
+
+    fn tolerate_code(self, code: u16) -> Self {
         if let Some(free) = self.op.tolerate.iter_mut().find(|e| **e == 0) {
-            *free = errno as u16;
+            *free = code;
         }
         self
     }
@@ -173,6 +177,12 @@ impl Added<'_> {
     pub(crate) fn skip_on_tolerated(self, count: u8) -> Self {
         self.op.skip_on_tolerated = count;
         self
+    }
+
+    /// The kernel, or a filter around us, may not know the call: ENOSYS and EPERM are no failure. What follows is a fallback
+    /// that tells a true EPERM.
+    pub(crate) fn may_be_missing(self) -> Self {
+        self.tolerate_code(wire::MISSING)
     }
 
     /// On success the next `count` ops, the fallback, are passed over.

@@ -88,6 +88,9 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+/// What of it every kernel with clone3 knows (5.3).
+const FIRST_SIZE: usize = 64;
+
 /// The name under which the stub, and an init, show in a process list.
 const NAME: &CStr = c"ringfence-init";
 
@@ -113,11 +116,13 @@ pub(super) fn clone(stack: &Stack, request: &Request) -> Result<Cloned, Errno> {
         stack_size: STACK_SIZE as u64,
         ..CloneArgs::default()
     };
+    let mut size = FIRST_SIZE;
     if let Some(cgroup) = request.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup as u64;
+        size = size_of::<CloneArgs>();
     }
-    let numbers = [&raw const args as u64, size_of::<CloneArgs>() as u64, 0, 0, 0];
+    let numbers = [&raw const args as u64, size as u64, 0, 0, 0];
     // SAFETY: `args`, `child` and `stack` outlive the call: CLONE_VFORK holds this thread until the child has executed
     // the stub or ended, and only then are they used by nobody.
     let result = unsafe { clone_and_run(libc::SYS_clone3, numbers, &child) };
@@ -126,6 +131,11 @@ pub(super) fn clone(stack: &Stack, request: &Request) -> Result<Cloned, Errno> {
         Err(Errno::ENOSYS | Errno::EPERM) if request.cgroup.is_none() => legacy(stack, flags, &raw mut pidfd, &child)?,
         other => other?,
     };
+    if pidfd < 0 {
+        // Before 5.2 clone(2) passes over CLONE_PIDFD.
+        end(pid as i32);
+        return Err(Errno::ENOSYS);
+    }
     // SAFETY: CLONE_PIDFD made this descriptor, and nobody else knows it.
     Ok(Cloned { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
@@ -136,6 +146,13 @@ fn legacy(stack: &Stack, flags: u64, pidfd: *mut RawFd, child: &ChildArgs) -> Re
     let numbers = [flags | libc::SIGCHLD as u64, top, pidfd as u64, 0, 0];
     // SAFETY: as in `clone`; the stack's top is aligned to a page.
     errno_of(unsafe { clone_and_run(libc::SYS_clone, numbers, child) })
+}
+
+/// Kills and reaps a child for which there is no pidfd.
+fn end(pid: i32) {
+    let pid = nix::unistd::Pid::from_raw(pid);
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
+    let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::__WALL));
 }
 
 fn errno_of(result: i64) -> Result<i64, Errno> {

@@ -32,7 +32,23 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
         }
         (Step::Mount, Errno::EPERM) => {
             "in a user namespace this file system needs the namespace that it shows: proc needs pid_ns and a /proc of \
-             the host without masked parts, sysfs needs net_ns, mqueue needs ipc_ns"
+             the host without masked parts, sysfs needs net_ns, mqueue needs ipc_ns; an outer seccomp filter may refuse \
+             fsopen(2) and fsmount(2), which came with Linux 5.2"
+        }
+        (Step::OpenTree, Errno::EINVAL) => "mounts below it that belong to another user namespace cannot be left out",
+        (Step::OpenTree | Step::MoveMount, Errno::ENOSYS | Errno::EPERM) => {
+            "open_tree(2) and move_mount(2) need Linux 5.2, and an outer seccomp filter that lets them through"
+        }
+        (Step::Mount, Errno::ENOSYS) => {
+            "fsopen(2), fsconfig(2) and fsmount(2) need Linux 5.2, and an outer seccomp filter that lets them through"
+        }
+        (Step::MountAttr, Errno::EACCES | Errno::ENOENT) => {
+            "a mount below it cannot be reached by this user, or there is no /proc: without mount_setattr(2) (Linux 5.12) its \
+             flags cannot be changed"
+        }
+        (Step::MountAttr, Errno::EAGAIN | Errno::EBUSY) => {
+            "its mounts could not be told apart, since directories are renamed just now or something is mounted over it; \
+             mount_setattr(2) (Linux 5.12) needs no names"
         }
         (Step::Mount, Errno::ELOOP) => "layers of an overlay may not lie inside one another, nor be named twice",
         (Step::Mount, Errno::EINVAL) => "the kernel's log (dmesg) may say which option it does not take",
@@ -43,7 +59,9 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::MountTarget, Errno::ENOENT | Errno::EPERM) => {
             "the mount's target does not exist and cannot be made there: in /proc and /sys nothing can be made"
         }
-        (Step::MountTarget, Errno::ELOOP) => "a symbolic link stands where none is accepted",
+        (Step::MountTarget, Errno::ELOOP) => {
+            "a symbolic link stands where none is accepted; without openat2(2) (Linux 5.6) none is accepted anywhere"
+        }
         (Step::MountTarget, Errno::ENOTDIR) | (Step::MoveMount, Errno::EINVAL | Errno::ENOTDIR) => {
             "source and target must both be directories, or both be files"
         }

@@ -10,17 +10,10 @@ mod report;
 mod spawner;
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 pub(crate) use outside::{FailurePage, Init, Launch, Running, launch};
 
 /// The name that the stub gives itself (`PR_SET_NAME`), by which it is told from the program.
 pub(crate) fn stub_name() -> &'static CStr {
     c"ringfence-stub"
-}
-
-/// The pid behind a pidfd, as this process's /proc shows it.
-pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|pid| pid.trim().parse().ok())
 }

@@ -257,7 +257,7 @@ impl Attempt<'_> {
             // Once the program may run, it could say this as well.
             record::RECLONED if !self.executing => {
                 let fd = self.own_pidfd(record, fd)?;
-                let pid = super::pid_of(fd.as_fd()).ok_or_else(missing)?;
+                let pid = pidfd::pid_of(fd.as_fd()).ok_or_else(missing)?;
                 let stub = self.child.replace((pid, fd)).ok_or_else(missing)?;
                 self.replaced = Some(stub.1);
             }

@@ -24,6 +24,8 @@ pub const SLOTS: usize = 64;
 pub const NO_SLOT: u8 = u8::MAX;
 /// The slot in which the stub keeps the number of its report descriptor.
 pub const REPORT_SLOT: u8 = 0;
+/// In [`Op::tolerate`]: ENOSYS, and EPERM, with which a filter around us may refuse a call that it does not know.
+pub const MISSING: u16 = u16::MAX;
 /// [`Header::fail_at`] of a plan that is to run as it stands.
 pub const NO_FAILURE: u32 = u32::MAX;
 
@@ -55,7 +57,7 @@ pub struct Op {
     pub skip_on_success: u8,
     /// How many are passed over when this one fails with an errno that is tolerated: they build on it.
     pub skip_on_tolerated: u8,
-    /// Errnos that are no failure here; 0 where there is none.
+    /// Errnos that are no failure here, or [`MISSING`]; 0 where there is none.
     pub tolerate: [u16; 2],
     pub args: [u64; 6],
 }
@@ -95,6 +97,9 @@ pub mod code {
     pub const DROP_BOUNDING: u32 = 13;
     /// Says that the program is about to be executed.
     pub const ANNOUNCE: u32 = 15;
+    /// Sets the flags `args[1]` and clears `args[2]`, as mount(2) has them, of the mount whose root `args[0]` is; where
+    /// `args[3]` is not 0, of all mounts below it too.
+    pub const REMOUNT: u32 = 16;
 }
 
 /// Bits of `args[3]` of [`code::EXEC`].

@@ -1,6 +1,7 @@
 //! Raw kernel calls that nix does not offer. With `stub/` and `spawn/clone.rs` the only place with `unsafe`.
 #![allow(unsafe_code)]
 
+mod by_pid;
 pub(crate) mod fork_mark;
 pub(crate) mod pidfd;
 pub(crate) mod raw;

@@ -8,6 +8,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
+use super::by_pid;
+pub(crate) use super::by_pid::pid_of;
+
 /// How a process ended, and what it and the children that it has waited for used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
@@ -27,32 +30,42 @@ pub(crate) fn open(pid: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// pidfd_send_signal(2), since 5.1.
+/// What [`send_signal`] takes for a process that is no child: as [`open`], or its directory in /proc.
+pub(crate) fn open_any(pid: i32) -> Result<OwnedFd, Errno> {
+    match open(pid) {
+        Err(Errno::ENOSYS | Errno::EPERM) => by_pid::open(pid),
+        result => result,
+    }
+}
+
+/// pidfd_send_signal(2), since 5.1. It also takes a directory of /proc.
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let no_info = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo is allowed, and there are no other pointers.
-    Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) })
-        .map(drop)
+    match Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) }) {
+        // Where the kernel says EPERM because of the process's user, it says so again.
+        Err(Errno::ENOSYS | Errno::EPERM) => by_pid::send_signal(pidfd, signal),
+        result => result.map(drop),
+    }
 }
 
 /// waitid(2) by pidfd (5.4), with the usage that glibc's wrapper leaves out. `None` if `block` is false and the process
 /// still runs.
 pub(crate) fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>, Errno> {
+    match waitid(libc::P_PIDFD, pidfd.as_raw_fd(), block) {
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => by_pid::wait(pidfd, block),
+        result => result,
+    }
+}
+
+/// waitid(2) for one process, named by `id` as `kind` has it.
+pub(super) fn waitid(kind: libc::idtype_t, id: i32, block: bool) -> Result<Option<Ended>, Errno> {
     let flags = libc::WEXITED | libc::__WALL | if block { 0 } else { libc::WNOHANG };
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     loop {
         // SAFETY: both places are of the type that the call writes, and live across it.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_waitid,
-                libc::P_PIDFD,
-                pidfd.as_raw_fd(),
-                info.as_mut_ptr(),
-                flags,
-                usage.as_mut_ptr(),
-            )
-        };
+        let result = unsafe { libc::syscall(libc::SYS_waitid, kind, id, info.as_mut_ptr(), flags, usage.as_mut_ptr()) };
         match Errno::result(result) {
             Ok(_) => break,
             Err(Errno::EINTR) => {}

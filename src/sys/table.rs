@@ -52,17 +52,23 @@ pub(crate) fn make_private(socket: RawFd, stub: RawFd) -> Result<(), Errno> {
 /// in it are gone or at lower numbers.
 pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
     match call(libc::SYS_close_range, [first as u64, u64::from(u32::MAX), 0, 0, 0, 0]) {
-        // close_range(2) came with 5.9.
+        // close_range(2) came with 5.9. The kernel itself never says EPERM.
         Err(Errno::ENOSYS | Errno::EPERM) => close_one_by_one(first),
         result => result.map(drop),
     }
 }
 
+/// What /proc lists; a limit of open files may have been lowered after higher numbers were given out.
 fn close_one_by_one(first: RawFd) -> Result<(), Errno> {
-    let mut limit = [0u64; 2];
-    call(libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as u64, 0, limit.as_mut_ptr() as u64, 0, 0])?;
-    for fd in first as u64..limit[0].min(1 << 20) {
-        let _ = call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]);
+    let failed = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir("/proc/thread-self/fd").map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        open.extend(name.to_str().and_then(|name| name.parse().ok()).filter(|fd: &RawFd| *fd >= first));
+    }
+    for fd in open {
+        // EBADF: the list itself has been closed.
+        let _ = call(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]);
     }
     Ok(())
 }

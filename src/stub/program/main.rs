@@ -14,6 +14,7 @@
 
 mod init;
 mod memory;
+mod remount;
 mod start;
 mod syscall;
 mod target;
@@ -75,6 +76,7 @@ impl Machine {
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
             code::IS_NULL => target::is_null(args[0]),
+            code::REMOUNT => remount::set_flags(args[0], args[1], args[2], args[3] != 0),
             _ => Err(Errno::INVAL),
         }
     }
@@ -248,6 +250,11 @@ fn mount_id(path: &[u8]) -> Option<u64> {
     (u64::from(mask) & STATX_MNT_ID != 0).then_some(id)
 }
 
+fn tolerates(op: &Op, errno: Errno) -> bool {
+    let is_missing = matches!(errno, Errno::NOSYS | Errno::PERM) && op.tolerate.contains(&wire::MISSING);
+    is_missing || op.tolerate.contains(&(errno.0 as u16))
+}
+
 /// Maps the plan and turns its offsets into pointers.
 fn load() -> Result<*mut Header, Errno> {
     const SEEK_END: u64 = 2;
@@ -296,7 +303,7 @@ extern "C" fn stub_main() -> ! {
                 }
                 index += u32::from(op.skip_on_success);
             }
-            Err(errno) if op.tolerate.contains(&(errno.0 as u16)) => index += u32::from(op.skip_on_tolerated),
+            Err(errno) if tolerates(op, errno) => index += u32::from(op.skip_on_tolerated),
             Err(errno) => machine.fail(index, errno),
         }
         index += 1;

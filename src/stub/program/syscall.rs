@@ -10,7 +10,9 @@ pub struct Errno(pub i32);
 impl Errno {
     pub const NOENT: Errno = Errno(2);
     pub const INTR: Errno = Errno(4);
+    pub const PERM: Errno = Errno(1);
     pub const IO: Errno = Errno(5);
+    pub const TOOBIG: Errno = Errno(7);
     pub const NOEXEC: Errno = Errno(8);
     pub const AGAIN: Errno = Errno(11);
     pub const ACCES: Errno = Errno(13);
@@ -35,6 +37,7 @@ pub mod nr {
     pub const CLOSE: usize = 3;
     pub const LSEEK: usize = 8;
     pub const MMAP: usize = 9;
+    pub const MUNMAP: usize = 11;
     pub const RT_SIGACTION: usize = 13;
     pub const SENDTO: usize = 44;
     pub const SENDMSG: usize = 46;
@@ -47,6 +50,7 @@ pub mod nr {
     pub const CAPSET: usize = 126;
     pub const RT_SIGTIMEDWAIT: usize = 128;
     pub const PRCTL: usize = 157;
+    pub const MOUNT: usize = 165;
     pub const UMOUNT2: usize = 166;
     pub const EXIT_GROUP: usize = 231;
     pub const OPENAT: usize = 257;
@@ -68,6 +72,7 @@ pub mod nr {
     pub const MKNODAT: usize = 33;
     pub const MKDIRAT: usize = 34;
     pub const UMOUNT2: usize = 39;
+    pub const MOUNT: usize = 40;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
     pub const PIPE2: usize = 59;
@@ -84,6 +89,7 @@ pub mod nr {
     pub const PRCTL: usize = 167;
     pub const SENDTO: usize = 206;
     pub const SENDMSG: usize = 211;
+    pub const MUNMAP: usize = 215;
     pub const CLONE: usize = 220;
     pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;

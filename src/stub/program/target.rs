@@ -4,7 +4,7 @@ use crate::syscall::{AT_FDCWD, Errno, nr, syscall};
 use crate::wire::target;
 
 const O_DIRECTORY: u64 = if cfg!(target_arch = "aarch64") { 0o40000 } else { 0o200000 };
-const O_NOFOLLOW: u64 = if cfg!(target_arch = "aarch64") { 0o100000 } else { 0o400000 };
+pub const O_NOFOLLOW: u64 = if cfg!(target_arch = "aarch64") { 0o100000 } else { 0o400000 };
 const O_PATH_CLOEXEC: u64 = 0o10000000 | 0o2000000;
 const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 const RESOLVE_NO_SYMLINKS: u64 = 0x04;
@@ -119,7 +119,8 @@ fn open(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
         match syscall(nr::OPENAT2, [root, path as u64, how.as_ptr() as u64, size, 0, 0]) {
             // A rename or mount elsewhere raced with a `..`: the kernel asks for another try.
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(Errno::NOSYS) => return walk(root, path, directory),
+            // EPERM: a filter around us that does not know the call. The kernel itself has no such answer for O_PATH.
+            Err(Errno::NOSYS | Errno::PERM) => return walk(root, path, directory),
             result => return result,
         }
     }
@@ -139,7 +140,17 @@ fn walk(root: u64, path: *mut u8, directory: u64) -> Result<u64, Errno> {
         let cut = Cut::new(path, end);
         let last = cut.was_end;
         let flags = O_PATH_CLOEXEC | O_NOFOLLOW | if last { directory } else { O_DIRECTORY };
-        let next = syscall(nr::OPENAT, [fd, path as u64 + start as u64, flags, 0, 0, 0]);
+        let name = path as u64 + start as u64;
+        let next = match syscall(nr::OPENAT, [fd, name, flags, 0, 0, 0]) {
+            // What is no directory may be a link.
+            Err(Errno::NOTDIR) => syscall(nr::OPENAT, [fd, name, flags & !O_DIRECTORY, 0, 0, 0])
+                .and_then(refuse_link)
+                .and_then(|file| {
+                    close_unless(file, root);
+                    Err(Errno::NOTDIR)
+                }),
+            result => result,
+        };
         drop(cut);
         close_unless(fd, root);
         fd = next?;
