@@ -146,8 +146,13 @@ pub(super) fn read_totals(part: &Part, stats: &mut Stats) -> Result<()> {
     }
     if part.controllers.contains(Controllers::CPUACCT) && stats.cpu_usage.is_none() {
         stats.cpu_usage = cpu_usage(part)?;
-        stats.cpu_user = part.number(c"cpuacct.usage_user")?.map(Duration::from_nanos);
-        stats.cpu_system = part.number(c"cpuacct.usage_sys")?.map(Duration::from_nanos);
+        let user = part.number(c"cpuacct.usage_user")?.map(Duration::from_nanos);
+        let system = part.number(c"cpuacct.usage_sys")?.map(Duration::from_nanos);
+        (stats.cpu_user, stats.cpu_system) = (user, system);
+        if let (Some(total), Some(user), Some(system)) = (stats.cpu_usage, user, system) {
+            stats.cpu_user = Some(share(total, user, system));
+            stats.cpu_system = Some(total.saturating_sub(share(total, user, system)));
+        }
     }
     if part.controllers.contains(Controllers::IO) {
         let bytes = part.text(c"blkio.throttle.io_service_bytes_recursive")?;
@@ -158,6 +163,15 @@ pub(super) fn read_totals(part: &Part, stats: &mut Stats) -> Result<()> {
         stats.io_writes = counts.as_deref().map(|text| device_sum(text, "Write"));
     }
     Ok(())
+}
+
+/// The part of `total` that `user` has of both. Since 5.18 the kernel counts these by what runs at a clock tick, which may
+/// be far off for a short life; v2 corrects them by the measured sum, and so does this.
+fn share(total: Duration, user: Duration, system: Duration) -> Duration {
+    match (user + system).as_nanos() {
+        0 => total,
+        both => Duration::from_nanos((total.as_nanos() * user.as_nanos() / both) as u64),
+    }
 }
 
 fn read_memory(part: &Part, stats: &mut Stats) -> Result<()> {
