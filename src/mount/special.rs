@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
-use super::lower::{attach_to, lower_new_mount, lower_single_tree, lower_target, mount_on, set_attr};
+use super::lower::{attach_to, lower_new_mount, lower_single_tree, lower_target, mount_on, set_flags};
 use super::{Context, Dev, MountFlags, Tmpfs};
 use crate::error::Step;
 use crate::plan::{Plan, Slot};
@@ -48,7 +48,7 @@ pub(super) fn lower_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, conte
     mount_inside(plan, at, "pts", "devpts", quiet, &terminals);
     mount_inside(plan, at, "shm", "tmpfs", shm.flags, &shm.options());
     if dev.read_only {
-        set_attr(plan, dir, MountFlags::READ_ONLY, MountFlags::empty(), 0).at(at);
+        set_flags(plan, dir, MountFlags::READ_ONLY, MountFlags::empty(), false, at);
     }
     plan.close(Step::Dev, dir);
 }
