@@ -1,3 +1,4 @@
 //! Readers of what the kernel and the system tell as text. They take the text, or the root that a path begins at.
 
+pub(crate) mod mountinfo;
 pub(crate) mod subid;

@@ -3,7 +3,7 @@
 use caps::{CapSet, Capability};
 use nix::unistd::{Gid, Uid};
 
-use super::{Sandbox, user_ns};
+use super::Sandbox;
 use crate::cgroup;
 use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
@@ -44,6 +44,9 @@ impl Sandbox {
         let landlock = self.judge_landlock(&mut enforced, &mut problems);
         let bounding = self.judge_capabilities(&mut problems, &mut enforced);
         let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
+        if thorough && problems.is_empty() {
+            problems.extend(self.refused_by_kernel());
+        }
         if problems.is_empty() {
             Ok(Judgement { enforced, limits, account_cpu, maps, landlock, bounding, seccomp })
         } else if !thorough {
@@ -182,9 +185,6 @@ impl Sandbox {
         let wants_namespaces = !ns.apart().is_empty();
         let with_user = ns.apart().contains(Namespaces::USER);
         let mut problems = Vec::new();
-        if with_user && ns.new.contains(Namespaces::USER) && !has(Capability::CAP_SYS_ADMIN) {
-            problems.extend(user_ns::blocked());
-        }
         if wants_namespaces && !with_user && !has(Capability::CAP_SYS_ADMIN) {
             let reason = "making or joining a namespace needs CAP_SYS_ADMIN";
             problems.push(Problem::unsupported("namespaces", reason, "add user_ns(), or run as root"));

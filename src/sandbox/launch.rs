@@ -57,8 +57,8 @@ impl Sandbox {
         let mut streams = self.stdio.open(default)?;
         let mut made = self.make(&judgement)?;
         let running = self.run(&judgement, &streams, &made).map_err(|error| match &judgement.seccomp {
-            Some(profile) => profile.explain(error),
-            None => error,
+            Some(profile) => self.explain(profile.explain(error)),
+            None => self.explain(error),
         })?;
         let started = Instant::now();
         made.group.iter_mut().for_each(Group::joined);
@@ -81,6 +81,20 @@ impl Sandbox {
                 cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
             },
         })
+    }
+
+    /// What a look beforehand would have said about a step that the kernel has forbidden.
+    fn explain(&self, error: Error) -> Error {
+        let forbids = [libc::EPERM, libc::EACCES, libc::ENOSPC, libc::EUSERS, libc::ENOSYS, libc::EINVAL];
+        let steps = [Step::Clone, Step::Unshare, Step::WriteIdMap, Step::Capabilities, Step::Mount, Step::Propagation];
+        let is_forbidden = error.raw_os_error().is_some_and(|errno| forbids.contains(&errno));
+        if !(is_forbidden && steps.contains(&error.step()) && self.fail_at.is_none()) {
+            return error;
+        }
+        match self.refused_by_kernel() {
+            problems if problems.is_empty() => error,
+            problems => Error::refused(problems),
+        }
     }
 
     /// Runs the plan. A kernel before 5.7, or a seccomp filter around us, knows no birth inside a v2 group: the stub then

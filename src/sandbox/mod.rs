@@ -2,6 +2,7 @@
 
 mod judge;
 mod launch;
+mod refusal;
 mod setters;
 mod strict;
 mod user_ns;

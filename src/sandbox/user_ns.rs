@@ -152,26 +152,6 @@ fn not_granted(call: &str, file: &str, map: &[IdMap], own_id: u32, own: Own) -> 
     Some(no_ranges(call, file, &format!("not the {} ids from {} on", line.count, line.outside), own))
 }
 
-/// Why an ordinary user cannot have a user namespace here.
-pub(super) fn blocked() -> Vec<Problem> {
-    let setting = |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let switches = [
-        ("/proc/sys/user/max_user_namespaces", 0, "sysctl user.max_user_namespaces=10000"),
-        ("/proc/sys/kernel/unprivileged_userns_clone", 0, "sysctl kernel.unprivileged_userns_clone=1"),
-        (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-            1,
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile that allows userns",
-        ),
-    ];
-    let blocked = switches.into_iter().filter(|(path, value, _)| setting(path) == Some(*value));
-    blocked
-        .map(|(path, value, remedy)| {
-            Problem::unsupported("user_ns", format!("{path} is {value}"), format!("as root: {remedy}"))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -140,6 +140,33 @@ pub(super) fn clone(stack: &Stack, request: &Request) -> Result<Cloned, Errno> {
     Ok(Cloned { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
+/// What the clone into these namespaces would fail with. The kernel goes all the way, but has nowhere to put the pidfd, and
+/// takes everything back before the child runs.
+pub(crate) fn dry_run(namespaces: u64) -> Result<(), Errno> {
+    let failed = Stack::new().and_then(|stack| {
+        let child = ChildArgs {
+            stub: -1,
+            raise_ambient: false,
+            argv: [std::ptr::null(); 2],
+            envp: [std::ptr::null()],
+            empty: c"".as_ptr(),
+        };
+        let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64 | namespaces;
+        // The last word of the address space, which is the kernel's.
+        let nowhere = std::ptr::without_provenance_mut(usize::MAX & !7);
+        legacy(&stack, flags, nowhere, &child)
+    });
+    match failed {
+        Ok(pid) => {
+            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid as i32), None);
+            Ok(())
+        }
+        // Where the table is full or the processes are too many, nothing was learnt.
+        Err(Errno::EFAULT | Errno::EMFILE | Errno::ENFILE | Errno::EAGAIN | Errno::ENOMEM) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// clone(2): flags, stack, the place of the pidfd. The exit signal rides in the flags.
 fn legacy(stack: &Stack, flags: u64, pidfd: *mut RawFd, child: &ChildArgs) -> Result<i64, Errno> {
     let top = stack.base.as_ptr() as u64 + STACK_SIZE as u64;
@@ -228,6 +255,10 @@ fn child_call(number: libc::c_long, args: [u64; 6]) -> i64 {
 extern "C" fn child_main(args: *const ChildArgs) -> ! {
     // SAFETY: `clone` keeps the arguments alive until this process has executed the stub or ended.
     let args = unsafe { &*args };
+    if args.stub < 0 {
+        // Of a dry run, which was to end before.
+        exit();
+    }
     if args.raise_ambient {
         raise_ambient();
     }
@@ -244,6 +275,10 @@ extern "C" fn child_main(args: *const ChildArgs) -> ! {
     let size = size_of::<Record>() as u64;
     let report = wire::REPORT_FD as u64;
     child_call(libc::SYS_sendto, [report, &raw const failure as u64, size, libc::MSG_NOSIGNAL as u64, 0, 0]);
+    exit()
+}
+
+fn exit() -> ! {
     loop {
         child_call(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]);
     }

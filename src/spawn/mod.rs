@@ -11,6 +11,7 @@ mod spawner;
 
 use std::ffi::CStr;
 
+pub(crate) use clone::dry_run;
 pub(crate) use outside::{FailurePage, Init, Launch, Running, launch};
 
 /// The name that the stub gives itself (`PR_SET_NAME`), by which it is told from the program.

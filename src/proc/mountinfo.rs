@@ -1,0 +1,102 @@
+//! /proc/PID/mountinfo: proc_pid_mountinfo(5).
+
+use std::path::{Path, PathBuf};
+
+use procfs::process::MountInfo;
+
+/// Directories that the kernel makes empty for a file system to be mounted there: such a mount covers nothing.
+const EMPTY: [&str; 16] = [
+    "sys/fs/binfmt_misc",
+    "fs/nfsd",
+    "openprom",
+    "fs/cgroup",
+    "fs/bpf",
+    "fs/pstore",
+    "fs/fuse/connections",
+    "fs/selinux",
+    "fs/smackfs",
+    "fs/resctrl",
+    "fs/xfs",
+    "kernel/debug",
+    "kernel/tracing",
+    "kernel/security",
+    "kernel/config",
+    "firmware/efi/efivars",
+];
+
+/// How much of a kernel file system (proc, sysfs) can be seen. A user namespace may mount it anew only where all of it
+/// could be seen already, or it would uncover what somebody has covered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Fully,
+    /// These mounts stand on it.
+    Covered(Vec<PathBuf>),
+    /// It can only be read.
+    ReadOnly,
+    Nowhere,
+}
+
+/// Looks at every mount of `fstype` in `text`. With `to_write` one that can only be read does not count.
+pub(crate) fn seen(text: &str, fstype: &str, to_write: bool) -> Seen {
+    let all: Vec<MountInfo> = text.lines().filter_map(|line| MountInfo::from_line(line).ok()).collect();
+    let mut best = Seen::Nowhere;
+    for mount in all.iter().filter(|mount| mount.fs_type == fstype && mount.root == "/") {
+        let covers = |child: &&MountInfo| {
+            let place = child.mount_point.strip_prefix(&mount.mount_point).unwrap_or(Path::new(""));
+            child.pid == mount.mnt_id && child.mnt_id != mount.mnt_id && !is_empty(place)
+        };
+        let covering: Vec<PathBuf> = all.iter().filter(covers).map(|child| child.mount_point.clone()).collect();
+        let read_only = to_write && mount.mount_options.contains_key("ro");
+        best = match (covering.is_empty(), read_only) {
+            (true, false) => return Seen::Fully,
+            (false, _) => Seen::Covered(covering),
+            (true, true) if best == Seen::Nowhere => Seen::ReadOnly,
+            (true, true) => best,
+        };
+    }
+    best
+}
+
+fn is_empty(place: &Path) -> bool {
+    EMPTY.iter().any(|empty| place == Path::new(empty))
+}
+
+/// Whether something is mounted on the root: it is not, where chroot(2) has led to a mere directory.
+pub(crate) fn root_is_a_mount(text: &str) -> bool {
+    text.lines().any(|line| line.split(' ').nth(4) == Some("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "21 1 8:1 / / rw - ext4 /dev/vda rw\n\
+        22 21 0:20 / /proc rw,nosuid shared:12 - proc proc rw\n\
+        23 22 0:30 / /proc/sys/fs/binfmt_misc rw - binfmt_misc binfmt_misc rw\n\
+        24 21 0:22 / /sys ro - sysfs sysfs rw\n\
+        25 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\nnonsense\n\n";
+
+    #[test]
+    fn what_is_mounted_on_proc_covers_it() {
+        assert_eq!(seen(HOST, "proc", true), Seen::Fully);
+        let covered = format!("{HOST}26 22 0:5 /null /proc/kcore rw - devtmpfs udev rw\n");
+        assert_eq!(seen(&covered, "proc", true), Seen::Covered(vec!["/proc/kcore".into()]));
+        let over = format!("{HOST}26 22 0:40 / /proc rw - tmpfs tmpfs rw\n");
+        assert_eq!(seen(&over, "proc", true), Seen::Covered(vec!["/proc".into()]));
+        // Another one that is whole will do; one of a part of it will not.
+        assert_eq!(seen(&format!("{covered}27 21 0:20 / /mnt rw - proc proc rw\n"), "proc", true), Seen::Fully);
+        let part = "22 21 0:20 /sys /proc rw - proc proc rw\n";
+        assert_eq!(seen(part, "proc", true), Seen::Nowhere);
+    }
+
+    #[test]
+    fn sysfs_may_be_read_only_where_only_that_is_wanted() {
+        assert_eq!(seen(HOST, "sysfs", false), Seen::Fully);
+        assert_eq!(seen(HOST, "sysfs", true), Seen::ReadOnly);
+    }
+
+    #[test]
+    fn a_directory_is_no_root_of_mounts() {
+        assert!(root_is_a_mount(HOST) && !root_is_a_mount("22 21 0:20 / /proc rw - proc proc rw\n"));
+    }
+}

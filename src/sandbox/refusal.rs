@@ -1,0 +1,187 @@
+//! Whether this kernel, set up as it is, makes the namespaces and mounts the kernel's file systems in them; and if not, who
+//! forbids it.
+
+use std::fs;
+
+use caps::Capability;
+use nix::errno::Errno;
+
+use super::Sandbox;
+use super::judge::has;
+use crate::error::Problem;
+use crate::mount::{Kind, MountFlags};
+use crate::namespace::Namespaces;
+use crate::proc::mountinfo::{self, Seen};
+use crate::spawn;
+
+impl Sandbox {
+    /// What a spawn would run into at its clone, or when it mounts /proc. The clone is tried, and nothing comes of it.
+    pub(super) fn refused_by_kernel(&self) -> Vec<Problem> {
+        let late = self.namespaces.new & Namespaces::CGROUP;
+        let kinds = self.namespaces.at_clone() | late;
+        if !kinds.is_empty()
+            && let Err(errno) = spawn::dry_run(kinds.bits())
+        {
+            return reasons(errno, kinds);
+        }
+        let mut problems = Vec::new();
+        if self.namespaces.new.contains(Namespaces::USER) && !has(Capability::CAP_SYS_ADMIN) {
+            problems.extend(restricted_by_apparmor());
+        }
+        if self.namespaces.new.contains(Namespaces::MOUNT) {
+            problems.extend(self.covered());
+        }
+        problems
+    }
+
+    /// A user namespace may mount /proc and /sys only where all of them is seen already (EPERM).
+    fn covered(&self) -> Vec<Problem> {
+        let ns = &self.namespaces;
+        if ns.joins(Namespaces::USER) || ns.joins(Namespaces::MOUNT) {
+            return Vec::new();
+        }
+        if !ns.new.contains(Namespaces::USER) && read("/proc/self/uid_map").split_whitespace().eq(WHOLE) {
+            return Vec::new();
+        }
+        let text = read("/proc/self/mountinfo");
+        let wanted =
+            self.mounts.all(ns.apart().contains(Namespaces::PID)).into_iter().filter_map(|mount| match &mount.kind {
+                Kind::Proc(proc) => Some(("proc", !proc.flags.contains(MountFlags::READ_ONLY))),
+                Kind::Sysfs => Some(("sysfs", false)),
+                _ => None,
+            });
+        wanted.filter_map(|(fstype, to_write)| covered(fstype, mountinfo::seen(&text, fstype, to_write))).collect()
+    }
+}
+
+/// The uid_map of the first user namespace.
+const WHOLE: [&str; 3] = ["0", "0", "4294967295"];
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn covered(fstype: &str, seen: Seen) -> Option<Problem> {
+    let what = match seen {
+        Seen::Fully => return None,
+        Seen::Nowhere => "is mounted nowhere around the caller".to_owned(),
+        Seen::ReadOnly => "is mounted read-only around the caller".to_owned(),
+        Seen::Covered(places) => {
+            let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+            format!("is covered at {}", places.join(", "))
+        }
+    };
+    let reason = format!("{fstype} {what}, and a user namespace may mount only what can be seen in full");
+    let remedy = if fstype == "proc" {
+        "run the container around with an unmasked /proc (podman: --security-opt unmask=ALL; docker: \
+         --security-opt systempaths=unconfined; kubernetes: procMount: Unmasked), or bind the /proc that there is"
+    } else {
+        "leave it out, or bind the /sys that there is"
+    };
+    Some(Problem::unsupported("mount", reason, remedy))
+}
+
+/// Why the clone into `kinds` is refused with `errno`: every switch that is off, else what the errno says.
+fn reasons(errno: Errno, kinds: Namespaces) -> Vec<Problem> {
+    let problems: Vec<Problem> = match errno {
+        Errno::ENOSPC | Errno::EUSERS => switched_off(kinds),
+        Errno::EPERM if kinds.contains(Namespaces::USER) => debian_switch().into_iter().collect(),
+        _ => Vec::new(),
+    };
+    if !problems.is_empty() {
+        return problems;
+    }
+    let subject = if kinds.contains(Namespaces::USER) { "user_ns" } else { "namespaces" };
+    let (reason, remedy) = guess(errno);
+    vec![Problem::unsupported(subject, format!("the kernel refuses the namespaces ({errno:?}): {reason}"), remedy)]
+}
+
+fn switched_off(kinds: Namespaces) -> Vec<Problem> {
+    let is_zero = |path: &String| read(path).trim() == "0";
+    let paths = kinds.iter().filter_map(Namespaces::file).map(|file| format!("/proc/sys/user/max_{file}_namespaces"));
+    paths
+        .filter(is_zero)
+        .map(|path| {
+            let sysctl = path.trim_start_matches("/proc/sys/").replace('/', ".");
+            Problem::unsupported("user_ns", format!("{path} is 0"), format!("as root: sysctl {sysctl}=10000"))
+        })
+        .collect()
+}
+
+/// Debian's and Arch's kernels have it.
+fn debian_switch() -> Option<Problem> {
+    let path = "/proc/sys/kernel/unprivileged_userns_clone";
+    let remedy = "as root: sysctl kernel.unprivileged_userns_clone=1";
+    (read(path).trim() == "0").then(|| Problem::unsupported("user_ns", format!("{path} is 0"), remedy))
+}
+
+fn guess(errno: Errno) -> (&'static str, &'static str) {
+    let filtered = read("/proc/thread-self/status").lines().any(|line| line == "Seccomp:\t2");
+    let filter = (
+        "a seccomp filter around the caller forbids them",
+        "allow clone(2) and unshare(2) with CLONE_NEW* flags in the filter of the container or service around",
+    );
+    match errno {
+        Errno::ENOSPC | Errno::EUSERS => (
+            "a limit of a namespace around the caller is reached, or user and pid namespaces nest 32 deep",
+            "raise user.max_*_namespaces outside, or nest less",
+        ),
+        Errno::EINVAL => ("it was built without one of them", "a kernel with CONFIG_NAMESPACES and all that it offers"),
+        Errno::EPERM if !mountinfo::root_is_a_mount(&read("/proc/self/mountinfo")) => (
+            "the caller's root is not that of its mount namespace: it has gone through chroot(2)",
+            "enter that root by pivot_root(2), or by a bind mount and switch_root(8), instead",
+        ),
+        _ if filtered => filter,
+        _ => (
+            "a security module forbids them, or the caller's root is not that of its mount namespace, or its ids are not \
+             mapped in its own user namespace",
+            "look into the audit log; run the caller outside of chroot(2)",
+        ),
+    }
+}
+
+/// Ubuntu, since 23.10: a user namespace is made, and gives no capabilities (apparmor.d(5), `userns`). A profile of the
+/// caller's own may allow them.
+fn restricted_by_apparmor() -> Option<Problem> {
+    let path = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
+    let profile = ["/proc/thread-self/attr/apparmor/current", "/proc/thread-self/attr/current"]
+        .into_iter()
+        .find_map(|path| fs::read_to_string(path).ok())
+        .unwrap_or_default();
+    is_restricted(&read(path), &profile).then(|| {
+        let remedy = "as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for the \
+                      caller that allows userns";
+        Problem::unsupported("user_ns", format!("{path} is 1"), remedy)
+    })
+}
+
+fn is_restricted(sysctl: &str, profile: &str) -> bool {
+    sysctl.trim() == "1" && matches!(profile.trim_end_matches(['\n', '\0']), "unconfined" | "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_of_ones_own_may_allow_what_apparmor_restricts() {
+        assert!(is_restricted("1\n", "unconfined\n") && is_restricted("1", ""));
+        assert!(!is_restricted("1\n", "podman (unconfined)\n") && !is_restricted("0\n", "unconfined\n"));
+        assert!(!is_restricted("", "unconfined\n"));
+    }
+
+    #[test]
+    fn each_refusal_has_a_reason_and_a_remedy() {
+        for errno in [Errno::ENOSPC, Errno::EUSERS, Errno::EINVAL, Errno::EPERM, Errno::ENOSYS, Errno::EACCES] {
+            let problems = reasons(errno, Namespaces::USER | Namespaces::PID);
+            assert!(!problems.is_empty() && problems.iter().all(|p| !p.reason.is_empty() && !p.remedy.is_empty()));
+        }
+    }
+
+    #[test]
+    fn what_this_process_may_do_is_not_refused() {
+        assert_eq!(spawn::dry_run(0), Ok(()));
+        // CLONE_FS with CLONE_NEWNS is refused on every kernel.
+        assert_eq!(spawn::dry_run((libc::CLONE_NEWNS | libc::CLONE_FS) as u64), Err(Errno::EINVAL));
+    }
+}
