@@ -150,6 +150,8 @@ pub enum Step {
     Fork,
     /// `seccomp(2)`: putting the program under its filter.
     Seccomp,
+    /// Hearing or answering what a filter asks: `seccomp_unotify(2)`.
+    Notify,
     /// `execve(2)` of the program.
     Exec,
     /// Waiting for the setup's report.
@@ -227,6 +229,7 @@ impl Step {
             Step::Signals => "reset signals",
             Step::Fork => "start program under init",
             Step::Seccomp => "install seccomp filter",
+            Step::Notify => "answer system call",
             Step::Exec => "exec",
             Step::Report => "wait for setup",
             Step::Wait => "wait",

@@ -79,7 +79,7 @@
 //! | `close_range(2)`; with `CLOSE_RANGE_CLOEXEC` | 5.9; 5.11 | `close(2)` for each in `/proc`; `fcntl(2)` for each that was passed |
 //! | `cgroup.kill` | 5.14 | freeze, kill each process, thaw, until none is left |
 //! | time namespaces | 5.6 | an error |
-//! | [`Seccomp`] filters | 4.14 | an error, or [`Sandbox::best_effort`] |
+//! | [`Seccomp`] filters; with a supervisor; that answers with descriptors | 4.14; 5.0; 5.9 | an error, or [`Sandbox::best_effort`] |
 //! | [`Landlock`]: paths; TCP ports; signals and abstract sockets | 6.2; 6.7; 6.12 | an error, or [`Sandbox::best_effort`] |
 //! | overlayfs in a user namespace | 5.11 | an error |
 //! | the status of a child that somebody else has reaped | 6.15 | [`ErrorKind::StatusLost`] |
@@ -115,7 +115,7 @@ pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset};
 pub use owner::{Reaped, reap_stale};
 pub use program::{Resource, Session};
 pub use sandbox::Sandbox;
-pub use security::{Action, Capabilities, Compare, Landlock, Rule, Seccomp, SecureBits};
+pub use security::{Action, Capabilities, Compare, Landlock, Notification, Notifications, Rule, Seccomp, SecureBits};
 pub use stdio::Stdio;
 pub use units::{Bytes, ParseBytesError};
 

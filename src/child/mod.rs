@@ -17,6 +17,7 @@ use crate::cgroup::{Group, Limits, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::feature::Enforced;
 use crate::owner::{Claim, Scratch};
+use crate::security::Notifications;
 use crate::spawn::Running;
 
 /// How long a drop waits for the kernel before it leaves the rest to the watching thread.
@@ -48,6 +49,10 @@ pub struct Child {
     pub stdout: Option<ChildStdout>,
     /// The reading end of the program's stderr, if it was [piped](crate::Stdio::piped).
     pub stderr: Option<ChildStderr>,
+    /// What the [`seccomp`](crate::Sandbox::seccomp) profile asks about, where it has [`Action::Notify`](crate::Action::Notify)
+    /// and was not [supervised](crate::Sandbox::spawn_supervised) from the start. To be taken and answered by another thread,
+    /// or before a wait, which closes it as it closes stdin.
+    pub notifications: Option<Notifications>,
     /// `None` once the handle has been given up.
     shared: Option<Arc<Shared>>,
     enforced: Enforced,
@@ -79,6 +84,8 @@ pub(crate) struct Parts {
     pub(crate) output_limit: Option<u64>,
     /// The program stands under a filter of ours.
     pub(crate) seccomp: bool,
+    /// What the filter asks, if nobody else hears it.
+    pub(crate) notifications: Option<Notifications>,
     pub(crate) watch: Watch,
 }
 
@@ -103,6 +110,7 @@ impl Child {
             stdin: stdin.map(ChildStdin::from),
             stdout: stdout.map(ChildStdout::from),
             stderr: stderr.map(ChildStderr::from),
+            notifications: parts.notifications,
             shared: Some(shared.clone()),
             enforced: parts.enforced,
             output_limit: parts.output_limit,
@@ -144,7 +152,7 @@ impl Child {
     /// [`ErrorKind::StatusLost`] where the caller ignores SIGCHLD or waits for any child, no init is used, and the kernel
     /// (before 6.15) keeps no copy of the status.
     pub fn wait(&mut self) -> Result<Outcome> {
-        drop(self.stdin.take());
+        drop((self.stdin.take(), self.notifications.take()));
         match self.wait_until(None)? {
             Some(outcome) => Ok(outcome),
             None => Err(Error::message(ErrorKind::Control, Step::Wait, "the wait came back without an end")),

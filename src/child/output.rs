@@ -68,7 +68,7 @@ impl Child {
     ///
     /// Those of [`wait`](Child::wait).
     pub fn wait_with_output(mut self) -> Result<Output> {
-        drop(self.stdin.take());
+        drop((self.stdin.take(), self.notifications.take()));
         let mut stdout = Capture::new(self.stdout.take())?;
         let mut stderr = Capture::new(self.stderr.take())?;
         let shared = self.shared()?.clone();

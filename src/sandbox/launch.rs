@@ -3,12 +3,14 @@
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use super::Sandbox;
 use super::judge::Judgement;
+use super::supervise::{Listening, Supervisor};
 use crate::cgroup::{self, Group};
 use crate::child::{Child, Parts, Watch};
 use crate::error::{Error, Result, Step};
@@ -52,11 +54,13 @@ impl Drop for Made {
 
 impl Sandbox {
     /// Does everything up to the program's exec; `default` stands for streams that were not told.
-    pub(super) fn launch(&self, default: &[Stdio; 3]) -> Result<Child> {
+    pub(super) fn launch(&self, default: &[Stdio; 3], supervisor: Option<Supervisor>) -> Result<Child> {
         let judgement = self.judge(false)?;
+        let listening = self.listen(&judgement, supervisor)?;
         let mut streams = self.stdio.open(default)?;
         let mut made = self.make(&judgement)?;
-        let running = self.run(&judgement, &streams, &made).map_err(|error| match &judgement.seccomp {
+        let running = self.run(&judgement, &streams, &made, listening.as_ref().map(|listening| &listening.sender));
+        let running = running.map_err(|error| match &judgement.seccomp {
             Some(profile) => self.explain(profile.explain(error)),
             None => self.explain(error),
         })?;
@@ -75,6 +79,7 @@ impl Sandbox {
             own_process_group: self.program.leads_group(self.namespaces.new.contains(Namespaces::PID)),
             output_limit: self.output_limit,
             seccomp: judgement.seccomp.is_some(),
+            notifications: listening.and_then(Listening::notifications),
             watch: Watch {
                 wall_time: self.wall_time,
                 cpu_time: self.cpu_time.filter(|_| judgement.account_cpu),
@@ -99,14 +104,20 @@ impl Sandbox {
 
     /// Runs the plan. A kernel before 5.7, or a seccomp filter around us, knows no birth inside a v2 group: the stub then
     /// enters it by itself, and does so in every spawn to come.
-    fn run(&self, judgement: &Judgement, streams: &Streams, made: &Made) -> Result<Running> {
+    fn run(
+        &self,
+        judgement: &Judgement,
+        streams: &Streams,
+        made: &Made,
+        listener: Option<&Sender<OwnedFd>>,
+    ) -> Result<Running> {
         static STUB_ENTERS: AtomicBool = AtomicBool::new(false);
         let group = made.group.as_ref();
         if !STUB_ENTERS.load(Ordering::Relaxed)
             && let Some(cgroup) = group.filter(|group| !group.oom_group_above()).and_then(Group::v2_dir)
         {
             let plan = self.plan(judgement, streams, made, None)?;
-            match self.run_plan(judgement, &plan, made, Some(cgroup)) {
+            match self.run_plan(judgement, &plan, made, Some(cgroup), listener) {
                 Err(error) if is_clone_too_old(&error) => {}
                 result => return result,
             }
@@ -114,7 +125,7 @@ impl Sandbox {
         let procs = group.map(Group::v2_procs).transpose()?.flatten();
         let enters = procs.is_some();
         let plan = self.plan(judgement, streams, made, procs)?;
-        let running = self.run_plan(judgement, &plan, made, None)?;
+        let running = self.run_plan(judgement, &plan, made, None, listener)?;
         STUB_ENTERS.fetch_or(enters && !group.is_some_and(Group::oom_group_above), Ordering::Relaxed);
         Ok(running)
     }
@@ -125,6 +136,7 @@ impl Sandbox {
         plan: &Plan,
         made: &Made,
         cgroup: Option<BorrowedFd<'_>>,
+        listener: Option<&Sender<OwnedFd>>,
     ) -> Result<Running> {
         spawn::launch(&Launch {
             plan,
@@ -134,6 +146,7 @@ impl Sandbox {
             seen_inside: self.program.init || !self.namespaces.join.is_empty(),
             init: self.program.init,
             deadline: self.setup_timeout.unwrap_or(SETUP_TIMEOUT),
+            listener,
             failure: made.failure.as_ref(),
             fail: self.fail_at,
         })

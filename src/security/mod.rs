@@ -12,7 +12,7 @@ mod seccomp;
 pub(crate) use capabilities::Names;
 pub use capabilities::{Capabilities, SecureBits};
 pub use landlock::Landlock;
-pub use seccomp::{Action, Compare, Rule, Seccomp};
+pub use seccomp::{Action, Compare, Notification, Notifications, Rule, Seccomp};
 
 use crate::error::{Problem, Step};
 use crate::plan::Plan;

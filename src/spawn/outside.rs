@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -41,6 +42,8 @@ pub(crate) struct Launch<'a> {
     /// The plan leaves an init behind, which reports the end of the program.
     pub(crate) init: bool,
     pub(crate) deadline: Duration,
+    /// Who takes the listener of a filter with a supervisor. It is sent on before the exec is awaited.
+    pub(crate) listener: Option<&'a Sender<OwnedFd>>,
     /// Where the stub leaves the errno of an exec that failed, if its filter may keep it from telling.
     pub(crate) failure: Option<&'a FailurePage>,
     /// An op that is made to fail.
@@ -118,6 +121,7 @@ struct Attempt<'a> {
     /// What the stub, or its init, said before the spawner could say that there is one.
     early: VecDeque<(Record, Option<OwnedFd>)>,
     executing: bool,
+    has_listener: bool,
     /// The pid of a child for whose pidfd there was no room.
     unheld: Option<i32>,
 }
@@ -152,6 +156,7 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
         replaced: None,
         early: VecDeque::new(),
         executing: false,
+        has_listener: false,
         unheld: None,
     }
     .follow()
@@ -187,7 +192,7 @@ impl Attempt<'_> {
 
     fn read(&mut self) -> Result<()> {
         // With these the stub or its init says something that cannot wait for the end.
-        let talks = self.launch.init || self.launch.id_maps.is_some();
+        let talks = self.launch.init || self.launch.id_maps.is_some() || self.launch.listener.is_some();
         loop {
             let watched = self.child_fd().map(|fd| fd.as_raw_fd());
             // The end may be kept away by a fork that another thread made just now: look from time to time.
@@ -262,11 +267,21 @@ impl Attempt<'_> {
                 self.replaced = Some(stub.1);
             }
             record::EXEC => self.executing = true,
+            record::LISTENER if self.executing => self.hand_listener_on(fd.ok_or_else(missing)?),
             record::STARTED if self.executing && self.launch.init => return Ok(true),
             record::NEED_MAPS => self.write_maps()?,
             _ => return Err(self.failure(record)),
         }
         Ok(false)
+    }
+
+    /// The first counts: it came before the program could say anything.
+    fn hand_listener_on(&mut self, fd: OwnedFd) {
+        if let Some(listener) = self.launch.listener.filter(|_| !self.has_listener) {
+            // Nobody may want it any more: then it is closed, and the calls are answered with ENOSYS.
+            let _ = listener.send(fd);
+            self.has_listener = true;
+        }
     }
 
     /// The pidfd that came with the record, or, where the caller's table had no room for it, has still none for another.

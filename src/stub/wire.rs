@@ -100,6 +100,8 @@ pub mod code {
     /// Sets the flags `args[1]` and clears `args[2]`, as mount(2) has them, of the mount whose root `args[0]` is; where
     /// `args[3]` is not 0, of all mounts below it too.
     pub const REMOUNT: u32 = 16;
+    /// Installs the filter of the struct sock_fprog at `args[1]` with the flags `args[0]`, and sends its listener.
+    pub const LISTEN: u32 = 17;
 }
 
 /// Bits of `args[3]` of [`code::EXEC`].
@@ -151,6 +153,8 @@ pub mod record {
     pub const ENDED: u32 = 7;
     /// A sibling goes on in the stub's place; its pidfd comes with the message.
     pub const RECLONED: u32 = 8;
+    /// The filter stands, and its listener comes with the message. It comes after EXEC and before the exec.
+    pub const LISTENER: u32 = 9;
 }
 
 /// `value` of [`record::FAILED_BEFORE_STUB`]: the clone was refused.

@@ -1,4 +1,6 @@
-//! What the kernel offers of seccomp(2).
+//! What the kernel offers of seccomp(2), and the questions of its user notification: seccomp_unotify(2).
+
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
@@ -9,4 +11,85 @@ pub(crate) fn has_action(action: u32) -> Result<(), Errno> {
     let action = action & !libc::SECCOMP_RET_DATA;
     // SAFETY: the call reads one word, which lives across it.
     Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, GET_ACTION_AVAIL, 0, &raw const action) }).map(drop)
+}
+
+/// What a supervisor is asked: struct seccomp_notif.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question {
+    pub(crate) id: u64,
+    pub(crate) pid: u32,
+    pub(crate) number: i32,
+    pub(crate) instruction: u64,
+    pub(crate) args: [u64; 6],
+}
+
+nix::ioctl_readwrite!(notif_recv, b'!', 0, libc::seccomp_notif);
+nix::ioctl_readwrite!(notif_send, b'!', 1, libc::seccomp_notif_resp);
+nix::ioctl_write_ptr!(notif_id_valid, b'!', 2, u64);
+nix::ioctl_write_ptr!(notif_addfd, b'!', 3, libc::seccomp_notif_addfd);
+
+/// Takes the next question, or waits for one (5.0). ENOENT where who asked has died meanwhile.
+pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Question, Errno> {
+    // SAFETY: all bytes zero is a value of the structure, and what the kernel wants to see.
+    let mut notif: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure lives across the call, which writes its own kernel's size; that is the same since 5.0, and the
+    // request carries it.
+    unsafe { notif_recv(listener.as_raw_fd(), &raw mut notif) }?;
+    let data = notif.data;
+    Ok(Question {
+        id: notif.id,
+        pid: notif.pid,
+        number: data.nr,
+        instruction: data.instruction_pointer,
+        args: data.args,
+    })
+}
+
+/// What the program is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Answer {
+    Value(i64),
+    Errno(i32),
+    /// The kernel carries the call out (5.5).
+    Continue,
+}
+
+/// Answers a question. ENOENT where nobody waits for the answer any more.
+pub(crate) fn answer(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> Result<(), Errno> {
+    const CONTINUE: u32 = 1;
+    let (val, error, flags) = match answer {
+        Answer::Value(value) => (value, 0, 0),
+        Answer::Errno(errno) => (0, -errno, 0),
+        Answer::Continue => (0, 0, CONTINUE),
+    };
+    let mut response = libc::seccomp_notif_resp { id, val, error, flags };
+    // SAFETY: the structure lives across the call, and the request carries its size.
+    unsafe { notif_send(listener.as_raw_fd(), &raw mut response) }.map(drop)
+}
+
+/// Whether the question still stands: who asked lives, and waits for an answer.
+pub(crate) fn is_valid(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the word lives across the call, which only reads it.
+    unsafe { notif_id_valid(listener.as_raw_fd(), &raw const id) }.is_ok()
+}
+
+/// Puts a copy of `fd` into the table of who asked (5.9) and gives its number there; `send` makes that the answer as well,
+/// in one step (5.14).
+pub(crate) fn add_fd(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    fd: BorrowedFd<'_>,
+    cloexec: bool,
+    send: bool,
+) -> Result<i32, Errno> {
+    const SEND: u32 = 2;
+    let added = libc::seccomp_notif_addfd {
+        id,
+        flags: if send { SEND } else { 0 },
+        srcfd: fd.as_raw_fd() as u32,
+        newfd: 0,
+        newfd_flags: if cloexec { libc::O_CLOEXEC as u32 } else { 0 },
+    };
+    // SAFETY: the structure lives across the call, which only reads it, and the request carries its size.
+    unsafe { notif_addfd(listener.as_raw_fd(), &raw const added) }
 }

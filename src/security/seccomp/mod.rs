@@ -3,6 +3,7 @@
 //! Stage: the last thing before the program's exec, in the stub. The filter is compiled before a child exists.
 
 mod bpf;
+mod notify;
 mod presets;
 mod rule;
 mod table;
@@ -13,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 
+pub use notify::{Notification, Notifications};
 pub use rule::{Action, Compare, Rule};
 
 use crate::error::{Error, ErrorKind, Problem, Step};
@@ -239,6 +241,16 @@ impl Seccomp {
         Some(Problem::unsupported("seccomp", missing, remedy).for_feature(Feature::Seccomp))
     }
 
+    /// Whether a supervisor is asked about anything.
+    pub(crate) fn asks(&self) -> bool {
+        self.compiled().actions.contains(&Action::Notify)
+    }
+
+    /// Whether one is asked about the exec of the program itself.
+    pub(crate) fn asks_about_exec(&self) -> bool {
+        self.compiled().exec.actions().any(|action| action == Action::Notify)
+    }
+
     fn compiled(&self) -> &Compiled {
         self.0.compiled.get_or_init(|| self.0.compile())
     }
@@ -266,7 +278,12 @@ impl Seccomp {
         }
         // Said before the filter, which may not let the stub say it.
         plan.op(Step::Exec, code::ANNOUNCE, []);
-        plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), flags.into(), program.into()]);
+        if self.asks() {
+            flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+            plan.op(Step::Seccomp, code::LISTEN, [flags.into(), program.into()]);
+        } else {
+            plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), flags.into(), program.into()]);
+        }
         let mut how = exec::ANNOUNCED;
         if self.needs_failure_page() {
             how |= exec::SILENT;

@@ -34,7 +34,6 @@ fn is_elsewhere(name: &str) -> bool {
 }
 
 /// The name of a call of this architecture.
-#[cfg(test)]
 pub(super) fn name_of(number: u32) -> Option<&'static str> {
     Sysno::new(number as usize).map(|call| call.name())
 }

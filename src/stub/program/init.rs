@@ -101,7 +101,7 @@ pub fn reclone(machine: &mut Machine) -> Result<u64, Errno> {
     }
 }
 
-fn send_with_fd(machine: &Machine, record: Record, fd: i32) -> Result<u64, Errno> {
+pub fn send_with_fd(machine: &Machine, record: Record, fd: i32) -> Result<u64, Errno> {
     const SOL_SOCKET: i32 = 1;
     const SCM_RIGHTS: i32 = 1;
     const MSG_NOSIGNAL: u64 = 0x4000;

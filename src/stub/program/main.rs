@@ -13,6 +13,7 @@
 #![deny(unreachable_patterns)]
 
 mod init;
+mod listen;
 mod memory;
 mod remount;
 mod start;
@@ -73,6 +74,7 @@ impl Machine {
             code::CWD_INSIDE => cwd_inside(),
             code::EXEC => self.exec(index, args),
             code::ANNOUNCE => self.announce(index),
+            code::LISTEN => listen::install(self, args[0], args[1]),
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
             code::IS_NULL => target::is_null(args[0]),

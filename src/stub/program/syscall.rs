@@ -39,10 +39,12 @@ pub mod nr {
     pub const MMAP: usize = 9;
     pub const MUNMAP: usize = 11;
     pub const RT_SIGACTION: usize = 13;
+    pub const SCHED_YIELD: usize = 24;
     pub const SENDTO: usize = 44;
     pub const SENDMSG: usize = 46;
     pub const CLONE: usize = 56;
     pub const EXECVE: usize = 59;
+    pub const EXIT: usize = 60;
     pub const WAIT4: usize = 61;
     pub const KILL: usize = 62;
     pub const GETCWD: usize = 79;
@@ -59,6 +61,7 @@ pub mod nr {
     pub const PPOLL: usize = 271;
     pub const DUP3: usize = 292;
     pub const PIPE2: usize = 293;
+    pub const SECCOMP: usize = 317;
     pub const STATX: usize = 332;
     pub const CLOSE_RANGE: usize = 436;
     pub const OPENAT2: usize = 437;
@@ -82,7 +85,9 @@ pub mod nr {
     pub const PPOLL: usize = 73;
     pub const CAPGET: usize = 90;
     pub const CAPSET: usize = 91;
+    pub const EXIT: usize = 93;
     pub const EXIT_GROUP: usize = 94;
+    pub const SCHED_YIELD: usize = 124;
     pub const KILL: usize = 129;
     pub const RT_SIGACTION: usize = 134;
     pub const RT_SIGTIMEDWAIT: usize = 137;
@@ -94,6 +99,7 @@ pub mod nr {
     pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;
     pub const WAIT4: usize = 260;
+    pub const SECCOMP: usize = 277;
     pub const STATX: usize = 291;
     pub const CLOSE_RANGE: usize = 436;
     pub const OPENAT2: usize = 437;
