@@ -70,6 +70,8 @@ pub enum Step {
     CreateCgroup,
     /// Writing a limit.
     SetLimit,
+    /// Setting which devices a control group may use: `bpf(2)`, or `devices.allow` and `devices.deny`.
+    DeviceRules,
     /// Entering a control group.
     JoinCgroup,
     /// `clone3(2)` or `clone(2)`.
@@ -189,6 +191,7 @@ impl Step {
             Step::Scratch => "make scratch directory",
             Step::CreateCgroup => "create cgroup",
             Step::SetLimit => "set limit",
+            Step::DeviceRules => "set device rules",
             Step::JoinCgroup => "join cgroup",
             Step::Clone => "clone",
             Step::LoadStub => "execute stub",

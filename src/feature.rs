@@ -21,6 +21,8 @@ pub enum Feature {
     Cpuset,
     /// [`io_limit`](crate::Sandbox::io_limit).
     IoLimit,
+    /// [`devices`](crate::Sandbox::devices).
+    Devices,
     /// [`cpu_time`](crate::Sandbox::cpu_time).
     CpuTime,
     /// The paths of [`landlock`](crate::Sandbox::landlock). Given up, it still holds as far as the kernel goes: before 6.2
@@ -40,7 +42,7 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature, in the order of the documentation.
-    pub const ALL: [Feature; 14] = [
+    pub const ALL: [Feature; 15] = [
         Feature::MemoryLimit,
         Feature::SwapLimit,
         Feature::PidsLimit,
@@ -48,6 +50,7 @@ impl Feature {
         Feature::CpuWeight,
         Feature::Cpuset,
         Feature::IoLimit,
+        Feature::Devices,
         Feature::CpuTime,
         Feature::LandlockFiles,
         Feature::LandlockTcp,
@@ -67,6 +70,7 @@ impl Feature {
             Feature::CpuWeight => "cpu_weight",
             Feature::Cpuset => "cpuset",
             Feature::IoLimit => "io_limit",
+            Feature::Devices => "devices",
             Feature::CpuTime => "cpu_time",
             Feature::LandlockFiles => "landlock paths",
             Feature::LandlockTcp => "landlock TCP ports",

@@ -30,7 +30,7 @@
 //!
 //! | question | answer |
 //! | --- | --- |
-//! | What may the program see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Landlock`], [`Seccomp`] |
+//! | What may the program see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Landlock`], [`Seccomp`] |
 //! | How does it run, and how did it end? | [`Child`], [`Outcome`], [`Verdict`], [`Usage`] |
 //! | What can this host not do? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
 //! | What went wrong? | [`Error`]: the [`Step`], the path, the errno and what to do |
@@ -62,6 +62,11 @@
 //! | has closed stdin, stdout or stderr | the program gets `/dev/null` in its place |
 //! | calls `unshare(CLONE_NEWUSER)` after a spawn | EINVAL, as in every process with several threads |
 //!
+//! # Crate features
+//!
+//! `devices`, on by default: [`Devices`] on hosts with cgroup v2, where they are a BPF program. Without it they are an error
+//! there, and on v1 they hold all the same.
+//!
 //! # Kernels
 //!
 //! Linux 5.4 is enough for all but what the table calls an error. A newer call is tried first, and its fallback is taken
@@ -79,6 +84,7 @@
 //! | `close_range(2)`; with `CLOSE_RANGE_CLOEXEC` | 5.9; 5.11 | `close(2)` for each in `/proc`; `fcntl(2)` for each that was passed |
 //! | `cgroup.kill` | 5.14 | freeze, kill each process, thaw, until none is left |
 //! | time namespaces | 5.6 | an error |
+//! | [`devices`](Sandbox::devices) on cgroup v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`) | 4.15 | an error; `devices.allow` on v1 |
 //! | [`Seccomp`] filters; with a supervisor; that answers with descriptors | 4.14; 5.0; 5.9 | an error, or [`Sandbox::best_effort`] |
 //! | [`Landlock`]: paths; TCP ports; signals and abstract sockets | 6.2; 6.7; 6.12 | an error, or [`Sandbox::best_effort`] |
 //! | overlayfs in a user namespace | 5.11 | an error |
@@ -106,7 +112,7 @@ mod sys;
 mod units;
 
 pub use caps::Capability;
-pub use cgroup::{IoLimit, Limits, Stats};
+pub use cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits, Stats};
 pub use child::{Child, Outcome, Output, Usage, Verdict};
 pub use error::{Error, ErrorKind, Problem, Result, Step};
 pub use feature::{Enforced, Enforcement, Feature};

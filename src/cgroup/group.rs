@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::host::{Hierarchy, Host};
 use super::part::Part;
-use super::{Controllers, Limits, Stats, Version, Write, freezer, kernfs, kill, v1, v2};
+use super::{Controllers, Limits, Stats, Version, Write, devices, freezer, kernfs, kill, v1, v2};
 use crate::{Error, ErrorKind, Problem, Result, Step};
 
 /// How long a killed group without `cgroup.kill` may take to become empty.
@@ -65,7 +65,10 @@ impl Group {
     ) -> Result<()> {
         let mut needed = limits.controllers();
         if let Some(hierarchy) = host.v2() {
-            let here = needed & hierarchy.controllers;
+            let mut here = needed & hierarchy.controllers;
+            if needed.contains(Controllers::DEVICES) && host.device_home(parent) == Some(hierarchy) {
+                here |= Controllers::DEVICES;
+            }
             self.add(host, hierarchy, parent, name, here, here.is_empty())?;
             needed -= here;
         }
@@ -151,7 +154,16 @@ impl Group {
                 written.map_err(|errno| refused(part, errno, write))?;
             }
         }
-        Ok(())
+        self.write_device_rules(limits, false)
+    }
+
+    fn write_device_rules(&self, limits: &Limits, living: bool) -> Result<()> {
+        let (Some(rules), Some(part)) = (&limits.devices, self.part(Controllers::DEVICES)) else { return Ok(()) };
+        match (part.version, living) {
+            (Version::V1, _) => devices::v1::write(part, rules, living),
+            (Version::V2, false) => devices::filter::attach(part, rules),
+            (Version::V2, true) => devices::filter::replace(part, rules),
+        }
     }
 
     fn enable(&self, host: &Host, part: &Part, limits: &Limits) -> Result<()> {
@@ -286,7 +298,7 @@ impl Group {
                     .map_err(|errno| refused(part, errno, write).with_kind(ErrorKind::Control))?;
             }
         }
-        Ok(())
+        self.write_device_rules(limits, true).map_err(|error| error.with_kind(ErrorKind::Control))
     }
 
     /// Stops every process and waits until all stand still. What does not within `timeout` is thawed again, and the

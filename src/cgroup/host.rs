@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use nix::sys::stat::{major, minor, stat};
 use procfs::process::MountInfo;
 
-use super::{Controllers, Limits, Version, kernfs};
+use super::{Controllers, Limits, Version, devices, kernfs};
 use crate::{Error, ErrorKind, Result, Step};
 
 /// One mounted hierarchy.
@@ -34,6 +34,8 @@ pub(crate) struct Host {
     pub(super) flat_memory: bool,
     /// Whether v2 groups can be frozen (5.2), once one was made.
     pub(super) v2_freezes: OnceLock<bool>,
+    /// Set once a device program was loaded.
+    filters_devices: OnceLock<()>,
 }
 
 impl Host {
@@ -69,7 +71,7 @@ impl Host {
             let flat = std::fs::read_to_string(h.mount.join("memory.use_hierarchy")).is_ok_and(|t| t.trim() == "0");
             (h.mount.join("memory.memsw.limit_in_bytes").exists(), flat)
         });
-        Ok(Host { hierarchies, swap, flat_memory, v2_freezes: OnceLock::new() })
+        Ok(Host { hierarchies, swap, flat_memory, v2_freezes: OnceLock::new(), filters_devices: OnceLock::new() })
     }
 
     /// The directories in which a group with these limits may stand.
@@ -81,6 +83,27 @@ impl Host {
 
     pub(super) fn v2(&self) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|h| h.version == Version::V2)
+    }
+
+    /// Where rules about devices are kept for a group below `parent`: on v2 if the caller may load programs, else on v1.
+    pub(super) fn device_home(&self, parent: Option<&Path>) -> Option<&Hierarchy> {
+        let v1 = self.hierarchies.iter().find(|h| h.is_v1_with(Controllers::DEVICES));
+        let v2 = self.v2().filter(|_| self.filters_devices());
+        match (v1, v2) {
+            (Some(v1), Some(v2)) if v2.refusal(Controllers::DEVICES, parent).is_some() => Some(v1),
+            _ => v2.or(v1),
+        }
+    }
+
+    fn filters_devices(&self) -> bool {
+        if self.filters_devices.get().is_some() {
+            return true;
+        }
+        let able = devices::filter::obstacle().is_none();
+        if able {
+            self.filters_devices.get_or_init(|| ());
+        }
+        able
     }
 
     /// The hierarchy that has `controller`. A controller is bound to one hierarchy at a time; cpu time and the
@@ -242,7 +265,7 @@ mod tests {
         let host = Host::parse(line, "0::/user.slice/my scope\n", &root, |_, _| true);
         std::fs::remove_dir_all(&root).unwrap();
         let host = host.unwrap();
-        assert_eq!(host.hierarchies[0].controllers, Controllers::all());
+        assert_eq!(host.hierarchies[0].controllers, Controllers::all() - Controllers::DEVICES);
         assert_eq!(host.hierarchies[0].own, Some(root.join("cg v2/user.slice/my scope")));
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor, stat};
 
-use super::Controllers;
+use super::{Controllers, Devices};
 use crate::{Bytes, Error, ErrorKind, Feature, Problem, Result, Step};
 
 /// `PID_MAX_LIMIT` of 64-bit kernels; `pids.max` takes no greater number.
@@ -30,6 +30,7 @@ pub struct Limits {
     pub(crate) cpuset: Option<String>,
     pub(crate) cpuset_mems: Option<String>,
     pub(crate) io: Vec<IoLimit>,
+    pub(crate) devices: Option<Devices>,
 }
 
 impl Limits {
@@ -88,6 +89,11 @@ impl Limits {
         self
     }
 
+    /// The devices that may be opened and made: a BPF program on v2 (4.15), `devices.allow` on v1.
+    pub fn devices(self, devices: Devices) -> Self {
+        Limits { devices: Some(devices), ..self }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         *self == Limits::default()
     }
@@ -102,6 +108,7 @@ impl Limits {
             (Feature::CpuWeight, self.cpu_weight.is_some()),
             (Feature::Cpuset, self.cpuset.is_some() || self.cpuset_mems.is_some()),
             (Feature::IoLimit, !self.io.is_empty()),
+            (Feature::Devices, self.devices.is_some()),
         ];
         asked.into_iter().filter(|(_, asked)| *asked).map(|(feature, _)| feature).collect()
     }
@@ -116,6 +123,7 @@ impl Limits {
             Feature::CpuWeight => Limits { cpu_weight: None, ..self },
             Feature::Cpuset => Limits { cpuset: None, cpuset_mems: None, ..self },
             Feature::IoLimit => Limits { io: Vec::new(), ..self },
+            Feature::Devices => Limits { devices: None, ..self },
             // No limit of a control group's.
             _ => self,
         }
@@ -162,6 +170,7 @@ impl Limits {
             let zero = values.contains(&Some(0));
             refuse(zero, Feature::IoLimit, format!("a rate of 0 for {device}"), "the least is 1 a second");
         }
+        problems.extend(self.devices.iter().flat_map(Devices::invalid));
         problems
     }
 }
@@ -174,6 +183,7 @@ pub(super) fn controller_of(feature: Feature) -> Controllers {
         Feature::CpuLimit | Feature::CpuWeight => Controllers::CPU,
         Feature::Cpuset => Controllers::CPUSET,
         Feature::IoLimit => Controllers::IO,
+        Feature::Devices => Controllers::DEVICES,
         Feature::CpuTime => Controllers::CPUACCT,
         // No limit of a control group's.
         _ => Controllers::empty(),

@@ -10,6 +10,7 @@
 //! [`Part`](part::Part) in each hierarchy that it needs. [`v1`] and [`v2`] are the tables: which file takes which
 //! limit, which file gives which number.
 
+mod devices;
 mod freezer;
 mod group;
 mod host;
@@ -33,6 +34,7 @@ use nix::errno::Errno;
 
 use crate::sys::fork_mark::PerProcess;
 
+pub use devices::{Device, DeviceAccess, Devices};
 pub(crate) use group::Group;
 pub(crate) use host::Host;
 pub use limits::{IoLimit, Limits};
@@ -43,7 +45,7 @@ pub use stats::Stats;
 bitflags! {
     /// The controllers that this crate uses.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-    pub(crate) struct Controllers: u8 {
+    pub(crate) struct Controllers: u16 {
         const MEMORY = 1;
         const PIDS = 1 << 1;
         const CPU = 1 << 2;
@@ -54,11 +56,13 @@ bitflags! {
         const CPUACCT = 1 << 5;
         /// Only on v1; every v2 group can be frozen since 5.2.
         const FREEZER = 1 << 6;
+        /// Only on v1; a v2 group takes a BPF program since 4.15.
+        const DEVICES = 1 << 7;
     }
 }
 
 impl Controllers {
-    const NAMES: [(&'static str, Controllers); 8] = [
+    const NAMES: [(&'static str, Controllers); 9] = [
         ("memory", Controllers::MEMORY),
         ("pids", Controllers::PIDS),
         ("cpu", Controllers::CPU),
@@ -67,6 +71,7 @@ impl Controllers {
         ("blkio", Controllers::IO),
         ("cpuacct", Controllers::CPUACCT),
         ("freezer", Controllers::FREEZER),
+        ("devices", Controllers::DEVICES),
     ];
 
     /// The controller of this name; empty for one that this crate has no use for.

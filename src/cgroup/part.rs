@@ -74,7 +74,7 @@ impl Part {
     pub(super) fn error(&self, step: Step, errno: Errno) -> Error {
         let error = Error::new(step, errno).at(&self.path);
         match step {
-            Step::CreateCgroup | Step::SetLimit => error,
+            Step::CreateCgroup | Step::SetLimit | Step::DeviceRules => error,
             _ => error.with_kind(ErrorKind::Control),
         }
     }

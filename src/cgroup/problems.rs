@@ -3,11 +3,12 @@
 use std::ffi::CStr;
 use std::path::{Component, Path};
 
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 
 use super::host::{Hierarchy, Host, can_write, nearest};
 use super::limits::{Limits, controller_of};
-use super::{Controllers, Version, v2};
+use super::{Controllers, Version, devices, v2};
 use crate::{Enforcement, Feature, Problem};
 
 pub(super) const DELEGATE: &str = "run as root, or in a delegated group (systemd-run --user --scope -p Delegate=yes), \
@@ -33,19 +34,27 @@ impl Host {
                 Problem::unsupported("swap_limit", reason, "set memory_limit too").for_feature(Feature::SwapLimit),
             );
         }
+        let unsaid = limits.devices.as_ref().is_some_and(|rules| devices::v1::List::new(rules).is_none());
+        if unsaid && self.device_home(parent).is_some_and(|h| h.version == Version::V1) {
+            let (reason, remedy) = devices::v1::HOLE;
+            problems.push(Problem::unsupported("devices", reason, remedy).for_feature(Feature::Devices));
+        }
         problems
     }
 
     fn problem(&self, feature: Feature, parent: Option<&Path>) -> Option<Problem> {
         let controller = controller_of(feature);
-        let mut homes = self.hierarchies.iter().filter(|h| h.controllers.contains(controller)).peekable();
-        let (reason, remedy) = if homes.peek().is_none() {
+        let mut homes: Vec<_> = self.hierarchies.iter().filter(|h| h.controllers.contains(controller)).collect();
+        if feature == Feature::Devices {
+            homes = self.device_home(parent).into_iter().collect();
+        }
+        let (reason, remedy) = if homes.is_empty() {
             self.absence(controller)
         } else if feature == Feature::SwapLimit && !self.swap {
             (NO_SWAP.to_owned(), SWAP_REMEDY)
         } else {
             // Cpu time can be had from two hierarchies, and one is enough.
-            let refusals: Option<Vec<_>> = homes.map(|home| home.refusal(controller, parent)).collect();
+            let refusals: Option<Vec<_>> = homes.iter().map(|home| home.refusal(controller, parent)).collect();
             refusals?.swap_remove(0)
         };
         Some(Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature))
@@ -54,6 +63,12 @@ impl Host {
     /// Why no hierarchy has `controller`, and the remedy.
     fn absence(&self, controller: Controllers) -> (String, &'static str) {
         let name = controller.name();
+        if controller == Controllers::DEVICES
+            && self.v2().is_some()
+            && let Some(obstacle) = devices::filter::obstacle()
+        {
+            return obstacle;
+        }
         // Only the root group, which has every controller of the kernel, is without a type (4.14).
         let inner = |h: &&Hierarchy| h.version == Version::V2 && h.mount.join("cgroup.type").exists();
         if let Some(v2) = self.hierarchies.iter().find(inner) {
@@ -71,7 +86,8 @@ impl Host {
     /// How well the kernel enforces `feature`, wherever the group is.
     pub(crate) fn enforcement(&self, feature: Feature) -> Enforcement {
         let controller = controller_of(feature);
-        match (self.home(controller), feature) {
+        let home = if feature == Feature::Devices { self.device_home(None) } else { self.home(controller) };
+        match (home, feature) {
             (None, _) => {
                 let (reason, remedy) = self.absence(controller);
                 Enforcement::Missing(format!("{reason}; {remedy}"))
@@ -87,7 +103,7 @@ impl Host {
 
 impl Hierarchy {
     /// Why no group with `controller` can be made below `parent`.
-    fn refusal(&self, controller: Controllers, parent: Option<&Path>) -> Option<(String, &'static str)> {
+    pub(super) fn refusal(&self, controller: Controllers, parent: Option<&Path>) -> Option<(String, &'static str)> {
         let Some(base) = self.base(parent) else {
             let reason = format!("{} does not show the caller's own group", self.mount.display());
             return Some((reason, "name a visible group with cgroup_parent"));
@@ -104,13 +120,16 @@ impl Hierarchy {
             Err(_) => return Some((format!("{} is not writable", dir.display()), DELEGATE)),
         }
         if self.version == Version::V1 {
-            return None;
+            let privileged = || caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false);
+            let denied = controller == Controllers::DEVICES && !privileged();
+            return denied.then(|| ("writing devices.deny needs CAP_SYS_ADMIN".to_owned(), "run as root"));
         }
-        let inherent = controller == Controllers::CPUACCT || controller == Controllers::FREEZER;
-        if !inherent && let Some(obstacle) = v2::obstacle(&self.mount, &base, controller) {
-            return Some(obstacle);
-        }
-        self.fence(&base)
+        let obstacle = match controller {
+            Controllers::CPUACCT | Controllers::FREEZER => None,
+            Controllers::DEVICES => devices::filter::obstacle_above(&self.mount, &base),
+            _ => v2::obstacle(&self.mount, &base, controller),
+        };
+        obstacle.or_else(|| self.fence(&base))
     }
 
     /// v2 moves a process (or clones it into a group) only for who may write `cgroup.procs` of the nearest common

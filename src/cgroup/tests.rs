@@ -279,6 +279,40 @@ fn limits_change_while_the_group_lives() {
 }
 
 #[test]
+fn device_rules_hold_and_change_also_with_groups_inside() {
+    let all_but_null =
+        || Devices::none().allow(Device::any(), DeviceAccess::all()).deny(Device::null(), DeviceAccess::READ);
+    for host in hosts() {
+        let limits = |devices| Limits::new().devices(devices);
+        if !host.problems(&limits(Devices::none()), false, Some(&parent("devices"))).is_empty() {
+            assert!(!nix::unistd::geteuid().is_root());
+            continue;
+        }
+        let group = Made::new(&host, "devices", "rf-t-1", &limits(Devices::none()));
+        let deep = group.dirs("rf-t-1").into_iter().map(|dir| dir.join("deep"));
+        deep.for_each(|dir| std::fs::create_dir(dir).unwrap());
+        let opens = |what: &str| group.run(&format!(": </dev/{what}")).wait().unwrap().success();
+        for (devices, want) in [
+            (Devices::none(), [false, false]),
+            (Devices::none().allow(Device::zero(), DeviceAccess::READ), [false, true]),
+            (Devices::standard(), [true, true]),
+            (Devices::none().allow(Device::null(), DeviceAccess::READ), [true, false]),
+        ] {
+            group.0.update(&limits(devices.clone())).unwrap();
+            assert_eq!([opens("null"), opens("zero")], want, "{devices:?}");
+        }
+        drop(group);
+        let group = Made::new(&host, "devices", "rf-t-2", &limits(all_but_null()));
+        let opens = |what: &str| group.run(&format!(": </dev/{what}")).wait().unwrap().success();
+        assert_eq!([opens("null"), opens("zero")], [false, true]);
+        group.0.update(&limits(Devices::none())).unwrap();
+        assert_eq!([opens("null"), opens("zero")], [false, false]);
+        group.0.update(&limits(all_but_null())).unwrap();
+        assert_eq!([opens("null"), opens("zero")], [false, true]);
+    }
+}
+
+#[test]
 fn a_cpuset_can_be_joined_and_what_it_does_not_name_is_inherited() {
     for host in hosts() {
         if host.home(Controllers::CPUSET).is_none() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Sandbox;
-use crate::cgroup::IoLimit;
+use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit};
 use crate::feature::Feature;
 use crate::mount::{Bind, Mount, RootFs, Tmpfs};
 use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset};
@@ -305,6 +305,20 @@ impl Sandbox {
     pub fn io_limit(mut self, limit: IoLimit) -> Self {
         self.limits = self.limits.io(limit);
         self
+    }
+
+    /// The devices that may be opened and made, and no others: [`Devices::standard`] has what programs expect, and
+    /// [`Devices::none`] has none. In force from the sandbox's first moment, by a BPF program on cgroup v2 (4.15) and by
+    /// `devices.allow` on v1; for root only.
+    pub fn devices(mut self, devices: Devices) -> Self {
+        self.limits = self.limits.devices(devices);
+        self
+    }
+
+    /// Adds a device to those of [`devices`](Sandbox::devices); without that call, to none.
+    pub fn device_allow(mut self, device: Device, access: DeviceAccess) -> Self {
+        let devices = self.limits.devices.take().unwrap_or_default();
+        self.devices(devices.allow(device, access))
     }
 
     /// A limit of each process in the sandbox: setrlimit(2). `u64::MAX` is no limit; the last call for a resource counts.

@@ -1,6 +1,8 @@
 //! Raw kernel calls that nix does not offer. With `stub/` and `spawn/clone.rs` the only place with `unsafe`.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "devices")]
+pub(crate) mod bpf;
 mod by_pid;
 pub(crate) mod fork_mark;
 pub(crate) mod pidfd;

@@ -92,6 +92,8 @@ extern "C" fn before_main() {
         "keyring" => keyring(),
         "keyring-owner" => keyring_owner(),
         "spawn-bare" => spawn_bare(),
+        "devices" => devices(&words[1..]),
+        "devices-again" => devices_again(&words[1..]),
         other => panic!("no probe {other}"),
     }
     std::process::exit(0);
@@ -233,6 +235,38 @@ fn pty() {
     let mut text = [0; 7];
     master.read_exact(&mut text).unwrap();
     println!("{path} {}", String::from_utf8_lossy(&text));
+}
+
+/// Does each of the tries and says what came of it: `r:/dev/null` opens to read, `w:` to write, `rw:` both; `m:c:1:3:PATH`
+/// makes a node, and leaves it.
+fn devices(tries: &[&str]) {
+    let results: Vec<String> = tries.iter().map(|what| try_device(what)).collect();
+    println!("{}", results.join(" "));
+}
+
+/// The same for each line of stdin.
+fn devices_again(tries: &[&str]) {
+    for _ in std::io::stdin().lines() {
+        devices(tries);
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+fn try_device(what: &str) -> String {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let (how, path) = what.split_once(':').unwrap();
+    let result = if how == "m" {
+        let words: Vec<&str> = path.splitn(4, ':').collect();
+        let number = |i: usize| words[i].parse().unwrap();
+        let kind = if words[0] == "c" { SFlag::S_IFCHR } else { SFlag::S_IFBLK };
+        mknod(words[3], kind, Mode::from_bits_truncate(0o666), makedev(number(1), number(2)))
+    } else {
+        let mut options = std::fs::OpenOptions::new();
+        options.read(how.contains('r')).write(how.contains('w')).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        let opened = options.open(path).map(drop);
+        opened.map_err(|error| nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+    };
+    result.map_or_else(|errno| format!("{errno:?}"), |()| "ok".to_owned())
 }
 
 /// Looks for the host's file `marker` in all the ways out of a root; says which ones led to it.

@@ -1,0 +1,243 @@
+//! The rules as lines for `devices.allow` and `devices.deny` of cgroup v1.
+//!
+//! A group there has a default and a list of exceptions. Where the default is to deny, a request is allowed if one
+//! exception covers all of it; where it is to allow, a request is denied if one exception covers some of it. An
+//! exception has no exceptions, so a list can only widen towards the narrower rule, never take it back.
+
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+
+use super::table::{Minors, Table};
+use super::{Device, DeviceAccess, Devices, Kind};
+use crate::cgroup::kernfs;
+use crate::cgroup::part::Part;
+use crate::{Result, Step};
+
+const ALLOW: &CStr = c"devices.allow";
+const DENY: &CStr = c"devices.deny";
+const LIST: &CStr = c"devices.list";
+
+/// What speaks against rules for which there is no [`List`], and the remedy.
+pub(in crate::cgroup) const HOLE: (&str, &str) = (
+    "cgroup v1 cannot take a device out of the many that a wider rule allows",
+    "allow the devices one by one, or begin with a rule that allows everything",
+);
+
+/// What the files of a group are to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cgroup) struct List {
+    allows_by_default: bool,
+    exceptions: Vec<(Device, DeviceAccess)>,
+}
+
+impl List {
+    /// `None` where v1 cannot say it.
+    pub(in crate::cgroup) fn new(devices: &Devices) -> Option<List> {
+        let tables = [Kind::Char, Kind::Block].map(|kind| (kind, Table::new(devices, kind)));
+        [false, true].into_iter().find_map(|allows_by_default| {
+            let mut exceptions = Vec::new();
+            for (kind, table) in &tables {
+                exceptions.extend(exceptions_of(*kind, table, allows_by_default)?);
+            }
+            Some(List { allows_by_default, exceptions })
+        })
+    }
+
+    /// The writes for a new group, which is as the one above it.
+    fn writes(&self) -> Vec<(&'static CStr, String)> {
+        let default = if self.allows_by_default { ALLOW } else { DENY };
+        std::iter::once((default, "a".to_owned())).chain(self.exception_writes()).collect()
+    }
+
+    /// The writes for a group whose `devices.list` reads `current`. Nothing that was and stays allowed is denied in
+    /// between, and a default that stays needs no `a`, which the kernel refuses (EINVAL) once there are groups inside.
+    fn updates(&self, current: &str) -> Vec<(&'static CStr, String)> {
+        // A group that allows by default shows one line, and not its exceptions.
+        if self.allows_by_default || current.starts_with('a') {
+            return self.writes();
+        }
+        let wanted: Vec<String> = self.exceptions.iter().map(|exception| line(*exception)).collect();
+        let stale = current.lines().filter_map(|old| {
+            let (device, letters) = old.trim().rsplit_once(' ')?;
+            let kept = wanted.iter().find_map(|new| new.strip_prefix(device)?.strip_prefix(' ')).unwrap_or_default();
+            let gone: String = letters.chars().filter(|letter| !kept.contains(*letter)).collect();
+            (!gone.is_empty()).then(|| (DENY, format!("{device} {gone}")))
+        });
+        self.exception_writes().chain(stale).collect()
+    }
+
+    fn exception_writes(&self) -> impl Iterator<Item = (&'static CStr, String)> {
+        let file = if self.allows_by_default { DENY } else { ALLOW };
+        self.exceptions.iter().map(move |exception| (file, line(*exception)))
+    }
+}
+
+/// Has the rules hold for a group, which `living` says has rules already.
+pub(in crate::cgroup) fn write(part: &Part, devices: &Devices, living: bool) -> Result<()> {
+    let Some(list) = List::new(devices) else {
+        return Err(part.error(Step::DeviceRules, Errno::EINVAL).detail(HOLE.0).hint(HOLE.1));
+    };
+    let writes = if living {
+        let current = kernfs::read(part.dir(), LIST).map_err(|errno| part.failed(Step::DeviceRules, errno, LIST))?;
+        list.updates(&current)
+    } else {
+        list.writes()
+    };
+    for (file, line) in writes {
+        write_line(part.dir(), file, &line).map_err(|errno| {
+            let error = part.failed(Step::DeviceRules, errno, file).detail(format!("writing {line:?}"));
+            match (errno, file == ALLOW) {
+                (Errno::EPERM, true) => error.hint("the group above does not allow all of that"),
+                (Errno::EPERM, false) => error.hint("it needs CAP_SYS_ADMIN"),
+                _ => error,
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// What the group above does not allow is not allowed here either: EPERM. Of a rule for a single device the rest of its
+/// letters then holds, as it does on v2; of a wildcard nobody can tell what would.
+fn write_line(dir: BorrowedFd<'_>, file: &CStr, line: &str) -> nix::Result<()> {
+    match (kernfs::write(dir, file, line), line.rsplit_once(' ')) {
+        (Err(Errno::EPERM), Some((device, letters))) if file == ALLOW && !device.contains('*') => {
+            let each = letters.chars().map(|letter| kernfs::write(dir, file, &format!("{device} {letter}")));
+            each.filter(|result| *result != Err(Errno::EPERM)).collect()
+        }
+        (result, _) => result,
+    }
+}
+
+/// `c 1:3 rwm`.
+fn line((device, access): (Device, DeviceAccess)) -> String {
+    let letters = [(DeviceAccess::READ, 'r'), (DeviceAccess::WRITE, 'w'), (DeviceAccess::MKNOD, 'm')];
+    let letters: String = letters.iter().filter(|(bit, _)| access.contains(*bit)).map(|(_, letter)| *letter).collect();
+    format!("{device} {letters}")
+}
+
+/// The exceptions for one type of devices; `None` if a narrower one would have to take something back.
+fn exceptions_of(kind: Kind, table: &Table, allows: bool) -> Option<Vec<(Device, DeviceAccess)>> {
+    // Of a default to allow the exceptions are what is not allowed.
+    let except = |access: DeviceAccess| if allows { !access } else { access };
+    let mut all = Vec::new();
+    let mut put = |major, minor, access: DeviceAccess| {
+        if !access.is_empty() {
+            all.push((Device { kind: Some(kind), major, minor }, access));
+        }
+    };
+    let widest = except(table.others.others);
+    put(None, None, widest);
+    for (minor, access) in &table.others.named {
+        put(None, Some(*minor), except(*access));
+    }
+    let mut widens = table.others.named.values().all(|access| except(*access).contains(widest));
+    for (major, minors) in &table.named {
+        put(Some(*major), None, except(minors.others));
+        for (minor, access) in &minors.named {
+            put(Some(*major), Some(*minor), except(*access));
+        }
+        widens &= widens_from(minors, &table.others, except);
+    }
+    widens.then_some(all)
+}
+
+/// Whether every exception for one major covers those for all majors that match the same device.
+fn widens_from(minors: &Minors, wider: &Minors, except: impl Fn(DeviceAccess) -> DeviceAccess) -> bool {
+    let named = minors.named.keys().chain(wider.named.keys()).all(|minor| {
+        let here = except(minors.get(*minor));
+        here.contains(except(minors.others)) && here.contains(except(wider.get(*minor)))
+    });
+    named && except(minors.others).contains(except(wider.others))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::tests::{Random, all_devices, decide};
+    use super::*;
+
+    /// The kernel's devcgroup_check_permission.
+    fn permits(list: &List, kind: Kind, (major, minor): (u32, u32), request: DeviceAccess) -> bool {
+        let mut matching = list.exceptions.iter().filter(|(device, _)| {
+            device.kind == Some(kind)
+                && device.major.is_none_or(|n| n == major)
+                && device.minor.is_none_or(|n| n == minor)
+        });
+        if list.allows_by_default {
+            !matching.any(|(_, access)| access.intersects(request))
+        } else {
+            matching.any(|(_, access)| access.contains(request))
+        }
+    }
+
+    fn requests() -> impl Iterator<Item = DeviceAccess> {
+        let read_write = DeviceAccess::READ | DeviceAccess::WRITE;
+        [DeviceAccess::READ, DeviceAccess::WRITE, read_write, DeviceAccess::MKNOD].into_iter()
+    }
+
+    #[test]
+    fn a_list_permits_what_the_rules_allow() {
+        let mut random = Random(0x11575);
+        let (mut said, mut both) = (0, 0);
+        for _ in 0..2000 {
+            let devices = random.devices();
+            let Some(list) = List::new(&devices) else { continue };
+            said += 1;
+            both += usize::from(list.allows_by_default);
+            for (kind, major, minor) in all_devices() {
+                let allowed = decide(&devices, kind, major, minor);
+                for request in requests() {
+                    let got = permits(&list, kind, (major, minor), request);
+                    assert_eq!(
+                        got,
+                        allowed.contains(request),
+                        "{request:?} {kind:?} {major}:{minor} {devices:?} {list:?}"
+                    );
+                }
+            }
+        }
+        assert!(said > 400 && both > 2, "only {said} and {both} were said at all");
+    }
+
+    fn lines(devices: &Devices) -> Option<Vec<String>> {
+        let writes = List::new(devices)?.writes();
+        Some(writes.iter().map(|(file, text)| format!("{} {text}", file.to_str().unwrap())).collect())
+    }
+
+    #[test]
+    fn rules_are_lines() {
+        assert_eq!(lines(&Devices::none()).unwrap(), ["devices.deny a"]);
+        let standard = lines(&Devices::standard()).unwrap();
+        assert_eq!(standard[0], "devices.deny a");
+        assert!(standard.contains(&"devices.allow c 1:3 rwm".to_owned()), "{standard:?}");
+        assert!(standard.contains(&"devices.allow c 136:* rwm".to_owned()), "{standard:?}");
+        assert_eq!(standard.len(), 9);
+        let all = Devices::none().allow(Device::any(), DeviceAccess::all());
+        assert_eq!(lines(&all).unwrap(), ["devices.deny a", "devices.allow c *:* rwm", "devices.allow b *:* rwm"]);
+        let but = all.clone().deny(Device::block(8, None), DeviceAccess::WRITE);
+        assert_eq!(lines(&but).unwrap(), ["devices.allow a", "devices.deny b 8:* w"]);
+    }
+
+    #[test]
+    fn a_hole_in_a_wider_rule_cannot_be_said() {
+        let memory = Devices::none().allow(Device::char(1, None), DeviceAccess::all());
+        assert_eq!(lines(&memory.clone().deny(Device::null(), DeviceAccess::WRITE)), None);
+        assert!(lines(&memory.clone().deny(Device::tty(), DeviceAccess::WRITE)).is_some());
+        // What is taken back for a major cannot leave out the minor that is allowed for all.
+        let minors = Devices::none().allow(Device::char(None, 3), DeviceAccess::all());
+        assert_eq!(lines(&minors.deny(Device::char(1, None), DeviceAccess::all())), None);
+    }
+
+    #[test]
+    fn an_update_denies_only_what_is_no_longer_allowed() {
+        let rules = Devices::none().allow(Device::null(), DeviceAccess::READ).allow(Device::tty(), DeviceAccess::READ);
+        let list = List::new(&rules).unwrap();
+        let writes = list.updates("c 1:3 rw\nc 1:5 rwm\nc 5:* rwm\nc 5:0 r\n");
+        let writes: Vec<_> = writes.iter().map(|(file, text)| format!("{} {text}", file.to_str().unwrap())).collect();
+        let allowed = ["devices.allow c 1:3 r", "devices.allow c 5:0 r"];
+        assert_eq!(writes[..2], allowed);
+        assert_eq!(writes[2..], ["devices.deny c 1:3 w", "devices.deny c 1:5 rwm", "devices.deny c 5:* rwm"]);
+        assert_eq!(list.updates("a *:* rwm\n"), list.writes());
+    }
+}
