@@ -1,6 +1,7 @@
 //! From the policy to ops: the root, then the mounts in their order, then the pivot.
 
 use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf, absolute};
 
 use nix::errno::Errno;
@@ -10,6 +11,7 @@ use super::{Bind, Context, Kind, Mount, MountFlags, Overlay, Policy, clean, over
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::{Added, Arg, Plan, Slot};
 use crate::stub::wire::{code, target};
+use crate::sys::mount;
 
 const AT_RECURSIVE: u64 = 0x8000;
 const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
@@ -24,7 +26,9 @@ const CWD: i32 = libc::AT_FDCWD;
 impl Policy {
     /// Writes the ops. `scratch` is the directory that was made for an overlay's upper.
     pub(crate) fn lower(&self, plan: &mut Plan, context: Context, scratch: Option<&Path>) -> Result<()> {
-        lower_propagation(plan);
+        if !context.template {
+            lower_propagation(plan);
+        }
         let mounts = self.all(context.pid_ns);
         let (root, cwd) = (plan.slot(), plan.slot());
         let rootfs = self.root.clone().map(|root| RootFs { read_only: root.read_only || self.read_only_root, ..root });
@@ -43,7 +47,7 @@ impl Policy {
             if rootfs.read_only && !rootfs.is_host() {
                 set_flags(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), false, Path::new("/"));
             }
-            lower_pivot(plan, root, rootfs);
+            lower_entry(plan, root, rootfs, context);
         } else {
             plan.call(Step::Cwd, libc::SYS_fchdir, [cwd.into()]);
             plan.close(Step::Cwd, cwd);
@@ -118,13 +122,13 @@ pub(super) fn mount_on<'p>(
 fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, scratch: Option<&Path>) -> Result<()> {
     let mut was_read_only = false;
     match &rootfs.base {
-        Base::Host => lower_tree(plan, Path::new("/"), true, root),
+        Base::Host => lower_tree(plan, Path::new("/"), true, root, context)?,
         Base::Dir(dir) => {
             let dir = source(dir)?;
-            was_read_only = is_read_only(&dir)?;
-            lower_tree(plan, &dir, true, root);
+            was_read_only = rootfs.read_only && is_read_only(&dir)?;
+            lower_tree(plan, &dir, true, root, context)?;
         }
-        Base::Programs => return super::programs::lower(plan, root),
+        Base::Programs => return super::programs::lower(plan, root, context),
         Base::Overlay(lowers) => return lower_overlay_root(plan, lowers, rootfs, root, context, scratch),
     }
     let (slash, top) = (Path::new("/"), plan.string("/"));
@@ -140,11 +144,21 @@ fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, sc
     Ok(())
 }
 
-/// `open_tree(OPEN_TREE_CLONE)`, 5.2: a copy of a mount that stands nowhere yet.
-fn lower_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot) {
+/// `open_tree(OPEN_TREE_CLONE)`, 5.2: a copy of a mount that stands nowhere yet. In the template the host's path means
+/// nothing, and the copy is made outside.
+fn lower_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot, context: Context) -> Result<()> {
+    if context.template {
+        let made = mount::clone_tree(path, recursive);
+        let made = made.and_then(|made| mount::make_private(made.as_fd()).map(|()| made));
+        let number = plan.fd(made.map_err(|errno| Error::new(Step::OpenTree, errno).at(path))?);
+        let flag = libc::F_DUPFD_CLOEXEC;
+        plan.call(Step::OpenTree, libc::SYS_fcntl, [number.into(), flag.into(), 0.into()]).at(path).store(tree);
+        return Ok(());
+    }
     let name = plan.string(path);
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64 | if recursive { AT_RECURSIVE } else { 0 };
     plan.call(Step::OpenTree, libc::SYS_open_tree, [CWD.into(), name.into(), flags.into()]).at(path).store(tree);
+    Ok(())
 }
 
 pub(super) fn attach(plan: &mut Plan, tree: Slot, dir: Arg, name: Arg, flags: u64, at: &Path) {
@@ -246,7 +260,7 @@ fn lower_mount(plan: &mut Plan, mount: &Mount, root: Slot, context: Context) -> 
     let at = mount.target.as_path();
     let quiet = MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC;
     match &mount.kind {
-        Kind::Bind(bind) => lower_bind(plan, bind, root, at)?,
+        Kind::Bind(bind) => lower_bind(plan, bind, root, at, context)?,
         Kind::Tmpfs(tmpfs) => mount_at(plan, root, at, "tmpfs", tmpfs.flags.ms(), &tmpfs.options(), 0),
         // A /proc or /sys behind a link would put the kernel's files where the image's author wants them.
         Kind::Proc(proc) => mount_at(plan, root, at, "proc", proc.flags.ms(), &proc.options(), target::NO_SYMLINKS),
@@ -264,11 +278,11 @@ fn lower_mount(plan: &mut Plan, mount: &Mount, root: Slot, context: Context) -> 
     Ok(())
 }
 
-pub(super) fn lower_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path) -> Result<()> {
+pub(super) fn lower_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path, context: Context) -> Result<()> {
     let path = source(&bind.source)?;
     let kind = if path.is_dir() { 0 } else { target::FILE };
     let tree = plan.slot();
-    lower_tree(plan, &path, bind.recursive, tree);
+    lower_tree(plan, &path, bind.recursive, tree, context)?;
     attach_at(plan, tree, root, at, kind);
     if !bind.flags.is_empty() {
         set_flags(plan, tree, bind.flags, MountFlags::empty(), bind.recursive, at);
@@ -322,9 +336,11 @@ pub(super) fn lower_new_mount(
     plan.close(Step::Mount, context);
 }
 
-/// A tree of one path of the host, not its submounts.
+/// A tree of one path of the host, not its submounts, where the stub opens it.
 pub(super) fn lower_single_tree(plan: &mut Plan, path: &Path, tree: Slot) {
-    lower_tree(plan, path, false, tree);
+    let name = plan.string(path);
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64;
+    plan.call(Step::OpenTree, libc::SYS_open_tree, [CWD.into(), name.into(), flags.into()]).at(path).store(tree);
 }
 
 fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, context: Context) -> Result<()> {
@@ -337,6 +353,17 @@ fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, cont
     enter_target(plan, root, at, 0);
     mount_here(plan, "overlay".as_ref(), "overlay".as_ref(), overlay.flags.ms(), &options, at);
     Ok(())
+}
+
+/// Makes the new root the root. In the template nothing but an empty directory lies below it, and the kernel's two waits
+/// for all processors that taking an old root off costs are saved.
+fn lower_entry(plan: &mut Plan, root: Slot, rootfs: &RootFs, context: Context) {
+    if !context.template {
+        return lower_pivot(plan, root, rootfs);
+    }
+    let here = plan.string(".");
+    plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");
+    plan.call(Step::PivotRoot, libc::SYS_chroot, [here.into()]).at("/");
 }
 
 /// pivot_root(2) with both arguments ".": the old root ends up on top of the new one, and is taken off. The tmpfs of an

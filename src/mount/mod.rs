@@ -1,8 +1,8 @@
 //! What the program sees as its file system: a root, and an ordered list of mounts on it.
 //!
-//! Stage: inside, in a mount namespace of the sandbox's own, while the host's root is still there. The new root is
-//! mounted over `/`, everything else below the new root's descriptor, then pivot_root(2) makes it the root and the
-//! host's goes away. A target is resolved as if the root had been entered already, so no symbolic link in it leads out.
+//! Stage: inside, in a mount namespace of the sandbox's own, while the host's root, or the [`template`]'s, is still
+//! there. The new root is mounted over `/`, everything else below the new root's descriptor, then pivot_root(2) makes it
+//! the root and the host's goes away; over the template's, which is empty, chroot(2) enters it. A target is resolved as if the root had been entered already, so no symbolic link in it leads out.
 
 mod kinds;
 mod lower;
@@ -10,6 +10,7 @@ mod mask;
 mod programs;
 mod root;
 mod special;
+mod template;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -19,6 +20,7 @@ pub use kinds::{Bind, Dev, HidePid, Mount, Mqueue, Overlay, Proc, RawMount, Sysf
 pub(crate) use kinds::{Kind, MountFlags};
 pub use root::RootFs;
 pub(crate) use root::Upper;
+pub(crate) use template::template;
 
 use crate::error::Problem;
 use crate::plan::has_nul;
@@ -31,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) pid_ns: bool,
     /// Group 5, to which terminals belong, exists inside.
     pub(crate) tty_group: bool,
+    /// The setup has left the host for the [`template`]: the host's files come as descriptors.
+    pub(crate) template: bool,
 }
 
 /// The policy: what the builder has been told about mounts.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::lower::{MOVE_MOUNT_F_EMPTY_PATH, attach, lower_bind, lower_new_mount};
-use super::{Bind, MountFlags};
+use super::{Bind, Context, MountFlags};
 use crate::error::{Error, Result, Step};
 use crate::plan::{Plan, Slot};
 
@@ -26,7 +26,7 @@ const PATHS: [&str; 12] = [
 ];
 
 /// Leaves in `root` a descriptor of the new root, which stands on top of `/`.
-pub(super) fn lower(plan: &mut Plan, root: Slot) -> Result<()> {
+pub(super) fn lower(plan: &mut Plan, root: Slot, context: Context) -> Result<()> {
     let top = Path::new("/");
     let options = [("source", "tmpfs"), ("size", "1m"), ("nr_inodes", "1024"), ("mode", "755")];
     lower_new_mount(plan, "tmpfs", &options, MountFlags::NO_SUID | MountFlags::NO_DEV, root, top);
@@ -37,7 +37,7 @@ pub(super) fn lower(plan: &mut Plan, root: Slot) -> Result<()> {
         if meta.is_symlink() {
             lower_link(plan, root, path)?;
         } else {
-            lower_bind(plan, &Bind::new(path, path).read_only().nosuid().nodev(), root, path)?;
+            lower_bind(plan, &Bind::new(path, path).read_only().nosuid().nodev(), root, path, context)?;
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! From the policy to ops.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::{IdMaps, JoinSource, Namespaces, Policy, Writer};
@@ -45,14 +45,20 @@ impl Policy {
     }
 
     /// Joins what exists and makes what the clone did not, in the order that the kernel needs. To be called after the
-    /// control groups are entered.
-    pub(crate) fn lower(&self, plan: &mut Plan) -> Result<()> {
+    /// control groups are entered. With a `template`, a mount namespace, the new one is made from that, not from the
+    /// caller's.
+    pub(crate) fn lower(&self, plan: &mut Plan, template: Option<BorrowedFd<'_>>) -> Result<()> {
         for kind in JOIN_ORDER {
             for (_, source) in self.join.iter().filter(|(joined, _)| *joined == kind) {
                 self.lower_join(plan, kind, source)?;
             }
         }
-        let late = self.new - self.at_clone() - Namespaces::TIME;
+        if let Some(template) = template {
+            let number = plan.fd(PlanFd::Held(template.as_raw_fd()));
+            let flag = Namespaces::MOUNT.bits();
+            plan.call(Step::Unshare, libc::SYS_setns, [number.into(), flag.into()]).at("empty mount namespace");
+        }
+        let late = self.new - self.at_clone(template.is_some()) - Namespaces::TIME;
         if !late.is_empty() {
             plan.call(Step::Unshare, libc::SYS_unshare, [late.bits().into()]);
         }

@@ -128,9 +128,11 @@ impl Policy {
         self.join.iter().any(|(joined, _)| *joined == kind)
     }
 
-    /// The flags of the clone. After a user namespace is joined, all others belong to it, and are made by unshare.
-    pub(crate) fn at_clone(&self) -> Namespaces {
-        if self.joins(Namespaces::USER) { Namespaces::empty() } else { self.new & Namespaces::AT_CLONE }
+    /// The flags of the clone. After a user namespace is joined, all others belong to it, and are made by unshare; so is
+    /// a mount namespace made from a template.
+    pub(crate) fn at_clone(&self, template: bool) -> Namespaces {
+        let late = if template { Namespaces::MOUNT } else { Namespaces::empty() };
+        if self.joins(Namespaces::USER) { Namespaces::empty() } else { (self.new & Namespaces::AT_CLONE) - late }
     }
 
     /// Whether the program is born by a second clone, because its pid namespace exists only after the first.

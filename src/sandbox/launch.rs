@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 
 use super::Sandbox;
@@ -14,7 +15,7 @@ use super::supervise::{Listening, Supervisor};
 use crate::cgroup::{self, Group};
 use crate::child::{Child, Parts, Watch};
 use crate::error::{Error, Result, Step};
-use crate::mount::{Context, Upper};
+use crate::mount::{self, Context, Upper};
 use crate::namespace::{IdMap, IdMaps, Namespaces, Writer};
 use crate::owner::{self, Claim, Scratch};
 use crate::plan::{Plan, PlanFd, Slot};
@@ -39,6 +40,8 @@ struct Made {
     scratch: Option<Scratch>,
     group: Option<Group>,
     failure: Option<FailurePage>,
+    /// Where the sandbox's mount namespace is made from, if not from the caller's. It is made once, and stays.
+    template: Option<BorrowedFd<'static>>,
 }
 
 impl Drop for Made {
@@ -140,7 +143,7 @@ impl Sandbox {
     ) -> Result<Running> {
         spawn::launch(&Launch {
             plan,
-            namespaces: self.namespaces.at_clone().bits(),
+            namespaces: self.namespaces.at_clone(made.template.is_some()).bits(),
             cgroup,
             id_maps: judgement.maps.as_ref().filter(|maps| maps.writer != Writer::Inside),
             seen_inside: self.program.init || !self.namespaces.join.is_empty(),
@@ -152,12 +155,23 @@ impl Sandbox {
         })
     }
 
+    /// The empty mount namespace, where it can be used: it belongs to the caller's user namespace, and the host's files
+    /// cannot be found from it.
+    fn template(&self) -> Option<BorrowedFd<'static>> {
+        let fits = self.namespaces.new.contains(Namespaces::MOUNT)
+            && !self.namespaces.new.contains(Namespaces::USER)
+            && self.namespaces.join.is_empty()
+            && self.mounts.fits_template();
+        if fits && may_use_template() { mount::template() } else { None }
+    }
+
     /// The control group and the scratch directory, each on record before it exists.
     fn make(&self, judgement: &Judgement) -> Result<Made> {
         let mut made = Made::default();
         if judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page) {
             made.failure = Some(FailurePage::new()?);
         }
+        made.template = self.template();
         let wants_group = !judgement.limits.is_empty() || judgement.account_cpu;
         let scratch_base = match self.mounts.root.as_ref().map(|root| &root.upper) {
             Some(Upper::Scratch(base)) => Some(base.clone().unwrap_or_else(std::env::temp_dir)),
@@ -199,10 +213,10 @@ impl Sandbox {
         // From here on nobody of the same user may look into the stub or its descriptors (CVE-2016-9962).
         plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
         lower_join_cgroups(&mut plan, made.group.as_ref(), enter);
-        self.namespaces.lower(&mut plan)?;
+        self.namespaces.lower(&mut plan, made.template)?;
         if self.namespaces.new.contains(Namespaces::MOUNT) {
             let scratch = made.scratch.as_ref().map(Scratch::path);
-            self.mounts.lower(&mut plan, self.mount_context(judgement), scratch)?;
+            self.mounts.lower(&mut plan, self.mount_context(judgement, made), scratch)?;
         }
         let landlock = self.landlock.as_ref().map(|rules| rules.lower(&mut plan, &judgement.landlock)).transpose()?;
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
@@ -244,9 +258,10 @@ impl Sandbox {
         lower_ids(plan, first(&maps.uid), first(&maps.gid));
     }
 
-    fn mount_context(&self, judgement: &Judgement) -> Context {
+    fn mount_context(&self, judgement: &Judgement, made: &Made) -> Context {
         let maps = judgement.maps.as_ref();
         Context {
+            template: made.template.is_some(),
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
             tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
@@ -275,6 +290,12 @@ impl Sandbox {
         }
         self.program.lower_rlimits(plan);
     }
+}
+
+/// What setns(2) into it, chroot(2) and mknod(2) ask for; the caller may have given up one of these.
+fn may_use_template() -> bool {
+    let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_CHROOT, Capability::CAP_MKNOD];
+    caps::read(None, CapSet::Effective).is_ok_and(|held| needed.iter().all(|capability| held.contains(capability)))
 }
 
 /// The stub's name, default signal actions, and a umask that leaves modes alone; gives the slot with the old one.

@@ -18,7 +18,7 @@ impl Sandbox {
     /// What a spawn would run into at its clone, or when it mounts /proc. The clone is tried, and nothing comes of it.
     pub(super) fn refused_by_kernel(&self) -> Vec<Problem> {
         let late = self.namespaces.new & Namespaces::CGROUP;
-        let kinds = self.namespaces.at_clone() | late;
+        let kinds = self.namespaces.at_clone(false) | late;
         if !kinds.is_empty()
             && let Err(errno) = spawn::dry_run(kinds.bits())
         {

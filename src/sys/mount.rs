@@ -1,0 +1,120 @@
+//! Mounts that stand nowhere yet, and a mount namespace with next to nothing in it: open_tree(2), mount_setattr(2),
+//! fsopen(2), pivot_root(2).
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::sys::statfs::{FsType, fstatfs};
+use nix::unistd::{UnlinkatFlags, fchdir, unlinkat};
+
+use super::table;
+
+const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
+const AT_RECURSIVE: u64 = 0x8000;
+const CWD: u64 = libc::AT_FDCWD as u64;
+
+fn call(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
+    // SAFETY: the callers in this file pass numbers, and strings with a NUL that live across the call.
+    let result = unsafe { super::raw::syscall(number as usize, args) };
+    if (-4095..0).contains(&result) { Err(Errno::from_raw(-result as i32)) } else { Ok(result as u64) }
+}
+
+fn call_for_fd(number: libc::c_long, args: [u64; 6]) -> Result<OwnedFd, Errno> {
+    call(number, args).map(|fd| table::own(fd as RawFd)).and_then(table::above_stdio)
+}
+
+/// `open_tree(OPEN_TREE_CLONE)`, 5.2: a copy of the mount at `path`, and if `recursive` of those below it. Dropping the
+/// descriptor before it is mounted somewhere ends it.
+pub(crate) fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    const OPEN_TREE_CLONE: u64 = 1;
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64 | if recursive { AT_RECURSIVE } else { 0 };
+    call_for_fd(libc::SYS_open_tree, [CWD, path.as_ptr() as u64, flags, 0, 0, 0])
+}
+
+/// mount_setattr(2), 5.12: from here on nothing that is mounted on the tree, or on what it is a copy of, is passed on.
+pub(crate) fn make_private(tree: BorrowedFd<'_>) -> Result<(), Errno> {
+    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+    let attr = [0, 0, libc::MS_PRIVATE, 0];
+    let size = size_of_val(&attr) as u64;
+    let flags = AT_EMPTY_PATH | AT_RECURSIVE;
+    let tree = tree.as_raw_fd() as u64;
+    call(libc::SYS_mount_setattr, [tree, c"".as_ptr() as u64, flags, attr.as_ptr() as u64, size, 0]).map(drop)
+}
+
+/// Puts the calling thread into a mount namespace that holds one empty, read-only tmpfs, and gives the namespace. To be
+/// called on a thread that ends afterwards.
+///
+/// Everything that a sandbox needs to start from such a namespace is tried out here: where one thing fails, none is used.
+pub(crate) fn empty_namespace() -> Result<OwnedFd, Errno> {
+    let slash = c"/".as_ptr() as u64;
+    let namespace = libc::CLONE_NEWNS as u64;
+    call(libc::SYS_unshare, [namespace, 0, 0, 0, 0, 0])?;
+    call(libc::SYS_mount, [0, slash, 0, libc::MS_REC | libc::MS_PRIVATE, 0, 0])?;
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let own = table::above_stdio(open("/proc/thread-self/ns/mnt", flags, Mode::empty())?)?;
+    if fstatfs(&own)?.filesystem_type() != FsType(libc::NSFS_MAGIC) {
+        return Err(Errno::ENOTTY);
+    }
+    let root = new_tmpfs()?;
+    // Refused in a user namespace, where device nodes have to be bound from the host's /dev.
+    mknodat(&root, "null", SFlag::S_IFCHR, Mode::empty(), makedev(1, 3))?;
+    unlinkat(&root, "null", UnlinkatFlags::NoRemoveDir)?;
+    enter_alone(&root)?;
+    let closed = libc::MS_REMOUNT | libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    call(libc::SYS_mount, [0, slash, 0, closed, 0, 0])?;
+    make_private(std::os::fd::AsFd::as_fd(&root))?;
+    drop(clone_tree(Path::new("/"), true)?);
+    // Needs CAP_SYS_CHROOT, as does the chroot(2) at the end of a sandbox's setup.
+    call(libc::SYS_setns, [own.as_raw_fd() as u64, namespace, 0, 0, 0, 0])?;
+    Ok(own)
+}
+
+/// A tmpfs with room for its root directory and one entry.
+fn new_tmpfs() -> Result<OwnedFd, Errno> {
+    const FSOPEN_CLOEXEC: u64 = 1;
+    const FSCONFIG_SET_STRING: u64 = 1;
+    const FSCONFIG_CMD_CREATE: u64 = 6;
+    const FSMOUNT_CLOEXEC: u64 = 1;
+    let context = call_for_fd(libc::SYS_fsopen, [c"tmpfs".as_ptr() as u64, FSOPEN_CLOEXEC, 0, 0, 0, 0])?;
+    let number = context.as_raw_fd() as u64;
+    for (key, value) in [(c"size", c"4k"), (c"nr_inodes", c"2"), (c"mode", c"555")] {
+        let args = [number, FSCONFIG_SET_STRING, key.as_ptr() as u64, value.as_ptr() as u64, 0, 0];
+        call(libc::SYS_fsconfig, args)?;
+    }
+    call(libc::SYS_fsconfig, [number, FSCONFIG_CMD_CREATE, 0, 0, 0, 0])?;
+    call_for_fd(libc::SYS_fsmount, [number, FSMOUNT_CLOEXEC, 0, 0, 0, 0])
+}
+
+/// Makes `root` the root of the calling thread's mount namespace, and takes everything else out of it.
+fn enter_alone(root: &OwnedFd) -> Result<(), Errno> {
+    const MOVE_MOUNT_F_EMPTY_PATH: u64 = 0x4;
+    let [slash, here, empty] = [c"/", c".", c""].map(|text| text.as_ptr() as u64);
+    let tree = root.as_raw_fd() as u64;
+    call(libc::SYS_move_mount, [tree, empty, CWD, slash, MOVE_MOUNT_F_EMPTY_PATH, 0])?;
+    fchdir(root)?;
+    call(libc::SYS_pivot_root, [here, here, 0, 0, 0, 0])?;
+    call(libc::SYS_umount2, [here, libc::MNT_DETACH as u64, 0, 0, 0, 0])?;
+    call(libc::SYS_chdir, [slash, 0, 0, 0, 0, 0])?;
+    // `/` is the new root, `/..` what lies on top of it: nothing may.
+    if mount_id(c"/")? == mount_id(c"/..")? { Ok(()) } else { Err(Errno::EBUSY) }
+}
+
+/// STATX_MNT_ID, 5.8.
+fn mount_id(path: &std::ffi::CStr) -> Result<u64, Errno> {
+    const STATX_MNT_ID: u64 = 0x1000;
+    const MNT_ID_WORD: usize = 18;
+    let mut stat = [0u64; 32];
+    call(libc::SYS_statx, [CWD, path.as_ptr() as u64, 0, STATX_MNT_ID, stat.as_mut_ptr() as u64, 0])?;
+    // stx_mask is the first half word.
+    let mask = u64::from(u32::from_ne_bytes({
+        let bytes = stat[0].to_ne_bytes();
+        [bytes[0], bytes[1], bytes[2], bytes[3]]
+    }));
+    if mask & STATX_MNT_ID != 0 { Ok(stat[MNT_ID_WORD]) } else { Err(Errno::ENOSYS) }
+}
