@@ -161,6 +161,8 @@ impl Sandbox {
         let fits = self.namespaces.new.contains(Namespaces::MOUNT)
             && !self.namespaces.new.contains(Namespaces::USER)
             && self.namespaces.join.is_empty()
+            // Where its rules forbid making a node, the host's own is bound.
+            && self.limits.devices.is_none()
             && self.mounts.fits_template();
         if fits && may_use_template() { mount::template() } else { None }
     }
