@@ -3,6 +3,8 @@
 //! Stage: the last thing before the program's exec, in the stub. The filter is compiled before a child exists.
 
 mod bpf;
+#[cfg(feature = "seccomp-json")]
+mod json;
 mod notify;
 mod presets;
 mod rule;
@@ -59,8 +61,9 @@ const MAX_COMPARISONS: usize = 12;
 ///
 /// # The default
 ///
-/// Everything that Docker's and containerd's default profile of 2026 allows a container without capabilities, less what
-/// the table says. It serves shells, compilers, interpreters, threads, ordinary servers and clients.
+/// Everything that Docker's and containerd's default profile of 2026 allows a program without capabilities, less what the
+/// table says, and beside it `unshare` of what is no namespace, `file_getattr` and `file_setattr`. It serves shells,
+/// compilers, interpreters, threads, ordinary servers and clients.
 ///
 /// | system calls | answer | |
 /// | --- | --- | --- |
@@ -89,8 +92,6 @@ struct Profile {
     foreign: Action,
     log: bool,
     speculation: bool,
-    /// What the reading of a file found wrong.
-    faults: Vec<Problem>,
     compiled: OnceLock<Compiled>,
 }
 
@@ -121,7 +122,6 @@ impl Seccomp {
             foreign: Action::ENOSYS,
             log: false,
             speculation: false,
-            faults: Vec::new(),
             compiled: OnceLock::new(),
         }))
     }
@@ -189,9 +189,9 @@ impl Seccomp {
         self.change(|profile| profile.speculation = wanted)
     }
 
-    /// What contradicts itself.
-    pub(crate) fn invalid(&self) -> Vec<Problem> {
-        let mut problems = self.0.faults.clone();
+    /// What no rule can mean.
+    fn mistakes(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
         let mut report = |reason: String, remedy: &str| problems.push(Problem::invalid("seccomp", reason, remedy));
         for rule in &self.0.rules {
             for name in rule.names.iter().filter(|name| table::look_up(name) == Known::No) {
@@ -213,6 +213,12 @@ impl Seccomp {
                 format!("{:?} for calls of another architecture, whose numbers mean other calls", self.0.foreign);
             report(reason, "refuse them");
         }
+        problems
+    }
+
+    /// What contradicts itself.
+    pub(crate) fn invalid(&self) -> Vec<Problem> {
+        let mut problems = self.mistakes();
         if !problems.is_empty() {
             return problems;
         }

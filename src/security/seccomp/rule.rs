@@ -47,6 +47,21 @@ impl Action {
         }
     }
 
+    /// The kernel's order: among several filters, the most severe answer counts.
+    #[cfg(feature = "seccomp-json")]
+    pub(super) fn severity(self) -> u8 {
+        match self {
+            Action::Allow => 0,
+            Action::Log => 1,
+            Action::Trace(_) => 2,
+            Action::Notify => 3,
+            Action::Errno(_) => 4,
+            Action::Trap => 5,
+            Action::KillThread => 6,
+            Action::KillProcess => 7,
+        }
+    }
+
     /// Whether the call can come to be carried out.
     pub(super) fn may_allow(self) -> bool {
         matches!(self, Action::Allow | Action::Log | Action::Notify | Action::Trace(_))

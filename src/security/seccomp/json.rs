@@ -1,0 +1,359 @@
+//! Profiles as files: `linux.seccomp` of the OCI runtime specification, and what Docker and podman add to it.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use super::rule::{Action, Compare, Rule};
+use super::table::{self, Known};
+use super::{MAX_COMPARISONS, Seccomp};
+use crate::error::{Error, ErrorKind, Problem, Result, Step};
+
+/// Longer files are no profiles.
+const MAX_LEN: usize = 4 << 20;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    default_action: Verb,
+    default_errno_ret: Option<u16>,
+    #[serde(default)]
+    flags: Vec<Flag>,
+    #[serde(default)]
+    syscalls: Option<Vec<Entry>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    /// In files from before 2017.
+    name: Option<String>,
+    #[serde(default)]
+    names: Vec<String>,
+    action: Verb,
+    errno_ret: Option<u16>,
+    #[serde(default)]
+    args: Option<Vec<Arg>>,
+    includes: Option<Filter>,
+    excludes: Option<Filter>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Arg {
+    index: u8,
+    value: u64,
+    #[serde(default)]
+    value_two: u64,
+    op: Operator,
+}
+
+/// When an entry counts. A condition that is not known could be the one that matters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Filter {
+    #[serde(default)]
+    caps: Vec<String>,
+    #[serde(default)]
+    arches: Vec<String>,
+    min_kernel: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+enum Verb {
+    #[serde(rename = "SCMP_ACT_ALLOW")]
+    Allow,
+    #[serde(rename = "SCMP_ACT_LOG")]
+    Log,
+    #[serde(rename = "SCMP_ACT_ERRNO")]
+    Errno,
+    #[serde(rename = "SCMP_ACT_NOTIFY")]
+    Notify,
+    #[serde(rename = "SCMP_ACT_TRACE")]
+    Trace,
+    #[serde(rename = "SCMP_ACT_TRAP")]
+    Trap,
+    #[serde(rename = "SCMP_ACT_KILL", alias = "SCMP_ACT_KILL_THREAD")]
+    KillThread,
+    #[serde(rename = "SCMP_ACT_KILL_PROCESS")]
+    KillProcess,
+}
+
+impl Verb {
+    /// `ret` is the errno, or what a tracer is told; EPERM where the file does not say.
+    fn action(self, ret: Option<u16>) -> Action {
+        let ret = ret.unwrap_or(libc::EPERM as u16);
+        match self {
+            Verb::Allow => Action::Allow,
+            Verb::Log => Action::Log,
+            Verb::Errno => Action::Errno(i32::from(ret)),
+            Verb::Notify => Action::Notify,
+            Verb::Trace => Action::Trace(ret),
+            Verb::Trap => Action::Trap,
+            Verb::KillThread => Action::KillThread,
+            Verb::KillProcess => Action::KillProcess,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+enum Operator {
+    #[serde(rename = "SCMP_CMP_NE")]
+    Ne,
+    #[serde(rename = "SCMP_CMP_LT")]
+    Lt,
+    #[serde(rename = "SCMP_CMP_LE")]
+    Le,
+    #[serde(rename = "SCMP_CMP_EQ")]
+    Eq,
+    #[serde(rename = "SCMP_CMP_GE")]
+    Ge,
+    #[serde(rename = "SCMP_CMP_GT")]
+    Gt,
+    #[serde(rename = "SCMP_CMP_MASKED_EQ")]
+    MaskedEq,
+}
+
+impl Arg {
+    fn compare(&self) -> Compare {
+        match self.op {
+            Operator::Ne => Compare::Ne(self.value),
+            Operator::Lt => Compare::Lt(self.value),
+            Operator::Le => Compare::Le(self.value),
+            Operator::Eq => Compare::Eq(self.value),
+            Operator::Ge => Compare::Ge(self.value),
+            Operator::Gt => Compare::Gt(self.value),
+            Operator::MaskedEq => Compare::MaskedEq { mask: self.value, value: self.value_two },
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum Flag {
+    /// For programs with threads when the filter comes; this one has none yet.
+    #[serde(rename = "SECCOMP_FILTER_FLAG_TSYNC")]
+    Tsync,
+    #[serde(rename = "SECCOMP_FILTER_FLAG_LOG")]
+    Log,
+    #[serde(rename = "SECCOMP_FILTER_FLAG_SPEC_ALLOW")]
+    SpecAllow,
+    /// On in any case, where the kernel has it.
+    #[serde(rename = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")]
+    WaitKillableRecv,
+}
+
+/// What the conditions of a file are held against.
+struct Host {
+    capabilities: BTreeSet<String>,
+    kernel: (u32, u32),
+}
+
+impl Host {
+    /// The architecture as Go calls it.
+    const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+
+    fn new(capabilities: BTreeSet<String>) -> Result<Self> {
+        let failed = |errno| Error::new(Step::Detect, errno).at("uname");
+        let release = nix::sys::utsname::uname().map_err(failed)?.release().to_string_lossy().into_owned();
+        Ok(Host { capabilities, kernel: version(&release).unwrap_or((0, 0)) })
+    }
+
+    fn is_new_enough(&self, wanted: &str) -> Option<bool> {
+        version(wanted).map(|wanted| self.kernel >= wanted)
+    }
+
+    /// Whether an entry counts: all that it includes has to be there, and nothing that it excludes.
+    fn counts(&self, entry: &Entry) -> Option<bool> {
+        let nothing = Filter::default();
+        let (includes, excludes) = (entry.includes.as_ref(), entry.excludes.as_ref());
+        let (includes, excludes) = (includes.unwrap_or(&nothing), excludes.unwrap_or(&nothing));
+        let here = |arches: &[String]| arches.iter().any(|arch| arch == Self::ARCH);
+        let kernel =
+            |filter: &Filter| filter.min_kernel.as_deref().map_or(Some(None), |v| self.is_new_enough(v).map(Some));
+        let included = includes.caps.iter().all(|cap| self.capabilities.contains(cap))
+            && (includes.arches.is_empty() || here(&includes.arches))
+            && kernel(includes)? != Some(false);
+        let excluded = excludes.caps.iter().any(|cap| self.capabilities.contains(cap))
+            || here(&excludes.arches)
+            || kernel(excludes)? == Some(true);
+        Some(included && !excluded)
+    }
+}
+
+/// `6.18` of `6.18.5-vm`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+impl Seccomp {
+    /// Reads a profile: `linux.seccomp` of the OCI runtime specification, with the `includes`, `excludes` and `archMap` of
+    /// Docker's and podman's own files. Needs the crate's feature `seccomp-json`.
+    ///
+    /// `capabilities` are those that the program will have, as in `CAP_SYS_ADMIN`: an entry may depend on them.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+    ///     {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}
+    /// ]}"#;
+    /// let profile = ringfence::Seccomp::from_json(text, [""; 0])?;
+    /// let sandbox = ringfence::Sandbox::new().command("mkdir").arg("/tmp/x").seccomp(profile);
+    /// assert!(!sandbox.output()?.outcome.success());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Of several entries that match a call, the first in the file decides. Names that no call has on this architecture are
+    /// passed over, as other runtimes do, unless the file would refuse them and allow the rest. The architectures of the file
+    /// don't count: see [`foreign`](Seccomp::foreign). `listenerPath` is left to who supervises.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`]: the text is no such file or has more than 4 MiB; an action, operator or flag that is not
+    /// known; or an entry that runtimes read in different ways, which compares one argument twice.
+    pub fn from_json(text: &str, capabilities: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Seccomp> {
+        let invalid = |reason: String| Error::message(ErrorKind::Invalid, Step::Validate, reason);
+        if text.len() > MAX_LEN {
+            return Err(invalid(format!("a seccomp profile of {} bytes", text.len())));
+        }
+        let file: File = serde_json::from_str(text)
+            .map_err(|error| invalid(format!("the seccomp profile cannot be read: {error}")))?;
+        let host = Host::new(capabilities.into_iter().map(|name| name.as_ref().to_owned()).collect())?;
+        let mut problems = Vec::new();
+        let default = file.default_action.action(file.default_errno_ret);
+        let mut profile = Seccomp::with_default(default)
+            .log(file.flags.contains(&Flag::Log))
+            .allow_speculation(file.flags.contains(&Flag::SpecAllow));
+        // The rule added last decides, and the first of the file is to.
+        for entry in file.syscalls.unwrap_or_default().into_iter().rev() {
+            match host.counts(&entry) {
+                Some(true) => {}
+                Some(false) => continue,
+                None => {
+                    let reason = format!("{:?}: minKernel is no version of a kernel", entry.names);
+                    problems.push(Problem::invalid("seccomp", reason, "write it as in 5.10"));
+                }
+            }
+            match entry.rule(default) {
+                Ok(rule) => profile = profile.rule(rule),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        problems.extend(profile.mistakes());
+        if problems.is_empty() { Ok(profile) } else { Err(Error::refused(problems)) }
+    }
+}
+
+impl Entry {
+    fn rule(self, default: Action) -> Result<Rule, Problem> {
+        let action = self.action.action(self.errno_ret);
+        let (known, unknown): (Vec<String>, Vec<String>) =
+            self.names.into_iter().chain(self.name).partition(|name| table::look_up(name) != Known::No);
+        if !unknown.is_empty() && action.severity() > default.severity() {
+            let reason = format!("{unknown:?} would be refused, but no system call is called so");
+            return Err(Problem::invalid("seccomp", reason, "name it as its man page does, or leave it out"));
+        }
+        let args = self.args.unwrap_or_default();
+        let indices: BTreeSet<u8> = args.iter().map(|arg| arg.index).collect();
+        if indices.len() < args.len() || args.len() > MAX_COMPARISONS {
+            let reason = format!("{known:?}: an argument is compared twice, which runtimes read as `and` or as `or`");
+            return Err(Problem::invalid("seccomp", reason, "write an entry for each comparison"));
+        }
+        let rule = Rule::new(known, action);
+        Ok(args.iter().fold(rule, |rule, arg| rule.arg(arg.index, arg.compare())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, caps: &[&str]) -> Result<Seccomp> {
+        Seccomp::from_json(text, caps)
+    }
+
+    fn actions(profile: &Seccomp, number: libc::c_long) -> Vec<Action> {
+        profile.0.answers().of(number as u32).actions().collect()
+    }
+
+    const FILE: &str = r#"{
+        "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "extension": {"of": "somebody's"},
+        "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+        "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+        "syscalls": [
+            {"names": ["read", "execve", "_llseek", "from_the_future"], "action": "SCMP_ACT_ALLOW", "comment": "x", "args": []},
+            {"names": ["clone"], "action": "SCMP_ACT_ALLOW",
+             "args": [{"index": 0, "value": 2114060288, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}],
+             "excludes": {"caps": ["CAP_SYS_ADMIN"], "arches": ["s390", "s390x"]}},
+            {"names": ["clone", "mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"name": "ptrace", "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"}},
+            {"name": "kcmp", "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4096.1"}},
+            {"names": ["socket"], "action": "SCMP_ACT_KILL_PROCESS",
+             "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_EQ"}]},
+            {"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": null},
+            {"names": ["close"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["s390x"]}},
+            {"names": ["fsync"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["amd64", "arm64"]}},
+            {"names": ["chroot"], "action": "SCMP_ACT_TRACE", "errnoRet": 7}
+        ]}"#;
+
+    #[test]
+    fn a_file_with_conditions_is_read() {
+        let profile = read(FILE, &[]).unwrap();
+        let refused = Action::ENOSYS;
+        for (number, expected) in [
+            (libc::SYS_read, vec![Action::Allow]),
+            (libc::SYS_clone, vec![Action::Allow, refused]),
+            (libc::SYS_mount, vec![refused]),
+            (libc::SYS_ptrace, vec![Action::Allow]),
+            (libc::SYS_kcmp, vec![refused]),
+            (libc::SYS_socket, vec![Action::KillProcess, Action::Allow]),
+            (libc::SYS_close, vec![refused]),
+            (libc::SYS_fsync, vec![Action::Allow]),
+            (libc::SYS_chroot, vec![Action::Trace(7)]),
+        ] {
+            assert_eq!(actions(&profile, number), expected, "{:?}", table::name_of(number as u32));
+        }
+        assert!(profile.0.log && profile.invalid().is_empty());
+        let privileged = read(FILE, &["CAP_SYS_ADMIN"]).unwrap();
+        assert_eq!(actions(&privileged, libc::SYS_clone), [Action::Allow]);
+        assert_eq!(actions(&privileged, libc::SYS_mount), [Action::Allow]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_relied_upon_is_an_error() {
+        let rule = |rule: &str| format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{rule}]}}"#);
+        let arg = |arg: &str| rule(&format!(r#"{{"names": ["read"], "action": "SCMP_ACT_TRAP", "args": [{arg}]}}"#));
+        let deep = format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "extension": {}"#, "[".repeat(100_000));
+        for (text, expected) in [
+            (String::new(), "cannot be read"),
+            ("{}".into(), "defaultAction"),
+            (deep, "cannot be read"),
+            (" ".repeat(MAX_LEN + 1), "bytes"),
+            (r#"{"defaultAction": "SCMP_ACT_SMILE"}"#.into(), "SCMP_ACT_SMILE"),
+            (r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": -1}"#.into(), "cannot be read"),
+            (r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 0}"#.into(), "errno"),
+            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]}"#.into(), "FLAG_X"),
+            (rule(r#"{"names": ["opne"], "action": "SCMP_ACT_ERRNO"}"#), "opne"),
+            (rule(r#"{"names": ["read"], "action": "SCMP_ACT_TRAP", "includes": {"moon": "full"}}"#), "moon"),
+            (rule(r#"{"names": ["read"], "action": "SCMP_ACT_TRAP", "includes": {"minKernel": "new"}}"#), "minKernel"),
+            (arg(r#"{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}"#), "six arguments"),
+            (arg(r#"{"index": 300, "value": 1, "op": "SCMP_CMP_EQ"}"#), "cannot be read"),
+            (arg(r#"{"index": 0, "value": -1, "op": "SCMP_CMP_EQ"}"#), "cannot be read"),
+            (arg(r#"{"index": 0, "value": 1, "op": "SCMP_CMP_LIKE"}"#), "SCMP_CMP_LIKE"),
+            (arg(r#"{"index": 0, "value": 1, "valueTwo": 2, "op": "SCMP_CMP_MASKED_EQ"}"#), "never"),
+            (
+                arg(r#"{"index": 0, "value": 1, "op": "SCMP_CMP_GE"}, {"index": 0, "value": 5, "op": "SCMP_CMP_LE"}"#),
+                "twice",
+            ),
+        ] {
+            let error = read(&text, &[]).expect_err(expected);
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains(expected), "{expected}: {error}");
+        }
+        // A name that would be allowed can be passed over.
+        let text =
+            r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["opne"], "action": "SCMP_ACT_ALLOW"}]}"#;
+        assert!(read(text, &[]).is_ok());
+    }
+}
