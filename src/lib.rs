@@ -79,6 +79,7 @@
 //! | `clone3(2)` | 5.3 | `clone(2)` |
 //! | birth in a v2 control group: `CLONE_INTO_CGROUP` | 5.7 | the stub enters by itself, before the program |
 //! | `open_tree(2)`, `move_mount(2)`: directories as roots, binds; `fsopen(2)`: a `/dev` | 5.2 | an error |
+//! | exec of a memfd, which vm.memfd_noexec or a security module may forbid | 3.17 | a file for each spawn: as root on a file system mounted nowhere, else without a name |
 //! | `openat2(2)`: mount targets through symbolic links | 5.6 | a walk that refuses symbolic links |
 //! | `mount_setattr(2)`: flags of binds and roots | 5.12 | `mount(2)` for each mount in `/proc/self/mountinfo`; an error if one cannot be reached |
 //! | `close_range(2)`; with `CLOSE_RANGE_CLOEXEC` | 5.9; 5.11 | `close(2)` for each in `/proc`; `fcntl(2)` for each that was passed |

@@ -188,7 +188,7 @@ fn a_stub_that_a_sibling_replaces_late_is_not_taken_for_the_program() {
     let done = AtomicBool::new(false);
     // The caller looks around every 20 ms: on a busy machine it does so while the stub ends and its sibling goes on.
     std::thread::scope(|scope| {
-        for _ in 0..64 {
+        for _ in 0..16 {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     std::hint::spin_loop()

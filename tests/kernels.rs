@@ -9,34 +9,13 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use common::probe;
+use common::refuse::{Call, Only, all_refused, call, has_refused, refuse};
 use nix::errno::Errno;
 use ringfence::{Bind, Child, Error, RootFs, Sandbox, Stdio, Step, Tmpfs, Verdict};
-
-/// A system call that is refused: always, or where this argument has this value, or where this process makes it with
-/// arguments of which the function says so.
-#[derive(Clone, Copy)]
-struct Call {
-    number: libc::c_long,
-    only: Only,
-}
-
-#[derive(Clone, Copy)]
-enum Only {
-    Always,
-    Equal(u32, u32),
-    Ours(fn(&[u64; 6]) -> bool),
-}
-
-const fn call(number: libc::c_long) -> Call {
-    Call { number, only: Only::Always }
-}
 
 /// The C library makes threads with it too, and takes only ENOSYS for an answer.
 const CLONE3: Call = Call { number: libc::SYS_clone3, only: Only::Ours(|args| clone_flags(args) & CLONE_THREAD == 0) };
@@ -68,99 +47,6 @@ fn clone_flags(args: &[u64; 6]) -> u64 {
 fn path(args: &[u64; 6]) -> &[u8] {
     // SAFETY: the thread that calls, one of this process, stands still and gave a string with its NUL.
     unsafe { std::ffi::CStr::from_ptr(args[1] as *const libc::c_char) }.to_bytes()
-}
-
-/// How often each call of the case has been refused.
-static REFUSED: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
-
-/// Refuses `calls` with `errno` in this thread and in all that it starts from here on. Where the outcome shows which
-/// call did it, this and not the outcome is what makes a case one.
-fn refuse(calls: &[Call], errno: Errno) {
-    let (give, take) = mpsc::channel();
-    let asked = calls.to_vec();
-    std::thread::spawn(move || answer(take.recv().unwrap(), &asked, errno));
-    give.send(install(&program(calls))).unwrap();
-}
-
-/// The filter, as instructions of the kernel's packet filter over struct seccomp_data.
-fn program(calls: &[Call]) -> Vec<libc::sock_filter> {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let jump = |test: u32| (libc::BPF_JMP | test | libc::BPF_K) as u16;
-    let line = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let mut all = Vec::new();
-    for call in calls {
-        let (argument, test, value) = match call.only {
-            Only::Always | Only::Ours(_) => (0, libc::BPF_JGE, 0),
-            Only::Equal(argument, value) => (argument, libc::BPF_JEQ, value),
-        };
-        all.extend([
-            line(LOAD, 0, 0, 0),
-            line(jump(libc::BPF_JEQ), 0, 3, call.number as u32),
-            // The low half of the argument, on machines whose low half comes first.
-            line(LOAD, 0, 0, 16 + 8 * argument),
-            line(jump(test), 0, 1, value),
-            line(RETURN, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
-        ]);
-    }
-    all.push(line(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
-    all
-}
-
-/// Puts the filter over this thread, and gives the descriptor on which it asks.
-fn install(program: &[libc::sock_filter]) -> OwnedFd {
-    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
-    if !common::is_root() {
-        // SAFETY: no pointers.
-        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    }
-    // SAFETY: the program lives across the call, which copies it.
-    let fd = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
-    assert!(fd >= 0, "seccomp: {}", std::io::Error::last_os_error());
-    // SAFETY: the kernel has just made this descriptor.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
-}
-
-/// Which of the calls it is that is asked about, if it is to be refused.
-fn index_of(question: &libc::seccomp_notif, calls: &[Call]) -> Option<usize> {
-    let index = calls.iter().position(|call| call.number == libc::c_long::from(question.data.nr))?;
-    let Only::Ours(applies) = calls[index].only else { return Some(index) };
-    let is_ours = Path::new(&format!("/proc/self/task/{}", question.pid)).exists();
-    (is_ours && applies(&question.data.args)).then_some(index)
-}
-
-fn answer(listener: OwnedFd, calls: &[Call], errno: Errno) {
-    nix::ioctl_readwrite!(receive, b'!', 0, libc::seccomp_notif);
-    nix::ioctl_readwrite!(send, b'!', 1, libc::seccomp_notif_resp);
-    loop {
-        // SAFETY: zeroed bytes are valid for both, and the kernel asks for them; they live across the calls.
-        unsafe {
-            let mut question: libc::seccomp_notif = std::mem::zeroed();
-            if receive(listener.as_raw_fd(), &raw mut question).is_err() {
-                continue;
-            }
-            let mut answer: libc::seccomp_notif_resp = std::mem::zeroed();
-            answer.id = question.id;
-            if let Some(index) = index_of(&question, calls) {
-                REFUSED[index].fetch_add(1, Ordering::SeqCst);
-                // What a kernel does not have is a file here.
-                let errno = if question.data.nr == libc::SYS_openat as i32 { Errno::ENOENT } else { errno };
-                answer.error = -(errno as i32);
-            } else {
-                answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
-            }
-            let _ = send(listener.as_raw_fd(), &raw mut answer);
-        }
-    }
-}
-
-/// Each call of the case has been refused since the last look.
-#[track_caller]
-fn all_refused(calls: &[Call]) {
-    for (call, count) in calls.iter().zip(&REFUSED) {
-        assert!(count.swap(0, Ordering::SeqCst) > 0, "system call {} was never made", call.number);
-    }
 }
 
 #[used]
@@ -299,7 +185,7 @@ fn born_outside(errno: Errno) {
     let text = common::stdout(&sandbox);
     let name = parent.file_name().unwrap().to_str().unwrap();
     assert!(text.lines().any(|line| line.starts_with("0::") && line.contains(name)), "{text}");
-    assert_eq!(REFUSED[0].load(Ordering::SeqCst), 0, "a kernel without it is asked once");
+    assert!(!has_refused(), "a kernel without it is asked once");
 }
 
 /// Plain targets are found, and made; those behind a link are not.

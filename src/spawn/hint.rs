@@ -25,7 +25,9 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
             "the control group has controllers enabled for its children and takes no process"
         }
         (Step::LoadStub, Errno::EACCES | Errno::EPERM) => {
-            "executing a memfd is forbidden here: vm.memfd_noexec is 2, or a security module refuses it"
+            "executing a memfd is forbidden here (vm.memfd_noexec is 2, or a security module refuses it), and there is no \
+             place for a file: root needs fsopen(2) (Linux 5.2), others a TMPDIR, /run/user/UID, /dev/shm or /var/tmp that \
+             is not noexec"
         }
         (Step::PivotRoot, Errno::EINVAL) => {
             "the host's root is an initramfs, which pivot_root(2) refuses: switch_root to a tmpfs first"

@@ -5,6 +5,7 @@
 
 mod clone;
 mod hint;
+mod image;
 mod outside;
 mod report;
 mod spawner;

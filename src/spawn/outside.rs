@@ -15,7 +15,7 @@ use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, so
 
 use super::report::{self, Event, Waited};
 use super::spawner::{Job, MAX_FDS, Spawners, Ticket};
-use super::{hint, stub_name};
+use super::{hint, image, stub_name};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::namespace::IdMaps;
 use crate::plan::Plan;
@@ -126,8 +126,26 @@ struct Attempt<'a> {
     unheld: Option<i32>,
 }
 
-/// Runs a plan to the program's exec.
+/// Runs a plan to the program's exec. Where executing a memfd is forbidden, the stub is a file, in this and every spawn to
+/// come.
 pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
+    let file_stub = image::is_memfd_refused();
+    match attempt(launch, file_stub) {
+        Err(error) if !file_stub && is_refused_stub(&error) => {
+            let running = attempt(launch, true)?;
+            image::refuse_memfd();
+            Ok(running)
+        }
+        result => result,
+    }
+}
+
+fn is_refused_stub(error: &Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    error.step() == Step::LoadStub && errno.is_some_and(image::is_refusal)
+}
+
+fn attempt(launch: &Launch<'_>, file_stub: bool) -> Result<Running> {
     let (report, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .and_then(|(ours, theirs)| Ok((table::above_stdio(ours)?, theirs)))
         .map_err(|errno| Error::new(Step::Report, errno))?;
@@ -143,7 +161,12 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
         let text = format!("{} descriptors are to be passed, and one message takes {MAX_FDS}", fds.len());
         return Err(Error::message(ErrorKind::Invalid, Step::PlaceFd, text));
     }
-    let job = Job { namespaces: launch.namespaces, into_cgroup: launch.cgroup.is_some(), own_stub: launch.seen_inside };
+    let job = Job {
+        namespaces: launch.namespaces,
+        into_cgroup: launch.cgroup.is_some(),
+        own_stub: launch.seen_inside,
+        file_stub,
+    };
     let until = Instant::now() + launch.deadline.min(LONGEST);
     let ticket = Spawners::get()?.submit(job, &fds, until)?;
     drop((theirs, plan));
@@ -415,7 +438,7 @@ impl Attempt<'_> {
 
 /// Whether the spawner's own record is still to follow this one.
 fn is_from_inside(record: Record) -> bool {
-    let no_child = record.kind == record::FAILED_BEFORE_STUB && record.value == wire::BEFORE_STUB_CLONE;
+    let no_child = record.kind == record::FAILED_BEFORE_STUB && record.value != wire::BEFORE_STUB_EXEC;
     record.kind != record::CLONED && !no_child
 }
 

@@ -14,16 +14,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
 
 use super::clone::{self, Cloned, Request, Stack};
+use super::image;
 use crate::error::{Error, Result, Step};
-use crate::stub::{PROGRAM, wire};
+use crate::stub::wire;
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::{pidfd, table};
 
@@ -43,6 +42,8 @@ pub(super) struct Job {
     pub(super) into_cgroup: bool,
     /// A stub of its own: what runs in the sandbox can reach it, and change its mode if not its bytes.
     pub(super) own_stub: bool,
+    /// A stub that is no memfd, whose exec has been refused.
+    pub(super) file_stub: bool,
 }
 
 impl Job {
@@ -53,13 +54,15 @@ impl Job {
         bytes[..8].copy_from_slice(&self.namespaces.to_ne_bytes());
         bytes[8] = u8::from(self.into_cgroup);
         bytes[9] = u8::from(self.own_stub);
+        bytes[10] = u8::from(self.file_stub);
         bytes
     }
 
     fn decode(bytes: &[u8; Job::SIZE]) -> Self {
         let mut word = [0; 8];
         word.copy_from_slice(&bytes[..8]);
-        Job { namespaces: u64::from_ne_bytes(word), into_cgroup: bytes[8] != 0, own_stub: bytes[9] != 0 }
+        let [into_cgroup, own_stub, file_stub] = [bytes[8], bytes[9], bytes[10]].map(|byte| byte != 0);
+        Job { namespaces: u64::from_ne_bytes(word), into_cgroup, own_stub, file_stub }
     }
 }
 
@@ -189,8 +192,11 @@ fn start(spawner: &'static Spawner) -> Result<OwnedFd> {
     let failed = |errno| Error::new(Step::Spawner, errno);
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(failed)?;
-    let stub = stub_memfd().map_err(failed)?;
-    let (socket, stub_fd) = (theirs.as_raw_fd(), stub.as_raw_fd());
+    let stub = match image::memfd() {
+        Err(errno) if image::is_refusal(errno) => None,
+        result => Some(result.map_err(failed)?),
+    };
+    let (socket, stub_fd) = (theirs.as_raw_fd(), stub.as_ref().map(AsRawFd::as_raw_fd));
     let (ready, is_ready) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("ringfence".into())
@@ -203,7 +209,7 @@ fn start(spawner: &'static Spawner) -> Result<OwnedFd> {
             match prepared {
                 Ok(stack) => {
                     let _ = ready.send(Ok(()));
-                    serve(&stack, &spawner.finished);
+                    serve(&stack, stub_fd.is_some(), &spawner.finished);
                 }
                 Err(errno) => {
                     let _ = ready.send(Err(errno));
@@ -215,37 +221,23 @@ fn start(spawner: &'static Spawner) -> Result<OwnedFd> {
     table::above_stdio(ours).map_err(failed)
 }
 
-/// The stub in a sealed memfd: nobody can write to it, not even who opens it through /proc/PID/exe.
-fn stub_memfd() -> Result<OwnedFd, Errno> {
-    const F_SEAL_EXEC: libc::c_int = 0x20;
-    let name = c"ringfence-stub";
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    // MFD_EXEC came with 6.3; older kernels make every memfd executable and refuse the flag.
-    let fd = match memfd_create(name, flags | MFdFlags::from_bits_retain(libc::MFD_EXEC)) {
-        Err(Errno::EINVAL) => memfd_create(name, flags)?,
-        other => other?,
-    };
-    let mut rest = PROGRAM;
-    while !rest.is_empty() {
-        rest = &rest[nix::unistd::write(&fd, rest)?..];
-    }
-    // F_SEAL_EXEC came with 6.3. It keeps the executable bits as they are.
-    let _ = fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(F_SEAL_EXEC)));
-    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
-    fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(fd)
-}
-
-/// The life of a spawner: one job after the other, until the process ends.
-fn serve(stack: &Stack, finished: &AtomicU64) -> ! {
+/// The life of a spawner: one job after the other, until the process ends. `has_stub`: one stands in its table.
+fn serve(stack: &Stack, has_stub: bool, finished: &AtomicU64) -> ! {
     loop {
         // A message cut short, or no room for its descriptors: the caller sees its socket close.
         if let Ok((job, count)) = take_job() {
             let cgroup = job.into_cgroup.then(|| wire::FIRST_FD + count as RawFd - 1);
             // Closed below, with all that came for the job.
-            let stub = if job.own_stub { stub_memfd().map(IntoRawFd::into_raw_fd) } else { Ok(table::STUB) };
-            let request = stub.map(|stub| Request { namespaces: job.namespaces, cgroup, stub });
-            answer(request.and_then(|request| clone::clone(stack, &request)));
+            let stub = if job.own_stub || job.file_stub || !has_stub {
+                image::own(job.file_stub).map(IntoRawFd::into_raw_fd)
+            } else {
+                Ok(table::STUB)
+            };
+            let failed = |value| move |errno| (value, errno);
+            answer(stub.map_err(failed(wire::BEFORE_STUB_IMAGE)).and_then(|stub| {
+                let request = Request { namespaces: job.namespaces, cgroup, stub };
+                clone::clone(stack, &request).map_err(failed(wire::BEFORE_STUB_CLONE))
+            }));
         }
         let _ = table::close_from(wire::FIRST_FD);
         finished.fetch_add(1, Ordering::Relaxed);
@@ -267,8 +259,9 @@ fn take_job() -> Result<(Job, usize), Errno> {
     Ok((Job::decode(&bytes), count))
 }
 
-/// Tells the caller, on the report socket, what became of the clone. A caller that waits no longer leaves no orphan.
-fn answer(result: Result<Cloned, Errno>) {
+/// Tells the caller, on the report socket, what became of the clone, or what failed before it. A caller that waits no
+/// longer leaves no orphan.
+fn answer(result: Result<Cloned, (i32, Errno)>) {
     use wire::{Record, record};
     match result {
         Ok(Cloned { pid, pidfd }) => {
@@ -278,8 +271,8 @@ fn answer(result: Result<Cloned, Errno>) {
                 let _ = pidfd::wait(pidfd.as_fd(), true);
             }
         }
-        Err(errno) => {
-            let (kind, value) = (record::FAILED_BEFORE_STUB, wire::BEFORE_STUB_CLONE);
+        Err((value, errno)) => {
+            let kind = record::FAILED_BEFORE_STUB;
             let _ = tell(Record { kind, op: 0, errno: errno as i32, value }, &[]);
         }
     }

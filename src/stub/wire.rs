@@ -161,3 +161,5 @@ pub mod record {
 pub const BEFORE_STUB_CLONE: i32 = 0;
 /// `value` of [`record::FAILED_BEFORE_STUB`]: the stub could not be executed.
 pub const BEFORE_STUB_EXEC: i32 = 1;
+/// `value` of [`record::FAILED_BEFORE_STUB`]: there could be no file of the stub, and no clone was made.
+pub const BEFORE_STUB_IMAGE: i32 = 2;

@@ -9,7 +9,7 @@ use crate::stub::wire::{FIRST_FD, PARENT_FD};
 
 /// The numbers that the spawner's own descriptors have in its table. 0 to 2 are /dev/null.
 pub(crate) const SOCKET: RawFd = 3;
-/// The memfd of the stub.
+/// The memfd of the stub, or `/dev/null` where there can be none.
 pub(crate) const STUB: RawFd = 4;
 
 fn call(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
@@ -23,7 +23,7 @@ fn call(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
 /// process stays untouched.
 ///
 /// No descriptor that the thread held an owner of may be used or dropped by it afterwards.
-pub(crate) fn make_private(socket: RawFd, stub: RawFd) -> Result<(), Errno> {
+pub(crate) fn make_private(socket: RawFd, stub: Option<RawFd>) -> Result<(), Errno> {
     call(libc::SYS_unshare, [libc::CLONE_FILES as u64, 0, 0, 0, 0, 0])?;
     // Above every number that is about to be written to, so that no source is overwritten.
     const ABOVE: u64 = 64;
@@ -35,7 +35,8 @@ pub(crate) fn make_private(socket: RawFd, stub: RawFd) -> Result<(), Errno> {
     let mut life = [0 as RawFd; 2];
     call(libc::SYS_pipe2, [life.as_mut_ptr() as u64, libc::O_CLOEXEC as u64, 0, 0, 0, 0])?;
     let [read, write] = life.map(|fd| fd as u64);
-    let sources: [u64; FIRST_FD as usize] = [null, null, null, socket as u64, stub as u64, write, read];
+    let sources: [u64; FIRST_FD as usize] =
+        [null, null, null, socket as u64, stub.map_or(null, |fd| fd as u64), write, read];
     let mut moved = [0; FIRST_FD as usize];
     for (to, from) in moved.iter_mut().zip(sources) {
         *to = move_up(from as RawFd)?;

@@ -4,6 +4,7 @@
 
 pub mod calls;
 pub mod probe;
+pub mod refuse;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -131,6 +132,17 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub struct Clean {
     before: State,
     _turn: MutexGuard<'static, ()>,
+}
+
+/// Waits, up to a minute, for what does not come at once: what a drop cannot remove in its time, a thread of the library's
+/// does.
+#[track_caller]
+pub fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < until, "not so after a minute: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// What a sandbox could leave behind.

@@ -36,14 +36,14 @@ pub fn is_caller() -> Option<String> {
     Some(what)
 }
 
-/// Runs a caller to its end and gives what it wrote; anything but exit 0 within a minute fails the test.
+/// Runs a caller to its end and gives what it wrote; anything but exit 0 within four minutes fails the test.
 #[track_caller]
 pub fn succeeds(mut command: Command) -> String {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = child.id() as i32;
     let (done, is_done) = std::sync::mpsc::channel::<()>();
     let watch = std::thread::spawn(move || {
-        if is_done.recv_timeout(Duration::from_secs(60)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        if is_done.recv_timeout(Duration::from_secs(240)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             // SAFETY: no memory is involved, and the process has not been waited for.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }

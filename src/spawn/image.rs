@@ -1,0 +1,118 @@
+//! The stub as a file that can be executed, and that no sandbox can change for another one.
+//!
+//! What runs in a sandbox can reach the file of an init, and of what enters, through /proc/PID/exe (CVE-2019-5736). A
+//! sealed memfd cannot be written to, and where it can be reached it is one spawn's alone. Where executing a memfd is
+//! forbidden, each spawn has a file of its own: for a caller with CAP_SYS_ADMIN on a file system of its own, read-only as a
+//! whole and mounted nowhere; for others a nameless file, which nobody writes to while it runs, and nobody executes again.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open, openat};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use crate::stub::PROGRAM;
+use crate::sys::fsmount::FileSystem;
+
+/// Whether a memfd could be made and not be executed, and a file could.
+static MEMFD_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether spawns are to take files from the beginning.
+pub(super) fn is_memfd_refused() -> bool {
+    MEMFD_REFUSED.load(Ordering::Relaxed)
+}
+
+/// A file was executed where a memfd was not.
+pub(super) fn refuse_memfd() {
+    MEMFD_REFUSED.store(true, Ordering::Relaxed);
+}
+
+/// Whether this is how the making or the exec of a memfd is forbidden: EACCES by vm.memfd_noexec, either by a security
+/// module, and ENOSYS or EPERM by a filter.
+pub(super) fn is_refusal(errno: Errno) -> bool {
+    matches!(errno, Errno::EACCES | Errno::EPERM | Errno::ENOSYS)
+}
+
+/// The stub for one spawn.
+pub(super) fn own(as_file: bool) -> Result<OwnedFd, Errno> {
+    match memfd() {
+        Ok(memfd) if !as_file => Ok(memfd),
+        Err(errno) if !is_refusal(errno) => Err(errno),
+        _ => file(),
+    }
+}
+
+/// The stub in a sealed memfd: nobody can write to it, not even who opens it through /proc/PID/exe.
+pub(super) fn memfd() -> Result<OwnedFd, Errno> {
+    const F_SEAL_EXEC: libc::c_int = 0x20;
+    let name = c"ringfence-stub";
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    // MFD_EXEC came with 6.3; older kernels make every memfd executable and refuse the flag.
+    let fd = match memfd_create(name, flags | MFdFlags::from_bits_retain(libc::MFD_EXEC)) {
+        Err(Errno::EINVAL) => memfd_create(name, flags)?,
+        other => other?,
+    };
+    write(&fd)?;
+    // F_SEAL_EXEC came with 6.3. It keeps the executable bits as they are.
+    let _ = fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(F_SEAL_EXEC)));
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(fd)
+}
+
+fn write(fd: &OwnedFd) -> Result<(), Errno> {
+    let mut rest = PROGRAM;
+    while !rest.is_empty() {
+        rest = &rest[nix::unistd::write(fd, rest)?..];
+    }
+    Ok(())
+}
+
+fn file() -> Result<OwnedFd, Errno> {
+    match on_detached_mount() {
+        Err(Errno::EPERM | Errno::ENOSYS) => nameless(),
+        result => result,
+    }
+}
+
+const EXECUTABLE: Mode = Mode::S_IRUSR.union(Mode::S_IXUSR);
+
+/// In a tmpfs that goes with the last that holds a file of it.
+fn on_detached_mount() -> Result<OwnedFd, Errno> {
+    let file_system = FileSystem::tmpfs(&[(c"size", c"64k"), (c"nr_inodes", c"2"), (c"mode", c"500")])?;
+    let name = c"ringfence-stub";
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let writer = openat(file_system.root(), name, flags, EXECUTABLE)?;
+    write(&writer)?;
+    // Nothing that is open for writing can be executed.
+    drop(writer);
+    file_system.set_read_only()?;
+    openat(file_system.root(), name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Where an ordinary user may write, and execute what it has written.
+fn nameless() -> Result<OwnedFd, Errno> {
+    let own = PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid()));
+    let dirs = [own, std::env::temp_dir(), "/dev/shm".into(), "/var/tmp".into()];
+    let made = dirs.iter().find_map(|dir| nameless_in(dir).ok());
+    made.ok_or(Errno::EACCES)
+}
+
+fn nameless_in(dir: &Path) -> Result<OwnedFd, Errno> {
+    let writer = open(dir, OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC, EXECUTABLE)?;
+    if fstatvfs(&writer)?.flags().contains(FsFlags::ST_NOEXEC) {
+        return Err(Errno::EACCES);
+    }
+    write(&writer)?;
+    reopen(&writer)
+}
+
+/// The same file, not for writing. The thread's table of descriptors is its own, which `/proc/self` would not show.
+fn reopen(file: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let path = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
+    open(path.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+}
