@@ -9,18 +9,38 @@ use std::fmt;
 pub enum Feature {
     /// [`memory_limit`](crate::Sandbox::memory_limit).
     MemoryLimit,
+    /// [`memory_high`](crate::Sandbox::memory_high).
+    MemoryHigh,
+    /// [`memory_low`](crate::Sandbox::memory_low).
+    MemoryLow,
+    /// [`memory_min`](crate::Sandbox::memory_min).
+    MemoryMin,
+    /// [`oom_group`](crate::Sandbox::oom_group).
+    OomGroup,
     /// [`swap_limit`](crate::Sandbox::swap_limit).
     SwapLimit,
+    /// [`hugetlb_limit`](crate::Sandbox::hugetlb_limit).
+    HugetlbLimit,
     /// [`pids_limit`](crate::Sandbox::pids_limit).
     PidsLimit,
     /// [`cpu_limit`](crate::Sandbox::cpu_limit).
     CpuLimit,
+    /// [`cpu_burst`](crate::Sandbox::cpu_burst).
+    CpuBurst,
     /// [`cpu_weight`](crate::Sandbox::cpu_weight).
     CpuWeight,
+    /// [`cpu_idle`](crate::Sandbox::cpu_idle).
+    CpuIdle,
     /// [`cpuset`](crate::Sandbox::cpuset).
     Cpuset,
     /// [`io_limit`](crate::Sandbox::io_limit).
     IoLimit,
+    /// [`io_weight`](crate::Sandbox::io_weight).
+    IoWeight,
+    /// [`cgroup_max_descendants`](crate::Sandbox::cgroup_max_descendants).
+    CgroupMaxDescendants,
+    /// [`cgroup_max_depth`](crate::Sandbox::cgroup_max_depth).
+    CgroupMaxDepth,
     /// [`devices`](crate::Sandbox::devices).
     Devices,
     /// [`cpu_time`](crate::Sandbox::cpu_time).
@@ -42,14 +62,24 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature, in the order of the documentation.
-    pub const ALL: [Feature; 15] = [
+    pub const ALL: [Feature; 25] = [
         Feature::MemoryLimit,
+        Feature::MemoryHigh,
+        Feature::MemoryLow,
+        Feature::MemoryMin,
+        Feature::OomGroup,
         Feature::SwapLimit,
+        Feature::HugetlbLimit,
         Feature::PidsLimit,
         Feature::CpuLimit,
+        Feature::CpuBurst,
         Feature::CpuWeight,
+        Feature::CpuIdle,
         Feature::Cpuset,
         Feature::IoLimit,
+        Feature::IoWeight,
+        Feature::CgroupMaxDescendants,
+        Feature::CgroupMaxDepth,
         Feature::Devices,
         Feature::CpuTime,
         Feature::LandlockFiles,
@@ -64,12 +94,22 @@ impl Feature {
     pub fn as_str(self) -> &'static str {
         match self {
             Feature::MemoryLimit => "memory_limit",
+            Feature::MemoryHigh => "memory_high",
+            Feature::MemoryLow => "memory_low",
+            Feature::MemoryMin => "memory_min",
+            Feature::OomGroup => "oom_group",
             Feature::SwapLimit => "swap_limit",
+            Feature::HugetlbLimit => "hugetlb_limit",
             Feature::PidsLimit => "pids_limit",
             Feature::CpuLimit => "cpu_limit",
+            Feature::CpuBurst => "cpu_burst",
             Feature::CpuWeight => "cpu_weight",
+            Feature::CpuIdle => "cpu_idle",
             Feature::Cpuset => "cpuset",
             Feature::IoLimit => "io_limit",
+            Feature::IoWeight => "io_weight",
+            Feature::CgroupMaxDescendants => "cgroup_max_descendants",
+            Feature::CgroupMaxDepth => "cgroup_max_depth",
             Feature::Devices => "devices",
             Feature::CpuTime => "cpu_time",
             Feature::LandlockFiles => "landlock paths",

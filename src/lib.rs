@@ -113,7 +113,7 @@ mod sys;
 mod units;
 
 pub use caps::Capability;
-pub use cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits, Stats};
+pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
 pub use child::{Child, Outcome, Output, Usage, Verdict};
 pub use error::{Error, ErrorKind, Problem, Result, Step};
 pub use feature::{Enforced, Enforcement, Feature};

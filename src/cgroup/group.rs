@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::host::{Hierarchy, Host};
+use super::limits::controller_of;
 use super::part::Part;
-use super::{Controllers, Limits, Stats, Version, Write, devices, freezer, kernfs, kill, v1, v2};
-use crate::{Error, ErrorKind, Problem, Result, Step};
+use super::write::Write;
+use super::{Controllers, Limits, Stats, Version, devices, freezer, kernfs, kill, support, v1, v2};
+use crate::{Error, ErrorKind, Feature, Problem, Result, Step};
 
 /// How long a killed group without `cgroup.kill` may take to become empty.
 const KILL_BOUND: Duration = Duration::from_secs(1);
@@ -23,6 +25,8 @@ pub(crate) struct Group {
     /// `cgroup.procs` of each v1 part, until the child has joined.
     procs: Vec<OwnedFd>,
     killed: AtomicBool,
+    /// Whether the OOM killer takes all of it from the beginning.
+    oom_group: bool,
 }
 
 impl Group {
@@ -39,9 +43,16 @@ impl Group {
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
             return Err(Error::new(Step::CreateCgroup, Errno::EINVAL).at(name));
         }
-        let mut group = Group { parts: Vec::new(), procs: Vec::new(), killed: AtomicBool::new(false) };
+        let mut group = Group {
+            parts: Vec::new(),
+            procs: Vec::new(),
+            killed: AtomicBool::new(false),
+            oom_group: limits.oom_group == Some(true),
+        };
         let built = group
             .make_parts(host, parent, name, limits, account_cpu)
+            .and_then(|()| refuse(group.not_here(limits)))
+            .and_then(|()| refuse(host.unprotected(limits, parent)))
             .and_then(|()| group.write_limits(host, limits))
             .and_then(|()| group.open_procs());
         match built {
@@ -110,7 +121,7 @@ impl Group {
             Err(error) => return Err(error),
         };
         if part.version == Version::V2 {
-            part.controllers |= Controllers::CPUACCT;
+            part.controllers |= Controllers::INHERENT;
             // `cgroup.freeze` is in every v2 group but the root since 5.2.
             let freezes = match host.v2_freezes.get() {
                 Some(freezes) => *freezes,
@@ -142,14 +153,14 @@ impl Group {
                 put(part, c"memory.use_hierarchy", "1")?;
             }
             let mut enabled = false;
-            for write in writes.iter().filter(|write| part.controllers.contains(write.controller)) {
-                let mut written = kernfs::write(part.dir(), write.file, &write.value);
+            for write in writes.iter().filter(|write| part.controllers.contains(write.controller())) {
+                let mut written = write.carry_out(part.dir());
                 // The files of a v2 controller are there once it is enabled one level up. That is found out by
                 // writing, so that nothing is read by the spawns after the first.
                 if written == Err(Errno::ENOENT) && part.version == Version::V2 && !enabled {
                     self.enable(host, part, limits)?;
                     enabled = true;
-                    written = kernfs::write(part.dir(), write.file, &write.value);
+                    written = write.carry_out(part.dir());
                 }
                 written.map_err(|errno| refused(part, errno, write))?;
             }
@@ -262,24 +273,38 @@ impl Group {
         }
     }
 
-    /// Whether a group above has `memory.oom.group` set, so that a kill anywhere below it takes all.
-    pub(crate) fn oom_group_above(&self) -> bool {
+    /// Whether this group or one above has `memory.oom.group` set, so that a kill anywhere below it takes all.
+    pub(crate) fn is_in_oom_group(&self) -> bool {
         let holds_memory = |part: &&Part| part.version == Version::V2 && part.controllers.contains(Controllers::MEMORY);
         let Some(v2) = self.parts.iter().find(holds_memory) else { return false };
         let set = |dir: &Path| std::fs::read_to_string(dir.join("memory.oom.group")).is_ok_and(|t| t.trim() == "1");
-        v2.path.ancestors().skip(1).any(set)
+        self.oom_group || v2.path.ancestors().skip(1).any(set)
+    }
+
+    /// Limits that this group cannot have.
+    fn not_here(&self, limits: &Limits) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for feature in limits.features() {
+            let part = self.part(controller_of(feature));
+            let lack = support::v1_lacks(feature).filter(|_| part.is_none_or(|part| part.version == Version::V1));
+            let problem = match (part, lack) {
+                (_, Some((reason, remedy))) => Problem::unsupported(feature.as_str(), reason, remedy),
+                (None, None) => not_in_group(feature.as_str()),
+                (Some(_), None) => continue,
+            };
+            problems.push(problem.for_feature(feature));
+        }
+        problems
     }
 
     /// Changes limits of the living group; only those whose controller it has.
     pub(crate) fn update(&self, limits: &Limits) -> Result<()> {
-        let invalid = limits.invalid();
-        if !invalid.is_empty() {
-            return Err(Error::refused(invalid));
-        }
-        let missing = limits.features().into_iter().filter(|f| self.part(super::limits::controller_of(*f)).is_none());
-        let missing: Vec<_> = missing.map(|f| not_in_group(f.as_str()).for_feature(f)).collect();
-        if !missing.is_empty() {
-            return Err(Error::refused(missing));
+        refuse(limits.invalid())?;
+        refuse(self.not_here(limits))?;
+        if let Some(part) = self.part(Controllers::MEMORY)
+            && let Some(base) = part.path.parent()
+        {
+            refuse(support::unprotected(&part.top, limits, base))?;
         }
         for part in &self.parts {
             let mut writes = Vec::new();
@@ -293,9 +318,11 @@ impl Group {
                 }
                 writes.extend(v1::updates(limits));
             }
-            for write in writes.iter().filter(|write| part.controllers.contains(write.controller)) {
-                kernfs::write(part.dir(), write.file, &write.value)
-                    .map_err(|errno| refused(part, errno, write).with_kind(ErrorKind::Control))?;
+            for write in writes.iter().filter(|write| part.controllers.contains(write.controller())) {
+                write.carry_out(part.dir()).map_err(|errno| match errno {
+                    Errno::ENOENT => refused(part, errno, write),
+                    _ => refused(part, errno, write).with_kind(ErrorKind::Control),
+                })?;
             }
         }
         self.write_device_rules(limits, true).map_err(|error| error.with_kind(ErrorKind::Control))
@@ -370,27 +397,37 @@ fn put(part: &Part, file: &'static std::ffi::CStr, value: &str) -> Result<()> {
     kernfs::write(part.dir(), file, value).map_err(|errno| part.failed(Step::SetLimit, errno, file))
 }
 
-/// The kernel does not take a value.
+/// The kernel does not take a value, or does not have the file.
 fn refused(part: &Part, errno: Errno, write: &Write) -> Error {
-    let error = part.failed(Step::SetLimit, errno, write.file).detail(format!("writing {:?}", write.value));
-    match (errno, write.controller) {
-        (Errno::EBUSY, Controllers::MEMORY) => error.hint("more than that is in use and cannot be reclaimed"),
-        (Errno::ENOENT, Controllers::MEMORY) if is_swap(write.file) => {
-            error.hint("this kernel does not account for swap")
-        }
-        (Errno::ENODEV | Errno::ENXIO, Controllers::IO) => {
-            error.hint("limits are for whole disks: IoLimit::for_path finds the one")
-        }
-        (Errno::EINVAL | Errno::EACCES | Errno::ERANGE | Errno::ENOSPC, Controllers::CPUSET) => {
-            error.hint("the group above does not have all of these")
-        }
-        (Errno::EINVAL, Controllers::CPU) => error.hint("the group above has less, or the value is out of range"),
-        _ => error,
+    let error = part.failed(Step::SetLimit, errno, &write.file).detail(format!("writing {:?}", write.value));
+    if errno == Errno::ENOENT {
+        let error = error.with_kind(ErrorKind::Unsupported);
+        return match support::missing_file(write.feature) {
+            Some((reason, remedy)) => error.hint(format!("{reason}: {remedy}")),
+            None if write.feature == Feature::SwapLimit => error.hint("this kernel does not account for swap"),
+            None => error,
+        };
     }
+    let hint = match (errno, write.controller(), write.feature) {
+        (Errno::EBUSY, Controllers::MEMORY, _) => "more than that is in use and cannot be reclaimed",
+        (Errno::ENODEV | Errno::ENXIO, Controllers::IO, _) => {
+            "limits are for whole disks: IoLimit::for_path finds the one"
+        }
+        (Errno::EINVAL | Errno::EACCES | Errno::ERANGE | Errno::ENOSPC, Controllers::CPUSET, _) => {
+            "the group above does not have all of these"
+        }
+        (Errno::EINVAL, _, Feature::CpuBurst) => "a burst is at most what cpu_limit gives in one period",
+        (Errno::EINVAL, _, Feature::CpuWeight) => "a group with cpu_idle has no weight",
+        (Errno::EINVAL, _, Feature::CpuLimit) => {
+            "the group above has less, the value is out of range, or a cpu_burst is in the way: set both"
+        }
+        _ => return error,
+    };
+    error.hint(hint)
 }
 
-fn is_swap(file: &std::ffi::CStr) -> bool {
-    file == c"memory.swap.max" || file == c"memory.memsw.limit_in_bytes"
+fn refuse(problems: Vec<Problem>) -> Result<()> {
+    if problems.is_empty() { Ok(()) } else { Err(Error::refused(problems)) }
 }
 
 fn not_in_group(feature: &str) -> Problem {

@@ -119,7 +119,7 @@ impl Hierarchy {
         let (version, controllers) = if mount.fs_type == "cgroup2" {
             let listed = std::fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
             let listed: Controllers = listed.split_whitespace().map(Controllers::named).collect();
-            (Version::V2, listed | Controllers::CPUACCT | Controllers::FREEZER)
+            (Version::V2, listed | Controllers::INHERENT)
         } else {
             (Version::V1, mount.super_options.keys().map(|name| Controllers::named(name)).collect())
         };

@@ -1,19 +1,11 @@
 //! Typed limits.
 
-use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::sys::stat::{major, minor, stat};
+use super::{Controllers, Devices, IoLimit};
+use crate::{Bytes, Feature};
 
-use super::{Controllers, Devices};
-use crate::{Bytes, Error, ErrorKind, Feature, Problem, Result, Step};
-
-/// `PID_MAX_LIMIT` of 64-bit kernels; `pids.max` takes no greater number.
-const PIDS_CEILING: u64 = 4 << 20;
-/// The kernel grants quotas from 1 ms and periods up to 1 s.
-const CPU_FLOOR: f64 = 0.001;
-const CPU_CEILING: f64 = 1e6;
-
-/// Hard limits of a sandbox, enforced by its control group. What is not set is not limited.
+/// Limits of a sandbox, enforced by its control group. What is not set is not limited.
 ///
 /// ```
 /// use ringfence::{Bytes, Limits};
@@ -23,22 +15,29 @@ const CPU_CEILING: f64 = 1e6;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Limits {
     pub(crate) memory: Option<Bytes>,
+    pub(crate) memory_high: Option<Bytes>,
+    pub(crate) memory_low: Option<Bytes>,
+    pub(crate) memory_min: Option<Bytes>,
+    pub(crate) oom_group: Option<bool>,
     pub(crate) swap: Option<Bytes>,
+    /// Page size and limit.
+    pub(crate) hugetlb: Vec<(Bytes, Bytes)>,
     pub(crate) pids: Option<u64>,
     pub(crate) cpu: Option<f64>,
+    pub(crate) cpu_burst: Option<Duration>,
     pub(crate) cpu_weight: Option<u64>,
+    pub(crate) cpu_idle: Option<bool>,
     pub(crate) cpuset: Option<String>,
     pub(crate) cpuset_mems: Option<String>,
     pub(crate) io: Vec<IoLimit>,
+    pub(crate) io_weight: Option<u64>,
+    pub(crate) max_descendants: Option<u64>,
+    pub(crate) max_depth: Option<u64>,
     pub(crate) devices: Option<Devices>,
 }
 
+/// # Memory
 impl Limits {
-    /// No limits.
-    pub fn new() -> Self {
-        Limits::default()
-    }
-
     /// Memory in bytes, page cache included, rounded down to whole pages: `memory.limit_in_bytes` on v1,
     /// `memory.max` on v2 (4.5). Whoever needs more loses a process to the OOM killer.
     ///
@@ -48,11 +47,58 @@ impl Limits {
         Limits { memory: Some(limit.into()), ..self }
     }
 
+    /// Memory in bytes from which on the kernel reclaims from the sandbox, and slows down whoever asks for more:
+    /// `memory.high` on v2 (4.5). Nobody is killed for it, and it can be exceeded where nothing can be reclaimed. v1 has
+    /// none: its `memory.soft_limit_in_bytes` counts only while the whole host is short of memory.
+    pub fn memory_high(self, limit: impl Into<Bytes>) -> Self {
+        Limits { memory_high: Some(limit.into()), ..self }
+    }
+
+    /// Memory in bytes that is not reclaimed from the sandbox while others have any that can be: `memory.low` on v2
+    /// (4.5).
+    ///
+    /// No group is protected further than those above it, so each of them, up to the root, has to have that much in its
+    /// own `memory.low`; groups that this crate makes have none.
+    pub fn memory_low(self, protected: impl Into<Bytes>) -> Self {
+        Limits { memory_low: Some(protected.into()), ..self }
+    }
+
+    /// Memory in bytes that is never reclaimed from the sandbox, rather is another process killed: `memory.min` on v2
+    /// (4.18). The groups above have to have it too, as with [`memory_low`](Limits::memory_low).
+    pub fn memory_min(self, protected: impl Into<Bytes>) -> Self {
+        Limits { memory_min: Some(protected.into()), ..self }
+    }
+
+    /// Whether the OOM killer takes all of the sandbox or one process of it: `memory.oom.group` on v2 (4.19). Only a
+    /// process with an oom_score_adj of -1000 is spared.
+    pub fn oom_group(self, all: bool) -> Self {
+        Limits { oom_group: Some(all), ..self }
+    }
+
     /// Swap alone, in bytes, 0 for none: `memory.swap.max` on v2 (4.5). On v1, `memory.memsw.limit_in_bytes` limits the
     /// sum of memory and swap, so there it goes with a memory limit, and needs a kernel that accounts for swap
     /// (`swapaccount=1` on the command line of kernels before 6.1).
     pub fn swap(self, limit: impl Into<Bytes>) -> Self {
         Limits { swap: Some(limit.into()), ..self }
+    }
+
+    /// Huge pages of the size `page`, in bytes, rounded down to whole pages, 0 for none: `hugetlb.SIZE.limit_in_bytes` on
+    /// v1, `hugetlb.SIZE.max` on v2 (5.6). They are not part of [`memory`](Limits::memory). With the limit on pages in
+    /// use goes the same one on pages reserved (5.7), so that an mmap(2) beyond it fails with ENOMEM; where nothing is
+    /// reserved (`MAP_NORESERVE`), the first touch beyond it is a SIGBUS.
+    pub fn hugetlb(mut self, page: impl Into<Bytes>, limit: impl Into<Bytes>) -> Self {
+        let page = page.into();
+        self.hugetlb.retain(|(other, _)| *other != page);
+        self.hugetlb.push((page, limit.into()));
+        self
+    }
+}
+
+/// # Processes and processors
+impl Limits {
+    /// No limits.
+    pub fn new() -> Self {
+        Limits::default()
     }
 
     /// Processes and threads, counted together: `pids.max` (4.3). A `fork` beyond fails with EAGAIN.
@@ -66,11 +112,24 @@ impl Limits {
         Limits { cpu: Some(cores), ..self }
     }
 
+    /// How much of the [cpu limit](Limits::cpu) that was left over in earlier periods may be used on top of it in one,
+    /// at most that of a whole period (0.25 cores: 25 ms): `cpu.cfs_burst_us` on v1, `cpu.max.burst` on v2 (5.14).
+    /// What is used over a longer time stays the same.
+    pub fn cpu_burst(self, burst: Duration) -> Self {
+        Limits { cpu_burst: Some(burst), ..self }
+    }
+
     /// Share of cpu time against the sibling groups where cpus are contended: 1 to 10000, 100 is what a group has that
     /// asks for nothing. `cpu.weight` on v2 (4.15). On v1 `cpu.shares` = weight × 1024 / 100, which is what the v2
     /// kernel code computes from its weight, so that one number means one thing.
     pub fn cpu_weight(self, weight: u64) -> Self {
         Limits { cpu_weight: Some(weight), ..self }
+    }
+
+    /// Whether the sandbox gets only the cpu time that its sibling groups leave over: `cpu.idle`, on v1 and v2 (5.15).
+    /// It takes the place of a weight.
+    pub fn cpu_idle(self, idle: bool) -> Self {
+        Limits { cpu_idle: Some(idle), ..self }
     }
 
     /// The cpus to run on, as in `0-3,8`: `cpuset.cpus`.
@@ -82,11 +141,23 @@ impl Limits {
     pub fn cpuset_mems(self, mems: impl Into<String>) -> Self {
         Limits { cpuset_mems: Some(mems.into()), ..self }
     }
+}
 
+/// # Disks and groups
+impl Limits {
     /// Adds a limit for one block device.
     pub fn io(mut self, limit: IoLimit) -> Self {
         self.io.push(limit);
         self
+    }
+
+    /// Share of a contended disk against the sibling groups: 1 to 10000, 100 is what a group has that asks for nothing.
+    ///
+    /// Two parts of the kernel know weights, and each is off until the host's owner chooses it for a disk: the scheduler
+    /// bfq (`blkio.bfq.weight` on v1, `io.bfq.weight` on v2; 5.0), for which everything above 1000 is 1000, and on v2
+    /// the cost model switched on in `io.cost.qos` (`io.weight`, 5.4).
+    pub fn io_weight(self, weight: u64) -> Self {
+        Limits { io_weight: Some(weight), ..self }
     }
 
     /// The devices that may be opened and made: a BPF program on v2 (4.15), `devices.allow` on v1.
@@ -94,6 +165,20 @@ impl Limits {
         Limits { devices: Some(devices), ..self }
     }
 
+    /// How many control groups may be made inside, on all levels together: `cgroup.max.descendants` on v2 (4.14), also
+    /// of a hybrid host. A `mkdir` beyond fails with EAGAIN.
+    pub fn max_descendants(self, limit: u64) -> Self {
+        Limits { max_descendants: Some(limit), ..self }
+    }
+
+    /// How many levels of control groups may be made inside: `cgroup.max.depth` on v2 (4.14), also of a hybrid host. A
+    /// `mkdir` beyond fails with EAGAIN.
+    pub fn max_depth(self, limit: u64) -> Self {
+        Limits { max_depth: Some(limit), ..self }
+    }
+}
+
+impl Limits {
     pub(crate) fn is_empty(&self) -> bool {
         *self == Limits::default()
     }
@@ -102,12 +187,22 @@ impl Limits {
     pub(crate) fn features(&self) -> Vec<Feature> {
         let asked = [
             (Feature::MemoryLimit, self.memory.is_some()),
+            (Feature::MemoryHigh, self.memory_high.is_some()),
+            (Feature::MemoryLow, self.memory_low.is_some()),
+            (Feature::MemoryMin, self.memory_min.is_some()),
+            (Feature::OomGroup, self.oom_group.is_some()),
             (Feature::SwapLimit, self.swap.is_some()),
+            (Feature::HugetlbLimit, !self.hugetlb.is_empty()),
             (Feature::PidsLimit, self.pids.is_some()),
             (Feature::CpuLimit, self.cpu.is_some()),
+            (Feature::CpuBurst, self.cpu_burst.is_some()),
             (Feature::CpuWeight, self.cpu_weight.is_some()),
+            (Feature::CpuIdle, self.cpu_idle.is_some()),
             (Feature::Cpuset, self.cpuset.is_some() || self.cpuset_mems.is_some()),
             (Feature::IoLimit, !self.io.is_empty()),
+            (Feature::IoWeight, self.io_weight.is_some()),
+            (Feature::CgroupMaxDescendants, self.max_descendants.is_some()),
+            (Feature::CgroupMaxDepth, self.max_depth.is_some()),
             (Feature::Devices, self.devices.is_some()),
         ];
         asked.into_iter().filter(|(_, asked)| *asked).map(|(feature, _)| feature).collect()
@@ -117,12 +212,23 @@ impl Limits {
     pub(crate) fn without(self, feature: Feature) -> Self {
         match feature {
             Feature::MemoryLimit => Limits { memory: None, ..self },
+            Feature::MemoryHigh => Limits { memory_high: None, ..self },
+            Feature::MemoryLow => Limits { memory_low: None, ..self },
+            Feature::MemoryMin => Limits { memory_min: None, ..self },
+            Feature::OomGroup => Limits { oom_group: None, ..self },
             Feature::SwapLimit => Limits { swap: None, ..self },
+            Feature::HugetlbLimit => Limits { hugetlb: Vec::new(), ..self },
             Feature::PidsLimit => Limits { pids: None, ..self },
-            Feature::CpuLimit => Limits { cpu: None, ..self },
+            // There is nothing that a burst could be left over from.
+            Feature::CpuLimit => Limits { cpu: None, cpu_burst: None, ..self },
+            Feature::CpuBurst => Limits { cpu_burst: None, ..self },
             Feature::CpuWeight => Limits { cpu_weight: None, ..self },
+            Feature::CpuIdle => Limits { cpu_idle: None, ..self },
             Feature::Cpuset => Limits { cpuset: None, cpuset_mems: None, ..self },
             Feature::IoLimit => Limits { io: Vec::new(), ..self },
+            Feature::IoWeight => Limits { io_weight: None, ..self },
+            Feature::CgroupMaxDescendants => Limits { max_descendants: None, ..self },
+            Feature::CgroupMaxDepth => Limits { max_depth: None, ..self },
             Feature::Devices => Limits { devices: None, ..self },
             // No limit of a control group's.
             _ => self,
@@ -140,167 +246,37 @@ impl Limits {
         Some(((cores * period as f64).round() as u64, period))
     }
 
-    /// Every value that no kernel would take.
-    pub(crate) fn invalid(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut refuse = |bad: bool, feature: Feature, reason: String, remedy: &str| {
-            if bad {
-                problems.push(Problem::invalid(feature.as_str(), reason, remedy));
-            }
-        };
-        let memory = self.memory.map_or(u64::MAX, Bytes::get);
-        refuse(memory < 4096, Feature::MemoryLimit, format!("{memory} bytes are less than a page"), "give more");
-        let pids = self.pids.unwrap_or(1);
-        let range = format!("{pids} is outside of 1 to {PIDS_CEILING}");
-        refuse(!(1..=PIDS_CEILING).contains(&pids), Feature::PidsLimit, range, "give a number in the range");
-        let cpu = self.cpu.unwrap_or(1.0);
-        let range = format!("{cpu} cores are outside of {CPU_FLOOR} to {CPU_CEILING}");
-        refuse(!(CPU_FLOOR..=CPU_CEILING).contains(&cpu), Feature::CpuLimit, range, "give cores, as in 0.25");
-        let weight = self.cpu_weight.unwrap_or(100);
-        let range = format!("{weight} is outside of 1 to 10000");
-        refuse(!(1..=10_000).contains(&weight), Feature::CpuWeight, range, "100 is the default of every group");
-        for list in self.cpuset.iter().chain(&self.cpuset_mems) {
-            refuse(!is_list(list), Feature::Cpuset, format!("{list:?} is no list of numbers"), "write it as in 0-3,8");
-        }
-        for io in &self.io {
-            let device = format!("{}:{}", io.device.0, io.device.1);
-            let values = [io.read_bps.map(Bytes::get), io.write_bps.map(Bytes::get), io.read_iops, io.write_iops];
-            let unset = values.iter().all(Option::is_none);
-            refuse(unset, Feature::IoLimit, format!("the limit of {device} is empty"), "set a rate");
-            let zero = values.contains(&Some(0));
-            refuse(zero, Feature::IoLimit, format!("a rate of 0 for {device}"), "the least is 1 a second");
-        }
-        problems.extend(self.devices.iter().flat_map(Devices::invalid));
-        problems
+    /// The burst in microseconds.
+    pub(super) fn cpu_burst_us(&self) -> Option<u64> {
+        self.cpu_burst.map(|burst| u64::try_from(burst.as_micros()).unwrap_or(u64::MAX))
     }
 }
 
 /// The controller that enforces a feature.
 pub(super) fn controller_of(feature: Feature) -> Controllers {
     match feature {
-        Feature::MemoryLimit | Feature::SwapLimit => Controllers::MEMORY,
+        Feature::MemoryLimit
+        | Feature::MemoryHigh
+        | Feature::MemoryLow
+        | Feature::MemoryMin
+        | Feature::OomGroup
+        | Feature::SwapLimit => Controllers::MEMORY,
+        Feature::HugetlbLimit => Controllers::HUGETLB,
         Feature::PidsLimit => Controllers::PIDS,
-        Feature::CpuLimit | Feature::CpuWeight => Controllers::CPU,
+        Feature::CpuLimit | Feature::CpuBurst | Feature::CpuWeight | Feature::CpuIdle => Controllers::CPU,
         Feature::Cpuset => Controllers::CPUSET,
-        Feature::IoLimit => Controllers::IO,
+        Feature::IoLimit | Feature::IoWeight => Controllers::IO,
         Feature::Devices => Controllers::DEVICES,
         Feature::CpuTime => Controllers::CPUACCT,
+        Feature::CgroupMaxDescendants | Feature::CgroupMaxDepth => Controllers::CORE,
         // No limit of a control group's.
         _ => Controllers::empty(),
     }
 }
 
-fn is_list(text: &str) -> bool {
-    let digits = |s: &str| if s.bytes().all(|b| b.is_ascii_digit()) { s.parse::<u32>().ok() } else { None };
-    text.split(',').all(|item| match item.split_once('-') {
-        Some((from, to)) => matches!((digits(from), digits(to)), (Some(from), Some(to)) if from <= to),
-        None => digits(item).is_some(),
-    })
-}
-
-/// The rates at which a sandbox may read and write one whole disk: `blkio.throttle.*_device` on v1, which slows
-/// reads and direct writes only, `io.max` on v2 (4.5).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IoLimit {
-    pub(crate) device: (u64, u64),
-    pub(crate) read_bps: Option<Bytes>,
-    pub(crate) write_bps: Option<Bytes>,
-    pub(crate) read_iops: Option<u64>,
-    pub(crate) write_iops: Option<u64>,
-}
-
-impl IoLimit {
-    /// For the disk with these numbers, as `lsblk` shows them. The kernel takes whole disks, not partitions.
-    pub fn device(major: u64, minor: u64) -> Self {
-        IoLimit { device: (major, minor), read_bps: None, write_bps: None, read_iops: None, write_iops: None }
-    }
-
-    /// For the disk that holds `path`, or that `path` is if it is a device node.
-    ///
-    /// # Errors
-    /// If there is no such path, or no one disk behind it: btrfs, overlay, tmpfs and network filesystems have none.
-    pub fn for_path(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let stat = stat(path).map_err(|errno| Error::new(Step::OpenSource, errno).at(path))?;
-        let node = stat.st_mode & libc::S_IFMT == libc::S_IFBLK;
-        let device = if node { stat.st_rdev } else { stat.st_dev };
-        let (major, minor) = whole_disk(Path::new("/sys"), major(device), minor(device)).ok_or_else(|| {
-            Error::message(ErrorKind::Unsupported, Step::OpenSource, "its filesystem is not on one block device")
-                .at(path)
-                .hint("name the disk with IoLimit::device")
-        })?;
-        Ok(IoLimit::device(major, minor))
-    }
-
-    /// Bytes read in a second.
-    pub fn read_bps(self, rate: impl Into<Bytes>) -> Self {
-        IoLimit { read_bps: Some(rate.into()), ..self }
-    }
-
-    /// Bytes written in a second.
-    pub fn write_bps(self, rate: impl Into<Bytes>) -> Self {
-        IoLimit { write_bps: Some(rate.into()), ..self }
-    }
-
-    /// Read operations in a second.
-    pub fn read_iops(self, rate: u64) -> Self {
-        IoLimit { read_iops: Some(rate), ..self }
-    }
-
-    /// Write operations in a second.
-    pub fn write_iops(self, rate: u64) -> Self {
-        IoLimit { write_iops: Some(rate), ..self }
-    }
-}
-
-/// The disk of a block device: of a partition the one around it. `None` for the anonymous devices (major 0).
-fn whole_disk(sysfs: &Path, major: u64, minor: u64) -> Option<(u64, u64)> {
-    let link = sysfs.join(format!("dev/block/{major}:{minor}"));
-    let mut dir: PathBuf = link.canonicalize().ok()?;
-    if dir.join("partition").exists() {
-        dir.pop();
-    }
-    let text = std::fs::read_to_string(dir.join("dev")).ok()?;
-    let (major, minor) = text.trim().split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_kernel_takes_is_valid() {
-        let io = IoLimit::device(8, 0).read_bps(1 << 20).write_iops(5);
-        let limits = Limits::new().memory(4096).swap(0).pids(1).cpu(0.001).cpu_weight(10_000).cpuset("0-3,8");
-        assert_eq!(limits.cpuset_mems("0").io(io).invalid(), []);
-        assert_eq!(Limits::new().invalid(), []);
-    }
-
-    #[test]
-    fn each_nonsense_is_named_once() {
-        for (limits, subject) in [
-            (Limits::new().memory(4095), "memory_limit"),
-            (Limits::new().pids(0), "pids_limit"),
-            (Limits::new().pids(PIDS_CEILING + 1), "pids_limit"),
-            (Limits::new().cpu(0.0), "cpu_limit"),
-            (Limits::new().cpu(-1.0), "cpu_limit"),
-            (Limits::new().cpu(f64::NAN), "cpu_limit"),
-            (Limits::new().cpu(f64::INFINITY), "cpu_limit"),
-            (Limits::new().cpu_weight(0), "cpu_weight"),
-            (Limits::new().cpu_weight(10_001), "cpu_weight"),
-            (Limits::new().io(IoLimit::device(8, 0)), "io_limit"),
-            (Limits::new().io(IoLimit::device(8, 0).read_bps(0)), "io_limit"),
-        ] {
-            let problems = limits.invalid();
-            assert_eq!(problems.len(), 1, "{limits:?}");
-            assert_eq!(problems[0].subject, subject);
-        }
-        for list in ["", ",", "0,", "a", "3-1", "-1", "0-", "1 2", "0\n", "0-1-2", "+1"] {
-            assert_eq!(Limits::new().cpuset(list).invalid().len(), 1, "{list:?}");
-            assert_eq!(Limits::new().cpuset_mems(list).invalid().len(), 1, "{list:?}");
-        }
-    }
 
     #[test]
     fn quotas_stay_above_the_kernels_least() {
@@ -312,25 +288,23 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_leads_to_its_disk() {
-        let sys = std::env::temp_dir().join(format!("ringfence-sysfs-{}", std::process::id()));
-        let disk = sys.join("devices/vda");
-        std::fs::create_dir_all(disk.join("vda1")).unwrap();
-        std::fs::create_dir_all(sys.join("dev/block")).unwrap();
-        std::fs::write(disk.join("dev"), "254:0\n").unwrap();
-        std::fs::write(disk.join("vda1/dev"), "254:1\n").unwrap();
-        std::fs::write(disk.join("vda1/partition"), "1\n").unwrap();
-        std::os::unix::fs::symlink("../../devices/vda", sys.join("dev/block/254:0")).unwrap();
-        std::os::unix::fs::symlink("../../devices/vda/vda1", sys.join("dev/block/254:1")).unwrap();
-        let found = [(254, 1), (254, 0), (0, 28)].map(|(major, minor)| whole_disk(&sys, major, minor));
-        std::fs::remove_dir_all(&sys).unwrap();
-        assert_eq!(found, [Some((254, 0)), Some((254, 0)), None]);
+    fn each_feature_can_be_left_out() {
+        let limits = Limits::new().memory(1 << 30).memory_high(1 << 20).memory_low(1).memory_min(1).oom_group(true);
+        let limits = limits.swap(0).hugetlb(2 << 20, 0).pids(1).cpu(1.0).cpu_burst(Duration::from_millis(1));
+        let limits = limits.cpu_weight(1).cpu_idle(false).cpuset("0").cpuset_mems("0").io(IoLimit::device(1, 1));
+        let limits = limits.io_weight(1).max_descendants(1).max_depth(1).devices(Devices::none());
+        let all = limits.features();
+        assert_eq!(all.len(), 18);
+        for feature in &all {
+            assert!(!limits.clone().without(*feature).features().contains(feature), "{feature}");
+        }
+        let none = all.iter().fold(limits, |limits, feature| limits.without(*feature));
+        assert!(none.is_empty(), "{none:?}");
     }
 
     #[test]
-    fn a_filesystem_without_a_disk_is_refused() {
-        let error = IoLimit::for_path("/proc").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.to_string().contains("IoLimit::device"), "{error}");
+    fn a_page_size_has_one_limit() {
+        let limits = Limits::new().hugetlb(Bytes::mib(2), 0).hugetlb(Bytes::gib(1), 5).hugetlb(Bytes::mib(2), 7);
+        assert_eq!(limits.hugetlb, [(Bytes::gib(1), Bytes::new(5)), (Bytes::mib(2), Bytes::new(7))]);
     }
 }

@@ -8,12 +8,15 @@
 //!
 //! [`Host`](host::Host) says where each controller is, [`Group`](group::Group) is the group of one sandbox and has a
 //! [`Part`](part::Part) in each hierarchy that it needs. [`v1`] and [`v2`] are the tables: which file takes which
-//! limit, which file gives which number.
+//! limit, which file gives which number. [`support`] knows the limits that not every kernel has.
 
 mod devices;
 mod freezer;
 mod group;
 mod host;
+mod hugetlb;
+mod invalid;
+mod io;
 mod kernfs;
 mod kill;
 mod limits;
@@ -22,12 +25,12 @@ mod part;
 mod problems;
 mod stale;
 mod stats;
+mod support;
 #[cfg(test)]
 mod tests;
 mod v1;
 mod v2;
-
-use std::ffi::CStr;
+mod write;
 
 use bitflags::bitflags;
 use nix::errno::Errno;
@@ -37,10 +40,11 @@ use crate::sys::fork_mark::PerProcess;
 pub use devices::{Device, DeviceAccess, Devices};
 pub(crate) use group::Group;
 pub(crate) use host::Host;
-pub use limits::{IoLimit, Limits};
+pub use io::IoLimit;
+pub use limits::Limits;
 pub(crate) use problems::invalid_parent;
 pub(crate) use stale::sweep;
-pub use stats::Stats;
+pub use stats::{HugetlbStats, Stats};
 
 bitflags! {
     /// The controllers that this crate uses.
@@ -58,11 +62,17 @@ bitflags! {
         const FREEZER = 1 << 6;
         /// Only on v1; a v2 group takes a BPF program since 4.15.
         const DEVICES = 1 << 7;
+        const HUGETLB = 1 << 8;
+        /// The limits of v2 groups as such, which are in each of them since 4.14.
+        const CORE = 1 << 9;
     }
 }
 
 impl Controllers {
-    const NAMES: [(&'static str, Controllers); 9] = [
+    /// What every v2 group has, whatever is enabled above it.
+    const INHERENT: Controllers = Controllers::CPUACCT.union(Controllers::FREEZER).union(Controllers::CORE);
+
+    const NAMES: [(&'static str, Controllers); 10] = [
         ("memory", Controllers::MEMORY),
         ("pids", Controllers::PIDS),
         ("cpu", Controllers::CPU),
@@ -72,6 +82,7 @@ impl Controllers {
         ("cpuacct", Controllers::CPUACCT),
         ("freezer", Controllers::FREEZER),
         ("devices", Controllers::DEVICES),
+        ("hugetlb", Controllers::HUGETLB),
     ];
 
     /// The controller of this name; empty for one that this crate has no use for.
@@ -90,14 +101,6 @@ impl Controllers {
 pub(crate) enum Version {
     V1,
     V2,
-}
-
-/// One value for one file of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Write {
-    controller: Controllers,
-    file: &'static CStr,
-    value: String,
 }
 
 /// The hierarchies of this host, looked at once in each process.

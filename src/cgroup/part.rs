@@ -29,7 +29,7 @@ pub(super) struct Part {
     pub(super) controllers: Controllers,
     pub(super) path: PathBuf,
     /// Where the hierarchy is mounted.
-    top: PathBuf,
+    pub(super) top: PathBuf,
     dir: OwnedFd,
     gone: AtomicBool,
 }

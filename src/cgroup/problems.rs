@@ -8,12 +8,13 @@ use nix::errno::Errno;
 
 use super::host::{Hierarchy, Host, can_write, nearest};
 use super::limits::{Limits, controller_of};
-use super::{Controllers, Version, devices, v2};
+use super::{Controllers, Version, devices, hugetlb, support, v2};
 use crate::{Enforcement, Feature, Problem};
 
 pub(super) const DELEGATE: &str = "run as root, or in a delegated group (systemd-run --user --scope -p Delegate=yes), \
                                    or name one with cgroup_parent";
 const NO_SWAP: &str = "this kernel does not account for swap";
+const WEIGHED: &str = "only on disks with the scheduler bfq, or with io.cost.qos switched on";
 const SWAP_REMEDY: &str = "boot with swapaccount=1";
 
 impl Host {
@@ -39,7 +40,19 @@ impl Host {
             let (reason, remedy) = devices::v1::HOLE;
             problems.push(Problem::unsupported("devices", reason, remedy).for_feature(Feature::Devices));
         }
+        problems.extend(hugetlb::unknown_size(limits));
+        problems.extend(self.unprotected(limits, parent));
         problems
+    }
+
+    /// Protection of memory that the groups above `parent`, and itself, do not have to give.
+    pub(super) fn unprotected(&self, limits: &Limits, parent: Option<&Path>) -> Vec<Problem> {
+        if limits.memory_low.is_none() && limits.memory_min.is_none() {
+            return Vec::new();
+        }
+        let home = self.home(Controllers::MEMORY).filter(|home| home.version == Version::V2);
+        let based = home.and_then(|home| Some((home, home.base(parent)?)));
+        based.map_or(Vec::new(), |(home, base)| support::unprotected(&home.mount, limits, &base))
     }
 
     fn problem(&self, feature: Feature, parent: Option<&Path>) -> Option<Problem> {
@@ -48,8 +61,12 @@ impl Host {
         if feature == Feature::Devices {
             homes = self.device_home(parent).into_iter().collect();
         }
+        let base = self.home(controller).and_then(|home| home.base(parent));
+        let lack = self.home(controller).and_then(|home| home.lacks(feature, base.as_deref()));
         let (reason, remedy) = if homes.is_empty() {
-            self.absence(controller)
+            self.absence(feature)
+        } else if let Some((reason, remedy)) = lack {
+            (reason.to_owned(), remedy)
         } else if feature == Feature::SwapLimit && !self.swap {
             (NO_SWAP.to_owned(), SWAP_REMEDY)
         } else {
@@ -60,8 +77,12 @@ impl Host {
         Some(Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature))
     }
 
-    /// Why no hierarchy has `controller`, and the remedy.
-    fn absence(&self, controller: Controllers) -> (String, &'static str) {
+    /// Why no hierarchy has the controller of `feature`, and the remedy.
+    fn absence(&self, feature: Feature) -> (String, &'static str) {
+        let controller = controller_of(feature);
+        if let Some((reason, remedy)) = support::v1_lacks(feature).filter(|_| controller == Controllers::CORE) {
+            return (reason.to_owned(), remedy);
+        }
         let name = controller.name();
         if controller == Controllers::DEVICES
             && self.v2().is_some()
@@ -89,14 +110,18 @@ impl Host {
         let home = if feature == Feature::Devices { self.device_home(None) } else { self.home(controller) };
         match (home, feature) {
             (None, _) => {
-                let (reason, remedy) = self.absence(controller);
+                let (reason, remedy) = self.absence(feature);
                 Enforcement::Missing(format!("{reason}; {remedy}"))
             }
             (Some(_), Feature::SwapLimit) if !self.swap => Enforcement::Missing(format!("{NO_SWAP}; {SWAP_REMEDY}")),
             (Some(home), Feature::IoLimit) if home.version == Version::V1 => {
                 Enforcement::Partial("cgroup v1 limits reads and direct writes only; buffered writes are not throttled")
             }
-            (Some(_), _) => Enforcement::Full,
+            (Some(home), _) => match home.lacks(feature, None) {
+                Some((reason, remedy)) => Enforcement::Missing(format!("{reason}; {remedy}")),
+                None if feature == Feature::IoWeight => Enforcement::Partial(WEIGHED),
+                None => Enforcement::Full,
+            },
         }
     }
 }
@@ -125,7 +150,7 @@ impl Hierarchy {
             return denied.then(|| ("writing devices.deny needs CAP_SYS_ADMIN".to_owned(), "run as root"));
         }
         let obstacle = match controller {
-            Controllers::CPUACCT | Controllers::FREEZER => None,
+            inherent if Controllers::INHERENT.contains(inherent) => None,
             Controllers::DEVICES => devices::filter::obstacle_above(&self.mount, &base),
             _ => v2::obstacle(&self.mount, &base, controller),
         };

@@ -81,6 +81,7 @@ impl Sandbox {
     /// What no host could carry out.
     fn contradictions(&self) -> Vec<Problem> {
         let mut problems = self.limits.invalid();
+        problems.extend(self.limits.incomplete());
         problems.extend(self.cgroup_parent.as_deref().and_then(cgroup::invalid_parent));
         problems.extend(self.mounts.invalid());
         problems.extend(self.program.invalid());

@@ -117,7 +117,7 @@ impl Sandbox {
         static STUB_ENTERS: AtomicBool = AtomicBool::new(false);
         let group = made.group.as_ref();
         if !STUB_ENTERS.load(Ordering::Relaxed)
-            && let Some(cgroup) = group.filter(|group| !group.oom_group_above()).and_then(Group::v2_dir)
+            && let Some(cgroup) = group.filter(|group| !group.is_in_oom_group()).and_then(Group::v2_dir)
         {
             let plan = self.plan(judgement, streams, made, None)?;
             match self.run_plan(judgement, &plan, made, Some(cgroup), listener) {
@@ -129,7 +129,7 @@ impl Sandbox {
         let enters = procs.is_some();
         let plan = self.plan(judgement, streams, made, procs)?;
         let running = self.run_plan(judgement, &plan, made, None, listener)?;
-        STUB_ENTERS.fetch_or(enters && !group.is_some_and(Group::oom_group_above), Ordering::Relaxed);
+        STUB_ENTERS.fetch_or(enters && !group.is_some_and(Group::is_in_oom_group), Ordering::Relaxed);
         Ok(running)
     }
 

@@ -2,6 +2,7 @@
 
 mod judge;
 mod launch;
+mod limits;
 mod refusal;
 mod setters;
 mod strict;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Sandbox;
-use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit};
 use crate::feature::Feature;
 use crate::mount::{Bind, Mount, RootFs, Tmpfs};
 use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset};
@@ -250,77 +249,8 @@ impl Sandbox {
     }
 }
 
-/// # Limits
+/// # Limits of processes, of time, and how strictly
 impl Sandbox {
-    /// The most memory, page cache included, that everything in the sandbox may use together (`memory.max`;
-    /// `memory.limit_in_bytes` on v1). Beyond it the kernel kills: [`Verdict::OutOfMemory`](crate::Verdict::OutOfMemory).
-    ///
-    /// Pages can still be swapped out where the host has swap: see [`swap_limit`](Sandbox::swap_limit).
-    pub fn memory_limit(mut self, limit: impl Into<Bytes>) -> Self {
-        self.limits = self.limits.memory(limit);
-        self
-    }
-
-    /// The most swap, beside the memory, that the sandbox may use (`memory.swap.max`; on v1, where memory and swap are
-    /// limited together, it needs [`memory_limit`](Sandbox::memory_limit)). 0 forbids swapping.
-    pub fn swap_limit(mut self, limit: impl Into<Bytes>) -> Self {
-        self.limits = self.limits.swap(limit);
-        self
-    }
-
-    /// The most processes and threads in the sandbox (`pids.max`), init included. Beyond it fork(2) fails with EAGAIN.
-    pub fn pids_limit(mut self, limit: u64) -> Self {
-        self.limits = self.limits.pids(limit);
-        self
-    }
-
-    /// The most processor time a second of wall time, in cores: 0.25 is a quarter of one (`cpu.max`; `cpu.cfs_quota_us`
-    /// on v1).
-    pub fn cpu_limit(mut self, cores: f64) -> Self {
-        self.limits = self.limits.cpu(cores);
-        self
-    }
-
-    /// The share of a contended processor, 1 to 10,000, where 100 is the default of every group (`cpu.weight`;
-    /// `cpu.shares` on v1).
-    pub fn cpu_weight(mut self, weight: u64) -> Self {
-        self.limits = self.limits.cpu_weight(weight);
-        self
-    }
-
-    /// The processors that may be used, as in `0-3,8` (`cpuset.cpus`).
-    pub fn cpuset(mut self, cpus: impl Into<String>) -> Self {
-        self.limits = self.limits.cpuset(cpus);
-        self
-    }
-
-    /// The memory nodes that may be used, as in `0-1` (`cpuset.mems`).
-    pub fn cpuset_mems(mut self, nodes: impl Into<String>) -> Self {
-        self.limits = self.limits.cpuset_mems(nodes);
-        self
-    }
-
-    /// Bandwidth and operations a second on a block device (`io.max`; `blkio.throttle.*` on v1, where buffered writes
-    /// escape it: [`Child::enforced`](crate::Child::enforced) says so).
-    pub fn io_limit(mut self, limit: IoLimit) -> Self {
-        self.limits = self.limits.io(limit);
-        self
-    }
-
-    /// The devices that may be opened and made, and no others: [`Devices::standard`] has what programs expect, and
-    /// [`Devices::none`] has none. In force from the sandbox's first moment, by a BPF program on cgroup v2 (4.15) and by
-    /// `devices.allow` on v1; for root only.
-    pub fn devices(mut self, devices: Devices) -> Self {
-        self.limits = self.limits.devices(devices);
-        self
-    }
-
-    /// Adds a device to those of [`devices`](Sandbox::devices); without that call, to none.
-    pub fn device_allow(mut self, device: Device, access: DeviceAccess) -> Self {
-        let devices = self.limits.devices.take().unwrap_or_default();
-        self.devices(devices.allow(device, access))
-    }
-
     /// A limit of each process in the sandbox: setrlimit(2). `u64::MAX` is no limit; the last call for a resource counts.
     pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
         self.program.rlimits.retain(|(other, ..)| *other != resource);

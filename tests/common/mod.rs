@@ -108,6 +108,23 @@ pub fn is_v2() -> bool {
     fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok_and(|text| text.contains("memory"))
 }
 
+/// The directory of the group that a process has in the hierarchy of a v1 controller, or without one on v2 (`""`: the v2
+/// group in any case).
+pub fn group_of(pid: u32, controller: &str) -> PathBuf {
+    let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = |line: &str| line.splitn(3, ':').nth(2).unwrap().trim_start_matches('/').to_owned();
+    let has = |names: &str| !controller.is_empty() && names.split(',').any(|name| name == controller);
+    let v1 = own.lines().find(|line| line.split(':').nth(1).is_some_and(has));
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let wanted = |line: &&str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        if v1.is_some() { words[2] == "cgroup" && has(words[3]) } else { words[2] == "cgroup2" }
+    };
+    let mount = mounts.lines().find(wanted).unwrap_or_else(|| panic!("no hierarchy for {controller:?}"));
+    let line = v1.or_else(|| own.lines().find(|line| line.starts_with("0::"))).unwrap();
+    Path::new(mount.split(' ').nth(1).unwrap()).join(path(line))
+}
+
 /// True, after saying so, where no control group can be made: for an ordinary user without a delegated one, or on a host
 /// that shows its groups read-only.
 #[track_caller]

@@ -67,6 +67,8 @@ extern "C" fn before_main() {
     let number = |i: usize| words[i].parse::<u64>().unwrap();
     match words[0] {
         "hog" => hog(number(1) as usize),
+        "huge" => huge(number(1) as usize),
+        "pulse" => pulse(number(1), Duration::from_millis(number(2))),
         "forks" => forks(number(1)),
         "spin" => spin(Duration::from_millis(number(1))),
         "listen" => listen(number(1) as u16),
@@ -106,6 +108,38 @@ fn hog(bytes: usize) {
         page[0] = 1;
     }
     println!("{}", memory.iter().step_by(4096).map(|byte| u64::from(*byte)).sum::<u64>());
+}
+
+/// Maps and touches so many bytes in huge pages of 2 MiB; says what came of it.
+fn huge(bytes: usize) {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+    // SAFETY: a new mapping, at a place of the kernel's choice.
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if memory == libc::MAP_FAILED {
+        println!("{:?}", nix::errno::Errno::last());
+        return;
+    }
+    for at in (0..bytes).step_by(2 << 20) {
+        // SAFETY: within the mapping.
+        unsafe { memory.cast::<u8>().add(at).write_volatile(1) };
+    }
+    println!("mapped");
+    std::io::stdout().flush().unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// So many times rests for a third of a second, then needs `work` of processor time at once. Then waits for the end of
+/// stdin.
+fn pulse(times: u64, work: Duration) {
+    let used = || Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap());
+    for _ in 0..times {
+        std::thread::sleep(Duration::from_millis(330));
+        let until = used() + work;
+        while used() < until {}
+    }
+    println!("done");
+    std::io::stdout().flush().unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
 }
 
 /// Tries to have so many children at once; says how many it got.

@@ -1,0 +1,190 @@
+//! Values that no kernel would take.
+
+use super::{Devices, IoLimit, Limits};
+use crate::{Bytes, Feature, Problem};
+
+/// `PID_MAX_LIMIT` of 64-bit kernels; `pids.max` takes no greater number.
+const PIDS_CEILING: u64 = 4 << 20;
+/// The kernel grants quotas from 1 ms and periods up to 1 s.
+const CPU_FLOOR: f64 = 0.001;
+const CPU_CEILING: f64 = 1e6;
+/// The kernel keeps the number of groups in an int.
+const GROUPS_CEILING: u64 = i32::MAX as u64;
+
+fn problem(feature: Feature, reason: impl Into<String>, remedy: &str) -> Option<Problem> {
+    Some(Problem::invalid(feature.as_str(), reason, remedy))
+}
+
+fn outside(feature: Feature, value: Option<u64>, least: u64, most: u64, remedy: &str) -> Option<Problem> {
+    let value = value.filter(|value| !(least..=most).contains(value))?;
+    problem(feature, format!("{value} is outside of {least} to {most}"), remedy)
+}
+
+impl Limits {
+    /// Every value that no kernel would take.
+    pub(crate) fn invalid(&self) -> Vec<Problem> {
+        let mut problems = self.invalid_memory();
+        problems.extend(self.invalid_cpu());
+        for list in self.cpuset.iter().chain(&self.cpuset_mems).filter(|list| !is_list(list)) {
+            problems.extend(problem(
+                Feature::Cpuset,
+                format!("{list:?} is no list of numbers"),
+                "write it as in 0-3,8",
+            ));
+        }
+        problems.extend(self.io.iter().filter_map(IoLimit::invalid));
+        problems.extend(self.devices.iter().flat_map(Devices::invalid));
+        let range = "give a number in the range";
+        let default = "100 is the default of every group";
+        problems.extend(outside(Feature::PidsLimit, self.pids, 1, PIDS_CEILING, range));
+        problems.extend(outside(Feature::IoWeight, self.io_weight, 1, 10_000, default));
+        problems.extend(outside(Feature::CgroupMaxDescendants, self.max_descendants, 0, GROUPS_CEILING, range));
+        problems.extend(outside(Feature::CgroupMaxDepth, self.max_depth, 0, GROUPS_CEILING, range));
+        problems
+    }
+
+    fn invalid_memory(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (feature, limit) in [(Feature::MemoryLimit, self.memory), (Feature::MemoryHigh, self.memory_high)] {
+            if let Some(limit) = limit.filter(|limit| limit.get() < 4096) {
+                problems.extend(problem(feature, format!("{} bytes are less than a page", limit.get()), "give more"));
+            }
+        }
+        let parts = [
+            (Feature::MemoryHigh, self.memory_high),
+            (Feature::MemoryLow, self.memory_low),
+            (Feature::MemoryMin, self.memory_min),
+        ];
+        for (feature, part) in parts {
+            if let (Some(part), Some(whole)) = (part, self.memory)
+                && part > whole
+            {
+                problems.extend(problem(feature, format!("{part} are more than memory_limit, {whole}"), "give less"));
+            }
+        }
+        for (page, _) in self.hugetlb.iter().filter(|(page, _)| !page.get().is_power_of_two() || page.get() <= 4096) {
+            let reason = format!("{page} is no size of a huge page");
+            problems.extend(problem(Feature::HugetlbLimit, reason, "see /sys/kernel/mm/hugepages"));
+        }
+        problems
+    }
+
+    fn invalid_cpu(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(cpu) = self.cpu.filter(|cpu| !(CPU_FLOOR..=CPU_CEILING).contains(cpu)) {
+            let range = format!("{cpu} cores are outside of {CPU_FLOOR} to {CPU_CEILING}");
+            problems.extend(problem(Feature::CpuLimit, range, "give cores, as in 0.25"));
+        } else if let (Some(burst), Some((quota, period))) = (self.cpu_burst_us(), self.cpu_quota())
+            && burst > quota
+        {
+            let reason = format!("{burst} µs are more than the {quota} µs that cpu_limit gives every {period} µs");
+            problems.extend(problem(Feature::CpuBurst, reason, "give less"));
+        }
+        if self.cpu_idle == Some(true) && self.cpu_weight.is_some() {
+            let reason = "a group that runs when nobody else does has no weight";
+            problems.extend(problem(Feature::CpuIdle, reason, "leave out one of cpu_idle and cpu_weight"));
+        }
+        let default = "100 is the default of every group";
+        problems.extend(outside(Feature::CpuWeight, self.cpu_weight, 1, 10_000, default));
+        problems
+    }
+
+    /// What makes sense only beside what a living group has already.
+    pub(crate) fn incomplete(&self) -> Option<Problem> {
+        if self.cpu_burst.is_none_or(|burst| burst.is_zero()) || self.cpu.is_some() {
+            return None;
+        }
+        problem(Feature::CpuBurst, "without a limit nothing of it is left over", "set cpu_limit too")
+    }
+}
+
+impl IoLimit {
+    fn invalid(&self) -> Option<Problem> {
+        let device = format!("{}:{}", self.device.0, self.device.1);
+        let values = [self.read_bps.map(Bytes::get), self.write_bps.map(Bytes::get), self.read_iops, self.write_iops];
+        if values.iter().all(Option::is_none) {
+            return problem(Feature::IoLimit, format!("the limit of {device} is empty"), "set a rate");
+        }
+        let zero = values.contains(&Some(0));
+        if zero {
+            problem(Feature::IoLimit, format!("a rate of 0 for {device}"), "the least is 1 a second")
+        } else {
+            None
+        }
+    }
+}
+
+fn is_list(text: &str) -> bool {
+    let digits = |s: &str| if s.bytes().all(|b| b.is_ascii_digit()) { s.parse::<u32>().ok() } else { None };
+    text.split(',').all(|item| match item.split_once('-') {
+        Some((from, to)) => matches!((digits(from), digits(to)), (Some(from), Some(to)) if from <= to),
+        None => digits(item).is_some(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_a_kernel_takes_is_valid() {
+        let io = IoLimit::device(8, 0).read_bps(1 << 20).write_iops(5);
+        let limits = Limits::new().memory(4096).swap(0).pids(1).cpu(0.001).cpu_weight(10_000).cpuset("0-3,8");
+        let limits = limits.cpuset_mems("0").io(io).memory_high(4096).memory_low(0).memory_min(4096).oom_group(true);
+        let limits =
+            limits.hugetlb(2 << 20, 0).hugetlb(64 << 10, 1).cpu_burst(Duration::from_millis(1)).io_weight(10_000);
+        let limits = limits.cpu_idle(false).max_descendants(0).max_depth(GROUPS_CEILING);
+        assert_eq!(limits.invalid(), []);
+        assert_eq!(limits.incomplete(), None);
+        assert_eq!(Limits::new().cpu_burst(Duration::ZERO).incomplete(), None);
+        assert_eq!(Limits::new().invalid(), []);
+    }
+
+    #[test]
+    fn each_nonsense_is_named_once() {
+        for (limits, subject) in [
+            (Limits::new().memory(4095), "memory_limit"),
+            (Limits::new().pids(0), "pids_limit"),
+            (Limits::new().pids(PIDS_CEILING + 1), "pids_limit"),
+            (Limits::new().cpu(0.0), "cpu_limit"),
+            (Limits::new().cpu(-1.0), "cpu_limit"),
+            (Limits::new().cpu(f64::NAN), "cpu_limit"),
+            (Limits::new().cpu(f64::INFINITY), "cpu_limit"),
+            (Limits::new().cpu_weight(0), "cpu_weight"),
+            (Limits::new().cpu_weight(10_001), "cpu_weight"),
+            (Limits::new().memory_high(100), "memory_high"),
+            (Limits::new().memory(8192).memory_high(8193), "memory_high"),
+            (Limits::new().memory(8192).memory_low(8193), "memory_low"),
+            (Limits::new().memory(8192).memory_min(8193), "memory_min"),
+            (Limits::new().hugetlb(3 << 20, 0), "hugetlb_limit"),
+            (Limits::new().hugetlb(4096, 0), "hugetlb_limit"),
+            (Limits::new().hugetlb(0, 0), "hugetlb_limit"),
+            (Limits::new().cpu(0.25).cpu_burst(Duration::from_micros(25_001)), "cpu_burst"),
+            (Limits::new().cpu(0.005).cpu_burst(Duration::MAX), "cpu_burst"),
+            (Limits::new().cpu_weight(100).cpu_idle(true), "cpu_idle"),
+            (Limits::new().io_weight(0), "io_weight"),
+            (Limits::new().io_weight(10_001), "io_weight"),
+            (Limits::new().max_descendants(1 << 31), "cgroup_max_descendants"),
+            (Limits::new().max_depth(u64::MAX), "cgroup_max_depth"),
+            (Limits::new().io(IoLimit::device(8, 0)), "io_limit"),
+            (Limits::new().io(IoLimit::device(8, 0).read_bps(0)), "io_limit"),
+        ] {
+            let problems = limits.invalid();
+            assert_eq!(problems.len(), 1, "{limits:?}");
+            assert_eq!(problems[0].subject, subject);
+        }
+        for list in ["", ",", "0,", "a", "3-1", "-1", "0-", "1 2", "0\n", "0-1-2", "+1"] {
+            assert_eq!(Limits::new().cpuset(list).invalid().len(), 1, "{list:?}");
+            assert_eq!(Limits::new().cpuset_mems(list).invalid().len(), 1, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn a_burst_needs_something_to_be_left_over_from() {
+        let alone = Limits::new().cpu_burst(Duration::from_millis(1));
+        assert_eq!(alone.invalid(), [], "a living group may have a limit already");
+        assert_eq!(alone.incomplete().unwrap().subject, "cpu_burst");
+    }
+}

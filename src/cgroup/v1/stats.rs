@@ -1,0 +1,126 @@
+//! What the files of cgroup v1 count.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use super::UNLIMITED;
+use crate::cgroup::kernfs::{self, field};
+use crate::cgroup::part::Part;
+use crate::cgroup::{Controllers, Stats, hugetlb, v2};
+use crate::{Bytes, Result};
+
+/// What is of the present moment, and of no interest once the program has ended.
+pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<()> {
+    if part.controllers.contains(Controllers::MEMORY) {
+        read_memory(part, stats)?;
+    }
+    if part.controllers.contains(Controllers::PIDS) {
+        v2::read_pids(part, stats)?;
+    }
+    if part.controllers.contains(Controllers::HUGETLB) {
+        stats.hugetlb = hugetlb::stats(part)?;
+    }
+    Ok(())
+}
+
+/// What adds up over the program's life.
+pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<()> {
+    if part.controllers.contains(Controllers::MEMORY) {
+        stats.memory_peak = part.number(c"memory.max_usage_in_bytes")?.map(Bytes::new);
+        stats.oom_kills = oom_kills(part)?;
+    }
+    if part.controllers.contains(Controllers::PIDS) {
+        stats.pids_limit_hits = v2::pids_limit_hits(part)?;
+    }
+    if part.controllers.contains(Controllers::CPU)
+        && let Some(text) = part.text(c"cpu.stat")?
+    {
+        stats.cpu_periods = field(&text, "nr_periods");
+        stats.cpu_throttled_periods = field(&text, "nr_throttled");
+        stats.cpu_throttled = field(&text, "throttled_time").map(Duration::from_nanos);
+        stats.cpu_bursts = field(&text, "nr_bursts");
+        stats.cpu_burst = field(&text, "burst_time").map(Duration::from_nanos);
+    }
+    if part.controllers.contains(Controllers::CPUACCT) && stats.cpu_usage.is_none() {
+        stats.cpu_usage = cpu_usage(part)?;
+        let user = part.number(c"cpuacct.usage_user")?.map(Duration::from_nanos);
+        let system = part.number(c"cpuacct.usage_sys")?.map(Duration::from_nanos);
+        (stats.cpu_user, stats.cpu_system) = (user, system);
+        if let (Some(total), Some(user), Some(system)) = (stats.cpu_usage, user, system) {
+            stats.cpu_user = Some(share(total, user, system));
+            stats.cpu_system = Some(total.saturating_sub(share(total, user, system)));
+        }
+    }
+    if part.controllers.contains(Controllers::IO) {
+        let bytes = part.text(c"blkio.throttle.io_service_bytes_recursive")?;
+        stats.io_read = bytes.as_deref().map(|text| Bytes::new(device_sum(text, "Read")));
+        stats.io_written = bytes.as_deref().map(|text| Bytes::new(device_sum(text, "Write")));
+        let counts = part.text(c"blkio.throttle.io_serviced_recursive")?;
+        stats.io_reads = counts.as_deref().map(|text| device_sum(text, "Read"));
+        stats.io_writes = counts.as_deref().map(|text| device_sum(text, "Write"));
+    }
+    Ok(())
+}
+
+/// The part of `total` that `user` has of both. Since 5.18 the kernel counts these by what runs at a clock tick, which may
+/// be far off for a short life; v2 corrects them by the measured sum, and so does this.
+fn share(total: Duration, user: Duration, system: Duration) -> Duration {
+    match (user + system).as_nanos() {
+        0 => total,
+        both => Duration::from_nanos((total.as_nanos() * user.as_nanos() / both) as u64),
+    }
+}
+
+fn read_memory(part: &Part, stats: &mut Stats) -> Result<()> {
+    let current = part.number(c"memory.usage_in_bytes")?;
+    let sum = part.number(c"memory.memsw.usage_in_bytes")?;
+    stats.memory_current = current.map(Bytes::new);
+    stats.memory_limit = part.number(c"memory.limit_in_bytes")?.filter(|n| *n < UNLIMITED).map(Bytes::new);
+    stats.memory_limit_hits = part.number(c"memory.failcnt")?;
+    let text = part.text(c"memory.stat")?.unwrap_or_default();
+    stats.memory_anon = field(&text, "total_rss").map(Bytes::new);
+    stats.memory_file = field(&text, "total_cache").map(Bytes::new);
+    stats.memory_kernel = part.number(c"memory.kmem.usage_in_bytes")?.map(Bytes::new);
+    stats.swap_current = sum.zip(current).map(|(sum, current)| Bytes::new(sum.saturating_sub(current)));
+    Ok(())
+}
+
+pub(in crate::cgroup) fn cpu_usage(part: &Part) -> Result<Option<Duration>> {
+    Ok(part.number(c"cpuacct.usage")?.map(Duration::from_nanos))
+}
+
+/// On v1 the kernel counts a kill at the victim's own group only, so the groups that were made inside are added.
+pub(in crate::cgroup) fn oom_kills(part: &Part) -> Result<Option<u64>> {
+    let mut total = None;
+    let mut add = |dir: BorrowedFd<'_>| {
+        let text = kernfs::read_optional(dir, c"memory.oom_control")?;
+        if let Some(kills) = text.and_then(|text| field(&text, "oom_kill")) {
+            total = Some(total.unwrap_or(0) + kills);
+        }
+        Ok(())
+    };
+    part.walk(&mut add).map_err(|errno| part.failed(crate::Step::Stats, errno, c"memory.oom_control"))?;
+    Ok(total)
+}
+
+/// Sums lines of `MAJOR:MINOR OPERATION value`.
+fn device_sum(text: &str, operation: &str) -> u64 {
+    let value = |line: &str| {
+        let mut words = line.split_whitespace();
+        let named = words.next().is_some_and(|device| device.contains(':')) && words.next() == Some(operation);
+        if named { words.next()?.parse::<u64>().ok() } else { None }
+    };
+    text.lines().filter_map(value).fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_not_counted_twice() {
+        let text = "8:0 Read 10\n8:0 Write 5\n8:0 Total 15\n8:16 Read 1\nTotal 16\n";
+        assert_eq!(device_sum(text, "Read"), 11);
+        assert_eq!(device_sum(text, "Write"), 5);
+    }
+}

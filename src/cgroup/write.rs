@@ -1,0 +1,111 @@
+//! One value for one file of a group.
+
+use std::borrow::Cow;
+use std::ffi::CStr;
+use std::fmt::Display;
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+
+use super::limits::controller_of;
+use super::{Controllers, kernfs};
+use crate::Feature;
+
+/// The greatest weight that the scheduler bfq knows; its default is 100, as that of `io.weight`.
+pub(super) const BFQ_HEAVIEST: u64 = 1000;
+
+/// What a limit comes down to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Write {
+    pub(super) feature: Feature,
+    pub(super) file: Cow<'static, CStr>,
+    pub(super) value: String,
+    other: Option<Other>,
+}
+
+/// A second file that a kernel may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Other {
+    file: Cow<'static, CStr>,
+    value: String,
+    /// With it, the first need not be there.
+    suffices: bool,
+}
+
+impl Write {
+    pub(super) fn new(feature: Feature, file: impl Into<Cow<'static, CStr>>, value: impl Display) -> Self {
+        Write { feature, file: file.into(), value: value.to_string(), other: None }
+    }
+
+    /// The other file is written too, if there is one.
+    pub(super) fn and(self, file: impl Into<Cow<'static, CStr>>, value: impl Display) -> Self {
+        let other = Other { file: file.into(), value: value.to_string(), suffices: false };
+        Write { other: Some(other), ..self }
+    }
+
+    /// Each of the two is written that is there, and one has to be.
+    pub(super) fn or(self, file: impl Into<Cow<'static, CStr>>, value: impl Display) -> Self {
+        let other = Other { file: file.into(), value: value.to_string(), suffices: true };
+        Write { other: Some(other), ..self }
+    }
+
+    pub(super) fn controller(&self) -> Controllers {
+        controller_of(self.feature)
+    }
+
+    /// ENOENT: the group, or the kernel, does not have the file.
+    pub(super) fn carry_out(&self, dir: BorrowedFd<'_>) -> nix::Result<()> {
+        let first = kernfs::write(dir, &self.file, &self.value);
+        let Some(other) = &self.other else { return first };
+        match (first, kernfs::write(dir, &other.file, &other.value)) {
+            (Err(Errno::ENOENT), second) if other.suffices => second,
+            (Ok(()), Err(Errno::ENOENT)) => Ok(()),
+            (first, second) => first.and(second),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Write {
+    /// `file value`, and a second file in brackets.
+    pub(super) fn shown(&self) -> String {
+        let mut text = format!("{} {}", self.file.to_string_lossy(), self.value);
+        if let Some(other) = &self.other {
+            text += &format!(" [{} {}]", other.file.to_string_lossy(), other.value);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_second_file_is_written_where_it_is_and_may_do_for_the_first() {
+        let dir = std::env::temp_dir().join(format!("ringfence-write-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let fd = kernfs::open_dir(&dir).unwrap();
+        let set = |path: &Path, files: &[&str], write: &Write| {
+            let _ = std::fs::remove_file(path.join("a"));
+            let _ = std::fs::remove_file(path.join("b"));
+            files.iter().for_each(|file| std::fs::write(path.join(file), "").unwrap());
+            let result = write.carry_out(fd.as_fd());
+            let text: String = files.iter().map(|file| std::fs::read_to_string(path.join(file)).unwrap()).collect();
+            result.map(|()| text)
+        };
+        let write = || Write::new(Feature::IoWeight, c"a", 1);
+        let one = ["a", "b"].map(|file| set(&dir, &[file], &write()));
+        let and = [&["a", "b"][..], &["a"], &["b"], &[]].map(|files| set(&dir, files, &write().and(c"b", 2)));
+        let or = [&["a", "b"][..], &["a"], &["b"], &[]].map(|files| set(&dir, files, &write().or(c"b", 2)));
+        std::fs::remove_dir_all(&dir).unwrap();
+        let ok = |text: &str| Ok(text.to_owned());
+        let none = || Err(Errno::ENOENT);
+        assert_eq!(one, [ok("1"), none()]);
+        assert_eq!(and, [ok("12"), ok("1"), none(), none()]);
+        assert_eq!(or, [ok("12"), ok("1"), ok("2"), none()]);
+    }
+}
