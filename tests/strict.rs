@@ -163,3 +163,22 @@ fn check_tells_what_holds() {
     let error = common::strict().share(Namespaces::PID).check().unwrap_err();
     assert!(error.to_string().contains("pid_ns()"), "{error}");
 }
+
+#[test]
+fn what_the_caller_names_may_lie_in_a_directory_that_is_closed_to_others() {
+    let _clean = common::clean();
+    let closed = common::TempDir::new();
+    let root = closed.path().join("root");
+    for dir in ["usr", "proc", "dev", "tmp", "data"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    for name in ["bin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name)).unwrap();
+    }
+    fs::write(closed.path().join("file"), "given").unwrap();
+    fs::set_permissions(closed.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let sandbox = strict_sh("cat /tmp/file; cat /data/host 2>/dev/null; echo; echo x 2>/dev/null >/tmp/file; echo $?");
+    let sandbox = sandbox.bind_ro(closed.path().join("file"), "/tmp/file");
+    assert_eq!(stdout(&sandbox), "given\n2");
+    assert_eq!(stdout(&sandbox.rootfs(&root).bind_ro("/usr", "/usr")), "given\n2");
+}

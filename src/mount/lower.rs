@@ -144,17 +144,29 @@ fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, sc
     Ok(())
 }
 
-/// `open_tree(OPEN_TREE_CLONE)`, 5.2: a copy of a mount that stands nowhere yet. In the template the host's path means
-/// nothing, and the copy is made outside.
+/// `open_tree(OPEN_TREE_CLONE)`, 5.2: a copy of a mount that stands nowhere yet. It is made outside where the host's path
+/// means nothing, in the template, and where it may be closed to the user that the setup runs as; it can be moved into the
+/// mount namespace of another user namespace.
 fn lower_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot, context: Context) -> Result<()> {
-    if context.template {
-        let made = mount::clone_tree(path, recursive);
-        let made = made.and_then(|made| mount::make_private(made.as_fd()).map(|()| made));
-        let number = plan.fd(made.map_err(|errno| Error::new(Step::OpenTree, errno).at(path))?);
-        let flag = libc::F_DUPFD_CLOEXEC;
-        plan.call(Step::OpenTree, libc::SYS_fcntl, [number.into(), flag.into(), 0.into()]).at(path).store(tree);
+    if !context.template && !context.ahead {
+        lower_own_tree(plan, path, recursive, tree);
         return Ok(());
     }
+    let made = mount::clone_tree(path, recursive);
+    let made = made.and_then(|made| mount::make_private(made.as_fd()).map(|()| made));
+    match made {
+        // The caller is root of a user namespace that does not own its mounts, the kernel is before 5.12, or a filter refuses.
+        Err(Errno::EPERM | Errno::ENOSYS) if !context.template => lower_own_tree(plan, path, recursive, tree),
+        made => {
+            let number = plan.fd(made.map_err(|errno| Error::new(Step::OpenTree, errno).at(path))?);
+            let flag = libc::F_DUPFD_CLOEXEC;
+            plan.call(Step::OpenTree, libc::SYS_fcntl, [number.into(), flag.into(), 0.into()]).at(path).store(tree);
+        }
+    }
+    Ok(())
+}
+
+fn lower_own_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot) {
     let name = plan.string(path);
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64 | if recursive { AT_RECURSIVE } else { 0 };
     plan.call(Step::OpenTree, libc::SYS_open_tree, [CWD.into(), name.into(), flags.into()]).at(path).store(tree);
@@ -338,9 +350,7 @@ pub(super) fn lower_new_mount(
 
 /// A tree of one path of the host, not its submounts, where the stub opens it.
 pub(super) fn lower_single_tree(plan: &mut Plan, path: &Path, tree: Slot) {
-    let name = plan.string(path);
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64;
-    plan.call(Step::OpenTree, libc::SYS_open_tree, [CWD.into(), name.into(), flags.into()]).at(path).store(tree);
+    lower_own_tree(plan, path, false, tree);
 }
 
 fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, context: Context) -> Result<()> {

@@ -266,6 +266,7 @@ impl Sandbox {
             template: made.template.is_some(),
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
+            ahead: self.namespaces.unprivileged_ids && maps.is_some_and(|maps| maps.writer == Writer::Caller),
             tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
                 maps.gid.iter().any(|line| line.covers(TTY_GROUP))
             }),

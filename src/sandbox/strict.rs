@@ -74,9 +74,9 @@ impl Sandbox {
     ///
     /// The user namespace maps the program's user, and nothing else, to the id 1,879,048,192 (0x7000_0000), which no
     /// account has, or where the caller itself lives in a user namespace without that id, to its nobody, or its last id.
-    /// So what gets out in spite of everything is nobody: it owns no file, and can signal no process. The files that the
-    /// sandbox is made of are opened as that user too: directories of root's that are closed to others cannot be a root or
-    /// a bind's source.
+    /// So what gets out in spite of everything is nobody: it owns no file, and can signal no process. What is
+    /// named as a root or bound is found by the caller, and may lie in directories that are closed to others; the layers of
+    /// an overlay, and places for mounts that have to be made, are not, and need what that user may do.
     ///
     /// # As an ordinary user
     ///
