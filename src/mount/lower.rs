@@ -170,7 +170,6 @@ fn lower_own_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot) {
     let name = plan.string(path);
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64 | if recursive { AT_RECURSIVE } else { 0 };
     plan.call(Step::OpenTree, libc::SYS_open_tree, [CWD.into(), name.into(), flags.into()]).at(path).store(tree);
-    Ok(())
 }
 
 pub(super) fn attach(plan: &mut Plan, tree: Slot, dir: Arg, name: Arg, flags: u64, at: &Path) {

@@ -237,7 +237,7 @@ impl Plan {
         }
     }
 
-    /// Writes `text` to a file of a kernel file system.
+    /// Writes `text` to a file of /proc.
     pub(crate) fn write_file(&mut self, step: Step, path: &str, text: &str) -> Added<'_> {
         let name = self.string(path);
         let data = self.bytes(text.as_bytes());

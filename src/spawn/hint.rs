@@ -67,6 +67,7 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::MountTarget, Errno::ENOTDIR) | (Step::MoveMount, Errno::EINVAL | Errno::ENOTDIR) => {
             "source and target must both be directories, or both be files"
         }
+        (Step::WriteIdMap | Step::TimeOffsets, Errno::EXDEV) => "what is mounted at /proc is not the kernel's",
         (Step::WriteIdMap, Errno::EPERM) => {
             "an ordinary user may map one id, its own; more need newuidmap and newgidmap, or root"
         }

@@ -69,7 +69,7 @@ pub mod code {
     /// Finds `args[1]` below the directory `args[0]`, making what is missing as `args[2]` says; stores an
     /// `O_PATH` descriptor.
     pub const TARGET: u32 = 2;
-    /// Writes `args[2]` bytes at `args[1]` to the file named `args[0]`.
+    /// Writes `args[2]` bytes at `args[1]` to the file of /proc named `args[0]`; EXDEV where that is no procfs.
     pub const WRITE_FILE: u32 = 3;
     /// Fails with EOWNERDEAD if the owner of the sandbox has died.
     pub const OWNER_ALIVE: u32 = 4;

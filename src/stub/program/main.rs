@@ -162,12 +162,22 @@ fn try_candidates(args: [u64; 6]) -> Result<u64, Errno> {
     }
 }
 
+/// Writes to a file of the kernel's: what stands there instead, a link's target or another file system's, is not written to
+/// (CVE-2025-52881).
 fn write_file(path: u64, data: u64, len: u64) -> Result<u64, Errno> {
     const O_WRONLY_CLOEXEC: u64 = 0o1 | 0o2000000;
     let fd = syscall(nr::OPENAT, [syscall::AT_FDCWD, path, O_WRONLY_CLOEXEC, 0, 0, 0])?;
-    let written = syscall(nr::WRITE, [fd, data, len, 0, 0, 0]);
+    let written = if is_procfs(fd)? { syscall(nr::WRITE, [fd, data, len, 0, 0, 0]) } else { Err(Errno::XDEV) };
     let _ = syscall(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
     if written? == len { Ok(0) } else { Err(Errno::IO) }
+}
+
+fn is_procfs(fd: u64) -> Result<bool, Errno> {
+    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+    let mut stat = [0u64; 15];
+    syscall(nr::FSTATFS, [fd, stat.as_mut_ptr() as u64, 0, 0, 0, 0])?;
+    // SAFETY: a local of struct statfs's size that the kernel has written; f_type is its first word.
+    Ok(unsafe { stat.as_ptr().read_volatile() } == PROC_SUPER_MAGIC)
 }
 
 /// An exec resets handlers but leaves what is ignored ignored, and Rust programs ignore SIGPIPE.

@@ -49,6 +49,7 @@ pub mod nr {
     pub const KILL: usize = 62;
     pub const GETCWD: usize = 79;
     pub const CAPGET: usize = 125;
+    pub const FSTATFS: usize = 138;
     pub const CAPSET: usize = 126;
     pub const RT_SIGTIMEDWAIT: usize = 128;
     pub const PRCTL: usize = 157;
@@ -72,6 +73,7 @@ pub mod nr {
 pub mod nr {
     pub const GETCWD: usize = 17;
     pub const DUP3: usize = 24;
+    pub const FSTATFS: usize = 44;
     pub const MKNODAT: usize = 33;
     pub const MKDIRAT: usize = 34;
     pub const UMOUNT2: usize = 39;

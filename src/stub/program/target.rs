@@ -143,12 +143,12 @@ fn walk(root: u64, path: *mut u8, directory: u64) -> Result<u64, Errno> {
         let name = path as u64 + start as u64;
         let next = match syscall(nr::OPENAT, [fd, name, flags, 0, 0, 0]) {
             // What is no directory may be a link.
-            Err(Errno::NOTDIR) => syscall(nr::OPENAT, [fd, name, flags & !O_DIRECTORY, 0, 0, 0])
-                .and_then(refuse_link)
-                .and_then(|file| {
+            Err(Errno::NOTDIR) => {
+                syscall(nr::OPENAT, [fd, name, flags & !O_DIRECTORY, 0, 0, 0]).and_then(refuse_link).and_then(|file| {
                     close_unless(file, root);
                     Err(Errno::NOTDIR)
-                }),
+                })
+            }
             result => result,
         };
         drop(cut);

@@ -1,0 +1,329 @@
+//! Rows 11 to 15, 47, 48, 52 to 54, 60: places that a hostile root exchanges for others.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use ringfence::{ErrorKind, RootFs, Sandbox, Step, Tmpfs};
+
+use crate::{attack, common, patience};
+
+/// A root, and a directory of the host's that it must not reach, with one file.
+struct Hostile {
+    root: common::TempDir,
+    victim: common::TempDir,
+}
+
+impl Hostile {
+    fn new() -> Hostile {
+        let hostile = Hostile { root: common::root_dir(), victim: common::TempDir::new() };
+        fs::write(hostile.victim().join("file"), "whole").unwrap();
+        hostile
+    }
+
+    fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    fn victim(&self) -> &Path {
+        self.victim.path()
+    }
+
+    /// A link from the root to the victim, absolute and, in another root, relative.
+    fn links(&self) -> [PathBuf; 2] {
+        let up = "../".repeat(self.root().components().count());
+        [self.victim().to_owned(), PathBuf::from(up).join(self.victim().strip_prefix("/").unwrap())]
+    }
+
+    fn sandbox(&self, script: &str) -> Sandbox {
+        common::on_root(common::sh(script), &self.root)
+    }
+
+    #[track_caller]
+    fn is_untouched(&self) {
+        let names: Vec<_> = fs::read_dir(self.victim()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["file"], "something was made, or taken away, in the host's directory");
+        assert_eq!(fs::read_to_string(self.victim().join("file")).unwrap(), "whole");
+    }
+}
+
+/// Replaces a directory by a link, and back, as fast as it can, while `race` runs.
+fn while_swapping(at: &Path, link: &Path, race: impl FnOnce()) {
+    let other = at.with_extension("other");
+    symlink(link, &other).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let swapper = scope.spawn(|| {
+            let here = nix::fcntl::AT_FDCWD;
+            let mut swaps = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                let exchange = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                nix::fcntl::renameat2(here, at, here, &other, exchange).unwrap();
+                swaps += 1;
+            }
+            swaps
+        });
+        race();
+        stop.store(true, Ordering::Relaxed);
+        assert!(swapper.join().unwrap() > 0, "nothing was raced");
+    });
+    if at.is_symlink() {
+        fs::remove_file(at).unwrap();
+        fs::rename(&other, at).unwrap();
+    } else {
+        fs::remove_file(&other).unwrap();
+    }
+}
+
+/// 11, 15, 53: CVE-2021-30465, CVE-2024-45310, CVE-2026-87766. Targets that are made, and mounted on, while the directory
+/// above them turns into a link to the host and back.
+#[test]
+fn a_target_that_is_swapped_for_a_link_stays_inside() {
+    let _clean = common::clean();
+    let hostile = Hostile::new();
+    let data = hostile.root().join("data");
+    fs::create_dir(&data).unwrap();
+    let sandbox = hostile.sandbox("echo attacked > /data/sub/file; ls /data/sub").tmpfs("/data/sub", 1 << 20);
+    let sandbox = sandbox.bind_ro("/etc/hostname", "/data/single");
+    let mut spawned = 0;
+    while_swapping(&data, hostile.victim(), || {
+        let until = Instant::now() + patience();
+        while Instant::now() < until {
+            // A link that leads nowhere below the root is an error, and no way out.
+            spawned += u32::from(sandbox.output().is_ok());
+            let _ = fs::remove_dir(data.join("sub"));
+            let _ = fs::remove_file(data.join("single"));
+            hostile.is_untouched();
+        }
+    });
+    assert!(spawned > 0, "not one got through");
+    // The same by path, as `mkdir -p` and an open do it.
+    let naive = |attempts: u32| {
+        (0..attempts).any(|_| {
+            let _ = fs::create_dir_all(data.join("sub"));
+            let out = hostile.victim().join("sub").exists();
+            let _ = fs::remove_dir(data.join("sub"));
+            out
+        })
+    };
+    let mut led_out = false;
+    while_swapping(&data, hostile.victim(), || led_out = naive(100_000));
+    assert!(led_out, "the race is one that can be lost");
+}
+
+/// 11: CVE-2019-19921. A /proc, or /sys, that is a link is refused.
+#[test]
+fn a_proc_that_is_a_link_is_refused() {
+    let _clean = common::clean();
+    let hostile = Hostile::new();
+    fs::remove_dir(hostile.root().join("proc")).unwrap();
+    fs::create_dir(hostile.root().join("elsewhere")).unwrap();
+    symlink("/elsewhere", hostile.root().join("proc")).unwrap();
+    let error = hostile.sandbox("true").pid_ns().spawn().unwrap_err();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::MountTarget, Some(libc::ELOOP)), "{error}");
+    // Something that is not the kernel's own is mounted through such a link, inside.
+    let through = hostile.sandbox("cat /elsewhere/hostname").bind_ro("/etc", "/proc");
+    assert!(common::stdout(&through).len() > 1);
+    hostile.is_untouched();
+}
+
+/// 47: CVE-2026-41579, CVE-2026-47766. /dev in the root is a link to a directory of the host's.
+#[test]
+fn a_dev_that_is_a_link_changes_nothing_on_the_host() {
+    let _clean = common::clean();
+    let hostile = Hostile::new();
+    for link in hostile.links() {
+        let dev = hostile.root().join("dev");
+        let _ = fs::remove_dir(&dev);
+        let _ = fs::remove_file(&dev);
+        symlink(&link, &dev).unwrap();
+        let error = hostile.sandbox("true").spawn().unwrap_err();
+        assert_eq!((error.step(), error.raw_os_error()), (Step::MountTarget, Some(libc::ELOOP)), "{error}");
+        hostile.is_untouched();
+    }
+    // By path a node would have been made there.
+    fs::write(hostile.root().join("dev/null"), "").unwrap();
+    assert!(hostile.victim().join("null").exists());
+}
+
+/// 13, 48: CVE-2025-52565, CVE-2026-88264, CVE-2026-88265. Without a /dev of its own, the root's devices are links.
+#[test]
+fn devices_that_are_links_are_not_touched() {
+    use std::os::unix::fs::MetadataExt;
+    let _clean = common::clean();
+    let hostile = Hostile::new();
+    for name in ["console", "null", "tty", "ptmx", "stdin"] {
+        symlink(hostile.victim().join("file"), hostile.root().join("dev").join(name)).unwrap();
+        symlink(hostile.victim().join("made"), hostile.root().join("dev").join(format!("{name}2"))).unwrap();
+    }
+    let before = fs::metadata(hostile.victim().join("file")).unwrap();
+    let sandbox = hostile.sandbox("cat; echo out; echo err >&2").default_mounts(false).user(0, 0);
+    let output = sandbox.stdin(ringfence::Stdio::null()).output().unwrap();
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+    let after = fs::metadata(hostile.victim().join("file")).unwrap();
+    assert_eq!((before.mode(), before.uid(), before.ctime()), (after.mode(), after.uid(), after.ctime()));
+    hostile.is_untouched();
+    // What opens the root's own /dev/null by path, opens the host's file.
+    fs::write(hostile.root().join("dev/null"), "attacked").unwrap();
+    assert_eq!(fs::read_to_string(hostile.victim().join("file")).unwrap(), "attacked");
+}
+
+/// 12: CVE-2025-31133. What a mask is made of is looked at by descriptor.
+#[test]
+fn a_mask_is_the_null_device_or_nothing() {
+    let _clean = common::clean();
+    let root = common::root_dir();
+    fs::write(root.path().join("etc/file"), "shown").unwrap();
+    fs::write(root.path().join("etc/victim"), "whole").unwrap();
+    symlink("/etc/victim", root.path().join("dev/null")).unwrap();
+    let outer = |sandbox: Sandbox| {
+        let sandbox = common::on_root(sandbox, &root).default_mounts(false);
+        let exe = std::env::current_exe().unwrap();
+        crate::attack_at(sandbox.bind_ro(exe, "/tmp/attack"), "/tmp/attack", "null-device /etc/victim")
+    };
+    let sandbox = outer(common::sandbox().pid_ns()).mount(ringfence::Proc::new("/proc"));
+    let answers = crate::Answers::of(&common::stdout(&sandbox));
+    let refused = answers.get("spawn");
+    assert!(refused.contains("mask /dev/null") && refused.contains("ENODEV"), "{refused}");
+    assert_eq!((answers.get("unchanged"), answers.get("by-path")), ("whole", "attacked"));
+}
+
+/// 14: CVE-2025-52881. Id maps and settings are written to the kernel's files, and to none that stands in their place.
+#[test]
+fn nothing_is_written_to_a_proc_that_is_none() {
+    let _clean = common::clean();
+    let root = common::root_dir();
+    let proc = root.path().join("proc");
+    for dir in ["self/fd", "sys/user", "self/ns"] {
+        fs::create_dir_all(proc.join(dir)).unwrap();
+    }
+    fs::write(root.path().join("etc/victim"), "whole").unwrap();
+    for file in ["self/uid_map", "self/gid_map", "self/setgroups", "sys/user/max_user_namespaces"] {
+        symlink("/etc/victim", proc.join(file)).unwrap();
+    }
+    let exe = std::env::current_exe().unwrap();
+    let sandbox = common::on_root(common::sandbox(), &root).default_mounts(false).bind_ro(exe, "/tmp/attack");
+    let sandbox = sandbox.bind("/dev/null", "/dev/null");
+    let answers = crate::Answers::of(&common::stdout(&crate::attack_at(sandbox, "/tmp/attack", "fake-proc")));
+    for name in ["spawn", "limit"] {
+        assert!(answers.get(name).contains("EXDEV"), "{answers:?}");
+    }
+    assert_eq!((answers.get("victim"), answers.get("after")), ("whole", "attacked"));
+}
+
+/// 14: nor to what the root itself calls /proc, since the host's is still there when they are written.
+#[test]
+fn a_roots_own_proc_gets_nothing() {
+    let _clean = common::clean();
+    let hostile = Hostile::new();
+    for dir in ["proc/self", "proc/sys/user"] {
+        fs::create_dir_all(hostile.root().join(dir)).unwrap();
+    }
+    for file in ["self/uid_map", "self/gid_map", "self/timens_offsets", "sys/user/max_user_namespaces"] {
+        symlink(hostile.victim().join("file"), hostile.root().join("proc").join(file)).unwrap();
+    }
+    let sandbox = hostile.sandbox("cat /proc/self/uid_map").default_mounts(false);
+    let sandbox = sandbox.user_ns().max_user_namespaces(0).time_ns();
+    let sandbox = sandbox.monotonic_offset(ringfence::TimeOffset::Ahead(std::time::Duration::from_secs(1)));
+    assert!(!sandbox.output().unwrap().outcome.success(), "there is no such file inside");
+    hostile.is_untouched();
+    fs::write(hostile.root().join("proc/self/uid_map"), "attacked").unwrap();
+    assert_eq!(fs::read_to_string(hostile.victim().join("file")).unwrap(), "attacked", "by path it would have been");
+}
+
+/// 52: CVE-2026-55686. The working directory is a link out.
+#[test]
+fn a_working_directory_is_found_inside() {
+    let _clean = common::clean();
+    let hostile = Hostile::new();
+    for (number, link) in hostile.links().iter().enumerate() {
+        let name = format!("work{number}");
+        symlink(link, hostile.root().join(&name)).unwrap();
+        symlink(link.join("new"), hostile.root().join(format!("{name}-new"))).unwrap();
+        for cwd in [format!("/{name}"), format!("/{name}-new")] {
+            let error = hostile.sandbox("ls").cwd(&cwd).spawn().unwrap_err();
+            assert_eq!((error.step(), error.raw_os_error()), (Step::Cwd, Some(libc::ENOENT)), "{error}");
+        }
+        let host = common::sh("ls").mount_ns().cwd(hostile.root().join(&name));
+        assert_eq!(common::stdout(&host), "file", "without a root of its own it leads there");
+    }
+    hostile.is_untouched();
+}
+
+/// 12, 58: what is masked, or made read-only, is found below the root; a race leads nowhere.
+#[test]
+fn a_masked_path_that_is_swapped_for_a_link_covers_nothing_outside() {
+    let _clean = common::clean();
+    let hostile = Hostile::new();
+    let data = hostile.root().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("file"), "inner").unwrap();
+    let sandbox = hostile.sandbox("cat /data/file").mask("/data/file").read_only_path("/data");
+    let mut masked = 0;
+    while_swapping(&data, hostile.victim(), || {
+        let until = Instant::now() + patience();
+        while Instant::now() < until {
+            if let Ok(output) = sandbox.output() {
+                assert_ne!(output.stdout, b"whole", "the host's file was read");
+                masked += u32::from(output.outcome.success() && output.stdout.is_empty());
+            }
+        }
+    });
+    assert!(masked > 0);
+    hostile.is_untouched();
+    assert_eq!(common::stdout(&hostile.sandbox("cat /data/file")), "inner", "without a mask it is read");
+}
+
+/// 54: CVE-2026-3888, CVE-2021-44731. Scratch directories have no name that could be guessed, and are nobody else's.
+#[test]
+fn scratch_directories_are_new_closed_and_unguessable() {
+    use std::os::unix::fs::MetadataExt;
+    let _clean = common::clean();
+    let (root, base) = (common::root_dir(), common::TempDir::new());
+    let sandbox = common::on_root(common::sh("sleep 100"), &root);
+    let sandbox = sandbox.rootfs(RootFs::overlay([root.path()]).scratch_in(base.path())).pid_ns();
+    let children = [sandbox.spawn().unwrap(), sandbox.spawn().unwrap()];
+    let mut names: Vec<_> = fs::read_dir(base.path()).unwrap().map(|entry| entry.unwrap()).collect();
+    names.sort_by_key(fs::DirEntry::file_name);
+    assert_eq!(names.len(), 2);
+    for dir in &names {
+        let meta = dir.metadata().unwrap();
+        assert_eq!((meta.mode() & 0o777, meta.uid()), (0o700, nix::unistd::geteuid().as_raw()));
+    }
+    drop(children);
+    // Somebody who knew the name would have it first: the next one is another.
+    let taken = names.iter().map(|dir| dir.path()).collect::<Vec<_>>();
+    for path in &taken {
+        let gone = Instant::now() + std::time::Duration::from_secs(5);
+        while path.exists() && Instant::now() < gone {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        symlink("/nowhere", path).unwrap();
+    }
+    drop(sandbox.spawn().unwrap());
+    assert!(taken.iter().all(|path| path.is_symlink()), "what was not the library's is left alone");
+}
+
+/// 60: CVE-2021-43784. Start-up data that is too long is an error of its own kind.
+#[test]
+fn what_is_too_long_is_told() {
+    let _clean = common::clean();
+    let long = format!("/{}", "a".repeat(70_000));
+    let deep = "/a".repeat(40_000);
+    for path in [&long, &deep] {
+        let errors = [
+            Sandbox::new().cwd(path).spawn().map(drop).unwrap_err(),
+            common::sandbox().mount(Tmpfs::new(path)).spawn().map(drop).unwrap_err(),
+            common::sandbox().bind(path, "/mnt").spawn().map(drop).unwrap_err(),
+            common::sandbox().mask(path).spawn().map(drop).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.raw_os_error(), Some(libc::ENAMETOOLONG), "{error}");
+        }
+    }
+    let error = Sandbox::new().command("/bin/true").arg("x".repeat(4 << 20)).spawn().unwrap_err();
+    assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Exec, Some(libc::E2BIG)));
+    assert_eq!(attack(Sandbox::new().arg("x".repeat(100_000)), "whoami").0.len(), 1, "what is not too long passes");
+}

@@ -1,0 +1,223 @@
+//! Rows 17 to 25, 64, 65: what is mounted, and what can be done about it from inside.
+
+use std::fs;
+use std::path::Path;
+
+use ringfence::{Capabilities, RawMount, RootFs, Sandbox, Sysfs};
+
+use crate::{attack, attack_at, attack_inside, attack_strict, common};
+
+/// Settings of the whole machine by which a program of the attacker's would be run, or the machine ended. They are opened,
+/// and never written to.
+const LEVERS: [&str; 11] = [
+    "/proc/sys/fs/file-max",
+    "/proc/sys/kernel/threads-max",
+    "/proc/sys/vm/overcommit_memory",
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sys/kernel/modprobe",
+    "/proc/sys/kernel/sysrq",
+    "/proc/sys/vm/panic_on_oom",
+    "/proc/sysrq-trigger",
+    "/proc/irq/default_smp_affinity",
+    "/sys/kernel/uevent_helper",
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+];
+/// Files that tell of the machine.
+const SECRETS: [&str; 8] = [
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/timer_list",
+    "/proc/interrupts",
+    "/proc/acpi",
+    "/proc/scsi",
+    "/proc/sched_debug",
+    "/sys/firmware",
+];
+
+fn there<'p>(paths: &[&'p str]) -> Vec<&'p str> {
+    paths.iter().copied().filter(|path| fs::symlink_metadata(path).is_ok()).collect()
+}
+
+/// 18, 23: CVE-2022-0492 and the classics.
+#[test]
+fn no_lever_of_the_machine_can_be_opened() {
+    let _clean = common::clean();
+    let levers = there(&LEVERS);
+    assert!(levers.len() >= 5, "{levers:?}");
+    let open = format!("open-write {}", levers.join(" "));
+    let with_sys = || common::strict().mount(Sysfs::new("/sys"));
+    let strict = attack_inside(with_sys(), &open);
+    // Even as the namespace's root with every capability and no filter, there is nothing to be opened.
+    let root = attack_inside(with_sys().user(0, 0).seccomp(None).capabilities(all()), &open);
+    for path in &levers {
+        assert!(["EROFS", "EACCES"].contains(&strict.get(path)), "{path}: {strict:?}");
+        assert!(["EROFS", "EACCES"].contains(&root.get(path)), "{path}: {root:?}");
+    }
+    if common::is_root() {
+        // Root without a user namespace is held by the read-only mounts alone; without those by nothing.
+        let host = || Sandbox::new().pid_ns().rootfs(RootFs::host());
+        let masked = attack_inside(host().default_masks(true), &open);
+        let bare = attack_inside(host(), &open);
+        for path in levers.iter().filter(|path| path.starts_with("/proc")) {
+            assert_eq!((masked.get(path), bare.get(path)), ("EROFS", "ok"), "{path}");
+        }
+    }
+}
+
+fn all() -> Capabilities {
+    Capabilities::keep(caps::all().into_iter().filter(|capability| capability.index() <= last()))
+}
+
+fn last() -> u8 {
+    fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap()
+}
+
+/// 23: what tells of the machine tells nothing.
+#[test]
+fn no_secret_of_the_machine_can_be_read() {
+    let _clean = common::clean();
+    let secrets = there(&SECRETS);
+    let read = format!("read {}", secrets.join(" "));
+    let strict = attack_inside(common::strict().mount(Sysfs::new("/sys")), &read);
+    for path in &secrets {
+        assert!(["0", "EACCES", "EPERM"].contains(&strict.get(path)), "{path}: {strict:?}");
+    }
+    let bare = attack_inside(common::strict().mount(Sysfs::new("/sys")).default_masks(false), &read);
+    assert_ne!(bare.get("/proc/interrupts"), "0");
+    assert_ne!(bare.get("/sys/firmware"), "0");
+}
+
+/// 17, 18, 64: no hierarchy of control groups is there, or can be mounted; on the host's root it is read-only.
+#[test]
+fn control_groups_are_not_the_programs() {
+    let _clean = common::clean();
+    let strict = attack_strict("mounts /tmp");
+    assert_eq!((strict.get("cgroup2"), strict.get("proc")), ("EPERM", "EPERM"));
+    let unfiltered = attack_inside(common::strict().seccomp(None), "mounts /tmp");
+    assert_eq!(
+        (unfiltered.get("cgroup2"), unfiltered.get("tmpfs")),
+        ("EPERM", "EPERM"),
+        "without capabilities neither"
+    );
+    let root = common::sandbox().pid_ns().cgroup_ns().mount_ns();
+    assert_eq!(attack(root, "mounts /mnt").get("tmpfs"), "ok", "with them it mounts");
+    let files: Vec<String> = fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(" - cgroup"))
+        .filter_map(|line| Some(format!("{}/cgroup.procs", line.split(' ').nth(4)?)))
+        .filter(|path| Path::new(path).exists())
+        .collect();
+    if files.is_empty() || !common::is_root() {
+        return;
+    }
+    let open = format!("open-write {}", files.join(" "));
+    let host = attack_inside(common::sandbox().rootfs(RootFs::host()), &open);
+    let bare = attack(common::sandbox(), &open);
+    for path in &files {
+        assert_eq!((host.get(path), bare.get(path)), ("EROFS", "ok"));
+    }
+}
+
+/// 19: chroot(2) is no way back up.
+#[test]
+fn the_old_root_is_gone() {
+    let _clean = common::clean();
+    let (root, outside) = (common::root_dir(), common::TempDir::new());
+    let marker = outside.path().join("marker");
+    fs::write(&marker, "host").unwrap();
+    let marker = marker.to_str().unwrap();
+    let escape = |sandbox| common::probe::at(common::on_root(sandbox, &root), "/probe", &format!("escape {marker}"));
+    assert_eq!(common::stdout(&escape(common::sandbox().pid_ns())), "looked everywhere");
+    let naive = attack(common::sandbox(), &format!("chroot-naive {} {marker}", root.path().display()));
+    assert_eq!(naive.get("marker"), "true", "a root that is only chroot(2)'s is left");
+}
+
+/// 19, 65: device nodes cannot be made, or have no power.
+#[test]
+fn device_nodes_are_powerless() {
+    let _clean = common::clean();
+    let strict = attack_strict("nodes /tmp");
+    assert_eq!((strict.get("mknod-kmsg"), strict.get("mknod-zero")), ("EPERM", "EPERM"));
+    assert_eq!(
+        attack_strict("exists /dev/kmsg /dev/mem /dev/sda /dev/kvm").0.iter().filter(|a| a.1 == "true").count(),
+        0
+    );
+    if common::is_root() {
+        let root = common::root_dir();
+        let sandbox = || common::on_root(Sandbox::new(), &root);
+        let nodes = |sandbox: Sandbox| attack_inside(sandbox, "nodes /tmp/dir");
+        let quiet = nodes(sandbox().tmpfs("/tmp", 64 << 20).tmpfs("/tmp/dir", 1 << 20));
+        assert_eq!((quiet.get("mknod-zero"), quiet.get("open-zero")), ("ok", "EACCES"), "a tmpfs is nodev");
+        let loud = nodes(sandbox().tmpfs("/tmp", 64 << 20).mount(RawMount::new("tmpfs", "/tmp/dir", "tmpfs")));
+        assert_eq!((loud.get("mknod-zero"), loud.get("open-zero")), ("ok", "ok"));
+    }
+}
+
+/// 21: what is mounted below a read-only root is read-only.
+#[test]
+fn a_read_only_root_is_so_throughout() {
+    let _clean = common::clean();
+    let root = common::root_dir();
+    fs::create_dir(root.path().join("data")).unwrap();
+    let usr = format!("{}/usr", root.path().display());
+    let sandbox = common::sandbox().mount_ns().mount(ringfence::Bind::new("/usr", usr).read_only());
+    let answers = attack(sandbox, &format!("submount {}", root.path().display()));
+    assert_eq!((answers.get("read-only"), answers.get("writable")), ("refused", "written"));
+}
+
+/// 21: read-only stays read-only, and a cover stays on, for whoever has no capabilities; `ro` of a mount that came from
+/// outside stays in a user namespace for whoever has them all.
+#[test]
+fn flags_cannot_be_taken_off() {
+    let _clean = common::clean();
+    let strict = attack_inside(common::strict().seccomp(None), "remount /usr");
+    assert_eq!((strict.get("remount"), strict.get("umount"), strict.get("write")), ("EPERM", "EPERM", "EROFS"));
+    let dir = common::TempDir::new();
+    let with = || common::sandbox().rootfs(RootFs::host()).bind_ro(dir.path(), "/mnt");
+    let powerless = attack_inside(with().capabilities(Capabilities::none()), "remount /mnt");
+    assert_eq!((powerless.get("remount"), powerless.get("write")), ("EPERM", "EROFS"));
+    assert_eq!(attack_inside(with(), "remount /mnt").get("remount"), "ok", "with capabilities it is remounted");
+}
+
+/// 24: a mount made inside is not seen outside, nor the other way round, though the caller's are shared.
+#[test]
+fn mounts_do_not_spread() {
+    let _clean = common::clean();
+    let (inside, outside) = (common::TempDir::new(), common::TempDir::new());
+    let what = format!("propagation {} {}", inside.path().display(), outside.path().display());
+    let answers = attack(common::sandbox().mount_ns(), &what);
+    assert_eq!((answers.get("inside-seen-outside"), answers.get("outside-seen-inside")), ("false", "false"));
+    assert_eq!(answers.get("unprotected"), "true");
+}
+
+/// 25: disks in memory end, in files and in bytes.
+#[test]
+fn what_is_in_memory_is_bounded() {
+    let _clean = common::clean();
+    for dir in ["/tmp", "/dev/shm"] {
+        let answers = attack_strict(&format!("fill {dir}"));
+        let number = |name: &str| answers.get(name).parse::<u64>().unwrap();
+        assert!(number("files") <= 16_384 && answers.get("ends") == "ENOSPC", "{answers:?}");
+        assert!(number("mib") <= 64, "{answers:?}");
+    }
+    let endless = RawMount::new("tmpfs", "/tmp/endless", "tmpfs").data("size=0,nr_inodes=0,mode=1777");
+    let root = common::root_dir();
+    let sandbox = common::on_root(common::sandbox(), &root).tmpfs("/tmp", 64 << 20).mount(endless);
+    let answers = attack_inside(sandbox, "fill /tmp/endless");
+    assert_eq!((answers.get("files"), answers.get("ends"), answers.get("mib")), ("40000", "none", "200"));
+}
+
+/// 57: the root's loader configuration is read by the program alone, after everything else is done.
+#[test]
+fn nothing_of_the_root_is_loaded_before_it_is_confined() {
+    let _clean = common::clean();
+    let root = common::root_dir();
+    fs::write(root.path().join("etc/ld.so.preload"), "/tmp/attack.so\n").unwrap();
+    let exe = std::env::current_exe().unwrap();
+    let sandbox = common::on_root(common::sandbox().pid_ns().init(true), &root).bind_ro(exe, "/tmp/attack");
+    let output = attack_at(sandbox, "/tmp/attack", "whoami").output().unwrap();
+    // The dynamic linker of the program complains, once: neither the stub nor init has one.
+    let complaints = String::from_utf8_lossy(&output.stderr).matches("attack.so").count();
+    assert!(output.outcome.success() && complaints == 1, "{complaints}: {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,253 @@
+//! Rows 1 to 10: processes and descriptors.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio as Std};
+use std::time::{Duration, Instant};
+
+use ringfence::{Bytes, Capabilities, Capability, Namespaces, RootFs, Sandbox, Stdio, Step, Verdict};
+
+use crate::{Answers, attack, attack_at, attack_inside, attack_strict, common};
+
+/// 1: CVE-2019-5736. The program of init, which enters before the program, is a sealed copy for this sandbox alone.
+#[test]
+fn the_program_that_enters_cannot_be_overwritten() {
+    let _clean = common::clean();
+    let answers = attack(common::sandbox().pid_ns().init(true), "overwrite-exe 1");
+    // Without the right to look at it, it cannot be opened at all.
+    if answers.0.iter().any(|(name, _)| name == "opened") {
+        assert_eq!(answers.get("sealed"), "true");
+        assert!(["EPERM", "ETXTBSY", "EROFS"].contains(&answers.get("write")), "{answers:?}");
+    } else {
+        assert_eq!(answers.get("write"), "EACCES");
+    }
+    // The same against a program of the host's that runs as the same user.
+    let dir = common::TempDir::new();
+    let victim = dir.path().join("victim");
+    fs::copy("/bin/sleep", &victim).unwrap();
+    let mut running = Command::new(&victim).arg("0.3").spawn().unwrap();
+    let bare = attack(Sandbox::new(), &format!("overwrite-exe {}", running.id()));
+    running.wait().unwrap();
+    assert_eq!((bare.get("sealed"), bare.get("write")), ("false", "ok"));
+    assert!(fs::read(&victim).unwrap().starts_with(b"attacked"));
+}
+
+/// 1: `/proc/self/exe` as the program is not what spawns, nor anything else of the host's.
+#[test]
+fn proc_self_exe_as_the_program_is_nothing_of_the_hosts() {
+    let _clean = common::clean();
+    let output = attack_at(common::sandbox().pid_ns(), "/proc/self/exe", "whoami").output();
+    let said = output.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stdout).into());
+    assert!(!said.contains("euid="), "the caller's own program ran: {said}");
+    let own = Command::new("/proc/self/exe").env("RINGFENCE_ATTACK", "whoami").output().unwrap();
+    assert!(String::from_utf8_lossy(&own.stdout).contains("euid="), "as it does without a stub in between");
+}
+
+/// 2: CVE-2016-9962. A process on its way in shows nothing of itself to those inside, though they are of the same user.
+#[test]
+fn nobody_looks_into_a_process_on_its_way_in() {
+    let _clean = common::clean();
+    let kinds = Namespaces::USER | Namespaces::PID | Namespaces::MOUNT;
+    let exe = std::env::current_exe().unwrap();
+    let host = Sandbox::new().user_ns().pid_ns().user(1000, 1000);
+    let mut child = attack_at(host, exe.to_str().unwrap(), "peek").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready=yes");
+    let until = Instant::now() + Duration::from_millis(1300);
+    while Instant::now() < until {
+        let joiner = Sandbox::new().join_pid(kinds, child.id());
+        let status = joiner.command("/bin/sleep").arg("0.01").status();
+        assert!(status.unwrap().success());
+    }
+    let said: Vec<String> = lines.map_while(Result::ok).collect();
+    child.wait().unwrap();
+    let answers = Answers::of(&said.join("\n"));
+    assert!(!answers.get("coming").contains("seen"), "{answers:?}");
+    assert!(answers.get("coming").contains("EACCES"), "none was met on its way: {answers:?}");
+    assert!(answers.get("arrived").contains("seen"), "the attack itself works: {answers:?}");
+}
+
+/// 3: CVE-2024-21626. No descriptor of the host's is left, and none can be the working directory.
+#[test]
+fn no_descriptor_leads_out() {
+    let _clean = common::clean();
+    let (root, outside) = (common::root_dir(), common::TempDir::new());
+    fs::write(outside.path().join("marker"), "host").unwrap();
+    let sandbox = common::on_root(common::sandbox(), &root).pid_ns();
+    for number in 3..24 {
+        for up in ["", "/..", "/../../.."] {
+            let cwd = format!("/proc/self/fd/{number}{up}");
+            if let Ok(output) = sandbox.clone().command("/bin/ls").cwd(&cwd).output() {
+                let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+                assert!(!listed.contains("marker") && !listed.contains("boot"), "{cwd}: {listed}");
+            }
+        }
+    }
+    // The same with a descriptor that is given on purpose: it shows the host, and as a working directory is refused.
+    let given: OwnedFd = File::open(outside.path()).unwrap().into();
+    let sandbox = sandbox.fd(7, given);
+    assert_eq!(common::stdout(&sandbox.clone().command("/bin/ls").arg("/proc/self/fd/7/")), "marker");
+    let open = File::open(outside.path()).unwrap();
+    let host = Command::new("/bin/ls").current_dir(format!("/proc/self/fd/{}", open.as_raw_fd())).output().unwrap();
+    assert_eq!(host.stdout, b"marker\n", "nothing stops it without a sandbox");
+    for number in 3..24 {
+        let error = sandbox.clone().command("/bin/ls").cwd(format!("/proc/self/fd/{number}")).output();
+        let leaked = error.is_ok_and(|output| output.stdout == b"marker\n");
+        assert!(!leaked, "by descriptor {number}");
+    }
+}
+
+/// 4: CVE-2022-29162. A caller's inheritable capabilities do not pass.
+#[test]
+fn inheritable_capabilities_of_the_caller_do_not_pass() {
+    let _clean = common::clean();
+    let kept = [Capability::CAP_CHOWN, Capability::CAP_NET_RAW, Capability::CAP_SETPCAP];
+    let with = common::sandbox().capabilities(Capabilities::keep(kept).inheritable([Capability::CAP_NET_RAW]));
+    let answers = attack(with, "inheritable");
+    assert_eq!(answers.get("plain"), "0000000000002000", "the caller has them, and an ordinary child too");
+    assert_eq!(answers.get("sandbox"), "0000000000000000");
+}
+
+/// 5: CVE-2017-5226, CVE-2019-7303. Nothing is typed into the caller's terminal.
+#[test]
+fn nothing_is_typed_into_the_terminal() {
+    let _clean = common::clean();
+    let terminal = || {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        (pty.master, Stdio::from(pty.slave))
+    };
+    let (_master, slave) = terminal();
+    let answers = attack_inside(common::strict().stdin(slave), "terminal");
+    for name in ["TIOCSTI", "high", "TIOCLINUX"] {
+        assert_eq!(answers.get(name), "EPERM", "{answers:?}");
+    }
+    let (_master, slave) = terminal();
+    let bare = attack(common::sandbox().session(ringfence::Session::New).stdin(slave), "terminal");
+    assert_eq!(bare.get("own"), "0", "{bare:?}");
+    // Since 6.2 a kernel may refuse all but root, with EIO.
+    assert!(["0", "EIO"].contains(&bare.get("TIOCSTI")) && bare.get("TIOCSTI") == bare.get("high"), "{bare:?}");
+    assert!(!common::is_root() || bare.get("TIOCSTI") == "0", "{bare:?}");
+}
+
+/// 6: death follows the owner's process, not the thread that spawned, and a program that is out to survive does not.
+#[test]
+fn the_owners_death_ends_what_is_out_to_survive() {
+    let _clean = common::clean();
+    let mut owner = Command::new(std::env::current_exe().unwrap());
+    let mut owner = owner.env("RINGFENCE_ATTACK", "owner").stdout(Std::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    let both = [lines.next(), lines.next()].map(|line| line.unwrap().unwrap());
+    let answers = Answers::of(&both.join("\n"));
+    let lives = |pid: &str| {
+        fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "))
+    };
+    assert!(lives(answers.get("true")) && lives(answers.get("false")), "the thread that spawned has ended");
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while lives(answers.get("true")) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!lives(answers.get("true")));
+    assert!(lives(answers.get("false")), "without the defence it lives on");
+    // SAFETY: no memory is involved; the process is the one that this test had made.
+    unsafe { libc::kill(answers.get("false").parse().unwrap(), libc::SIGKILL) };
+    ringfence::reap_stale().unwrap();
+}
+
+/// 7: no process outside has a number inside.
+#[test]
+fn no_signal_reaches_a_process_outside() {
+    let _clean = common::clean();
+    let mut victim = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    let (number, own) = (victim.id().to_string(), std::process::id());
+    let answers = attack(common::sandbox().pid_ns(), &format!("kill {number} {own} -{own}"));
+    for pid in [number.clone(), own.to_string(), format!("-{own}")] {
+        assert_eq!(answers.get(&pid), "ESRCH");
+    }
+    assert!(victim.try_wait().unwrap().is_none());
+    assert_eq!(attack(Sandbox::new(), &format!("kill {number}")).get(&number), "ok");
+    assert!(victim.wait().unwrap().code().is_none(), "without a pid namespace it dies");
+}
+
+/// 8: a handle holds the process, not its number.
+#[test]
+fn a_number_given_to_another_process_is_nothing_to_a_handle() {
+    let _clean = common::clean();
+    // The pid namespace's root sets its next number.
+    let answers = attack(Sandbox::new().user_ns().pid_ns().init(true), "reuse");
+    assert_eq!((answers.get("victim"), answers.get("by-number")), ("lives", "killed"));
+}
+
+/// 9: the limit on processes holds from the first one on, and says so.
+#[test]
+fn processes_are_counted_from_the_first() {
+    let _clean = common::clean();
+    if common::no_cgroups() {
+        return;
+    }
+    let sandbox = common::sandbox().cgroup_parent(common::cgroup_parent()).pid_ns();
+    let error = sandbox.clone().init(true).pids_limit(1).command("/bin/true").spawn().unwrap_err();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::Fork, Some(libc::EAGAIN)), "{error}");
+    assert!(error.to_string().contains("pids.max"), "{error}");
+    let bomb = |sandbox| common::stdout(&common::probe::run(sandbox, "forks 60")).parse::<u64>().unwrap();
+    assert!(bomb(sandbox.clone().pids_limit(20)) < 20);
+    assert_eq!(bomb(sandbox), 60);
+}
+
+/// 10, 61: a flood ends in a verdict, and takes no more memory than was said.
+#[test]
+fn a_flood_of_output_is_cut_off() {
+    let _clean = common::clean();
+    let limited = common::probe::run(common::sandbox().pid_ns().output_limit(Bytes::mib(1)), "flood");
+    let output = limited.output().unwrap();
+    assert_eq!(output.outcome.verdict(), Verdict::OutputLimit);
+    assert!(output.stdout.len() <= 1 << 20);
+    // Without the limit it is all taken.
+    let all = common::sh("head -c 3000000 /dev/zero").output().unwrap();
+    assert_eq!(all.stdout.len(), 3_000_000);
+}
+
+/// 49, 55: a user is a number, whatever the root's files call it, and no file of the root configures anything.
+#[test]
+fn no_file_of_the_root_makes_a_user_another() {
+    let _clean = common::clean();
+    let root = common::root_dir();
+    fs::write(root.path().join("etc/passwd"), "1000:x:0:0::/:/bin/sh\n1:x:0:0::/:/bin/sh\n").unwrap();
+    fs::write(root.path().join("etc/group"), "1000:x:0:\n").unwrap();
+    let id = |uid| common::stdout(&common::on_root(common::sh("id -u; id -g"), &root).user(uid, uid));
+    assert_eq!((id(1000), id(1)), ("1000\n1000".to_owned(), "1\n1".to_owned()));
+}
+
+/// 22: a set-user-ID file in a lower layer gives nothing.
+#[test]
+fn a_set_user_id_file_in_a_layer_gives_nothing() {
+    let _clean = common::clean();
+    if common::needs_root("a file of root's with the set-user-ID bit") {
+        return;
+    }
+    let root = common::root_dir();
+    let file = root.path().join("tmp/su");
+    fs::copy(std::env::current_exe().unwrap(), &file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
+    let on_root = |sandbox: Sandbox| sandbox.rootfs(RootFs::overlay([root.path()])).bind_ro("/usr", "/usr");
+    let who = |sandbox| Answers::of(&common::stdout(&attack_at(on_root(sandbox), "/tmp/su", "whoami")));
+    assert_eq!(who(Sandbox::new().user(1000, 1000)).get("euid"), "0", "the attack itself works");
+    assert_eq!(who(Sandbox::new().user(1000, 1000).no_new_privs(true)).get("euid"), "1000");
+    assert_eq!(who(common::strict().default_mounts(false)).get("euid"), "65534");
+}
+
+/// 26: no user namespace can be made in strict(), by two defences.
+#[test]
+fn no_user_namespace_is_made_inside() {
+    let _clean = common::clean();
+    let filtered = attack_strict("user-ns");
+    assert_eq!((filtered.get("clone3"), filtered.get("clone"), filtered.get("unshare")), ("ENOSYS", "EPERM", "EPERM"));
+    let counted = attack_inside(common::strict().seccomp(None), "user-ns");
+    assert_eq!((counted.get("clone3"), counted.get("clone"), counted.get("unshare")), ("ENOSPC", "ENOSPC", "ENOSPC"));
+    let open = attack_inside(common::strict().seccomp(None).max_user_namespaces(100), "user-ns");
+    assert_eq!((open.get("clone3"), open.get("clone"), open.get("unshare")), ("ok", "ok", "ok"));
+}
