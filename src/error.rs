@@ -110,6 +110,8 @@ pub enum Step {
     MoveMount,
     /// `mount_setattr(2)`.
     MountAttr,
+    /// `mount_setattr(2)` with `MOUNT_ATTR_IDMAP`.
+    IdMapMount,
     /// Covering a path up, or making it read-only.
     Mask,
     /// Filling `/dev`.
@@ -211,6 +213,7 @@ impl Step {
             Step::Mount => "mount",
             Step::MoveMount => "move_mount",
             Step::MountAttr => "mount_setattr",
+            Step::IdMapMount => "map ids of mount",
             Step::Mask => "mask",
             Step::Dev => "fill /dev",
             Step::PivotRoot => "pivot_root",

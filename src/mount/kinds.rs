@@ -335,6 +335,7 @@ pub struct Overlay {
     pub(crate) lowers: Vec<PathBuf>,
     pub(crate) upper: Option<(PathBuf, PathBuf)>,
     pub(crate) flags: MountFlags,
+    pub(crate) id_mapped: bool,
 }
 
 impl Overlay {
@@ -342,12 +343,20 @@ impl Overlay {
     /// [`upper`](Overlay::upper); a single lower directory needs one.
     pub fn new(target: impl Into<PathBuf>, lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let lowers = lowers.into_iter().map(Into::into).collect();
-        Overlay { target: target.into(), lowers, upper: None, flags: MountFlags::empty() }
+        Overlay { target: target.into(), lowers, upper: None, flags: MountFlags::empty(), id_mapped: false }
     }
 
     /// What is written goes to `upper`; `work` is an empty directory on the same file system. Both stay with the caller.
     pub fn upper(mut self, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> Self {
         self.upper = Some((upper.into(), work.into()));
+        self
+    }
+
+    /// The lower directories show their files inside with the ids that they have on disk, as
+    /// [`RootFs::id_mapped`](crate::RootFs::id_mapped) says. So a single one of them, without an upper, is what a
+    /// read-only bind would be.
+    pub fn id_mapped(mut self) -> Self {
+        self.id_mapped = true;
         self
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf, absolute};
 
 use nix::errno::Errno;
 
+use super::idmapped;
 use super::root::{Base, RootFs, Upper};
 use super::{Bind, Context, Kind, Mount, MountFlags, Overlay, Policy, clean, overlay_list};
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -100,7 +101,7 @@ pub(super) fn set_flags<'p>(
 }
 
 /// mount(2) at the working directory.
-fn mount_here(plan: &mut Plan, fstype: &OsStr, source: &OsStr, flags: u64, options: &OsStr, at: &Path) {
+pub(super) fn mount_here(plan: &mut Plan, fstype: &OsStr, source: &OsStr, flags: u64, options: &OsStr, at: &Path) {
     mount_on(plan, ".", fstype, source, flags, options).at(at);
 }
 
@@ -202,7 +203,13 @@ fn lower_overlay_root(
             Some((PathBuf::from("/../upper"), PathBuf::from("/../work")))
         }
     };
-    let lowers: Vec<PathBuf> = lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
+    let mut lowers: Vec<PathBuf> = lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
+    if rootfs.id_mapped {
+        if !matches!(rootfs.upper, Upper::Tmpfs(_)) {
+            idmapped::lower_place(plan);
+        }
+        lowers = idmapped::lower_layers(plan, &lowers, upper.is_some())?;
+    }
     let options = overlay_options(&lowers, upper.as_ref(), context)?;
     mount_here(plan, "overlay".as_ref(), "overlay".as_ref(), 0, &options, Path::new("/"));
     open_dir(plan, Step::Mount, "/..", root);
@@ -353,14 +360,21 @@ pub(super) fn lower_single_tree(plan: &mut Plan, path: &Path, tree: Slot) {
 }
 
 fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, context: Context) -> Result<()> {
-    let lowers: Vec<PathBuf> = overlay.lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
+    let mut lowers: Vec<PathBuf> = overlay.lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
     let upper = match &overlay.upper {
         Some((upper, work)) => Some((source(upper)?, source(work)?)),
         None => None,
     };
+    if overlay.id_mapped {
+        idmapped::lower_place(plan);
+        lowers = idmapped::lower_layers(plan, &lowers, upper.is_some())?;
+    }
     let options = overlay_options(&lowers, upper.as_ref(), context)?;
     enter_target(plan, root, at, 0);
     mount_here(plan, "overlay".as_ref(), "overlay".as_ref(), overlay.flags.ms(), &options, at);
+    if overlay.id_mapped {
+        idmapped::lower_place_away(plan);
+    }
     Ok(())
 }
 
@@ -376,9 +390,10 @@ fn lower_entry(plan: &mut Plan, root: Slot, rootfs: &RootFs, context: Context) {
 }
 
 /// pivot_root(2) with both arguments ".": the old root ends up on top of the new one, and is taken off. The tmpfs of an
-/// overlay's upper is mounted on the old root, and lies on top of that.
+/// overlay's upper, or of its layers, is mounted on the old root, and lies on top of that.
 fn lower_pivot(plan: &mut Plan, root: Slot, rootfs: &RootFs) {
-    let stacked = 1 + u64::from(matches!((&rootfs.base, &rootfs.upper), (Base::Overlay(_), Upper::Tmpfs(_))));
+    let has_place = matches!(rootfs.upper, Upper::Tmpfs(_)) || rootfs.id_mapped;
+    let stacked = 1 + u64::from(matches!(rootfs.base, Base::Overlay(_)) && has_place);
     let here = plan.string(".");
     plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");
     plan.call(Step::PivotRoot, libc::SYS_pivot_root, [here.into(), here.into()]).at("/");

@@ -21,6 +21,7 @@ pub struct RootFs {
     pub(crate) base: Base,
     pub(crate) upper: Upper,
     pub(crate) read_only: bool,
+    pub(crate) id_mapped: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -51,14 +52,14 @@ impl RootFs {
     /// Directories on which something is to be mounted (`proc`, `dev`, …) are made in it where they are missing, and
     /// stay.
     pub fn dir(path: impl Into<PathBuf>) -> Self {
-        RootFs { base: Base::Dir(path.into()), upper: Upper::None, read_only: false }
+        RootFs { base: Base::Dir(path.into()), upper: Upper::None, read_only: false, id_mapped: false }
     }
 
     /// The host's own root with all that is mounted on it, read-only throughout; /dev and /tmp are the sandbox's own, and
     /// /proc with `pid_ns`. Every file that the user may read on the host can be read inside: this isolates changes, not
     /// secrets.
     pub fn host() -> Self {
-        RootFs { base: Base::Host, upper: Upper::None, read_only: true }
+        RootFs { base: Base::Host, upper: Upper::None, read_only: true, id_mapped: false }
     }
 
     /// The host's programs and libraries, and no other file of the host: /usr with what leads into it (/bin, /lib, …), and of
@@ -66,14 +67,14 @@ impl RootFs {
     /// own, and /proc with `pid_ns`. Neither homes, nor configuration, nor sockets of services are there; add what the
     /// program needs with [`bind_ro`](crate::Sandbox::bind_ro).
     pub fn programs() -> Self {
-        RootFs { base: Base::Programs, upper: Upper::None, read_only: true }
+        RootFs { base: Base::Programs, upper: Upper::None, read_only: true, id_mapped: false }
     }
 
     /// Layers, the first on top, merged by overlayfs. Without [`upper`](RootFs::upper), [`scratch`](RootFs::scratch) or
     /// [`tmpfs`](RootFs::tmpfs) what is written goes to a tmpfs of 64 MiB. In a user namespace since 5.11.
     pub fn overlay(lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let lowers = lowers.into_iter().map(Into::into).collect();
-        RootFs { base: Base::Overlay(lowers), upper: Upper::Tmpfs(Bytes::mib(64)), read_only: false }
+        RootFs { base: Base::Overlay(lowers), upper: Upper::Tmpfs(Bytes::mib(64)), read_only: false, id_mapped: false }
     }
 
     /// What is written to the overlay goes to `upper`, and stays; `work` is an empty directory on the same file system.
@@ -104,6 +105,26 @@ impl RootFs {
     /// Nothing on it can be written, and nothing on what was mounted below it. Mounts of the list keep their own flags.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
+        self
+    }
+
+    /// The layers show their files inside with the ids that they have on disk: root's are root's, though root of the
+    /// sandbox is another user outside. One copy of a layer so serves sandboxes whose users differ. Needs
+    /// [`user_ns`](crate::Sandbox::user_ns), for whose maps it is made, and the right to mount outside (root); since Linux
+    /// 5.19.
+    ///
+    /// ```no_run
+    /// use ringfence::{IdMap, RootFs, Sandbox};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let ids = IdMap::new(0, 100_000, 65_536);
+    /// let layers = RootFs::overlay(["/srv/python", "/srv/debian"]).id_mapped();
+    /// Sandbox::new().user_ns().uid_map(ids).gid_map(ids).rootfs(layers).command("id").status()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn id_mapped(mut self) -> Self {
+        self.id_mapped = true;
         self
     }
 
@@ -142,6 +163,11 @@ impl RootFs {
         if !is_overlay && !matches!(self.upper, Upper::None) {
             let remedy = "use RootFs::overlay([dir]) for a root whose changes go elsewhere";
             problems.push(Problem::invalid("rootfs", "an upper layer belongs to an overlay", remedy));
+        }
+        if !is_overlay && self.id_mapped {
+            let reason =
+                "ids are mapped for layers: what root of the sandbox wrote elsewhere would belong to the host's";
+            problems.push(Problem::invalid("rootfs", reason, "use RootFs::overlay([dir])"));
         }
         if matches!(&self.base, Base::Overlay(lowers) if lowers.is_empty()) {
             problems.push(Problem::invalid(

@@ -8,6 +8,7 @@ mod encode;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -130,6 +131,8 @@ pub(crate) struct Plan {
     /// What the ops are about, one text after the other. It stays outside.
     paths: Vec<u8>,
     fds: Vec<PlanFd>,
+    /// Detached mounts, and where they come from.
+    id_mapped: Vec<(Arc<OwnedFd>, PathBuf)>,
     slots: u8,
     free_slots: Vec<Slot>,
 }
@@ -264,6 +267,15 @@ impl Plan {
     pub(crate) fn fd(&mut self, fd: impl Into<PlanFd>) -> i32 {
         self.fds.push(fd.into());
         wire::PLAN_FD + self.fds.len() as i32
+    }
+
+    /// Has the ids of a detached mount mapped as the user namespace of the stub maps them, once that has its maps.
+    pub(crate) fn map_ids_of(&mut self, tree: Arc<OwnedFd>, path: &Path) {
+        self.id_mapped.push((tree, path.to_owned()));
+    }
+
+    pub(crate) fn id_mapped(&self) -> &[(Arc<OwnedFd>, PathBuf)] {
+        &self.id_mapped
     }
 
     pub(crate) fn fds(&self) -> &[PlanFd] {

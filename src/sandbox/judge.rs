@@ -198,6 +198,9 @@ impl Sandbox {
         if !with_user && self.program.groups.is_some() && !has(Capability::CAP_SETGID) {
             problems.push(Problem::unsupported("groups", "setting groups needs CAP_SETGID", "run as root"));
         }
+        if self.mounts.maps_ids() {
+            problems.extend(self.id_mapped_mounts());
+        }
         let needs_pid_ns = |mount: &Mount| matches!(mount.kind, Kind::Proc(_));
         if ns.new.contains(Namespaces::USER)
             && !ns.apart().contains(Namespaces::PID)
@@ -207,6 +210,19 @@ impl Sandbox {
             problems.push(Problem::invalid("mount", reason, "add pid_ns(), or bind the host's /proc"));
         }
         problems
+    }
+
+    fn id_mapped_mounts(&self) -> Option<Problem> {
+        if !self.namespaces.new.contains(Namespaces::USER) {
+            let reason = "ids inside are those on disk, without a user namespace of the sandbox's own";
+            return Some(Problem::invalid("id_mapped", reason, "add user_ns(), or leave it out"));
+        }
+        let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETUID, Capability::CAP_SETGID];
+        (!needed.into_iter().all(has)).then(|| {
+            let reason = "mapping the ids of a mount needs CAP_SYS_ADMIN where the file system was mounted";
+            let remedy = "run as root, or give the layers' files to the ids that the sandbox has outside (chown)";
+            Problem::unsupported("id_mapped", reason, remedy)
+        })
     }
 
     /// The parts of the Landlock ruleset that will hold.

@@ -70,7 +70,9 @@ impl Sandbox {
         let wants_groups = self.program.groups.as_ref().is_some_and(|groups| !groups.is_empty());
         // Root's own supplementary groups can be dropped only if setgroups(2) is left allowed, which takes its hand.
         let drops_groups = privileged && (wants_groups || getgroups().is_ok_and(|groups| !groups.is_empty()));
-        if ids.is_single(own.uid, own.gid) && !drops_groups {
+        // Before the ids of mounts are mapped, the caller waits for the user namespace to have its maps.
+        let from_outside = drops_groups || privileged && self.mounts.maps_ids();
+        if ids.is_single(own.uid, own.gid) && !from_outside {
             ids.deny_setgroups = true;
         } else if privileged {
             ids.writer = Writer::Caller;

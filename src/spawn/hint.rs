@@ -71,6 +71,14 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::WriteIdMap, Errno::EPERM) => {
             "an ordinary user may map one id, its own; more need newuidmap and newgidmap, or root"
         }
+        (Step::IdMapMount, Errno::EINVAL) => {
+            "this file system takes no id map: ext4, xfs, btrfs and most others do, tmpfs since 6.3, proc and sysfs never"
+        }
+        (Step::IdMapMount, Errno::EPERM) => {
+            "it takes CAP_SYS_ADMIN over the user namespace in which the file system was mounted, and a mount that is not \
+             id-mapped yet"
+        }
+        (Step::IdMapMount, Errno::ENOSYS) => "id-mapped mounts need Linux 5.12, and as layers of an overlay 5.19",
         (Step::JoinCgroup, Errno::EBUSY | Errno::EAGAIN) => "the group takes no process: its pids limit is reached",
         (Step::Seccomp, Errno::EINVAL) => "the kernel does not know a flag of the profile, or has no filters",
         (Step::Seccomp, Errno::EBUSY) => {

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::namespace::IdMaps;
 use crate::plan::Plan;
 use crate::stub::wire::{self, Record, record};
-use crate::sys::{pidfd, table, timeout};
+use crate::sys::{mount, pidfd, table, timeout};
 
 /// More than anybody waits, and less than the clock can hold.
 const LONGEST: Duration = Duration::from_secs(1 << 32);
@@ -347,7 +347,25 @@ impl Attempt<'_> {
             let hint = error.raw_os_error().and_then(|errno| hint::for_failure(error.step(), Errno::from_raw(errno)));
             hint.into_iter().fold(error, Error::hint)
         })?;
+        self.map_mounts(*pid)?;
         report::answer(&self.report).map_err(|errno| Error::new(Step::WriteIdMap, errno))
+    }
+
+    /// Detached mounts show ids as the user namespace, which has its maps now, maps them.
+    fn map_mounts(&self, pid: i32) -> Result<()> {
+        let mounts = self.launch.plan.id_mapped();
+        if mounts.is_empty() {
+            return Ok(());
+        }
+        let path = format!("/proc/{pid}/ns/user");
+        let user_ns = std::fs::File::open(&path).map_err(|error| Error::io(Step::WriteIdMap, &error).at(path))?;
+        for (tree, path) in mounts {
+            mount::map_ids(tree.as_fd(), user_ns.as_fd()).map_err(|errno| {
+                let error = Error::new(Step::IdMapMount, errno).at(path);
+                hint::for_failure(Step::IdMapMount, errno).into_iter().fold(error, Error::hint)
+            })?;
+        }
+        Ok(())
     }
 
     /// Whether the process behind the report runs another program than the stub.

@@ -47,6 +47,17 @@ pub(crate) fn make_private(tree: BorrowedFd<'_>) -> Result<(), Errno> {
     call(libc::SYS_mount_setattr, [tree, c"".as_ptr() as u64, flags, attr.as_ptr() as u64, size, 0]).map(drop)
 }
 
+/// mount_setattr(2), 5.12: the mount shows the ids of its files as the user namespace maps them. Once, and only while it
+/// stands nowhere.
+pub(crate) fn map_ids(tree: BorrowedFd<'_>, user_ns: BorrowedFd<'_>) -> Result<(), Errno> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+    let attr = [MOUNT_ATTR_IDMAP, 0, 0, user_ns.as_raw_fd() as u64];
+    let size = size_of_val(&attr) as u64;
+    let tree = tree.as_raw_fd() as u64;
+    call(libc::SYS_mount_setattr, [tree, c"".as_ptr() as u64, AT_EMPTY_PATH, attr.as_ptr() as u64, size, 0]).map(drop)
+}
+
 /// Puts the calling thread into a mount namespace that holds one empty, read-only tmpfs, and gives the namespace. To be
 /// called on a thread that ends afterwards.
 ///
