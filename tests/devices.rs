@@ -167,6 +167,28 @@ fn the_rules_hold_before_the_program_begins() {
 }
 
 #[test]
+fn nodes_that_a_group_above_forbids_to_make_are_the_hosts() {
+    let _clean = common::clean();
+    if no_rules() {
+        return;
+    }
+    let above = Again::new(Devices::none().allow(Device::any(), READ | WRITE), "r:/dev/null");
+    let sandbox = Sandbox::new().cgroup_parent(group_of(&above.child)).devices(Devices::standard());
+    let root = root_dir();
+    let sandbox = on_root(sandbox.pid_ns(), &root).command("/bin/sh");
+    let host = fs::metadata("/dev/full").unwrap();
+    let tries = "chmod 666 /dev/full; chown 0:0 /dev/full; touch /dev/full; echo x >/dev/null && echo $?";
+    let text = stdout(&sandbox.clone().args(["-c", &format!("exec 2>&1; stat -c %d /dev/null; {tries}")]));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines[0], lines[lines.len() - 1]), (host.dev().to_string().as_str(), "0"), "{text}");
+    // Root inside has no power over them.
+    assert_eq!(text.matches("Read-only file system").count(), 3, "{text}");
+    let after = fs::metadata("/dev/full").unwrap();
+    assert_eq!((after.ctime(), after.ctime_nsec()), (host.ctime(), host.ctime_nsec()));
+    above.child.close().unwrap();
+}
+
+#[test]
 fn the_standard_devices_of_a_root_of_its_own_work() {
     let _clean = common::clean();
     if no_rules() {

@@ -21,7 +21,8 @@ pub use kinds::{Bind, Dev, HidePid, Mount, Mqueue, Overlay, Proc, RawMount, Sysf
 pub(crate) use kinds::{Kind, MountFlags};
 pub use root::RootFs;
 pub(crate) use root::Upper;
-pub(crate) use template::template;
+pub(crate) use special::NODES;
+pub(crate) use template::{lacks_node, template};
 
 use crate::error::Problem;
 use crate::plan::has_nul;

@@ -12,7 +12,7 @@ use crate::plan::{Plan, Slot};
 use crate::stub::wire::target;
 
 /// The nodes that programs expect, with their numbers: the kernel's Documentation/admin-guide/devices.txt.
-const NODES: [(&str, u64, u64); 6] =
+pub(crate) const NODES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "fd"),
@@ -34,7 +34,7 @@ pub(super) fn lower_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, conte
     attach_to(plan, dir, place.into(), "", at);
     plan.close(Step::MoveMount, place);
     for (name, major, minor) in NODES {
-        lower_node(plan, name, makedev(major, minor), dir, at);
+        lower_node(plan, name, makedev(major.into(), minor.into()), dir, at);
     }
     for (to, name) in LINKS {
         let (text, link) = (plan.string(to), plan.string(name));
@@ -59,7 +59,8 @@ fn mount_inside(plan: &mut Plan, dev: &Path, name: &str, fstype: &str, flags: Mo
     mount_on(plan, name, fstype.as_ref(), fstype.as_ref(), flags.ms(), options.as_ref()).at(dev.join(name));
 }
 
-/// Makes the node; where that is forbidden (EPERM in a user namespace, or without CAP_MKNOD) binds the host's.
+/// Makes the node; where that is forbidden (EPERM in a user namespace, without CAP_MKNOD or by rules for devices) binds the
+/// host's. Read-only, which says nothing about the device, but keeps root inside from changing the node's mode and owner.
 fn lower_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, at: &Path) {
     let text = plan.string(name);
     let mode = libc::S_IFCHR | 0o666;
@@ -72,6 +73,7 @@ fn lower_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, at: &Path) {
     plan.call(Step::Dev, libc::SYS_mknodat, [dir.into(), text.into(), mode.into(), 0.into()]).at(&shown);
     lower_single_tree(plan, &PathBuf::from("/dev").join(name), tree);
     attach_to(plan, tree, dir.into(), name, &shown);
+    set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, &shown);
     plan.close(Step::MoveMount, tree);
     plan.fallback_from(fallback);
 }

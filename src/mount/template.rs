@@ -13,7 +13,9 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
 use super::root::Base;
+use super::special::NODES;
 use super::{Kind, Policy};
+use crate::error::{Error, Step};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::mount;
 
@@ -36,6 +38,13 @@ fn make() -> Option<OwnedFd> {
         mount::empty_namespace()
     });
     thread.ok()?.join().ok()?.ok()
+}
+
+/// Whether a failed step is about a node of `/dev` that could not be made, and that the template has none of to bind.
+pub(crate) fn lacks_node(error: &Error) -> bool {
+    let looked_for = error.path().and_then(|path| path.strip_prefix("/dev").ok()?.to_str());
+    let is_node = looked_for.is_some_and(|name| NODES.iter().any(|(node, ..)| *node == name));
+    is_node && error.step() == Step::OpenTree && error.raw_os_error() == Some(libc::ENOENT)
 }
 
 impl Policy {

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use super::Sandbox;
 use super::judge::Judgement;
 use super::supervise::{Listening, Supervisor};
-use crate::cgroup::{self, Group};
+use crate::cgroup::{self, Device, DeviceAccess, Devices, Group};
 use crate::child::{Child, Parts, Watch};
 use crate::error::{Error, Result, Step};
 use crate::mount::{self, Context, Upper};
@@ -62,7 +62,13 @@ impl Sandbox {
         let listening = self.listen(&judgement, supervisor)?;
         let mut streams = self.stdio.open(default)?;
         let mut made = self.make(&judgement)?;
-        let running = self.run(&judgement, &streams, &made, listening.as_ref().map(|listening| &listening.sender));
+        let sender = listening.as_ref().map(|listening| &listening.sender);
+        let mut running = self.run(&judgement, &streams, &made, sender);
+        // Rules of a group above can forbid making nodes, too.
+        if made.template.is_some() && running.as_ref().is_err_and(mount::lacks_node) {
+            made.template = None;
+            running = self.run(&judgement, &streams, &made, sender);
+        }
         let running = running.map_err(|error| match &judgement.seccomp {
             Some(profile) => self.explain(profile.explain(error)),
             None => self.explain(error),
@@ -162,7 +168,7 @@ impl Sandbox {
             && !self.namespaces.new.contains(Namespaces::USER)
             && self.namespaces.join.is_empty()
             // Where its rules forbid making a node, the host's own is bound.
-            && self.limits.devices.is_none()
+            && self.limits.devices.as_ref().is_none_or(may_make_nodes)
             && self.mounts.fits_template();
         if fits && may_use_template() { mount::template() } else { None }
     }
@@ -293,6 +299,12 @@ impl Sandbox {
         }
         self.program.lower_rlimits(plan);
     }
+}
+
+/// Whether the rules let the setup make the nodes of a /dev.
+fn may_make_nodes(rules: &Devices) -> bool {
+    let mut nodes = mount::NODES.iter().map(|(_, major, minor)| Device::char(*major, *minor));
+    nodes.all(|node| rules.allows(node, DeviceAccess::MKNOD))
 }
 
 /// What setns(2) into it, chroot(2) and mknod(2) ask for; the caller may have given up one of these.

@@ -224,6 +224,23 @@ impl Devices {
         self.rule(device, access, false)
     }
 
+    /// Whether a request for all of `access` to `device` is allowed; of a wildcard, to each device that it stands for.
+    ///
+    /// ```
+    /// use ringfence::{Device, DeviceAccess, Devices};
+    ///
+    /// assert!(Devices::standard().allows(Device::null(), DeviceAccess::READ | DeviceAccess::WRITE));
+    /// assert!(!Devices::standard().allows(Device::char(1, None), DeviceAccess::READ));
+    /// ```
+    pub fn allows(&self, device: Device, access: DeviceAccess) -> bool {
+        if let Device { kind: Some(kind), major: Some(major), minor: Some(minor) } = device {
+            return table::decide(&self.rules, kind, major, minor).contains(access);
+        }
+        let of = |kind| device.kind.is_none_or(|one| one == kind);
+        let mut kinds = [Kind::Block, Kind::Char].into_iter().filter(|kind| of(*kind));
+        kinds.all(|kind| Table::new(self, kind).allows(device.major, device.minor, access))
+    }
+
     fn rule(mut self, device: Device, access: DeviceAccess, allow: bool) -> Self {
         self.rules.push(Rule { device, access, allow });
         self

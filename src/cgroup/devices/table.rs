@@ -30,6 +30,14 @@ impl Table {
         Table { named: named.filter(|(_, minors)| *minors != others).collect(), others }
     }
 
+    /// Whether all of `access` is allowed to the device; without a number, to those of all numbers.
+    pub(super) fn allows(&self, major: Option<u32>, minor: Option<u32>, access: DeviceAccess) -> bool {
+        match major {
+            Some(major) => self.named.get(&major).unwrap_or(&self.others).allows(minor, access),
+            None => self.named.values().chain([&self.others]).all(|minors| minors.allows(minor, access)),
+        }
+    }
+
     /// How many tests and ends it takes to find a device in it.
     pub(super) fn branches(&self) -> usize {
         let minors = |minors: &Minors| minors.named.len() + 1;
@@ -48,9 +56,27 @@ impl Minors {
         Minors { named: named.filter(|(_, access)| *access != others).collect(), others }
     }
 
+    fn allows(&self, minor: Option<u32>, access: DeviceAccess) -> bool {
+        match minor {
+            Some(minor) => self.get(minor).contains(access),
+            None => self.named.values().chain([&self.others]).all(|allowed| allowed.contains(access)),
+        }
+    }
+
     pub(super) fn get(&self, minor: u32) -> DeviceAccess {
         self.named.get(&minor).copied().unwrap_or(self.others)
     }
+}
+
+/// The same for one device, without a table.
+pub(super) fn decide(rules: &[Rule], kind: Kind, major: u32, minor: u32) -> DeviceAccess {
+    let is = |wanted: Option<u32>, number| wanted.is_none_or(|wanted| wanted == number);
+    let of_kind = |rule: &&Rule| rule.device.kind.is_none_or(|of| of == kind);
+    let mut access = DeviceAccess::empty();
+    for rule in rules.iter().filter(of_kind).filter(|r| is(r.device.major, major) && is(r.device.minor, minor)) {
+        access.set(rule.access, rule.allow);
+    }
+    access
 }
 
 /// The last rule that matches decides about each sort of access.
@@ -119,12 +145,33 @@ pub(super) mod tests {
     #[test]
     fn a_table_says_what_the_rules_say() {
         let mut random = Random(0x5eed);
-        for _ in 0..2000 {
+        for _ in 0..800 {
             let devices = random.devices();
             for (kind, major, minor) in all_devices() {
                 let table = Table::new(&devices, kind);
                 let got = table.named.get(&major).unwrap_or(&table.others).get(minor);
                 assert_eq!(got, decide(&devices, kind, major, minor), "{kind:?} {major}:{minor} in {devices:?}");
+                let one = Device { kind: Some(kind), major: Some(major), minor: Some(minor) };
+                assert!(devices.allows(one, got) && (got.is_all() || !devices.allows(one, DeviceAccess::all())));
+            }
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_allowed_if_every_device_is() {
+        let mut random = Random(0xa11);
+        for _ in 0..150 {
+            let devices = random.devices();
+            for (kind, major, minor) in all_devices() {
+                // 0 stands for any number; 5 is one that no rule names.
+                let number = |n| Some(n).filter(|n| *n > 0);
+                let wildcard = Device { kind: Some(kind), major: number(major), minor: number(minor) };
+                let of = |number: Option<u32>| number.map_or(0..=5, |n| n..=n);
+                let pairs = of(wildcard.major).flat_map(|major| of(wildcard.minor).map(move |minor| (major, minor)));
+                let all = pairs.map(|(major, minor)| decide(&devices, kind, major, minor));
+                let all = all.fold(DeviceAccess::all(), |all, one| all & one);
+                assert!(devices.allows(wildcard, all), "{wildcard:?} {devices:?}");
+                assert!(all.is_all() || !devices.allows(wildcard, DeviceAccess::all()), "{wildcard:?} {devices:?}");
             }
         }
     }
