@@ -170,6 +170,8 @@ pub enum Step {
     Output,
     /// Reading statistics.
     Stats,
+    /// Reading pressure stall information, or waiting for it.
+    Pressure,
     /// Freezing or thawing.
     Freeze,
     /// Removing a control group.
@@ -243,6 +245,7 @@ impl Step {
             Step::Kill => "kill",
             Step::Output => "read output",
             Step::Stats => "read statistics",
+            Step::Pressure => "watch pressure",
             Step::Freeze => "freeze",
             Step::RemoveCgroup => "remove cgroup",
             Step::RemoveScratch => "remove scratch directory",

@@ -88,6 +88,8 @@
 //! | [`devices`](Sandbox::devices) on cgroup v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`) | 4.15 | an error; `devices.allow` on v1 |
 //! | [`Seccomp`] filters; with a supervisor; that answers with descriptors | 4.14; 5.0; 5.9 | an error, or [`Sandbox::best_effort`] |
 //! | [`Landlock`]: paths; TCP ports; signals and abstract sockets | 6.2; 6.7; 6.12 | an error, or [`Sandbox::best_effort`] |
+//! | [`Child::pressure`], on a v2 mount with or without controllers | 5.2 | an error |
+//! | [`cpu_burst`](Sandbox::cpu_burst); [`cpu_idle`](Sandbox::cpu_idle) | 5.14; 5.15 | an error, or [`Sandbox::best_effort`] |
 //! | overlayfs in a user namespace | 5.11 | an error |
 //! | id-mapped layers ([`RootFs::id_mapped`]) | 5.19 | an error |
 //! | the status of a child that somebody else has reaped | 6.15 | [`ErrorKind::StatusLost`] |
@@ -115,6 +117,7 @@ mod units;
 
 pub use caps::Capability;
 pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
+pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub use child::{Child, Outcome, Output, Usage, Verdict};
 pub use error::{Error, ErrorKind, Problem, Result, Step};
 pub use feature::{Enforced, Enforcement, Feature};

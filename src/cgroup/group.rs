@@ -11,7 +11,8 @@ use super::host::{Hierarchy, Host};
 use super::limits::controller_of;
 use super::part::Part;
 use super::write::Write;
-use super::{Controllers, Limits, Stats, Version, devices, freezer, kernfs, kill, support, v1, v2};
+use super::{Controllers, Limits, Pressure, PressureTrigger, PsiResource, PsiThreshold, Stats, Version};
+use super::{devices, freezer, kernfs, kill, pressure, support, v1, v2};
 use crate::{Error, ErrorKind, Feature, Problem, Result, Step};
 
 /// How long a killed group without `cgroup.kill` may take to become empty.
@@ -197,6 +198,10 @@ impl Group {
         self.parts.iter().find(|part| part.controllers.contains(controller))
     }
 
+    fn v2(&self) -> Option<&Part> {
+        self.parts.iter().find(|part| part.version == Version::V2)
+    }
+
     /// The part that lists and counts processes at the least cost.
     #[cfg(test)]
     fn tracker(&self) -> Result<&Part> {
@@ -210,12 +215,12 @@ impl Group {
 
     /// The v2 directory (`O_PATH`), for `CLONE_INTO_CGROUP` (5.7).
     pub(crate) fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
-        self.parts.iter().find(|part| part.version == Version::V2).map(Part::dir)
+        self.v2().map(Part::dir)
     }
 
     /// Where the v2 part is, for a kernel without `CLONE_INTO_CGROUP`: a new writer for its `cgroup.procs`.
     pub(crate) fn v2_procs(&self) -> Result<Option<OwnedFd>> {
-        self.parts.iter().find(|part| part.version == Version::V2).map(Part::open_procs).transpose()
+        self.v2().map(Part::open_procs).transpose()
     }
 
     /// `cgroup.procs` of each v1 part, writable: the child writes `0` to each.
@@ -262,6 +267,14 @@ impl Group {
             }
         }
         Ok(stats)
+    }
+
+    pub(crate) fn pressure(&self, resource: PsiResource) -> Result<Pressure> {
+        pressure::read(self.v2().ok_or_else(pressure::without_v2)?, resource)
+    }
+
+    pub(crate) fn pressure_trigger(&self, resource: PsiResource, threshold: PsiThreshold) -> Result<PressureTrigger> {
+        pressure::trigger(self.v2().ok_or_else(pressure::without_v2)?, resource, threshold)
     }
 
     /// Cpu time used so far: one file is read.

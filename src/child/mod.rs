@@ -2,6 +2,7 @@
 
 mod outcome;
 mod output;
+mod pressure;
 mod shared;
 mod watch;
 
