@@ -92,6 +92,8 @@ struct Profile {
     foreign: Action,
     log: bool,
     speculation: bool,
+    /// What was found out once, for all spawns; forgotten with every change.
+    problems: OnceLock<Vec<Problem>>,
     compiled: OnceLock<Compiled>,
 }
 
@@ -122,6 +124,7 @@ impl Seccomp {
             foreign: Action::ENOSYS,
             log: false,
             speculation: false,
+            problems: OnceLock::new(),
             compiled: OnceLock::new(),
         }))
     }
@@ -147,7 +150,7 @@ impl Seccomp {
 
     fn change(mut self, change: impl FnOnce(&mut Profile)) -> Self {
         let profile = Arc::make_mut(&mut self.0);
-        profile.compiled = OnceLock::new();
+        (profile.problems, profile.compiled) = (OnceLock::new(), OnceLock::new());
         change(profile);
         self
     }
@@ -218,6 +221,10 @@ impl Seccomp {
 
     /// What contradicts itself.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
+        self.0.problems.get_or_init(|| self.contradictions()).clone()
+    }
+
+    fn contradictions(&self) -> Vec<Problem> {
         let mut problems = self.mistakes();
         if !problems.is_empty() {
             return problems;
