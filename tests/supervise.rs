@@ -291,3 +291,85 @@ fn a_whole_sandbox_is_supervised_too() {
     assert_eq!((code, text.as_str()), (0, "told 0"));
     assert_eq!(hears.iter().collect::<Vec<_>>(), [(Some("kill"), 1)]);
 }
+
+#[test]
+fn nothing_of_the_listener_is_left_in_the_program() {
+    let _clean = common::clean();
+    for init in [false, true] {
+        let base = sandbox().pid_ns().init(init).seccomp(asks(&["chroot"]));
+        let (_, text) = supervised(probe::run(base, "fds"), |one| drop(one.proceed()));
+        let numbers: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).map(|(number, _)| number).collect();
+        assert_eq!(numbers, ["0", "1", "2"], "{text}");
+        let (_, tasks) = supervised(
+            sandbox().command("/bin/sh").args(["-c", "ls /proc/self/task | wc -l"]).seccomp(asks(&["chroot"])),
+            |one| drop(one.proceed()),
+        );
+        assert_eq!(tasks, "1", "the thread that handed it over is gone");
+    }
+}
+
+/// What a caller says that stands under this filter itself.
+fn caller_under(profile: Seccomp, what: &str) -> String {
+    let exe = std::env::current_exe().unwrap();
+    let caller = sandbox().command(exe).env("RINGFENCE_CALLER", what).seccomp(profile);
+    common::stdout(&caller)
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = before_main;
+
+extern "C" fn before_main() {
+    let Some(what) = probe::is_caller() else { return };
+    let supervised_chroot = || {
+        let profile = asks(&["chroot"]);
+        probe::run(Sandbox::new(), "calls chroot").seccomp(profile).stdout(Stdio::piped())
+    };
+    match what.as_str() {
+        "plain" => {
+            let asked = Sandbox::new().command("/bin/echo").arg("ran").seccomp(Seccomp::default());
+            let error = asked.check().unwrap_err();
+            let problem = &error.problems()[0];
+            println!("{:?} {:?} {}", error.kind(), problem.feature, asked.spawn().is_err());
+            let without = asked.best_effort(ringfence::Feature::Seccomp);
+            let missing = matches!(
+                without.check().unwrap().get(ringfence::Feature::Seccomp),
+                Some(ringfence::Enforcement::Missing(_))
+            );
+            println!("{missing} {}", String::from_utf8_lossy(&without.output().unwrap().stdout));
+        }
+        "supervise" => {
+            let child = supervised_chroot().spawn_supervised(|all| {
+                all.iter().flatten().for_each(|one| drop(one.errno(OTHER)));
+            });
+            match child {
+                Ok(child) => println!("{}", String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout)),
+                Err(error) => println!("{error}"),
+            }
+        }
+        other => panic!("no caller {other}"),
+    }
+    std::process::exit(0);
+}
+
+#[test]
+fn a_kernel_without_filters_is_told_and_can_be_done_without() {
+    let _clean = common::clean();
+    let without = Seccomp::deny_list().rule(Rule::new(["seccomp"], Action::ENOSYS));
+    assert_eq!(caller_under(without, "plain"), "Unsupported Some(Seccomp) true\ntrue ran");
+}
+
+#[test]
+fn an_older_kernel_hands_its_listener_over_without_the_newer_flag() {
+    let _clean = common::clean();
+    let flag = libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let older =
+        Rule::new(["seccomp"], Action::Errno(libc::EINVAL)).arg(1, Compare::MaskedEq { mask: flag, value: flag });
+    let expected = format!("chroot {OTHER}");
+    assert_eq!(caller_under(Seccomp::deny_list().rule(older), "supervise"), expected);
+    assert_eq!(caller_under(Seccomp::deny_list(), "supervise"), expected);
+    // Where no listener can be had, the error is that of the kernel.
+    let none = Rule::new(["seccomp"], Action::Errno(libc::EBUSY)).arg(1, Compare::MaskedEq { mask: 8, value: 8 });
+    let text = caller_under(Seccomp::deny_list().rule(none), "supervise");
+    assert!(text.starts_with("install seccomp filter: EBUSY") && text.contains("supervisor"), "{text}");
+}

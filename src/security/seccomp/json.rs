@@ -356,4 +356,39 @@ mod tests {
             r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["opne"], "action": "SCMP_ACT_ALLOW"}]}"#;
         assert!(read(text, &[]).is_ok());
     }
+
+    #[test]
+    fn no_text_makes_the_reader_panic() {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut random = move |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as usize % below
+        };
+        let pieces = ["-1", "1e99", "null", "[", "}", "\"\"", "\u{0}", "18446744073709551616", "{}", "SCMP_ACT_", "é"];
+        let (mut read_whole, mut refused) = (0, 0);
+        for _ in 0..3000 {
+            let mut text = FILE.to_owned();
+            for _ in 0..=random(3) {
+                let cut = |at: usize| (0..=at).rev().find(|at| FILE.is_char_boundary(*at)).unwrap_or(0);
+                let from = cut(random(text.len()).min(FILE.len()));
+                let to = (from + random(12)).min(text.len());
+                if text.is_char_boundary(from) && text.is_char_boundary(to) {
+                    text.replace_range(from..to, pieces[random(pieces.len())]);
+                }
+            }
+            match read(&text, &["CAP_SYS_ADMIN"]) {
+                Ok(profile) => {
+                    profile.invalid();
+                    read_whole += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Invalid);
+                    refused += 1;
+                }
+            }
+        }
+        assert!(read_whole > 10 && refused > 1000, "{read_whole} {refused}");
+    }
 }
