@@ -323,8 +323,8 @@ fn a_setup_that_hangs_in_the_kernel_is_given_up() {
         return common::skip("no /dev/fuse", true);
     }
     let _clean = common::clean();
-    // The stub's own descriptors are 6 to 8, the three streams follow, then those passed on.
-    let hung = RawMount::new("x", "/tmp/hung", "fuse").data("fd=12,rootmode=40000,user_id=0,group_id=0");
+    // The stub's own descriptors are 6 and 7, the three streams follow, then those passed on.
+    let hung = RawMount::new("x", "/tmp/hung", "fuse").data("fd=11,rootmode=40000,user_id=0,group_id=0");
     let base = || {
         // Each mount needs one of its own.
         let fuse = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();

@@ -98,11 +98,13 @@ impl Part {
         }
     }
 
-    /// `cgroup.procs`, for a child that writes `0` to it and so moves itself.
+    /// Where a child with one thread writes `0` and so moves itself. On v1 that is `tasks`: a thread that moves itself alone
+    /// does not take the kernel's lock over all forks and exits (since 5.16), whose taking waits for all processors.
     pub(super) fn open_procs(&self) -> Result<OwnedFd> {
-        openat(self.dir(), c"cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+        let file = if self.version == Version::V1 { c"tasks" } else { c"cgroup.procs" };
+        openat(self.dir(), file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
             .and_then(table::above_stdio)
-            .map_err(|errno| self.failed(Step::CreateCgroup, errno, c"cgroup.procs"))
+            .map_err(|errno| self.failed(Step::CreateCgroup, errno, file))
     }
 
     /// Visits the group and those that were made below it.

@@ -266,7 +266,7 @@ impl Plan {
     /// Passes a descriptor on; gives the number that it has in the stub.
     pub(crate) fn fd(&mut self, fd: impl Into<PlanFd>) -> i32 {
         self.fds.push(fd.into());
-        wire::PLAN_FD + self.fds.len() as i32
+        wire::REPORT_FD + self.fds.len() as i32
     }
 
     /// Has the ids of a detached mount mapped as the user namespace of the stub maps them, once that has its maps.

@@ -153,9 +153,10 @@ fn attempt(launch: &Launch<'_>, file_stub: bool) -> Result<Running> {
         let error = Error::new(Step::Exec, Errno::E2BIG).with_kind(ErrorKind::Exec);
         return Err(error.hint("arguments, environment and paths together are too large"));
     }
-    let plan = memfd(&launch.plan.encode(launch.fail))?;
-    let mut fds: Vec<RawFd> = vec![theirs.as_raw_fd(), plan.as_raw_fd()];
+    let mut fds: Vec<RawFd> = vec![theirs.as_raw_fd()];
     fds.extend(launch.plan.fds().iter().map(|fd| fd.raw()));
+    let plan = send_plan(&report, &launch.plan.encode(launch.fail), fds.len())?;
+    fds.extend(plan.as_ref().map(AsRawFd::as_raw_fd));
     fds.extend(launch.cgroup.map(|fd| fd.as_raw_fd()));
     if fds.len() > MAX_FDS {
         let text = format!("{} descriptors are to be passed, and one message takes {MAX_FDS}", fds.len());
@@ -183,6 +184,18 @@ fn attempt(launch: &Launch<'_>, file_stub: bool) -> Result<Running> {
         unheld: None,
     }
     .follow()
+}
+
+/// Sends the plan ahead of the stub. One that is too large for a message is given back as a file, to be passed after `before`
+/// other descriptors.
+fn send_plan(report: &OwnedFd, plan: &[u8], before: usize) -> Result<Option<OwnedFd>> {
+    if plan.len() <= wire::INLINE_MAX && report::send(report, plan).is_ok() {
+        return Ok(None);
+    }
+    let file = memfd(plan)?;
+    report::send(report, &report::elsewhere(wire::FIRST_FD + before as RawFd, plan.len()))
+        .map_err(|errno| Error::new(Step::ReadPlan, errno))?;
+    Ok(Some(file))
 }
 
 fn memfd(plan: &[u8]) -> Result<OwnedFd> {

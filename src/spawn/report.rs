@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-use crate::stub::wire::Record;
+use crate::stub::wire::{self, Record};
 use crate::sys::{table, timeout};
 
 const SIZE: usize = size_of::<Record>();
@@ -76,13 +76,22 @@ pub(super) fn wait(
 
 /// One message, if there is one.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
+    match receive_once(socket) {
+        // The peer closed with the plan unread. That is told once, before what the peer had said itself.
+        Err(Errno::ECONNRESET) => match receive_once(socket) {
+            Err(Errno::ECONNRESET) => Ok(Event::End),
+            result => result,
+        },
+        result => result,
+    }
+}
+
+fn receive_once(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
     let mut bytes = [0; SIZE];
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let mut buffers = [IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = match recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags) {
-        // The peer closed with unread data of ours.
-        Err(Errno::ECONNRESET) => return Ok(Event::End),
         Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Event::Nothing),
         other => other?,
     };
@@ -98,6 +107,22 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
         SIZE => Ok(Event::Record(decode(&bytes), fd)),
         _ => Err(Errno::EPROTO),
     }
+}
+
+/// One message to the stub. It waits for nothing: the socket is empty before the plan.
+pub(super) fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    let sent = nix::sys::socket::send(socket.as_raw_fd(), bytes, flags)?;
+    if sent == bytes.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
+}
+
+/// The message that says where the plan is: [`wire::Elsewhere`].
+pub(super) fn elsewhere(fd: RawFd, size: usize) -> [u8; size_of::<wire::Elsewhere>()] {
+    let mut bytes = [0; size_of::<wire::Elsewhere>()];
+    bytes[..4].copy_from_slice(&wire::ELSEWHERE.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&fd.to_ne_bytes());
+    bytes[8..].copy_from_slice(&(size as u64).to_ne_bytes());
+    bytes
 }
 
 /// Lets the stub go on after a record that asks for an answer.

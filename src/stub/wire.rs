@@ -3,9 +3,9 @@
 //! This file is compiled twice: into the crate, which writes plans, and into the stub, which runs them. Both are
 //! built together, so the layout is private and needs no version.
 //!
-//! A plan is one block of bytes: a [`Header`], the [`Op`]s, a table of relocations, then strings and structures.
+//! A plan is one block of bytes, the first message on the report socket: a [`Header`], the [`Op`]s, a table of relocations, then strings and structures.
 //! A relocation is the offset of a 64-bit word that holds an offset into the block; the stub adds the address at
-//! which it has mapped the block, after which every pointer of the plan is a plain pointer.
+//! which it has the block, after which every pointer of the plan is a plain pointer.
 
 /// First word of every plan.
 pub const MAGIC: u32 = 0x7269_6e67;
@@ -16,8 +16,9 @@ pub const PARENT_FD: i32 = 6;
 pub const FIRST_FD: i32 = 7;
 /// Where the stub reports: one end of a `SOCK_SEQPACKET` pair.
 pub const REPORT_FD: i32 = FIRST_FD;
-/// The memfd that holds the plan.
-pub const PLAN_FD: i32 = FIRST_FD + 1;
+/// How large a plan may be that comes as the first message on the report socket. A larger one comes in a memfd, and the
+/// message is [`Elsewhere`].
+pub const INLINE_MAX: usize = 16 << 10;
 /// How many results of earlier calls a plan can refer to.
 pub const SLOTS: usize = 64;
 /// [`Op::store`] of a call whose result is not kept.
@@ -28,6 +29,18 @@ pub const REPORT_SLOT: u8 = 0;
 pub const MISSING: u16 = u16::MAX;
 /// [`Header::fail_at`] of a plan that is to run as it stands.
 pub const NO_FAILURE: u32 = u32::MAX;
+
+/// First word of [`Elsewhere`].
+pub const ELSEWHERE: u32 = 0x666e_6972;
+
+/// Where a plan is that did not fit into a message.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Elsewhere {
+    pub magic: u32,
+    pub fd: i32,
+    pub size: u64,
+}
 
 /// The head of a plan.
 #[repr(C)]

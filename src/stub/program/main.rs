@@ -1,7 +1,7 @@
 //! The stub: the one program of ours that runs inside a sandbox before the program does.
 //!
-//! The kernel gives it memory of its own, two descriptors (the report socket and the plan) and whatever else the
-//! plan passes. It maps the plan, runs the ops one after the other, and ends in `execve`. It has no heap, no libc and
+//! The kernel gives it memory of its own, one descriptor (the report socket) and whatever else the
+//! plan passes. It receives the plan, runs the ops one after the other, and ends in `execve`. It has no heap, no libc and
 //! no environment; a failure is one record on the report socket, then exit.
 //!
 //! build.rs compiles it for the crate's target and embeds the result.
@@ -94,18 +94,14 @@ impl Machine {
             revents: i16,
         }
         const POLLHUP: i16 = 0x10;
-        for fd in [self.report_fd() as i32, wire::PARENT_FD] {
-            let mut poll = PollFd { fd, events: 0, revents: 0 };
-            let zero_time = [0u64; 2];
-            syscall(nr::PPOLL, [&raw mut poll as u64, 1, zero_time.as_ptr() as u64, 0, 0, 0])?;
-            // SAFETY: `poll` is a local that the kernel has just written; the volatile read keeps the compiler from
-            // assuming the value stored above.
-            let revents = unsafe { (&raw const poll.revents).read_volatile() };
-            if revents & POLLHUP != 0 {
-                return Err(Errno::OWNERDEAD);
-            }
-        }
-        Ok(0)
+        let mut polls = [self.report_fd() as i32, wire::PARENT_FD].map(|fd| PollFd { fd, events: 0, revents: 0 });
+        let zero_time = [0u64; 2];
+        let count = polls.len() as u64;
+        syscall(nr::PPOLL, [polls.as_mut_ptr() as u64, count, zero_time.as_ptr() as u64, 0, 0, 0])?;
+        // SAFETY: `polls` is a local that the kernel has just written; the volatile read keeps the compiler from assuming
+        // the values stored above.
+        let polls = unsafe { (&raw const polls).read_volatile() };
+        if polls.iter().any(|poll| poll.revents & POLLHUP != 0) { Err(Errno::OWNERDEAD) } else { Ok(0) }
     }
 
     fn sync(&self, index: u32, kind: u32) -> Result<u64, Errno> {
@@ -191,14 +187,17 @@ fn reset_signals() -> Result<u64, Errno> {
 }
 
 fn clear_inheritable() -> Result<u64, Errno> {
-    const PR_CAP_AMBIENT: u64 = 47;
-    const PR_CAP_AMBIENT_CLEAR_ALL: u64 = 4;
     const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-    syscall(nr::PRCTL, [PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0])?;
     let header = [LINUX_CAPABILITY_VERSION_3, 0];
     // effective, permitted, inheritable: the low 32 capabilities, then the high ones.
     let mut data = [0u32; 6];
     syscall(nr::CAPGET, [header.as_ptr() as u64, data.as_mut_ptr() as u64, 0, 0, 0, 0])?;
+    // SAFETY: `data` is a local that the kernel has just written.
+    let mut data = unsafe { (&raw const data).read_volatile() };
+    // A capability is ambient only while it is inheritable.
+    if data[2] | data[5] == 0 {
+        return Ok(0);
+    }
     data[2] = 0;
     data[5] = 0;
     syscall(nr::CAPSET, [header.as_ptr() as u64, data.as_ptr() as u64, 0, 0, 0, 0])
@@ -267,18 +266,35 @@ fn tolerates(op: &Op, errno: Errno) -> bool {
     is_missing || op.tolerate.contains(&(errno.0 as u16))
 }
 
-/// Maps the plan and turns its offsets into pointers.
-fn load() -> Result<*mut Header, Errno> {
-    const SEEK_END: u64 = 2;
+/// Room for a plan, on the stack. Aligned as its words are.
+type Room = core::mem::MaybeUninit<[u64; wire::INLINE_MAX / 8]>;
+
+/// Receives the plan, the first message on the report socket, into `room`, or maps it where the message says.
+fn receive(room: &mut Room) -> Result<(u64, u64), Errno> {
     const PROT_READ_WRITE: u64 = 3;
     const MAP_PRIVATE_POPULATE: u64 = 0x2 | 0x8000;
-    let fd = wire::PLAN_FD as u64;
-    let len = syscall(nr::LSEEK, [fd, 0, SEEK_END, 0, 0, 0])?;
-    let base = syscall(nr::MMAP, [0, len, PROT_READ_WRITE, MAP_PRIVATE_POPULATE, fd, 0])?;
+    let base = room.as_mut_ptr() as u64;
+    let len = syscall(nr::READ, [wire::REPORT_FD as u64, base, wire::INLINE_MAX as u64, 0, 0, 0])?;
+    if len != core::mem::size_of::<wire::Elsewhere>() as u64 {
+        return Ok((base, len));
+    }
+    // SAFETY: the kernel has written so many bytes to the room, and no plan is that short.
+    let there = unsafe { (base as *const wire::Elsewhere).read() };
+    if there.magic != wire::ELSEWHERE {
+        return Err(Errno::NOEXEC);
+    }
+    let fd = there.fd as u64;
+    let base = syscall(nr::MMAP, [0, there.size, PROT_READ_WRITE, MAP_PRIVATE_POPULATE, fd, 0])?;
     let _ = syscall(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
+    Ok((base, there.size))
+}
+
+/// Gets the plan and turns its offsets into pointers.
+fn load(room: &mut Room) -> Result<*mut Header, Errno> {
+    let (base, len) = receive(room)?;
     let header = base as *mut Header;
-    // SAFETY: the crate wrote the plan, and nobody else has its descriptor; it begins with a header, and `reloc_count` words of four bytes
-    // stand at `reloc_offset`, each the offset of an aligned 64-bit word inside the mapping.
+    // SAFETY: the crate wrote the plan, and nobody else has its socket or descriptor; it begins with a header, and
+    // `reloc_count` words of four bytes stand at `reloc_offset`, each the offset of an aligned 64-bit word of the block.
     unsafe {
         if len < core::mem::size_of::<Header>() as u64 || (*header).magic != wire::MAGIC {
             return Err(Errno::NOEXEC);
@@ -297,7 +313,8 @@ fn load() -> Result<*mut Header, Errno> {
 extern "C" fn stub_main() -> ! {
     let mut machine = Machine { slots: [0; wire::SLOTS] };
     machine.slots[wire::REPORT_SLOT as usize] = wire::REPORT_FD as u64;
-    let header = match load() {
+    let mut room = Room::uninit();
+    let header = match load(&mut room) {
         Ok(header) => header,
         Err(errno) => machine.fail(u32::MAX, errno),
     };
