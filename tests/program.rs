@@ -80,6 +80,16 @@ fn the_working_directory_is_one_inside() {
     assert_eq!(std::env::current_dir().unwrap(), here);
 }
 
+/// The setup's plan comes in a message up to 16 KiB, beyond that in a file.
+#[test]
+fn arguments_of_any_size_arrive() {
+    let _clean = common::clean();
+    for size in [0, 1, 8_000, 12_000, 16_000, 16_384, 20_000, 100_000] {
+        let sandbox = script("printf %s \"$1\" | wc -c").args(["sh", &"x".repeat(size)]);
+        assert_eq!(common::stdout(&sandbox.env_clear().env("PATH", "/usr/bin:/bin")), size.to_string());
+    }
+}
+
 #[test]
 fn a_working_directory_that_leads_outside_through_a_descriptor_is_refused() {
     let _clean = common::clean();
