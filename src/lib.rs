@@ -30,7 +30,8 @@
 //!
 //! | question | answer |
 //! | --- | --- |
-//! | What may the program see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Landlock`], [`Seccomp`] |
+//! | What for code that nobody has read? | [`Sandbox::strict`] |
+//! | What may the program see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Capabilities`], [`Landlock`], [`Seccomp`] |
 //! | How does it run, and how did it end? | [`Child`], [`Outcome`], [`Verdict`], [`Usage`] |
 //! | What can this host not do? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
 //! | What went wrong? | [`Error`]: the [`Step`], the path, the errno and what to do |
