@@ -102,6 +102,8 @@ mod cgroup;
 mod child;
 mod error;
 mod feature;
+#[cfg(test)]
+mod fuzz;
 mod mount;
 mod namespace;
 mod owner;

@@ -92,6 +92,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hostile_text_is_survived() {
+        crate::fuzz::texts(&["64MiB", "4k", "0", "18446744073709551615", "ib"], |text| drop(text.parse::<Bytes>()));
+    }
+
+    #[test]
     fn sizes_are_read_with_powers_of_1024() {
         for (text, want) in [("0", 0), ("512", 512), ("4k", 4096), ("64MiB", 64 << 20), ("1G", 1 << 30), ("2 ", 2)] {
             assert_eq!(text.parse::<Bytes>().unwrap().get(), want, "{text}");

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors from the ground up. A module may use those of lower floors, and none of its own floor.
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
+    &["fuzz"],
     &["units", "feature", "stub"],
     &["sys", "error"],
     &["plan", "proc"],

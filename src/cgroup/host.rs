@@ -220,6 +220,14 @@ pub(super) fn can_write(dir: &impl AsFd, file: &std::ffi::CStr) -> nix::Result<(
 mod tests {
     use super::*;
 
+    #[test]
+    fn hostile_text_is_survived() {
+        let own = "4:memory:/a/b\n3:cpu,cpuacct:/c\n1:name=systemd:/s\n0::/u\n";
+        let nowhere = Path::new("/nonexistent");
+        crate::fuzz::texts(&[HYBRID], |text| drop(Host::parse(text, own, nowhere, |_, _| true)));
+        crate::fuzz::texts(&[own], |text| drop(Host::parse(HYBRID, text, nowhere, |_, _| true)));
+    }
+
     fn parse(mountinfo: &str, own: &str) -> Host {
         Host::parse(mountinfo, own, Path::new("/nonexistent"), |_, _| true).unwrap()
     }

@@ -129,6 +129,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hostile_text_is_survived() {
+        crate::fuzz::texts(&["0-3,8", "0", "1,2,3-4"], |text| {
+            drop(Limits::new().cpuset(text).cpuset_mems(text).invalid())
+        });
+    }
+
+    #[test]
     fn what_a_kernel_takes_is_valid() {
         let io = IoLimit::device(8, 0).read_bps(1 << 20).write_iops(5);
         let limits = Limits::new().memory(4096).swap(0).pids(1).cpu(0.001).cpu_weight(10_000).cpuset("0-3,8");

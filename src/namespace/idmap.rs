@@ -141,6 +141,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hostile_text_is_survived() {
+        crate::fuzz::texts(&["0:100000:65536", "0 0 4294967295\n", "0 1000 1\n1 100000 65536\n"], |text| {
+            drop(text.parse::<IdMap>());
+            let _ = unprivileged_id(text);
+        });
+    }
+
+    #[test]
     fn the_id_of_nobody_is_one_that_the_caller_has() {
         assert_eq!(unprivileged_id("         0          0 4294967295\n"), Some(0x7000_0000));
         assert_eq!(unprivileged_id("0 100000 65536\n"), Some(65_534));

@@ -70,6 +70,13 @@ pub(crate) fn root_is_a_mount(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    #[test]
+    fn hostile_text_is_survived() {
+        crate::fuzz::texts(&[HOST], |text| {
+            let _ = (seen(text, "proc", true), seen(text, "sysfs", false), root_is_a_mount(text));
+        });
+    }
+
     const HOST: &str = "21 1 8:1 / / rw - ext4 /dev/vda rw\n\
         22 21 0:20 / /proc rw,nosuid shared:12 - proc proc rw\n\
         23 22 0:30 / /proc/sys/fs/binfmt_misc rw - binfmt_misc binfmt_misc rw\n\

@@ -68,6 +68,14 @@ pub(crate) fn names_other_source(nsswitch: &str) -> bool {
 mod tests {
     use super::*;
 
+    #[test]
+    fn hostile_text_is_survived() {
+        crate::fuzz::texts(&[TEXT, "subid: sss\n"], |text| {
+            let ranges = parse(text, User { name: Some("ann"), uid: 1000 });
+            let _ = (cover(&ranges, 100_000, 65_536), cover(&ranges, 0, u32::MAX), names_other_source(text));
+        });
+    }
+
     const TEXT: &str = "# comment\nann:100000:65536\n1000:300000:10\n\nann:165536:5\nbob:200000:65536\nann:1\nann::5\n\
                         ann:5:0\nann:4294967295:2\nann:1:2:3\nann:x:1\n ann:7:1 \n01000:9:1\nann:-1:1";
 

@@ -380,3 +380,17 @@ fn refuse_frozen(group: Option<&Group>) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terminals_group_is_found_in_a_map() {
+        assert!(maps_tty_group("0 0 4294967295\n") && maps_tty_group("0 1000 1\n5 100004 1\n"));
+        assert!(!maps_tty_group("0 1000 5\n6 100000 9\n") && !maps_tty_group("5\n"));
+        crate::fuzz::texts(&["         0          0 4294967295\n", "0 1000 1\n1 100000 65536\n"], |text| {
+            let _ = maps_tty_group(text);
+        });
+    }
+}

@@ -136,6 +136,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hostile_records_are_survived() {
+        crate::fuzz::bytes(&[&[0; SIZE], &[0xff; SIZE - 1], b"0123456789abcdef0"], |bytes| {
+            if let Ok(record) = bytes.try_into() {
+                assert_eq!(encode(decode(record)), *record);
+            }
+            let (ours, theirs) = nix::sys::socket::socketpair(
+                nix::sys::socket::AddressFamily::Unix,
+                nix::sys::socket::SockType::SeqPacket,
+                None,
+                nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+            )
+            .unwrap();
+            nix::sys::socket::send(theirs.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL).unwrap();
+            // A longer message is cut to a record's size; a shorter one is an error.
+            let event = receive(ours.as_fd());
+            assert_eq!(matches!(event, Ok(Event::Record(..))), bytes.len() >= SIZE, "{event:?}");
+        });
+    }
+
+    #[test]
     fn a_record_survives_the_way() {
         let record = Record { kind: 2, op: 77, errno: -5, value: i32::MIN };
         assert_eq!(decode(&encode(record)), record);

@@ -118,6 +118,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hostile_text_is_survived() {
+        let corpus = ["8:0 rbytes=4096 wbytes=0 rios=1\n", "8:0 Read 4096\n8:0 Write 18446744073709551615\nTotal 1\n"];
+        crate::fuzz::texts(&corpus, |text| {
+            let _ = (device_sum(text, "Read"), field(text, "rbytes"));
+        });
+    }
+
+    #[test]
     fn totals_are_not_counted_twice() {
         let text = "8:0 Read 10\n8:0 Write 5\n8:0 Total 15\n8:16 Read 1\nTotal 16\n";
         assert_eq!(device_sum(text, "Read"), 11);

@@ -99,6 +99,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hostile_text_is_survived() {
+        let corpus = ["8:0 rbytes=4096 wbytes=0 rios=1\n", "8:0 Read 4096\n8:0 Write 18446744073709551615\nTotal 1\n"];
+        crate::fuzz::texts(&corpus, |text| {
+            let _ = (key_sum(text, "rbytes"), field(text, "rbytes"));
+        });
+    }
+
+    #[test]
     fn devices_are_summed() {
         let text = "8:0 rbytes=10 wbytes=1 rios=2 wios=1 dbytes=0 dios=0\n8:16 rbytes=5 wbytes=0 rios=1 wios=0\n";
         assert_eq!(key_sum(text, "rbytes="), 15);

@@ -269,6 +269,11 @@ impl Entry {
 mod tests {
     use super::*;
 
+    #[test]
+    fn hostile_text_is_survived() {
+        crate::fuzz::texts(&[FILE], |text| drop(read(text, &["CAP_SYS_ADMIN"])));
+    }
+
     fn read(text: &str, caps: &[&str]) -> Result<Seccomp> {
         Seccomp::from_json(text, caps)
     }
