@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use common::probe;
 use common::refuse::{Call, Only, all_refused, call, has_refused, refuse};
 use nix::errno::Errno;
-use ringfence::{Bind, Child, Error, RootFs, Sandbox, Stdio, Step, Tmpfs, Verdict};
+use ringfence::{
+    Bind, Child, Enforcement, Error, ErrorKind, Feature, Landlock, RootFs, Sandbox, Stdio, Step, Tmpfs, Verdict,
+};
 
 /// The C library makes threads with it too, and takes only ENOSYS for an answer.
 const CLONE3: Call = Call { number: libc::SYS_clone3, only: Only::Ours(|args| clone_flags(args) & CLONE_THREAD == 0) };
@@ -37,6 +39,7 @@ const MOUNT_SETATTR: Call = call(libc::SYS_mount_setattr);
 const OPEN_TREE: Call = call(libc::SYS_open_tree);
 const MOVE_MOUNT: Call = call(libc::SYS_move_mount);
 const FSOPEN: Call = call(libc::SYS_fsopen);
+const LANDLOCK: Call = call(libc::SYS_landlock_create_ruleset);
 const FSMOUNT: Call = call(libc::SYS_fsmount);
 
 fn clone_flags(args: &[u64; 6]) -> u64 {
@@ -73,6 +76,7 @@ extern "C" fn before_main() {
         "move-mount" => is_told(MOVE_MOUNT, errno, &[Step::MoveMount]),
         "fsopen" => is_told(FSOPEN, errno, &[Step::Mount]),
         "fsmount" => is_told(FSMOUNT, errno, &[Step::Mount]),
+        "landlock" => landlock(errno),
         "old" => groups_die(&OLD, errno),
         other => panic!("no case {other}"),
     }
@@ -317,6 +321,25 @@ fn roots_are_read_only(tree: &Path) {
     assert!(look_at(root, "/").0.is_empty());
 }
 
+/// What cannot be enforced is refused, or left out for who said so.
+fn landlock(errno: Errno) {
+    refuse(&[LANDLOCK], errno);
+    let _clean = common::clean();
+    let sandbox = common::sh("true").landlock(Landlock::new().execute("/"));
+    for error in [sandbox.check().unwrap_err(), sandbox.spawn().unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert_eq!(
+            error.problems().iter().map(|problem| problem.feature).collect::<Vec<_>>(),
+            [Some(Feature::LandlockFiles)]
+        );
+    }
+    let mut child = sandbox.best_effort(Feature::LandlockFiles).spawn().unwrap();
+    let enforced = child.enforced().get(Feature::LandlockFiles).cloned();
+    assert!(matches!(enforced, Some(Enforcement::Missing(_))), "{enforced:?}");
+    assert!(child.wait().unwrap().success());
+    all_refused(&[LANDLOCK]);
+}
+
 /// There is no fallback: the error says what is missing, and nothing is left behind.
 fn is_told(call: Call, errno: Errno, steps: &[Step]) {
     refuse(&[call], errno);
@@ -420,6 +443,12 @@ fn without_all_that_came_after_linux_5_4() {
         return;
     }
     run("old");
+}
+
+#[test]
+fn without_landlock() {
+    let _clean = common::clean();
+    run_with("landlock", &[Errno::ENOSYS, Errno::EOPNOTSUPP, Errno::EPERM]);
 }
 
 #[test]
