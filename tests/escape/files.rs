@@ -65,8 +65,10 @@ fn while_swapping(at: &Path, link: &Path, race: impl FnOnce()) {
             }
             swaps
         });
-        race();
+        // A failed assertion ends the swapping too.
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(race));
         stop.store(true, Ordering::Relaxed);
+        ended.unwrap_or_else(|failure| std::panic::resume_unwind(failure));
         assert!(swapper.join().unwrap() > 0, "nothing was raced");
     });
     if at.is_symlink() {
