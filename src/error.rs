@@ -72,6 +72,8 @@ pub enum Step {
     SetLimit,
     /// Setting which devices a control group may use: `bpf(2)`, or `devices.allow` and `devices.deny`.
     DeviceRules,
+    /// Having systemd make a scope, or move a process into one.
+    SystemdScope,
     /// Entering a control group.
     JoinCgroup,
     /// `clone3(2)` or `clone(2)`.
@@ -196,6 +198,7 @@ impl Step {
             Step::CreateCgroup => "create cgroup",
             Step::SetLimit => "set limit",
             Step::DeviceRules => "set device rules",
+            Step::SystemdScope => "ask systemd for a scope",
             Step::JoinCgroup => "join cgroup",
             Step::Clone => "clone",
             Step::LoadStub => "execute stub",
@@ -399,6 +402,18 @@ impl Error {
             *hint = Some(new.into());
         }
         self
+    }
+
+    /// The failed step as something that this host cannot do.
+    #[cfg(feature = "systemd")]
+    pub(crate) fn problem(&self, subject: &str) -> Problem {
+        match &*self.0 {
+            Inner::Failed { step, path, detail, errno, hint, .. } => {
+                let reason = describe(*step, path.as_deref(), detail.as_deref(), *errno, None);
+                Problem::unsupported(subject, reason, hint.as_deref().unwrap_or("see its journal"))
+            }
+            Inner::Refused { .. } => Problem::unsupported(subject, self.to_string(), ""),
+        }
     }
 
     /// What sort of failure this is.

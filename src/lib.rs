@@ -68,6 +68,9 @@
 //! `devices`, on by default: [`Devices`] on hosts with cgroup v2, where they are a BPF program. Without it they are an error
 //! there, and on v1 they hold all the same.
 //!
+//! `systemd`, off by default: `Sandbox::systemd_scope`, control groups in a transient scope that systemd makes. It brings the
+//! wire format of the crate `zbus`, which needs Rust 1.89, and none of its connections, threads or runtimes.
+//!
 //! # Kernels
 //!
 //! Linux 5.4 is enough for all but what the table calls an error. A newer call is tried first, and its fallback is taken
@@ -119,6 +122,8 @@ mod sys;
 mod units;
 
 pub use caps::Capability;
+#[cfg(feature = "systemd")]
+pub use cgroup::SystemdScope;
 pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
 pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub use child::{Child, Outcome, Output, Usage, Verdict};

@@ -27,6 +27,8 @@ mod problems;
 mod stale;
 mod stats;
 mod support;
+#[cfg(feature = "systemd")]
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -47,6 +49,10 @@ pub use pressure::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub(crate) use problems::invalid_parent;
 pub(crate) use stale::sweep;
 pub use stats::{HugetlbStats, Stats};
+#[cfg(feature = "systemd")]
+pub(crate) use systemd::Manager;
+#[cfg(feature = "systemd")]
+pub use systemd::SystemdScope;
 
 bitflags! {
     /// The controllers that this crate uses.

@@ -159,7 +159,7 @@ impl Hierarchy {
 
     /// v2 moves a process (or clones it into a group) only for who may write `cgroup.procs` of the nearest common
     /// ancestor of both groups.
-    fn fence(&self, base: &Path) -> Option<(String, &'static str)> {
+    pub(super) fn fence(&self, base: &Path) -> Option<(String, &'static str)> {
         let own = self.own.as_deref()?;
         let common = own.ancestors().find(|dir| base.starts_with(dir))?;
         let (_, fd) = nearest(common)?;

@@ -80,6 +80,13 @@ pub(crate) struct Claim {
     name: String,
 }
 
+/// A name that no other process has, nor this one twice.
+#[cfg(feature = "systemd")]
+pub(crate) fn unique() -> Result<String> {
+    let registry = Registry::get()?;
+    Ok(format!("{}-{}", registry.token, registry.next.fetch_add(1, Ordering::Relaxed)))
+}
+
 /// Takes the right. `kept`: what is made outlives its owner.
 pub(crate) fn claim(kept: bool) -> Result<Claim> {
     let registry = Registry::get()?;

@@ -83,6 +83,8 @@ impl Sandbox {
         let mut problems = self.limits.invalid();
         problems.extend(self.limits.incomplete());
         problems.extend(self.cgroup_parent.as_deref().and_then(cgroup::invalid_parent));
+        #[cfg(feature = "systemd")]
+        problems.extend(self.scope_contradictions());
         problems.extend(self.mounts.invalid());
         problems.extend(self.program.invalid());
         problems.extend(self.landlock.iter().flat_map(Landlock::invalid));
@@ -105,6 +107,25 @@ impl Sandbox {
             }
         }
         problems
+    }
+
+    /// What of the limits cannot be enforced where the group is to stand.
+    fn group_problems(&self, host: &cgroup::Host, limits: &cgroup::Limits, account_cpu: bool) -> Vec<Problem> {
+        #[cfg(feature = "systemd")]
+        if let Some(scope) = &self.systemd_scope {
+            return scope.problems(host, limits, account_cpu);
+        }
+        host.problems(limits, account_cpu, self.cgroup_parent.as_deref())
+    }
+
+    #[cfg(feature = "systemd")]
+    fn scope_contradictions(&self) -> Option<Problem> {
+        let scope = self.systemd_scope.as_ref()?;
+        if self.cgroup_parent.is_some() {
+            let reason = "the group is to stand below cgroup_parent and in a scope as well";
+            return Some(Problem::invalid("systemd_scope", reason, "choose one of the two"));
+        }
+        scope.invalid()
     }
 
     fn names_without_namespace(&self) -> Vec<Problem> {
@@ -283,7 +304,7 @@ impl Sandbox {
         if !thorough && self.best_effort.is_empty() {
             return Ok((limits, account_cpu, enforced));
         }
-        for problem in host.problems(&limits, account_cpu, self.cgroup_parent.as_deref()) {
+        for problem in self.group_problems(host, &limits, account_cpu) {
             match problem.feature.filter(|feature| self.best_effort.contains(feature)) {
                 Some(feature) => {
                     let missing = match feature {

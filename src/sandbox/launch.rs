@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use nix::errno::Errno;
 use super::Sandbox;
 use super::judge::Judgement;
 use super::supervise::{Listening, Supervisor};
-use crate::cgroup::{self, Device, DeviceAccess, Devices, Group};
+use crate::cgroup::{self, Device, DeviceAccess, Devices, Group, Host};
 use crate::child::{Child, Parts, Watch};
 use crate::error::{Error, Result, Step};
 use crate::mount::{self, Context, Upper};
@@ -23,7 +24,7 @@ use crate::program::{Resource, lower_groups, lower_ids};
 use crate::security::Seccomp;
 use crate::spawn::{self, FailurePage, Launch, Running};
 use crate::stdio::{Stdio, Streams};
-use crate::stub::wire::code;
+use crate::stub::wire::{code, record};
 use crate::sys::fork_mark::PerProcess;
 
 /// The group to which terminals belong.
@@ -39,9 +40,53 @@ struct Made {
     claim: Option<Claim>,
     scratch: Option<Scratch>,
     group: Option<Group>,
+    site: Site,
     failure: Option<FailurePage>,
     /// Where the sandbox's mount namespace is made from, if not from the caller's. It is made once, and stays.
     template: Option<BorrowedFd<'static>>,
+}
+
+/// Where the group stands.
+#[derive(Debug, Default)]
+pub(super) struct Site {
+    pub(super) parent: Option<PathBuf>,
+    /// The caller may not put the child there by itself.
+    #[cfg(feature = "systemd")]
+    pub(super) fence: Option<super::scope::Fence>,
+}
+
+impl Site {
+    /// The host as it is for groups here.
+    fn host<'s>(&'s self, host: &'s Host) -> &'s Host {
+        #[cfg(feature = "systemd")]
+        if let Some(fence) = &self.fence {
+            return &fence.host;
+        }
+        host
+    }
+
+    /// What puts a child into its group where the caller may not.
+    fn entrance(&self, _group: Option<&Group>, _patience: Duration) -> Option<Box<dyn Fn(i32) -> Result<()>>> {
+        #[cfg(feature = "systemd")]
+        if let (Some(fence), Some(group)) = (&self.fence, _group) {
+            return Some(fence.entrance(group, _patience));
+        }
+        None
+    }
+}
+
+impl Made {
+    /// The v2 group that the child is born in.
+    fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.group.as_ref().filter(|group| !group.is_in_oom_group() && !self.is_fenced()).and_then(Group::v2_dir)
+    }
+
+    fn is_fenced(&self) -> bool {
+        #[cfg(feature = "systemd")]
+        return self.site.fence.is_some();
+        #[cfg(not(feature = "systemd"))]
+        return false;
+    }
 }
 
 impl Drop for Made {
@@ -123,7 +168,7 @@ impl Sandbox {
         static STUB_ENTERS: AtomicBool = AtomicBool::new(false);
         let group = made.group.as_ref();
         if !STUB_ENTERS.load(Ordering::Relaxed)
-            && let Some(cgroup) = group.filter(|group| !group.is_in_oom_group()).and_then(Group::v2_dir)
+            && let Some(cgroup) = made.birthplace()
         {
             let plan = self.plan(judgement, streams, made, None)?;
             match self.run_plan(judgement, &plan, made, Some(cgroup), listener) {
@@ -131,12 +176,17 @@ impl Sandbox {
                 result => return result,
             }
         }
-        let procs = group.map(Group::v2_procs).transpose()?.flatten();
+        let procs = group.filter(|_| !made.is_fenced()).map(Group::v2_procs).transpose()?.flatten();
         let enters = procs.is_some();
         let plan = self.plan(judgement, streams, made, procs)?;
         let running = self.run_plan(judgement, &plan, made, None, listener)?;
         STUB_ENTERS.fetch_or(enters && !group.is_some_and(Group::is_in_oom_group), Ordering::Relaxed);
         Ok(running)
+    }
+
+    /// How long a setup may take.
+    pub(super) fn patience(&self) -> Duration {
+        self.setup_timeout.unwrap_or(SETUP_TIMEOUT)
     }
 
     fn run_plan(
@@ -147,14 +197,16 @@ impl Sandbox {
         cgroup: Option<BorrowedFd<'_>>,
         listener: Option<&Sender<OwnedFd>>,
     ) -> Result<Running> {
+        let enter = made.site.entrance(made.group.as_ref(), self.patience());
         spawn::launch(&Launch {
             plan,
             namespaces: self.namespaces.at_clone(made.template.is_some()).bits(),
             cgroup,
             id_maps: judgement.maps.as_ref().filter(|maps| maps.writer != Writer::Inside),
+            enter: enter.as_deref(),
             seen_inside: self.program.init || !self.namespaces.join.is_empty(),
             init: self.program.init,
-            deadline: self.setup_timeout.unwrap_or(SETUP_TIMEOUT),
+            deadline: self.patience(),
             listener,
             failure: made.failure.as_ref(),
             fail: self.fail_at,
@@ -192,9 +244,11 @@ impl Sandbox {
         let claim = made.claim.insert(owner::claim(self.program.outlive_owner)?);
         if wants_group {
             let host = cgroup::host()?;
-            let parent = self.cgroup_parent.as_deref();
+            made.site = self.site(judgement, host)?;
+            let (host, parent) = (made.site.host(host), made.site.parent.as_deref());
             claim.record_cgroups(&host.bases(&judgement.limits, parent))?;
-            let group = Group::create(host, parent, claim.name(), &judgement.limits, judgement.account_cpu)?;
+            let group = Group::create(host, parent, claim.name(), &judgement.limits, judgement.account_cpu);
+            let group = group.map_err(|error| self.as_checked(error))?;
             made.group = Some(group);
             refuse_frozen(made.group.as_ref())?;
         }
@@ -205,12 +259,37 @@ impl Sandbox {
         Ok(made)
     }
 
+    /// What `check` says to a failure of a group in a scope.
+    pub(super) fn as_checked(&self, error: Error) -> Error {
+        #[cfg(feature = "systemd")]
+        if self.systemd_scope.is_some() {
+            return self.judge(true).err().unwrap_or(error);
+        }
+        error
+    }
+
+    fn site(&self, _judgement: &Judgement, _host: &Host) -> Result<Site> {
+        #[cfg(feature = "systemd")]
+        if let Some(scope) = &self.systemd_scope {
+            return self.site_in_scope(scope, &_judgement.limits, _host);
+        }
+        Ok(Site {
+            parent: self.cgroup_parent.clone(),
+            #[cfg(feature = "systemd")]
+            fence: None,
+        })
+    }
+
     /// All ops, in their order. Each stage has its reason in the module that writes it.
     /// `enter` is the `cgroup.procs` of a v2 group that the child is not born into.
     fn plan(&self, judgement: &Judgement, streams: &Streams, made: &Made, enter: Option<OwnedFd>) -> Result<Plan> {
         let mut plan = Plan::new();
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
         let umask = lower_beginning(&mut plan);
+        if made.is_fenced() {
+            // While the stub still looks like a process of the caller's user.
+            plan.op(Step::JoinCgroup, code::SYNC, [record::NEED_GROUP.into()]);
+        }
         self.security.lower_keyring(&mut plan);
         let failure = made.failure.as_ref().map(|page| lower_failure_page(&mut plan, page));
         match &judgement.maps {
@@ -314,7 +393,7 @@ fn may_use_template() -> bool {
 }
 
 /// The stub's name, default signal actions, and a umask that leaves modes alone; gives the slot with the old one.
-fn lower_beginning(plan: &mut Plan) -> Slot {
+pub(super) fn lower_beginning(plan: &mut Plan) -> Slot {
     let name = plan.string(spawn::stub_name().to_string_lossy().as_ref());
     plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_NAME.into(), name.into()]);
     plan.op(Step::Signals, code::RESET_SIGNALS, []);
@@ -364,7 +443,7 @@ fn maps_tty_group(map: &str) -> bool {
     lines.flatten().any(|line| matches!(line[..], [first, _, count] if gid >= first && gid - first < count))
 }
 
-fn lower_unblock_signals(plan: &mut Plan) {
+pub(super) fn lower_unblock_signals(plan: &mut Plan) {
     let none = plan.words(&[0]);
     let set_mask = libc::SIG_SETMASK;
     plan.call(Step::Signals, libc::SYS_rt_sigprocmask, [set_mask.into(), none.into(), 0.into(), 8.into()]);

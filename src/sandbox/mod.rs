@@ -4,6 +4,8 @@ mod judge;
 mod launch;
 mod limits;
 mod refusal;
+#[cfg(feature = "systemd")]
+mod scope;
 mod setters;
 mod strict;
 mod supervise;
@@ -14,6 +16,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(feature = "systemd")]
+use crate::cgroup;
 use crate::cgroup::Limits;
 use crate::child::{Child, Outcome, Output};
 use crate::error::Result;
@@ -54,6 +58,8 @@ pub struct Sandbox {
     pub(crate) limits: Limits,
     pub(crate) seccomp: Option<Seccomp>,
     pub(crate) cgroup_parent: Option<PathBuf>,
+    #[cfg(feature = "systemd")]
+    pub(crate) systemd_scope: Option<cgroup::SystemdScope>,
     pub(crate) wall_time: Option<Duration>,
     pub(crate) cpu_time: Option<Duration>,
     pub(crate) output_limit: Option<u64>,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Sandbox;
+#[cfg(feature = "systemd")]
+use crate::cgroup::SystemdScope;
 use crate::feature::Feature;
 use crate::mount::{Bind, Mount, RootFs, Tmpfs};
 use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset};
@@ -295,6 +297,33 @@ impl Sandbox {
     /// ```
     pub fn cgroup_parent(mut self, path: impl AsRef<Path>) -> Self {
         self.cgroup_parent = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Makes the sandbox's control group below a transient scope of systemd's, for hosts where systemd owns the tree and
+    /// wants to be asked: as root by the system's manager, over the system's bus; for an ordinary user by the user's own
+    /// manager, over the user's bus (`$XDG_RUNTIME_DIR/bus`). So an ordinary user has limits without a delegation of
+    /// its own; `cpu_limit`, `cpuset` and `io_limit` need a manager that was given their controllers.
+    ///
+    /// The scope is made with the first sandbox of this process, is shared by all that name an equal one, and stands
+    /// until the process and its last sandbox have ended. A parked process of the library's holds it meanwhile, which is
+    /// no child of the caller's and ends with it. Making it takes [`setup_timeout`](Sandbox::setup_timeout) at most. A caller
+    /// that stands outside of its manager's subtree, as one in a login session does, has systemd move each program in: one
+    /// more call a spawn.
+    ///
+    /// Needs the crate's feature `systemd`, systemd 238, cgroup v2 and a bus; where one is missing,
+    /// [`check`](Sandbox::check) and the spawn say so with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// ```no_run
+    /// use ringfence::{Bytes, Sandbox, SystemdScope};
+    ///
+    /// let batch = SystemdScope::new().slice("batch.slice");
+    /// let status = Sandbox::new().user_ns().memory_limit(Bytes::mib(64)).systemd_scope(batch).status()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    #[cfg(feature = "systemd")]
+    pub fn systemd_scope(mut self, scope: SystemdScope) -> Self {
+        self.systemd_scope = Some(scope);
         self
     }
 

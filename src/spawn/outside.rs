@@ -28,7 +28,6 @@ const LONGEST: Duration = Duration::from_secs(1 << 32);
 const LOOK_AROUND: Duration = Duration::from_millis(20);
 
 /// A plan and what goes with it.
-#[derive(Debug)]
 pub(crate) struct Launch<'a> {
     pub(crate) plan: &'a Plan,
     /// The CLONE_NEW* flags of the clone.
@@ -37,6 +36,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     /// Maps to be written from outside when the stub asks.
     pub(crate) id_maps: Option<&'a IdMaps>,
+    /// Moves the stub, by its pid, into its control group when it asks.
+    pub(crate) enter: Option<&'a dyn Fn(i32) -> Result<()>>,
     /// Others see the stub's process: it stays as init, or joins a sandbox that runs.
     pub(crate) seen_inside: bool,
     /// The plan leaves an init behind, which reports the end of the program.
@@ -228,7 +229,8 @@ impl Attempt<'_> {
 
     fn read(&mut self) -> Result<()> {
         // With these the stub or its init says something that cannot wait for the end.
-        let talks = self.launch.init || self.launch.id_maps.is_some() || self.launch.listener.is_some();
+        let Launch { init, id_maps, listener, enter, .. } = self.launch;
+        let talks = *init || id_maps.is_some() || listener.is_some() || enter.is_some();
         loop {
             let watched = self.child_fd().map(|fd| fd.as_raw_fd());
             // The end may be kept away by a fork that another thread made just now: look from time to time.
@@ -306,6 +308,7 @@ impl Attempt<'_> {
             record::LISTENER if self.executing => self.hand_listener_on(fd.ok_or_else(missing)?),
             record::STARTED if self.executing && self.launch.init => return Ok(true),
             record::NEED_MAPS => self.write_maps()?,
+            record::NEED_GROUP => self.enter_group()?,
             _ => return Err(self.failure(record)),
         }
         Ok(false)
@@ -388,6 +391,14 @@ impl Attempt<'_> {
             && !self.launch.init
             && std::fs::read(format!("/proc/{pid}/comm"))
                 .is_ok_and(|comm| comm.trim_ascii_end() != stub_name().to_bytes())
+    }
+
+    fn enter_group(&self) -> Result<()> {
+        let (Some((pid, _)), Some(enter)) = (&self.child, self.launch.enter) else {
+            return Err(Error::new(Step::JoinCgroup, Errno::EPROTO));
+        };
+        enter(*pid)?;
+        report::answer(&self.report).map_err(|errno| Error::new(Step::JoinCgroup, errno))
     }
 
     /// The stub ended without a word: it was killed, most likely for want of memory.

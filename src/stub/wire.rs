@@ -94,8 +94,12 @@ pub mod code {
     pub const CLEAR_INHERITABLE: u32 = 7;
     /// Goes on in a child; the parent stays as init, and reports how the child ends.
     pub const INIT: u32 = 8;
-    /// Goes on in a sibling, born into the namespaces joined or made since; this process ends.
+    /// Goes on in a sibling, born into the namespaces joined or made since; this process ends. With [`ORPHAN`] as `args[0]`
+    /// in a child, which the end of its parent leaves to the system's init.
     pub const RECLONE: u32 = 9;
+    /// See [`RECLONE`].
+    #[allow(dead_code, reason = "only scopes of systemd have a use for it")]
+    pub const ORPHAN: u64 = 1;
     /// Fails with EXDEV unless the working directory lies inside the root.
     pub const CWD_INSIDE: u32 = 10;
     /// Executes the first of the candidates `args[0]` that exists, with argv `args[1]` and environment `args[2]`, as the
@@ -168,6 +172,8 @@ pub mod record {
     pub const RECLONED: u32 = 8;
     /// The filter stands, and its listener comes with the message. It comes after EXEC and before the exec.
     pub const LISTENER: u32 = 9;
+    /// The stub waits to be moved into its control group.
+    pub const NEED_GROUP: u32 = 10;
 }
 
 /// `value` of [`record::FAILED_BEFORE_STUB`]: the clone was refused.

@@ -2,6 +2,7 @@
 
 use crate::Machine;
 use crate::syscall::{Errno, exit, nr, syscall};
+use crate::wire::code::ORPHAN;
 use crate::wire::{REPORT_SLOT, Record, record};
 
 const SIGCHLD: u64 = 17;
@@ -77,13 +78,14 @@ fn reap(machine: &Machine, child: u64) {
 /// A process that joins a pid namespace stays outside of it; its children are born inside. CLONE_PARENT makes the
 /// child one of the owner's, which gets its pidfd. The child says nothing before the owner has been told of it: it waits
 /// for a byte on a pipe, whose end without one is this process's early death.
-pub fn reclone(machine: &mut Machine) -> Result<u64, Errno> {
+pub fn reclone(machine: &mut Machine, kin: u64) -> Result<u64, Errno> {
     let mut pipe = [-1i32; 2];
     syscall(nr::PIPE2, [pipe.as_mut_ptr() as u64, O_CLOEXEC, 0, 0, 0, 0])?;
     // SAFETY: `pipe` is a local that the kernel has just written.
     let [told, tell] = unsafe { (&raw const pipe).read_volatile() }.map(|fd| fd as u64);
     let mut pidfd = -1i32;
-    let child = fork(CLONE_PARENT | CLONE_PIDFD, &raw mut pidfd)?;
+    let parent = if kin == ORPHAN { 0 } else { CLONE_PARENT };
+    let child = fork(parent | CLONE_PIDFD, &raw mut pidfd)?;
     let mut byte = 0u8;
     if child == 0 {
         syscall(nr::CLOSE, [tell, 0, 0, 0, 0, 0])?;

@@ -70,7 +70,7 @@ impl Machine {
             code::RESET_SIGNALS => reset_signals(),
             code::CLEAR_INHERITABLE => clear_inheritable(),
             code::INIT => init::start(self),
-            code::RECLONE => init::reclone(self),
+            code::RECLONE => init::reclone(self, args[0]),
             code::CWD_INSIDE => cwd_inside(),
             code::EXEC => self.exec(index, args),
             code::ANNOUNCE => self.announce(index),

@@ -1,0 +1,313 @@
+//! A connection to a message bus: opened for a few calls, bounded in time, and gone.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::sockopt::SendTimeout;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt, socket,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::Uid;
+use zbus::wire::Type;
+use zbus::wire::export::serde::Serialize;
+
+use super::message::{self, FIXED, Head, Message, kind};
+use crate::sys::{table, timeout};
+use crate::{Error, ErrorKind, Result, Step};
+
+const DAEMON: Name =
+    Name { destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
+/// More signals than could come between a call and its answer.
+const MOST_WAITING: usize = 10_000;
+
+/// Where on the bus a method is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Name {
+    pub(super) destination: &'static str,
+    pub(super) path: &'static str,
+    pub(super) interface: &'static str,
+}
+
+/// One of the two buses, as the environment or the usual places say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Address {
+    Path(PathBuf),
+    Abstract(Vec<u8>),
+}
+
+impl Address {
+    /// The system's bus for root, the user's own for everyone else.
+    pub(super) fn of_caller() -> Vec<Address> {
+        let uid = Uid::effective();
+        let (variable, usual) = if uid.is_root() {
+            ("DBUS_SYSTEM_BUS_ADDRESS", PathBuf::from("/run/dbus/system_bus_socket"))
+        } else {
+            let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+            ("DBUS_SESSION_BUS_ADDRESS", runtime.unwrap_or_else(|| format!("/run/user/{uid}").into()).join("bus"))
+        };
+        let named = std::env::var_os(variable).map(|text| Address::list(text.as_bytes())).unwrap_or_default();
+        if named.is_empty() { vec![Address::Path(usual)] } else { named }
+    }
+
+    /// Reads `unix:path=/a;unix:abstract=b,guid=…`; other transports are passed over.
+    pub(super) fn list(text: &[u8]) -> Vec<Address> {
+        let pairs = |entry: &[u8]| entry.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let entries = text.split(|byte| *byte == b';').filter_map(|entry| entry.strip_prefix(b"unix:")).map(pairs);
+        entries
+            .filter_map(|pairs| {
+                pairs.iter().find_map(|pair| {
+                    let path = pair.strip_prefix(b"path=").map(|path| Address::Path(unescape(path)));
+                    let named = || pair.strip_prefix(b"abstract=").map(|name| Address::Abstract(bytes(unescape(name))));
+                    path.or_else(named)
+                })
+            })
+            .collect()
+    }
+
+    fn text(&self) -> OsString {
+        match self {
+            Address::Path(path) => path.clone().into_os_string(),
+            Address::Abstract(name) => OsString::from_vec([b"@", name.as_slice()].concat()),
+        }
+    }
+
+    fn connect(&self, until: Instant) -> nix::Result<OwnedFd> {
+        let address = match self {
+            Address::Path(path) => UnixAddr::new(path.as_path())?,
+            Address::Abstract(name) => UnixAddr::new_abstract(name)?,
+        };
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        let fd = table::above_stdio(fd)?;
+        // Bounds connect(2) as well, which waits while the daemon's backlog is full.
+        let left = until.saturating_duration_since(Instant::now()).as_millis().clamp(1, 1 << 31);
+        setsockopt(&fd, SendTimeout, &TimeVal::milliseconds(left as i64))?;
+        connect(fd.as_raw_fd(), &address)?;
+        Ok(fd)
+    }
+}
+
+fn bytes(path: PathBuf) -> Vec<u8> {
+    path.into_os_string().into_vec()
+}
+
+/// Addresses write unusual bytes as `%20`.
+fn unescape(text: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        let digits = tail.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
+/// A connection on which this process has a name.
+#[derive(Debug)]
+pub(super) struct Bus {
+    fd: OwnedFd,
+    until: Instant,
+    serial: u32,
+    place: OsString,
+    /// What came while an answer was awaited.
+    waiting: VecDeque<Message>,
+    /// The name that the daemon gave.
+    pub(super) name: String,
+}
+
+impl Bus {
+    /// Opens the first of `addresses` that answers. Everything on this connection is done at `until`.
+    pub(super) fn open(addresses: &[Address], until: Instant) -> Result<Bus> {
+        let mut last = None;
+        for address in addresses {
+            match address.connect(until) {
+                Ok(fd) => return Bus::greet(fd, until, address.text()),
+                Err(errno) => last = Some(no_bus(errno, &address.text())),
+            }
+        }
+        Err(last.unwrap_or_else(|| no_bus(Errno::ENOENT, &OsString::from("DBUS_SESSION_BUS_ADDRESS"))))
+    }
+
+    /// The handshake: who we are is what the kernel tells the daemon of the socket.
+    fn greet(fd: OwnedFd, until: Instant, place: OsString) -> Result<Bus> {
+        let mut bus = Bus { fd, until, serial: 0, place, waiting: VecDeque::new(), name: String::new() };
+        let uid: String = Uid::effective().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
+        bus.write(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            if line.len() > 1000 {
+                return Err(bus.failed(Errno::EBADMSG));
+            }
+            line.extend(bus.read::<1>()?);
+        }
+        if !line.starts_with(b"OK ") {
+            let said = String::from_utf8_lossy(&line).trim().to_owned();
+            let detail = format!("the bus does not let user {} in: {said}", Uid::effective());
+            let hint = "in a user namespace of its own the caller is a stranger to the bus";
+            return Err(Error::message(ErrorKind::Unsupported, Step::SystemdScope, detail).at(&bus.place).hint(hint));
+        }
+        bus.write(b"BEGIN\r\n")?;
+        let hello = bus.call(DAEMON, "Hello", None::<&()>)?;
+        bus.name = hello.body().map_err(|errno| bus.failed(errno))?;
+        Ok(bus)
+    }
+
+    /// Calls a method of the daemon's own.
+    pub(super) fn call_daemon<T: Serialize + Type>(&mut self, member: &str, body: &T) -> Result<Message> {
+        self.call(DAEMON, member, Some(body))
+    }
+
+    /// Calls a method and waits for its answer.
+    pub(super) fn call<T: Serialize + Type>(&mut self, name: Name, member: &str, body: Option<&T>) -> Result<Message> {
+        self.serial += 1;
+        let serial = self.serial;
+        let head = Head {
+            kind: kind::CALL,
+            serial,
+            destination: name.destination.into(),
+            path: name.path.into(),
+            interface: name.interface.into(),
+            member: member.into(),
+            ..Head::default()
+        };
+        let bytes = message::encode(&head, body).map_err(|errno| self.failed(errno).detail(member))?;
+        self.write(&bytes)?;
+        loop {
+            let message = self.read_message()?;
+            match message.head.kind {
+                kind::RETURN if message.head.reply_to == serial => return Ok(message),
+                kind::ERROR if message.head.reply_to == serial => return Err(self.refused(member, &message)),
+                kind::SIGNAL if self.waiting.len() < MOST_WAITING => self.waiting.push_back(message),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next signal.
+    pub(super) fn signal(&mut self) -> Result<Message> {
+        if let Some(message) = self.waiting.pop_front() {
+            return Ok(message);
+        }
+        loop {
+            let message = self.read_message()?;
+            if message.head.kind == kind::SIGNAL {
+                return Ok(message);
+            }
+        }
+    }
+
+    pub(super) fn read_message(&mut self) -> Result<Message> {
+        let start: [u8; FIXED] = self.read()?;
+        let rest = message::remaining(&start).map_err(|errno| self.failed(errno))?;
+        let mut bytes = start.to_vec();
+        bytes.resize(FIXED + rest, 0);
+        self.read_into(&mut bytes[FIXED..])?;
+        message::decode(&bytes).map_err(|errno| self.failed(errno))
+    }
+
+    fn read<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.read_into(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_into(&mut self, mut bytes: &mut [u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match recv(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Err(self.failed(Errno::ECONNRESET).hint("the bus has closed the connection")),
+                Ok(count) => bytes = &mut bytes[count..],
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => self.wait()?,
+                Err(errno) => return Err(self.failed(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout::until(self.until)) {
+            Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(self.failed(errno)),
+            Ok(_) if Instant::now() >= self.until => Err(self.late()),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match send(self.fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Err(self.late()),
+                Err(errno) => return Err(self.failed(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, errno: Errno) -> Error {
+        Error::new(Step::SystemdScope, errno).at(&self.place)
+    }
+
+    /// The failure of a peer that says nothing.
+    pub(super) fn late(&self) -> Error {
+        let detail = "no answer from systemd in time";
+        Error::message(ErrorKind::Timeout, Step::SystemdScope, detail).at(&self.place).hint("see setup_timeout()")
+    }
+
+    /// The failure of a call that was answered, and with no.
+    fn refused(&self, member: &str, answer: &Message) -> Error {
+        let text = answer.body::<(String,)>().map(|(text,)| text).unwrap_or_default();
+        let name = answer.head.error.as_str();
+        let absent = ["org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"];
+        let (kind, hint) = if absent.contains(&name) || name.starts_with("org.freedesktop.DBus.Error.Spawn.") {
+            (ErrorKind::Unsupported, Some("no systemd answers on this bus: name a group with cgroup_parent instead"))
+        } else if name == "org.freedesktop.DBus.Error.AccessDenied"
+            || name.ends_with(".InteractiveAuthorizationRequired")
+        {
+            (ErrorKind::Setup, Some("an ordinary user asks the manager of its own, root the system's"))
+        } else {
+            (ErrorKind::Setup, None)
+        };
+        let error = Error::message(kind, Step::SystemdScope, format!("{member}: {text} ({name})")).at(&self.place);
+        hint.into_iter().fold(error, Error::hint)
+    }
+}
+
+fn no_bus(errno: Errno, place: &OsString) -> Error {
+    let hint = if Uid::effective().is_root() {
+        "it needs systemd and the system's message bus; without them name a group with cgroup_parent"
+    } else {
+        "it needs a user manager (loginctl enable-linger, or a login) with its bus, which XDG_RUNTIME_DIR or \
+         DBUS_SESSION_BUS_ADDRESS names"
+    };
+    Error::new(Step::SystemdScope, errno).with_kind(ErrorKind::Unsupported).at(Path::new(place)).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_the_specification_writes_them() {
+        let text = b"tcp:host=x;unix:guid=1,path=/run/a%20b;unix:abstract=/tmp/c,guid=2;unix:tmpdir=/tmp";
+        assert_eq!(Address::list(text), [Address::Path("/run/a b".into()), Address::Abstract(b"/tmp/c".to_vec())]);
+        assert_eq!(unescape(b"%%2%2f%zz"), PathBuf::from("%%2/%zz"));
+    }
+}

@@ -1,0 +1,248 @@
+//! What is said to systemd, and what is made of its answers: on a bus of the test's own, with a real daemon in the middle,
+//! which takes no message that is not well formed, and somebody behind it who plays systemd.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use zbus::wire::export::serde::Serialize;
+use zbus::wire::{ObjectPath, OwnedVariant, Type};
+
+use super::bus::{Address, Bus};
+use super::message::{self, Head, Message, kind};
+use super::{Manager, SystemdScope};
+use crate::{Error, ErrorKind};
+
+const BOUND: Duration = Duration::from_secs(20);
+const JOB: &str = "/org/freedesktop/systemd1/job/17";
+
+/// A daemon with a bus that anyone of the same user may use as they like. Ended when dropped.
+struct Daemon {
+    process: Child,
+    dir: PathBuf,
+}
+
+impl Daemon {
+    /// None, after saying so, where the program is not installed; CI has it.
+    fn start(test: &str) -> Option<Daemon> {
+        if Command::new("dbus-daemon").arg("--version").stdout(Stdio::null()).status().is_err() {
+            eprintln!("SKIPPED: it needs dbus-daemon, of the package dbus-daemon");
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "under CI a test may not be skipped");
+            return None;
+        }
+        let dir = std::env::temp_dir().join(format!("rftest-bus-{}-{test}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let config = format!(
+            "<busconfig><listen>unix:path={}/bus</listen><auth>EXTERNAL</auth><policy context='default'>\
+             <allow send_destination='*'/><allow receive_sender='*'/><allow own='*'/></policy></busconfig>",
+            dir.display()
+        );
+        std::fs::write(dir.join("config"), config).unwrap();
+        let mut daemon = Command::new("dbus-daemon");
+        daemon.arg("--nofork").arg("--print-address").arg(format!("--config-file={}/config", dir.display()));
+        let mut process = daemon.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        // It says its address once it listens.
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("unix:path="), "{line}");
+        Some(Daemon { process, dir })
+    }
+
+    fn addresses(&self) -> [Address; 1] {
+        [Address::Path(self.dir.join("bus"))]
+    }
+
+    fn connect(&self) -> Bus {
+        Bus::open(&self.addresses(), Instant::now() + BOUND).unwrap()
+    }
+
+    fn manager(&self, bound: Duration) -> crate::Result<Manager> {
+        Manager::on(&self.addresses(), Instant::now() + bound)
+    }
+
+    /// Somebody who has systemd's name on this bus and answers one call as `play` says.
+    fn systemd<T: Send + 'static>(&self, play: impl FnOnce(&mut Bus, &Message) -> T + Send + 'static) -> JoinHandle<T> {
+        let mut bus = self.connect();
+        let owner: u32 = bus.call_daemon("RequestName", &("org.freedesktop.systemd1", 0u32)).unwrap().body().unwrap();
+        assert_eq!(owner, 1, "the name was to be had");
+        std::thread::spawn(move || {
+            let call = loop {
+                let message = bus.read_message().unwrap();
+                if message.head.kind == kind::CALL {
+                    break message;
+                }
+            };
+            play(&mut bus, &call)
+        })
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn say<T: Serialize + Type>(bus: &mut Bus, head: Head, body: &T) {
+    let bytes = message::encode(&Head { serial: 1_000, ..head }, Some(body)).unwrap();
+    bus.write(&bytes).unwrap();
+}
+
+fn answer<T: Serialize + Type>(bus: &mut Bus, call: &Message, body: &T) {
+    let head = Head {
+        kind: kind::RETURN,
+        reply_to: call.head.serial,
+        destination: call.head.sender.clone(),
+        ..Head::default()
+    };
+    say(bus, head, body);
+}
+
+/// Tells the world, or `destination` alone, that a job is over.
+fn job_removed(bus: &mut Bus, destination: &str, job: &str, result: &str) {
+    let head = Head {
+        kind: kind::SIGNAL,
+        destination: destination.into(),
+        path: "/org/freedesktop/systemd1".into(),
+        interface: "org.freedesktop.systemd1.Manager".into(),
+        member: "JobRemoved".into(),
+        ..Head::default()
+    };
+    say(bus, head, &(17u32, ObjectPath::try_from(job).unwrap(), "some.scope", result));
+}
+
+fn accept(bus: &mut Bus, call: &Message) {
+    answer(bus, call, &ObjectPath::try_from(JOB).unwrap());
+}
+
+type Properties = Vec<(String, OwnedVariant)>;
+
+#[test]
+fn the_unit_that_is_asked_for_is_a_delegated_scope_without_limits() {
+    let Some(daemon) = Daemon::start("call") else { return };
+    let systemd = daemon.systemd(|bus, call| {
+        accept(bus, call);
+        job_removed(bus, "", JOB, "done");
+        let body: (String, String, Properties, Vec<(String, Properties)>) = call.body().unwrap();
+        (call.head.clone(), body)
+    });
+    let scope = SystemdScope::new().slice("batch.slice").description("judge of exams");
+    daemon.manager(BOUND).unwrap().start(&scope, "ringfence-1.scope", 4711).unwrap();
+    let (head, (unit, mode, properties, others)) = systemd.join().unwrap();
+    assert_eq!((head.path.as_str(), head.member.as_str()), ("/org/freedesktop/systemd1", "StartTransientUnit"));
+    assert_eq!(head.interface, "org.freedesktop.systemd1.Manager");
+    assert_eq!((unit.as_str(), mode.as_str()), ("ringfence-1.scope", "fail"));
+    let expected: Properties = [
+        ("Slice", "batch.slice".into()),
+        ("Description", "judge of exams".into()),
+        ("Delegate", true.into()),
+        ("CollectMode", "inactive-or-failed".into()),
+        ("TasksMax", u64::MAX.into()),
+        ("PIDs", vec![4711u32].into()),
+    ]
+    .into_iter()
+    .map(|(name, value): (&str, zbus::wire::Variant<'_>)| (name.to_owned(), value.try_into_owned().unwrap()))
+    .collect();
+    assert_eq!(properties, expected);
+    assert_eq!(others, []);
+}
+
+#[test]
+fn only_the_end_of_the_own_job_as_systemd_tells_it_counts() {
+    let Some(daemon) = Daemon::start("forged") else { return };
+    let mut stranger = daemon.connect();
+    let systemd = daemon.systemd(move |bus, call| {
+        accept(bus, call);
+        job_removed(&mut stranger, &call.head.sender, JOB, "done");
+        job_removed(bus, "", "/org/freedesktop/systemd1/job/16", "done");
+        job_removed(bus, "", JOB, "failed");
+    });
+    let error = daemon.manager(BOUND).unwrap().start(&SystemdScope::new(), "a.scope", 1).unwrap_err();
+    systemd.join().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Setup);
+    assert!(error.to_string().starts_with("ask systemd for a scope a.scope: the job ended as \"failed\""), "{error}");
+}
+
+#[test]
+fn a_job_that_does_not_end_is_waited_for_no_longer_than_allowed() {
+    let Some(daemon) = Daemon::start("slow") else { return };
+    let systemd = daemon.systemd(|bus, call| {
+        accept(bus, call);
+        std::thread::sleep(Duration::from_secs(2));
+    });
+    let mut manager = daemon.manager(Duration::from_millis(600)).unwrap();
+    let start = Instant::now();
+    let error = manager.start(&SystemdScope::new(), "a.scope", 1).unwrap_err();
+    let took = start.elapsed();
+    systemd.join().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(took < Duration::from_millis(1800), "{took:?}");
+}
+
+fn refusal(name: &'static str) -> Option<Error> {
+    let daemon = Daemon::start(&name.to_lowercase())?;
+    let systemd = daemon.systemd(move |bus, call| {
+        let head = Head {
+            kind: kind::ERROR,
+            reply_to: call.head.serial,
+            destination: call.head.sender.clone(),
+            error: format!("org.freedesktop.DBus.Error.{name}"),
+            ..Head::default()
+        };
+        say(bus, head, &("not for you",));
+    });
+    let error = daemon.manager(BOUND).unwrap().attach("a.scope", "/b", 1).unwrap_err();
+    systemd.join().unwrap();
+    Some(error)
+}
+
+#[test]
+fn a_refusal_is_told_in_systemds_words() {
+    let Some(error) = refusal("AccessDenied") else { return };
+    assert_eq!(error.kind(), ErrorKind::Setup);
+    let text = error.to_string();
+    assert!(text.contains("AttachProcessesToUnit: not for you (org.freedesktop.DBus.Error.AccessDenied)"), "{text}");
+    assert!(error.remedy().unwrap().contains("manager of its own"), "{text}");
+    assert_eq!(refusal("Failed").unwrap().remedy(), None);
+}
+
+#[test]
+fn a_bus_without_systemd_is_no_place_for_scopes() {
+    let Some(daemon) = Daemon::start("absent") else { return };
+    let error = daemon.manager(BOUND).unwrap().control_group().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.remedy().unwrap().contains("no systemd answers"), "{error}");
+}
+
+#[test]
+fn the_managers_group_is_read() {
+    let Some(daemon) = Daemon::start("group") else { return };
+    let systemd = daemon.systemd(|bus, call| {
+        assert_eq!(call.body::<(&str, &str)>(), Ok(("org.freedesktop.systemd1.Manager", "ControlGroup")));
+        answer(bus, call, &zbus::wire::Variant::from("/user.slice"));
+    });
+    let group = daemon.manager(BOUND).unwrap().control_group().unwrap();
+    systemd.join().unwrap();
+    assert_eq!(group, PathBuf::from("/user.slice"));
+}
+
+#[test]
+fn a_socket_that_nobody_serves_is_given_up() {
+    let dir = std::env::temp_dir().join(format!("rftest-bus-{}-mute", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    // It accepts nobody: the kernel connects all the same.
+    let mute = std::os::unix::net::UnixListener::bind(dir.join("bus")).unwrap();
+    let until = Instant::now() + Duration::from_millis(200);
+    let late = Bus::open(&[Address::Path(dir.join("bus"))], until).unwrap_err();
+    drop(mute);
+    let dead = Bus::open(&[Address::Path(dir.join("bus"))], until).unwrap_err();
+    std::fs::remove_dir_all(&dir).unwrap();
+    let gone = Bus::open(&[Address::Path(dir.join("bus"))], until).unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Timeout);
+    assert_eq!((dead.kind(), dead.raw_os_error()), (ErrorKind::Unsupported, Some(libc::ECONNREFUSED)));
+    assert_eq!((gone.kind(), gone.raw_os_error()), (ErrorKind::Unsupported, Some(libc::ENOENT)));
+}
