@@ -92,7 +92,7 @@ fn a_read_only_root_that_was_read_only_is_never_written_to() {
     // A sandbox whose /victim is a read-only mount spawns another one on it.
     let root = common::root_dir();
     let sandbox =
-        common::on_root(common::sandbox(), &root).pid_ns().mount(Bind::new(victim.path(), &outer).read_only());
+        common::on_root(common::mounting(), &root).pid_ns().mount(Bind::new(victim.path(), &outer).read_only());
     let sandbox = probe::at(sandbox, "/probe", &format!("spawn-on {outer}"));
     let output = sandbox.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -9,7 +9,7 @@ use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount::{Kind, Mount};
 use crate::namespace::{IdMaps, Namespaces};
-use crate::security::{Landlock, Names, Seccomp};
+use crate::security::{self, Capabilities, Landlock, Names, Seccomp};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
 const NAME_MAX: usize = 64;
@@ -27,6 +27,8 @@ pub(super) struct Judgement {
     pub(super) maps: Option<IdMaps>,
     /// The parts of the Landlock ruleset that hold.
     pub(super) landlock: Vec<Feature>,
+    /// Privileges, with those that the program is not given for the sake of its mounts.
+    pub(super) security: security::Policy,
     /// The bounding set of capabilities can be cut down.
     pub(super) bounding: bool,
     /// The filter that the program will stand under.
@@ -42,13 +44,14 @@ impl Sandbox {
         problems.extend(self.missing_privileges());
         let (limits, account_cpu, mut enforced) = self.judge_limits(thorough, &mut problems)?;
         let landlock = self.judge_landlock(&mut enforced, &mut problems);
-        let bounding = self.judge_capabilities(&mut problems, &mut enforced);
+        let security = self.privileges();
+        let bounding = self.judge_capabilities(&security, &mut problems, &mut enforced);
         let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
         if thorough && problems.is_empty() {
             problems.extend(self.refused_by_kernel());
         }
         if problems.is_empty() {
-            Ok(Judgement { enforced, limits, account_cpu, maps, landlock, bounding, seccomp })
+            Ok(Judgement { enforced, limits, account_cpu, maps, landlock, security, bounding, seccomp })
         } else if !thorough {
             self.judge(true)
         } else {
@@ -259,10 +262,30 @@ impl Sandbox {
         held
     }
 
+    /// A mount namespace belongs to the sandbox's user namespace, and CAP_SYS_ADMIN there takes `ro`, `nosuid` and the like
+    /// off a mount, and a mount off what it covers. The kernel locks only what was mounted when the namespace was
+    /// copied, and the sandbox's mounts are made in it: so nobody has that capability who has not asked for it.
+    fn privileges(&self) -> security::Policy {
+        let mut policy = self.security.clone();
+        let has_mounts = self.mounts.root.is_some() || !self.mounts.mounts.is_empty();
+        let unsaid = policy.capabilities.is_none();
+        if unsaid && has_mounts && self.namespaces.new.contains(Namespaces::USER) {
+            policy.capabilities = Some(Capabilities::all_but([Capability::CAP_SYS_ADMIN]));
+        }
+        policy
+    }
+
     /// Whether the bounding set of capabilities can be cut down. A user namespace gives the right to.
-    fn judge_capabilities(&self, problems: &mut Vec<Problem>, enforced: &mut Enforced) -> bool {
-        let Some(wanted) = &self.security.capabilities else { return false };
-        enforced.set(Feature::BoundingSet, Enforcement::Full);
+    fn judge_capabilities(
+        &self,
+        security: &security::Policy,
+        problems: &mut Vec<Problem>,
+        enforced: &mut Enforced,
+    ) -> bool {
+        let Some(wanted) = &security.capabilities else { return false };
+        if self.security.capabilities.is_some() {
+            enforced.set(Feature::BoundingSet, Enforcement::Full);
+        }
         let may = has(Capability::CAP_SETPCAP);
         if self.namespaces.apart().contains(Namespaces::USER) {
             return true;

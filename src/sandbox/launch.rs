@@ -307,9 +307,9 @@ impl Sandbox {
         }
         let landlock = self.landlock.as_ref().map(|rules| rules.lower(&mut plan, &judgement.landlock)).transpose()?;
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
-        self.security.lower_keep(&mut plan);
+        judgement.security.lower_keep(&mut plan);
         self.program.lower_user(&mut plan, may_set_groups);
-        self.security.lower(&mut plan, judgement.bounding);
+        judgement.security.lower(&mut plan, judgement.bounding);
         self.lower_owner(&mut plan);
         if self.program.init {
             plan.op(Step::Fork, code::INIT, []);
@@ -320,7 +320,7 @@ impl Sandbox {
         landlock.flatten().iter().for_each(|ruleset| ruleset.lower_restriction(&mut plan));
         streams.lower(&mut plan, &self.stdio.extra);
         self.lower_limits_of_process(&mut plan, judgement);
-        if self.security.capabilities.is_none() {
+        if judgement.security.capabilities.is_none() {
             plan.op(Step::Capabilities, code::CLEAR_INHERITABLE, []);
         }
         lower_unblock_signals(&mut plan);

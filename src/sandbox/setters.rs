@@ -340,6 +340,11 @@ impl Sandbox {
     /// The capabilities of the program, and of all that runs in the sandbox. Without this call the program has what an exec
     /// leaves of the caller's; the inheritable and the ambient set are empty in any case, unless this fills them.
     ///
+    /// With [`user_ns`](Sandbox::user_ns) and a root or a mount, a program that runs as uid 0 inside has, without this call,
+    /// every capability over its namespaces but `CAP_SYS_ADMIN`: who has that can make read-only mounts writable again, and
+    /// look below what is masked. [`Capabilities::all_but`]`([])` gives it to a program that is trusted with all that is
+    /// bound.
+    ///
     /// Cutting down the bounding set needs `CAP_SETPCAP`, which a user namespace gives; where it cannot be done that is an
     /// error, or with [`best_effort`](Sandbox::best_effort)`(Feature::BoundingSet)` left out.
     pub fn capabilities(mut self, sets: Capabilities) -> Self {

@@ -76,6 +76,12 @@ impl Capabilities {
         Capabilities { bounding: kept, permitted: kept, effective: kept, ..Capabilities::default() }
     }
 
+    /// Everything that the kernel knows, but these.
+    pub fn all_but(dropped: impl IntoIterator<Item = Capability>) -> Self {
+        let kept = ((2u64 << last_capability()) - 1) & !set_of(dropped);
+        Capabilities { bounding: kept, permitted: kept, effective: kept, ..Capabilities::default() }
+    }
+
     /// The ceiling of what an exec can give.
     pub fn bounding(mut self, set: impl IntoIterator<Item = Capability>) -> Self {
         self.bounding = set_of(set);

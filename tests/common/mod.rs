@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringfence::{Bind, Sandbox};
+use ringfence::{Bind, Capabilities, Sandbox};
 
 /// Whether the tests run as root, who can make every namespace, or as an ordinary user, who needs `user_ns`.
 pub fn is_root() -> bool {
@@ -23,6 +23,11 @@ pub fn is_root() -> bool {
 /// A sandbox that may make namespaces, whoever runs the tests.
 pub fn sandbox() -> Sandbox {
     if is_root() { Sandbox::new() } else { Sandbox::new().user_ns() }
+}
+
+/// A sandbox whose program may mount and make sandboxes of its own, whoever runs the tests.
+pub fn mounting() -> Sandbox {
+    if is_root() { Sandbox::new() } else { Sandbox::new().user_ns().capabilities(Capabilities::all_but([])) }
 }
 
 /// `sh -c script` in such a sandbox.

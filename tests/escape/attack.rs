@@ -30,6 +30,7 @@ extern "C" fn before_main() {
         "nodes" => nodes(words[1]),
         "chroot-naive" => chroot_naive(words[1], words[2]),
         "remount" => remount(words[1]),
+        "nested-remount" => nested_remount(words[1]),
         "fill" => fill(words[1]),
         "mounts" => mounts(words[1]),
         "user-ns" => user_ns(),
@@ -274,6 +275,13 @@ fn remount(at: &str) {
     let result = unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
     say_write("umount", Errno::result(result).map(drop).map_err(io::Error::from));
     say_write("write", fs::write(format!("{at}/attacked"), "x"));
+}
+
+/// The same from a user namespace made inside, with every capability in it and a mount namespace of its own.
+fn nested_remount(at: &str) {
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+    call(libc::SYS_unshare, [flags as usize, 0, 0, 0, 0, 0]).unwrap();
+    remount(at);
 }
 
 /// Makes files until there is no more room for another; then one as large as it can be.

@@ -190,7 +190,7 @@ fn a_mask_is_the_null_device_or_nothing() {
         let exe = std::env::current_exe().unwrap();
         crate::attack_at(sandbox.bind_ro(exe, "/tmp/attack"), "/tmp/attack", "null-device /etc/victim")
     };
-    let sandbox = outer(common::sandbox().pid_ns()).mount(ringfence::Proc::new("/proc"));
+    let sandbox = outer(common::mounting().pid_ns()).mount(ringfence::Proc::new("/proc"));
     let answers = crate::Answers::of(&common::stdout(&sandbox));
     let refused = answers.get("spawn");
     assert!(refused.contains("mask /dev/null") && refused.contains("ENODEV"), "{refused}");

@@ -161,23 +161,28 @@ fn a_read_only_root_is_so_throughout() {
     let root = common::root_dir();
     fs::create_dir(root.path().join("data")).unwrap();
     let usr = format!("{}/usr", root.path().display());
-    let sandbox = common::sandbox().mount_ns().mount(ringfence::Bind::new("/usr", usr).read_only());
+    let sandbox = common::mounting().mount_ns().mount(ringfence::Bind::new("/usr", usr).read_only());
     let answers = attack(sandbox, &format!("submount {}", root.path().display()));
     assert_eq!((answers.get("read-only"), answers.get("writable")), ("refused", "written"));
 }
 
-/// 21: read-only stays read-only, and a cover stays on, for whoever has no capabilities; `ro` of a mount that came from
-/// outside stays in a user namespace for whoever has them all.
+/// 21: read-only stays read-only, and a cover stays on, for whoever lacks CAP_SYS_ADMIN: for uid 0 of a user namespace too,
+/// unless the caller gives it that, and for who makes another user namespace inside.
 #[test]
 fn flags_cannot_be_taken_off() {
     let _clean = common::clean();
     let strict = attack_inside(common::strict().seccomp(None), "remount /usr");
     assert_eq!((strict.get("remount"), strict.get("umount"), strict.get("write")), ("EPERM", "EPERM", "EROFS"));
     let dir = common::TempDir::new();
-    let with = || common::sandbox().rootfs(RootFs::host()).bind_ro(dir.path(), "/mnt");
-    let powerless = attack_inside(with().capabilities(Capabilities::none()), "remount /mnt");
-    assert_eq!((powerless.get("remount"), powerless.get("write")), ("EPERM", "EROFS"));
-    assert_eq!(attack_inside(with(), "remount /mnt").get("remount"), "ok", "with capabilities it is remounted");
+    let with = || Sandbox::new().user_ns().rootfs(RootFs::host()).bind_ro(dir.path(), "/mnt");
+    let root = attack_inside(with(), "remount /mnt");
+    assert_eq!((root.get("remount"), root.get("umount"), root.get("write")), ("EPERM", "EPERM", "EROFS"));
+    let below_init = attack_inside(with().pid_ns().init(true), "remount /mnt");
+    assert_eq!((below_init.get("remount"), below_init.get("write")), ("EPERM", "EROFS"));
+    let nested = attack_inside(with(), "nested-remount /mnt");
+    assert_eq!((nested.get("remount"), nested.get("umount"), nested.get("write")), ("EPERM", "EINVAL", "EROFS"));
+    let given = attack_inside(with().capabilities(Capabilities::all_but([])), "remount /mnt");
+    assert_eq!(given.get("remount"), "ok", "with the capability it is remounted");
 }
 
 /// 24: a mount made inside is not seen outside, nor the other way round, though the caller's are shared.
