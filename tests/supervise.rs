@@ -229,6 +229,22 @@ fn the_stream_in_the_handle_has_timeouts_and_an_end() {
 }
 
 #[test]
+fn a_supervisor_is_told_of_the_end_before_anyone_waits() {
+    let _clean = common::clean();
+    for init in [false, true] {
+        let (told, hears) = mpsc::channel();
+        let mut child = sh("exit 7")
+            .pid_ns()
+            .init(init)
+            .seccomp(asks(&["chroot"]))
+            .spawn_supervised(move |all| told.send(all.recv().unwrap().is_none() && all.is_over()).unwrap())
+            .unwrap();
+        assert_eq!(hears.recv_timeout(Duration::from_secs(20)), Ok(true), "init {init}");
+        assert_eq!(child.wait().unwrap().code(), Some(7));
+    }
+}
+
+#[test]
 fn a_question_of_a_program_that_is_killed_is_withdrawn() {
     let _clean = common::clean();
     let mut child = sh("mkdir /no/such/place/there").seccomp(asks(&["mkdir", "mkdirat"])).spawn().unwrap();

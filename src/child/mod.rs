@@ -85,6 +85,8 @@ pub(crate) struct Parts {
     pub(crate) output_limit: Option<u64>,
     /// The program stands under a filter of ours.
     pub(crate) seccomp: bool,
+    /// That filter asks somebody.
+    pub(crate) asks: bool,
     /// What the filter asks, if nobody else hears it.
     pub(crate) notifications: Option<Notifications>,
     pub(crate) watch: Watch,
@@ -106,6 +108,7 @@ impl Child {
             own_process_group: parts.own_process_group,
             cpu_rlimit: parts.watch.cpu_rlimit,
             seccomp: parts.seccomp,
+            asks: parts.asks,
         })?);
         let child = Child {
             stdin: stdin.map(ChildStdin::from),
@@ -122,6 +125,9 @@ impl Child {
         }
         if let Some(limit) = parts.watch.cpu_time {
             watch::at(parts.started, &shared, watch::Due::CpuTime(watch::CpuWatch::new(limit)))?;
+        }
+        if parts.asks {
+            watch::reap(&shared)?;
         }
         Ok(child)
     }

@@ -32,6 +32,8 @@ pub(super) struct Shared {
     started: Instant,
     pub(super) group: Option<Group>,
     left: Mutex<Left>,
+    /// Of two who take the status, one would come too late.
+    reaping: Mutex<()>,
     removing: Mutex<()>,
     reason: AtomicU8,
     frozen: AtomicBool,
@@ -39,6 +41,7 @@ pub(super) struct Shared {
     own_process_group: bool,
     cpu_rlimit: Option<Duration>,
     seccomp: bool,
+    asks: bool,
 }
 
 /// What changes over the sandbox's life.
@@ -65,6 +68,8 @@ pub(super) struct New {
     /// The processor time that RLIMIT_CPU gives each process, where no control group counts it.
     pub(super) cpu_rlimit: Option<Duration>,
     pub(super) seccomp: bool,
+    /// The watching thread waits for the program, too.
+    pub(super) asks: bool,
 }
 
 const REASONS: [Verdict; 3] = [Verdict::WallTime, Verdict::CpuTime, Verdict::OutputLimit];
@@ -81,6 +86,7 @@ impl Shared {
             started: new.started,
             group: new.group,
             left: Mutex::new(left),
+            reaping: Mutex::new(()),
             removing: Mutex::new(()),
             reason: AtomicU8::new(0),
             frozen: AtomicBool::new(false),
@@ -88,6 +94,7 @@ impl Shared {
             own_process_group: new.own_process_group,
             cpu_rlimit: new.cpu_rlimit,
             seccomp: new.seccomp,
+            asks: new.asks,
         })
     }
 
@@ -187,10 +194,15 @@ impl Shared {
         if let Some(outcome) = self.left().outcome {
             return Ok(Some(outcome));
         }
-        if let Some(until) = until
-            && !self.ends_by(until)?
-        {
-            return Ok(None);
+        match until {
+            Some(until) if !self.ends_by(until)? => return Ok(None),
+            // The turn is taken when there is something to reap, so that nobody waits for it.
+            None if self.asks => while !self.ends_by(Instant::now() + watch::FAR)? {},
+            _ => {}
+        }
+        let _turn = self.reaping.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outcome) = self.left().outcome {
+            return Ok(Some(outcome));
         }
         let ended = match pidfd::wait(self.pidfd.as_fd(), true) {
             Ok(ended) => ended,

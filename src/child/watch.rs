@@ -26,7 +26,7 @@ const FINEST: Duration = Duration::from_millis(1);
 /// How seldom, when the limit is near and nothing is used.
 const COARSEST: Duration = Duration::from_millis(20);
 /// When a time lies too far ahead to be told.
-const FAR: Duration = Duration::from_secs(3600);
+pub(super) const FAR: Duration = Duration::from_secs(3600);
 /// How long the removal of one sandbox's things may keep the others waiting.
 const TURN: Duration = Duration::from_millis(5);
 
@@ -66,6 +66,7 @@ struct Watcher {
 struct List {
     deadlines: BTreeMap<Key, (Weak<Shared>, Due)>,
     orphans: Vec<Arc<Shared>>,
+    asking: Vec<Weak<Shared>>,
     next: u64,
     /// Until when the thread sleeps; `None` while it is awake, and looks at the list before it sleeps again.
     asleep_until: Option<Instant>,
@@ -121,6 +122,15 @@ pub(super) fn adopt(shared: Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
+/// Reaps a program whose filter asks a supervisor as soon as it has ended: before 6.11 a process keeps its filter until it
+/// is reaped, and until then a supervisor is not told that nobody is left who could ask.
+pub(super) fn reap(shared: &Arc<Shared>) -> Result<()> {
+    let watcher = watcher()?;
+    watcher.list().asking.push(Arc::downgrade(shared));
+    watcher.wake();
+    Ok(())
+}
+
 impl Watcher {
     fn list(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
@@ -146,8 +156,9 @@ impl Watcher {
         let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None);
         loop {
             self.handle_due();
-            let orphans = self.handle_orphans();
-            self.sleep(&orphans);
+            let mut running = self.handle_orphans();
+            running.append(&mut self.handle_asking());
+            self.sleep(&running);
         }
     }
 
@@ -207,7 +218,17 @@ impl Watcher {
         running
     }
 
-    fn sleep(&self, orphans: &[Arc<Shared>]) {
+    /// Reaps those that have ended, and gives those still running. What was made for them is left to the handle.
+    fn handle_asking(&self) -> Vec<Arc<Shared>> {
+        let all = std::mem::take(&mut self.list().asking);
+        let now = Instant::now();
+        let runs = |shared: &Arc<Shared>| matches!(shared.wait(Some(now)), Ok(None));
+        let running: Vec<_> = all.iter().filter_map(Weak::upgrade).filter(runs).collect();
+        self.list().asking.extend(running.iter().map(Arc::downgrade));
+        running
+    }
+
+    fn sleep(&self, running: &[Arc<Shared>]) {
         let now = Instant::now();
         let until = {
             let mut list = self.list();
@@ -216,7 +237,7 @@ impl Watcher {
             until
         };
         let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
-        fds.extend(orphans.iter().map(|shared| PollFd::new(shared.pidfd(), PollFlags::POLLIN)));
+        fds.extend(running.iter().map(|shared| PollFd::new(shared.pidfd(), PollFlags::POLLIN)));
         if let Ok(n) = poll(&mut fds, timeout::until(until))
             && n > 0
         {

@@ -133,6 +133,7 @@ impl Sandbox {
             own_process_group: self.program.leads_group(self.namespaces.new.contains(Namespaces::PID)),
             output_limit: self.output_limit,
             seccomp: judgement.seccomp.is_some(),
+            asks: listening.is_some(),
             notifications: listening.and_then(Listening::notifications),
             watch: Watch {
                 wall_time: self.wall_time,

@@ -67,6 +67,9 @@ impl Notifications {
     }
 
     /// Whether nobody is left who could ask (5.8; older kernels don't tell).
+    ///
+    /// Before 6.11 a process counts until it has been reaped. The program itself is reaped by a thread of the library's as
+    /// soon as it has ended, and its [`Child`](crate::Child) gives its outcome all the same.
     pub fn is_over(&self) -> bool {
         let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::empty())];
         let told = poll(&mut fds, timeout::until(Instant::now())).is_ok_and(|n| n > 0);
