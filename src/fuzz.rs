@@ -124,7 +124,8 @@ fn what_falls_over_is_found() {
     let sum = |text: &str| {
         text.split(' ').filter_map(|word| word.parse::<u32>().ok()).fold(0u32, |sum, n| sum.checked_add(n).unwrap())
     };
-    texts(&["3 4 5"], |text| assert!(sum(text) < u32::MAX));
+    // Within the changes that are made however slow the machine is.
+    texts(&["3 4 4000000000"], |text| assert!(sum(text) < u32::MAX));
 }
 
 #[test]
