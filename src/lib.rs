@@ -41,7 +41,7 @@
 //!
 //! Everything that can be computed, opened or refused is done before a child exists. Then one `clone3(2)` with shared
 //! memory makes the child, which at once executes a small static program of the crate's own, in memory of its own. That
-//! program makes the remaining system calls (mounts, pivot_root, ids, descriptors), reports the first that fails, and
+//! program makes the remaining system calls (mounts, the root, ids, descriptors), reports the first that fails, and
 //! ends in the program's `execve(2)`. So a spawn costs the same however much memory, and however many threads and
 //! descriptors, the caller has, and nothing of the caller's process changes: not its working directory, environment,
 //! umask, signal handlers or descriptors.

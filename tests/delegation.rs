@@ -166,8 +166,13 @@ fn below_a_group_that_dies_as_one_the_program_enters_by_itself() {
     let above = outer.path.parent().unwrap().join("cgroup.subtree_control");
     assert!(fs::read_to_string(above).unwrap().contains("memory"));
     fs::write(outer.path.join("memory.oom.group"), "1").unwrap();
-    let steps = steps(&below.clone().command("/bin/true"));
-    assert!(steps.contains(&Step::JoinCgroup), "{steps:?}");
+    let limited = below.clone().command("/bin/true");
+    // One without a limit of memory of its own dies with the others as well.
+    let unlimited = common::sandbox().cgroup_parent(outer.name()).pids_limit(10).command("/bin/true");
+    for sandbox in [limited, unlimited] {
+        let steps = steps(&sandbox);
+        assert!(steps.contains(&Step::JoinCgroup), "{steps:?}");
+    }
     let output = probe::run(below, "hog 200000000").output().unwrap();
     assert_eq!(output.outcome.verdict(), Verdict::OutOfMemory);
 }

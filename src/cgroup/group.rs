@@ -288,8 +288,8 @@ impl Group {
 
     /// Whether this group or one above has `memory.oom.group` set, so that a kill anywhere below it takes all.
     pub(crate) fn is_in_oom_group(&self) -> bool {
-        let holds_memory = |part: &&Part| part.version == Version::V2 && part.controllers.contains(Controllers::MEMORY);
-        let Some(v2) = self.parts.iter().find(holds_memory) else { return false };
+        // Whether or not this group has a limit of memory itself.
+        let Some(v2) = self.parts.iter().find(|part| part.version == Version::V2) else { return false };
         let set = |dir: &Path| std::fs::read_to_string(dir.join("memory.oom.group")).is_ok_and(|t| t.trim() == "1");
         self.oom_group || v2.path.ancestors().skip(1).any(set)
     }
