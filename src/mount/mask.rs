@@ -96,7 +96,7 @@ fn lower_covers(plan: &mut Plan, root: Slot, masks: &[Place]) {
 
 /// What is not there needs no cover.
 fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, null: Slot, empty: Slot) {
-    const FILE_PART: u8 = 5;
+    const FILE_PART: u8 = 7;
     const DIRECTORY_PART: u8 = 5;
     let place = plan.slot();
     let tree = plan.slot();
@@ -118,6 +118,9 @@ fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, null: Slot, em
         .skip_on_tolerated(FILE_PART - 1);
     open_tree(plan, null, 0, tree, path);
     move_to(plan, tree, place, path);
+    // It is the host's own node: a device can be written to all the same, but its mode and owner stay what they are.
+    let still = MountFlags::READ_ONLY | MountFlags::NO_SUID | MountFlags::NO_EXEC;
+    lower::set_flags(plan, tree, still, MountFlags::empty(), false, path);
     plan.close(Step::Mask, tree);
     plan.close(Step::Mask, place);
 }

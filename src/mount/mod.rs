@@ -57,6 +57,13 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
+    /// Whether anything is mounted, covered up or made read-only.
+    pub(crate) fn changes_mounts(&self) -> bool {
+        let paths = !self.masks.is_empty() || !self.read_only_paths.is_empty();
+        let flags = self.default_masks || self.read_only_root || self.private_tmp;
+        self.root.is_some() || !self.mounts.is_empty() || paths || flags
+    }
+
     /// The mounts in their order: first what a root is not usable without and the list does not have.
     pub(crate) fn all(&self, pid_ns: bool) -> Vec<Mount> {
         let mut all = Vec::new();

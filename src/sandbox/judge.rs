@@ -262,15 +262,18 @@ impl Sandbox {
         held
     }
 
-    /// A mount namespace belongs to the sandbox's user namespace, and CAP_SYS_ADMIN there takes `ro`, `nosuid` and the like
-    /// off a mount, and a mount off what it covers. The kernel locks only what was mounted when the namespace was
-    /// copied, and the sandbox's mounts are made in it: so nobody has that capability who has not asked for it.
+    /// In a user namespace the program's uid 0 has no capability, unless asked for, by which it could undo the sandbox.
+    ///
+    /// CAP_SYS_ADMIN takes `ro`, `nosuid` and the like off a mount, and a mount off what it covers: the kernel locks only what
+    /// was mounted when the namespace was copied, and the sandbox's mounts are made in it. CAP_SYS_PTRACE writes to the
+    /// memory of init, which is undumpable and stands under no filter.
     fn privileges(&self) -> security::Policy {
         let mut policy = self.security.clone();
-        let has_mounts = self.mounts.root.is_some() || !self.mounts.mounts.is_empty();
-        let unsaid = policy.capabilities.is_none();
-        if unsaid && has_mounts && self.namespaces.new.contains(Namespaces::USER) {
-            policy.capabilities = Some(Capabilities::all_but([Capability::CAP_SYS_ADMIN]));
+        if policy.capabilities.is_none() && self.namespaces.new.contains(Namespaces::USER) {
+            let admin = self.mounts.changes_mounts().then_some(Capability::CAP_SYS_ADMIN);
+            let ptrace = self.program.init.then_some(Capability::CAP_SYS_PTRACE);
+            let dropped = admin.into_iter().chain(ptrace);
+            policy.capabilities = Some(Capabilities::all_but(dropped)).filter(|_| admin.or(ptrace).is_some());
         }
         policy
     }

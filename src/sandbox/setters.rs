@@ -37,7 +37,11 @@ impl Sandbox {
         self
     }
 
-    /// A user namespace: the program has ids, and capabilities, that mean nothing outside. user_namespaces(7).
+    /// A user namespace: the program has capabilities that mean nothing outside, and the ids that
+    /// [`uid_map`](Sandbox::uid_map) gives it; without one, the caller's own id under another number. user_namespaces(7).
+    ///
+    /// A caller that is root is mapped as root: to files, signals and /proc/sys the program is then the host's uid 0, though
+    /// without a capability. Map another id, or use [`strict`](Sandbox::strict), which does.
     ///
     /// Without [`uid_map`](Sandbox::uid_map) the caller's own user and group become the ids that the program runs as
     /// ([`user`](Sandbox::user), else root), and no other id exists.
@@ -340,10 +344,10 @@ impl Sandbox {
     /// The capabilities of the program, and of all that runs in the sandbox. Without this call the program has what an exec
     /// leaves of the caller's; the inheritable and the ambient set are empty in any case, unless this fills them.
     ///
-    /// With [`user_ns`](Sandbox::user_ns) and a root or a mount, a program that runs as uid 0 inside has, without this call,
-    /// every capability over its namespaces but `CAP_SYS_ADMIN`: who has that can make read-only mounts writable again, and
-    /// look below what is masked. [`Capabilities::all_but`]`([])` gives it to a program that is trusted with all that is
-    /// bound.
+    /// With [`user_ns`](Sandbox::user_ns), a program that runs as uid 0 inside has, without this call, every capability over
+    /// its namespaces but two: where anything is mounted, masked or read-only not `CAP_SYS_ADMIN`, which could undo that, and
+    /// below an [`init`](Sandbox::init) not `CAP_SYS_PTRACE`, which could write to its memory. [`Capabilities::all_but`]`([])`
+    /// gives them to a program that is trusted with all that is bound.
     ///
     /// Cutting down the bounding set needs `CAP_SETPCAP`, which a user namespace gives; where it cannot be done that is an
     /// error, or with [`best_effort`](Sandbox::best_effort)`(Feature::BoundingSet)` left out.

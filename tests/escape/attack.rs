@@ -23,6 +23,7 @@ extern "C" fn before_main() {
         "kill" => kill(&words[1..]),
         "open-write" => open_write(&words[1..]),
         "read" => read(&words[1..]),
+        "same-mode" => same_mode(words[1]),
         "exists" => exists(&words[1..]),
         "terminal" => terminal(),
         "calls" => calls(),
@@ -145,6 +146,12 @@ fn open_write(paths: &[&str]) {
     for path in paths {
         say_write(path, File::options().write(true).open(path).map(drop));
     }
+}
+
+/// Gives a file the mode that it has.
+fn same_mode(path: &str) {
+    let mode = fs::metadata(path).unwrap().permissions();
+    say_write("chmod", fs::set_permissions(path, mode));
 }
 
 /// How much there is to read, a megabyte at most; of a directory, how many entries.

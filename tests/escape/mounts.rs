@@ -181,8 +181,26 @@ fn flags_cannot_be_taken_off() {
     assert_eq!((below_init.get("remount"), below_init.get("write")), ("EPERM", "EROFS"));
     let nested = attack_inside(with(), "nested-remount /mnt");
     assert_eq!((nested.get("remount"), nested.get("umount"), nested.get("write")), ("EPERM", "EINVAL", "EROFS"));
+    // A cover without a root or a mount of the sandbox's own.
+    let covered = Sandbox::new().user_ns().read_only_path(dir.path());
+    let at = dir.path().display();
+    let alone = attack(covered.clone(), &format!("remount {at}"));
+    assert_eq!((alone.get("remount"), alone.get("umount"), alone.get("write")), ("EPERM", "EPERM", "EROFS"));
     let given = attack_inside(with().capabilities(Capabilities::all_but([])), "remount /mnt");
     assert_eq!(given.get("remount"), "ok", "with the capability it is remounted");
+}
+
+/// 12, 23: a masked file shows the host's null device, whose mode stays what it is.
+#[test]
+fn a_cover_is_not_the_programs_to_change() {
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    fs::write(dir.path().join("file"), "secret").unwrap();
+    let shown = || common::sandbox().rootfs(RootFs::host()).bind_ro(dir.path(), "/mnt");
+    assert_eq!(attack_inside(shown(), "read /mnt/file").get("/mnt/file"), "6");
+    let masked = || shown().mask("/mnt/file");
+    assert_eq!(attack_inside(masked(), "read /mnt/file").get("/mnt/file"), "0");
+    assert_eq!(attack_inside(masked(), "same-mode /mnt/file").get("chmod"), "EROFS");
 }
 
 /// 24: a mount made inside is not seen outside, nor the other way round, though the caller's are shared.

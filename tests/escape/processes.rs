@@ -251,3 +251,14 @@ fn no_user_namespace_is_made_inside() {
     let open = attack_inside(common::strict().seccomp(None).max_user_namespaces(100), "user-ns");
     assert_eq!((open.get("clone3"), open.get("clone"), open.get("unshare")), ("ok", "ok", "ok"));
 }
+
+/// 2: an init is written to by nobody below it, uid 0 of the user namespace included, unless the caller gives it that power.
+#[test]
+fn the_memory_of_init_is_closed() {
+    let _clean = common::clean();
+    let root = || Sandbox::new().user_ns().pid_ns().init(true).rootfs(RootFs::host());
+    let closed = attack_inside(root(), "open-write /proc/1/mem");
+    assert_eq!(closed.get("/proc/1/mem"), "EACCES");
+    let given = attack_inside(root().capabilities(Capabilities::all_but([])), "open-write /proc/1/mem");
+    assert_eq!(given.get("/proc/1/mem"), "ok");
+}
