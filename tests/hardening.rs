@@ -23,7 +23,7 @@ fn what_a_program_does_to_its_init_harms_no_other_sandbox() {
 #[test]
 fn no_word_forged_for_init_hides_how_the_program_ended() {
     let _clean = common::clean();
-    let forger = probe::run(common::sandbox().pid_ns().init(true), "forge-end");
+    let forger = probe::run(common::mounting().pid_ns().init(true), "forge-end");
     let output = forger.wall_time(Duration::from_millis(700)).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "sent", "the attack itself has to work");
     assert_eq!(output.outcome.verdict(), Verdict::WallTime);

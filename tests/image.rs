@@ -48,7 +48,7 @@ fn run(case: &str, errno: Errno) {
 
 /// A sandbox whose init, which is the stub, the program can see, and has as much power over as there can be.
 fn with_init() -> Sandbox {
-    let sandbox = common::sandbox().pid_ns().mount_ns().init(true);
+    let sandbox = common::mounting().pid_ns().mount_ns().init(true);
     if common::is_root() { sandbox } else { sandbox.user(0, 0) }
 }
 

@@ -25,7 +25,7 @@ pub fn sandbox() -> Sandbox {
     if is_root() { Sandbox::new() } else { Sandbox::new().user_ns() }
 }
 
-/// A sandbox whose program may mount and make sandboxes of its own, whoever runs the tests.
+/// A sandbox whose program may mount, make sandboxes of its own and look into its init, whoever runs the tests.
 pub fn mounting() -> Sandbox {
     if is_root() { Sandbox::new() } else { Sandbox::new().user_ns().capabilities(Capabilities::all_but([])) }
 }
