@@ -46,6 +46,21 @@ pub enum ErrorKind {
     StatusLost,
     /// An operation on a live sandbox failed: a wait, a signal, a statistic, an update.
     Control,
+    /// Reading or writing the store of images failed: [`Error::step`] says where.
+    #[cfg(feature = "image")]
+    Store,
+    /// The store has no such image, layer or blob.
+    #[cfg(feature = "image")]
+    NotFound,
+    /// Bytes are not what their digest, their length or their format says.
+    #[cfg(feature = "image")]
+    Corrupt,
+    /// Something is larger than the limit that is set for it.
+    #[cfg(feature = "image")]
+    TooLarge,
+    /// Another process, or a running sandbox, holds it.
+    #[cfg(feature = "image")]
+    InUse,
 }
 
 /// A step of making, running or removing a sandbox, named after the system call or file that does it.
@@ -182,6 +197,39 @@ pub enum Step {
     RemoveScratch,
     /// Clearing what dead owners left.
     Reap,
+    /// Opening a store of images.
+    #[cfg(feature = "image")]
+    OpenStore,
+    /// Waiting for a lock of a store: `flock(2)`.
+    #[cfg(feature = "image")]
+    LockStore,
+    /// Reading or changing a store's `index.json`.
+    #[cfg(feature = "image")]
+    ImageIndex,
+    /// Understanding the name of an image.
+    #[cfg(feature = "image")]
+    ImageName,
+    /// Reading a manifest or a configuration.
+    #[cfg(feature = "image")]
+    ImageManifest,
+    /// Reading a blob.
+    #[cfg(feature = "image")]
+    ReadBlob,
+    /// Writing a blob.
+    #[cfg(feature = "image")]
+    WriteBlob,
+    /// Unpacking a layer.
+    #[cfg(feature = "image")]
+    UnpackLayer,
+    /// Taking images in from an archive or a directory.
+    #[cfg(feature = "image")]
+    ImportImage,
+    /// Writing images out to an archive or a directory.
+    #[cfg(feature = "image")]
+    ExportImage,
+    /// Removing what no image of a store needs.
+    #[cfg(feature = "image")]
+    PruneStore,
 }
 
 impl Step {
@@ -253,6 +301,28 @@ impl Step {
             Step::RemoveCgroup => "remove cgroup",
             Step::RemoveScratch => "remove scratch directory",
             Step::Reap => "reap stale sandboxes",
+            #[cfg(feature = "image")]
+            Step::OpenStore => "open store",
+            #[cfg(feature = "image")]
+            Step::LockStore => "lock store",
+            #[cfg(feature = "image")]
+            Step::ImageIndex => "index of store",
+            #[cfg(feature = "image")]
+            Step::ImageName => "name of image",
+            #[cfg(feature = "image")]
+            Step::ImageManifest => "read manifest",
+            #[cfg(feature = "image")]
+            Step::ReadBlob => "read blob",
+            #[cfg(feature = "image")]
+            Step::WriteBlob => "write blob",
+            #[cfg(feature = "image")]
+            Step::UnpackLayer => "unpack layer",
+            #[cfg(feature = "image")]
+            Step::ImportImage => "import image",
+            #[cfg(feature = "image")]
+            Step::ExportImage => "export image",
+            #[cfg(feature = "image")]
+            Step::PruneStore => "prune store",
         }
     }
 }
@@ -374,6 +444,15 @@ impl Error {
         Error(Box::new(Inner::Refused { problems }))
     }
 
+    /// What a reader or writer of this crate's own says through std's error, or std's own error.
+    #[cfg(feature = "image")]
+    pub(crate) fn from_io(step: Step, kind: ErrorKind, error: io::Error) -> Self {
+        match error.downcast::<Error>() {
+            Ok(own) => own,
+            Err(error) => Error::io(step, &error).with_kind(kind),
+        }
+    }
+
     pub(crate) fn with_kind(mut self, new: ErrorKind) -> Self {
         if let Inner::Failed { kind, .. } = &mut *self.0 {
             *kind = new;
@@ -473,6 +552,10 @@ impl From<Error> for io::Error {
             (ErrorKind::Invalid, _) => io::ErrorKind::InvalidInput,
             (ErrorKind::Unsupported, _) => io::ErrorKind::Unsupported,
             (ErrorKind::Timeout, _) => io::ErrorKind::TimedOut,
+            #[cfg(feature = "image")]
+            (ErrorKind::NotFound, _) => io::ErrorKind::NotFound,
+            #[cfg(feature = "image")]
+            (ErrorKind::Corrupt, _) => io::ErrorKind::InvalidData,
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

@@ -71,6 +71,8 @@
 //! `systemd`, off by default: `Sandbox::systemd_scope`, control groups in a transient scope that systemd makes. It brings the
 //! wire format of the crate `zbus`, which needs Rust 1.89, and none of its connections, threads or runtimes.
 //!
+//! `image`, off by default: [`image`], a store of OCI images, with their layers unpacked for overlayfs.
+//!
 //! # Kernels
 //!
 //! Linux 5.4 is enough for all but what the table calls an error. A newer call is tried first, and its fallback is taken
@@ -107,6 +109,8 @@ mod error;
 mod feature;
 #[cfg(test)]
 mod fuzz;
+#[cfg(feature = "image")]
+pub mod image;
 mod mount;
 mod namespace;
 mod owner;

@@ -1,0 +1,149 @@
+//! The store's directories: an OCI image layout, and beside it what is not whole yet and what is unpacked.
+//!
+//! ```text
+//! oci-layout, index.json      the images, by name: image-layout.md of the image specification
+//! blobs/ALGORITHM/DIGITS      what has passed its digest; never changed
+//! partial/ALGORITHM-DIGITS    downloads; locked by who writes
+//! layers/CHAIN                layers unpacked; locked (shared) by who runs from them
+//! staging/                    layers being unpacked, and what is being removed
+//! lock                        locked (shared) by who adds, (exclusive) by who prunes
+//! index.lock                  locked by who changes index.json
+//! ```
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageIndexBuilder};
+
+use super::lock::{self, Mode};
+use crate::error::{Error, ErrorKind, Result, Step};
+
+/// The annotation by which image layouts name images.
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+/// The largest `index.json` that is read: some 100,000 images.
+const INDEX_MAX: u64 = 64 << 20;
+/// Numbers the files of this process that replace others.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+const DIRS: [&str; 5] = ["blobs", "blobs/sha256", "partial", "layers", "staging"];
+
+/// Where everything is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Opens the store, and makes what is missing of it. Directories are closed to other users: layers have setuid
+    /// programs in them.
+    pub(super) fn open(root: &Path) -> Result<Layout> {
+        let failed = |path: &Path, error: &std::io::Error| {
+            Error::io(Step::OpenStore, error).with_kind(ErrorKind::Store).at(path)
+        };
+        let root = std::path::absolute(root).map_err(|error| failed(root, &error))?;
+        let layout = Layout { root };
+        let make = |path: &Path| {
+            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed(path, &error))
+        };
+        make(&layout.root)?;
+        for dir in DIRS {
+            make(&layout.root.join(dir))?;
+        }
+        let version = layout.root.join("oci-layout");
+        if !version.exists() {
+            layout.replace("oci-layout", OCI_LAYOUT)?;
+        }
+        if !layout.index_path().exists() {
+            layout.change_index(Duration::from_secs(60), |_| Ok(()))?;
+        }
+        Ok(layout)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs").join(digest.algorithm().as_ref()).join(digest.digest())
+    }
+
+    pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
+        self.root.join("partial").join(format!("{}-{}", digest.algorithm(), digest.digest()))
+    }
+
+    pub(super) fn hold_lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.root.join("index.json")
+    }
+
+    /// The index as it is. A change replaces it as a whole, so reading needs no lock.
+    pub(super) fn index(&self) -> Result<ImageIndex> {
+        let path = self.index_path();
+        let failed = |error: &std::io::Error| Error::io(Step::ImageIndex, error).with_kind(ErrorKind::Store).at(&path);
+        let mut text = Vec::new();
+        let file = File::open(&path).map_err(|error| failed(&error))?;
+        file.take(INDEX_MAX + 1).read_to_end(&mut text).map_err(|error| failed(&error))?;
+        if text.len() as u64 > INDEX_MAX {
+            let detail = format!("more than {INDEX_MAX} bytes");
+            return Err(Error::message(ErrorKind::TooLarge, Step::ImageIndex, detail).at(&path));
+        }
+        serde_json::from_slice(&text)
+            .map_err(|error| Error::message(ErrorKind::Corrupt, Step::ImageIndex, error.to_string()).at(&path))
+    }
+
+    /// Changes the index; other changes wait, at most so long.
+    pub(super) fn change_index<T>(
+        &self,
+        wait: Duration,
+        change: impl FnOnce(&mut Vec<Descriptor>) -> Result<T>,
+    ) -> Result<T> {
+        let _lock = lock::lock(&self.root.join("index.lock"), Mode::Exclusive, wait)?;
+        let there = self.index_path().exists();
+        let mut index = if there { self.index()? } else { empty_index()? };
+        let mut manifests = index.manifests().clone();
+        let result = change(&mut manifests)?;
+        if there && manifests == *index.manifests() {
+            return Ok(result);
+        }
+        index.set_manifests(manifests);
+        let text = serde_json::to_vec(&index).map_err(|error| {
+            Error::message(ErrorKind::Store, Step::ImageIndex, error.to_string()).at(self.index_path())
+        })?;
+        self.replace("index.json", &text)?;
+        Ok(result)
+    }
+
+    /// Replaces a file of the layout as a whole, on disk as well.
+    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        let path = self.root.join(name);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let new = self.root.join(format!(".{name}.{}-{number}", std::process::id()));
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(text)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(&self.root)?.sync_all()
+        };
+        write().map_err(|error| {
+            let _ = fs::remove_file(&new);
+            Error::io(Step::ImageIndex, &error).with_kind(ErrorKind::Store).at(&path)
+        })
+    }
+}
+
+fn empty_index() -> Result<ImageIndex> {
+    ImageIndexBuilder::default()
+        .schema_version(2u32)
+        .media_type(oci_spec::image::MediaType::ImageIndex)
+        .manifests(Vec::new())
+        .build()
+        .map_err(|error| Error::message(ErrorKind::Store, Step::ImageIndex, error.to_string()))
+}

@@ -1,0 +1,96 @@
+//! Locks that processes share: flock(2) on files of the store, which end with their holder however it ends.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{Error, ErrorKind, Result, Step};
+
+/// How long between two looks at a lock that another holds, at first and at most.
+const STEPS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// Who else may hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Shared,
+    Exclusive,
+}
+
+impl Mode {
+    fn arg(self) -> FlockArg {
+        match self {
+            Mode::Shared => FlockArg::LockSharedNonblock,
+            Mode::Exclusive => FlockArg::LockExclusiveNonblock,
+        }
+    }
+}
+
+fn failed(path: &Path, errno: Errno) -> Error {
+    Error::new(Step::LockStore, errno).with_kind(ErrorKind::Store).at(path)
+}
+
+/// Opens a file, made if it is missing, that is there to be locked.
+pub(super) fn open(path: &Path) -> Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    file.map_err(|error| Error::io(Step::LockStore, &error).with_kind(ErrorKind::Store).at(path))
+}
+
+/// Whether `path` still leads to `file`, which somebody may have renamed or removed before it was locked.
+pub(super) fn is_there(file: &File, path: &Path) -> bool {
+    match (file.metadata(), path.symlink_metadata()) {
+        (Ok(own), Ok(there)) => (own.dev(), own.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// Takes the lock, unless another holds it.
+pub(super) fn try_lock(file: File, path: &Path, mode: Mode) -> Result<Result<Flock<File>, File>> {
+    match Flock::lock(file, mode.arg()) {
+        Ok(lock) => Ok(Ok(lock)),
+        Err((file, Errno::EWOULDBLOCK)) => Ok(Err(file)),
+        Err((_, errno)) => Err(failed(path, errno)),
+    }
+}
+
+/// Takes the lock, and waits for others at most so long.
+pub(super) fn lock(path: &Path, mode: Mode, wait: Duration) -> Result<Flock<File>> {
+    let until = Instant::now() + wait;
+    let mut pause = Pause::default();
+    let mut file = open(path)?;
+    loop {
+        match try_lock(file, path, mode)? {
+            Ok(lock) if is_there(&lock, path) => return Ok(lock),
+            Ok(_) => file = open(path)?,
+            Err(_) if Instant::now() >= until => {
+                let detail = format!("another process held it for {wait:?}");
+                let error = Error::message(ErrorKind::Timeout, Step::LockStore, detail).at(path);
+                return Err(error.hint("wait longer with Store::wait()"));
+            }
+            Err(held) => {
+                pause.sleep();
+                file = held;
+            }
+        }
+    }
+}
+
+/// The time between two looks, which grows.
+#[derive(Debug)]
+pub(super) struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Pause(STEPS.0)
+    }
+}
+
+impl Pause {
+    pub(super) fn sleep(&mut self) {
+        std::thread::sleep(self.0);
+        self.0 = (self.0 * 2).min(STEPS.1);
+    }
+}

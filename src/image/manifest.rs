@@ -1,0 +1,219 @@
+//! Manifests, indexes and configurations as they are read: of a bounded size, by their digest, and never two things at once.
+
+use std::fs::File;
+use std::io::Read;
+
+use oci_spec::image::{
+    Arch, Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os, Platform,
+};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use super::digest::Hasher;
+use super::layout::Layout;
+use crate::error::{Error, ErrorKind, Result, Step};
+
+/// The largest manifest, index or configuration that is read, as registries have it.
+pub(super) const DOCUMENT_MAX: u64 = 4 << 20;
+/// How many indexes may lead to one another.
+const DEPTH_MAX: usize = 4;
+/// More layers than overlayfs takes.
+const LAYERS_MAX: usize = 500;
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_OLD: &str = "application/vnd.docker.distribution.manifest.v1";
+
+/// A document that can be tagged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Document {
+    Manifest(Box<ImageManifest>),
+    Index(Box<ImageIndex>),
+}
+
+fn corrupt(blob: &Descriptor, detail: impl Into<String>) -> Error {
+    Error::message(ErrorKind::Corrupt, Step::ImageManifest, detail).at(blob.digest().to_string())
+}
+
+/// Reads a blob of JSON as it is, and checks that it is what the descriptor says.
+pub(super) fn bytes(layout: &Layout, blob: &Descriptor) -> Result<Vec<u8>> {
+    if blob.size() > DOCUMENT_MAX {
+        let detail = format!("a manifest or configuration of {} bytes; at most {DOCUMENT_MAX} are read", blob.size());
+        return Err(Error::message(ErrorKind::TooLarge, Step::ImageManifest, detail).at(blob.digest().to_string()));
+    }
+    let path = layout.blob(blob.digest());
+    let failed = |error: std::io::Error| {
+        let kind = if error.kind() == std::io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Store };
+        Error::io(Step::ReadBlob, &error).with_kind(kind).at(&path)
+    };
+    let mut bytes = Vec::new();
+    File::open(&path).map_err(failed)?.take(DOCUMENT_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let mut hasher = Hasher::of(blob.digest())?;
+    hasher.update(&bytes);
+    let found = hasher.finish();
+    if bytes.len() as u64 != blob.size() || found != blob.digest().as_ref() {
+        return Err(corrupt(blob, format!("{} bytes of the digest {found}, and not {}", bytes.len(), blob.size())));
+    }
+    Ok(bytes)
+}
+
+fn json<T: DeserializeOwned>(bytes: &[u8], blob: &Descriptor) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| corrupt(blob, error.to_string()))
+}
+
+/// What tells the kinds of documents apart.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
+    manifests: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+    config: Option<IgnoredAny>,
+    fs_layers: Option<IgnoredAny>,
+}
+
+/// Takes a document for what its media type says, if its content agrees: the same bytes must not be a manifest for one reader
+/// and an index for another (CVE-2021-41190).
+pub(crate) fn parse(bytes: &[u8], blob: &Descriptor) -> Result<Document> {
+    if bytes.len() as u64 > DOCUMENT_MAX {
+        let detail = format!("more than {DOCUMENT_MAX} bytes");
+        return Err(Error::message(ErrorKind::TooLarge, Step::ImageManifest, detail).at(blob.digest().to_string()));
+    }
+    let kind: Kind = json(bytes, blob)?;
+    let named = blob.media_type().as_ref();
+    if named.starts_with(DOCKER_OLD) || kind.schema_version == Some(1) || kind.fs_layers.is_some() {
+        let detail = "a Docker manifest of schema 1, which has no digests of its layers' contents";
+        let error = Error::message(ErrorKind::Unsupported, Step::ImageManifest, detail);
+        return Err(error.at(blob.digest().to_string()).hint("have the image pushed anew by a current tool"));
+    }
+    if let Some(own) = kind.media_type.as_deref().filter(|own| *own != named) {
+        return Err(corrupt(blob, format!("it says that it is {own}, and its descriptor that it is {named}")));
+    }
+    let (index, manifest) = (kind.manifests.is_some(), kind.layers.is_some() || kind.config.is_some());
+    match named {
+        _ if index && manifest => Err(corrupt(blob, "it is an index and a manifest at once")),
+        DOCKER_LIST | "application/vnd.oci.image.index.v1+json" => Ok(Document::Index(Box::new(json(bytes, blob)?))),
+        DOCKER_MANIFEST | "application/vnd.oci.image.manifest.v1+json" => {
+            Ok(Document::Manifest(Box::new(json(bytes, blob)?)))
+        }
+        other => {
+            let detail = format!("{other} is neither a manifest nor an index");
+            Err(Error::message(ErrorKind::Unsupported, Step::ImageManifest, detail).at(blob.digest().to_string()))
+        }
+    }
+}
+
+/// Reads a manifest or index of the store.
+pub(super) fn read(layout: &Layout, blob: &Descriptor) -> Result<Document> {
+    parse(&bytes(layout, blob)?, blob)
+}
+
+/// The manifest for `platform`, through as many indexes as it takes.
+pub(super) fn resolve(layout: &Layout, blob: &Descriptor, platform: &Platform) -> Result<(Descriptor, ImageManifest)> {
+    let mut blob = blob.clone();
+    for _ in 0..=DEPTH_MAX {
+        match read(layout, &blob)? {
+            Document::Manifest(manifest) => {
+                if manifest.layers().len() > LAYERS_MAX {
+                    let detail = format!("{} layers; at most {LAYERS_MAX} can be mounted", manifest.layers().len());
+                    let error = Error::message(ErrorKind::TooLarge, Step::ImageManifest, detail);
+                    return Err(error.at(blob.digest().to_string()));
+                }
+                return Ok((blob, *manifest));
+            }
+            Document::Index(index) => blob = pick(&index, platform).map_err(|e| e.at(blob.digest().to_string()))?,
+        }
+    }
+    let detail = format!("an index in an index, more than {DEPTH_MAX} deep");
+    Err(Error::message(ErrorKind::TooLarge, Step::ImageManifest, detail).at(blob.digest().to_string()))
+}
+
+/// This machine's platform.
+///
+/// ```
+/// use ringfence::image::{Os, host_platform};
+///
+/// assert_eq!(*host_platform().os(), Os::Linux);
+/// ```
+pub fn host_platform() -> Platform {
+    let mut platform = Platform::default();
+    platform.set_os(Os::Linux);
+    let (arch, variant) = match std::env::consts::ARCH {
+        "x86_64" => (Arch::Amd64, None),
+        "aarch64" => (Arch::ARM64, Some("v8")),
+        "x86" => (Arch::i386, None),
+        "arm" => (Arch::ARM, Some("v7")),
+        other => (Arch::from(other), None),
+    };
+    platform.set_architecture(arch);
+    platform.set_variant(variant.map(str::to_owned));
+    platform
+}
+
+/// The entry of an index that suits `platform` best; the first of several that do. Of the variants one that is not newer
+/// than the platform's: as containerd has it.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`], with the platforms that there are.
+pub fn pick(index: &ImageIndex, platform: &Platform) -> Result<Descriptor> {
+    let rank = |variant: &Option<String>| -> u32 {
+        variant.as_deref().and_then(|text| text.trim_start_matches('v').parse().ok()).unwrap_or(0)
+    };
+    let most = match platform.variant() {
+        None => u32::from(*platform.architecture() == Arch::Amd64),
+        own => rank(own),
+    };
+    let suits = |entry: &&Descriptor| {
+        entry.platform().as_ref().is_some_and(|own| {
+            own.os() == platform.os() && own.architecture() == platform.architecture() && rank(own.variant()) <= most
+        })
+    };
+    let manifests = index.manifests();
+    let mut best: Option<&Descriptor> = None;
+    for entry in manifests.iter().filter(suits) {
+        let newer = |old: &Descriptor| {
+            let of = |d: &Descriptor| d.platform().as_ref().map_or(0, |own| rank(own.variant()));
+            of(entry) > of(old)
+        };
+        if best.is_none_or(newer) {
+            best = Some(entry);
+        }
+    }
+    // An entry that says nothing is taken before none is.
+    let best = best.or_else(|| manifests.iter().find(|entry| entry.platform().is_none()));
+    best.cloned().ok_or_else(|| {
+        let shown = |p: &Platform| {
+            let variant = p.variant().as_ref().map(|v| format!("/{v}")).unwrap_or_default();
+            format!("{}/{}{variant}", p.os(), p.architecture())
+        };
+        let there: Vec<String> = manifests.iter().filter_map(|m| m.platform().as_ref()).take(50).map(shown).collect();
+        let detail = format!("nothing for {}, only {}", shown(platform), there.join(", "));
+        Error::message(ErrorKind::NotFound, Step::ImageManifest, detail)
+    })
+}
+
+/// The configuration of a manifest.
+pub(super) fn configuration(layout: &Layout, manifest: &ImageManifest) -> Result<ImageConfiguration> {
+    let blob = manifest.config();
+    match blob.media_type() {
+        MediaType::ImageConfig => {}
+        MediaType::Other(name) if name == "application/vnd.docker.container.image.v1+json" => {}
+        other => {
+            let detail = format!("a configuration of the type {other}: it is no image to run");
+            let error = Error::message(ErrorKind::Unsupported, Step::ImageManifest, detail);
+            return Err(error.at(blob.digest().to_string()));
+        }
+    }
+    json(&bytes(layout, blob)?, blob)
+}
+
+/// The digests of the layers' contents, unpacked from their compression: one for each layer of the manifest.
+pub(super) fn diff_ids(manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Digest>> {
+    let ids = config.rootfs().diff_ids();
+    if ids.len() != manifest.layers().len() {
+        let detail = format!("{} layers, and diff ids for {}", manifest.layers().len(), ids.len());
+        return Err(corrupt(manifest.config(), detail));
+    }
+    ids.iter().map(|id| super::digest::parse(id)).collect()
+}

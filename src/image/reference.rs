@@ -1,0 +1,169 @@
+//! The name of an image.
+
+use std::fmt;
+use std::str::FromStr;
+
+use oci_spec::distribution::{self, ParseError};
+
+use super::digest::Digest;
+use crate::error::{Error, ErrorKind, Step};
+
+/// The longest text that is looked at: a registry, a repository of 255 characters, a tag of 128, a digest.
+const LENGTH_MAX: usize = 1024;
+
+/// The name of an image, as registries have it: `REGISTRY/REPOSITORY:TAG@DIGEST`.
+///
+/// Without a registry it is `docker.io`, where a repository of one word is below `library`; with neither tag nor digest
+/// the tag is `latest`. The first word is a registry if it has a dot or a colon in it, or is `localhost`.
+///
+/// ```
+/// use ringfence::image::Reference;
+///
+/// let reference: Reference = "debian".parse()?;
+/// assert_eq!(reference.to_string(), "docker.io/library/debian:latest");
+/// let reference: Reference = "localhost:5000/app:1".parse()?;
+/// assert_eq!((reference.registry(), reference.repository(), reference.tag()), ("localhost:5000", "app", Some("1")));
+/// assert!("Debian".parse::<Reference>().is_err());
+/// # Ok::<(), ringfence::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reference {
+    name: distribution::Reference,
+    digest: Option<Digest>,
+}
+
+impl Reference {
+    /// The host, and the port if there is one.
+    pub fn registry(&self) -> &str {
+        self.name.registry()
+    }
+
+    /// The name within the registry.
+    pub fn repository(&self) -> &str {
+        self.name.repository()
+    }
+
+    /// The tag, which may be moved to another image.
+    pub fn tag(&self) -> Option<&str> {
+        self.name.tag()
+    }
+
+    /// The digest of the manifest or index, if the name says which it has to be.
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
+    }
+
+    /// The same repository's manifest of that digest, whatever its tag.
+    pub fn with_digest(&self, digest: &Digest) -> Reference {
+        let name = self.name.clone_with_digest(digest.to_string());
+        Reference { name, digest: Some(digest.clone()) }
+    }
+
+    /// Whether both are of one repository.
+    pub(super) fn is_beside(&self, other: &Reference) -> bool {
+        self.registry() == other.registry() && self.repository() == other.repository()
+    }
+}
+
+impl FromStr for Reference {
+    type Err = Error;
+
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`], with the reason.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let shown: String = text.chars().take(LENGTH_MAX).collect();
+        let failed = |reason: &str| Error::message(ErrorKind::Invalid, Step::ImageName, reason).at(&shown);
+        if text.len() > LENGTH_MAX {
+            return Err(failed("it is too long"));
+        }
+        let name: distribution::Reference = text.parse().map_err(|error| failed(&reason(text, &error)))?;
+        let digest = name.digest().map(Digest::from_str).transpose().map_err(|error| failed(&error.to_string()))?;
+        Ok(Reference { name, digest })
+    }
+}
+
+fn reason(text: &str, error: &ParseError) -> String {
+    let repository = text.split(['@']).next().unwrap_or(text);
+    match error {
+        ParseError::ReferenceInvalidFormat if repository.rsplit('/').next().is_some_and(has_uppercase_name) => {
+            ParseError::NameContainsUppercase.to_string()
+        }
+        ParseError::ReferenceInvalidFormat => {
+            "it is not of the form [REGISTRY/]REPOSITORY[:TAG][@DIGEST], in lower case but for the tag".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn has_uppercase_name(last: &str) -> bool {
+    last.split(':').next().is_some_and(|name| name.contains(|c: char| c.is_ascii_uppercase()))
+}
+
+impl TryFrom<&str> for Reference {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_their_defaults() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let cases = [
+            ("debian", "docker.io/library/debian:latest"),
+            ("debian:12", "docker.io/library/debian:12"),
+            ("grafana/loki", "docker.io/grafana/loki:latest"),
+            ("index.docker.io/debian", "docker.io/library/debian:latest"),
+            ("localhost/a", "localhost/a:latest"),
+            ("127.0.0.1:5000/a/b__c:V1", "127.0.0.1:5000/a/b__c:V1"),
+            ("quay.io/a@DIGEST", "quay.io/a@DIGEST"),
+            ("quay.io/a:1@DIGEST", "quay.io/a:1@DIGEST"),
+        ];
+        for (text, whole) in cases {
+            let text = text.replace("DIGEST", &digest);
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!(reference.to_string(), whole.replace("DIGEST", &digest));
+            assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference);
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_its_reason() {
+        let long = "a".repeat(256);
+        let huge = "a/".repeat(40_000);
+        let short = format!("a@sha256:{}", "a".repeat(63));
+        let upper = format!("a@sha256:{}", "A".repeat(64));
+        let cases = [
+            ("", "at least one"),
+            ("Debian", "lowercase"),
+            ("a/B:tag", "lowercase"),
+            ("a:", "form"),
+            ("a:tag with space", "form"),
+            ("../etc", "form"),
+            ("a//b", "form"),
+            ("a/../b", "form"),
+            ("https://quay.io/a", "form"),
+            (&short, "length"),
+            (&upper, "hexadecimal"),
+            (&long, "255"),
+            (&huge, "too long"),
+        ];
+        for (text, reason) in cases {
+            let error = text.parse::<Reference>().unwrap_err();
+            assert_eq!((error.kind(), error.step()), (ErrorKind::Invalid, Step::ImageName), "{text}");
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The store of images.
+#![cfg(feature = "image")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod store;
