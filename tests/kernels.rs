@@ -296,7 +296,7 @@ fn mount_setattr(errno: Errno) {
 
     let noexec = Bind::new(at.join("file"), "/file").noexec().nosuid().read_only();
     let (_, mounts) = look_at(whole(&root).mount(noexec), "/file");
-    assert!(matches!(&mounts[..], [(_, flags)] if flags.starts_with("ro,nosuid,noexec")), "{mounts:?}");
+    assert!(matches!(&mounts[..], [(_, flags)] if flags.starts_with("ro,nosuid,nodev,noexec")), "{mounts:?}");
     if common::is_root() {
         // A user namespace keeps what was mounted before it over what lies below.
         let alone = Bind::new(at, "/tree").read_only().non_recursive();

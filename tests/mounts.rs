@@ -5,6 +5,7 @@ mod common;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use ringfence::{
     Bind, Bytes, Dev, ErrorKind, HidePid, Mount, Mqueue, Overlay, Proc, RawMount, RootFs, Sandbox, Step, Sysfs, Tmpfs,
@@ -70,18 +71,16 @@ fn flags_of_a_bind_show_in_the_mount_table() {
         let text = with([bind], "grep ' /b ' /proc/self/mountinfo | cut -d' ' -f6");
         ["ro", "nosuid", "nodev", "noexec"].map(|flag| text.split(',').any(|option| option == flag))
     };
-    let all = [
-        Bind::new(dir.path(), "/b").read_only(),
-        Bind::new(dir.path(), "/b").nosuid(),
-        Bind::new(dir.path(), "/b").nodev(),
-        Bind::new(dir.path(), "/b").noexec(),
-    ];
-    let base = options(Bind::new(dir.path(), "/b"));
-    for (i, bind) in all.into_iter().enumerate() {
+    let bare = || Bind::new(dir.path(), "/b").suid().dev();
+    let base = options(bare());
+    for (i, bind) in [bare().read_only(), bare().nosuid(), bare().nodev(), bare().noexec()].into_iter().enumerate() {
         let mut expected = base;
         expected[i] = true;
         assert_eq!(options(bind), expected);
     }
+    let mut quiet = base;
+    (quiet[1], quiet[2]) = (true, true);
+    assert_eq!(options(Bind::new(dir.path(), "/b")), quiet);
     let every = Bind::new(dir.path(), "/b").read_only().nosuid().nodev().noexec();
     assert_eq!(options(every), [true; 4]);
 }
@@ -112,26 +111,80 @@ fn nothing_is_executed_from_a_noexec_mount() {
     assert!(error.remedy().unwrap().contains("noexec"));
 }
 
+/// A directory with a node that everybody may open, and a set-user-ID program.
+fn loud() -> common::TempDir {
+    let dir = source();
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+    let null = nix::sys::stat::makedev(1, 3);
+    nix::sys::stat::mknod(&dir.path().join("null"), nix::sys::stat::SFlag::S_IFCHR, mode, null).unwrap();
+    fs::set_permissions(dir.path().join("null"), PermissionsExt::from_mode(0o666)).unwrap();
+    fs::copy("/usr/bin/id", dir.path().join("id")).unwrap();
+    fs::set_permissions(dir.path().join("id"), PermissionsExt::from_mode(0o4755)).unwrap();
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    dir
+}
+
 #[test]
-fn device_nodes_and_setuid_bits_are_without_effect_where_asked() {
+fn device_nodes_and_setuid_bits_are_without_effect_unless_asked_for() {
     if common::needs_root("making a device node and a setuid program") {
         return;
     }
     let _clean = common::clean();
-    let dir = source();
-    let (node, suid) = (dir.path().join("null"), dir.path().join("id"));
-    let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
-    nix::sys::stat::mknod(&node, nix::sys::stat::SFlag::S_IFCHR, mode, nix::sys::stat::makedev(1, 3)).unwrap();
-    fs::copy("/usr/bin/id", &suid).unwrap();
-    fs::set_permissions(&suid, PermissionsExt::from_mode(0o4755)).unwrap();
+    let dir = loud();
     let script = "cat /b/null 2>/dev/null && echo opened; /b/id -u";
-    let run = |bind: Bind| {
+    let run = |mount: Mount| {
         let root = common::root_dir();
-        common::stdout(&on(&root, script).mount(bind).user(1000, 1000))
+        common::stdout(&on(&root, script).mount(mount).user(1000, 1000))
     };
-    assert_eq!(run(Bind::new(dir.path(), "/b")), "opened\n0");
-    assert_eq!(run(Bind::new(dir.path(), "/b").nodev()), "0");
-    assert_eq!(run(Bind::new(dir.path(), "/b").nosuid()), "opened\n1000");
+    let bind = || Bind::new(dir.path(), "/b");
+    assert_eq!(run(bind().into()), "1000");
+    assert_eq!(run(bind().dev().into()), "opened\n1000");
+    assert_eq!(run(bind().suid().into()), "0");
+    assert_eq!(run(bind().suid().dev().into()), "opened\n0");
+    let layers = || Overlay::new("/b", [dir.path(), Path::new("/usr/share")]);
+    assert_eq!(run(layers().into()), "1000");
+    assert_eq!(run(layers().suid().dev().into()), "opened\n0");
+}
+
+#[test]
+fn roots_are_quiet_unless_asked_for_the_opposite() {
+    if common::needs_root("making a device node and a setuid program") {
+        return;
+    }
+    let _clean = common::clean();
+    let dir = loud();
+    let root = common::root_dir();
+    for name in ["null", "id"] {
+        let from = dir.path().join(name);
+        assert!(Command::new("cp").arg("-a").args([&from, &root.path().join(name)]).status().unwrap().success());
+    }
+    let script = "cat /null 2>/dev/null && echo opened; /id -u";
+    let run = |rootfs: RootFs| {
+        let sandbox = common::on_root(Sandbox::new(), &root).rootfs(rootfs).user(1000, 1000);
+        common::stdout(&sandbox.command("/bin/sh").args(["-c", script]))
+    };
+    let path = root.path();
+    assert_eq!(run(RootFs::dir(path)), "1000");
+    assert_eq!(run(RootFs::dir(path).read_only()), "1000");
+    assert_eq!(run(RootFs::dir(path).dev()), "opened\n1000");
+    assert_eq!(run(RootFs::dir(path).suid().read_only()), "0");
+    assert_eq!(run(RootFs::overlay([path])), "1000");
+    assert_eq!(run(RootFs::overlay([path]).suid().dev()), "opened\n0");
+    let host = |rootfs: RootFs| {
+        let script = format!("cat {0}/null 2>/dev/null && echo opened; {0}/id -u", dir.path().display());
+        let sandbox = Sandbox::new().rootfs(rootfs).default_mounts(false).mount(Dev::new("/dev")).user(1000, 1000);
+        common::stdout(&sandbox.args(["-c", &script]))
+    };
+    assert_eq!(host(RootFs::host()), "1000");
+    assert_eq!(host(RootFs::host().suid().dev()), "opened\n0");
+}
+
+#[test]
+fn a_node_that_is_bound_by_itself_opens_its_device() {
+    let _clean = common::clean();
+    let run = |bind: Bind| with([bind], "cat /b 2>/dev/null && echo opened || echo closed");
+    assert_eq!(run(Bind::new("/dev/null", "/b")), "opened");
+    assert_eq!(run(Bind::new("/dev/null", "/b").nodev()), "closed");
 }
 
 #[test]

@@ -17,6 +17,10 @@ bitflags::bitflags! {
 }
 
 impl MountFlags {
+    /// What shows the host's files, or an image's, has these unless it is told otherwise: a node or a set-user-ID file on it was
+    /// made where other rules held.
+    pub(crate) const QUIET: MountFlags = MountFlags::NO_SUID.union(MountFlags::NO_DEV);
+
     /// The same as `MS_*` of mount(2).
     pub(crate) fn ms(self) -> u64 {
         let pairs = [
@@ -112,12 +116,6 @@ macro_rules! flag_setters {
             self
         }
 
-        /// Device nodes have no effect (`nodev`).
-        pub fn nodev(mut self) -> Self {
-            self.flags |= MountFlags::NO_DEV;
-            self
-        }
-
         /// Nothing on it can be executed (`noexec`).
         pub fn noexec(mut self) -> Self {
             self.flags |= MountFlags::NO_EXEC;
@@ -132,22 +130,54 @@ macro_rules! flag_setters {
     };
 }
 
+macro_rules! nodev_setter {
+    () => {
+        /// Device nodes have no effect (`nodev`).
+        pub fn nodev(mut self) -> Self {
+            self.flags |= MountFlags::NO_DEV;
+            self
+        }
+    };
+}
+
+macro_rules! opening_setters {
+    () => {
+        /// Set-user-ID and set-group-ID bits and file capabilities count (`suid`), where the host's mount lets them.
+        pub fn suid(mut self) -> Self {
+            self.flags -= MountFlags::NO_SUID;
+            self
+        }
+
+        /// Device nodes open their devices (`dev`), where the host's mount lets them.
+        pub fn dev(mut self) -> Self {
+            self.flags -= MountFlags::NO_DEV;
+            self
+        }
+    };
+}
+pub(super) use opening_setters;
+
 /// A directory or file of the host, shown inside as well: mount(8), `--rbind`.
 ///
 /// Submounts come along, and flags hold for them too (mount_setattr(2), 5.12); [`non_recursive`](Bind::non_recursive)
 /// leaves them out. Flags that the host's mount has (`nosuid`, `ro`, …) are kept.
 ///
+/// `nosuid` and `nodev`, unless [`suid`](Bind::suid) and [`dev`](Bind::dev) are called: a directory may hold nodes of any
+/// device, and set-user-ID files. A source that is a device node itself opens its device.
+///
 /// ```
 /// use ringfence::{Bind, Sandbox};
 ///
-/// let sandbox = Sandbox::new().rootfs("/srv/alpine").mount(Bind::new("/etc/ssl", "/etc/ssl").read_only().nosuid());
+/// let sandbox = Sandbox::new().rootfs("/srv/alpine").mount(Bind::new("/etc/ssl", "/etc/ssl").read_only().noexec());
 /// # drop(sandbox);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Bind {
     pub(crate) source: PathBuf,
     target: PathBuf,
-    pub(crate) flags: MountFlags,
+    flags: MountFlags,
+    /// `nodev` was said, and not only left as it is.
+    closed: bool,
     pub(crate) recursive: bool,
 }
 
@@ -155,7 +185,8 @@ impl Bind {
     /// Shows `source` of the host at `target` inside, writable. A relative source is looked up in the caller's working
     /// directory when the sandbox is spawned.
     pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
-        Bind { source: source.into(), target: target.into(), flags: MountFlags::empty(), recursive: true }
+        let (source, target) = (source.into(), target.into());
+        Bind { source, target, flags: MountFlags::QUIET, closed: false, recursive: true }
     }
 
     /// Leaves out what is mounted below the source.
@@ -164,7 +195,21 @@ impl Bind {
         self
     }
 
+    /// Device nodes have no effect (`nodev`), not even the source if it is one.
+    pub fn nodev(mut self) -> Self {
+        self.flags |= MountFlags::NO_DEV;
+        self.closed = true;
+        self
+    }
+
+    /// What the mount has; `is_node`: the source is a device node.
+    pub(crate) fn flags(&self, is_node: bool) -> MountFlags {
+        let opened = if is_node && !self.closed { MountFlags::NO_DEV } else { MountFlags::empty() };
+        self.flags - opened
+    }
+
     flag_setters!();
+    opening_setters!();
 }
 
 /// A file system in memory: tmpfs(5). `nosuid` and `nodev` always.
@@ -205,6 +250,7 @@ impl Tmpfs {
     }
 
     flag_setters!();
+    nodev_setter!();
 
     /// The option string of mount(2).
     pub(crate) fn options(&self) -> String {
@@ -257,6 +303,7 @@ impl Proc {
     }
 
     flag_setters!();
+    nodev_setter!();
 
     pub(crate) fn options(&self) -> String {
         let hidepid = self.hidepid.map(|hidepid| match hidepid {
@@ -328,7 +375,7 @@ impl Mqueue {
 }
 
 /// Several directories as one: overlayfs, see the kernel's Documentation/filesystems/overlayfs.rst. In a user
-/// namespace since 5.11.
+/// namespace since 5.11. `nosuid` and `nodev`, unless [`suid`](Overlay::suid) and [`dev`](Overlay::dev) are called.
 #[derive(Debug, Clone)]
 pub struct Overlay {
     target: PathBuf,
@@ -343,7 +390,7 @@ impl Overlay {
     /// [`upper`](Overlay::upper); a single lower directory needs one.
     pub fn new(target: impl Into<PathBuf>, lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let lowers = lowers.into_iter().map(Into::into).collect();
-        Overlay { target: target.into(), lowers, upper: None, flags: MountFlags::empty(), id_mapped: false }
+        Overlay { target: target.into(), lowers, upper: None, flags: MountFlags::QUIET, id_mapped: false }
     }
 
     /// What is written goes to `upper`; `work` is an empty directory on the same file system. Both stay with the caller.
@@ -361,6 +408,8 @@ impl Overlay {
     }
 
     flag_setters!();
+    nodev_setter!();
+    opening_setters!();
 }
 
 /// Any file system, as mount(2) takes it: the way out where no other kind serves. Nothing is checked.

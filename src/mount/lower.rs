@@ -1,7 +1,9 @@
 //! From the policy to ops: the root, then the mounts in their order, then the pivot.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf, absolute};
 
 use nix::errno::Errno;
@@ -129,18 +131,19 @@ fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, sc
             was_read_only = rootfs.read_only && is_read_only(&dir)?;
             lower_tree(plan, &dir, true, root, context)?;
         }
-        Base::Programs => return super::programs::lower(plan, root, context),
+        Base::Programs => return super::programs::lower(plan, rootfs.flags, root, context),
         Base::Overlay(lowers) => return lower_overlay_root(plan, lowers, rootfs, root, context, scratch),
     }
     let (slash, top) = (Path::new("/"), plan.string("/"));
     attach(plan, root, CWD.into(), top.into(), MOVE_MOUNT_F_EMPTY_PATH, slash);
-    if rootfs.read_only {
-        let (read_only, none) = (MountFlags::READ_ONLY, MountFlags::empty());
-        set_flags(plan, root, read_only, none, true, slash);
-        if !rootfs.is_host() && !was_read_only {
-            // The top is left writable until the targets are made. EPERM: a user namespace must not change that.
-            set_flags(plan, root, none, read_only, false, slash).tolerate(Errno::EPERM);
-        }
+    let (read_only, none) = (MountFlags::READ_ONLY, MountFlags::empty());
+    let flags = rootfs.flags | if rootfs.read_only { read_only } else { none };
+    if !flags.is_empty() {
+        set_flags(plan, root, flags, none, true, slash);
+    }
+    if rootfs.read_only && !rootfs.is_host() && !was_read_only {
+        // The top is left writable until the targets are made. EPERM: a user namespace must not change that.
+        set_flags(plan, root, none, read_only, false, slash).tolerate(Errno::EPERM);
     }
     Ok(())
 }
@@ -211,7 +214,8 @@ fn lower_overlay_root(
         lowers = idmapped::lower_layers(plan, &lowers, upper.is_some())?;
     }
     let options = overlay_options(&lowers, upper.as_ref(), context)?;
-    mount_here(plan, "overlay".as_ref(), "overlay".as_ref(), 0, &options, Path::new("/"));
+    let (overlay, top) = ("overlay".as_ref(), Path::new("/"));
+    mount_here(plan, overlay, overlay, rootfs.flags.ms(), &options, top);
     open_dir(plan, Step::Mount, "/..", root);
     Ok(())
 }
@@ -244,7 +248,7 @@ fn overlay_options(
 fn source(path: &Path) -> Result<PathBuf> {
     let failed = |error: &std::io::Error| Error::io(Step::OpenSource, error).at(path);
     let path = absolute(path).map_err(|error| failed(&error))?;
-    std::fs::metadata(&path).map_err(|error| failed(&error).hint("the path is one of the host's and has to exist"))?;
+    fs::metadata(&path).map_err(|error| failed(&error).hint("the path is one of the host's and has to exist"))?;
     Ok(path)
 }
 
@@ -298,12 +302,14 @@ fn lower_mount(plan: &mut Plan, mount: &Mount, root: Slot, context: Context) -> 
 
 pub(super) fn lower_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path, context: Context) -> Result<()> {
     let path = source(&bind.source)?;
-    let kind = if path.is_dir() { 0 } else { target::FILE };
+    let found = fs::metadata(&path).map_err(|error| Error::io(Step::OpenSource, &error).at(&path))?.file_type();
+    let kind = if found.is_dir() { 0 } else { target::FILE };
+    let flags = bind.flags(found.is_char_device() || found.is_block_device());
     let tree = plan.slot();
     lower_tree(plan, &path, bind.recursive, tree, context)?;
     attach_at(plan, tree, root, at, kind);
-    if !bind.flags.is_empty() {
-        set_flags(plan, tree, bind.flags, MountFlags::empty(), bind.recursive, at);
+    if !flags.is_empty() {
+        set_flags(plan, tree, flags, MountFlags::empty(), bind.recursive, at);
     }
     plan.close(Step::MoveMount, tree);
     Ok(())

@@ -26,7 +26,7 @@ const PATHS: [&str; 12] = [
 ];
 
 /// Leaves in `root` a descriptor of the new root, which stands on top of `/`.
-pub(super) fn lower(plan: &mut Plan, root: Slot, context: Context) -> Result<()> {
+pub(super) fn lower(plan: &mut Plan, flags: MountFlags, root: Slot, context: Context) -> Result<()> {
     let top = Path::new("/");
     let options = [("source", "tmpfs"), ("size", "1m"), ("nr_inodes", "1024"), ("mode", "755")];
     lower_new_mount(plan, "tmpfs", &options, MountFlags::NO_SUID | MountFlags::NO_DEV, root, top);
@@ -37,7 +37,11 @@ pub(super) fn lower(plan: &mut Plan, root: Slot, context: Context) -> Result<()>
         if meta.is_symlink() {
             lower_link(plan, root, path)?;
         } else {
-            lower_bind(plan, &Bind::new(path, path).read_only().nosuid().nodev(), root, path, context)?;
+            let mut bind = Bind::new(path, path).read_only();
+            if !flags.contains(MountFlags::NO_SUID) {
+                bind = bind.suid();
+            }
+            lower_bind(plan, &bind, root, path, context)?;
         }
     }
     Ok(())

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::MountFlags;
+use super::kinds::opening_setters;
 use crate::error::Problem;
 use crate::plan::has_nul;
 use crate::units::Bytes;
@@ -9,6 +11,9 @@ use crate::units::Bytes;
 /// What becomes the program's `/`.
 ///
 /// A path by itself is a directory: `.rootfs("/srv/alpine")` is `.rootfs(RootFs::dir("/srv/alpine"))`.
+///
+/// `nosuid` and `nodev`, with all that comes along, unless [`suid`](RootFs::suid) and [`dev`](RootFs::dev) are called: sudo(8)
+/// in an image needs the former, and a /dev that is made by [`Dev`](crate::Dev) neither.
 ///
 /// ```
 /// use ringfence::{Bytes, RootFs, Sandbox};
@@ -22,6 +27,7 @@ pub struct RootFs {
     pub(crate) upper: Upper,
     pub(crate) read_only: bool,
     pub(crate) id_mapped: bool,
+    pub(crate) flags: MountFlags,
 }
 
 #[derive(Debug, Clone)]
@@ -52,14 +58,14 @@ impl RootFs {
     /// Directories on which something is to be mounted (`proc`, `dev`, …) are made in it where they are missing, and
     /// stay.
     pub fn dir(path: impl Into<PathBuf>) -> Self {
-        RootFs { base: Base::Dir(path.into()), upper: Upper::None, read_only: false, id_mapped: false }
+        RootFs::new(Base::Dir(path.into()))
     }
 
     /// The host's own root with all that is mounted on it, read-only throughout; /dev and /tmp are the sandbox's own, and
     /// /proc with `pid_ns`. Every file that the user may read on the host can be read inside: this isolates changes, not
     /// secrets.
     pub fn host() -> Self {
-        RootFs { base: Base::Host, upper: Upper::None, read_only: true, id_mapped: false }
+        RootFs::new(Base::Host).read_only()
     }
 
     /// The host's programs and libraries, and no other file of the host: /usr with what leads into it (/bin, /lib, …), and of
@@ -67,14 +73,14 @@ impl RootFs {
     /// own, and /proc with `pid_ns`. Neither homes, nor configuration, nor sockets of services are there; add what the
     /// program needs with [`bind_ro`](crate::Sandbox::bind_ro).
     pub fn programs() -> Self {
-        RootFs { base: Base::Programs, upper: Upper::None, read_only: true, id_mapped: false }
+        RootFs::new(Base::Programs).read_only()
     }
 
     /// Layers, the first on top, merged by overlayfs. Without [`upper`](RootFs::upper), [`scratch`](RootFs::scratch) or
     /// [`tmpfs`](RootFs::tmpfs) what is written goes to a tmpfs of 64 MiB. In a user namespace since 5.11.
     pub fn overlay(lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let lowers = lowers.into_iter().map(Into::into).collect();
-        RootFs { base: Base::Overlay(lowers), upper: Upper::Tmpfs(Bytes::mib(64)), read_only: false, id_mapped: false }
+        RootFs::new(Base::Overlay(lowers)).tmpfs(Bytes::mib(64))
     }
 
     /// What is written to the overlay goes to `upper`, and stays; `work` is an empty directory on the same file system.
@@ -126,6 +132,12 @@ impl RootFs {
     pub fn id_mapped(mut self) -> Self {
         self.id_mapped = true;
         self
+    }
+
+    opening_setters!();
+
+    fn new(base: Base) -> Self {
+        RootFs { base, upper: Upper::None, read_only: false, id_mapped: false, flags: MountFlags::QUIET }
     }
 
     pub(crate) fn is_host(&self) -> bool {

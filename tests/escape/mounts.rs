@@ -1,9 +1,11 @@
 //! Rows 17 to 25, 64, 65: what is mounted, and what can be done about it from inside.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use ringfence::{Capabilities, RawMount, RootFs, Sandbox, Sysfs};
+use nix::sys::stat::{Mode, SFlag};
+use ringfence::{Bind, Capabilities, RawMount, RootFs, Sandbox, Sysfs};
 
 use crate::{attack, attack_at, attack_inside, attack_strict, common};
 
@@ -154,6 +156,27 @@ fn device_nodes_are_powerless() {
     }
 }
 
+/// 19: a node that lies in what the caller binds is as powerless as one that is made inside.
+#[test]
+fn nodes_in_what_is_bound_are_powerless() {
+    if common::needs_root("making a device node") {
+        return;
+    }
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    let (node, all) = (dir.path().join("zero"), Mode::from_bits_truncate(0o666));
+    nix::sys::stat::mknod(&node, SFlag::S_IFCHR, all, nix::sys::stat::makedev(1, 5)).unwrap();
+    fs::set_permissions(&node, PermissionsExt::from_mode(0o666)).unwrap();
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let open = |bind: Bind| {
+        let script = "head -c1 /data/zero 2>&1 | tr '\\0' Z";
+        common::stdout(&common::strict().mount(bind).args(["-c", script]))
+    };
+    let quiet = open(Bind::new(dir.path(), "/data"));
+    assert!(quiet.contains("Permission denied"), "{quiet}");
+    assert_eq!(open(Bind::new(dir.path(), "/data").dev()), "Z");
+}
+
 /// 21: what is mounted below a read-only root is read-only.
 #[test]
 fn a_read_only_root_is_so_throughout() {
@@ -161,7 +184,7 @@ fn a_read_only_root_is_so_throughout() {
     let root = common::root_dir();
     fs::create_dir(root.path().join("data")).unwrap();
     let usr = format!("{}/usr", root.path().display());
-    let sandbox = common::mounting().mount_ns().mount(ringfence::Bind::new("/usr", usr).read_only());
+    let sandbox = common::mounting().mount_ns().mount(Bind::new("/usr", usr).read_only());
     let answers = attack(sandbox, &format!("submount {}", root.path().display()));
     assert_eq!((answers.get("read-only"), answers.get("writable")), ("refused", "written"));
 }

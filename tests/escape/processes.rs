@@ -233,8 +233,13 @@ fn a_set_user_id_file_in_a_layer_gives_nothing() {
     let file = root.path().join("tmp/su");
     fs::copy(std::env::current_exe().unwrap(), &file).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
-    let on_root = |sandbox: Sandbox| sandbox.rootfs(RootFs::overlay([root.path()])).bind_ro("/usr", "/usr");
-    let who = |sandbox| Answers::of(&common::stdout(&attack_at(on_root(sandbox), "/tmp/su", "whoami")));
+    let layers = || RootFs::overlay([root.path()]);
+    let run = |sandbox: Sandbox, layers| {
+        let sandbox = sandbox.rootfs(layers).bind_ro("/usr", "/usr");
+        Answers::of(&common::stdout(&attack_at(sandbox, "/tmp/su", "whoami")))
+    };
+    assert_eq!(run(Sandbox::new().user(1000, 1000), layers()).get("euid"), "1000");
+    let who = |sandbox| run(sandbox, layers().suid());
     assert_eq!(who(Sandbox::new().user(1000, 1000)).get("euid"), "0", "the attack itself works");
     assert_eq!(who(Sandbox::new().user(1000, 1000).no_new_privs(true)).get("euid"), "1000");
     assert_eq!(who(common::strict().default_mounts(false)).get("euid"), "65534");
