@@ -37,7 +37,7 @@ pub enum ErrorKind {
     Setup,
     /// The sandbox stood, but the program could not be executed in it.
     Exec,
-    /// The setup did not finish within [`setup_timeout`](crate::Sandbox::setup_timeout).
+    /// The setup did not finish within [`setup_timeout`](crate::Sandbox::setup_timeout), or the peer stopped answering.
     Timeout,
     /// The setup process ended before it could report.
     SetupDied,
@@ -61,6 +61,16 @@ pub enum ErrorKind {
     /// Another process, or a running sandbox, holds it.
     #[cfg(feature = "image")]
     InUse,
+    /// A registry cannot be reached, is overloaded, or broke off more often than was to be borne. Later it may work.
+    #[cfg(feature = "registry")]
+    Unavailable,
+    /// A registry wants other credentials, or none will do.
+    #[cfg(feature = "registry")]
+    Denied,
+    /// A registry broke the rules of its protocol: it lied about a length, redirected to where nothing may go, or made no
+    /// sense.
+    #[cfg(feature = "registry")]
+    Protocol,
 }
 
 /// A step of making, running or removing a sandbox, named after the system call or file that does it.
@@ -230,6 +240,27 @@ pub enum Step {
     /// Removing what no image of a store needs.
     #[cfg(feature = "image")]
     PruneStore,
+    /// Making ready to speak to a registry: names, certificates, threads.
+    #[cfg(feature = "registry")]
+    Registry,
+    /// Reading the login for a registry.
+    #[cfg(feature = "registry")]
+    Credentials,
+    /// Getting a token for a registry.
+    #[cfg(feature = "registry")]
+    Authenticate,
+    /// Getting a manifest or an index from a registry.
+    #[cfg(feature = "registry")]
+    PullManifest,
+    /// Getting a layer or a configuration from a registry.
+    #[cfg(feature = "registry")]
+    PullBlob,
+    /// Sending a layer or a configuration to a registry.
+    #[cfg(feature = "registry")]
+    PushBlob,
+    /// Sending a manifest or an index to a registry.
+    #[cfg(feature = "registry")]
+    PushManifest,
 }
 
 impl Step {
@@ -323,6 +354,20 @@ impl Step {
             Step::ExportImage => "export image",
             #[cfg(feature = "image")]
             Step::PruneStore => "prune store",
+            #[cfg(feature = "registry")]
+            Step::Registry => "prepare for registry",
+            #[cfg(feature = "registry")]
+            Step::Credentials => "read credentials",
+            #[cfg(feature = "registry")]
+            Step::Authenticate => "authenticate",
+            #[cfg(feature = "registry")]
+            Step::PullManifest => "pull manifest",
+            #[cfg(feature = "registry")]
+            Step::PullBlob => "pull blob",
+            #[cfg(feature = "registry")]
+            Step::PushBlob => "push blob",
+            #[cfg(feature = "registry")]
+            Step::PushManifest => "push manifest",
         }
     }
 }

@@ -73,6 +73,9 @@
 //!
 //! `image`, off by default: [`image`], a store of OCI images, with their layers unpacked for overlayfs.
 //!
+//! `registry`, off by default: [`registry`], which pulls images from registries and pushes them, over TLS by `rustls` with
+//! `ring`, in tasks of `tokio`. It brings `image`.
+//!
 //! # Kernels
 //!
 //! Linux 5.4 is enough for all but what the table calls an error. A newer call is tried first, and its fallback is taken
@@ -117,6 +120,8 @@ mod owner;
 mod plan;
 mod proc;
 mod program;
+#[cfg(feature = "registry")]
+pub mod registry;
 mod sandbox;
 mod security;
 mod spawn;

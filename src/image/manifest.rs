@@ -14,7 +14,7 @@ use super::layout::Layout;
 use crate::error::{Error, ErrorKind, Result, Step};
 
 /// The largest manifest, index or configuration that is read, as registries have it.
-pub(super) const DOCUMENT_MAX: u64 = 4 << 20;
+pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
 /// How many indexes may lead to one another.
 const DEPTH_MAX: usize = 4;
 /// More layers than overlayfs takes.

@@ -17,6 +17,8 @@ pub use oci_spec::image::{
 
 pub use blob::BlobWriter;
 pub use digest::Digest;
+#[cfg(feature = "registry")]
+pub(crate) use manifest::{DOCUMENT_MAX, Document, parse};
 pub use manifest::{host_platform, pick};
 pub use reference::Reference;
 pub use store::{Hold, Store};

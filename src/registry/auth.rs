@@ -1,0 +1,158 @@
+//! From a challenge to an authorization: basic, or a token (distribution's token specification, and its OAuth 2 variant
+//! for refresh tokens).
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use super::challenge::{Challenge, challenge};
+use super::failure::{Failure, Subject};
+use super::login::{Login, Logins};
+use super::wire::{Authorization, Call, Payload, Wire};
+use crate::error::{ErrorKind, Step};
+
+/// docker's own bound for a token server's answer.
+const LARGEST_TOKEN: usize = 1 << 20;
+
+/// The authorization for one registry, and one set of scopes in it.
+pub(super) struct Auth {
+    host: String,
+    scopes: Vec<String>,
+    logins: Logins,
+    given: Option<Login>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    login: Option<Login>,
+    authorization: Option<Authorization>,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+impl Auth {
+    /// `given` goes before what `logins` has.
+    pub(super) fn new(host: &str, scopes: Vec<String>, logins: Logins, given: Option<Login>) -> Self {
+        Auth { host: host.to_owned(), scopes, logins, given, state: Mutex::default() }
+    }
+
+    /// What to show without having been asked, which is what was good before.
+    pub(super) async fn current(&self) -> Option<Authorization> {
+        self.state.lock().await.authorization.clone()
+    }
+
+    /// What to show after a 401. `shown` is what was shown and did not do: where another request has got something new
+    /// since, that is it.
+    pub(super) async fn renew(
+        &self,
+        wire: &Wire,
+        base: &Url,
+        headers: &HeaderMap,
+        shown: Option<&Authorization>,
+    ) -> Result<Authorization, Failure> {
+        let mut state = self.state.lock().await;
+        if let Some(new) = state.authorization.as_ref().filter(|new| Some(*new) != shown) {
+            return Ok(new.clone());
+        }
+        let login = match (&state.login, &self.given) {
+            (Some(login), _) | (None, Some(login)) => login.clone(),
+            (None, None) => self.logins.find(&self.host).await?,
+        };
+        state.login = Some(login.clone());
+        let subject = Subject::new(Step::Authenticate, &self.host);
+        let new = match challenge(headers) {
+            Some(Challenge::Bearer { realm, service }) => {
+                let call = token_call(wire, &subject, base, &realm, service.as_deref(), &self.scopes, &login)?;
+                token(wire, &subject, &call, &login).await?
+            }
+            Some(Challenge::Basic) => match login {
+                Login::Password { user, password } => Authorization::Basic { user, password },
+                Login::Anonymous => return Err(denied(&subject, "it wants a user and a password")),
+                Login::Identity(_) => return Err(denied(&subject, "it wants a password, and the login has a token")),
+            },
+            None => return Err(subject.protocol("it wants to be shown something, and does not say what")),
+        };
+        // The same once more would be refused once more.
+        if Some(&new) == shown {
+            return Err(denied(&subject, "the credentials are refused"));
+        }
+        state.authorization = Some(new.clone());
+        Ok(new)
+    }
+}
+
+pub(super) fn denied(subject: &Subject, detail: impl Into<String>) -> Failure {
+    let error = subject.error(ErrorKind::Denied, detail);
+    error
+        .hint("log in with docker or podman, or give credentials; without either, only what is public can be had")
+        .into()
+}
+
+/// The request for a token. Credentials go to whatever server the registry names, as every client does, but never
+/// without TLS where the registry is spoken to with it.
+fn token_call(
+    wire: &Wire,
+    subject: &Subject,
+    base: &Url,
+    realm: &str,
+    service: Option<&str>,
+    scopes: &[String],
+    login: &Login,
+) -> Result<Call, Failure> {
+    let mut url = wire.plain().judge(base, realm).map_err(|why| {
+        subject
+            .error(ErrorKind::Protocol, format!("its token server is refused: {why}"))
+            .hint("the registry is set up wrong")
+    })?;
+    let service = service.into_iter().map(|service| ("service", service));
+    let Login::Identity(refresh) = login else {
+        let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
+        url.query_pairs_mut().extend_pairs(service.chain(scopes));
+        return Ok(Call::new(Method::GET, url));
+    };
+    let scope = scopes.join(" ");
+    let form = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([("grant_type", "refresh_token"), ("refresh_token", refresh), ("client_id", "ringfence")])
+        .extend_pairs([("scope", scope.as_str())])
+        .extend_pairs(service)
+        .finish();
+    let mut call = Call::new(Method::POST, url);
+    call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    call.payload = Payload::Bytes(Bytes::from(form));
+    Ok(call)
+}
+
+async fn token(wire: &Wire, subject: &Subject, call: &Call, login: &Login) -> Result<Authorization, Failure> {
+    let basic = match login {
+        Login::Password { user, password } => {
+            Some(Authorization::Basic { user: user.clone(), password: password.clone() })
+        }
+        Login::Anonymous | Login::Identity(_) => None,
+    };
+    let response = wire.send(subject, call, basic.as_ref()).await?;
+    let status = response.status();
+    match status {
+        StatusCode::OK => {}
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
+            return Err(denied(subject, format!("the token server refuses ({status})")));
+        }
+        _ => return Err(super::repository::refused(subject, response.status(), response.headers(), "")),
+    }
+    let body = wire.flow(response).collect(subject, LARGEST_TOKEN).await?;
+    let body = body.ok_or_else(|| subject.protocol("the token server's answer is too long"))?;
+    let parsed: Token =
+        serde_json::from_slice(&body).map_err(|_| subject.protocol("the token server's answer is no token"))?;
+    let token = parsed.token.filter(|token| !token.is_empty()).or(parsed.access_token).unwrap_or_default();
+    // It becomes a header: what cannot be in one is no token.
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(subject.protocol("the token server's token is none"));
+    }
+    Ok(Authorization::Bearer(token))
+}

@@ -1,0 +1,91 @@
+//! What a registry wants to be shown: the `WWW-Authenticate` of a 401 (RFC 9110, and distribution's token specification).
+
+use http_auth::ChallengeParser;
+use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
+
+/// Longer ones are nothing that a registry sends.
+const LONGEST: usize = 8 << 10;
+
+/// The way to an authorization.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Challenge {
+    Basic,
+    /// A token from the server at `realm`.
+    Bearer {
+        realm: String,
+        service: Option<String>,
+    },
+}
+
+/// The challenge to be answered, Bearer before Basic, as docker and containerd choose.
+pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
+    let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let all: Vec<Challenge> = texts.filter(|text| text.len() <= LONGEST).flat_map(parse).collect();
+    all.iter().find(|one| matches!(one, Challenge::Bearer { .. })).or(all.first()).cloned()
+}
+
+fn parse(text: &str) -> Vec<Challenge> {
+    let one = |parsed: http_auth::ChallengeRef<'_>| {
+        let param = |name: &str| {
+            let found = parsed.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.to_unescaped())
+        };
+        if parsed.scheme.eq_ignore_ascii_case("basic") {
+            return Some(Challenge::Basic);
+        }
+        if !parsed.scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        Some(Challenge::Bearer { realm: param("realm")?, service: param("service") })
+    };
+    ChallengeParser::new(text).map_while(Result::ok).filter_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::HeaderValue;
+
+    fn of(texts: &[&str]) -> Option<Challenge> {
+        let mut headers = HeaderMap::new();
+        for text in texts {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_str(text).unwrap());
+        }
+        challenge(&headers)
+    }
+
+    fn bearer(realm: &str, service: Option<&str>) -> Option<Challenge> {
+        Some(Challenge::Bearer { realm: realm.into(), service: service.map(str::to_owned) })
+    }
+
+    #[test]
+    fn bearer_comes_before_basic() {
+        let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="a:b:pull""#;
+        assert_eq!(of(&[hub]), bearer("https://auth.docker.io/token", Some("registry.docker.io")));
+        assert_eq!(of(&["Basic realm=\"x\"", "bearer realm=\"https://t/\""]), bearer("https://t/", None));
+        assert_eq!(of(&["Basic realm=\"x\", Bearer realm=\"https://t/\""]), bearer("https://t/", None));
+        assert_eq!(of(&["Basic realm=\"x\""]), Some(Challenge::Basic));
+    }
+
+    #[test]
+    fn quotes_and_escapes_are_undone() {
+        assert_eq!(of(&[r#"Bearer realm="https://t/a,b\"c",service="x y""#]), bearer("https://t/a,b\"c", Some("x y")));
+    }
+
+    #[test]
+    fn what_is_none_is_none() {
+        for text in
+            ["", "Bearer", "Bearer realm", "Negotiate abc", "Bearer service=\"x\"", "\"\"\"", "Bearer realm=\"x"]
+        {
+            assert_eq!(of(&[text]), None, "{text}");
+        }
+        assert_eq!(of(&[&format!("Bearer realm=\"{}\"", "x".repeat(LONGEST))]), None);
+        assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn any_text_is_parsed_without_a_panic() {
+        let seeds = [r#"Bearer realm="https://a/t",service="s",scope="repository:x:pull", Basic realm="y""#];
+        crate::fuzz::texts(&seeds, |text| drop(parse(text)));
+    }
+}

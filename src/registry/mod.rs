@@ -1,0 +1,302 @@
+//! Registries: images from them into a [`Store`], and back. OCI distribution specification 1.1.
+//!
+//! ```no_run
+//! use ringfence::image::Store;
+//! use ringfence::registry::{Event, Registry};
+//!
+//! let store = Store::open_default()?;
+//! let registry = Registry::new().progress(|event| {
+//!     if let Event::Moved { digest, done, size } = event {
+//!         eprintln!("{digest}: {done} of {size} bytes");
+//!     }
+//! });
+//! let image = registry.pull(&store, &"debian:12".parse()?)?;
+//! println!("{}: {} layers", image.digest(), image.layers().len());
+//! # Ok::<(), ringfence::Error>(())
+//! ```
+//!
+//! # What a registry cannot do
+//!
+//! It can be wrong, slow or hostile. Whatever it sends, a pull or push ends: every answer has a deadline, a body has to
+//! keep coming, tries are counted, and there is [`timeout`](Registry::timeout) over all of it. Manifests and answers are
+//! read up to a bound, and blobs go to the disk as they come, so that memory does not grow with them. Nothing has a place
+//! in the store before its digest was found to be right. Credentials go to the registry that they are for and to the token
+//! server that it names, and nowhere else: not with a redirect, nor to where an upload is sent. From TLS nothing leads to
+//! plain HTTP, which is spoken to the hosts of [`plain_http`](Registry::plain_http) alone.
+
+mod auth;
+mod blocking;
+mod challenge;
+mod download;
+mod failure;
+mod login;
+mod manifests;
+mod progress;
+mod pull;
+mod push;
+mod repository;
+mod tls;
+mod upload;
+mod wire;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub use progress::{Event, Present, Timings};
+
+use auth::Auth;
+use login::{Login, Logins};
+use progress::Progress;
+use repository::{Repository, Retries};
+use wire::{PlainHosts, Wire};
+
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::image::{Image, Platform, Reference, Store, host_platform};
+
+/// Pulls from and pushes to registries: how, and as whom.
+///
+/// Each call of a setter adds one thing. Without any: TLS with the system's certificate authorities, the logins of docker
+/// and podman, this machine's platform, three blobs at once, and five more tries for what fails by chance.
+/// `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are heeded.
+#[derive(Clone)]
+pub struct Registry {
+    plain: Vec<String>,
+    authorities: Vec<Vec<u8>>,
+    logins: Logins,
+    given: Vec<(String, Login)>,
+    platform: Platform,
+    all_platforms: bool,
+    parallel: usize,
+    retries: Retries,
+    stall: Duration,
+    timeout: Duration,
+    progress: Progress,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Registry {
+            plain: Vec::new(),
+            authorities: Vec::new(),
+            logins: Logins::Default,
+            given: Vec::new(),
+            platform: host_platform(),
+            all_platforms: false,
+            parallel: 3,
+            retries: Retries { count: 5, longest_wait: Duration::from_secs(60) },
+            stall: Duration::from_secs(30),
+            timeout: Duration::from_secs(6 * 60 * 60),
+            progress: Progress::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("plain_http", &self.plain)
+            .field("credentials", &self.given)
+            .field("all_platforms", &self.all_platforms)
+            .field("parallel", &self.parallel)
+            .field("retries", &self.retries)
+            .field("stall_timeout", &self.stall)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// With nothing set.
+    pub fn new() -> Self {
+        Registry::default()
+    }
+
+    /// Speaks plain HTTP to `host`, which is `HOST` or `HOST:PORT` as image names have it. Everybody on the way can read and
+    /// change what goes over it; digests are checked all the same.
+    pub fn plain_http(mut self, host: impl Into<String>) -> Self {
+        self.plain.push(host.into());
+        self
+    }
+
+    /// Trusts these certificate authorities too: one or more certificates in PEM.
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.authorities.push(pem.into());
+        self
+    }
+
+    /// Logs in to the registry `host` with these, and not with what docker or podman know.
+    pub fn credentials(
+        mut self,
+        host: impl Into<String>,
+        user: impl Into<String>,
+        password: impl Into<String>,
+    ) -> Self {
+        let login = Login::Password { user: user.into(), password: password.into() };
+        self.given.insert(0, (host.into(), login));
+        self
+    }
+
+    /// Takes logins from this file, which has the format of docker's `config.json`, and not from where docker and podman
+    /// keep theirs. Credential helpers that it names are run. Without this call that is `$DOCKER_CONFIG/config.json` or
+    /// `~/.docker/config.json`, then `$REGISTRY_AUTH_FILE` or `$XDG_RUNTIME_DIR/containers/auth.json`.
+    pub fn docker_config(mut self, path: impl Into<PathBuf>) -> Self {
+        self.logins = Logins::File(path.into());
+        self
+    }
+
+    /// Looks for no logins.
+    pub fn anonymous(mut self) -> Self {
+        self.logins = Logins::Anonymous;
+        self
+    }
+
+    /// Pulls the image for this platform where a name stands for several.
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = platform;
+        self
+    }
+
+    /// Pulls the images for all platforms that a name stands for, so that it can be pushed as it is.
+    pub fn all_platforms(mut self) -> Self {
+        self.all_platforms = true;
+        self
+    }
+
+    /// Moves so many blobs at once; 0 is taken for 1.
+    pub fn parallel(mut self, blobs: usize) -> Self {
+        self.parallel = blobs.max(1);
+        self
+    }
+
+    /// Tries so many times more when the connection breaks, nothing comes, or the registry is overloaded (429, 5xx). For a
+    /// blob that gets on, they are counted anew. The waits between are 0.2 seconds at first and 10 at most, or what the
+    /// registry asks for with `Retry-After`; where that is longer than `longest_wait`, it is an error at once.
+    pub fn retries(mut self, count: u32, longest_wait: Duration) -> Self {
+        self.retries = Retries { count, longest_wait };
+        self
+    }
+
+    /// How long a registry may be silent: until there is a connection, until it begins to answer, and within an answer.
+    /// Less than 1 KiB a second counts as silence. 30 seconds without this call.
+    pub fn stall_timeout(mut self, stall: Duration) -> Self {
+        self.stall = stall;
+        self
+    }
+
+    /// How long a pull or a push may take. Six hours without this call. What a pull has got until then stays in the
+    /// store, and the next goes on with it.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Tells `listener` what happens. It is called from threads that do the work, which wait for it.
+    pub fn progress(mut self, listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.progress = Progress::new(listener);
+        self
+    }
+
+    /// Has the image in the store, under its name: what is missing is fetched, and blobs that an earlier pull left half
+    /// done are gone on with.
+    ///
+    /// It starts threads, which end with it, and blocks until all is done. It may be called inside an asynchronous
+    /// runtime, whose thread it blocks then; [`pull_async`](Registry::pull_async) does not.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`], [`ErrorKind::Timeout`], [`ErrorKind::Denied`], [`ErrorKind::NotFound`] (also where there
+    /// is nothing for the platform); [`ErrorKind::Protocol`], [`ErrorKind::Corrupt`], [`ErrorKind::TooLarge`] and
+    /// [`ErrorKind::Unsupported`] for what the registry sends; [`ErrorKind::Store`].
+    pub fn pull(&self, store: &Store, name: &Reference) -> Result<Image> {
+        blocking::run(self.pull_async(store, name))?
+    }
+
+    /// The same in a task of a tokio runtime, which needs its time and I/O drivers. If the future is dropped, the pull ends;
+    /// what it has got stays in the store for the next.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Registry::pull); [`ErrorKind::Unsupported`] outside of tokio.
+    pub async fn pull_async(&self, store: &Store, name: &Reference) -> Result<Image> {
+        self.bounded(name, pull::pull(self, store, name)).await
+    }
+
+    /// Has what the store knows by this name in the registry: blobs that it lacks are sent, or taken from another of its
+    /// repositories if an image of the store is known to be there; then the manifests, byte by byte as they are.
+    ///
+    /// It blocks as [`pull`](Registry::pull) does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] if the store lacks the image or a part of it; and as [`pull`](Registry::pull).
+    pub fn push(&self, store: &Store, name: &Reference) -> Result<()> {
+        blocking::run(self.push_async(store, name))?
+    }
+
+    /// The same in a task of a tokio runtime, which needs its time and I/O drivers.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Registry::push); [`ErrorKind::Unsupported`] outside of tokio.
+    pub async fn push_async(&self, store: &Store, name: &Reference) -> Result<()> {
+        self.bounded(name, push::push(self, store, name)).await
+    }
+
+    async fn bounded<T>(&self, name: &Reference, work: impl Future<Output = Result<T>>) -> Result<T> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            let error = Error::message(ErrorKind::Unsupported, Step::Registry, "there is no tokio runtime here");
+            return Err(error.hint("call it in a task of one, or call pull or push, which bring their own"));
+        }
+        tokio::time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
+            let error =
+                Error::message(ErrorKind::Timeout, Step::Registry, format!("not done after {:?}", self.timeout));
+            Err(error.at(name.to_string()).hint("try again, which goes on from here, or raise timeout"))
+        })
+    }
+
+    /// The repository that `name` is in, with a connection pool of its own.
+    fn repository(&self, name: &Reference, scopes: Vec<String>) -> Result<Repository> {
+        let host = name.registry();
+        let plain = PlainHosts::new(&self.plain)?;
+        // Docker's registry is elsewhere than its name says.
+        let base = plain.base(if host == "docker.io" { "registry-1.docker.io" } else { host })?;
+        let given = self.given.iter().find(|(given, _)| given == host).map(|(_, login)| login.clone());
+        Ok(Repository {
+            wire: Wire::new(tls::config(&self.authorities)?, plain, self.stall)?,
+            auth: Auth::new(host, scopes, self.logins.clone(), given),
+            base,
+            host: host.to_owned(),
+            name: name.repository().to_owned(),
+            retries: self.retries,
+            progress: self.progress.clone(),
+        })
+    }
+}
+
+/// When the phases of a pull or push ended.
+struct Clock {
+    begun: Instant,
+    resolved: Duration,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Clock { begun: Instant::now(), resolved: Duration::ZERO }
+    }
+
+    fn resolved(&mut self) {
+        self.resolved = self.begun.elapsed();
+    }
+
+    /// All is done, and the blobs were at `blobs_at` after the beginning.
+    fn timings(&self, blobs_at: Duration, moved: u64) -> Timings {
+        Timings {
+            resolve: self.resolved,
+            blobs: blobs_at.saturating_sub(self.resolved),
+            total: self.begun.elapsed(),
+            moved,
+            ..Timings::default()
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! An image of the store into its registry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use oci_spec::image::Descriptor;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::{Method, Response, Url};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::blocking::died;
+use super::download::{blocking, tell};
+use super::failure::{Failure, Subject};
+use super::manifests::{InStore, Which, walk};
+use super::progress::{Event, Present};
+use super::pull::resolved;
+use super::repository::Repository;
+use super::upload::Upload;
+use super::wire::{Call, Payload};
+use super::{Clock, Registry};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::image::{Reference, Store};
+
+/// Repositories that are asked for blobs to mount. Each makes the token longer.
+const SOURCES_MAX: usize = 8;
+
+pub(super) async fn push(registry: &Registry, store: &Store, name: &Reference) -> Result<()> {
+    let mut clock = Clock::start();
+    let subject = Subject::new(Step::PushManifest, name.to_string());
+    let (own, wanted) = (store.clone(), name.clone());
+    let (_hold, top) = blocking(&subject, move || Ok::<_, Error>((own.hold()?, own.resolve(&wanted)?))).await??;
+    let tree = walk(&InStore(store), &top, Which::All).await?;
+    let wanted: BTreeSet<String> = tree.blobs.iter().map(|blob| blob.digest().to_string()).collect();
+    let sources = Arc::new(sources(store, name, &wanted).await?);
+
+    let mut scopes = vec![format!("repository:{}:pull,push", name.repository())];
+    let others: BTreeSet<&String> = sources.values().collect();
+    scopes.extend(others.iter().map(|other| format!("repository:{other}:pull")));
+    let repository = Arc::new(registry.repository(name, scopes)?);
+    clock.resolved();
+    resolved(&repository, &top, &tree);
+
+    let turns = Arc::new(Semaphore::new(registry.parallel));
+    let mut tasks = JoinSet::new();
+    for blob in tree.blobs {
+        let (repository, store, turns, sources) = (repository.clone(), store.clone(), turns.clone(), sources.clone());
+        tasks.spawn(async move {
+            let _turn = turns.acquire().await;
+            push_blob(&repository, &store, &blob, sources.get(&blob.digest().to_string())).await
+        });
+    }
+    let mut moved = 0;
+    while let Some(done) = tasks.join_next().await {
+        moved += done.map_err(|error| died(&error))??;
+    }
+    let blobs_at = clock.begun.elapsed();
+    for document in &tree.documents {
+        let tag = name.tag().filter(|_| document.digest() == top.digest());
+        push_document(&repository, store, document, tag).await?;
+    }
+    repository.progress.tell(|| Event::Finished(clock.timings(blobs_at, moved)));
+    Ok(())
+}
+
+/// For each of the blobs that an image of the same registry has, according to the store, that image's repository.
+async fn sources(store: &Store, name: &Reference, wanted: &BTreeSet<String>) -> Result<BTreeMap<String, String>> {
+    let subject = Subject::new(Step::PushBlob, name.to_string());
+    let own = store.clone();
+    let images = blocking(&subject, move || own.images()).await??;
+    let mut sources = BTreeMap::new();
+    let mut repositories = BTreeSet::new();
+    for (other, top) in images {
+        let elsewhere = other.registry() == name.registry() && other.repository() != name.repository();
+        if !elsewhere || repositories.len() >= SOURCES_MAX {
+            continue;
+        }
+        // What the store has of it only in part is no source that can be known.
+        let Ok(tree) = walk(&InStore(store), &top, Which::All).await else { continue };
+        for blob in tree.blobs.iter().map(|blob| blob.digest().to_string()).filter(|digest| wanted.contains(digest)) {
+            repositories.insert(other.repository().to_owned());
+            sources.entry(blob).or_insert_with(|| other.repository().to_owned());
+        }
+    }
+    Ok(sources)
+}
+
+/// One blob, unless it is there. Gives the bytes that went over the network.
+async fn push_blob(repository: &Repository, store: &Store, blob: &Descriptor, source: Option<&String>) -> Result<u64> {
+    let subject = &Subject::new(Step::PushBlob, repository.name_of(blob));
+    let (digest, size) = (blob.digest().to_string(), blob.size());
+    if repository.persist(subject, || exists(repository, subject, blob)).await? {
+        repository.progress.tell(|| Event::Present { digest, size, because: Present::Already });
+        return Ok(0);
+    }
+    let (own, wanted) = (store.clone(), blob.clone());
+    if !blocking(subject, move || own.has(&wanted)).await?? {
+        let error = subject.error(ErrorKind::NotFound, "neither the registry nor the store has it");
+        return Err(error.hint("pull the image again"));
+    }
+    let upload = &upload(repository, store, blob);
+    if !repository.persist(subject, || send(repository, subject, blob, source, upload)).await? {
+        repository.progress.tell(|| Event::Present { digest, size, because: Present::Mounted });
+        return Ok(0);
+    }
+    repository.progress.tell(|| Event::Complete { digest, size });
+    Ok(size)
+}
+
+fn upload(repository: &Repository, store: &Store, blob: &Descriptor) -> Upload {
+    let (own, digest) = (store.clone(), blob.digest().clone());
+    let open = move || own.blob(&digest)?.ok_or_else(|| std::io::ErrorKind::NotFound.into());
+    let (progress, told) = (repository.progress.clone(), blob.clone());
+    Upload::new(blob.size(), open, move |sent| tell(&progress, &told, sent))
+}
+
+async fn exists(repository: &Repository, subject: &Subject, blob: &Descriptor) -> Result<bool, Failure> {
+    let call = Call::new(Method::HEAD, repository.url(&format!("blobs/{}", blob.digest()))?);
+    Ok(repository.call(subject, &call, &[200, 404]).await?.status() == 200)
+}
+
+/// Mounts the blob, which is `false`, or sends it.
+async fn send(
+    repository: &Repository,
+    subject: &Subject,
+    blob: &Descriptor,
+    source: Option<&String>,
+    upload: &Upload,
+) -> Result<bool, Failure> {
+    let digest = blob.digest().to_string();
+    let mut url = repository.url("blobs/uploads/")?;
+    if let Some(source) = source {
+        url.query_pairs_mut().append_pair("mount", &digest).append_pair("from", source);
+    }
+    let mut call = Call::new(Method::POST, url);
+    call.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    let response = repository.call(subject, &call, &[201, 202]).await?;
+    if response.status() == 201 {
+        return match source {
+            Some(_) => Ok(false),
+            None => Err(subject.protocol("it says that it has what it was not sent")),
+        };
+    }
+    let mut place = location(repository, subject, &response)?;
+    place.query_pairs_mut().append_pair("digest", &digest);
+    let mut call = Call::new(Method::PUT, place);
+    call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    call.payload = Payload::Blob(upload.clone());
+    repository.call(subject, &call, &[201]).await?;
+    Ok(true)
+}
+
+/// Where the blob is to be sent: by the specification it may be anywhere, and credentials then stay here.
+fn location(repository: &Repository, subject: &Subject, response: &Response) -> Result<Url, Failure> {
+    let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
+    let to = to.ok_or_else(|| subject.protocol("it does not say where the blob is to be sent"))?;
+    let place = repository.wire.plain().judge(response.url(), to);
+    place.map_err(|why| subject.protocol(format!("the place for the blob is refused: {why}")))
+}
+
+/// A manifest or index, under its digest, or under `tag`.
+async fn push_document(repository: &Repository, store: &Store, document: &Descriptor, tag: Option<&str>) -> Result<()> {
+    let subject = &Subject::new(Step::PushManifest, repository.name_of(document));
+    let (own, wanted) = (store.clone(), document.clone());
+    let bytes = blocking(subject, move || own.document(&wanted)).await??;
+    let digest = document.digest().to_string();
+    let mut call = Call::new(Method::PUT, repository.url(&format!("manifests/{}", tag.unwrap_or(&digest)))?);
+    let media_type = HeaderValue::from_str(document.media_type().as_ref());
+    call.headers
+        .insert(CONTENT_TYPE, media_type.map_err(|error| subject.error(ErrorKind::Corrupt, error.to_string()))?);
+    call.payload = Payload::Bytes(Bytes::from(bytes));
+    let call = &call;
+    let response = repository.persist(subject, || repository.call(subject, call, &[201])).await?;
+    let told = response.headers().get("docker-content-digest").and_then(|told| told.to_str().ok());
+    match told.filter(|told| told.split(':').next() == digest.split(':').next() && *told != digest) {
+        Some(told) => {
+            let error = subject.error(ErrorKind::Corrupt, format!("the registry has stored {told}"));
+            Err(error.hint("it changes manifests: others cannot pull this image by its digest"))
+        }
+        None => Ok(()),
+    }
+}

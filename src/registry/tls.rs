@@ -1,0 +1,49 @@
+//! Who is trusted to be a registry.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::error::{Error, ErrorKind, Result, Step};
+
+/// TLS with the system's certificate authorities, and these in PEM. Nothing of the process is set for it.
+pub(super) fn config(authorities: &[Vec<u8>]) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    // A system without any, or with some that cannot be read, may still have the one that is needed.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for pem in authorities {
+        let before = roots.len();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| unusable(&error.to_string()))?;
+            roots.add(certificate).map_err(|error| unusable(&error.to_string()))?;
+        }
+        if roots.len() == before {
+            return Err(unusable("there is none in it"));
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| Error::message(ErrorKind::Unsupported, Step::Registry, error.to_string()))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn unusable(why: &str) -> Error {
+    let error = Error::message(ErrorKind::Invalid, Step::Registry, format!("no certificate authority: {why}"));
+    error.hint("ca_pem takes certificates in PEM: -----BEGIN CERTIFICATE-----")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_certificate_is_told() {
+        assert!(config(&[]).is_ok());
+        for pem in ["", "no pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            let error = config(&[pem.into()]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{pem}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A blob as the body of a request: read in pieces as the connection takes them, and begun anew for each try.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+
+use super::progress::BETWEEN_EVENTS;
+
+const PIECE: usize = 256 << 10;
+/// What a registry is granted to check and store what it has received, in bytes a second.
+const SETTLES: u64 = 8 << 20;
+
+/// A file that is sent.
+#[derive(Clone)]
+pub(super) struct Upload {
+    open: Arc<dyn Fn() -> io::Result<File> + Send + Sync>,
+    listener: Arc<dyn Fn(u64) + Send + Sync>,
+    size: u64,
+    sent: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload").field("size", &self.size).field("sent", &self.sent).finish_non_exhaustive()
+    }
+}
+
+impl Upload {
+    /// `open` opens the file at its start, once for each try. `listener` is told now and then how much has gone out.
+    pub(super) fn new(
+        size: u64,
+        open: impl Fn() -> io::Result<File> + Send + Sync + 'static,
+        listener: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Self {
+        Upload { open: Arc::new(open), listener: Arc::new(listener), size, sent: Arc::default() }
+    }
+
+    /// The body for one try.
+    pub(super) fn body(&self) -> reqwest::Body {
+        let (give, pieces) = mpsc::channel(2);
+        let (open, size) = (self.open.clone(), self.size);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = read(open(), size, |piece| give.blocking_send(Ok(piece)).is_ok()) {
+                // Nobody listens any more when this fails: then the request has ended before.
+                let _ = give.blocking_send(Err(error));
+            }
+        });
+        self.sent.store(0, Ordering::Relaxed);
+        let told = Instant::now();
+        reqwest::Body::wrap(Pieces { pieces, told, upload: self.clone(), left: self.size })
+    }
+
+    pub(super) fn patience(&self, stall: Duration) -> Patience {
+        Patience { sent: self.sent.clone(), size: self.size, seen: 0, settled: None, stall }
+    }
+}
+
+/// Reads `size` bytes until `give` does not take any more.
+fn read(file: io::Result<File>, size: u64, give: impl Fn(Bytes) -> bool) -> io::Result<()> {
+    let mut file = file?.take(size);
+    let mut left = size;
+    while left > 0 {
+        let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
+        file.read_exact(&mut piece)?;
+        left -= piece.len() as u64;
+        if !give(piece.into()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+struct Pieces {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    upload: Upload,
+    told: Instant,
+    left: u64,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.pieces.poll_recv(context).map(|piece| {
+            piece.map(|piece| {
+                let piece = piece?;
+                self.left = self.left.saturating_sub(piece.len() as u64);
+                self.upload.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                if self.told.elapsed() >= BETWEEN_EVENTS || self.left == 0 {
+                    self.told = Instant::now();
+                    (self.upload.listener)(self.upload.size - self.left);
+                }
+                Ok(Frame::data(piece))
+            })
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// Says whether an upload that is not yet answered still goes on.
+pub(super) struct Patience {
+    sent: Arc<AtomicU64>,
+    size: u64,
+    seen: u64,
+    settled: Option<Instant>,
+    stall: Duration,
+}
+
+impl Patience {
+    /// Whether it has moved since the last call, or the registry may still be busy with what it has.
+    pub(super) fn moves(&mut self) -> bool {
+        let sent = self.sent.load(Ordering::Relaxed);
+        if sent < self.size {
+            return std::mem::replace(&mut self.seen, sent) < sent;
+        }
+        let since = *self.settled.get_or_insert_with(Instant::now);
+        since.elapsed() < self.stall + Duration::from_secs(self.size / SETTLES)
+    }
+}

@@ -1,0 +1,236 @@
+//! HTTP as far as registries need it: one exchange with its deadlines, its redirects, and what may go where.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, Response, StatusCode, Url};
+use tokio::time::timeout;
+
+use super::failure::{Failure, Subject};
+use super::upload::Upload;
+use crate::error::{Error, ErrorKind, Result, Step};
+
+/// As many redirects as containerd and skopeo follow.
+const MOST_REDIRECTS: usize = 10;
+/// A peer that sends less than this in a second is not sending, but holding on.
+const SLOWEST: u64 = 1024;
+
+/// A connection pool and the rules for its use.
+pub(super) struct Wire {
+    client: Client,
+    plain: PlainHosts,
+    stall: Duration,
+}
+
+/// Hosts that may be spoken to without TLS, each with its port.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PlainHosts(BTreeSet<(String, u16)>);
+
+/// One request.
+#[derive(Clone)]
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Payload,
+}
+
+/// What a request brings along.
+#[derive(Clone)]
+pub(super) enum Payload {
+    Empty,
+    Bytes(Bytes),
+    Blob(Upload),
+}
+
+/// What proves who is asking.
+#[derive(Clone, PartialEq)]
+pub(super) enum Authorization {
+    Basic { user: String, password: String },
+    Bearer(String),
+}
+
+impl Call {
+    pub(super) fn new(method: Method, url: Url) -> Self {
+        Call { method, url, headers: HeaderMap::new(), payload: Payload::Empty }
+    }
+}
+
+impl PlainHosts {
+    pub(super) fn new(names: &[String]) -> Result<Self> {
+        let parse = |name: &String| {
+            let url = Url::parse(&format!("http://{name}/")).ok().filter(|url| url.path() == "/");
+            let host = url.as_ref().and_then(host_and_port);
+            host.ok_or_else(|| {
+                let error = Error::message(ErrorKind::Invalid, Step::Registry, "this is no host");
+                error.at(name).hint("plain_http takes HOST or HOST:PORT")
+            })
+        };
+        names.iter().map(parse).collect::<Result<_>>().map(PlainHosts)
+    }
+
+    pub(super) fn has(&self, url: &Url) -> bool {
+        host_and_port(url).is_some_and(|host| self.0.contains(&host))
+    }
+
+    /// The address of a registry, by TLS unless it is one of these.
+    pub(super) fn base(&self, host: &str) -> Result<Url> {
+        let parse = |scheme: &str| Url::parse(&format!("{scheme}://{host}/")).ok().filter(|url| url.path() == "/");
+        match (parse("http").filter(|url| self.has(url)), parse("https")) {
+            (Some(plain), _) => Ok(plain),
+            (None, Some(secure)) => Ok(secure),
+            (None, None) => Err(Error::message(ErrorKind::Invalid, Step::Registry, "this is no host").at(host)),
+        }
+    }
+
+    /// The address that `to` stands for, seen from `from`, if requests may go there: never from TLS to none, and without
+    /// TLS only to these hosts.
+    pub(super) fn judge(&self, from: &Url, to: &str) -> Result<Url, String> {
+        let mut to = from.join(to).map_err(|_| "it sent an address that is none".to_owned())?;
+        // Credentials in an address would become a header.
+        let cleared = to.set_username("").and_then(|()| to.set_password(None));
+        let host = to.host_str().unwrap_or_default().to_owned();
+        match (from.scheme(), to.scheme()) {
+            _ if cleared.is_err() || host.is_empty() => Err("it sent an address without a host".to_owned()),
+            (_, "https") => Ok(to),
+            ("http", "http") if self.has(&to) => Ok(to),
+            ("http", "http") => Err(format!("it leads to {host} by plain HTTP, which was allowed for others only")),
+            (_, "http") => Err(format!("it leads from TLS to plain HTTP, at {host}")),
+            (_, scheme) => Err(format!("it leads to an address of the scheme {scheme}")),
+        }
+    }
+}
+
+fn host_and_port(url: &Url) -> Option<(String, u16)> {
+    Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
+}
+
+impl Wire {
+    pub(super) fn new(tls: rustls::ClientConfig, plain: PlainHosts, stall: Duration) -> Result<Self> {
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .redirect(Policy::none())
+            .connect_timeout(stall)
+            .tcp_nodelay(true)
+            .user_agent(concat!("ringfence/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Error::message(ErrorKind::Unsupported, Step::Registry, error.to_string()))?;
+        Ok(Wire { client, plain, stall })
+    }
+
+    pub(super) fn plain(&self) -> &PlainHosts {
+        &self.plain
+    }
+
+    /// Sends a request, and follows where it is redirected to. `authorization` goes to the origin of the call's address
+    /// and to no other: a different scheme, host or port gets none.
+    pub(super) async fn send(
+        &self,
+        subject: &Subject,
+        call: &Call,
+        authorization: Option<&Authorization>,
+    ) -> Result<Response, Failure> {
+        let mut url = call.url.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            let authorized = authorization.filter(|_| url.origin() == call.url.origin());
+            let response = self.exchange(subject, call, url.clone(), authorized).await?;
+            if !is_redirect(response.status(), &call.method) {
+                return Ok(response);
+            }
+            let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
+            let to = to.ok_or_else(|| subject.protocol("it redirects to nowhere"))?;
+            url = self.plain.judge(&url, to).map_err(|why| {
+                let failure = subject.error(ErrorKind::Protocol, format!("the redirect is refused: {why}"));
+                failure.hint("only a registry that stays with TLS, or a host given to plain_http, is followed")
+            })?;
+        }
+        Err(subject.protocol(format!("it redirects more than {MOST_REDIRECTS} times")))
+    }
+
+    async fn exchange(
+        &self,
+        subject: &Subject,
+        call: &Call,
+        url: Url,
+        authorization: Option<&Authorization>,
+    ) -> Result<Response, Failure> {
+        let mut request = self.client.request(call.method.clone(), url).headers(call.headers.clone());
+        request = match authorization {
+            Some(Authorization::Basic { user, password }) => request.basic_auth(user, Some(password)),
+            Some(Authorization::Bearer(token)) => request.bearer_auth(token),
+            None => request,
+        };
+        let answer = match &call.payload {
+            Payload::Empty => timeout(self.stall, request.send()).await,
+            Payload::Bytes(bytes) => timeout(self.stall, request.body(bytes.clone()).send()).await,
+            Payload::Blob(upload) => {
+                let mut answer = pin!(request.body(upload.body()).send());
+                let mut patience = upload.patience(self.stall);
+                loop {
+                    match timeout(self.stall, answer.as_mut()).await {
+                        Err(_) if patience.moves() => {}
+                        answer => break answer,
+                    }
+                }
+            }
+        };
+        match answer {
+            Ok(answer) => answer.map_err(|error| subject.transport(&error)),
+            Err(_) => Err(subject.stalled(self.stall)),
+        }
+    }
+
+    /// The body of an answer, as it comes.
+    pub(super) fn flow(&self, response: Response) -> Flow {
+        Flow { response, stall: self.stall, waited: Duration::ZERO, arrived: 0 }
+    }
+}
+
+/// 301 to 303 turn a request into a GET, which is no upload any more.
+fn is_redirect(status: StatusCode, method: &Method) -> bool {
+    let reads = *method == Method::GET || *method == Method::HEAD;
+    matches!(status.as_u16(), 307 | 308) || reads && matches!(status.as_u16(), 301..=303)
+}
+
+/// A body that has to keep coming: a peer that trickles is as good as one that has stopped.
+pub(super) struct Flow {
+    response: Response,
+    stall: Duration,
+    waited: Duration,
+    arrived: u64,
+}
+
+impl Flow {
+    pub(super) async fn next(&mut self, subject: &Subject) -> Result<Option<Bytes>, Failure> {
+        let begun = Instant::now();
+        let chunk = timeout(self.stall.saturating_sub(self.waited), self.response.chunk()).await;
+        // Only the waiting counts: the time that a slow disk takes is not the peer's.
+        self.waited += begun.elapsed();
+        let chunk = chunk.map_err(|_| subject.stalled(self.stall))?.map_err(|error| subject.transport(&error))?;
+        self.arrived += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if self.arrived >= SLOWEST.saturating_mul(self.stall.as_secs()).max(SLOWEST) {
+            (self.arrived, self.waited) = (0, Duration::ZERO);
+        }
+        Ok(chunk)
+    }
+
+    /// The whole body, if it has no more than `most` bytes; else `None`, after no more than that was read.
+    pub(super) async fn collect(mut self, subject: &Subject, most: usize) -> Result<Option<Bytes>, Failure> {
+        let told = self.response.content_length().unwrap_or(0);
+        if told > most as u64 {
+            return Ok(None);
+        }
+        let mut all = BytesMut::new();
+        while let Some(chunk) = self.next(subject).await? {
+            if all.len() + chunk.len() > most {
+                return Ok(None);
+            }
+            all.extend_from_slice(&chunk);
+        }
+        Ok(Some(all.freeze()))
+    }
+}

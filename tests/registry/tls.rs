@@ -1,0 +1,75 @@
+//! TLS, with a certificate authority of the test's own.
+
+use std::path::PathBuf;
+
+use ringfence::registry::Registry;
+use ringfence::{ErrorKind, Step};
+
+use crate::common::TempDir;
+use crate::peer::{Peer, Setup, lacks, run};
+use crate::{client, make_image, name, noise, store};
+
+/// An authority, and a certificate of it for 127.0.0.1 with its key.
+fn authority(dir: &TempDir) -> (PathBuf, PathBuf, PathBuf) {
+    let path = |name: &str| dir.path().join(name);
+    let text = |name: &str| path(name).to_str().unwrap().to_owned();
+    let openssl = |args: &str| {
+        let args: Vec<String> =
+            args.split(' ').map(|arg| if arg.contains('@') { text(&arg[1..]) } else { arg.to_owned() }).collect();
+        run("openssl", &args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout @ca.key -out @ca.pem -days 2 -subj /CN=test-ca");
+    openssl("req -newkey rsa:2048 -nodes -keyout @key.pem -out @csr.pem -subj /CN=test");
+    std::fs::write(path("ext"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
+    openssl("x509 -req -in @csr.pem -CA @ca.pem -CAkey @ca.key -CAcreateserial -out @cert.pem -days 2 -extfile @ext");
+    (path("ca.pem"), path("cert.pem"), path("key.pem"))
+}
+
+#[test]
+fn an_authority_of_ones_own_is_trusted_when_it_is_given() {
+    if lacks(&["docker-registry", "openssl"]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let (ca, certificate, key) = authority(&dir);
+    let peer = Peer::with(Setup { tls: Some((&certificate, &key)), ..Setup::default() });
+    let (_dir, own) = store();
+    let image = name(&format!("{}/app:1", peer.host));
+    make_image(&own, &image, &[&noise(2_000_000, 1), &noise(3, 2)]);
+    let registry = Registry::new().anonymous().ca_pem(std::fs::read(&ca).unwrap());
+    registry.push(&own, &image).unwrap();
+    let (_dir, store) = store();
+    registry.pull(&store, &image).unwrap();
+    crate::assert_same(&own, &store, &image);
+
+    let error = Registry::new().anonymous().push(&own, &image).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.remedy().unwrap().contains("ca_pem"), "{error}");
+    // The certificate is for 127.0.0.1, and that is no other name of it.
+    let port = peer.host.split(':').nth(1).unwrap();
+    let other = name(&format!("localhost:{port}/app:1"));
+    let error = registry.pull(&store, &other).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+    let error = Registry::new().ca_pem("none").pull(&store, &image).unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Invalid, Step::Registry), "{error}");
+    // It does not speak without TLS, and nothing is sent that could be read.
+    let error = client(&peer.host).pull(&store, &image).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+}
+
+#[test]
+fn plain_http_is_spoken_to_those_only_that_it_is_said_of() {
+    let Some(peer) = Peer::start() else { return };
+    let (_dir, store) = store();
+    let image = name(&format!("{}/app:1", peer.host));
+    make_image(&store, &image, &[&noise(10, 1)]);
+    for registry in [Registry::new().anonymous(), client("127.0.0.1:1"), client("127.0.0.1")] {
+        let error = registry.push(&store, &image).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.remedy().unwrap().contains("plain_http"), "{error}");
+    }
+    let error = client("no host/at:all").push(&store, &image).unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Invalid, Step::Registry), "{error}");
+    client(&peer.host).push(&store, &image).unwrap();
+}
