@@ -33,6 +33,7 @@
 //! | What for code that nobody has read? | [`Sandbox::strict`] |
 //! | What may the program see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Capabilities`], [`Landlock`], [`Seccomp`] |
 //! | How does it run, and how did it end? | [`Child`], [`Outcome`], [`Verdict`], [`Usage`] |
+//! | What where one policy runs many programs? | [`Sandbox::prepare`], [`Prepared`], [`Command`] |
 //! | What can this host not do? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
 //! | What went wrong? | [`Error`]: the [`Step`], the path, the errno and what to do |
 //! | What did a crashed owner leave? | [`reap_stale`] |
@@ -108,6 +109,7 @@
 
 mod cgroup;
 mod child;
+mod command;
 mod error;
 mod feature;
 #[cfg(test)]
@@ -136,13 +138,14 @@ pub use cgroup::SystemdScope;
 pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
 pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub use child::{Child, Outcome, Output, Usage, Verdict};
+pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};
 pub use feature::{Enforced, Enforcement, Feature};
 pub use mount::{Bind, Dev, HidePid, Mount, Mqueue, Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
 pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset};
 pub use owner::{Reaped, reap_stale};
 pub use program::{Resource, Session};
-pub use sandbox::Sandbox;
+pub use sandbox::{Prepared, Sandbox};
 pub use security::{Action, Capabilities, Compare, Landlock, Notification, Notifications, Rule, Seccomp, SecureBits};
 pub use stdio::Stdio;
 pub use units::{Bytes, ParseBytesError};

@@ -4,9 +4,10 @@
 //! working directory after the user, descriptors and limits of the process last.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Problem, Step};
 use crate::plan::{Arg, Plan, Slot, has_nul};
@@ -136,28 +137,37 @@ impl Program {
         problems
     }
 
-    /// The variables of the program.
-    fn environment(&self) -> Vec<(OsString, OsString)> {
-        let inherited = if self.env_clear { None } else { Some(std::env::vars_os()) };
+    /// The program as the builder has it, in the caller's environment of now.
+    pub(crate) fn invocation(&self) -> Invocation {
+        Invocation {
+            command: self.command.clone().unwrap_or(DEFAULT_COMMAND.into()),
+            args: self.args.clone(),
+            environment: Arc::new(self.environment(std::env::vars_os())),
+            cwd: self.cwd.clone(),
+        }
+    }
+
+    /// This program, in the environment and the directory of another where it says nothing else.
+    pub(crate) fn invocation_within(&self, outer: &Invocation) -> Invocation {
+        let environment = if self.env.is_empty() && !self.env_clear {
+            outer.environment.clone()
+        } else {
+            Arc::new(self.environment(outer.environment.iter().cloned()))
+        };
+        Invocation {
+            command: self.command.clone().unwrap_or(DEFAULT_COMMAND.into()),
+            args: self.args.clone(),
+            environment,
+            cwd: self.cwd.clone().or_else(|| outer.cwd.clone()),
+        }
+    }
+
+    /// The variables of the program, who begins with those that it is given.
+    fn environment(&self, given: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+        let inherited = (!self.env_clear).then_some(given);
         let kept = inherited.into_iter().flatten().filter(|(name, _)| !self.env.contains_key(name));
         let set = self.env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
         kept.chain(set).collect()
-    }
-
-    pub(crate) fn name(&self) -> &OsStr {
-        self.command.as_deref().unwrap_or(DEFAULT_COMMAND.as_ref())
-    }
-
-    /// The paths at which the program is looked for, inside.
-    fn candidates(&self, path: Option<&OsString>) -> Vec<PathBuf> {
-        let name = Path::new(self.name());
-        if name.as_os_str().as_bytes().contains(&b'/') {
-            return vec![name.to_owned()];
-        }
-        let path = path.map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
-        std::env::split_paths(path)
-            .map(|dir| if dir.as_os_str().is_empty() { name.into() } else { dir.join(name) })
-            .collect()
     }
 
     /// Supplementary groups, gid, uid: in this order, since each takes the right to the one before.
@@ -188,17 +198,6 @@ impl Program {
         }
     }
 
-    /// The working directory: the one asked for, else `/` on a root of the sandbox's own.
-    pub(crate) fn lower_cwd(&self, plan: &mut Plan, own_root: bool) {
-        if let Some(cwd) = &self.cwd {
-            let path = plan.string(cwd);
-            plan.call(Step::Cwd, libc::SYS_chdir, [path.into()]).at(cwd);
-        }
-        if own_root && self.cwd.is_some() {
-            plan.op(Step::Cwd, code::CWD_INSIDE, []).at(self.cwd.as_deref().unwrap_or(Path::new("/")));
-        }
-    }
-
     pub(crate) fn lower_rlimits(&self, plan: &mut Plan) {
         for (resource, soft, hard) in &self.rlimits {
             let limits = plan.words(&[*soft, *hard]);
@@ -212,18 +211,49 @@ impl Program {
         let mask = self.umask.map_or(Arg::from(inherited), Arg::from);
         plan.call(Step::Umask, libc::SYS_umask, [mask]);
     }
+}
+
+/// What one run executes.
+#[derive(Debug, Clone)]
+pub(crate) struct Invocation {
+    command: OsString,
+    args: Vec<OsString>,
+    environment: Arc<Vec<(OsString, OsString)>>,
+    cwd: Option<PathBuf>,
+}
+
+impl Invocation {
+    /// The paths at which the program is looked for, inside.
+    fn candidates(&self) -> Vec<PathBuf> {
+        let name = Path::new(&self.command);
+        if name.as_os_str().as_bytes().contains(&b'/') {
+            return vec![name.to_owned()];
+        }
+        let path = self.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+        std::env::split_paths(path.unwrap_or(DEFAULT_PATH.as_ref()))
+            .map(|dir| if dir.as_os_str().is_empty() { name.into() } else { dir.join(name) })
+            .collect()
+    }
+
+    /// The working directory: the one asked for, else `/` on a root of the sandbox's own.
+    pub(crate) fn lower_cwd(&self, plan: &mut Plan, own_root: bool) {
+        let Some(cwd) = &self.cwd else { return };
+        let path = plan.string(cwd);
+        plan.call(Step::Cwd, libc::SYS_chdir, [path.into()]).at(cwd);
+        if own_root {
+            plan.op(Step::Cwd, code::CWD_INSIDE, []).at(cwd);
+        }
+    }
 
     /// The last op. `how` are the bits of the wire's `exec`, with the place in which a silent failure is told.
     pub(crate) fn lower_exec(&self, plan: &mut Plan, how: u64, failure: Option<Slot>) {
-        let environment = self.environment();
-        let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
-        let candidates = self.candidates(path);
-        let argv = plan
-            .strings(std::iter::once(self.name()).chain(self.args.iter().map(OsString::as_os_str)).map(|arg| [arg]));
-        let envp = plan.strings(environment.iter().map(|(name, value)| [name.as_os_str(), "=".as_ref(), value]));
+        let candidates = self.candidates();
+        let argv = plan.strings(std::iter::once(&self.command).chain(&self.args).map(|arg| [arg.as_os_str()]));
+        let envp = plan.strings(self.environment.iter().map(|(name, value)| [name.as_os_str(), "=".as_ref(), value]));
         let paths = plan.strings(candidates.iter().map(|path| [path.as_os_str()]));
         let failure = failure.map_or(Arg::Value(0), Arg::from);
-        plan.op(Step::Exec, code::EXEC, [paths.into(), argv.into(), envp.into(), how.into(), failure]).at(self.name());
+        plan.op(Step::Exec, code::EXEC, [paths.into(), argv.into(), envp.into(), how.into(), failure])
+            .at(&self.command);
     }
 }
 
@@ -242,21 +272,30 @@ pub(crate) fn lower_groups(plan: &mut Plan, groups: &[u32]) {
 mod tests {
     use super::*;
 
+    fn invocation(command: &str, path: Option<&str>) -> Invocation {
+        let environment = path.map(|path| ("PATH".into(), path.into())).into_iter().collect();
+        Invocation { command: command.into(), args: Vec::new(), environment: Arc::new(environment), cwd: None }
+    }
+
     #[test]
     fn a_bare_name_is_looked_for_in_the_given_path() {
-        let program = Program { command: Some("ls".into()), ..Program::default() };
-        let found = program.candidates(Some(&"/a::/b".into()));
+        let found = invocation("ls", Some("/a::/b")).candidates();
         assert_eq!(found, [Path::new("/a/ls"), Path::new("ls"), Path::new("/b/ls")]);
-        let program = Program { command: Some("./ls".into()), ..Program::default() };
-        assert_eq!(program.candidates(None), [Path::new("./ls")]);
+        assert_eq!(invocation("./ls", None).candidates(), [Path::new("./ls")]);
     }
 
     #[test]
     fn the_environment_is_the_callers_with_changes() {
         let env = [("A".into(), Some("1".into())), ("PATH".into(), None)].into();
         let mut program = Program { env, ..Program::default() };
-        assert!(program.environment().iter().all(|(name, _)| name != "PATH"));
+        assert!(program.invocation().environment.iter().all(|(name, _)| name != "PATH"));
         program.env_clear = true;
-        assert_eq!(program.environment(), [("A".into(), "1".into())]);
+        let own = program.invocation();
+        assert_eq!(*own.environment, [("A".into(), "1".into())]);
+        let unchanged = Program::default().invocation_within(&own);
+        assert!(Arc::ptr_eq(&unchanged.environment, &own.environment));
+        let changed = Program { env: [("B".into(), Some("2".into()))].into(), ..Program::default() };
+        let changed = changed.invocation_within(&own).environment;
+        assert_eq!(*changed, [("A".into(), "1".into()), ("B".into(), "2".into())]);
     }
 }

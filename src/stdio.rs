@@ -71,11 +71,19 @@ pub(crate) struct Streams {
 }
 
 impl Policy {
-    /// Opens what one spawn needs; `default` stands for a stream that was not told.
-    pub(crate) fn open(&self, default: &[Stdio; 3]) -> Result<Streams> {
+    /// The streams of a run: those that it was told, else the policy's, else `default`.
+    pub(crate) fn choose<'s>(&'s self, own: Option<&'s [Option<Stdio>; 3]>, default: &'s [Stdio; 3]) -> [&'s Stdio; 3] {
+        let chosen = |i: usize| own.and_then(|own| own[i].as_ref()).or(self.streams[i].as_ref()).unwrap_or(&default[i]);
+        [chosen(0), chosen(1), chosen(2)]
+    }
+}
+
+impl Streams {
+    /// Opens what one run needs.
+    pub(crate) fn open(stdio: [&Stdio; 3]) -> Result<Streams> {
         let mut outside = [None, None, None];
         let mut open = |i: usize| -> Result<PlanFd> {
-            match &self.streams[i].as_ref().unwrap_or(&default[i]).0 {
+            match &stdio[i].0 {
                 Source::Inherit if table::is_open(i as RawFd) => Ok(PlanFd::Held(i as RawFd)),
                 Source::Inherit | Source::Null => null(),
                 Source::Fd(fd) => Ok(PlanFd::Shared(fd.clone())),

@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 12] = [
     &["sys", "error"],
     &["plan", "proc"],
     &["namespace", "mount", "cgroup", "security", "network", "stdio", "program"],
-    &["owner"],
+    &["owner", "command"],
     &["spawn"],
     &["child"],
     &["sandbox"],

@@ -8,7 +8,8 @@ use super::ground::Ballast;
 use super::rows::Row;
 
 /// The rows that are compared.
-pub const NAMES: [&str; 7] = ["std", "plain", "sandbox", "sandbox-cgroup", "floor", "sandbox-net", "floor-net"];
+pub const NAMES: [&str; 9] =
+    ["std", "plain", "sandbox", "prepared", "sandbox-cgroup", "floor", "sandbox-net", "prepared-net", "floor-net"];
 const BLOCKS: usize = 10;
 /// Rounds at the start of a block that are not counted.
 const WARM_UP: usize = 10;
@@ -108,6 +109,8 @@ fn print_ratios(rows: &[Row], times: &[Times]) {
     for (above, heavy, below) in [
         ("sandbox", false, "floor"),
         ("sandbox-net", false, "floor-net"),
+        ("prepared", false, "sandbox"),
+        ("prepared-net", false, "sandbox-net"),
         ("sandbox", true, "sandbox"),
         ("std", true, "std"),
     ] {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 
-use ringfence::{Bytes, Namespaces, Sandbox};
+use ringfence::{Bytes, Namespaces, Outcome, Prepared, Sandbox};
 
 use super::floor::{Floor, Profile};
 use super::ground::Ground;
@@ -22,6 +22,7 @@ pub struct Row {
 enum Way {
     Std(Command),
     Sandbox(Box<Sandbox>),
+    Prepared(Prepared),
     Floor(Box<Floor>),
 }
 
@@ -34,11 +35,8 @@ impl Row {
                 Ok(status) => Err(status.to_string()),
                 Err(error) => Err(error.to_string()),
             },
-            Way::Sandbox(sandbox) => match sandbox.status() {
-                Ok(outcome) if outcome.success() => Ok(()),
-                Ok(outcome) => Err(format!("{}", outcome.verdict())),
-                Err(error) => Err(format!("{error:#}")),
-            },
+            Way::Sandbox(sandbox) => told(sandbox.status()),
+            Way::Prepared(prepared) => told(prepared.status()),
             Way::Floor(floor) => floor.run().map_err(|error| error.to_string()),
         }
     }
@@ -49,6 +47,14 @@ impl Row {
             Way::Floor(floor) => Some(floor.profile()),
             _ => None,
         }
+    }
+}
+
+fn told(ended: Result<Outcome, ringfence::Error>) -> Result<(), String> {
+    match ended {
+        Ok(outcome) if outcome.success() => Ok(()),
+        Ok(outcome) => Err(format!("{}", outcome.verdict())),
+        Err(error) => Err(format!("{error:#}")),
     }
 }
 
@@ -93,9 +99,13 @@ pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
     ] {
         rows.push(sandbox(name, with_rights(host.clone().namespaces(kind))));
     }
+    let prepared = |name, sandbox: &Sandbox| Some(Row { name, way: Way::Prepared(sandbox.prepare().ok()?) });
     rows.push(sandbox("sandbox", inside.clone()));
+    rows.extend(prepared("prepared", &inside));
     rows.push(sandbox("sandbox-cgroup", limited(inside.clone())));
-    rows.push(sandbox("sandbox-net", limited(inside.net_ns())));
+    let net = limited(inside.net_ns());
+    rows.extend(prepared("prepared-net", &net));
+    rows.push(sandbox("sandbox-net", net));
     rows.extend(floors(ground, parents));
     rows
 }

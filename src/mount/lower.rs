@@ -2,9 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf, absolute};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 
@@ -12,9 +12,8 @@ use super::idmapped;
 use super::root::{Base, RootFs, Upper};
 use super::{Bind, Context, Kind, Mount, MountFlags, Overlay, Policy, clean, overlay_list};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::plan::{Added, Arg, Plan, Slot};
+use crate::plan::{Added, Arg, Plan, PlanFd, Slot, Tree};
 use crate::stub::wire::{code, target};
-use crate::sys::mount;
 
 const AT_RECURSIVE: u64 = 0x8000;
 const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
@@ -156,13 +155,12 @@ fn lower_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot, context
         lower_own_tree(plan, path, recursive, tree);
         return Ok(());
     }
-    let made = mount::clone_tree(path, recursive);
-    let made = made.and_then(|made| mount::make_private(made.as_fd()).map(|()| made));
-    match made {
+    match Tree::new(path, recursive) {
         // The caller is root of a user namespace that does not own its mounts, the kernel is before 5.12, or a filter refuses.
         Err(Errno::EPERM | Errno::ENOSYS) if !context.template => lower_own_tree(plan, path, recursive, tree),
         made => {
-            let number = plan.fd(made.map_err(|errno| Error::new(Step::OpenTree, errno).at(path))?);
+            let copy = made.map_err(|errno| Error::new(Step::OpenTree, errno).at(path))?;
+            let number = plan.fd(PlanFd::Tree(Arc::new(copy)));
             let flag = libc::F_DUPFD_CLOEXEC;
             plan.call(Step::OpenTree, libc::SYS_fcntl, [number.into(), flag.into(), 0.into()]).at(path).store(tree);
         }

@@ -4,16 +4,19 @@
 //! report of a failed op back into an [`Error`] with the [`Note`] that was taken when the op was written.
 
 mod encode;
+mod fd;
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use crate::error::{Error, ErrorKind, Step};
+pub(crate) use fd::{PlanFd, Tree};
+
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::stub::wire;
 
 /// A place in the plan's block of strings and structures.
@@ -83,30 +86,7 @@ impl Note {
     }
 }
 
-/// A descriptor that travels with a plan. Its owner may be shared with the policy, so that a policy spawns many times.
 #[derive(Debug, Clone)]
-pub(crate) enum PlanFd {
-    Shared(Arc<OwnedFd>),
-    /// Held open by the caller until the plan has run: one of its 0, 1 and 2, or a control group's.
-    Held(RawFd),
-}
-
-impl PlanFd {
-    pub(crate) fn raw(&self) -> RawFd {
-        match self {
-            PlanFd::Shared(fd) => fd.as_raw_fd(),
-            PlanFd::Held(fd) => *fd,
-        }
-    }
-}
-
-impl From<OwnedFd> for PlanFd {
-    fn from(fd: OwnedFd) -> Self {
-        PlanFd::Shared(Arc::new(fd))
-    }
-}
-
-#[derive(Debug)]
 struct DraftOp {
     code: u32,
     nr: u32,
@@ -122,7 +102,7 @@ struct DraftOp {
 }
 
 /// The ops in their order, with all that they refer to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
     ops: Vec<DraftOp>,
     data: Vec<u8>,
@@ -131,6 +111,10 @@ pub(crate) struct Plan {
     /// What the ops are about, one text after the other. It stays outside.
     paths: Vec<u8>,
     fds: Vec<PlanFd>,
+    /// How many of them are given for each run.
+    given: usize,
+    /// It holds what only one run can use.
+    single_use: bool,
     /// Detached mounts, and where they come from.
     id_mapped: Vec<(Arc<OwnedFd>, PathBuf)>,
     slots: u8,
@@ -269,8 +253,33 @@ impl Plan {
         wire::REPORT_FD + self.fds.len() as i32
     }
 
+    /// Passes a descriptor on that is given for each run ([`for_run`](Plan::for_run)), in the order of these calls.
+    pub(crate) fn given(&mut self) -> i32 {
+        self.given += 1;
+        self.fd(PlanFd::Given(self.given - 1))
+    }
+
+    /// The plan of one run, with the descriptors that it has by itself.
+    pub(crate) fn for_run(&self, given: &[RawFd]) -> Result<Plan> {
+        let mut plan = self.clone();
+        for fd in &mut plan.fds {
+            *fd = fd.open(given)?;
+        }
+        Ok(plan)
+    }
+
+    /// Lets go of what was opened while the plan was written: every run opens its own.
+    pub(crate) fn release(&self) {
+        self.fds.iter().for_each(PlanFd::release);
+    }
+
+    pub(crate) fn is_single_use(&self) -> bool {
+        self.single_use
+    }
+
     /// Has the ids of a detached mount mapped as the user namespace of the stub maps them, once that has its maps.
     pub(crate) fn map_ids_of(&mut self, tree: Arc<OwnedFd>, path: &Path) {
+        self.single_use = true;
         self.id_mapped.push((tree, path.to_owned()));
     }
 

@@ -3,6 +3,9 @@
 mod judge;
 mod launch;
 mod limits;
+mod lower;
+mod made;
+mod prepared;
 mod refusal;
 #[cfg(feature = "systemd")]
 mod scope;
@@ -15,6 +18,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use prepared::Prepared;
 
 #[cfg(feature = "systemd")]
 use crate::cgroup;

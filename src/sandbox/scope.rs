@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Sandbox;
-use super::launch::{Site, lower_beginning, lower_unblock_signals};
+use super::lower::{lower_beginning, lower_unblock_signals};
+use super::made::Site;
 use crate::cgroup::{Group, Host, Limits, Manager, SystemdScope};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;

@@ -7,7 +7,6 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, RulesetAttr, RulesetCreatedAttr,
@@ -17,7 +16,7 @@ use nix::errno::Errno;
 
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
 use crate::feature::{Enforcement, Feature};
-use crate::plan::{Plan, PlanFd, has_nul};
+use crate::plan::{Plan, has_nul};
 use crate::sys::table;
 
 /// The last version of Landlock whose rights are known here. What later ones add is left as it is without Landlock.
@@ -232,7 +231,7 @@ fn kernel_abi() -> ABI {
     }
 }
 
-/// A ruleset of the kernel's, on its way into a plan.
+/// A ruleset of the kernel's, as a plan knows it.
 #[derive(Debug)]
 pub(crate) struct Ruleset {
     /// Its numbers in the stub: the ruleset's own, and one that is overwritten with each path in turn.
@@ -241,20 +240,26 @@ pub(crate) struct Ruleset {
 }
 
 impl Landlock {
-    /// Makes a ruleset of the parts in `held`, and writes the ops that add its paths. To be called after the last mount,
-    /// while the stub may still search every directory.
-    pub(crate) fn lower(&self, plan: &mut Plan, held: &[Feature]) -> Result<Option<Ruleset>> {
-        let abi = kernel_abi();
-        let Some(fd) = self.create(abi, held).map_err(|error| not_made(&error))? else { return Ok(None) };
-        let fd = table::above_stdio(fd).map_err(|errno| Error::new(Step::Landlock, errno))?;
-        let fd = Arc::new(fd);
-        let ruleset = Ruleset { fd: plan.fd(PlanFd::Shared(fd.clone())), path_fd: plan.fd(PlanFd::Shared(fd)) };
+    /// The ruleset of one run, without its paths: these are found, and added, inside.
+    pub(crate) fn make(&self, held: &[Feature]) -> Result<Option<OwnedFd>> {
+        let made = self.create(kernel_abi(), held).map_err(|error| not_made(&error))?;
+        made.map(table::above_stdio).transpose().map_err(|errno| Error::new(Step::Landlock, errno))
+    }
+
+    /// Adds the paths to the ruleset, which is given twice for each run: once as what it is, once to take a number that the
+    /// paths can have. To be called after the last mount, while the stub may still search every directory.
+    pub(crate) fn lower(&self, plan: &mut Plan, held: &[Feature]) -> Option<Ruleset> {
+        if held.is_empty() {
+            return None;
+        }
+        let ruleset = Ruleset { fd: plan.given(), path_fd: plan.given() };
         if held.contains(&Feature::LandlockFiles) {
+            let abi = kernel_abi();
             for (path, rights) in &self.paths {
                 ruleset.lower_path(plan, path, *rights & AccessFs::from_all(abi));
             }
         }
-        Ok(Some(ruleset))
+        Some(ruleset)
     }
 
     fn create(&self, abi: ABI, held: &[Feature]) -> Result<Option<OwnedFd>, RulesetError> {

@@ -1,0 +1,89 @@
+//! The descriptors that travel with a plan.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+
+use crate::error::{Error, Result, Step};
+use crate::sys::mount;
+
+/// A descriptor that travels with a plan. Its owner may be shared with the policy, so that a policy spawns many times.
+#[derive(Debug, Clone)]
+pub(crate) enum PlanFd {
+    Shared(Arc<OwnedFd>),
+    /// Held open by the caller until the plan has run: one of its 0, 1 and 2, or the template's.
+    Held(RawFd),
+    /// A copy of a mount, which each run makes for itself: once it is attached it is used up.
+    Tree(Arc<Tree>),
+    /// The one of this number among those that are given for a run.
+    Given(usize),
+}
+
+impl PlanFd {
+    /// The number; of one that a run has still to open -1, which nobody takes for a descriptor.
+    pub(crate) fn raw(&self) -> RawFd {
+        match self {
+            PlanFd::Shared(fd) => fd.as_raw_fd(),
+            PlanFd::Held(fd) => *fd,
+            PlanFd::Tree(_) | PlanFd::Given(_) => -1,
+        }
+    }
+
+    pub(super) fn open(&self, given: &[RawFd]) -> Result<PlanFd> {
+        match self {
+            PlanFd::Tree(tree) => Ok(tree.open()?.into()),
+            PlanFd::Given(index) => {
+                let fd = given.get(*index).copied();
+                fd.map(PlanFd::Held).ok_or_else(|| Error::new(Step::ReadPlan, Errno::EBADF))
+            }
+            other => Ok(other.clone()),
+        }
+    }
+
+    pub(super) fn release(&self) {
+        if let PlanFd::Tree(tree) = self {
+            drop(tree.take());
+        }
+    }
+}
+
+impl From<OwnedFd> for PlanFd {
+    fn from(fd: OwnedFd) -> Self {
+        PlanFd::Shared(Arc::new(fd))
+    }
+}
+
+/// A mount of the host to be copied.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    path: PathBuf,
+    recursive: bool,
+    /// The first copy, which was made to see whether one can be.
+    first: Mutex<Option<OwnedFd>>,
+}
+
+impl Tree {
+    pub(crate) fn new(path: &Path, recursive: bool) -> Result<Tree, Errno> {
+        let first = copy(path, recursive)?;
+        Ok(Tree { path: path.to_owned(), recursive, first: Mutex::new(Some(first)) })
+    }
+
+    fn take(&self) -> Option<OwnedFd> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn open(&self) -> Result<OwnedFd> {
+        if let Some(first) = self.take() {
+            return Ok(first);
+        }
+        copy(&self.path, self.recursive).map_err(|errno| Error::new(Step::OpenTree, errno).at(&self.path))
+    }
+}
+
+fn copy(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    let tree = mount::clone_tree(path, recursive)?;
+    mount::make_private(tree.as_fd())?;
+    Ok(tree)
+}

@@ -1,0 +1,219 @@
+//! The order in which policies become ops. First the setup, which is the same for every run of a policy, then what one run
+//! executes.
+
+use std::fs;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use super::Sandbox;
+use super::judge::Judgement;
+use super::launch::Run;
+use crate::error::{Result, Step};
+use crate::mount::Context;
+use crate::namespace::{IdMap, IdMaps, Namespaces, Writer};
+use crate::plan::{Plan, Slot};
+use crate::program::{Program, Resource, lower_groups, lower_ids};
+use crate::security::Seccomp;
+use crate::spawn::{self, FailurePage};
+use crate::stub::wire::{code, record};
+use crate::sys::fork_mark::PerProcess;
+
+/// The group to which terminals belong.
+const TTY_GROUP: u32 = 5;
+const DEATH_SIGNAL: u64 = libc::SIGKILL as u64;
+
+/// What the setup's ops depend on beside the policy. As long as it is the same, so are they.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// The caller may not put the child into its group by itself.
+    pub(super) fenced: bool,
+    /// How many `cgroup.procs` the stub writes itself to, and where their group stands.
+    pub(super) procs: usize,
+    pub(super) group: Option<PathBuf>,
+    /// Where the sandbox's mount namespace is made from, if not from the caller's.
+    pub(super) template: Option<RawFd>,
+    pub(super) scratch: Option<PathBuf>,
+}
+
+/// The ops of a setup, with what those of a run go on from.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) shape: Shape,
+    pub(super) plan: Plan,
+    /// Holds the address of the page in which a silent failure is told.
+    failure: Option<Slot>,
+}
+
+impl Sandbox {
+    /// All that comes before the program is known. Each stage has its reason in the module that writes it. The descriptors
+    /// of a run are given in this order: the failure page, each `cgroup.procs`, the Landlock ruleset twice.
+    pub(super) fn lower_setup(
+        &self,
+        judgement: &Judgement,
+        shape: &Shape,
+        template: Option<BorrowedFd<'_>>,
+    ) -> Result<Setup> {
+        let mut plan = Plan::new();
+        let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
+        let umask = lower_beginning(&mut plan);
+        if shape.fenced {
+            // While the stub still looks like a process of the caller's user.
+            plan.op(Step::JoinCgroup, code::SYNC, [record::NEED_GROUP.into()]);
+        }
+        self.security.lower_keyring(&mut plan);
+        let wants_page = judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page);
+        let failure = wants_page.then(|| lower_failure_page(&mut plan));
+        match &judgement.maps {
+            Some(maps) => self.lower_maps(&mut plan, maps),
+            None => self.namespaces.lower_time(&mut plan),
+        }
+        self.namespaces.lower_max_user_namespaces(&mut plan);
+        // From here on nobody of the same user may look into the stub or its descriptors (CVE-2016-9962).
+        plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
+        lower_join_cgroups(&mut plan, shape);
+        self.namespaces.lower(&mut plan, template)?;
+        if self.namespaces.new.contains(Namespaces::MOUNT) {
+            self.mounts.lower(&mut plan, self.mount_context(judgement, shape), shape.scratch.as_deref())?;
+        }
+        let landlock = self.landlock.as_ref().and_then(|rules| rules.lower(&mut plan, &judgement.landlock));
+        let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
+        judgement.security.lower_keep(&mut plan);
+        self.program.lower_user(&mut plan, may_set_groups);
+        judgement.security.lower(&mut plan, judgement.bounding);
+        self.lower_owner(&mut plan);
+        if self.program.init {
+            plan.op(Step::Fork, code::INIT, []);
+        }
+        self.program.lower_session(&mut plan, pid_ns);
+        self.program.lower_umask(&mut plan, umask);
+        landlock.iter().for_each(|ruleset| ruleset.lower_restriction(&mut plan));
+        if judgement.security.capabilities.is_none() {
+            plan.op(Step::Capabilities, code::CLEAR_INHERITABLE, []);
+        }
+        Ok(Setup { shape: shape.clone(), plan, failure })
+    }
+
+    /// What the run executes, and with which streams.
+    pub(super) fn lower_run(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
+        run.invocation.lower_cwd(plan, self.mounts.root.is_some());
+        run.streams.lower(plan, &self.stdio.extra);
+        self.lower_limits_of_process(plan, judgement);
+        lower_unblock_signals(plan);
+        let how = judgement.seccomp.as_ref().map_or(0, |profile| profile.lower(plan));
+        run.invocation.lower_exec(plan, how, setup.failure);
+    }
+
+    fn lower_maps(&self, plan: &mut Plan, maps: &IdMaps) {
+        self.namespaces.lower_maps(plan, maps);
+        self.namespaces.lower_time(plan);
+        if maps.writer == Writer::Inside {
+            return;
+        }
+        // Files can be made only by an id that the namespace knows, and the caller's may not be one.
+        let first = |lines: &[IdMap]| {
+            if lines.iter().any(|line| line.covers(0)) { 0 } else { lines.first().map_or(0, |line| line.inside) }
+        };
+        if !maps.deny_setgroups {
+            lower_groups(plan, &[]);
+        }
+        lower_ids(plan, first(&maps.uid), first(&maps.gid));
+    }
+
+    fn mount_context(&self, judgement: &Judgement, shape: &Shape) -> Context {
+        let maps = judgement.maps.as_ref();
+        Context {
+            template: shape.template.is_some(),
+            user_ns: self.namespaces.apart().contains(Namespaces::USER),
+            pid_ns: self.namespaces.apart().contains(Namespaces::PID),
+            ahead: self.namespaces.unprivileged_ids && maps.is_some_and(|maps| maps.writer == Writer::Caller),
+            tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
+                maps.gid.iter().any(|line| line.covers(TTY_GROUP))
+            }),
+        }
+    }
+
+    /// The death signal (after the last change of user, which clears it), then a look whether the owner is still there.
+    fn lower_owner(&self, plan: &mut Plan) {
+        if !self.program.outlive_owner {
+            let signal = DEATH_SIGNAL;
+            plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), signal.into()]);
+        }
+        plan.op(Step::OwnerAlive, code::OWNER_ALIVE, []);
+    }
+
+    fn lower_limits_of_process(&self, plan: &mut Plan, judgement: &Judgement) {
+        if let Some(limit) = self.cpu_time.filter(|_| !judgement.account_cpu) {
+            let seconds = limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0));
+            let program =
+                Program { rlimits: vec![(Resource::Cpu, seconds, seconds.saturating_add(1))], ..Default::default() };
+            program.lower_rlimits(plan);
+        }
+        self.program.lower_rlimits(plan);
+    }
+}
+
+/// The stub's name, default signal actions, and a umask that leaves modes alone; gives the slot with the old one.
+pub(super) fn lower_beginning(plan: &mut Plan) -> Slot {
+    let name = plan.string(spawn::stub_name().to_string_lossy().as_ref());
+    plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_NAME.into(), name.into()]);
+    plan.op(Step::Signals, code::RESET_SIGNALS, []);
+    let umask = plan.slot();
+    plan.call(Step::Umask, libc::SYS_umask, [0.into()]).store(umask);
+    umask
+}
+
+/// A page that outlives the descriptors and an init's fork, and ends with the exec; gives the slot with its address.
+fn lower_failure_page(plan: &mut Plan) -> Slot {
+    let (number, slot) = (plan.given(), plan.slot());
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    let args = [0.into(), FailurePage::SIZE.into(), access.into(), flags.into(), number.into(), 0.into()];
+    plan.call(Step::Report, libc::SYS_mmap, args).store(slot);
+    slot
+}
+
+/// On v1, and on v2 where it was not born inside, the stub enters by itself.
+fn lower_join_cgroups(plan: &mut Plan, shape: &Shape) {
+    let own = plan.string("0");
+    for _ in 0..shape.procs {
+        let number = plan.given();
+        plan.call(Step::JoinCgroup, libc::SYS_write, [number.into(), own.into(), 1.into()])
+            .at(shape.group.as_deref().unwrap_or("cgroup.procs".as_ref()));
+    }
+}
+
+pub(super) fn lower_unblock_signals(plan: &mut Plan) {
+    let none = plan.words(&[0]);
+    let set_mask = libc::SIG_SETMASK;
+    plan.call(Step::Signals, libc::SYS_rt_sigprocmask, [set_mask.into(), none.into(), 0.into(), 8.into()]);
+}
+
+/// Whether the terminals' group exists for the caller, who may be in a user namespace already.
+fn caller_knows_tty_group() -> bool {
+    static KNOWS: PerProcess<bool> = PerProcess::new();
+    let known = KNOWS
+        .get_or_try(|| Ok::<_, Errno>(maps_tty_group(&fs::read_to_string("/proc/self/gid_map").unwrap_or_default())));
+    known.is_ok_and(|known| *known)
+}
+
+/// Reads a gid_map: lines of first id inside, first id outside, count.
+fn maps_tty_group(map: &str) -> bool {
+    let lines = map.lines().map(|line| line.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>());
+    let gid = u64::from(TTY_GROUP);
+    lines.flatten().any(|line| matches!(line[..], [first, _, count] if gid >= first && gid - first < count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terminals_group_is_found_in_a_map() {
+        assert!(maps_tty_group("0 0 4294967295\n") && maps_tty_group("0 1000 1\n5 100004 1\n"));
+        assert!(!maps_tty_group("0 1000 5\n6 100000 9\n") && !maps_tty_group("5\n"));
+        crate::fuzz::texts(&["         0          0 4294967295\n", "0 1000 1\n1 100000 65536\n"], |text| {
+            let _ = maps_tty_group(text);
+        });
+    }
+}

@@ -1,0 +1,209 @@
+//! What is made outside for one sandbox, before a child exists: control group, scratch directory, and descriptors that the
+//! setup is given.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use caps::{CapSet, Capability};
+
+use super::Sandbox;
+use super::judge::Judgement;
+use super::lower::Shape;
+use crate::cgroup::{self, Device, DeviceAccess, Devices, Group, Host};
+use crate::error::{Error, Result, Step};
+use crate::mount::{self, Upper};
+use crate::namespace::Namespaces;
+use crate::owner::{self, Claim, Scratch};
+use crate::security::Seccomp;
+use crate::spawn::FailurePage;
+
+/// How long a group that was made for nothing may take to go.
+const UNDO_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What is made outside for one sandbox. Dropping it takes everything away again.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    pub(super) claim: Option<Claim>,
+    pub(super) scratch: Option<Scratch>,
+    pub(super) group: Option<Group>,
+    pub(super) site: Site,
+    pub(super) failure: Option<FailurePage>,
+    ruleset: Option<OwnedFd>,
+    /// Where the sandbox's mount namespace is made from, if not from the caller's. It is made once, and stays.
+    pub(super) template: Option<BorrowedFd<'static>>,
+}
+
+/// Where the group stands.
+#[derive(Debug, Default)]
+pub(super) struct Site {
+    pub(super) parent: Option<PathBuf>,
+    /// The caller may not put the child there by itself.
+    #[cfg(feature = "systemd")]
+    pub(super) fence: Option<super::scope::Fence>,
+}
+
+impl Site {
+    /// The host as it is for groups here.
+    fn host<'s>(&'s self, host: &'s Host) -> &'s Host {
+        #[cfg(feature = "systemd")]
+        if let Some(fence) = &self.fence {
+            return &fence.host;
+        }
+        host
+    }
+
+    /// What puts a child into its group where the caller may not.
+    pub(super) fn entrance(
+        &self,
+        _group: Option<&Group>,
+        _patience: Duration,
+    ) -> Option<Box<dyn Fn(i32) -> Result<()>>> {
+        #[cfg(feature = "systemd")]
+        if let (Some(fence), Some(group)) = (&self.fence, _group) {
+            return Some(fence.entrance(group, _patience));
+        }
+        None
+    }
+}
+
+impl Made {
+    /// The v2 group that the child is born in.
+    pub(super) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.group.as_ref().filter(|group| !group.is_in_oom_group() && !self.is_fenced()).and_then(Group::v2_dir)
+    }
+
+    pub(super) fn is_fenced(&self) -> bool {
+        #[cfg(feature = "systemd")]
+        return self.site.fence.is_some();
+        #[cfg(not(feature = "systemd"))]
+        return false;
+    }
+
+    /// What the setup's ops have to know. `procs`: those of a v2 group that the child is not born into.
+    pub(super) fn shape(&self, procs: Option<&OwnedFd>) -> Shape {
+        let group = self.group.as_ref();
+        Shape {
+            fenced: self.is_fenced(),
+            procs: group.map_or(0, |group| group.v1_procs().count()) + usize::from(procs.is_some()),
+            group: group.and_then(|group| group.name().parent()).map(Path::to_owned),
+            template: self.template.map(|fd| fd.as_raw_fd()),
+            scratch: self.scratch.as_ref().map(|scratch| scratch.path().to_owned()),
+        }
+    }
+
+    /// The descriptors that the setup is given, in the order in which its ops ask for them.
+    pub(super) fn given(&self, procs: Option<&OwnedFd>) -> Vec<RawFd> {
+        let page = self.failure.iter().map(AsFd::as_fd);
+        let v1 = self.group.iter().flat_map(Group::v1_procs);
+        let ruleset = self.ruleset.iter().map(AsFd::as_fd);
+        let all = page.chain(v1).chain(procs.map(AsFd::as_fd)).chain(ruleset.clone()).chain(ruleset);
+        all.map(|fd| fd.as_raw_fd()).collect()
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // Nobody is in the group.
+        let group_gone = self.group.take().is_none_or(|group| group.remove(UNDO_TIMEOUT).is_ok());
+        let scratch_gone = self.scratch.as_mut().is_none_or(|scratch| scratch.remove(None).is_ok());
+        if !(group_gone && scratch_gone) {
+            self.claim.take().into_iter().for_each(Claim::leave);
+        }
+    }
+}
+
+impl Sandbox {
+    /// The empty mount namespace, where it can be used: it belongs to the caller's user namespace, and the host's files
+    /// cannot be found from it.
+    pub(super) fn template(&self) -> Option<BorrowedFd<'static>> {
+        let fits = self.namespaces.new.contains(Namespaces::MOUNT)
+            && !self.namespaces.new.contains(Namespaces::USER)
+            && self.namespaces.join.is_empty()
+            // Where its rules forbid making a node, the host's own is bound.
+            && self.limits.devices.as_ref().is_none_or(may_make_nodes)
+            && self.mounts.fits_template();
+        if fits && may_use_template() { mount::template() } else { None }
+    }
+
+    /// The control group and the scratch directory, each on record before it exists.
+    pub(super) fn make(&self, judgement: &Judgement, template: Option<BorrowedFd<'static>>) -> Result<Made> {
+        let mut made = Made::default();
+        if judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page) {
+            made.failure = Some(FailurePage::new()?);
+        }
+        made.template = template;
+        if let Some(rules) = &self.landlock {
+            made.ruleset = rules.make(&judgement.landlock)?;
+        }
+        let wants_group = !judgement.limits.is_empty() || judgement.account_cpu;
+        let scratch_base = match self.mounts.root.as_ref().map(|root| &root.upper) {
+            Some(Upper::Scratch(base)) => Some(base.clone().unwrap_or_else(std::env::temp_dir)),
+            _ => None,
+        };
+        if !wants_group && scratch_base.is_none() {
+            return Ok(made);
+        }
+        // Held by what it is the record of: it may go only after the rest has.
+        let claim = made.claim.insert(owner::claim(self.program.outlive_owner)?);
+        if wants_group {
+            let host = cgroup::host()?;
+            made.site = self.site(judgement, host)?;
+            let (host, parent) = (made.site.host(host), made.site.parent.as_deref());
+            claim.record_cgroups(&host.bases(&judgement.limits, parent))?;
+            let group = Group::create(host, parent, claim.name(), &judgement.limits, judgement.account_cpu);
+            let group = group.map_err(|error| self.as_checked(error))?;
+            made.group = Some(group);
+            refuse_frozen(made.group.as_ref())?;
+        }
+        if let Some(base) = scratch_base {
+            let base = std::path::absolute(&base).map_err(|error| Error::io(Step::Scratch, &error).at(&base))?;
+            made.scratch = Some(claim.make_scratch(&base)?);
+        }
+        Ok(made)
+    }
+
+    /// What `check` says to a failure of a group in a scope.
+    pub(super) fn as_checked(&self, error: Error) -> Error {
+        #[cfg(feature = "systemd")]
+        if self.systemd_scope.is_some() {
+            return self.judge(true).err().unwrap_or(error);
+        }
+        error
+    }
+
+    fn site(&self, _judgement: &Judgement, _host: &Host) -> Result<Site> {
+        #[cfg(feature = "systemd")]
+        if let Some(scope) = &self.systemd_scope {
+            return self.site_in_scope(scope, &_judgement.limits, _host);
+        }
+        Ok(Site {
+            parent: self.cgroup_parent.clone(),
+            #[cfg(feature = "systemd")]
+            fence: None,
+        })
+    }
+}
+
+/// Whether the rules let the setup make the nodes of a /dev.
+fn may_make_nodes(rules: &Devices) -> bool {
+    let mut nodes = mount::NODES.iter().map(|(_, major, minor)| Device::char(*major, *minor));
+    nodes.all(|node| rules.allows(node, DeviceAccess::MKNOD))
+}
+
+/// What setns(2) into it, chroot(2) and mknod(2) ask for; the caller may have given up one of these.
+fn may_use_template() -> bool {
+    let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_CHROOT, Capability::CAP_MKNOD];
+    caps::read(None, CapSet::Effective).is_ok_and(|held| needed.iter().all(|capability| held.contains(capability)))
+}
+
+/// A clone into a frozen group hangs in the kernel, where no signal reaches it.
+fn refuse_frozen(group: Option<&Group>) -> Result<()> {
+    let frozen = group.map(Group::frozen_above).transpose()?.flatten();
+    match frozen {
+        Some(path) => Err(Error::message(crate::ErrorKind::Setup, Step::JoinCgroup, "the control group is frozen")
+            .at(path)
+            .hint("thaw it first, or choose another with cgroup_parent()")),
+        None => Ok(()),
+    }
+}

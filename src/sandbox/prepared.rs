@@ -1,0 +1,136 @@
+//! A policy that is judged and lowered once, and spawned many times.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use super::Sandbox;
+use super::launch::Compiled;
+use super::lower::Shape;
+use crate::child::{Child, Outcome, Output};
+use crate::command::Command;
+use crate::error::{Error, Result};
+use crate::feature::Enforced;
+use crate::program::Invocation;
+use crate::security::Notifications;
+use crate::stdio::Stdio;
+
+/// A [`Sandbox`] of which everything is done that is the same for each run: [`Sandbox::prepare`].
+///
+/// It is cheap to clone, and can be shared between threads; [`with`](Prepared::with) is the same policy for another
+/// program.
+///
+/// ```
+/// use ringfence::{Command, Sandbox};
+///
+/// # fn main() -> Result<(), ringfence::Error> {
+/// let prepared = Sandbox::new().command("true").prepare()?;
+/// assert!(prepared.status()?.success());
+/// for word in ["one", "two"] {
+///     let output = prepared.with(Command::new("echo").arg(word)).output()?;
+///     assert_eq!(output.stdout, format!("{word}\n").as_bytes());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What is from when it was prepared, and what is not
+///
+/// From then: the judgement (the caller's privileges, what the host offers, the caller's id and /etc/subuid), the caller's
+/// environment, the pids of [`join_pid`](Sandbox::join_pid), and whether a source of a bind is a directory or a file.
+///
+/// From each spawn: what stands at the paths of the policy (a root directory that has been replaced by another is the new
+/// one in the next spawn; where a file has become a directory, the spawn fails), the caller's umask and, where the policy
+/// has neither a root nor a `cwd`, its working directory. Control group, scratch directory, Landlock ruleset and copies of
+/// mounts are made for each spawn: the kernel lets none of them be used twice.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    policy: Arc<Policy>,
+    command: Option<Arc<Command>>,
+}
+
+#[derive(Debug)]
+struct Policy {
+    sandbox: Sandbox,
+    compiled: Compiled,
+    own: Invocation,
+}
+
+impl Sandbox {
+    /// Judges the policy as thoroughly as [`check`](Sandbox::check) does, and does ahead what is the same for every run. What
+    /// is done once and what for each spawn stands at [`Prepared`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check`](Sandbox::check), and a path of the host that does not exist.
+    pub fn prepare(&self) -> Result<Prepared> {
+        let policy = Policy { compiled: self.compile(true)?, own: self.program.invocation(), sandbox: self.clone() };
+        // As it is without a control group and a scratch directory, which are made for each run.
+        let template = policy.compiled.template();
+        let shape = Shape { template: template.map(|fd| fd.as_raw_fd()), ..Shape::default() };
+        let setup = self.setup(&policy.compiled, &shape, template)?;
+        setup.plan.release();
+        Ok(Prepared { policy: Arc::new(policy), command: None })
+    }
+}
+
+impl Prepared {
+    /// The same policy with another program.
+    pub fn with(&self, command: impl Into<Command>) -> Prepared {
+        Prepared { policy: self.policy.clone(), command: Some(Arc::new(command.into())) }
+    }
+
+    /// What a spawn enforces.
+    pub fn enforced(&self) -> &Enforced {
+        &self.policy.compiled.judgement.enforced
+    }
+
+    /// As [`Sandbox::spawn`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Setup`](crate::ErrorKind::Setup) and [`ErrorKind::Exec`](crate::ErrorKind::Exec) with the step, path and
+    /// errno; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a command that the kernel could not be told.
+    pub fn spawn(&self) -> Result<Child> {
+        self.launch(&[Stdio::inherit(), Stdio::inherit(), Stdio::inherit()], None)
+    }
+
+    /// As [`Sandbox::output`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`spawn`](Prepared::spawn) and of [`Child::wait_with_output`].
+    pub fn output(&self) -> Result<Output> {
+        self.launch(&[Stdio::null(), Stdio::piped(), Stdio::piped()], None)?.wait_with_output()
+    }
+
+    /// As [`Sandbox::status`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`spawn`](Prepared::spawn) and of [`Child::wait`].
+    pub fn status(&self) -> Result<Outcome> {
+        self.spawn()?.wait()
+    }
+
+    /// As [`Sandbox::spawn_supervised`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`spawn`](Prepared::spawn) and of [`Sandbox::spawn_supervised`].
+    pub fn spawn_supervised(&self, supervisor: impl FnOnce(Notifications) + Send + 'static) -> Result<Child> {
+        let inherit = [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()];
+        self.launch(&inherit, Some(Box::new(supervisor)))
+    }
+
+    fn launch(&self, default: &[Stdio; 3], supervisor: Option<super::supervise::Supervisor>) -> Result<Child> {
+        let Policy { sandbox, compiled, own } = &*self.policy;
+        let command = self.command.as_deref();
+        let invalid = command.map(Command::invalid).unwrap_or_default();
+        if !invalid.is_empty() {
+            return Err(Error::refused(invalid));
+        }
+        let invocation = command.map_or_else(|| own.clone(), |command| command.invocation(own));
+        let stdio = sandbox.stdio.choose(command.map(|command| &command.streams), default);
+        sandbox.launch_compiled(compiled, invocation, stdio, supervisor)
+    }
+}
