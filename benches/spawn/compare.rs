@@ -35,14 +35,14 @@ fn percentile(times: &[Duration], percent: usize) -> Option<f64> {
 pub fn run(rows: &mut [Row], rounds: usize) -> Result<(), String> {
     let mut times = vec![Times::default(); rows.len()];
     let mut random = 0x9e37_79b9_7f4a_7c15;
-    let heavy_too = Ballast::fits();
+    let heavy_too = Ballast::fits(Ballast::USUAL);
     if !heavy_too {
         println!("left out: 2 GiB in the caller (not enough memory)");
     }
     for _ in 0..BLOCKS {
         block(rows, &mut times, rounds.div_ceil(BLOCKS), false, &mut random)?;
         if heavy_too {
-            let ballast = Ballast::new();
+            let ballast = Ballast::new(Ballast::USUAL);
             block(rows, &mut times, rounds.div_ceil(BLOCKS), true, &mut random)?;
             drop(ballast);
         }

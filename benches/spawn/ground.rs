@@ -1,23 +1,33 @@
-//! What the rows stand on: a static `true` in a root directory of its own, and memory that makes the caller big.
+//! What the rows stand on: a static `true`, and a static `pause`, in a root directory of their own, and memory that makes
+//! the caller big.
 
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// `exit_group(0)`.
 #[cfg(target_arch = "x86_64")]
-const CODE: &[u8] = &[0x31, 0xff, 0xb8, 231, 0, 0, 0, 0x0f, 0x05];
+const TRUE: &[u8] = &[0x31, 0xff, 0xb8, 231, 0, 0, 0, 0x0f, 0x05];
+/// `pause()`, again and again.
+#[cfg(target_arch = "x86_64")]
+const PAUSE: &[u8] = &[0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7];
 #[cfg(target_arch = "x86_64")]
 const EM_MACHINE: u16 = 62;
 
 /// `exit_group(0)`.
 #[cfg(target_arch = "aarch64")]
-const CODE: &[u8] = &[0x00, 0x00, 0x80, 0xd2, 0xc8, 0x0b, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
+const TRUE: &[u8] = &[0x00, 0x00, 0x80, 0xd2, 0xc8, 0x0b, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
+/// `ppoll(NULL, 0, NULL, NULL)`, again and again.
+#[cfg(target_arch = "aarch64")]
+const PAUSE: &[u8] = &[
+    0x00, 0x00, 0x80, 0xd2, 0x01, 0x00, 0x80, 0xd2, 0x02, 0x00, 0x80, 0xd2, 0x03, 0x00, 0x80, 0xd2, 0x28, 0x09, 0x80,
+    0xd2, 0x01, 0x00, 0x00, 0xd4, 0xfa, 0xff, 0xff, 0x17,
+];
 #[cfg(target_arch = "aarch64")]
 const EM_MACHINE: u16 = 183;
 
-/// A directory with `root/true` and the empty places of mounts; it goes when this is dropped.
+/// A directory with `root/true`, `root/pause` and the empty places of mounts; it goes when this is dropped.
 #[derive(Debug)]
 pub struct Ground {
     dir: PathBuf,
@@ -28,16 +38,19 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Makes the directory below cargo's own for benches.
+    /// Makes the directory below cargo's own for benches, which examples have not.
     pub fn new() -> io::Result<Self> {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("spawn-{}", std::process::id()));
+        let parent = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        let dir = parent.join(format!("ringfence-bench-{}", std::process::id()));
         let root = dir.join("root");
         let ground = Ground { program: root.join("true"), root, dir };
         for place in ["proc", "dev", "tmp"] {
             fs::create_dir_all(ground.root.join(place))?;
         }
-        fs::write(&ground.program, elf(CODE))?;
-        fs::set_permissions(&ground.program, Permissions::from_mode(0o755))?;
+        for (program, code) in [(&ground.program, TRUE), (&ground.root.join("pause"), PAUSE)] {
+            fs::write(program, elf(code))?;
+            fs::set_permissions(program, Permissions::from_mode(0o755))?;
+        }
         Ok(ground)
     }
 
@@ -93,19 +106,20 @@ fn long(file: &mut Vec<u8>, values: &[u64]) {
 pub struct Ballast(Vec<u8>);
 
 impl Ballast {
-    const SIZE: usize = 2 << 30;
+    /// What the rows with a big caller have.
+    pub const USUAL: usize = 2 << 30;
 
-    /// 2 GiB, every byte of it written.
-    pub fn new() -> Self {
-        Ballast(std::hint::black_box(vec![1; Ballast::SIZE]))
+    /// So many bytes, every one of them written.
+    pub fn new(size: usize) -> Self {
+        Ballast(std::hint::black_box(vec![1; size]))
     }
 
     /// Whether the machine has that much to spare.
-    pub fn fits() -> bool {
+    pub fn fits(size: usize) -> bool {
         let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let kib =
             text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse().ok());
-        kib.is_some_and(|kib: usize| kib / 2 > Ballast::SIZE / 1024)
+        kib.is_some_and(|kib: usize| kib / 2 > size / 1024)
     }
 }
 

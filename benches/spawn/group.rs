@@ -7,8 +7,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The parent of every group of this bench, in each hierarchy. The machine's own groups are never touched.
-pub const PARENT: &str = "/ringfence-bench";
+/// The parent of every group of this process, in each hierarchy. The machine's own groups are never touched.
+pub fn parent() -> String {
+    format!("/ringfence-bench-{}", std::process::id())
+}
 
 /// What a sandbox of the rows with a control group may use.
 pub const MEMORY: u64 = 64 << 20;
@@ -29,26 +31,22 @@ struct Hierarchy {
 #[derive(Debug)]
 pub struct Parents {
     hierarchies: Vec<Hierarchy>,
-    made: Vec<PathBuf>,
 }
 
 impl Parents {
     /// Makes them. What cannot be made is missed by the rows, which say so.
     pub fn new() -> Self {
         let hierarchies = hierarchies();
-        let mut made = Vec::new();
         for hierarchy in &hierarchies {
-            let dir = hierarchy.mount.join(PARENT.trim_start_matches('/'));
-            if fs::create_dir(&dir).is_ok() {
-                made.push(dir.clone());
-            }
+            let dir = hierarchy.mount.join(parent().trim_start_matches('/'));
+            let _ = fs::create_dir(&dir);
             for name in hierarchy.controllers.iter().filter(|_| hierarchy.v2) {
                 for dir in [&hierarchy.mount, &dir] {
                     let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{name}"));
                 }
             }
         }
-        Parents { hierarchies, made }
+        Parents { hierarchies }
     }
 
     /// The files of one group below the parents; `None` if a controller is nowhere.
@@ -60,14 +58,28 @@ impl Parents {
     }
 }
 
+/// Everything below it is gone when this is dropped. Other runtimes, which are compared, make it in every hierarchy.
 impl Drop for Parents {
     fn drop(&mut self) {
-        for dir in &self.made {
-            if let Err(error) = fs::remove_dir(dir) {
-                eprintln!("{} stays: {error}", dir.display());
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        for (mount, _) in text.lines().filter_map(cgroup_mount) {
+            let dir = mount.join(parent().trim_start_matches('/'));
+            // One that has failed leaves its group.
+            for group in fs::read_dir(&dir).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+                let _ = fs::remove_dir(group.path());
+            }
+            match fs::remove_dir(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => eprintln!("{} stays: {error}", dir.display()),
+                _ => {}
             }
         }
     }
+}
+
+/// Where a line of mountinfo has a cgroup mount, and the line from the rest of its type on.
+fn cgroup_mount(line: &str) -> Option<(PathBuf, &str)> {
+    let (left, right) = line.split_once(" - cgroup")?;
+    Some((left.split(' ').nth(4)?.into(), right))
 }
 
 /// All cgroup mounts that have one of our controllers, each at the first that does; and every v2 mount, since the library
@@ -76,9 +88,7 @@ fn hierarchies() -> Vec<Hierarchy> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut wanted = CONTROLLERS.to_vec();
     let mut all = Vec::new();
-    for line in text.lines() {
-        let Some((left, right)) = line.split_once(" - cgroup") else { continue };
-        let Some(mount) = left.split(' ').nth(4).map(PathBuf::from) else { continue };
+    for (mount, right) in text.lines().filter_map(cgroup_mount) {
         let v2 = right.starts_with('2');
         let names = if v2 {
             fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default()
@@ -111,7 +121,7 @@ struct Part {
 
 impl Part {
     fn of(hierarchy: &Hierarchy) -> Self {
-        let dir = hierarchy.mount.join(PARENT.trim_start_matches('/')).join("floor");
+        let dir = hierarchy.mount.join(parent().trim_start_matches('/')).join("floor");
         let limit = |name: &&str| {
             let (file, value) = match (*name, hierarchy.v2) {
                 ("memory", false) => ("memory.limit_in_bytes", MEMORY.to_string()),

@@ -72,7 +72,7 @@ pub fn full(root: impl Into<ringfence::RootFs>) -> Sandbox {
 /// With the three limits of the rows with a control group.
 pub fn limited(sandbox: Sandbox) -> Sandbox {
     let sandbox = sandbox.memory_limit(group::MEMORY).pids_limit(group::PIDS).cpu_limit(group::CORES);
-    sandbox.cgroup_parent(group::PARENT)
+    sandbox.cgroup_parent(group::parent())
 }
 
 /// An ordinary user gets namespaces only within a user namespace.

@@ -1,0 +1,104 @@
+//! What a sandbox costs here: by this crate, by bare system calls (the floor), by `std::process` without any sandbox, and
+//! by every other tool and library that is on the machine.
+//!
+//!     cargo run --release --example compare
+//!     cargo run --release --example compare -- --heap 2G --libraries
+//!     cargo run --release --example compare -- --json --only std,floor,sandbox
+//!
+//! All spawn the same static program, that does nothing, on one root directory, and wait for it. They take turns in one
+//! run: compare ratios, not times of different runs. See `--help`.
+
+#[path = "../../benches/spawn/bare.rs"]
+mod bare;
+#[path = "../../benches/spawn/floor.rs"]
+#[allow(dead_code, reason = "the bench's profile is not shown here")]
+mod floor;
+#[path = "../../benches/spawn/ground.rs"]
+#[allow(dead_code, reason = "the bench has files of its own")]
+mod ground;
+#[path = "../../benches/spawn/group.rs"]
+mod group;
+mod host;
+mod library;
+mod peers;
+#[path = "../../src/sys/raw.rs"]
+mod raw;
+mod report;
+#[path = "../../benches/spawn/rows.rs"]
+#[allow(dead_code, reason = "the bench's profile is not shown here")]
+mod rows;
+mod turns;
+mod ways;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ringfence::Bytes;
+
+use ground::{Ballast, Ground};
+use group::Parents;
+use report::Conditions;
+
+/// Measures spawn + wait of a program that does nothing: this crate, bare system calls, and what else is on the machine.
+#[derive(Debug, Parser)]
+#[command(name = "compare")]
+struct Args {
+    /// How often each has its turn: one run that is not counted, then four that are.
+    #[arg(long, default_value_t = 50)]
+    rounds: usize,
+    /// Memory of the caller, all of it in use: 2G.
+    #[arg(long, default_value = "0")]
+    heap: Bytes,
+    /// So many more mounts on the host, in a mount namespace of their own.
+    #[arg(long, default_value_t = 0)]
+    mounts: usize,
+    /// So many sandboxes of this crate that live meanwhile.
+    #[arg(long, default_value_t = 0)]
+    living: usize,
+    /// Only these, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Build the harness of the libraries (benches/peers) first, which takes the network and some minutes.
+    #[arg(long)]
+    libraries: bool,
+    /// `[{"name":…,"p50_us":…,"p95_us":…}]` on stdout; what is told goes to stderr.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    if args.libraries {
+        library::build()?;
+    }
+    // While there is one thread: the others will be in its mount namespace.
+    let _mounts = host::Mounts::new(args.mounts).map_err(|error| format!("--mounts: {error}"))?;
+    let ground = Ground::new().map_err(|error| format!("the root directory: {error}"))?;
+    let parents = Parents::new();
+    let (mut ways, mut told) = ways::all(&ground, &parents, args.heap, &args.only)?;
+    let heap = usize::try_from(args.heap.get()).map_err(|error| format!("--heap: {error}"))?;
+    if !Ballast::fits(heap) {
+        return Err(format!("--heap: the machine has not {} to spare", args.heap));
+    }
+    let _ballast = Ballast::new(heap);
+    let living = host::living(&ground, args.living).map_err(|error| format!("--living: {error:#}"))?;
+    turns::first(&mut ways, &mut told);
+    let conditions = Conditions { heap: args.heap, mounts: args.mounts, living: living.len() };
+    let measured = turns::take(&mut ways, args.rounds)?;
+    if args.json {
+        told.iter().for_each(|line| eprintln!("{line}"));
+        println!("{}", report::json(&measured));
+    } else {
+        println!("{}", report::text(&measured, &told, &conditions));
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! The tools: how each is told to make the sandbox of this bench as nearly as it can, and how it is run.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::ground::Ground;
+use super::group;
+use super::host::{self, Elsewhere};
+
+pub const NAMES: [&str; 6] = ["unshare", "bwrap", "crun", "runc", "youki", "systemd-nspawn"];
+
+/// A tool that is there.
+#[derive(Debug)]
+pub enum Tool {
+    Here(Command),
+    /// In a mount namespace without the v2 hierarchy.
+    Elsewhere(Elsewhere<Job, Result<Duration, String>>),
+}
+
+/// What the thread elsewhere is asked for.
+#[derive(Debug)]
+pub enum Job {
+    Explain,
+    Run,
+}
+
+impl Tool {
+    /// The tool and how it is run; or why there is none.
+    pub fn new(name: &str, ground: &Ground) -> Result<(Self, String), String> {
+        let path = find(name).ok_or("not in PATH")?;
+        let mut command = Command::new(path);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let how = match name {
+            "unshare" => unshare(&mut command, ground),
+            "bwrap" => bwrap(&mut command, ground),
+            "systemd-nspawn" => nspawn(&mut command, ground).map_err(|error| error.to_string())?,
+            _ => oci(name, &mut command, ground).map_err(|error| error.to_string())?,
+        };
+        // crun refuses a hybrid host, and youki looks for controllers in the hierarchy that has none.
+        match host::hybrid().filter(|_| ["crun", "youki"].contains(&name)) {
+            None => Ok((Tool::Here(command), how)),
+            Some(v2) => {
+                let how =
+                    format!("{how}; on this hybrid host in a mount namespace where {} is unmounted", v2.display());
+                let work = move |job| match job {
+                    Job::Explain => explain(&mut command).map(|()| Duration::ZERO),
+                    Job::Run => run(&mut command),
+                };
+                let there = Elsewhere::without(v2, work).map_err(|error| format!("a mount namespace: {error}"))?;
+                Ok((Tool::Elsewhere(there), how))
+            }
+        }
+    }
+
+    /// A run with its messages, if it fails.
+    pub fn explain(&mut self) -> Result<(), String> {
+        match self {
+            Tool::Here(command) => explain(command),
+            Tool::Elsewhere(there) => there.ask(Job::Explain).unwrap_or_else(gone).map(drop),
+        }
+    }
+
+    pub fn run(&mut self) -> Result<Duration, String> {
+        match self {
+            Tool::Here(command) => run(command),
+            Tool::Elsewhere(there) => there.ask(Job::Run).unwrap_or_else(gone),
+        }
+    }
+}
+
+fn gone() -> Result<Duration, String> {
+    Err("its thread has ended".to_owned())
+}
+
+fn run(command: &mut Command) -> Result<Duration, String> {
+    let start = Instant::now();
+    let status = command.status();
+    let time = start.elapsed();
+    match status {
+        Ok(status) if status.success() => Ok(time),
+        Ok(status) => Err(status.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn explain(command: &mut Command) -> Result<(), String> {
+    let output = command.stderr(Stdio::piped()).output().map_err(|error| error.to_string());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let output = output?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}: {}", output.status, words.split_whitespace().collect::<Vec<_>>().join(" ")))
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+fn unshare(command: &mut Command, ground: &Ground) -> String {
+    let mut root = OsString::from("--root=");
+    root.push(&ground.root);
+    command.args(["--pid", "--fork", "--mount", "--uts", "--ipc", "--cgroup", "--mount-proc"]).arg(root).arg("/true");
+    "does less: chroot instead of pivot_root, no /dev, no /tmp".to_owned()
+}
+
+fn bwrap(command: &mut Command, ground: &Ground) -> String {
+    command.args(["--unshare-pid", "--unshare-uts", "--unshare-ipc", "--unshare-cgroup", "--as-pid-1"]);
+    command.arg("--bind").arg(&ground.root).arg("/");
+    command.args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "/true"]);
+    "the same, without an init".to_owned()
+}
+
+fn nspawn(command: &mut Command, ground: &Ground) -> io::Result<String> {
+    // It wants to see an operating system.
+    fs::create_dir_all(ground.root.join("usr"))?;
+    let mut root = OsString::from("--directory=");
+    root.push(&ground.root);
+    command.arg(root).arg(format!("--machine=ringfence-compare-{}", std::process::id()));
+    command.args(["--quiet", "--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off"]);
+    command.args(["--timezone=off", "--console=pipe", "/true"]);
+    Ok("does more: capabilities, a seccomp filter, /sys, a /dev/console".to_owned())
+}
+
+/// `run` of a bundle. The bundle stands beside the root; what the runtime keeps, too.
+fn oci(name: &str, command: &mut Command, ground: &Ground) -> io::Result<String> {
+    let bundle = ground.file(&format!("{name}-bundle"));
+    fs::create_dir_all(&bundle)?;
+    fs::write(bundle.join("config.json"), config(name, &ground.root).to_string())?;
+    let state = ground.file(&format!("{name}-state"));
+    command.args([OsStr::new("--root"), state.as_os_str()]);
+    command.args([OsStr::new("run"), OsStr::new("--bundle"), bundle.as_os_str()]);
+    command.arg(format!("ringfence-compare-{}", std::process::id()));
+    Ok("`run` of a bundle with the same namespaces and mounts, with a control group, as it always makes one".to_owned())
+}
+
+fn config(name: &str, root: &Path) -> Value {
+    let mount = |fstype: &str, at: &str, options: &[&str]| json!({"destination": at, "type": fstype, "source": fstype, "options": options});
+    let namespaces: Vec<Value> =
+        ["pid", "mount", "uts", "ipc", "cgroup"].iter().map(|kind| json!({"type": kind})).collect();
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/true"], "env": ["PATH=/"], "cwd": "/"},
+        "root": {"path": root},
+        "hostname": "compare",
+        "mounts": [
+            mount("proc", "/proc", &["nosuid", "nodev", "noexec"]),
+            mount("tmpfs", "/dev", &["nosuid", "noexec", "mode=755", "size=64k"]),
+            mount("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            mount("tmpfs", "/dev/shm", &["nosuid", "nodev", "noexec", "mode=1777", "size=64m"]),
+            mount("tmpfs", "/tmp", &["nosuid", "nodev", "mode=1777", "size=64m"]),
+        ],
+        "linux": {
+            "namespaces": namespaces,
+            "cgroupsPath": format!("{}/{name}", group::parent()),
+        },
+    })
+}

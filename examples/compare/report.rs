@@ -1,0 +1,92 @@
+//! What was measured, as text for people and as JSON for programs.
+
+use std::fmt::Write;
+
+use ringfence::Bytes;
+use serde_json::json;
+
+use super::turns::Measured;
+
+/// What the caller and the host had.
+#[derive(Debug)]
+pub struct Conditions {
+    pub heap: Bytes,
+    pub mounts: usize,
+    pub living: usize,
+}
+
+/// A ratio of two medians, and what it is to be at most, or at least.
+#[derive(Debug)]
+struct Goal {
+    above: &'static str,
+    below: &'static str,
+    limit: f64,
+    at_least: bool,
+}
+
+const fn at_most(above: &'static str, below: &'static str, limit: f64) -> Goal {
+    Goal { above, below, limit, at_least: false }
+}
+
+const fn at_least(above: &'static str, below: &'static str, limit: f64) -> Goal {
+    Goal { above, below, limit, at_least: true }
+}
+
+impl Conditions {
+    fn goals(&self) -> Vec<Goal> {
+        let mut goals = vec![
+            at_most("sandbox", "floor", 1.3),
+            at_most("sandbox-net", "floor-net", 1.3),
+            at_most("pool", "std", 1.3),
+            at_least("crun", "sandbox", 15.0),
+            at_least("runc", "sandbox", 60.0),
+        ];
+        let libraries = if self.heap >= Bytes::gib(2) { 200.0 } else { 4.0 };
+        goals.extend([at_least("ferroday-cage", "sandbox", libraries), at_least("hakoniwa", "sandbox", libraries)]);
+        goals.push(at_least("bwrap", "sandbox", if self.mounts >= 2000 { 80.0 } else { 7.0 }));
+        goals
+    }
+}
+
+/// The table, the goals, and what is to be told of the ways.
+pub fn text(measured: &[Measured], told: &[String], conditions: &Conditions) -> String {
+    let mut text = format!("spawn + wait of a static program that does nothing, in µs; {}\n", machine());
+    let Conditions { heap, mounts, living } = conditions;
+    let _ = writeln!(text, "in the caller: {heap}; more mounts on the host: {mounts}; living sandboxes: {living}\n");
+    let median = |name: &str| measured.iter().find(|one| one.name == name).map(|one| one.percentile(50));
+    let (std, sandbox) = (median("std"), median("sandbox"));
+    let _ = writeln!(text, "{:16} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p95", "/ std", "/ sandbox");
+    for one in measured {
+        let (p50, p95) = (one.percentile(50), one.percentile(95));
+        let ratios = [std, sandbox].map(|below| below.map_or("-".to_owned(), |below| format!("{:.2}", p50 / below)));
+        let _ = writeln!(text, "{:16} {p50:9.1} {p95:9.1} {:>9} {:>9}", one.name, ratios[0], ratios[1]);
+    }
+    text.push('\n');
+    for Goal { above, below, limit, at_least } in conditions.goals() {
+        let (Some(a), Some(b)) = (median(above), median(below)) else { continue };
+        let (ratio, sign) = (a / b, if at_least { ">=" } else { "<=" });
+        let reached = if at_least { ratio >= limit } else { ratio <= limit };
+        let verdict = if reached { "reached" } else { "missed" };
+        let _ = writeln!(text, "{:28} {ratio:8.2}   goal {sign} {limit:<5} {verdict}", format!("{above} / {below}"));
+    }
+    text.push('\n');
+    for line in told {
+        let _ = writeln!(text, "{line}");
+    }
+    text
+}
+
+pub fn json(measured: &[Measured]) -> String {
+    let round = |time: f64| (time * 10.0).round() / 10.0;
+    let rows = measured
+        .iter()
+        .map(|one| json!({"name": one.name, "p50_us": round(one.percentile(50)), "p95_us": round(one.percentile(95))}));
+    serde_json::Value::Array(rows.collect()).to_string()
+}
+
+/// The kernel and the number of processors.
+fn machine() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("Linux {}, {cores} processors", kernel.trim())
+}

@@ -1,0 +1,83 @@
+//! The order of the runs: every way has its turn in each round, in a new order each time, so that a noisy moment of the
+//! machine meets all of them alike.
+
+use std::time::Duration;
+
+use super::ways::Way;
+
+/// Runs of a turn that count. One before them does not: the way that had its turn before leaves the kernel work to do,
+/// mount and network namespaces to take down above all.
+const COUNTED: usize = 4;
+
+/// Rounds after which those with a network namespace have theirs. The kernel takes such a namespace down after its end,
+/// in the time of whoever comes next, which would be the other ways.
+const BLOCK: usize = 10;
+
+/// What was measured of one way.
+#[derive(Debug)]
+pub struct Measured {
+    pub name: &'static str,
+    /// Sorted.
+    times: Vec<Duration>,
+}
+
+impl Measured {
+    /// In µs.
+    pub fn percentile(&self, percent: usize) -> f64 {
+        let index = (self.times.len() * percent / 100).min(self.times.len().saturating_sub(1));
+        self.times.get(index).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
+    }
+}
+
+/// Runs each twice, for what is made once and kept. Those that fail are told and left out.
+pub fn first(ways: &mut Vec<Way>, told: &mut Vec<String>) {
+    ways.retain_mut(|way| match way.first() {
+        Ok(()) => true,
+        Err(error) => {
+            told.push(format!("left out: {} ({error})", way.name));
+            false
+        }
+    });
+}
+
+/// All rounds. A failure is an error: each way has run before.
+pub fn take(ways: &mut [Way], rounds: usize) -> Result<Vec<Measured>, String> {
+    let mut times = vec![Vec::new(); ways.len()];
+    let mut random = 0x9e37_79b9_7f4a_7c15;
+    for block in 0..rounds.div_ceil(BLOCK) {
+        for net in [false, true] {
+            let mut order: Vec<usize> = (0..ways.len()).filter(|&i| ways[i].name.ends_with("-net") == net).collect();
+            for _ in 0..BLOCK.min(rounds - block * BLOCK) {
+                shuffle(&mut order, &mut random);
+                for &i in &order {
+                    turn(&mut ways[i], &mut times[i])?;
+                }
+            }
+        }
+    }
+    let measured = ways.iter().zip(times).map(|(way, mut times)| {
+        times.sort_unstable();
+        Measured { name: way.name, times }
+    });
+    Ok(measured.collect())
+}
+
+fn turn(way: &mut Way, times: &mut Vec<Duration>) -> Result<(), String> {
+    for run in 0..=COUNTED {
+        let time = way.run().map_err(|error| format!("{}: {error}", way.name))?;
+        if run > 0 {
+            times.push(time);
+        }
+    }
+    Ok(())
+}
+
+/// Fisher and Yates, with xorshift.
+fn shuffle(order: &mut [usize], random: &mut u64) {
+    for i in (1..order.len()).rev() {
+        *random ^= *random << 13;
+        *random ^= *random >> 7;
+        *random ^= *random << 17;
+        order.swap(i, (*random % (i as u64 + 1)) as usize);
+    }
+}

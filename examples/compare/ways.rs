@@ -1,0 +1,90 @@
+//! The ways to run the program that are measured.
+
+use std::time::{Duration, Instant};
+
+use ringfence::Bytes;
+
+use super::ground::Ground;
+use super::group::Parents;
+use super::library::Library;
+use super::peers::{self, Tool};
+use super::rows::{self, Row};
+
+/// Those of the bench that stand here too, under their names.
+const OWN: [&str; 5] = ["std", "floor", "sandbox", "floor-net", "sandbox-net"];
+
+/// One way, with the name that its figures have.
+#[derive(Debug)]
+pub struct Way {
+    pub name: &'static str,
+    by: By,
+}
+
+#[derive(Debug)]
+enum By {
+    Row(Box<Row>),
+    Tool(Tool),
+    Library(Library),
+}
+
+impl Way {
+    /// What is not counted: it makes what is kept, and tells what is wrong.
+    pub fn first(&mut self) -> Result<(), String> {
+        if let By::Tool(tool) = &mut self.by {
+            tool.explain()?;
+        }
+        self.run().and_then(|_| self.run()).map(drop)
+    }
+
+    /// The time of one spawn and wait.
+    pub fn run(&mut self) -> Result<Duration, String> {
+        match &mut self.by {
+            By::Row(row) => {
+                let start = Instant::now();
+                row.run()?;
+                Ok(start.elapsed())
+            }
+            By::Tool(tool) => tool.run(),
+            By::Library(library) => library.run(),
+        }
+    }
+}
+
+/// All that are there, and what is to be told of the others and of how some are run.
+pub fn all(
+    ground: &Ground,
+    parents: &Parents,
+    heap: Bytes,
+    only: &[String],
+) -> Result<(Vec<Way>, Vec<String>), String> {
+    let names: Vec<&str> = OWN.into_iter().chain(peers::NAMES).chain(Library::NAMES).collect();
+    if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
+        return Err(format!("--only: there is no {unknown}, only {}", names.join(", ")));
+    }
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
+    let mut told = Vec::new();
+    let own = rows::all(ground, parents).into_iter().filter(|row| OWN.contains(&row.name) && wanted(row.name));
+    let mut ways: Vec<Way> = own.map(|row| Way { name: row.name, by: By::Row(Box::new(row)) }).collect();
+    if wanted("floor-net") && parents.template().is_none() {
+        told.push("left out: floor-net (no control group with memory, pids and cpu)".to_owned());
+    }
+    for name in peers::NAMES.into_iter().filter(|name| wanted(name)) {
+        match Tool::new(name, ground) {
+            Ok((tool, how)) => {
+                told.push(format!("{name}: {how}"));
+                ways.push(Way { name, by: By::Tool(tool) });
+            }
+            Err(why) => told.push(format!("absent: {name} ({why})")),
+        }
+    }
+    for name in Library::NAMES.into_iter().filter(|name| wanted(name)) {
+        match Library::start(name, ground, heap) {
+            Ok(library) => {
+                told.push(format!("{name}: in a process of its own, which measures itself"));
+                ways.push(Way { name, by: By::Library(library) });
+            }
+            Err(why) => told.push(format!("absent: {name} ({why})")),
+        }
+    }
+    Ok((ways, told))
+}
