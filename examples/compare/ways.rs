@@ -11,7 +11,7 @@ use super::peers::{self, Tool};
 use super::rows::{self, Row};
 
 /// Those of the bench that stand here too, under their names.
-const OWN: [&str; 5] = ["std", "floor", "sandbox", "floor-net", "sandbox-net"];
+const OWN: [&str; 7] = ["std", "floor", "sandbox", "prepared", "floor-net", "sandbox-net", "prepared-net"];
 
 /// One way, with the name that its figures have.
 #[derive(Debug)]
