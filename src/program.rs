@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::sys::resource;
+
 use crate::error::{Problem, Step};
 use crate::plan::{Arg, Plan, Slot, has_nul};
 use crate::stub::wire::code;
@@ -52,26 +54,32 @@ pub enum Resource {
 }
 
 impl Resource {
+    fn raw(self) -> resource::Resource {
+        match self {
+            Resource::AddressSpace => resource::Resource::RLIMIT_AS,
+            Resource::Core => resource::Resource::RLIMIT_CORE,
+            Resource::Cpu => resource::Resource::RLIMIT_CPU,
+            Resource::Data => resource::Resource::RLIMIT_DATA,
+            Resource::FileSize => resource::Resource::RLIMIT_FSIZE,
+            Resource::MemLock => resource::Resource::RLIMIT_MEMLOCK,
+            Resource::MessageQueue => resource::Resource::RLIMIT_MSGQUEUE,
+            Resource::Nice => resource::Resource::RLIMIT_NICE,
+            Resource::OpenFiles => resource::Resource::RLIMIT_NOFILE,
+            Resource::Processes => resource::Resource::RLIMIT_NPROC,
+            Resource::RealtimePriority => resource::Resource::RLIMIT_RTPRIO,
+            Resource::RealtimeTime => resource::Resource::RLIMIT_RTTIME,
+            Resource::SignalsPending => resource::Resource::RLIMIT_SIGPENDING,
+            Resource::Stack => resource::Resource::RLIMIT_STACK,
+        }
+    }
+
     fn number(self) -> u32 {
-        let number = match self {
-            Resource::AddressSpace => libc::RLIMIT_AS,
-            Resource::Core => libc::RLIMIT_CORE,
-            Resource::Cpu => libc::RLIMIT_CPU,
-            Resource::Data => libc::RLIMIT_DATA,
-            Resource::FileSize => libc::RLIMIT_FSIZE,
-            Resource::MemLock => libc::RLIMIT_MEMLOCK,
-            Resource::MessageQueue => libc::RLIMIT_MSGQUEUE,
-            Resource::Nice => libc::RLIMIT_NICE,
-            Resource::OpenFiles => libc::RLIMIT_NOFILE,
-            Resource::Processes => libc::RLIMIT_NPROC,
-            Resource::RealtimePriority => libc::RLIMIT_RTPRIO,
-            Resource::RealtimeTime => libc::RLIMIT_RTTIME,
-            Resource::SignalsPending => libc::RLIMIT_SIGPENDING,
-            Resource::Stack => libc::RLIMIT_STACK,
-        };
-        #[allow(clippy::unnecessary_cast, reason = "the type of the constants differs between C libraries")]
-        let number = number as u32;
-        number
+        self.raw() as u32
+    }
+
+    /// The caller's own soft and hard limit.
+    pub(crate) fn own(self) -> Option<(u64, u64)> {
+        resource::getrlimit(self.raw()).ok()
     }
 }
 
@@ -198,11 +206,19 @@ impl Program {
         }
     }
 
+    /// Raises hard limits beyond the caller's, which takes CAP_SYS_RESOURCE: before user and capabilities are the program's.
+    /// The soft ones come last: they would limit the setup.
+    pub(crate) fn lower_raised_rlimits(&self, plan: &mut Plan) {
+        for (resource, _, hard) in &self.rlimits {
+            if let Some((soft, _)) = resource.own().filter(|(_, own)| hard > own) {
+                lower_rlimit(plan, *resource, soft, *hard);
+            }
+        }
+    }
+
     pub(crate) fn lower_rlimits(&self, plan: &mut Plan) {
         for (resource, soft, hard) in &self.rlimits {
-            let limits = plan.words(&[*soft, *hard]);
-            plan.call(Step::Rlimit, libc::SYS_prlimit64, [0.into(), resource.number().into(), limits.into(), 0.into()])
-                .at(format!("{resource:?}"));
+            lower_rlimit(plan, *resource, *soft, *hard);
         }
     }
 
@@ -255,6 +271,12 @@ impl Invocation {
         plan.op(Step::Exec, code::EXEC, [paths.into(), argv.into(), envp.into(), how.into(), failure])
             .at(&self.command);
     }
+}
+
+fn lower_rlimit(plan: &mut Plan, resource: Resource, soft: u64, hard: u64) {
+    let limits = plan.words(&[soft, hard]);
+    let args = [0.into(), resource.number().into(), limits.into(), 0.into()];
+    plan.call(Step::Rlimit, libc::SYS_prlimit64, args).at(format!("{resource:?}"));
 }
 
 pub(crate) fn lower_ids(plan: &mut Plan, uid: u32, gid: u32) {

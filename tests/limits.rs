@@ -377,6 +377,22 @@ fn rlimits_are_those_of_the_process() {
 }
 
 #[test]
+fn a_hard_limit_is_raised_for_a_program_that_could_not() {
+    let _clean = common::clean();
+    if !caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE).unwrap() {
+        return common::skip("raising a hard limit takes CAP_SYS_RESOURCE", true);
+    }
+    let (_, own) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    let (soft, hard) = (40, own + 1);
+    let limited =
+        |sandbox: Sandbox| stdout(&script(sandbox, "ulimit -Sn; ulimit -Hn").rlimit(Resource::OpenFiles, soft, hard));
+    let none = ringfence::Capabilities::none();
+    for sandbox in [Sandbox::new(), Sandbox::new().user(1000, 1000), Sandbox::new().capabilities(none)] {
+        assert_eq!(limited(sandbox), format!("{soft}\n{hard}"));
+    }
+}
+
+#[test]
 fn a_parent_shared_by_processes_goes_with_the_last_of_them() {
     let _clean = common::clean();
     if no_cgroups() {

@@ -79,6 +79,7 @@ impl Sandbox {
         }
         let landlock = self.landlock.as_ref().and_then(|rules| rules.lower(&mut plan, &judgement.landlock));
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
+        self.program.lower_raised_rlimits(&mut plan);
         judgement.security.lower_keep(&mut plan);
         self.program.lower_user(&mut plan, may_set_groups);
         judgement.security.lower(&mut plan, judgement.bounding);

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use nix::sys::resource::{Resource as Raw, getrlimit};
-
 use super::Sandbox;
 use crate::mount::RootFs;
 use crate::namespace::Namespaces;
@@ -19,14 +17,14 @@ const WALL_TIME: Duration = Duration::from_secs(60);
 const OUTPUT: Bytes = Bytes::mib(64);
 
 /// What one process, or the user, may take of things that no control group counts.
-const RLIMITS: [(Resource, Raw, u64); 7] = [
-    (Resource::Core, Raw::RLIMIT_CORE, 0),
-    (Resource::OpenFiles, Raw::RLIMIT_NOFILE, 1024),
-    (Resource::MemLock, Raw::RLIMIT_MEMLOCK, 64 << 10),
-    (Resource::MessageQueue, Raw::RLIMIT_MSGQUEUE, 800 << 10),
-    (Resource::SignalsPending, Raw::RLIMIT_SIGPENDING, 1024),
-    (Resource::Nice, Raw::RLIMIT_NICE, 0),
-    (Resource::RealtimePriority, Raw::RLIMIT_RTPRIO, 0),
+const RLIMITS: [(Resource, u64); 7] = [
+    (Resource::Core, 0),
+    (Resource::OpenFiles, 1024),
+    (Resource::MemLock, 64 << 10),
+    (Resource::MessageQueue, 800 << 10),
+    (Resource::SignalsPending, 1024),
+    (Resource::Nice, 0),
+    (Resource::RealtimePriority, 0),
 ];
 
 /// # Untrusted code
@@ -107,8 +105,8 @@ impl Sandbox {
             .init(true);
         sandbox.namespaces.unprivileged_ids = true;
         sandbox.mounts.private_tmp = true;
-        RLIMITS.into_iter().fold(sandbox, |sandbox, (resource, raw, most)| {
-            let own = getrlimit(raw).map_or(most, |(_, hard)| hard);
+        RLIMITS.into_iter().fold(sandbox, |sandbox, (resource, most)| {
+            let own = resource.own().map_or(most, |(_, hard)| hard);
             sandbox.rlimit(resource, most.min(own), most.min(own))
         })
     }

@@ -94,6 +94,9 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::Exec, Errno::E2BIG) => "arguments and environment together are too large",
         (Step::Cwd, Errno::ENOENT) => "the working directory is looked up inside the sandbox",
         (Step::Cwd, Errno::EXDEV) => "the working directory must lie inside the sandbox's root",
+        (Step::Keyring, Errno::EDQUOT) => {
+            "the user has as many keys as /proc/sys/kernel/keys allows; go without with session_keyring(false)"
+        }
         (Step::Rlimit, Errno::EPERM) => "raising a hard limit needs CAP_SYS_RESOURCE",
         (Step::Uid | Step::Gid, Errno::EINVAL) => "the id is not mapped in the user namespace",
         (Step::Uid | Step::Gid | Step::Groups, Errno::EPERM) => {
