@@ -106,6 +106,9 @@ fn token_call(
     scopes: &[String],
     login: &Login,
 ) -> Result<Call, Failure> {
+    if Url::parse(realm).is_err() {
+        return Err(subject.protocol("its token server has no address"));
+    }
     let mut url = wire.plain().judge(base, realm).map_err(|why| {
         subject
             .error(ErrorKind::Protocol, format!("its token server is refused: {why}"))

@@ -41,6 +41,7 @@ mod wire;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use progress::{Event, Present, Timings};
@@ -63,6 +64,8 @@ use crate::image::{Image, Platform, Reference, Store, host_platform};
 pub struct Registry {
     plain: Vec<String>,
     authorities: Vec<Vec<u8>>,
+    /// Made once, from the system's many certificates, which takes longer than a pull of what is there.
+    tls: Arc<OnceLock<rustls::ClientConfig>>,
     logins: Logins,
     given: Vec<(String, Login)>,
     platform: Platform,
@@ -79,6 +82,7 @@ impl Default for Registry {
         Registry {
             plain: Vec::new(),
             authorities: Vec::new(),
+            tls: Arc::default(),
             logins: Logins::Default,
             given: Vec::new(),
             platform: host_platform(),
@@ -122,6 +126,7 @@ impl Registry {
     /// Trusts these certificate authorities too: one or more certificates in PEM.
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.authorities.push(pem.into());
+        self.tls = Arc::default();
         self
     }
 
@@ -262,8 +267,15 @@ impl Registry {
         // Docker's registry is elsewhere than its name says.
         let base = plain.base(if host == "docker.io" { "registry-1.docker.io" } else { host })?;
         let given = self.given.iter().find(|(given, _)| given == host).map(|(_, login)| login.clone());
+        let tls = match self.tls.get() {
+            Some(tls) => tls.clone(),
+            None => {
+                let tls = tls::config(&self.authorities)?;
+                self.tls.get_or_init(|| tls).clone()
+            }
+        };
         Ok(Repository {
-            wire: Wire::new(tls::config(&self.authorities)?, plain, self.stall)?,
+            wire: Wire::new(tls, plain, self.stall)?,
             auth: Auth::new(host, scopes, self.logins.clone(), given),
             base,
             host: host.to_owned(),

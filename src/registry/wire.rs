@@ -63,9 +63,7 @@ impl Call {
 impl PlainHosts {
     pub(super) fn new(names: &[String]) -> Result<Self> {
         let parse = |name: &String| {
-            let url = Url::parse(&format!("http://{name}/")).ok().filter(|url| url.path() == "/");
-            let host = url.as_ref().and_then(host_and_port);
-            host.ok_or_else(|| {
+            address("http", name).as_ref().and_then(host_and_port).ok_or_else(|| {
                 let error = Error::message(ErrorKind::Invalid, Step::Registry, "this is no host");
                 error.at(name).hint("plain_http takes HOST or HOST:PORT")
             })
@@ -79,8 +77,7 @@ impl PlainHosts {
 
     /// The address of a registry, by TLS unless it is one of these.
     pub(super) fn base(&self, host: &str) -> Result<Url> {
-        let parse = |scheme: &str| Url::parse(&format!("{scheme}://{host}/")).ok().filter(|url| url.path() == "/");
-        match (parse("http").filter(|url| self.has(url)), parse("https")) {
+        match (address("http", host).filter(|url| self.has(url)), address("https", host)) {
             (Some(plain), _) => Ok(plain),
             (None, Some(secure)) => Ok(secure),
             (None, None) => Err(Error::message(ErrorKind::Invalid, Step::Registry, "this is no host").at(host)),
@@ -103,6 +100,12 @@ impl PlainHosts {
             (_, scheme) => Err(format!("it leads to an address of the scheme {scheme}")),
         }
     }
+}
+
+/// The address of a host, if the text is one and no more than that.
+fn address(scheme: &str, host: &str) -> Option<Url> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    Url::parse(&format!("{scheme}://{host}/")).ok().filter(|_| host.chars().all(fine))
 }
 
 fn host_and_port(url: &Url) -> Option<(String, u16)> {
@@ -232,5 +235,64 @@ impl Flow {
             all.extend_from_slice(&chunk);
         }
         Ok(Some(all.freeze()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(names: &[&str]) -> PlainHosts {
+        PlainHosts::new(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn addresses_are_by_tls_unless_it_is_said() {
+        let hosts = plain(&["127.0.0.1:5000", "Registry.local", "[::1]:5000"]);
+        let base = |host| hosts.base(host).map(|url| url.to_string()).unwrap_or_default();
+        assert_eq!(base("127.0.0.1:5000"), "http://127.0.0.1:5000/");
+        assert_eq!(base("127.0.0.1:5001"), "https://127.0.0.1:5001/");
+        assert_eq!(base("127.0.0.1"), "https://127.0.0.1/");
+        assert_eq!(base("registry.local"), "http://registry.local/");
+        assert_eq!(base("registry.local:80"), "http://registry.local/");
+        assert_eq!(base("registry.local:443"), "https://registry.local/");
+        assert_eq!(base("[::1]:5000"), "http://[::1]:5000/");
+        assert_eq!(base("a/b"), "");
+        for name in ["", "a b", "a/b", "http://a", "a:99999", "a?b"] {
+            assert!(PlainHosts::new(&[name.to_owned()]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_leads_away_is_judged() {
+        let hosts = plain(&["a:5000", "b"]);
+        let judge = |from: &str, to: &str| hosts.judge(&Url::parse(from).unwrap(), to).map(|url| url.to_string()).ok();
+        let fine = |from, to, then: &str| assert_eq!(judge(from, to), Some(then.to_owned()), "{from} to {to}");
+        fine("http://a:5000/v2/x", "/v2/y?z=1", "http://a:5000/v2/y?z=1");
+        fine("http://a:5000/", "http://b/y", "http://b/y");
+        fine("http://a:5000/", "https://c/y", "https://c/y");
+        fine("https://c/", "https://user:pass@d/y", "https://d/y");
+        fine("https://c/v2/x", "y", "https://c/v2/y");
+        for (from, to) in [
+            ("https://c/", "http://c/"),
+            ("https://c/", "http://b/"),
+            ("http://a:5000/", "http://a/"),
+            ("http://a:5000/", "http://c/"),
+            ("http://a:5000/", "//c/"),
+            ("https://c/", "ftp://c/"),
+            ("https://c/", "file:///etc/passwd"),
+            ("https://c/", "data:,x"),
+            ("https://c/", "https://"),
+        ] {
+            assert_eq!(judge(from, to), None, "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn an_answer_and_an_upload_are_redirected_differently() {
+        let put = |status: u16| is_redirect(StatusCode::from_u16(status).unwrap(), &Method::PUT);
+        let get = |status: u16| is_redirect(StatusCode::from_u16(status).unwrap(), &Method::GET);
+        assert!([301, 302, 303, 307, 308].into_iter().all(get) && ![200, 300, 304, 401].into_iter().any(get));
+        assert!([307, 308].into_iter().all(put) && ![301, 302, 303, 200].into_iter().any(put));
     }
 }

@@ -4,10 +4,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod auth;
+mod fake;
+mod hostile;
 mod login;
 mod peer;
 mod pull;
 mod push;
+mod resume;
 mod tls;
 
 use std::io::Read;

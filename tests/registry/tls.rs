@@ -1,11 +1,16 @@
 //! TLS, with a certificate authority of the test's own.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ringfence::registry::Registry;
 use ringfence::{ErrorKind, Step};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::common::TempDir;
+use crate::fake::Fake;
+use crate::hostile::{SECRET, hasty, refused, site};
 use crate::peer::{Peer, Setup, lacks, run};
 use crate::{client, make_image, name, noise, store};
 
@@ -72,4 +77,47 @@ fn plain_http_is_spoken_to_those_only_that_it_is_said_of() {
     let error = client("no host/at:all").push(&store, &image).unwrap_err();
     assert_eq!((error.kind(), error.step()), (ErrorKind::Invalid, Step::Registry), "{error}");
     client(&peer.host).push(&store, &image).unwrap();
+}
+
+#[test]
+fn from_tls_nothing_leads_to_plain_http() {
+    if lacks(&["openssl"]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let (ca, certificate, key) = authority(&dir);
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let certificates = CertificateDer::pem_file_iter(certificate).unwrap().map(Result::unwrap).collect();
+    let config = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let config = Arc::new(config.with_single_cert(certificates, PrivateKeyDer::from_pem_file(key).unwrap()).unwrap());
+
+    let thief = Fake::start(|_, out| out.send("200 OK", "", br#"{"token":"t"}"#));
+    let to = thief.host.clone();
+    let redirects = Fake::with(Some(config.clone()), move |request, out| {
+        if request.header("authorization") != Some(SECRET) {
+            return out.send("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", b"");
+        }
+        out.send("307 Temporary Redirect", &format!("Location: http://{to}{}\r\n", request.path), b"");
+    });
+    let to = thief.host.clone();
+    let tokens = Fake::with(Some(config.clone()), move |_, out| {
+        out.send("401 Unauthorized", &format!("WWW-Authenticate: Bearer realm=\"http://{to}/token\"\r\n"), b"");
+    });
+    for fake in [&redirects, &tokens] {
+        let registry = Registry::new().ca_pem(std::fs::read(&ca).unwrap()).credentials(&fake.host, "tester", "s3cret");
+        // Not even where plain HTTP is allowed to that host.
+        let error = refused(fake, &registry.plain_http(&thief.host), ErrorKind::Protocol);
+        assert!(error.to_string().contains("from TLS to plain HTTP"), "{error}");
+        assert_eq!(thief.seen().len(), 0);
+    }
+    // The other way round is fine.
+    let honest = site();
+    let secure = Fake::with(Some(config), move |request, out| honest.answer(request, out));
+    let to = secure.host.clone();
+    let plain = Fake::start(move |request, out| {
+        out.send("301 Moved Permanently", &format!("Location: https://{to}{}\r\n", request.path), b"");
+    });
+    let (_dir, store) = store();
+    let registry = hasty(&plain.host).ca_pem(std::fs::read(&ca).unwrap());
+    registry.pull(&store, &name(&format!("{}/app:1", plain.host))).unwrap();
 }
