@@ -75,6 +75,18 @@ impl Layout {
         self.root.join("partial").join(format!("{}-{}", digest.algorithm(), digest.digest()))
     }
 
+    pub(super) fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    pub(super) fn layer(&self, name: &str) -> PathBuf {
+        self.root.join("layers").join(name)
+    }
+
+    pub(super) fn staging(&self, name: &str) -> PathBuf {
+        self.root.join("staging").join(name)
+    }
+
     pub(super) fn hold_lock(&self) -> PathBuf {
         self.root.join("lock")
     }

@@ -4,12 +4,20 @@
 //! Everything that comes from outside is bounded: a document by 4 MiB, an index within an index by four steps.
 
 mod blob;
+mod compression;
 mod digest;
+mod layers;
 mod layout;
 mod lock;
+mod lowers;
 mod manifest;
 mod reference;
+mod settle;
 mod store;
+mod stream;
+mod tar;
+mod tree;
+mod unpack;
 
 pub use oci_spec::image::{
     Arch, Descriptor, DescriptorBuilder, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os, Platform,
@@ -17,11 +25,13 @@ pub use oci_spec::image::{
 
 pub use blob::BlobWriter;
 pub use digest::Digest;
+pub use layers::Layers;
 #[cfg(feature = "registry")]
 pub(crate) use manifest::{DOCUMENT_MAX, Document, parse};
 pub use manifest::{host_platform, pick};
 pub use reference::Reference;
 pub use store::{Hold, Store};
+pub use unpack::Ids;
 
 use crate::error::Result;
 

@@ -15,8 +15,10 @@ use super::digest::digest_of;
 use super::layout::{Layout, REF_NAME};
 use super::lock::{self, Mode};
 use super::manifest::{self, host_platform};
+use super::unpack::Bounds;
 use super::{Image, Reference};
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::units::Bytes;
 
 /// A store of images in a directory: an OCI image layout, with the layers unpacked beside it.
 ///
@@ -37,6 +39,8 @@ use crate::error::{Error, ErrorKind, Result, Step};
 pub struct Store {
     pub(super) layout: Arc<Layout>,
     pub(super) wait: Duration,
+    pub(super) squash: bool,
+    pub(super) bounds: Bounds,
 }
 
 /// Keeps [`prune`](Store) away while it lives: for who writes blobs first and names them later. Clones are one hold.
@@ -52,7 +56,8 @@ impl Store {
     ///
     /// [`ErrorKind::Store`].
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
-        Ok(Store { layout: Arc::new(Layout::open(path.as_ref())?), wait: Duration::from_secs(600) })
+        let layout = Arc::new(Layout::open(path.as_ref())?);
+        Ok(Store { layout, wait: Duration::from_secs(600), squash: false, bounds: Bounds::default() })
     }
 
     /// Opens the user's store: `$XDG_DATA_HOME/ringfence/images`, or `~/.local/share/ringfence/images`.
@@ -75,6 +80,24 @@ impl Store {
     /// this call.
     pub fn wait(mut self, wait: Duration) -> Store {
         self.wait = wait;
+        self
+    }
+
+    /// The most bytes that a layer may have without its compression: 32 GiB without this call. What is beyond is an error.
+    pub fn layer_bytes_limit(mut self, limit: impl Into<Bytes>) -> Store {
+        self.bounds.bytes = limit.into().get();
+        self
+    }
+
+    /// The most entries that a layer's archive may have: 2,000,000 without this call.
+    pub fn layer_entries_limit(mut self, limit: u64) -> Store {
+        self.bounds.entries = limit;
+        self
+    }
+
+    /// Has root unpack layers as an ordinary user does: all files are the unpacking user's own.
+    pub fn squash_ids(mut self) -> Store {
+        self.squash = true;
         self
     }
 

@@ -21,6 +21,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Uid;
 
 pub(crate) use scratch::Scratch;
+#[cfg(feature = "image")]
+pub(crate) use scratch::remove_tree;
 
 use crate::cgroup;
 use crate::error::{Error, ErrorKind, Result, Step};

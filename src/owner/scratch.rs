@@ -76,7 +76,7 @@ impl Drop for Scratch {
 
 /// Removes the scratch directory at `path`, if it is one: the caller's own, and closed to others. Another user may have
 /// put something of that name into a shared directory.
-pub(super) fn remove_tree(path: &Path, until: Option<Instant>) -> Result<()> {
+pub(crate) fn remove_tree(path: &Path, until: Option<Instant>) -> Result<()> {
     let failed = |errno| Error::new(Step::RemoveScratch, errno).at(path);
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let top = match nix::fcntl::open(path, flags, Mode::empty()) {

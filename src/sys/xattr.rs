@@ -1,8 +1,14 @@
-//! Extended attributes: a mark on a directory by which other processes know that this crate made it. xattr(7).
+//! Extended attributes, xattr(7): a mark on a directory by which other processes know that this crate made it; and those of
+//! files that are unpacked.
 
 use std::ffi::{CStr, CString};
+#[cfg(feature = "image")]
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+#[cfg(feature = "image")]
+use nix::errno::Errno;
 
 /// Control groups take `trusted` marks from root; on v2 any owner may set a `user` one (5.7).
 fn name() -> &'static CStr {
@@ -29,4 +35,63 @@ pub(crate) fn is_there(file: &Path, name: &CStr) -> bool {
     let Ok(path) = CString::new(file.as_os_str().as_bytes()) else { return false };
     // SAFETY: both strings end with a NUL and live across the call, which is told of no room and writes nothing.
     unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) >= 0 }
+}
+
+/// `fsetxattr(2)`.
+#[cfg(feature = "image")]
+pub(crate) fn set(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    // SAFETY: the name ends with a NUL, the value has the length that is told, and both live across the call.
+    let result = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(result).map(drop)
+}
+
+/// The same for what cannot be opened: a device, a symbolic link, held by an `O_PATH` descriptor. Needs /proc.
+#[cfg(feature = "image")]
+pub(crate) fn set_by_path(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: path and name end with a NUL, the value has the length that is told, and all live across the call.
+    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(result).map(drop)
+}
+
+/// `fgetxattr(2)`: the value, if there is one.
+#[cfg(feature = "image")]
+pub(crate) fn get(file: BorrowedFd<'_>, name: &CStr) -> nix::Result<Option<Vec<u8>>> {
+    sized(|buffer| {
+        // SAFETY: the name ends with a NUL, and the kernel writes at most as many bytes as the buffer has.
+        unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
+    })
+}
+
+/// `flistxattr(2)`: the names.
+#[cfg(feature = "image")]
+pub(crate) fn list(file: BorrowedFd<'_>) -> nix::Result<Vec<CString>> {
+    let names = sized(|buffer| {
+        // SAFETY: the kernel writes at most as many bytes as the buffer has.
+        unsafe { libc::flistxattr(file.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) }
+    })?;
+    let names = names.unwrap_or_default();
+    Ok(names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).filter_map(|n| CString::new(n).ok()).collect())
+}
+
+/// Asks with the most room that the kernel ever fills, XATTR_SIZE_MAX; none if there is no such attribute, or can be none.
+#[cfg(feature = "image")]
+fn sized(ask: impl Fn(&mut [u8]) -> isize) -> nix::Result<Option<Vec<u8>>> {
+    let mut small = [0u8; 256];
+    let answer = match Errno::result(ask(&mut small)) {
+        Ok(length) => return Ok(small.get(..length as usize).map(<[u8]>::to_vec)),
+        Err(Errno::ERANGE) => {
+            let mut large = vec![0; 64 << 10];
+            Errno::result(ask(&mut large)).map(|length| {
+                large.truncate(length as usize);
+                large
+            })
+        }
+        Err(errno) => Err(errno),
+    };
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }

@@ -3,4 +3,6 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod make;
 mod store;
+mod unpack;

@@ -11,15 +11,9 @@ use ringfence::image::{
 };
 use ringfence::{ErrorKind, Step};
 
-use crate::common::TempDir;
+use crate::make::{manifest, store};
 
 const EMPTY: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
-
-fn store() -> (TempDir, Store) {
-    let dir = TempDir::new();
-    let store = Store::open(dir.path().join("store")).unwrap();
-    (dir, store)
-}
 
 fn empty() -> Descriptor {
     Descriptor::new(MediaType::EmptyJSON, 2, EMPTY.parse::<Digest>().unwrap())
@@ -34,40 +28,6 @@ fn platform(arch: Arch) -> Platform {
     platform.set_os(Os::Linux);
     platform.set_architecture(arch);
     platform
-}
-
-fn config(arch: &str, diff_ids: &[String]) -> String {
-    let ids: Vec<String> = diff_ids.iter().map(|id| format!("\"{id}\"")).collect();
-    format!(
-        r#"{{"architecture":"{arch}","os":"linux","config":{{"Env":["A=b"],"Entrypoint":null,"Labels":null}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
-        ids.join(",")
-    )
-}
-
-fn descriptor_json(blob: &Descriptor) -> String {
-    format!(r#"{{"mediaType":"{}","size":{},"digest":"{}"}}"#, blob.media_type(), blob.size(), blob.digest())
-}
-
-/// A manifest of these layers, in the OCI's words or in Docker's.
-fn manifest(store: &Store, docker: bool, arch: &str, layers: &[&[u8]]) -> Descriptor {
-    let (manifest, config_type, layer) = match docker {
-        false => (MediaType::ImageManifest, MediaType::ImageConfig, MediaType::ImageLayer),
-        true => (
-            MediaType::Other("application/vnd.docker.distribution.manifest.v2+json".into()),
-            MediaType::Other("application/vnd.docker.container.image.v1+json".into()),
-            MediaType::Other("application/vnd.docker.image.rootfs.diff.tar.gzip".into()),
-        ),
-    };
-    let layers: Vec<Descriptor> = layers.iter().map(|bytes| store.put_blob(layer.clone(), bytes).unwrap()).collect();
-    let ids: Vec<String> = layers.iter().map(|layer| layer.digest().to_string()).collect();
-    let config = store.put_blob(config_type, config(arch, &ids).as_bytes()).unwrap();
-    let layers: Vec<String> = layers.iter().map(descriptor_json).collect();
-    let text = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{manifest}","config":{},"layers":[{}]}}"#,
-        descriptor_json(&config),
-        layers.join(",")
-    );
-    store.put_blob(manifest, text.as_bytes()).unwrap()
 }
 
 fn index(store: &Store, entries: &[(Descriptor, Option<Platform>)]) -> Descriptor {

@@ -1,0 +1,321 @@
+//! The layers of an image as directories: made once, by one, and held by all who run from them.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::fcntl::Flock;
+use nix::unistd::{Uid, syncfs};
+use oci_spec::image::{Descriptor, Digest};
+
+use super::digest::Hasher;
+use super::lock::{self, Mode, Pause};
+use super::lowers::Lowers;
+use super::settle::settle;
+use super::stream;
+use super::tar::Entries;
+use super::tree::Tree;
+use super::unpack::{Bounds, Ids, Told, Unpacked, Unpacker};
+use super::{Image, Store};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::owner;
+
+/// The layers of an image, unpacked for overlayfs. While one lives nothing of it is pruned; clones are one.
+#[derive(Debug, Clone)]
+pub struct Layers {
+    dirs: Vec<PathBuf>,
+    ids: Ids,
+    skipped: u64,
+    left_out: Vec<String>,
+    _locks: Arc<Vec<Flock<File>>>,
+}
+
+/// What stands beside an unpacked layer.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Record {
+    diff_id: Digest,
+    ids: Ids,
+    #[serde(flatten)]
+    pub(super) told: Told,
+}
+
+impl Layers {
+    /// The directories, the first on top, as [`RootFs::overlay`](crate::RootFs::overlay) takes them.
+    pub fn dirs(&self) -> &[PathBuf] {
+        &self.dirs
+    }
+
+    /// Whose files are: those of a user other than root are all the user's own.
+    pub fn ids(&self) -> Ids {
+        self.ids
+    }
+
+    /// How many things were left out that could not be made: device nodes of an ordinary user, attributes that the file
+    /// system or the kernel does not take, marks of overlayfs.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// The first of these, each with its path and reason.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) -> Error {
+    Error::io(Step::UnpackLayer, error).with_kind(ErrorKind::Store).at(path)
+}
+
+fn sys_failed(path: &Path, errno: Errno) -> Error {
+    Error::new(Step::UnpackLayer, errno).with_kind(ErrorKind::Store).at(path)
+}
+
+/// What a layer on those below it is called in the store.
+fn name_of(chain: &Digest, ids: Ids) -> String {
+    let squashed = if ids == Ids::Squashed { "-squashed" } else { "" };
+    format!("{}-{}{squashed}", chain.algorithm(), chain.digest())
+}
+
+/// One layer to be unpacked.
+struct Job<'i> {
+    blob: &'i Descriptor,
+    diff_id: &'i Digest,
+    index: usize,
+    name: String,
+    staging: PathBuf,
+    lock: Flock<File>,
+    lock_path: PathBuf,
+}
+
+impl Image {
+    /// Unpacks the layers that no image of the store has had unpacked yet, several at once, and holds them all.
+    ///
+    /// Each is read to its end and has to have its diff id. The directories are on disk before they get their names. Another
+    /// process that unpacks one of the same layers is waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] for what is no layer, or another than the configuration says, or would lead out of the image;
+    /// [`ErrorKind::TooLarge`] beyond [`Store::layer_bytes_limit`] and [`Store::layer_entries_limit`];
+    /// [`ErrorKind::NotFound`] if a blob is missing; [`ErrorKind::Timeout`] if another process takes longer than
+    /// [`Store::wait`]; [`ErrorKind::Store`] for the file system's own.
+    pub fn unpack(&self) -> Result<Layers> {
+        let _hold = self.store().hold()?;
+        let ids = self.store().ids();
+        let names: Vec<String> = self.chain_ids().iter().map(|chain| name_of(chain, ids)).collect();
+        self.unpack_missing(&names, ids)?;
+        open_layers(self.store(), &names, ids)
+    }
+
+    fn unpack_missing(&self, names: &[String], ids: Ids) -> Result<()> {
+        let layout = &self.store().layout;
+        let mut jobs = Vec::new();
+        // From the lowest up: two images with the same layers below never wait for one another.
+        for (index, name) in names.iter().enumerate() {
+            if layout.layer(name).exists() {
+                continue;
+            }
+            let lock_path = layout.staging(&format!("{name}.lock"));
+            let lock = lock::lock(&lock_path, Mode::Exclusive, self.store().wait)?;
+            if layout.layer(name).exists() {
+                remove_lock(&lock_path);
+                continue;
+            }
+            let (Some(blob), Some(diff_id)) = (self.layers().get(index), self.diff_ids().get(index)) else { continue };
+            let staging = layout.staging(name);
+            jobs.push(Job { blob, diff_id, index, name: name.clone(), staging, lock, lock_path });
+        }
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let result = self.unpack_jobs(&jobs, names, ids);
+        for job in jobs {
+            if result.is_err() {
+                let _ = owner::remove_tree(&job.staging, None);
+            }
+            remove_lock(&job.lock_path);
+            drop(job.lock);
+        }
+        result
+    }
+
+    fn unpack_jobs(&self, jobs: &[Job<'_>], names: &[String], ids: Ids) -> Result<()> {
+        let mut layers = unpack_side_by_side(self.store(), jobs, ids)?;
+        let layout = &self.store().layout;
+        let place = |name: &String| match jobs.iter().find(|job| job.name == *name) {
+            Some(job) => job.staging.clone(),
+            None => layout.layer(name),
+        };
+        for (job, layer) in jobs.iter().zip(&mut layers) {
+            if !layer.tree.implied.is_empty() || !layer.links.is_empty() {
+                let mut dirs = Vec::new();
+                for below in names.get(..job.index).unwrap_or_default().iter().rev().map(place) {
+                    dirs.push(below.join("fs"));
+                    if read_record(&below)?.told.opaque {
+                        break;
+                    }
+                }
+                let lowers = Lowers::open(&dirs).map_err(|errno| sys_failed(&job.staging, errno))?;
+                settle(layer, &lowers, ids).map_err(|error| of_layer(error, job.blob))?;
+            }
+            remove_trash(&job.staging)?;
+        }
+        drop(layers);
+        self.publish(jobs)
+    }
+
+    /// One sync for all that was written, then the names.
+    fn publish(&self, jobs: &[Job<'_>]) -> Result<()> {
+        let layout = &self.store().layout;
+        let layers = layout.layers();
+        let dir = File::open(&layers).map_err(|error| failed(&layers, &error))?;
+        syncfs(&dir).map_err(|errno| sys_failed(&layers, errno))?;
+        for job in jobs {
+            let place = layout.layer(&job.name);
+            fs::rename(&job.staging, &place).map_err(|error| failed(&place, &error))?;
+        }
+        dir.sync_all().map_err(|error| failed(&layers, &error))
+    }
+}
+
+/// Nobody is harmed by one that stays: it is empty, and taken again by the next.
+fn remove_lock(path: &Path) {
+    let _ = fs::remove_file(path);
+}
+
+/// Entries that replaced directories of their own layer have left them here.
+fn remove_trash(staging: &Path) -> Result<()> {
+    let trash = staging.join("trash");
+    fs::remove_dir(&trash).or_else(|_| owner::remove_tree(&trash, None))
+}
+
+/// As many at once as there are processors, the largest first.
+fn unpack_side_by_side(store: &Store, jobs: &[Job<'_>], ids: Ids) -> Result<Vec<Unpacked>> {
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    order.sort_by_key(|i| std::cmp::Reverse(jobs.get(*i).map_or(0, |job| job.blob.size())));
+    let (next, failure) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let done: Mutex<Vec<(usize, Result<Unpacked>)>> = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(job) = jobs.get(*i).filter(|_| !failure.load(Ordering::Relaxed)) else { return };
+            let result = unpack_one(store, job, ids).map_err(|error| of_layer(error, job.blob));
+            failure.fetch_or(result.is_err(), Ordering::Relaxed);
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((*i, result));
+        }
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    thread::scope(|scope| {
+        for _ in 1..workers {
+            // Where no thread can be had, this one does it all.
+            let _ = thread::Builder::new().name("ringfence-unpack".to_owned()).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(i, _)| *i);
+    let layers: Vec<Unpacked> = done.into_iter().map(|(_, result)| result).collect::<Result<_>>()?;
+    if layers.len() != jobs.len() {
+        return Err(Error::message(ErrorKind::Store, Step::UnpackLayer, "a thread of the unpacker ended early"));
+    }
+    Ok(layers)
+}
+
+/// Says which layer it was.
+fn of_layer(error: Error, blob: &Descriptor) -> Error {
+    let within = error.path().map(|path| path.as_os_str().to_owned());
+    let mut path = std::ffi::OsString::from(blob.digest().to_string());
+    if let Some(within) = within {
+        path.push(":");
+        path.push(within);
+    }
+    error.at(path)
+}
+
+fn unpack_one(store: &Store, job: &Job<'_>, ids: Ids) -> Result<Unpacked> {
+    // What a killed process has left.
+    owner::remove_tree(&job.staging, None)?;
+    DirBuilder::new().mode(0o700).create(&job.staging).map_err(|error| failed(&job.staging, &error))?;
+    let blob = store.blob(job.blob.digest())?.ok_or_else(|| {
+        let error = Error::message(ErrorKind::NotFound, Step::ReadBlob, "the store does not have this layer");
+        error.at(job.blob.digest().to_string()).hint("pull or import the image again")
+    })?;
+    let tree = Tree::make(&job.staging).map_err(|errno| sys_failed(&job.staging, errno))?;
+    let bounds = store.bounds;
+    let (unpacked, digest) = stream::through(blob, Hasher::of(job.diff_id)?, bounds.bytes, |chunks| {
+        Unpacker::new(tree, ids, bounds.entries).unpack(&mut Entries::new(chunks))
+    })?;
+    if digest != job.diff_id.as_ref() {
+        let detail = format!("its contents have the digest {digest}, and not {}", job.diff_id);
+        return Err(Error::message(ErrorKind::Corrupt, Step::UnpackLayer, detail));
+    }
+    write_record(&job.staging, &Record { diff_id: job.diff_id.clone(), ids, told: unpacked.told.clone() })?;
+    Ok(unpacked)
+}
+
+fn write_record(layer: &Path, record: &Record) -> Result<()> {
+    let path = layer.join("layer.json");
+    let text = serde_json::to_vec(record)
+        .map_err(|error| Error::message(ErrorKind::Store, Step::UnpackLayer, error.to_string()).at(&path))?;
+    fs::write(&path, text).map_err(|error| failed(&path, &error))
+}
+
+pub(super) fn read_record(layer: &Path) -> Result<Record> {
+    let path = layer.join("layer.json");
+    let text = fs::read(&path).map_err(|error| failed(&path, &error))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::message(ErrorKind::Corrupt, Step::UnpackLayer, error.to_string()).at(&path))
+}
+
+/// Holds every layer down to one that hides the rest.
+fn open_layers(store: &Store, names: &[String], ids: Ids) -> Result<Layers> {
+    let mut layers = Layers { dirs: Vec::new(), ids, skipped: 0, left_out: Vec::new(), _locks: Arc::default() };
+    let mut locks = Vec::new();
+    let mut hidden = false;
+    for name in names.iter().rev() {
+        let path = store.layout.layer(name);
+        locks.push(hold_layer(&path)?);
+        let record = read_record(&path)?;
+        layers.skipped += record.told.skipped;
+        layers.left_out.extend(record.told.left_out);
+        if !hidden {
+            layers.dirs.push(path.join("fs"));
+        }
+        hidden |= record.told.opaque;
+    }
+    layers._locks = Arc::new(locks);
+    Ok(layers)
+}
+
+/// A lock on the directory itself, which a pruner takes before it removes it.
+fn hold_layer(path: &Path) -> Result<Flock<File>> {
+    let mut pause = Pause::default();
+    loop {
+        let dir = File::open(path).map_err(|error| failed(path, &error))?;
+        if let Ok(lock) = lock::try_lock(dir, path, Mode::Shared)? {
+            return Ok(lock);
+        }
+        // It belongs to a pruner that has just missed us.
+        pause.sleep();
+    }
+}
+
+impl Store {
+    pub(super) fn ids(&self) -> Ids {
+        match self.squash || !Uid::effective().is_root() {
+            true => Ids::Squashed,
+            false => Ids::Kept,
+        }
+    }
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { bytes: 32 << 30, entries: 2_000_000 }
+    }
+}

@@ -1,0 +1,129 @@
+//! The layers below one, seen as overlayfs will show them.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+
+use super::tree::{self, InRoot, is_opaque, is_whiteout, kind_of};
+
+const LINKS_MAX: usize = 40;
+/// Names that are looked up for one path.
+const STEPS_MAX: usize = 10_000;
+
+/// Roots of unpacked layers, the first on top.
+#[derive(Debug)]
+pub(super) struct Lowers {
+    roots: Vec<OwnedFd>,
+}
+
+/// What overlayfs would show.
+#[derive(Debug)]
+pub(super) enum Found {
+    Nothing,
+    /// The directories that are shown as one, the first on top.
+    Directory(Vec<OwnedFd>),
+    /// The directory of the layer that has it.
+    Other(OwnedFd, FileStat),
+}
+
+impl Lowers {
+    pub(super) fn open(roots: &[PathBuf]) -> nix::Result<Lowers> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let open = |path: &PathBuf| nix::fcntl::open(Path::new(path), flags, Mode::empty());
+        Ok(Lowers { roots: roots.iter().map(open).collect::<nix::Result<_>>()? })
+    }
+
+    /// What is at `path`, of which no part may be a link.
+    pub(super) fn find(&self, path: &[u8]) -> nix::Result<Found> {
+        let own = |fd: &OwnedFd| fd.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE);
+        let mut found = Found::Directory(self.roots.iter().map(own).collect::<nix::Result<_>>()?);
+        for name in tree::names(path) {
+            let Found::Directory(dirs) = found else { return Ok(Found::Nothing) };
+            found = within(&dirs, OsStr::from_bytes(name))?;
+        }
+        match found {
+            Found::Directory(dirs) if dirs.is_empty() => Ok(Found::Nothing),
+            found => Ok(found),
+        }
+    }
+
+    /// The path without links of what `path` leads to; none if the links go round, or too far. What does not exist may be
+    /// part of it.
+    pub(super) fn resolve(&self, path: &[u8]) -> nix::Result<Option<InRoot>> {
+        let mut todo: Vec<Vec<u8>> = tree::names(path).map(<[u8]>::to_vec).collect();
+        todo.reverse();
+        let mut done = Vec::<Vec<u8>>::new();
+        let (mut links, mut steps) = (0, 0);
+        while let Some(name) = todo.pop() {
+            match name.as_slice() {
+                b"." => continue,
+                b".." => {
+                    done.pop();
+                    continue;
+                }
+                _ => done.push(name),
+            }
+            steps += done.len();
+            if steps > STEPS_MAX {
+                return Ok(None);
+            }
+            let Found::Other(dir, stat) = self.find(&done.join(&b'/'))? else { continue };
+            if kind_of(&stat) != SFlag::S_IFLNK {
+                continue;
+            }
+            links += 1;
+            let Some(name) = done.pop().filter(|_| links <= LINKS_MAX) else { return Ok(None) };
+            let target = readlinkat(&dir, OsStr::from_bytes(&name))?.into_vec();
+            if target.starts_with(b"/") {
+                done.clear();
+            }
+            let names: Vec<Vec<u8>> = tree::names(&target).map(<[u8]>::to_vec).collect();
+            todo.extend(names.into_iter().rev());
+        }
+        Ok(Some(done.join(&b'/')))
+    }
+}
+
+/// A name in directories that are shown as one.
+fn within(dirs: &[OwnedFd], name: &OsStr) -> nix::Result<Found> {
+    let mut found = Vec::new();
+    for dir in dirs {
+        let stat = match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err(errno),
+        };
+        if is_whiteout(&stat) {
+            break;
+        }
+        if kind_of(&stat) != SFlag::S_IFDIR {
+            if found.is_empty() {
+                return Ok(Found::Other(dir.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?, stat));
+            }
+            break;
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let inner = openat(dir, name, flags, Mode::empty())?;
+        let hides = is_opaque(&inner)?;
+        found.push(inner);
+        if hides {
+            break;
+        }
+    }
+    if found.is_empty() { Ok(Found::Nothing) } else { Ok(Found::Directory(found)) }
+}
+
+impl Found {
+    /// The topmost directory, and what is known of it.
+    pub(super) fn top(&self) -> nix::Result<Option<(&OwnedFd, FileStat)>> {
+        match self {
+            Found::Directory(dirs) => dirs.first().map(|dir| Ok((dir, fstat(dir)?))).transpose(),
+            _ => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! A layer's archive as a directory for overlayfs: layer.md of the image specification.
+//!
+//! No layer below is needed for it. What depends on one (directories that the archive does not tell about, hard links to
+//! files of a layer below) is noted, and [settled](super::settle) when those are there.
+
+use std::ffi::CString;
+use std::io::{self, BufRead, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens, mkdirat, mknodat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::sys::uio::pwrite;
+use nix::unistd::{Gid, Uid, fchown, fchownat, ftruncate, linkat, symlinkat};
+
+use super::stream::read_error;
+use super::tar::{Entries, Entry, Kind};
+use super::tree::{self, InRoot, Place, Tree};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::xattr;
+
+const WHITEOUT: &[u8] = b".wh.";
+/// What stands for a directory's opaqueness, and other names of aufs that are not for us.
+const META: &[u8] = b".wh..wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Bytes of names that are kept until the end of a layer.
+const NAMES_MAX: u64 = 256 << 20;
+/// Left out things that are told one by one.
+const TOLD_MAX: usize = 64;
+
+/// Whose files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Ids {
+    /// As the image has them.
+    Kept,
+    /// All the unpacking user's own, who may not give files away.
+    Squashed,
+}
+
+/// What a layer may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
+}
+
+/// A hard link to what this layer does not have.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) path: InRoot,
+    pub(super) target: InRoot,
+}
+
+/// What is known of a layer once it is unpacked.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Told {
+    pub(super) entries: u64,
+    /// Bytes of files.
+    pub(super) bytes: u64,
+    /// Nothing of the layers below is seen.
+    pub(super) opaque: bool,
+    pub(super) skipped: u64,
+    /// The first of what was left out, with the reason.
+    pub(super) left_out: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Directory {
+    path: InRoot,
+    mode: u32,
+    mtime: (i64, u32),
+}
+
+/// A layer that stands, but for what depends on those below.
+#[derive(Debug)]
+pub(super) struct Unpacked {
+    pub(super) tree: Tree,
+    pub(super) links: Vec<Link>,
+    pub(super) told: Told,
+}
+
+pub(super) struct Unpacker {
+    tree: Tree,
+    ids: Ids,
+    entries_max: u64,
+    directories: Vec<Directory>,
+    links: Vec<Link>,
+    names: u64,
+    told: Told,
+}
+
+pub(super) fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path.get(..path.len().min(256)).unwrap_or(path)).into_owned()
+}
+
+/// An errno that the archive is to blame for, or the disk.
+pub(super) fn failed(errno: Errno, path: &[u8]) -> Error {
+    let kind = match errno {
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG | Errno::EISDIR | Errno::EMLINK => {
+            ErrorKind::Corrupt
+        }
+        _ => ErrorKind::Store,
+    };
+    Error::new(Step::UnpackLayer, errno).with_kind(kind).at(shown(path))
+}
+
+fn corrupt(path: &[u8], detail: &str) -> Error {
+    Error::message(ErrorKind::Corrupt, Step::UnpackLayer, detail).at(shown(path))
+}
+
+fn too_large(path: &[u8], detail: String) -> Error {
+    Error::message(ErrorKind::TooLarge, Step::UnpackLayer, detail).at(shown(path))
+}
+
+pub(super) fn time((seconds, nanos): (i64, u32)) -> TimeSpec {
+    TimeSpec::new(seconds, nanos.into())
+}
+
+pub(super) fn permissions(mode: u32) -> Mode {
+    Mode::from_bits_truncate(mode & 0o7777)
+}
+
+impl Unpacker {
+    pub(super) fn new(tree: Tree, ids: Ids, entries_max: u64) -> Unpacker {
+        Unpacker { tree, ids, entries_max, directories: vec![], links: vec![], names: 0, told: Told::default() }
+    }
+
+    /// Takes every entry of the archive.
+    pub(super) fn unpack<R: BufRead>(mut self, entries: &mut Entries<R>) -> Result<Unpacked> {
+        fchmod(self.tree.root(), permissions(0o755)).map_err(|errno| failed(errno, b""))?;
+        while let Some(entry) = entries.next().map_err(read_error)? {
+            self.told.entries += 1;
+            if self.told.entries > self.entries_max {
+                let detail = format!("more than {} entries", self.entries_max);
+                return Err(too_large(&entry.path, detail).hint("allow more with Store::layer_entries_limit()"));
+            }
+            self.take(&entry, entries)?;
+        }
+        self.finish_directories()?;
+        Ok(Unpacked { tree: self.tree, links: self.links, told: self.told })
+    }
+
+    fn take<R: BufRead>(&mut self, entry: &Entry, entries: &mut Entries<R>) -> Result<()> {
+        let path = tree::in_root(&entry.path)
+            .ok_or_else(|| corrupt(&entry.path, "a path with .. or a NUL in it: it could lead out of the image"))?;
+        if let Some(at_meta) = tree::names(&path).position(|name| name.starts_with(META)) {
+            // A name of aufs, or below one.
+            let is_last = tree::names(&path).count() == at_meta + 1;
+            return if is_last && path.ends_with(OPAQUE) { self.opaque(&path) } else { Ok(()) };
+        }
+        if entry.kind == Kind::Directory {
+            return self.directory(&path, entry);
+        }
+        let place = self.tree.place(&path).map_err(|errno| failed(errno, &path))?;
+        let place = place.ok_or_else(|| corrupt(&entry.path, "the root is no directory"))?;
+        if let Some(hidden) = place.name.to_bytes().strip_prefix(WHITEOUT) {
+            return self.whiteout(&path, &place, hidden);
+        }
+        match entry.kind {
+            Kind::File => self.file(&path, &place, entry, entries),
+            Kind::Symlink => self.symlink(&path, &place, entry),
+            Kind::HardLink => self.hard_link(path, &place, entry),
+            Kind::Fifo => self.node(&path, &place, entry, SFlag::S_IFIFO, 0),
+            Kind::Character(device) => self.node(&path, &place, entry, SFlag::S_IFCHR, device),
+            Kind::Block(device) => self.node(&path, &place, entry, SFlag::S_IFBLK, device),
+            Kind::Other(byte) => Err(corrupt(&path, &format!("an entry of the unknown type {:?}", char::from(byte)))),
+            Kind::Directory => Ok(()),
+        }
+    }
+
+    /// Keeps account of names that are remembered.
+    fn remember(&mut self, path: &[u8]) -> Result<()> {
+        self.names += path.len() as u64 + 64;
+        if self.names > NAMES_MAX {
+            return Err(too_large(path, format!("names of directories and links of more than {NAMES_MAX} bytes")));
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, path: &[u8], why: &str) {
+        self.told.skipped += 1;
+        if self.told.left_out.len() < TOLD_MAX {
+            self.told.left_out.push(format!("{}: {why}", shown(path)));
+        }
+    }
+
+    fn owner(&self, entry: &Entry, path: &[u8]) -> Result<Option<(Uid, Gid)>> {
+        let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+        match (id(entry.uid), id(entry.gid)) {
+            (Some(uid), Some(gid)) => Ok((self.ids == Ids::Kept).then(|| (Uid::from_raw(uid), Gid::from_raw(gid)))),
+            _ => {
+                let detail = format!("the owner {}:{}, and ids have 32 bits", entry.uid, entry.gid);
+                Err(corrupt(path, &detail))
+            }
+        }
+    }
+
+    fn whiteout(&mut self, path: &[u8], place: &Place, hidden: &[u8]) -> Result<()> {
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(corrupt(path, "a whiteout of nothing"));
+        }
+        let name = CString::new(hidden).map_err(|_| failed(Errno::EINVAL, path))?;
+        let place = Place { dir: place.dir.clone(), name };
+        self.tree.whiteout(&place).map_err(|errno| match errno {
+            Errno::EPERM => failed(errno, path).hint("whiteouts of an ordinary user need Linux 5.8"),
+            errno => failed(errno, path),
+        })
+    }
+
+    fn opaque(&mut self, path: &[u8]) -> Result<()> {
+        let (dir, _) = tree::split(path).unwrap_or_default();
+        if dir.is_empty() {
+            self.told.opaque = true;
+            return Ok(());
+        }
+        let dir = self.tree.dir(dir).map_err(|errno| failed(errno, path))?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = openat(&dir, c".", flags, Mode::empty()).map_err(|errno| failed(errno, path))?;
+        self.mark_opaque(path, dir.as_fd())
+    }
+
+    fn mark_opaque(&self, path: &[u8], dir: BorrowedFd<'_>) -> Result<()> {
+        tree::mark_opaque(dir).map_err(|errno| {
+            failed(errno, path).hint("the store's file system has to have user xattrs (tmpfs: Linux 6.6)")
+        })
+    }
+
+    fn directory(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
+        let fail = |errno| failed(errno, path);
+        let owner = self.owner(entry, path)?;
+        let dir = match self.tree.place(path).map_err(fail)? {
+            None => self.tree.root().as_fd().try_clone_to_owned().map_err(|_| fail(Errno::EMFILE))?,
+            Some(place) => self.make_directory(path, &place)?,
+        };
+        self.tree.implied.remove(path);
+        if let Some((uid, gid)) = owner {
+            fchown(&dir, Some(uid), Some(gid)).map_err(|errno| chown_failed(errno, path))?;
+        }
+        self.xattrs(path, entry, |name, value| xattr::set(dir.as_fd(), name, value))?;
+        self.remember(path)?;
+        self.directories.push(Directory { path: path.to_vec(), mode: entry.mode, mtime: entry.mtime });
+        Ok(())
+    }
+
+    fn make_directory(&mut self, path: &[u8], place: &Place) -> Result<OwnedFd> {
+        let fail = |errno| failed(errno, path);
+        let make = |place: &Place| match mkdirat(&place.dir, place.name.as_c_str(), Mode::S_IRWXU) {
+            // One directory twice is one directory.
+            Err(Errno::EEXIST) => place.open_dir().map_err(|_| Errno::EEXIST),
+            made => made.and_then(|()| place.open_dir()),
+        };
+        let (dir, was_whiteout) = self.tree.replace(path, place, make).map_err(fail)?;
+        if was_whiteout {
+            self.mark_opaque(path, dir.as_fd())?;
+        }
+        Ok(dir)
+    }
+
+    fn file<R: BufRead>(&mut self, path: &[u8], place: &Place, entry: &Entry, entries: &mut Entries<R>) -> Result<()> {
+        let owner = self.owner(entry, path)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let make = |place: &Place| openat(&place.dir, place.name.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let (file, _) = self.tree.replace(path, place, make).map_err(|errno| failed(errno, path))?;
+        let file = std::fs::File::from(file);
+        write_contents(&file, entry, entries).map_err(|error| read_error(error).at(shown(path)))?;
+        self.told.bytes += entry.size;
+        if let Some((uid, gid)) = owner {
+            fchown(&file, Some(uid), Some(gid)).map_err(|errno| chown_failed(errno, path))?;
+        }
+        // After the owner, whose change takes the setuid bit and capabilities away.
+        self.xattrs(path, entry, |name, value| xattr::set(file.as_fd(), name, value))?;
+        let mtime = time(entry.mtime);
+        fchmod(&file, permissions(entry.mode)).map_err(|errno| failed(errno, path))?;
+        futimens(&file, &mtime, &mtime).map_err(|errno| failed(errno, path))
+    }
+
+    fn symlink(&mut self, path: &[u8], place: &Place, entry: &Entry) -> Result<()> {
+        let target = CString::new(entry.target.as_slice()).ok().filter(|target| !target.is_empty());
+        let target = target.ok_or_else(|| corrupt(path, "a symbolic link to nothing"))?;
+        let make = |place: &Place| symlinkat(target.as_c_str(), &place.dir, place.name.as_c_str());
+        self.tree.replace(path, place, make).map_err(|errno| failed(errno, path))?;
+        self.finish_by_name(path, place, entry)
+    }
+
+    /// Owner, attributes and time of what cannot be opened.
+    fn finish_by_name(&mut self, path: &[u8], place: &Place, entry: &Entry) -> Result<()> {
+        let fail = |errno| failed(errno, path);
+        if let Some((uid, gid)) = self.owner(entry, path)? {
+            fchownat(&place.dir, place.name.as_c_str(), Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
+                .map_err(|errno| chown_failed(errno, path))?;
+        }
+        if !entry.xattrs.is_empty() {
+            let file = place.open(OFlag::O_PATH).map_err(fail)?;
+            self.xattrs(path, entry, |name, value| xattr::set_by_path(file.as_fd(), name, value))?;
+        }
+        if entry.kind != Kind::Symlink {
+            let flag = nix::sys::stat::FchmodatFlags::FollowSymlink;
+            fchmodat(&place.dir, place.name.as_c_str(), permissions(entry.mode), flag).map_err(fail)?;
+        }
+        let mtime = time(entry.mtime);
+        utimensat(&place.dir, place.name.as_c_str(), &mtime, &mtime, UtimensatFlags::NoFollowSymlink).map_err(fail)
+    }
+
+    fn node(&mut self, path: &[u8], place: &Place, entry: &Entry, kind: SFlag, device: u64) -> Result<()> {
+        if kind == SFlag::S_IFCHR && device == 0 {
+            self.leave_out(path, "a character device 0/0, which is overlayfs's whiteout");
+            return Ok(());
+        }
+        let make = |place: &Place| mknodat(&place.dir, place.name.as_c_str(), kind, Mode::S_IRUSR, device);
+        match self.tree.replace(path, place, make) {
+            Ok(_) => self.finish_by_name(path, place, entry),
+            Err(Errno::EPERM) if kind != SFlag::S_IFIFO => {
+                self.leave_out(path, "a device node, which needs CAP_MKNOD");
+                Ok(())
+            }
+            Err(errno) => Err(failed(errno, path)),
+        }
+    }
+
+    /// Its owner, mode and time are those of the file: what the entry says of them is not believed.
+    fn hard_link(&mut self, path: InRoot, place: &Place, entry: &Entry) -> Result<()> {
+        let fail = |errno| failed(errno, &path);
+        let target = tree::in_root(&entry.target).filter(|target| !target.is_empty());
+        let target = target.ok_or_else(|| corrupt(&path, "a hard link to nothing, or with .. in it"))?;
+        let source = match self.tree.find(&target).map_err(fail)? {
+            Some(source) => source.stat().map_err(fail)?.map(|stat| (source, stat)),
+            None => None,
+        };
+        match source {
+            Some((_, stat)) if tree::is_whiteout(&stat) => Err(corrupt(&path, "a hard link to what the layer removes")),
+            Some((_, stat)) if tree::kind_of(&stat) == SFlag::S_IFDIR => {
+                Err(corrupt(&path, "a hard link to a directory"))
+            }
+            Some((source, stat)) => {
+                let same = place.stat().map_err(fail)?.is_some_and(|own| own.st_ino == stat.st_ino);
+                if same {
+                    return Ok(());
+                }
+                self.tree.replace(&path, place, |place| link(&source, place)).map_err(fail)?;
+                Ok(())
+            }
+            None => {
+                self.remember(&path)?;
+                self.remember(&target)?;
+                self.tree.clear(&path, place).map_err(fail)?;
+                self.links.push(Link { path, target });
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets what may be set. Marks of overlayfs would be believed by the kernel, and are not the image's to make.
+    fn xattrs(
+        &mut self,
+        path: &[u8],
+        entry: &Entry,
+        set: impl Fn(&std::ffi::CStr, &[u8]) -> nix::Result<()>,
+    ) -> Result<()> {
+        for (name, value) in &entry.xattrs {
+            if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+                self.leave_out(path, &format!("the attribute {}, which is overlayfs's", shown(name)));
+                continue;
+            }
+            let name =
+                CString::new(name.as_slice()).map_err(|_| corrupt(path, "an attribute with a NUL in its name"))?;
+            match set(&name, value) {
+                Ok(()) => {}
+                Err(errno @ (Errno::EOPNOTSUPP | Errno::EPERM | Errno::EACCES)) => {
+                    self.leave_out(path, &format!("the attribute {}: {errno}", shown(name.to_bytes())));
+                }
+                Err(errno @ (Errno::EINVAL | Errno::ERANGE | Errno::E2BIG)) => {
+                    return Err(failed(errno, path).with_kind(ErrorKind::Corrupt));
+                }
+                Err(errno) => return Err(failed(errno, path)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Modes and times of directories come last: what is made in them changes the one and needs the other. Inner ones first.
+    fn finish_directories(&mut self) -> Result<()> {
+        // Of one that came twice, the last word counts.
+        self.directories.reverse();
+        self.directories.sort_by(|a, b| b.path.cmp(&a.path));
+        self.directories.dedup_by(|later, first| later.path == first.path);
+        for directory in std::mem::take(&mut self.directories) {
+            let fail = |errno| failed(errno, &directory.path);
+            let dir = match self.tree.find(&directory.path).map_err(fail)? {
+                None if directory.path.is_empty() => {
+                    self.tree.root().as_fd().try_clone_to_owned().map_err(|_| fail(Errno::EMFILE))?
+                }
+                None => continue,
+                Some(place) => match place.open_dir() {
+                    Ok(dir) => dir,
+                    // A later entry has replaced it.
+                    Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
+                    Err(errno) => return Err(fail(errno)),
+                },
+            };
+            let mtime = time(directory.mtime);
+            fchmod(&dir, permissions(directory.mode)).map_err(fail)?;
+            futimens(&dir, &mtime, &mtime).map_err(fail)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn link(source: &Place, place: &Place) -> nix::Result<()> {
+    linkat(&source.dir, source.name.as_c_str(), &place.dir, place.name.as_c_str(), AtFlags::empty())
+}
+
+fn chown_failed(errno: Errno, path: &[u8]) -> Error {
+    let error = failed(errno, path);
+    match errno {
+        Errno::EINVAL => error.hint("its owner has no id in this user namespace: map more, or Store::squash_ids()"),
+        Errno::EPERM => error.hint("giving files away needs CAP_CHOWN: Store::squash_ids() keeps them"),
+        _ => error,
+    }
+}
+
+fn write_contents<R: BufRead>(file: &std::fs::File, entry: &Entry, entries: &mut Entries<R>) -> io::Result<()> {
+    let Some((map, size)) = &entry.sparse else {
+        let mut file = file;
+        return entries.copy(entry.size, |part| file.write_all(part));
+    };
+    let end = |at: u64| i64::try_from(at).map_err(|_| io::Error::from(Errno::EFBIG));
+    for (offset, length) in map {
+        let mut at = *offset;
+        if offset.checked_add(*length).is_none_or(|end| end > *size) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a sparse file with data behind its end"));
+        }
+        entries.copy(*length, |mut part| {
+            while !part.is_empty() {
+                let count = pwrite(file, part, end(at)?)?;
+                part = part.get(count..).unwrap_or_default();
+                at += count as u64;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(ftruncate(file, end(*size)?)?)
+}
