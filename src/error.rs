@@ -231,6 +231,15 @@ pub enum Step {
     /// Unpacking a layer.
     #[cfg(feature = "image")]
     UnpackLayer,
+    /// Finding the user that an image names in the image's own databases.
+    #[cfg(feature = "image")]
+    ImageUser,
+    /// Writing a directory as a layer of an image.
+    #[cfg(feature = "image")]
+    PackLayer,
+    /// Running a program as a step of a build.
+    #[cfg(feature = "image")]
+    BuildRun,
     /// Taking images in from an archive or a directory.
     #[cfg(feature = "image")]
     ImportImage,
@@ -348,6 +357,12 @@ impl Step {
             Step::WriteBlob => "write blob",
             #[cfg(feature = "image")]
             Step::UnpackLayer => "unpack layer",
+            #[cfg(feature = "image")]
+            Step::ImageUser => "find user of image",
+            #[cfg(feature = "image")]
+            Step::PackLayer => "pack layer",
+            #[cfg(feature = "image")]
+            Step::BuildRun => "run step of build",
             #[cfg(feature = "image")]
             Step::ImportImage => "import image",
             #[cfg(feature = "image")]

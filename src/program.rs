@@ -100,6 +100,9 @@ pub enum Session {
 pub(crate) struct Program {
     pub(crate) command: Option<OsString>,
     pub(crate) args: Vec<OsString>,
+    /// What an image executes where nobody names a program: the words that stay, and those that arguments take the place of.
+    pub(crate) default: (Vec<OsString>, Vec<OsString>),
+    pub(crate) stop_signal: Option<i32>,
     pub(crate) env_clear: bool,
     /// A value, or `None` for a variable that is taken away.
     pub(crate) env: BTreeMap<OsString, Option<OsString>>,
@@ -147,11 +150,26 @@ impl Program {
 
     /// The program as the builder has it, in the caller's environment of now.
     pub(crate) fn invocation(&self) -> Invocation {
+        let (command, args) = self.words();
         Invocation {
-            command: self.command.clone().unwrap_or(DEFAULT_COMMAND.into()),
-            args: self.args.clone(),
+            command,
+            args,
             environment: Arc::new(self.environment(std::env::vars_os())),
             cwd: self.cwd.clone(),
+        }
+    }
+
+    /// The program and its arguments.
+    fn words(&self) -> (OsString, Vec<OsString>) {
+        if let Some(command) = &self.command {
+            return (command.clone(), self.args.clone());
+        }
+        let (entrypoint, cmd) = &self.default;
+        let args = if self.args.is_empty() { cmd } else { &self.args };
+        let mut words = entrypoint.iter().chain(args).cloned();
+        match words.next().filter(|_| !(entrypoint.is_empty() && cmd.is_empty())) {
+            Some(command) => (command, words.collect()),
+            None => (DEFAULT_COMMAND.into(), self.args.clone()),
         }
     }
 

@@ -17,6 +17,7 @@ use shared::{New, Shared};
 use crate::cgroup::{Group, Limits, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::feature::Enforced;
+use crate::mount::Held;
 use crate::owner::{Claim, Scratch};
 use crate::security::Notifications;
 use crate::spawn::Running;
@@ -58,6 +59,7 @@ pub struct Child {
     shared: Option<Arc<Shared>>,
     enforced: Enforced,
     output_limit: Option<u64>,
+    stop_signal: i32,
 }
 
 /// What is watched over from outside.
@@ -90,6 +92,9 @@ pub(crate) struct Parts {
     /// What the filter asks, if nobody else hears it.
     pub(crate) notifications: Option<Notifications>,
     pub(crate) watch: Watch,
+    /// What asks the program to end.
+    pub(crate) stop_signal: i32,
+    pub(crate) held: Option<Held>,
 }
 
 impl Child {
@@ -109,6 +114,7 @@ impl Child {
             cpu_rlimit: parts.watch.cpu_rlimit,
             seccomp: parts.seccomp,
             asks: parts.asks,
+            held: parts.held,
         })?);
         let child = Child {
             stdin: stdin.map(ChildStdin::from),
@@ -118,6 +124,7 @@ impl Child {
             shared: Some(shared.clone()),
             enforced: parts.enforced,
             output_limit: parts.output_limit,
+            stop_signal: parts.stop_signal,
         };
         // On an error the handle made above is dropped, and with it the program.
         if let Some(limit) = parts.watch.wall_time.and_then(|limit| parts.started.checked_add(limit)) {
@@ -196,6 +203,22 @@ impl Child {
             let _ = watch::adopt(shared);
         }
         result
+    }
+
+    /// Asks the program to end, with SIGTERM or the [`stop_signal`](crate::Sandbox::stop_signal), and kills everything in the
+    /// sandbox if it has not within `grace`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`wait`](Child::wait).
+    pub fn stop(&mut self, grace: Duration) -> Result<Outcome> {
+        // It may have ended by itself.
+        let _ = self.signal(self.stop_signal);
+        if let Some(outcome) = self.wait_timeout(grace)? {
+            return Ok(outcome);
+        }
+        self.kill()?;
+        self.wait()
     }
 
     /// Kills everything in the sandbox with SIGKILL. The program is still to be waited for.

@@ -12,6 +12,7 @@ use super::outcome::{Outcome, Usage, Verdict};
 use super::watch;
 use crate::cgroup::{Group, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::mount::Held;
 use crate::owner::{Claim, Scratch};
 use crate::spawn::Init;
 use crate::sys::fork_mark::PerProcess;
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     cpu_rlimit: Option<Duration>,
     seccomp: bool,
     asks: bool,
+    /// Stays as long as the sandbox.
+    _held: Option<Held>,
 }
 
 /// What changes over the sandbox's life.
@@ -70,6 +73,7 @@ pub(super) struct New {
     pub(super) seccomp: bool,
     /// The watching thread waits for the program, too.
     pub(super) asks: bool,
+    pub(super) held: Option<Held>,
 }
 
 const REASONS: [Verdict; 3] = [Verdict::WallTime, Verdict::CpuTime, Verdict::OutputLimit];
@@ -95,6 +99,7 @@ impl Shared {
             cpu_rlimit: new.cpu_rlimit,
             seccomp: new.seccomp,
             asks: new.asks,
+            _held: new.held,
         })
     }
 

@@ -1,6 +1,8 @@
 //! The layers below one, seen as overlayfs will show them.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -50,6 +52,24 @@ impl Lowers {
             Found::Directory(dirs) if dirs.is_empty() => Ok(Found::Nothing),
             found => Ok(found),
         }
+    }
+
+    /// What the regular file at `path` holds, with links in the path that end inside; none if there is no such file. EFBIG if
+    /// it holds more than `limit` bytes.
+    pub(super) fn read(&self, path: &[u8], limit: u64) -> nix::Result<Option<Vec<u8>>> {
+        let Some(path) = self.resolve(path)? else { return Err(Errno::ELOOP) };
+        let (Found::Other(dir, stat), Some(name)) = (self.find(&path)?, tree::names(&path).last()) else {
+            return Ok(None);
+        };
+        if kind_of(&stat) != SFlag::S_IFREG {
+            return Ok(None);
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let file = openat(&dir, OsStr::from_bytes(name), flags, Mode::empty())?;
+        let mut bytes = Vec::new();
+        let read = File::from(file).take(limit.saturating_add(1)).read_to_end(&mut bytes);
+        read.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+        if bytes.len() as u64 > limit { Err(Errno::EFBIG) } else { Ok(Some(bytes)) }
     }
 
     /// The path without links of what `path` leads to; none if the links go round, or too far. What does not exist may be

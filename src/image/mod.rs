@@ -4,6 +4,7 @@
 //! Everything that comes from outside is bounded: a document by 4 MiB, an index within an index by four steps.
 
 mod blob;
+mod build;
 mod compression;
 mod digest;
 mod layers;
@@ -12,18 +13,21 @@ mod lock;
 mod lowers;
 mod manifest;
 mod reference;
+mod run;
 mod settle;
 mod store;
 mod stream;
 mod tar;
 mod tree;
 mod unpack;
+mod user;
 
 pub use oci_spec::image::{
     Arch, Descriptor, DescriptorBuilder, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os, Platform,
 };
 
 pub use blob::BlobWriter;
+pub use build::ImageBuilder;
 pub use digest::Digest;
 pub use layers::Layers;
 #[cfg(feature = "registry")]

@@ -20,7 +20,7 @@ use std::path::{Component, Path, PathBuf};
 pub use kinds::{Bind, Dev, HidePid, Mount, Mqueue, Overlay, Proc, RawMount, Sysfs, Tmpfs};
 pub(crate) use kinds::{Kind, MountFlags};
 pub use root::RootFs;
-pub(crate) use root::Upper;
+pub(crate) use root::{Held, Upper};
 pub(crate) use special::NODES;
 pub(crate) use template::{lacks_node, template};
 

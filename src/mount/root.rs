@@ -1,6 +1,9 @@
 //! The root file system.
 
+use std::any::Any;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::MountFlags;
 use super::kinds::opening_setters;
@@ -28,6 +31,17 @@ pub struct RootFs {
     pub(crate) read_only: bool,
     pub(crate) id_mapped: bool,
     pub(crate) flags: MountFlags,
+    pub(crate) held: Option<Held>,
+}
+
+/// What must not go as long as somebody runs on the root: its layers' locks.
+#[derive(Clone)]
+pub(crate) struct Held(Arc<dyn Any + Send + Sync>);
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Held by {}", Arc::strong_count(&self.0))
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -136,8 +150,15 @@ impl RootFs {
 
     opening_setters!();
 
+    /// Keeps `what` as long as the root is in use.
+    #[cfg(feature = "image")]
+    pub(crate) fn holding(mut self, what: impl Any + Send + Sync) -> Self {
+        self.held = Some(Held(Arc::new(what)));
+        self
+    }
+
     fn new(base: Base) -> Self {
-        RootFs { base, upper: Upper::None, read_only: false, id_mapped: false, flags: MountFlags::QUIET }
+        RootFs { base, upper: Upper::None, read_only: false, id_mapped: false, flags: MountFlags::QUIET, held: None }
     }
 
     pub(crate) fn is_host(&self) -> bool {

@@ -99,6 +99,8 @@ impl Sandbox {
             seccomp: judgement.seccomp.is_some(),
             asks: listening.is_some(),
             notifications: listening.and_then(Listening::notifications),
+            stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
+            held: self.mounts.root.as_ref().and_then(|root| root.held.clone()),
             watch: Watch {
                 wall_time: self.wall_time,
                 cpu_time: self.cpu_time.filter(|_| judgement.account_cpu),

@@ -400,6 +400,12 @@ impl Sandbox {
         self
     }
 
+    /// The signal with which [`Child::stop`](crate::Child::stop) asks the program to end; SIGTERM without this call.
+    pub fn stop_signal(mut self, signal: i32) -> Self {
+        self.program.stop_signal = Some(signal);
+        self
+    }
+
     /// The permission bits that new files do not get; the caller's if this is not called. umask(2).
     pub fn umask(mut self, mask: u32) -> Self {
         self.program.umask = Some(mask & 0o777);

@@ -1,0 +1,316 @@
+//! The steps of a build, one after another, and the documents that come of them.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::unistd::{Gid, Uid};
+use oci_spec::image::{
+    Config, Descriptor, HistoryBuilder, ImageConfiguration, ImageManifest, ImageManifestBuilder, MediaType,
+    RootFs as Ids, RootFsBuilder,
+};
+use serde::Serialize;
+
+use super::super::manifest::host_platform;
+use super::super::{Image, Reference, Store};
+use super::compressed::{Compressed, Layer};
+use super::layer::{LayerWriter, Style};
+use super::{Change, ImageBuilder, Work};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::mount::RootFs;
+use crate::owner::{self, Claim, Scratch};
+use crate::sandbox::Sandbox;
+use crate::stdio::Stdio;
+
+/// How much of a failed program's last words an error tells.
+const LAST_WORDS: u64 = 2048;
+
+/// An image in the making.
+struct Assembly<'b> {
+    builder: &'b ImageBuilder,
+    config: ImageConfiguration,
+    layers: Vec<Descriptor>,
+    /// `layers` as they would be without compression.
+    diff_ids: Vec<String>,
+    epoch: u64,
+    claim: Claim,
+    /// Where layers are written before they have a name.
+    scratch: Scratch,
+}
+
+pub(super) fn build(builder: &ImageBuilder, name: &Reference) -> Result<Image> {
+    let _hold = builder.store.hold()?;
+    let mut assembly = Assembly::new(builder)?;
+    for work in &builder.steps {
+        assembly.work(work)?;
+    }
+    let manifest = assembly.write()?;
+    builder.store.tag(name, &manifest)?;
+    builder.store.image_of(&manifest, &host_platform()).or_else(|_| builder.store.image(name))
+}
+
+impl<'b> Assembly<'b> {
+    fn new(builder: &'b ImageBuilder) -> Result<Self> {
+        let claim = owner::claim(false)?;
+        let scratch = claim.make_scratch(builder.store.path())?;
+        let mut assembly = match &builder.base {
+            Some(base) => {
+                let config = base.config().clone();
+                let epoch = config.created().as_deref().and_then(|time| humantime::parse_rfc3339(time).ok());
+                let diff_ids = config.rootfs().diff_ids().clone();
+                let epoch = epoch.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default().as_secs();
+                Assembly { builder, config, layers: base.layers().to_vec(), diff_ids, epoch, claim, scratch }
+            }
+            None => {
+                let platform = host_platform();
+                let mut config = ImageConfiguration::default();
+                config.set_architecture(platform.architecture().clone());
+                config.set_os(platform.os().clone());
+                let (layers, diff_ids) = (Vec::new(), Vec::new());
+                Assembly { builder, config, layers, diff_ids, epoch: 0, claim, scratch }
+            }
+        };
+        assembly.epoch = builder.epoch.unwrap_or(assembly.epoch);
+        Ok(assembly)
+    }
+
+    fn work(&mut self, work: &Work) -> Result<()> {
+        match work {
+            Work::Copy { from, to } => {
+                let layer = self.copy(from, to)?;
+                self.push(layer, format!("COPY {}", to.display()));
+            }
+            Work::Run(argv) => {
+                let layer = self.run(argv)?;
+                let argv: Vec<_> = argv.iter().map(|arg| arg.to_string_lossy()).collect();
+                self.push(layer, format!("RUN {}", argv.join(" ")));
+            }
+            Work::Upper(upper) => {
+                let layer = self.upper(upper)?;
+                self.push(layer, "commit".to_owned());
+            }
+            Work::Config(change) => {
+                let told = self.change(change)?;
+                self.history(told, true);
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, layer: Layer, told: String) {
+        self.diff_ids.push(layer.diff_id.to_string());
+        self.layers.push(layer.blob);
+        self.history(told, false);
+    }
+
+    fn history(&mut self, told: String, is_empty: bool) {
+        let mut history = self.config.history().clone().unwrap_or_default();
+        let entry = HistoryBuilder::default().created(self.created()).created_by(told).empty_layer(is_empty).build();
+        history.extend(entry);
+        self.config.set_history(Some(history));
+    }
+
+    /// RFC 3339.
+    fn created(&self) -> String {
+        let time = UNIX_EPOCH.checked_add(Duration::from_secs(self.epoch)).unwrap_or(SystemTime::UNIX_EPOCH);
+        humantime::format_rfc3339_seconds(time).to_string()
+    }
+
+    /// Has a layer written, and puts it into the store.
+    fn layer(&self, write: impl FnOnce(&mut LayerWriter<Compressed>) -> Result<()>) -> Result<Layer> {
+        let file = self.scratch.path().join(format!("layer-{}", self.layers.len()));
+        let mut layer = LayerWriter::new(Compressed::new(&file)?, self.epoch, self.builder.limit.get());
+        write(&mut layer)?;
+        let stored = layer.finish()?.store(&self.builder.store);
+        let _ = fs::remove_file(&file);
+        stored
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> Result<Layer> {
+        let names = names_of(to).ok_or_else(|| {
+            let error = Error::message(ErrorKind::Invalid, Step::PackLayer, "no absolute path without `..`").at(to);
+            error.hint("name the place in the image: ImageBuilder::copy(from, \"/usr/bin/tool\")")
+        })?;
+        let failed = |error: &std::io::Error| Error::io(Step::OpenSource, error).at(from);
+        let from = std::path::absolute(from).map_err(|error| failed(&error))?;
+        let meta = fs::symlink_metadata(&from).map_err(|error| failed(&error).hint("the path is one of the host's"))?;
+        let style = Style { upper: false, owner: &|_, _| Some((0, 0)) };
+        self.layer(|layer| {
+            let mut place = PathBuf::from("/");
+            let above = names.len() - usize::from(!meta.is_dir()).min(names.len());
+            for name in names.iter().take(above) {
+                place.push(name);
+                layer.directory(&place)?;
+            }
+            if meta.is_dir() {
+                let dir = File::open(&from).map_err(|error| failed(&error))?;
+                return layer.contents(dir.as_fd(), &place, &style);
+            }
+            let (Some(parent), Some(own), Some(name)) = (from.parent(), from.file_name(), names.last()) else {
+                return Err(Error::message(ErrorKind::Invalid, Step::PackLayer, "a file cannot be the root").at(to));
+            };
+            let dir = File::open(parent).map_err(|error| failed(&error))?;
+            layer.entry(dir.as_fd(), own, &place.join(name), &style)
+        })
+    }
+
+    fn upper(&self, upper: &Path) -> Result<Layer> {
+        let dir = File::open(upper).map_err(|error| Error::io(Step::OpenSource, &error).at(upper))?;
+        // What an ordinary user's sandbox wrote is the user's, and was root's inside.
+        let (uid, gid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
+        let owner = |file_uid, file_gid| match uid {
+            0 => Some((file_uid, file_gid)),
+            _ => (file_uid == uid && file_gid == gid).then_some((0, 0)),
+        };
+        self.layer(|layer| layer.contents(dir.as_fd(), Path::new("/"), &Style { upper: true, owner: &owner }))
+    }
+
+    fn run(&self, argv: &[OsString]) -> Result<Layer> {
+        let Some((program, args)) = argv.split_first() else {
+            return Err(Error::message(ErrorKind::Invalid, Step::BuildRun, "no program to run"));
+        };
+        let so_far = self.builder.store.image_of(&self.write()?, &host_platform())?;
+        let layers = so_far.unpack()?;
+        let scratch = self.claim.make_scratch(self.builder.store.path())?;
+        let (upper, work) = (scratch.path().join("upper"), scratch.path().join("work"));
+        let words = scratch.path().join("stderr");
+        let failed = |error: &std::io::Error| Error::io(Step::BuildRun, error).at(&words);
+        let mut file = File::options().read(true).write(true).create_new(true).open(&words);
+        let file = file.as_mut().map_err(|error| failed(error))?;
+        let stderr = file.try_clone().map_err(|error| failed(&error))?;
+        let sandbox =
+            Sandbox::from_image(&so_far)?.user(0, 0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        let sandbox = (self.builder.sandbox)(sandbox);
+        let root = RootFs::overlay(layers.dirs()).suid().upper(&upper, &work);
+        let outcome = sandbox.command(program).args(args).rootfs(root).status()?;
+        if !outcome.success() {
+            return Err(build_failed(program, &outcome.verdict().to_string(), &last_words(file)));
+        }
+        let layer = self.upper(&upper);
+        drop(layers);
+        layer
+    }
+
+    /// Writes configuration and manifest.
+    fn write(&self) -> Result<Descriptor> {
+        let mut config = self.config.clone();
+        config.set_created(Some(self.created()));
+        config.set_rootfs(ids_of(&self.diff_ids)?);
+        let config = document(&self.builder.store, MediaType::ImageConfig, &config)?;
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(2u32)
+            .media_type(MediaType::ImageManifest)
+            .config(config)
+            .layers(self.layers.clone())
+            .build()
+            .map_err(|error| unwritten(&error))?;
+        document::<ImageManifest>(&self.builder.store, MediaType::ImageManifest, &manifest)
+    }
+
+    /// Changes the configuration, and gives the words for its history.
+    fn change(&mut self, change: &Change) -> Result<String> {
+        let mut config: Config = self.config.config().clone().unwrap_or_default();
+        let told = match change {
+            Change::Env(name, value) => {
+                if name.is_empty() || name.contains('=') || name.contains('\0') || value.contains('\0') {
+                    let detail = format!("no variable can be called {name:?}, or hold a NUL");
+                    return Err(Error::message(ErrorKind::Invalid, Step::Validate, detail));
+                }
+                let mut env = config.env().clone().unwrap_or_default();
+                env.retain(|old| old.split_once('=').map_or(old.as_str(), |(old, _)| old) != name);
+                env.push(format!("{name}={value}"));
+                config.set_env(Some(env));
+                format!("ENV {name}={value}")
+            }
+            Change::Workdir(dir) => {
+                config.set_working_dir(Some(dir.clone()));
+                format!("WORKDIR {dir}")
+            }
+            Change::User(user) => {
+                config.set_user(Some(user.clone()));
+                format!("USER {user}")
+            }
+            Change::Entrypoint(argv) => {
+                config.set_entrypoint(Some(argv.clone()));
+                config.set_cmd(None);
+                format!("ENTRYPOINT {argv:?}")
+            }
+            Change::Cmd(argv) => {
+                config.set_cmd(Some(argv.clone()));
+                format!("CMD {argv:?}")
+            }
+            Change::Label(name, value) => {
+                let mut labels = config.labels().clone().unwrap_or_default();
+                labels.insert(name.clone(), value.clone());
+                config.set_labels(Some(labels));
+                format!("LABEL {name}={value}")
+            }
+            Change::Expose(port) => {
+                let mut ports = config.exposed_ports().clone().unwrap_or_default();
+                ports.push(port.clone());
+                ports.sort();
+                ports.dedup();
+                config.set_exposed_ports(Some(ports));
+                format!("EXPOSE {port}")
+            }
+            Change::Volume(path) => {
+                let mut volumes = config.volumes().clone().unwrap_or_default();
+                volumes.push(path.clone());
+                volumes.sort();
+                volumes.dedup();
+                config.set_volumes(Some(volumes));
+                format!("VOLUME {path}")
+            }
+            Change::StopSignal(signal) => {
+                config.set_stop_signal(Some(signal.clone()));
+                format!("STOPSIGNAL {signal}")
+            }
+        };
+        self.config.set_config(Some(config));
+        Ok(told)
+    }
+}
+
+fn ids_of(diff_ids: &[String]) -> Result<Ids> {
+    RootFsBuilder::default().typ("layers").diff_ids(diff_ids.to_vec()).build().map_err(|error| unwritten(&error))
+}
+
+fn unwritten(error: &dyn std::fmt::Display) -> Error {
+    Error::message(ErrorKind::Invalid, Step::ImageManifest, error.to_string())
+}
+
+/// Writes a document with its keys in order, so that the same one has the same digest.
+fn document<T: Serialize>(store: &Store, media_type: MediaType, content: &T) -> Result<Descriptor> {
+    let sorted = serde_json::to_value(content).map_err(|error| unwritten(&error))?;
+    let bytes = serde_json::to_vec(&sorted).map_err(|error| unwritten(&error))?;
+    store.put_blob(media_type, &bytes)
+}
+
+/// The names that lead to an absolute path; none if it leads back up.
+fn names_of(path: &Path) -> Option<Vec<&OsStr>> {
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => return None,
+        }
+    }
+    path.has_root().then_some(names)
+}
+
+fn last_words(file: &mut File) -> String {
+    let mut text = Vec::new();
+    let end = file.seek(SeekFrom::End(0)).unwrap_or_default();
+    let _ = file.seek(SeekFrom::Start(end.saturating_sub(LAST_WORDS)));
+    let _ = file.take(LAST_WORDS).read_to_end(&mut text);
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
+fn build_failed(program: &OsStr, verdict: &str, words: &str) -> Error {
+    let detail = if words.is_empty() { verdict.to_owned() } else { format!("{verdict}: {words}") };
+    Error::message(ErrorKind::Setup, Step::BuildRun, detail).at(program)
+}

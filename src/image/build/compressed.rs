@@ -1,0 +1,87 @@
+//! A layer on its way into the store: hashed as it is, compressed, and hashed again.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, Write};
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use oci_spec::image::{Descriptor, Digest, MediaType};
+
+use super::super::Store;
+use super::super::digest::{self, Hasher};
+use crate::error::{Error, ErrorKind, Result, Step};
+
+/// Takes a layer and writes it, with gzip, to a file that nobody knows.
+pub(super) struct Compressed {
+    encoder: GzEncoder<Counted>,
+    contents: Hasher,
+}
+
+/// What a layer is called, without compression and as it is in the store.
+pub(super) struct Layer {
+    pub(super) diff_id: Digest,
+    pub(super) blob: Descriptor,
+}
+
+struct Counted {
+    file: BufWriter<File>,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Write for Compressed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.encoder.write_all(bytes)?;
+        self.contents.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.encoder.flush()
+    }
+}
+
+fn failed(error: &io::Error) -> Error {
+    Error::io(Step::PackLayer, error).with_kind(ErrorKind::Store)
+}
+
+impl Compressed {
+    /// In the file `path`, which must not exist.
+    pub(super) fn new(path: &Path) -> Result<Self> {
+        let file = File::options().read(true).write(true).create_new(true).open(path);
+        let file = BufWriter::new(file.map_err(|error| failed(&error).at(path))?);
+        let out = Counted { file, hasher: Hasher::sha256(), size: 0 };
+        // Neither time nor name go into the header, so that the same layer gives the same bytes.
+        Ok(Compressed { encoder: GzEncoder::new(out, Compression::default()), contents: Hasher::sha256() })
+    }
+
+    /// Puts the layer into the store.
+    pub(super) fn store(self, store: &Store) -> Result<Layer> {
+        let Counted { file, hasher, size } = self.encoder.finish().map_err(|error| failed(&error))?;
+        let mut file = file.into_inner().map_err(|error| failed(error.error()))?;
+        let diff_id = digest::parse(&self.contents.finish())?;
+        let blob = Descriptor::new(MediaType::ImageLayerGzip, size, digest::parse(&hasher.finish())?);
+        if let Some(mut writer) = store.write_blob(&blob)? {
+            writer.restart()?;
+            file.rewind().map_err(|error| failed(&error))?;
+            io::copy(&mut file, &mut writer)
+                .map_err(|error| Error::from_io(Step::WriteBlob, ErrorKind::Store, error))?;
+            writer.commit()?;
+        }
+        Ok(Layer { diff_id, blob })
+    }
+}

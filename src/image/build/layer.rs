@@ -1,0 +1,449 @@
+//! Writing a directory as a layer: a tar whose bytes follow from what the directory holds. The directory may be what a hostile
+//! program left: it is walked by descriptors, no link in it is followed, and nothing in it is opened but files and directories.
+//!
+//! Form: the image specification's layer, with pax headers where ustar has no room. A directory that was the upper of an
+//! overlay has its marks turned into the specification's.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
+use tar_core::EntryType;
+use tar_core::builder::EntryBuilder;
+
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::image::tree::{is_opaque, is_whiteout};
+use crate::sys::xattr;
+
+/// Deeper directories are nobody's: the kernel's own paths end at 4,096 bytes, 2,048 names.
+const DEPTH_MAX: usize = 2048;
+const BLOCK: usize = 512;
+
+/// How entries of a tree are written.
+pub(crate) struct Style<'s> {
+    /// The tree was the upper of an overlay: its whiteouts and opaque directories are entries of the layer.
+    pub(crate) upper: bool,
+    /// The ids that an owner on disk has in the image; `None` for an owner that has none there.
+    pub(crate) owner: &'s dyn Fn(u32, u32) -> Option<(u32, u32)>,
+}
+
+/// A layer that is being written.
+pub(crate) struct LayerWriter<W: Write> {
+    out: W,
+    /// Times after this one are written as this one, in seconds since 1970.
+    latest: u64,
+    /// How many bytes of files may still be written.
+    room: u64,
+    /// Files with several names, by device and inode, and the first name.
+    linked: HashMap<(u64, u64), PathBuf>,
+}
+
+/// One thing on its way into the layer.
+struct Item<'i> {
+    path: &'i Path,
+    stat: FileStat,
+    owner: (u32, u32),
+    xattrs: Vec<(String, Vec<u8>)>,
+}
+
+impl<W: Write> LayerWriter<W> {
+    /// `limit`: the most bytes of files that are written.
+    pub(crate) fn new(out: W, latest: u64, limit: u64) -> Self {
+        LayerWriter { out, latest, room: limit, linked: HashMap::new() }
+    }
+
+    /// Ends the layer and gives back what it was written to.
+    pub(crate) fn finish(mut self) -> Result<W> {
+        self.out.write_all(&[0; 2 * BLOCK]).map_err(|error| Error::io(Step::PackLayer, &error))?;
+        Ok(self.out)
+    }
+
+    /// Writes a directory that the layer needs and nobody gave, of root's and with mode 755.
+    pub(crate) fn directory(&mut self, path: &Path) -> Result<()> {
+        self.made(path, EntryType::Directory, 0o755)
+    }
+
+    /// Writes what `name` in `dir` is, with all below it, as `path` of the image.
+    pub(crate) fn entry(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &Path, style: &Style<'_>) -> Result<()> {
+        self.entry_below(dir, name, path, style, 0)
+    }
+
+    /// Writes what is in the directory, with all below it, as what is in `path` of the image.
+    pub(crate) fn contents(&mut self, dir: BorrowedFd<'_>, path: &Path, style: &Style<'_>) -> Result<()> {
+        self.contents_below(dir, path, style, 0)
+    }
+
+    fn contents_below(&mut self, dir: BorrowedFd<'_>, path: &Path, style: &Style<'_>, depth: usize) -> Result<()> {
+        if depth > DEPTH_MAX {
+            return Err(Error::new(Step::PackLayer, Errno::ENAMETOOLONG).at(path));
+        }
+        for name in names_in(dir).map_err(|errno| Error::new(Step::PackLayer, errno).at(path))? {
+            self.entry_below(dir, &name, &path.join(&name), style, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn entry_below(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+        style: &Style<'_>,
+        depth: usize,
+    ) -> Result<()> {
+        let at = |errno| Error::new(Step::PackLayer, errno).at(path);
+        let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(at)?;
+        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+        if style.upper && is_whiteout(&stat) {
+            return self.whiteout(path);
+        }
+        let Some(owner) = (style.owner)(stat.st_uid, stat.st_gid) else {
+            let text = format!("its owner {}:{} has no id in the image", stat.st_uid, stat.st_gid);
+            return Err(Error::message(ErrorKind::Setup, Step::PackLayer, text).at(path));
+        };
+        let mut item = Item { path, stat, owner, xattrs: Vec::new() };
+        match kind {
+            SFlag::S_IFDIR => {
+                let found = open(dir, name, OFlag::O_DIRECTORY).map_err(at)?;
+                item.xattrs = xattrs_of(found.as_fd()).map_err(at)?;
+                self.item(&item, EntryType::Directory, None, io::empty())?;
+                if style.upper && is_opaque(&found).map_err(at)? {
+                    self.made(&path.join(".wh..wh..opq"), EntryType::Regular, 0)?;
+                }
+                self.contents_below(found.as_fd(), path, style, depth)
+            }
+            SFlag::S_IFREG => {
+                let file = open(dir, name, OFlag::O_NONBLOCK | OFlag::O_NOCTTY).map_err(at)?;
+                self.file(item, file)
+            }
+            SFlag::S_IFLNK => {
+                let target = readlinkat(dir, name).map_err(at)?;
+                self.item(&item, EntryType::Symlink, Some(Path::new(&target)), io::empty())
+            }
+            SFlag::S_IFCHR => self.item(&item, EntryType::Char, None, io::empty()),
+            SFlag::S_IFBLK => self.item(&item, EntryType::Block, None, io::empty()),
+            SFlag::S_IFIFO => self.item(&item, EntryType::Fifo, None, io::empty()),
+            // A socket means something only to the process that listens.
+            _ => Ok(()),
+        }
+    }
+
+    fn file(&mut self, mut item: Item<'_>, file: OwnedFd) -> Result<()> {
+        let at = |errno| Error::new(Step::PackLayer, errno).at(item.path);
+        // What was looked at may have been exchanged before it was opened.
+        item.stat = fstat(&file).map_err(at)?;
+        if item.stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
+            return Err(at(Errno::ESTALE).hint("the directory changes while it is packed"));
+        }
+        if item.stat.st_nlink > 1 {
+            let inode = (item.stat.st_dev, item.stat.st_ino);
+            if let Some(first) = self.linked.get(&inode).cloned() {
+                return self.item(&item, EntryType::Link, Some(&first), io::empty());
+            }
+            self.linked.insert(inode, item.path.to_owned());
+        }
+        item.xattrs = xattrs_of(file.as_fd()).map_err(at)?;
+        let size = u64::try_from(item.stat.st_size).unwrap_or_default();
+        self.room = self.room.checked_sub(size).ok_or_else(|| {
+            at(Errno::EFBIG).hint("the files take more than a layer may hold; raise the limit if they are meant to")
+        })?;
+        let mut data = Exactly { file: File::from(file), left: size };
+        self.item(&item, EntryType::Regular, None, &mut data)
+    }
+
+    fn item(&mut self, item: &Item<'_>, kind: EntryType, link: Option<&Path>, mut data: impl Read) -> Result<()> {
+        let size = if kind == EntryType::Regular { u64::try_from(item.stat.st_size).unwrap_or_default() } else { 0 };
+        let mtime = u64::try_from(item.stat.st_mtime).unwrap_or_default().min(self.latest);
+        let (uid, gid) = item.owner;
+        let header = || -> Result<Vec<u8>, tar_core::HeaderError> {
+            let mut entry = entry(item.path, kind);
+            entry.mode(item.stat.st_mode & 0o7777)?.uid(uid.into())?.gid(gid.into())?.size(size)?.mtime(mtime)?;
+            if let Some(link) = link {
+                let is_hard = kind == EntryType::Link;
+                let target = if is_hard { link.strip_prefix("/").unwrap_or(link) } else { link };
+                entry.link_name(target.as_os_str().as_bytes());
+            }
+            if matches!(kind, EntryType::Char | EntryType::Block) {
+                let number = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
+                entry.device(number(major(item.stat.st_rdev)), number(minor(item.stat.st_rdev)))?;
+            }
+            for (name, value) in &item.xattrs {
+                entry.add_pax(&format!("SCHILY.xattr.{name}"), value);
+            }
+            Ok(entry.finish_bytes())
+        };
+        let header = header().map_err(|error| unwritable(&error, item.path))?;
+        let mut copy = || -> io::Result<()> {
+            self.out.write_all(&header)?;
+            let written = io::copy(&mut data, &mut self.out)?;
+            let over = usize::try_from(written % BLOCK as u64).unwrap_or_default();
+            self.out.write_all([0; BLOCK].get(over..).filter(|_| over > 0).unwrap_or_default())
+        };
+        copy().map_err(|error| failed(&error, item.path))
+    }
+
+    /// The entry that says that a lower layer's file is gone.
+    fn whiteout(&mut self, path: &Path) -> Result<()> {
+        let mut name = OsString::from(".wh.");
+        name.push(path.file_name().unwrap_or_default());
+        self.made(&path.with_file_name(name), EntryType::Regular, 0)
+    }
+
+    /// Writes an entry for which no file stands.
+    fn made(&mut self, path: &Path, kind: EntryType, mode: u32) -> Result<()> {
+        let header = || -> Result<Vec<u8>, tar_core::HeaderError> {
+            let mut entry = entry(path, kind);
+            entry.mode(mode)?.uid(0)?.gid(0)?.size(0)?.mtime(self.latest)?;
+            Ok(entry.finish_bytes())
+        };
+        let header = header().map_err(|error| unwritable(&error, path))?;
+        self.out.write_all(&header).map_err(|error| failed(&error, path))
+    }
+}
+
+/// A directory's name ends with a slash, and none begins with one.
+fn entry(path: &Path, kind: EntryType) -> EntryBuilder {
+    let mut name = path.strip_prefix("/").unwrap_or(path).as_os_str().as_bytes().to_vec();
+    if kind == EntryType::Directory {
+        name.push(b'/');
+    }
+    let mut entry = EntryBuilder::new_ustar();
+    entry.path(name).entry_type(kind);
+    entry
+}
+
+fn unwritable(error: &tar_core::HeaderError, path: &Path) -> Error {
+    Error::message(ErrorKind::Setup, Step::PackLayer, error.to_string()).at(path)
+}
+
+fn failed(error: &io::Error, path: &Path) -> Error {
+    Error::io(Step::PackLayer, error).at(path)
+}
+
+fn open(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlag) -> Result<OwnedFd, Errno> {
+    openat(dir, name, flags | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// In the order of their bytes, so that the same tree gives the same layer.
+fn names_in(dir: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::openat(dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?.iter() {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(OsString::from_vec(name));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Those that mean the same on another machine: a label is the host's security module's, and overlayfs's are no part of the
+/// files.
+fn xattrs_of(file: BorrowedFd<'_>) -> Result<Vec<(String, Vec<u8>)>, Errno> {
+    let mut kept = Vec::new();
+    for name in xattr::list(file)? {
+        let text = name.to_string_lossy().into_owned();
+        let is_overlays = text.starts_with("user.overlay.") || text.starts_with("trusted.overlay.");
+        let is_portable = text == CAPABILITY || text.starts_with("user.") || text.starts_with("trusted.");
+        if is_overlays || !is_portable {
+            continue;
+        }
+        if let Some(value) = xattr::get(file, &name)? {
+            kept.push((text.clone(), if text == CAPABILITY { without_rootid(value) } else { value }));
+        }
+    }
+    Ok(kept)
+}
+
+const CAPABILITY: &str = "security.capability";
+
+/// A capability set in a user namespace names that namespace's root by its id on this host (revision 3); in the image it is
+/// root's (revision 2). capabilities(7).
+fn without_rootid(mut value: Vec<u8>) -> Vec<u8> {
+    const REVISION_2_LEN: usize = 20;
+    if let [_, _, _, revision @ 3, ..] = value.as_mut_slice() {
+        *revision = 2;
+        value.truncate(REVISION_2_LEN);
+    }
+    value
+}
+
+/// A file that is as long as it was when its header was written.
+struct Exactly {
+    file: File,
+    left: u64,
+}
+
+impl Read for Exactly {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let Some(buffer) = buffer.get_mut(..most).filter(|buffer| !buffer.is_empty()) else { return Ok(0) };
+        let count = self.file.read(buffer)?;
+        if count == 0 {
+            return Err(io::Error::other("the file got shorter while it was packed"));
+        }
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    const ENOUGH: u64 = 1 << 20;
+    const LATEST: u64 = 1_000_000_000;
+
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("ringfence-layer-{name}-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            Tree(dir)
+        }
+
+        fn file(&self, path: &str, text: &str) {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn pack(&self, upper: bool, limit: u64) -> Result<Vec<u8>> {
+            let dir = fs::File::open(&self.0).unwrap();
+            let mut layer = LayerWriter::new(Vec::new(), LATEST, limit);
+            layer.contents(dir.as_fd(), Path::new("/"), &Style { upper, owner: &|_, _| Some((0, 0)) })?;
+            layer.finish()
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Path, then type, link and contents.
+    fn read(layer: &[u8]) -> BTreeMap<String, (tar::EntryType, Option<String>, String)> {
+        let mut archive = tar::Archive::new(layer);
+        let entries = archive.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().to_str().unwrap().to_owned();
+            let link = entry.link_name().unwrap().map(|link| link.to_str().unwrap().to_owned());
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            assert!(entry.header().mtime().unwrap() <= LATEST, "{path}");
+            (path, (entry.header().entry_type(), link, text))
+        });
+        entries.collect()
+    }
+
+    #[test]
+    fn a_tree_comes_back_as_it_was() {
+        let tree = Tree::new("tree");
+        let long = format!("{}/{}", "d".repeat(120), "f".repeat(200));
+        tree.file("bin/tool", "tool");
+        tree.file(&long, "deep");
+        fs::set_permissions(tree.0.join("bin/tool"), fs::Permissions::from_mode(0o4755)).unwrap();
+        fs::hard_link(tree.0.join("bin/tool"), tree.0.join("bin/zwilling")).unwrap();
+        symlink("t".repeat(300), tree.0.join("link")).unwrap();
+        nix::unistd::mkfifo(&tree.0.join("fifo"), Mode::S_IRUSR).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(tree.0.join("socket")).unwrap();
+        let entries = read(&tree.pack(false, ENOUGH).unwrap());
+        let names: Vec<_> = entries.keys().map(String::as_str).collect();
+        let dir = format!("{}/", "d".repeat(120));
+        assert_eq!(names, ["bin/", "bin/tool", "bin/zwilling", &dir, &long, "fifo", "link"]);
+        assert_eq!(entries["bin/tool"], (tar::EntryType::Regular, None, "tool".into()));
+        assert_eq!(entries["bin/zwilling"], (tar::EntryType::Link, Some("bin/tool".into()), String::new()));
+        assert_eq!(entries[&long].2, "deep");
+        assert_eq!(entries["link"].1, Some("t".repeat(300)));
+        assert_eq!(entries["fifo"].0, tar::EntryType::Fifo);
+    }
+
+    #[test]
+    fn the_same_tree_gives_the_same_bytes() {
+        let names = ["z", "a", "m/1", "m/0", "b"];
+        let [one, other] = ["one", "other"].map(Tree::new);
+        names.iter().for_each(|name| one.file(name, name));
+        names.iter().rev().for_each(|name| other.file(name, name));
+        let layer = one.pack(false, ENOUGH).unwrap();
+        assert_eq!(layer, other.pack(false, ENOUGH).unwrap());
+        other.file("b", "B");
+        assert_ne!(layer, other.pack(false, ENOUGH).unwrap());
+    }
+
+    #[test]
+    fn the_marks_of_an_upper_become_the_specifications() {
+        let tree = Tree::new("upper");
+        tree.file("opaque/kept", "kept");
+        let gone = tree.0.join("opaque/gone");
+        nix::sys::stat::mknod(&gone, SFlag::S_IFCHR, Mode::empty(), 0).unwrap();
+        let opaque = fs::File::open(tree.0.join("opaque")).unwrap();
+        xattr::set(opaque.as_fd(), c"user.overlay.opaque", b"y").unwrap();
+        let entries = read(&tree.pack(true, ENOUGH).unwrap());
+        let names: Vec<_> = entries.keys().map(String::as_str).collect();
+        assert_eq!(names, ["opaque/", "opaque/.wh..wh..opq", "opaque/.wh.gone", "opaque/kept"]);
+        // A directory that is no upper has no such marks.
+        let entries = read(&tree.pack(false, ENOUGH).unwrap());
+        assert_eq!(entries["opaque/gone"].0, tar::EntryType::Char);
+    }
+
+    #[test]
+    fn attributes_travel_and_those_of_the_host_do_not() {
+        let tree = Tree::new("xattr");
+        tree.file("file", "x");
+        let file = fs::File::open(tree.0.join("file")).unwrap();
+        xattr::set(file.as_fd(), c"user.note", b"a\0b").unwrap();
+        xattr::set(file.as_fd(), c"user.overlay.origin", b"o").unwrap();
+        let layer = tree.pack(true, ENOUGH).unwrap();
+        let mut archive = tar::Archive::new(layer.as_slice());
+        let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+        let records = entry.pax_extensions().unwrap().unwrap().map(|record| record.unwrap());
+        let records: Vec<_> =
+            records.map(|record| (record.key().unwrap().to_owned(), record.value_bytes().to_vec())).collect();
+        assert_eq!(records, [("SCHILY.xattr.user.note".to_owned(), b"a\0b".to_vec())]);
+    }
+
+    #[test]
+    fn a_capability_loses_its_namespace() {
+        let in_namespace: Vec<u8> = [1, 0, 0, 3].into_iter().chain([7; 20]).collect();
+        let in_image: Vec<u8> = [1, 0, 0, 2].into_iter().chain([7; 16]).collect();
+        assert_eq!(without_rootid(in_namespace), in_image);
+        assert_eq!(without_rootid(in_image.clone()), in_image);
+        assert_eq!(without_rootid(vec![1]), [1]);
+    }
+
+    #[test]
+    fn a_file_of_an_exbibyte_of_nothing_is_refused() {
+        let tree = Tree::new("sparse");
+        let file = fs::File::create(tree.0.join("sparse")).unwrap();
+        file.set_len(ENOUGH + 1).unwrap();
+        let error = tree.pack(false, ENOUGH).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
+        assert!(error.path().unwrap().ends_with("sparse"));
+        file.set_len(ENOUGH).unwrap();
+        assert!(tree.pack(false, ENOUGH).is_ok());
+    }
+
+    #[test]
+    fn an_owner_without_an_id_is_refused() {
+        let tree = Tree::new("owner");
+        tree.file("file", "x");
+        let dir = fs::File::open(&tree.0).unwrap();
+        let mut layer = LayerWriter::new(Vec::new(), LATEST, ENOUGH);
+        let error =
+            layer.contents(dir.as_fd(), Path::new("/"), &Style { upper: false, owner: &|_, _| None }).unwrap_err();
+        assert!(error.to_string().contains("owner"), "{error}");
+    }
+}

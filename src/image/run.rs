@@ -1,0 +1,180 @@
+//! Running what an image says: config.md of the image specification, "Execution parameters".
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use caps::{CapSet, Capability};
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+
+use super::lowers::Lowers;
+use super::user;
+use super::{Image, Layers};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::mount::RootFs;
+use crate::namespace::Namespaces;
+use crate::program::DEFAULT_PATH;
+use crate::sandbox::Sandbox;
+use crate::security::{Capabilities, Seccomp};
+
+/// What container engines leave to root of a container.
+const CAPABILITIES: [Capability; 14] = [
+    Capability::CAP_AUDIT_WRITE,
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_KILL,
+    Capability::CAP_MKNOD,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_SETFCAP,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_SETUID,
+    Capability::CAP_SYS_CHROOT,
+];
+/// SIGRTMIN as C libraries have it, who keep the first two for themselves.
+const SIGRTMIN: i32 = 34;
+const SIGRTMAX: i32 = 64;
+
+/// # Images
+///
+/// With the crate's feature `image`.
+impl Sandbox {
+    /// A sandbox that runs an image as container engines do: its program, environment, user, working directory and stop
+    /// signal, on its layers and a private upper of [64 MiB of memory](RootFs::tmpfs); in pid, mount, ipc, uts and cgroup
+    /// namespaces of its own, with the capabilities that engines leave to containers, under
+    /// [`Seccomp::default()`](Seccomp::default), which lets nothing gain privileges, and with
+    /// [`default_masks`](Sandbox::default_masks). An ordinary user has a user namespace as well. The network is the host's, until [`net_ns`](Sandbox::net_ns) is called. For code that nobody
+    /// vouches for there is [`Sandbox::strict()`](Sandbox::strict)[`.image(&image)`](Sandbox::image).
+    ///
+    /// Layers are unpacked by the first call for an image, and held as long as a sandbox or its handle lives.
+    ///
+    /// ```no_run
+    /// use ringfence::Sandbox;
+    /// use ringfence::image::Store;
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let store = Store::open_default()?;
+    /// let image = store.image(&"debian:12".parse()?)?;
+    /// Sandbox::from_image(&image)?.memory_limit(64 << 20).command("cat").arg("/etc/os-release").status()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`image`](Sandbox::image).
+    pub fn from_image(image: &Image) -> Result<Sandbox> {
+        let sandbox = Sandbox::new().pid_ns().ipc_ns().uts_ns().cgroup_ns().default_masks(true);
+        let ordinary = !Uid::effective().is_root();
+        let sandbox = if ordinary { sandbox.user_ns() } else { sandbox };
+        let held = caps::read(None, CapSet::Permitted).unwrap_or_default();
+        let kept = CAPABILITIES.into_iter().filter(|capability| ordinary || held.contains(capability));
+        sandbox.capabilities(Capabilities::keep(kept)).seccomp(Seccomp::default()).image(image)
+    }
+
+    /// Takes from an image what is to be run, and on which root, and leaves all else as it is:
+    ///
+    /// | of the image | becomes |
+    /// | --- | --- |
+    /// | its layers | an [overlay](RootFs::overlay) with 64 MiB of memory for what is written; for more, or a directory, call [`rootfs`](Sandbox::rootfs)`(image.rootfs()?.scratch())` |
+    /// | Entrypoint and Cmd | the program, unless [`command`](Sandbox::command) names one; [`args`](Sandbox::args) alone replace Cmd |
+    /// | Env | the whole environment, with a PATH and the user's HOME where it has none |
+    /// | User, looked up in the image's own /etc/passwd and /etc/group | [`user`](Sandbox::user) and, without a user namespace, [`groups`](Sandbox::groups) |
+    /// | WorkingDir | [`cwd`](Sandbox::cwd) |
+    /// | StopSignal | [`stop_signal`](Sandbox::stop_signal) |
+    ///
+    /// Volumes are directories of the image as any other: what is written there goes with the sandbox, unless something is
+    /// [bound](Sandbox::bind) to them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Image::unpack`]; [`Step::ImageUser`] if the image names a user that it does not have;
+    /// [`ErrorKind::Corrupt`] for a stop signal that is none.
+    pub fn image(self, image: &Image) -> Result<Sandbox> {
+        let layers = image.unpack()?;
+        let config = image.config().config().as_ref();
+        let text = |value: Option<&String>| value.filter(|value| !value.is_empty()).cloned();
+        let lowers = Lowers::open(layers.dirs()).map_err(|errno| Error::new(Step::ImageUser, errno))?;
+        let name = text(config.and_then(|config| config.user().as_ref())).unwrap_or_default();
+        let user = user::resolve(&name, &lowers)?;
+        let (is_root, apart) = (Uid::effective().is_root(), self.namespaces.new.contains(Namespaces::USER));
+        // Whom the sandbox is outside, the store is closed to: its mounts are made for it.
+        let root = if is_root && apart { rootfs(layers).id_mapped() } else { rootfs(layers) };
+        let mut sandbox = self.env_clear().rootfs(root).user(user.uid, user.gid);
+        if is_root && !apart {
+            sandbox = sandbox.groups(user.groups);
+        }
+        let variables = config.and_then(|config| config.env().as_ref()).into_iter().flatten();
+        let home = user.home.unwrap_or(PathBuf::from("/"));
+        sandbox = sandbox.env("PATH", DEFAULT_PATH).env("HOME", home);
+        // A variable without a value is none.
+        sandbox = sandbox
+            .envs(variables.filter_map(|variable| variable.split_once('=')).filter(|(name, _)| !name.is_empty()));
+        if let Some(dir) = text(config.and_then(|config| config.working_dir().as_ref())) {
+            sandbox = sandbox.cwd(PathBuf::from("/").join(dir));
+        }
+        if let Some(signal) = text(config.and_then(|config| config.stop_signal().as_ref())) {
+            sandbox = sandbox.stop_signal(signal_number(&signal).ok_or_else(|| {
+                let detail = format!("the image is to be stopped with {signal:?}, which is no signal");
+                Error::message(ErrorKind::Corrupt, Step::ImageManifest, detail).at(image.id().to_string())
+            })?);
+        }
+        let words = |words: Option<&Vec<String>>| words.into_iter().flatten().map(OsString::from).collect();
+        let entrypoint = words(config.and_then(|config| config.entrypoint().as_ref()));
+        let cmd = words(config.and_then(|config| config.cmd().as_ref()));
+        sandbox.program.default = (entrypoint, cmd);
+        Ok(sandbox)
+    }
+}
+
+impl Image {
+    /// Its layers as a root, unpacked if they were not; see [`RootFs::overlay`] for where what is written goes. They are held
+    /// as long as the root is in use.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`unpack`](Image::unpack).
+    pub fn rootfs(&self) -> Result<RootFs> {
+        Ok(rootfs(self.unpack()?))
+    }
+}
+
+/// Programs that are to change their user, sudo(8) and the like, do so as in every container.
+fn rootfs(layers: Layers) -> RootFs {
+    RootFs::overlay(layers.dirs()).suid().holding(layers)
+}
+
+/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
+fn signal_number(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse() {
+        return (1..=SIGRTMAX).contains(&number).then_some(number);
+    }
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let offset = |rest: &str| if rest.is_empty() { Some(0) } else { rest.get(1..)?.parse::<i32>().ok() };
+    let realtime = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(rest), _) if rest.is_empty() || rest.starts_with('+') => SIGRTMIN.checked_add(offset(rest)?)?,
+        (_, Some(rest)) if rest.is_empty() || rest.starts_with('-') => SIGRTMAX.checked_sub(offset(rest)?)?,
+        _ => return format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32),
+    };
+    (SIGRTMIN..=SIGRTMAX).contains(&realtime).then_some(realtime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_by_name_and_number() {
+        let known = [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMIN", 34), ("SIGRTMAX-1", 63)];
+        for (text, number) in known {
+            assert_eq!(signal_number(text), Some(number), "{text}");
+        }
+        for text in ["", "0", "65", "-1", "SIG", "SIGNONE", "SIGRTMIN+31", "RTMIN3", "SIGRTMIN+-1", "RTMAX-é"] {
+            assert_eq!(signal_number(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Images made of directories, programs and steps.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::{Duration, SystemTime};
+
+use ringfence::image::{Image, ImageBuilder, Reference, Store};
+use ringfence::{ErrorKind, RootFs, Sandbox, Step};
+
+use crate::common::{self, TempDir};
+use crate::make::store;
+
+pub fn name(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+/// An image on which the host's programs run once its /usr is bound.
+pub fn base(store: &Store) -> Image {
+    let root = common::root_dir();
+    fs::write(root.path().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/srv/app:/bin/sh\n")
+        .unwrap();
+    fs::write(root.path().join("etc/group"), "wheel:x:10:app\napp:x:1001:\n").unwrap();
+    fs::create_dir_all(root.path().join("srv/app")).unwrap();
+    fs::write(root.path().join("srv/app/old"), "old").unwrap();
+    fs::write(root.path().join("srv/app/kept"), "kept").unwrap();
+    ImageBuilder::scratch(store).copy(root.path(), "/").cmd(["sh"]).build(&name("base")).unwrap()
+}
+
+/// With the host's programs.
+pub fn with_usr(sandbox: Sandbox) -> Sandbox {
+    sandbox.bind_ro("/usr", "/usr")
+}
+
+/// What a script says in the image.
+pub fn says(image: &Image, script: &str) -> String {
+    let sandbox = with_usr(Sandbox::from_image(image).unwrap()).command("sh").args(["-c", script]);
+    common::stdout(&sandbox)
+}
+
+/// Nothing that a build made for itself is left.
+fn is_tidy(store: &Store) {
+    let names = fs::read_dir(store.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let left: Vec<_> = names.filter(|name| name.starts_with("ringfence")).collect();
+    assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn steps_build_on_one_another() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let file = TempDir::new();
+    let tool = file.path().join("tool");
+    fs::write(&tool, "#!/bin/sh\necho tool of $WHO\n").unwrap();
+    fs::set_permissions(&tool, PermissionsExt::from_mode(0o755)).unwrap();
+    let image = ImageBuilder::from(&base(&store))
+        .copy(&tool, "/opt/bin/tool")
+        .env("WHO", "nobody")
+        .env("WHO", "everybody")
+        .sandbox(with_usr)
+        .run(["sh", "-c", "/opt/bin/tool > /srv/said; rm /srv/app/old; rm -r /etc; mkdir /etc; echo new > /etc/new"])
+        .workdir("/srv")
+        .label("a", "b")
+        .entrypoint(["/opt/bin/tool"])
+        .build(&name("steps:1"))
+        .unwrap();
+    assert_eq!(image.layers().len(), 3);
+    assert_eq!(
+        says(&image, "cat said; ls /srv/app /etc; pwd"),
+        "tool of everybody\n/etc:\nnew\n\n/srv/app:\nkept\n/srv"
+    );
+    assert_eq!(common::stdout(&with_usr(Sandbox::from_image(&image).unwrap())), "tool of everybody");
+    let history = image.config().history().clone().unwrap();
+    assert_eq!(history.len(), 2 + 7);
+    assert_eq!(history.iter().filter(|entry| entry.empty_layer() != Some(true)).count(), 3);
+    is_tidy(&store);
+}
+
+#[test]
+fn the_same_input_gives_the_same_digest() {
+    let _clean = common::clean();
+    let build = |old: bool, text: &str| {
+        let (_dir, store) = store();
+        let input = TempDir::new();
+        for name in if old { ["b", "a"] } else { ["a", "b"] } {
+            fs::write(input.path().join(name), text).unwrap();
+        }
+        let script = format!("echo {text} > /srv/made; ln /srv/made /srv/also; ln -s made /srv/link");
+        let builder =
+            ImageBuilder::from(&base(&store)).sandbox(with_usr).label("x", "1").label("y", "2").label("z", "3");
+        let built = builder.copy(input.path(), "/input").run(["sh", "-c", &script]).build(&name("same")).unwrap();
+        (built.digest().clone(), built.config().created().clone())
+    };
+    let first = build(true, "text");
+    // Times of files are whole seconds.
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(build(false, "text"), first);
+    assert_ne!(build(false, "TEXT").0, first.0);
+    assert_eq!(first.1.unwrap(), "1970-01-01T00:00:00Z");
+}
+
+#[test]
+fn times_are_kept_up_to_the_images_own() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let input = TempDir::new();
+    let file = input.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let seconds = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let built = |epoch| {
+        let builder = ImageBuilder::scratch(&store).copy(&file, "/file").epoch(seconds(epoch));
+        let layers = builder.build(&name("times")).unwrap().unpack().unwrap();
+        fs::metadata(layers.dirs()[0].join("file")).unwrap().mtime()
+    };
+    fs::File::options().write(true).open(&file).unwrap().set_modified(seconds(1_000)).unwrap();
+    assert_eq!((built(500), built(2_000)), (500, 1_000));
+}
+
+#[test]
+fn a_program_that_fails_ends_the_build_with_its_last_words() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let builder = ImageBuilder::from(&base(&store)).sandbox(with_usr);
+    let error = builder.clone().run(["sh", "-c", "echo no such luck >&2; exit 3"]).build(&name("fails")).unwrap_err();
+    assert_eq!(error.step(), Step::BuildRun);
+    assert!(error.to_string().contains("no such luck") && error.to_string().contains('3'), "{error}");
+    assert_eq!(store.resolve(&name("fails")).unwrap_err().kind(), ErrorKind::NotFound);
+    let error = builder.run([""; 0]).build(&name("fails")).unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Invalid, Step::BuildRun));
+    is_tidy(&store);
+}
+
+#[test]
+fn places_that_no_image_has_are_refused() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let file = TempDir::new();
+    fs::write(file.path().join("x"), "x").unwrap();
+    for to in ["relative", "/a/../../b", "/"] {
+        let error = ImageBuilder::scratch(&store).copy(file.path().join("x"), to).build(&name("x")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{to}: {error}");
+    }
+    let error = ImageBuilder::scratch(&store).copy(file.path().join("missing"), "/x").build(&name("x")).unwrap_err();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::OpenSource, Some(libc::ENOENT)));
+    let error = ImageBuilder::scratch(&store).env("A=", "x").build(&name("x")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn what_a_sandbox_wrote_becomes_a_layer() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let base = base(&store);
+    let own = TempDir::new();
+    let (upper, work) = (own.path().join("upper"), own.path().join("work"));
+    [&upper, &work].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let root = RootFs::overlay(base.unpack().unwrap().dirs()).upper(&upper, &work);
+    let sandbox = with_usr(Sandbox::from_image(&base).unwrap()).rootfs(root);
+    let script = "echo written > /srv/app/new; chmod 751 /srv/app; rm /srv/app/old";
+    common::stdout(&sandbox.command("sh").args(["-c", script]));
+    let image = ImageBuilder::from(&base).upper(&upper).build(&name("committed")).unwrap();
+    drop(own);
+    assert_eq!(image.layers()[..1], *base.layers());
+    assert_eq!(says(&image, "cd /srv/app; cat *; stat -c %a:%u .; ls"), "keptwritten\n751:0\nkept\nnew");
+    // The base is as it was.
+    assert_eq!(says(&base, "ls /srv/app"), "kept\nold");
+}

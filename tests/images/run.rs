@@ -1,0 +1,143 @@
+//! Sandboxes that run images.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use ringfence::image::ImageBuilder;
+use ringfence::{Bytes, ErrorKind, Sandbox, Stdio, Step, Verdict};
+
+use crate::build::{base, name, says, with_usr};
+use crate::common::{self, is_root, stdout};
+use crate::make::store;
+
+#[test]
+fn a_sandbox_does_what_the_image_says() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let image = ImageBuilder::from(&base(&store))
+        .env("GREETING", "hello = world")
+        .user("app")
+        .workdir("/srv/app")
+        .entrypoint(["sh", "-c", "echo $GREETING from $(pwd) $(id -u):$(id -g) $HOME: \"$@\"", "sh"])
+        .cmd(["as", "told"])
+        .build(&name("says"))
+        .unwrap();
+    let sandbox = || with_usr(Sandbox::from_image(&image).unwrap());
+    let begin = "hello = world from /srv/app 1000:1001 /srv/app:";
+    assert_eq!(stdout(&sandbox()), format!("{begin} as told"));
+    assert_eq!(stdout(&sandbox().args(["other", "words"])), format!("{begin} other words"));
+    assert_eq!(stdout(&sandbox().command("printenv").arg("GREETING")), "hello = world");
+    if is_root() {
+        assert_eq!(stdout(&sandbox().command("id").arg("-G")), "1001 10");
+    }
+    let strict = with_usr(common::strict().image(&image).unwrap());
+    assert_eq!(stdout(&strict), format!("{begin} as told"));
+    let leaked = sandbox().command("env");
+    assert!(!stdout(&leaked).contains("CARGO"), "nothing of the caller's environment gets in");
+}
+
+#[test]
+fn a_user_that_the_image_does_not_have_is_an_error() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let image = ImageBuilder::from(&base(&store)).user("stranger").build(&name("user")).unwrap();
+    let error = Sandbox::from_image(&image).unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Invalid, Step::ImageUser));
+    assert!(error.to_string().contains("stranger"), "{error}");
+}
+
+#[test]
+fn users_are_looked_up_in_the_image_and_nowhere_else() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let host = common::TempDir::new();
+    fs::write(host.path().join("passwd"), "app:x:7:7::/:/bin/sh\n").unwrap();
+    // A layer that has its database lead to the host's.
+    let layer = common::TempDir::new();
+    fs::create_dir(layer.path().join("etc")).unwrap();
+    std::os::unix::fs::symlink(host.path().join("passwd"), layer.path().join("etc/passwd")).unwrap();
+    let image = ImageBuilder::from(&base(&store)).copy(layer.path(), "/").user("app").build(&name("link")).unwrap();
+    assert_eq!(Sandbox::from_image(&image).unwrap_err().step(), Step::ImageUser);
+}
+
+#[test]
+fn sandboxes_share_layers_and_nothing_that_they_write() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let image = base(&store);
+    let layer = image.unpack().unwrap().dirs()[0].clone();
+    let start = || {
+        let script = "echo mine > /srv/app/old; read go; cat /srv/app/old; ls /srv/app";
+        let sandbox = with_usr(Sandbox::from_image(&image).unwrap()).command("sh").args(["-c", script]);
+        sandbox.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..20).map(|_| start()).collect();
+    assert_eq!(says(&image, "cat /srv/app/old"), "old");
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.stdout, b"mine\nkept\nold\n");
+    }
+    assert_eq!(fs::read_to_string(layer.join("srv/app/old")).unwrap(), "old");
+}
+
+#[test]
+fn layers_are_held_as_long_as_something_runs_on_them() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let image = base(&store);
+    let dir = image.unpack().unwrap().dirs()[0].parent().unwrap().to_owned();
+    let is_held = |dir: &Path| Flock::lock(fs::File::open(dir).unwrap(), FlockArg::LockExclusiveNonblock).is_err();
+    assert!(!is_held(&dir));
+    let sandbox = with_usr(Sandbox::from_image(&image).unwrap()).command("sleep").arg("100");
+    drop(image);
+    assert!(is_held(&dir));
+    let mut child = sandbox.spawn().unwrap();
+    drop(sandbox);
+    assert!(is_held(&dir), "by the handle");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(child);
+    // The thread that watches may look at the sandbox once more.
+    let until = Instant::now() + Duration::from_secs(10);
+    while is_held(&dir) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!is_held(&dir));
+}
+
+#[test]
+fn a_program_is_asked_to_end_by_the_images_signal_and_killed_if_it_does_not() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let image = ImageBuilder::from(&base(&store)).stop_signal("SIGUSR1").build(&name("stop")).unwrap();
+    let start = |script: &str| {
+        let sandbox = with_usr(Sandbox::from_image(&image).unwrap()).command("sh").args(["-c", script]);
+        let mut child = sandbox.stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = [0; 1];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        child
+    };
+    let trap = "trap 'exit 7' USR1; trap 'exit 8' TERM; echo; while :; do sleep 0.01; done";
+    assert_eq!(start(trap).stop(Duration::from_secs(60)).unwrap().verdict(), Verdict::Exited(7));
+    let deaf = "trap '' USR1; echo; while :; do sleep 0.01; done";
+    assert_eq!(start(deaf).stop(Duration::from_millis(50)).unwrap().verdict(), Verdict::Signaled(libc::SIGKILL));
+    let bad = ImageBuilder::from(&base(&store)).stop_signal("SIGNONE").build(&name("bad")).unwrap();
+    assert_eq!(Sandbox::from_image(&bad).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn the_upper_can_be_another() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let image = base(&store);
+    let write = |root| {
+        let script = "head -c 3000000 /dev/zero > /srv/big 2>/dev/null && echo fits || echo full";
+        let sandbox = with_usr(Sandbox::from_image(&image).unwrap().rootfs(root));
+        stdout(&sandbox.command("sh").args(["-c", script]))
+    };
+    assert_eq!(write(image.rootfs().unwrap().tmpfs(Bytes::mib(1))), "full");
+    assert_eq!(write(image.rootfs().unwrap().tmpfs(Bytes::mib(8))), "fits");
+    assert_eq!(write(image.rootfs().unwrap().scratch()), "fits");
+}
