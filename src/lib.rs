@@ -33,7 +33,7 @@
 //! | What for code that nobody has read? | [`Sandbox::strict`] |
 //! | What may the program see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Capabilities`], [`Landlock`], [`Seccomp`] |
 //! | How does it run, and how did it end? | [`Child`], [`Outcome`], [`Verdict`], [`Usage`] |
-//! | What where one policy runs many programs? | [`Sandbox::prepare`], [`Prepared`], [`Command`] |
+//! | What where one policy runs many programs? | [`Sandbox::prepare`], [`Prepared`], [`Command`]; [`Pool`], where a spawn is to take no longer than one without a sandbox |
 //! | What can this host not do? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
 //! | What went wrong? | [`Error`]: the [`Step`], the path, the errno and what to do |
 //! | What did a crashed owner leave? | [`reap_stale`] |
@@ -48,7 +48,8 @@
 //! umask, signal handlers or descriptors.
 //!
 //! The first spawn starts a thread that clones (at most one a core is ever started) and lives as long as the process,
-//! because a sandbox's death signal follows the thread that made it. Time limits are watched by one more thread. Namespaces
+//! because a sandbox's death signal follows the thread that made it. Time limits are watched by one more thread, and while there
+//! is a [`Pool`], another fills it. Namespaces
 //! and the user are those that the process had then: a thread that changes its own does not change those of sandboxes.
 //!
 //! # Unusual callers
@@ -120,6 +121,7 @@ mod mount;
 mod namespace;
 mod owner;
 mod plan;
+mod pool;
 mod proc;
 mod program;
 #[cfg(feature = "registry")]
@@ -144,6 +146,7 @@ pub use feature::{Enforced, Enforcement, Feature};
 pub use mount::{Bind, Dev, HidePid, Mount, Mqueue, Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
 pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset};
 pub use owner::{Reaped, reap_stale};
+pub use pool::{Pool, PoolStats};
 pub use program::{Resource, Session};
 pub use sandbox::{Prepared, Sandbox};
 pub use security::{Action, Capabilities, Compare, Landlock, Notification, Notifications, Rule, Seccomp, SecureBits};

@@ -111,23 +111,58 @@ impl Streams {
     /// Passes the descriptors on, and gives each its number right before the exec. Everything else is closed by it.
     pub(crate) fn lower(&self, plan: &mut Plan, extra: &[(RawFd, Arc<OwnedFd>)]) {
         let streams = self.inside.iter().cloned().enumerate().map(|(i, fd)| (i as RawFd, fd));
-        let extra_fds = extra.iter().map(|(number, fd)| (*number, PlanFd::Shared(fd.clone())));
         let mut placed: Vec<(RawFd, RawFd)> =
-            streams.chain(extra_fds).map(|(number, fd)| (plan.fd(fd), number)).collect();
+            streams.chain(further(extra)).map(|(number, fd)| (plan.fd(fd), number)).collect();
         if !extra.is_empty() {
             move_up(plan, &mut placed);
         }
         lower_close_on_exec(plan);
-        for (from, to) in placed {
-            plan.call(Step::PlaceFd, libc::SYS_dup3, [from.into(), to.into(), 0.into()])
-                .at(to.to_string())
-                .hint("descriptor numbers must lie below RLIMIT_NOFILE");
-        }
+        lower_places(plan, &placed);
+    }
+
+    /// What the program gets.
+    pub(crate) fn inside(&self) -> &[PlanFd; 3] {
+        &self.inside
     }
 }
 
-/// Moves the sources above every number that is about to be taken, and the report socket with them.
-fn move_up(plan: &mut Plan, placed: &mut [(RawFd, RawFd)]) {
+impl Policy {
+    /// Passes the further descriptors on, and leaves 0, 1 and 2 free for streams that come later. Gives where the pipe of
+    /// the thread that cloned is then.
+    pub(crate) fn lower_ahead(&self, plan: &mut Plan) -> Arg {
+        let mut placed: Vec<(RawFd, RawFd)> = further(&self.extra).map(|(number, fd)| (plan.fd(fd), number)).collect();
+        let mut parent = Arg::from(PARENT_FD);
+        if !placed.is_empty() {
+            let highest = move_up(plan, &mut placed);
+            let slot = plan.slot();
+            let place = [parent, highest.saturating_add(1).into(), libc::O_CLOEXEC.into()];
+            plan.call(Step::PlaceFd, libc::SYS_dup3, place).store(slot);
+            parent = slot.into();
+        }
+        lower_close_on_exec(plan);
+        lower_places(plan, &placed);
+        for stream in 0..3 {
+            plan.call(Step::CloseFds, libc::SYS_close, [stream.into()]).tolerate(Errno::EBADF);
+        }
+        parent
+    }
+}
+
+fn further(extra: &[(RawFd, Arc<OwnedFd>)]) -> impl Iterator<Item = (RawFd, PlanFd)> {
+    extra.iter().map(|(number, fd)| (*number, PlanFd::Shared(fd.clone())))
+}
+
+fn lower_places(plan: &mut Plan, placed: &[(RawFd, RawFd)]) {
+    for (from, to) in placed {
+        plan.call(Step::PlaceFd, libc::SYS_dup3, [Arg::from(*from), Arg::from(*to), 0.into()])
+            .at(to.to_string())
+            .hint("descriptor numbers must lie below RLIMIT_NOFILE");
+    }
+}
+
+/// Moves the sources above every number that is about to be taken, and the report socket with them; gives the highest
+/// number in use then.
+fn move_up(plan: &mut Plan, placed: &mut [(RawFd, RawFd)]) -> RawFd {
     let highest = placed.iter().flat_map(|(from, to)| [*from, *to]).max().unwrap_or(0).max(FIRST_FD);
     let flags = libc::O_CLOEXEC;
     let first_free = highest.saturating_add(1);
@@ -135,10 +170,11 @@ fn move_up(plan: &mut Plan, placed: &mut [(RawFd, RawFd)]) {
     plan.call(Step::PlaceFd, libc::SYS_dup3, [Slot::REPORT.into(), first_free.into(), flags.into()])
         .store(Slot::REPORT)
         .hint(hint);
-    for (free, (from, _)) in (first_free.saturating_add(1)..).zip(placed) {
+    for (free, (from, _)) in (first_free.saturating_add(1)..).zip(&mut *placed) {
         plan.call(Step::PlaceFd, libc::SYS_dup3, [Arg::from(*from), free.into(), flags.into()]).hint(hint);
         *from = free;
     }
+    placed.iter().map(|(from, _)| *from).max().unwrap_or(first_free)
 }
 
 /// `close_range(CLOSE_RANGE_CLOEXEC)`, 5.11; without it one by one: the stub holds nothing but what it was passed, and

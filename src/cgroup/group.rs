@@ -269,6 +269,13 @@ impl Group {
         Ok(stats)
     }
 
+    /// Has peaks begin anew, where the kernel does (v1), and gives what was counted until now.
+    pub(crate) fn count_from_here(&self) -> Result<Stats> {
+        let memory = self.part(Controllers::MEMORY).filter(|part| part.version == Version::V1);
+        memory.map_or(Ok(()), |part| put(part, c"memory.max_usage_in_bytes", "0"))?;
+        self.totals()
+    }
+
     pub(crate) fn pressure(&self, resource: PsiResource) -> Result<Pressure> {
         pressure::read(self.v2().ok_or_else(pressure::without_v2)?, resource)
     }

@@ -3,6 +3,7 @@
 mod outcome;
 mod output;
 mod pressure;
+mod remains;
 mod shared;
 mod watch;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use outcome::{Outcome, Output, Usage, Verdict};
+pub(crate) use remains::Remains;
 use shared::{New, Shared};
 
 use crate::cgroup::{Group, Limits, Stats};
@@ -95,6 +97,15 @@ pub(crate) struct Parts {
     /// What asks the program to end.
     pub(crate) stop_signal: i32,
     pub(crate) held: Option<Held>,
+    pub(crate) past: Past,
+}
+
+/// What was before the program, in a sandbox that has waited for it.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// What the group had counted.
+    pub(crate) before: Stats,
+    pub(crate) mounts: Option<Remains>,
 }
 
 impl Child {
@@ -115,6 +126,7 @@ impl Child {
             seccomp: parts.seccomp,
             asks: parts.asks,
             held: parts.held,
+            past: parts.past,
         })?);
         let child = Child {
             stdin: stdin.map(ChildStdin::from),
@@ -130,7 +142,7 @@ impl Child {
         if let Some(limit) = parts.watch.wall_time.and_then(|limit| parts.started.checked_add(limit)) {
             watch::at(limit, &shared, watch::Due::WallTime)?;
         }
-        if let Some(limit) = parts.watch.cpu_time {
+        if let Some(limit) = parts.watch.cpu_time.map(|limit| limit.saturating_add(shared.cpu_before())) {
             watch::at(parts.started, &shared, watch::Due::CpuTime(watch::CpuWatch::new(limit)))?;
         }
         if parts.asks {

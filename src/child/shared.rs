@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::outcome::{Outcome, Usage, Verdict};
-use super::watch;
+use super::{Past, Remains, watch};
 use crate::cgroup::{Group, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::mount::Held;
@@ -45,6 +45,7 @@ pub(super) struct Shared {
     asks: bool,
     /// Stays as long as the sandbox.
     _held: Option<Held>,
+    before: Stats,
 }
 
 /// What changes over the sandbox's life.
@@ -54,6 +55,7 @@ struct Left {
     scratch: Option<Scratch>,
     claim: Option<Claim>,
     deadlines: Vec<watch::Key>,
+    mounts: Option<Remains>,
     removed: bool,
 }
 
@@ -74,6 +76,7 @@ pub(super) struct New {
     /// The watching thread waits for the program, too.
     pub(super) asks: bool,
     pub(super) held: Option<Held>,
+    pub(super) past: Past,
 }
 
 const REASONS: [Verdict; 3] = [Verdict::WallTime, Verdict::CpuTime, Verdict::OutputLimit];
@@ -81,7 +84,7 @@ const REASONS: [Verdict; 3] = [Verdict::WallTime, Verdict::CpuTime, Verdict::Out
 impl Shared {
     pub(super) fn new(new: New) -> Result<Self> {
         let home = PROCESS.get_or_try(|| Ok(0)).map_err(|errno: Errno| Error::new(Step::Spawner, errno))?;
-        let left = Left { scratch: new.scratch, claim: new.claim, ..Left::default() };
+        let left = Left { scratch: new.scratch, claim: new.claim, mounts: new.past.mounts, ..Left::default() };
         Ok(Shared {
             home,
             pid: new.pid,
@@ -100,6 +103,7 @@ impl Shared {
             seccomp: new.seccomp,
             asks: new.asks,
             _held: new.held,
+            before: new.past.before,
         })
     }
 
@@ -270,16 +274,24 @@ impl Shared {
     fn usage(&self, stats: &Stats, ended: Option<Ended>) -> Usage {
         let ended_user = ended.map_or(Duration::ZERO, |e| e.user);
         let ended_system = ended.map_or(Duration::ZERO, |e| e.system);
+        let before = &self.before;
+        let since =
+            |now: Option<Duration>, before: Option<Duration>| Some(now?.saturating_sub(before.unwrap_or_default()));
         Usage {
             wall: self.started.elapsed(),
-            user: stats.cpu_user.unwrap_or(ended_user),
-            system: stats.cpu_system.unwrap_or(ended_system),
+            user: since(stats.cpu_user, before.cpu_user).unwrap_or(ended_user),
+            system: since(stats.cpu_system, before.cpu_system).unwrap_or(ended_system),
             peak_memory: stats.memory_peak.unwrap_or(Bytes::new(ended.map_or(0, |e| e.max_rss))),
-            io_read: stats.io_read,
-            io_written: stats.io_written,
+            io_read: bytes_since(stats.io_read, before.io_read),
+            io_written: bytes_since(stats.io_written, before.io_written),
             oom_kills: stats.oom_kills,
             pids_limit_hits: stats.pids_limit_hits,
         }
+    }
+
+    /// The processor time that was used before the program was there.
+    pub(super) fn cpu_before(&self) -> Duration {
+        self.before.cpu_usage.unwrap_or_default()
     }
 
     /// Takes away what was made for the sandbox, whose program has ended. What does not go in time can be tried again,
@@ -306,6 +318,7 @@ impl Shared {
         let mut left = self.left();
         left.removed = true;
         left.claim = None;
+        left.mounts = None;
         Ok(())
     }
 
@@ -321,4 +334,9 @@ impl Shared {
     pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+fn bytes_since(now: Option<Bytes>, before: Option<Bytes>) -> Option<Bytes> {
+    let before = before.map_or(0, Bytes::get);
+    now.map(|now| Bytes::new(now.get().saturating_sub(before)))
 }

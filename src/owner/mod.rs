@@ -104,6 +104,11 @@ pub(crate) fn claim(kept: bool) -> Result<Claim> {
 }
 
 impl Claim {
+    /// Whether this is the process that took it, and not a fork.
+    pub(crate) fn is_here(&self) -> bool {
+        REGISTRY.get().is_some_and(|here| std::ptr::eq(here, self.registry))
+    }
+
     /// The name for the things of this sandbox, which no other has.
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -150,7 +155,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if REGISTRY.get().is_none_or(|here| !std::ptr::eq(here, self.registry)) {
+        if !self.is_here() {
             // A fork of the owner: nothing here is its own.
             return;
         }

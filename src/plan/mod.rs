@@ -184,6 +184,11 @@ impl Plan {
         Plan { slots: wire::REPORT_SLOT + 1, ..Plan::default() }
     }
 
+    /// A plan for the same stub that comes after this one. What this one has kept is there.
+    pub(crate) fn continued(&self) -> Self {
+        Plan { slots: self.slots, free_slots: self.free_slots.clone(), ..Plan::default() }
+    }
+
     fn add(&mut self, step: Step, code: u32, nr: u32, given: &[Arg]) -> Added<'_> {
         let mut args = [Arg::Value(0); 6];
         args[..given.len()].copy_from_slice(given);

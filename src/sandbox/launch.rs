@@ -12,7 +12,7 @@ use super::lower::{Setup, Shape};
 use super::made::Made;
 use super::supervise::{Listening, Supervisor};
 use crate::cgroup::Group;
-use crate::child::{Child, Parts, Watch};
+use crate::child::{Child, Parts, Past, Watch};
 use crate::error::{Error, Result, Step};
 use crate::mount;
 use crate::namespace::{Namespaces, Writer};
@@ -35,9 +35,19 @@ pub(super) struct Compiled {
 
 /// What one run executes, and where it reads and writes.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(crate) struct Run {
     pub(super) invocation: Invocation,
     pub(super) streams: Streams,
+}
+
+/// What a setup ends in.
+pub(super) struct Goal<'g, T> {
+    /// A stub that waits, not a program.
+    pub(super) parks: bool,
+    pub(super) listener: Option<&'g Sender<OwnedFd>>,
+    /// Writes what follows the setup.
+    pub(super) write: &'g dyn Fn(&mut Plan, &Arc<Setup>),
+    pub(super) go: fn(&Launch<'_>) -> Result<T>,
 }
 
 impl Sandbox {
@@ -54,37 +64,63 @@ impl Sandbox {
     /// Does everything up to the program's exec; `default` stands for streams that were not told.
     pub(super) fn launch(&self, default: &[Stdio; 3], supervisor: Option<Supervisor>) -> Result<Child> {
         let compiled = self.compile(false)?;
-        let invocation = self.program.invocation();
-        self.launch_compiled(&compiled, invocation, self.stdio.choose(None, default), supervisor)
+        let streams = Streams::open(self.stdio.choose(None, default))?;
+        self.launch_compiled(&compiled, Run { invocation: self.program.invocation(), streams }, supervisor)
     }
 
     /// One run of a policy that has been judged.
     pub(super) fn launch_compiled(
         &self,
         compiled: &Compiled,
-        invocation: Invocation,
-        stdio: [&Stdio; 3],
+        mut run: Run,
         supervisor: Option<Supervisor>,
     ) -> Result<Child> {
-        let judgement = &compiled.judgement;
-        let listening = self.listen(judgement, supervisor)?;
-        let mut run = Run { invocation, streams: Streams::open(stdio)? };
-        let mut made = self.make(judgement, compiled.template())?;
-        let sender = listening.as_ref().map(|listening| &listening.sender);
-        let mut running = self.run(compiled, &run, &made, sender);
+        let listening = self.listen(&compiled.judgement, supervisor)?;
+        let mut made = self.make(&compiled.judgement, compiled.template())?;
+        let goal = Goal {
+            parks: false,
+            listener: listening.as_ref().map(|listening| &listening.sender),
+            write: &|plan, setup| self.lower_run(plan, &compiled.judgement, setup, &run),
+            go: spawn::launch,
+        };
+        let running = self.set_up(compiled, &mut made, &goal)?;
+        self.child(compiled, running, made, &mut run.streams, listening, Past::default())
+    }
+
+    /// Takes the setup to its goal.
+    pub(super) fn set_up<T>(&self, compiled: &Compiled, made: &mut Made, goal: &Goal<'_, T>) -> Result<T> {
+        let mut done = self.run(compiled, made, goal);
         // Rules of a group above can forbid making nodes, too.
-        if made.template.is_some() && running.as_ref().is_err_and(mount::lacks_node) {
+        if made.template.is_some() && done.as_ref().is_err_and(mount::lacks_node) {
             compiled.no_template.store(true, Ordering::Relaxed);
             made.template = None;
-            running = self.run(compiled, &run, &made, sender);
+            done = self.run(compiled, made, goal);
         }
-        let running = running.map_err(|error| match &judgement.seccomp {
-            Some(profile) => self.explain(profile.explain(error)),
-            None => self.explain(error),
-        })?;
+        done.map_err(|error| self.explain_by_profile(compiled, error)).map_err(|error| self.explain(error))
+    }
+
+    pub(super) fn explain_by_profile(&self, compiled: &Compiled, error: Error) -> Error {
+        match &compiled.judgement.seccomp {
+            Some(profile) => profile.explain(error),
+            None => error,
+        }
+    }
+
+    /// The handle of a program that runs. `past`: what was before it.
+    pub(super) fn child(
+        &self,
+        compiled: &Compiled,
+        running: Running,
+        mut made: Made,
+        streams: &mut Streams,
+        listening: Option<Listening>,
+        past: Past,
+    ) -> Result<Child> {
         let started = Instant::now();
+        let judgement = &compiled.judgement;
         made.group.iter_mut().for_each(Group::joined);
-        let [stdin, stdout, stderr] = std::mem::take(&mut run.streams.outside);
+        let [stdin, stdout, stderr] = std::mem::take(&mut streams.outside);
+        let own_pid_ns = self.namespaces.new.contains(Namespaces::PID);
         Child::start(Parts {
             running,
             started,
@@ -93,8 +129,8 @@ impl Sandbox {
             scratch: made.scratch.take(),
             claim: made.claim.take(),
             enforced: judgement.enforced.clone(),
-            own_pid_ns: self.namespaces.new.contains(Namespaces::PID),
-            own_process_group: self.program.leads_group(self.namespaces.new.contains(Namespaces::PID)),
+            own_pid_ns,
+            own_process_group: self.program.leads_group(own_pid_ns),
             output_limit: self.output_limit,
             seccomp: judgement.seccomp.is_some(),
             asks: listening.is_some(),
@@ -106,6 +142,7 @@ impl Sandbox {
                 cpu_time: self.cpu_time.filter(|_| judgement.account_cpu),
                 cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
             },
+            past,
         })
     }
 
@@ -125,30 +162,30 @@ impl Sandbox {
 
     /// Runs the plan. A kernel before 5.7, or a seccomp filter around us, knows no birth inside a v2 group: the stub then
     /// enters it by itself, and does so in every spawn to come.
-    fn run(&self, compiled: &Compiled, run: &Run, made: &Made, listener: Option<&Sender<OwnedFd>>) -> Result<Running> {
+    fn run<T>(&self, compiled: &Compiled, made: &Made, goal: &Goal<'_, T>) -> Result<T> {
         static STUB_ENTERS: AtomicBool = AtomicBool::new(false);
         let group = made.group.as_ref();
         if !STUB_ENTERS.load(Ordering::Relaxed)
             && let Some(cgroup) = made.birthplace()
         {
-            let plan = self.plan(compiled, run, made, None)?;
-            match self.run_plan(&compiled.judgement, &plan, made, Some(cgroup), listener) {
+            let plan = self.plan(compiled, made, None, goal)?;
+            match self.run_plan(&compiled.judgement, &plan, made, Some(cgroup), goal) {
                 Err(error) if is_clone_too_old(&error) => {}
                 result => return result,
             }
         }
         let procs = group.filter(|_| !made.is_fenced()).map(Group::v2_procs).transpose()?.flatten();
-        let plan = self.plan(compiled, run, made, procs.as_ref())?;
-        let running = self.run_plan(&compiled.judgement, &plan, made, None, listener)?;
+        let plan = self.plan(compiled, made, procs.as_ref(), goal)?;
+        let done = self.run_plan(&compiled.judgement, &plan, made, None, goal)?;
         STUB_ENTERS.fetch_or(procs.is_some() && !group.is_some_and(Group::is_in_oom_group), Ordering::Relaxed);
-        Ok(running)
+        Ok(done)
     }
 
     /// All ops of one run. `procs` are those of a v2 group that the child is not born into.
-    fn plan(&self, compiled: &Compiled, run: &Run, made: &Made, procs: Option<&OwnedFd>) -> Result<Plan> {
+    fn plan<T>(&self, compiled: &Compiled, made: &Made, procs: Option<&OwnedFd>, goal: &Goal<'_, T>) -> Result<Plan> {
         let setup = self.setup(compiled, &made.shape(procs), made.template)?;
         let mut plan = setup.plan.for_run(&made.given(procs))?;
-        self.lower_run(&mut plan, &compiled.judgement, &setup, run);
+        (goal.write)(&mut plan, &setup);
         Ok(plan)
     }
 
@@ -175,16 +212,16 @@ impl Sandbox {
         self.setup_timeout.unwrap_or(SETUP_TIMEOUT)
     }
 
-    fn run_plan(
+    fn run_plan<T>(
         &self,
         judgement: &Judgement,
         plan: &Plan,
         made: &Made,
         cgroup: Option<BorrowedFd<'_>>,
-        listener: Option<&Sender<OwnedFd>>,
-    ) -> Result<Running> {
+        goal: &Goal<'_, T>,
+    ) -> Result<T> {
         let enter = made.site.entrance(made.group.as_ref(), self.patience());
-        spawn::launch(&Launch {
+        (goal.go)(&Launch {
             plan,
             namespaces: self.namespaces.at_clone(made.template.is_some()).bits(),
             cgroup,
@@ -192,8 +229,9 @@ impl Sandbox {
             enter: enter.as_deref(),
             seen_inside: self.program.init || !self.namespaces.join.is_empty(),
             init: self.program.init,
+            parks: goal.parks,
             deadline: self.patience(),
-            listener,
+            listener: goal.listener,
             failure: made.failure.as_ref(),
             fail: self.fail_at,
         })

@@ -100,6 +100,24 @@ impl Sandbox {
     pub(super) fn lower_run(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
         run.invocation.lower_cwd(plan, self.mounts.root.is_some());
         run.streams.lower(plan, &self.stdio.extra);
+        self.lower_exec(plan, judgement, setup, run);
+    }
+
+    /// The stub waits for the program.
+    pub(super) fn lower_parking(&self, plan: &mut Plan) {
+        let parent = self.stdio.lower_ahead(plan);
+        plan.op(Step::Report, code::PARK, [parent]);
+    }
+
+    /// What the program is, for a stub that has waited for it; the streams come with this plan.
+    pub(super) fn lower_fire(&self, judgement: &Judgement, setup: &Setup, run: &Run) -> Plan {
+        let mut plan = setup.plan.continued();
+        run.invocation.lower_cwd(&mut plan, self.mounts.root.is_some());
+        self.lower_exec(&mut plan, judgement, setup, run);
+        plan
+    }
+
+    fn lower_exec(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
         self.lower_limits_of_process(plan, judgement);
         lower_unblock_signals(plan);
         let how = judgement.seccomp.as_ref().map_or(0, |profile| profile.lower(plan));

@@ -104,6 +104,10 @@ impl Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
+        if self.claim.as_ref().is_some_and(|claim| !claim.is_here()) {
+            // A fork of the owner: nothing of it is its own. A group is but closed when it is dropped.
+            return self.scratch.take().into_iter().for_each(Scratch::forget);
+        }
         // Nobody is in the group.
         let group_gone = self.group.take().is_none_or(|group| group.remove(UNDO_TIMEOUT).is_ok());
         let scratch_gone = self.scratch.as_mut().is_none_or(|scratch| scratch.remove(None).is_ok());

@@ -5,6 +5,7 @@ mod launch;
 mod limits;
 mod lower;
 mod made;
+mod parked;
 mod prepared;
 mod refusal;
 #[cfg(feature = "systemd")]
@@ -19,6 +20,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use parked::Parked;
 pub use prepared::Prepared;
 
 #[cfg(feature = "systemd")]

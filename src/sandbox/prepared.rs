@@ -4,15 +4,16 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use super::Sandbox;
-use super::launch::Compiled;
+use super::launch::{Compiled, Run};
 use super::lower::Shape;
+use super::supervise::Supervisor;
 use crate::child::{Child, Outcome, Output};
 use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::feature::Enforced;
 use crate::program::Invocation;
 use crate::security::Notifications;
-use crate::stdio::Stdio;
+use crate::stdio::{Stdio, Streams};
 
 /// A [`Sandbox`] of which everything is done that is the same for each run: [`Sandbox::prepare`].
 ///
@@ -44,14 +45,14 @@ use crate::stdio::Stdio;
 /// mounts are made for each spawn: the kernel lets none of them be used twice.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    policy: Arc<Policy>,
+    pub(super) policy: Arc<Policy>,
     command: Option<Arc<Command>>,
 }
 
 #[derive(Debug)]
-struct Policy {
-    sandbox: Sandbox,
-    compiled: Compiled,
+pub(super) struct Policy {
+    pub(super) sandbox: Sandbox,
+    pub(super) compiled: Compiled,
     own: Invocation,
 }
 
@@ -122,15 +123,24 @@ impl Prepared {
         self.launch(&inherit, Some(Box::new(supervisor)))
     }
 
-    fn launch(&self, default: &[Stdio; 3], supervisor: Option<super::supervise::Supervisor>) -> Result<Child> {
-        let Policy { sandbox, compiled, own } = &*self.policy;
-        let command = self.command.as_deref();
+    fn launch(&self, default: &[Stdio; 3], supervisor: Option<Supervisor>) -> Result<Child> {
+        let run = self.run(self.command.as_deref(), default)?;
+        self.launch_run(run, supervisor)
+    }
+
+    /// A run of `command`, or of the policy's own program; `default` stands for streams that nobody told.
+    pub(crate) fn run(&self, command: Option<&Command>, default: &[Stdio; 3]) -> Result<Run> {
+        let Policy { sandbox, own, .. } = &*self.policy;
         let invalid = command.map(Command::invalid).unwrap_or_default();
         if !invalid.is_empty() {
             return Err(Error::refused(invalid));
         }
         let invocation = command.map_or_else(|| own.clone(), |command| command.invocation(own));
         let stdio = sandbox.stdio.choose(command.map(|command| &command.streams), default);
-        sandbox.launch_compiled(compiled, invocation, stdio, supervisor)
+        Ok(Run { invocation, streams: Streams::open(stdio)? })
+    }
+
+    pub(crate) fn launch_run(&self, run: Run, supervisor: Option<Supervisor>) -> Result<Child> {
+        self.policy.sandbox.launch_compiled(&self.policy.compiled, run, supervisor)
     }
 }

@@ -115,6 +115,7 @@ fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> 
         enter: None,
         seen_inside: false,
         init: false,
+        parks: false,
         deadline: timeout,
         listener: None,
         failure: None,

@@ -7,6 +7,7 @@ mod clone;
 mod hint;
 mod image;
 mod outside;
+mod parked;
 mod report;
 mod spawner;
 
@@ -14,6 +15,7 @@ use std::ffi::CStr;
 
 pub(crate) use clone::dry_run;
 pub(crate) use outside::{FailurePage, Init, Launch, Running, launch};
+pub(crate) use parked::{Misfire, Parked, park};
 
 /// The name that the stub gives itself (`PR_SET_NAME`), by which it is told from the program.
 pub(crate) fn stub_name() -> &'static CStr {

@@ -42,6 +42,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) seen_inside: bool,
     /// The plan leaves an init behind, which reports the end of the program.
     pub(crate) init: bool,
+    /// The plan ends in a stub that waits for another one.
+    pub(crate) parks: bool,
     pub(crate) deadline: Duration,
     /// Who takes the listener of a filter with a supervisor. It is sent on before the exec is awaited.
     pub(crate) listener: Option<&'a Sender<OwnedFd>>,
@@ -111,31 +113,36 @@ impl Init {
 }
 
 /// What is known of a sandbox on its way.
-struct Attempt<'a> {
+pub(super) struct Attempt<'a> {
     launch: &'a Launch<'a>,
-    report: OwnedFd,
-    ticket: Ticket,
+    pub(super) report: OwnedFd,
+    /// `None` where the child is there already.
+    ticket: Option<Ticket>,
     until: Instant,
-    child: Option<(i32, OwnedFd)>,
+    pub(super) child: Option<(i32, OwnedFd)>,
     /// The stub that a sibling has replaced.
     replaced: Option<OwnedFd>,
     /// What the stub, or its init, said before the spawner could say that there is one.
     early: VecDeque<(Record, Option<OwnedFd>)>,
-    executing: bool,
+    pub(super) executing: bool,
     has_listener: bool,
     /// The pid of a child for whose pidfd there was no room.
     unheld: Option<i32>,
 }
 
-/// Runs a plan to the program's exec. Where executing a memfd is forbidden, the stub is a file, in this and every spawn to
-/// come.
+/// Runs a plan to the program's exec.
 pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
+    start(launch)?.finish()
+}
+
+/// Runs a plan as far as it goes. Where executing a memfd is forbidden, the stub is a file, in this and every spawn to come.
+pub(super) fn start<'a>(launch: &'a Launch<'a>) -> Result<Attempt<'a>> {
     let file_stub = image::is_memfd_refused();
     match attempt(launch, file_stub) {
         Err(error) if !file_stub && is_refused_stub(&error) => {
-            let running = attempt(launch, true)?;
+            let done = attempt(launch, true)?;
             image::refuse_memfd();
-            Ok(running)
+            Ok(done)
         }
         result => result,
     }
@@ -146,14 +153,11 @@ fn is_refused_stub(error: &Error) -> bool {
     error.step() == Step::LoadStub && errno.is_some_and(image::is_refusal)
 }
 
-fn attempt(launch: &Launch<'_>, file_stub: bool) -> Result<Running> {
+fn attempt<'a>(launch: &'a Launch<'a>, file_stub: bool) -> Result<Attempt<'a>> {
     let (report, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .and_then(|(ours, theirs)| Ok((table::above_stdio(ours)?, theirs)))
         .map_err(|errno| Error::new(Step::Report, errno))?;
-    if launch.plan.is_too_large() {
-        let error = Error::new(Step::Exec, Errno::E2BIG).with_kind(ErrorKind::Exec);
-        return Err(error.hint("arguments, environment and paths together are too large"));
-    }
+    refuse_large(launch.plan)?;
     let mut fds: Vec<RawFd> = vec![theirs.as_raw_fd()];
     fds.extend(launch.plan.fds().iter().map(|fd| fd.raw()));
     let plan = send_plan(&report, &launch.plan.encode(launch.fail), fds.len())?;
@@ -169,22 +173,28 @@ fn attempt(launch: &Launch<'_>, file_stub: bool) -> Result<Running> {
         own_stub: launch.seen_inside,
         file_stub,
     };
-    let until = Instant::now() + launch.deadline.min(LONGEST);
+    let until = launch.until();
     let ticket = Spawners::get()?.submit(job, &fds, until)?;
     drop((theirs, plan));
-    Attempt {
-        launch,
-        report,
-        ticket,
-        until,
-        child: None,
-        replaced: None,
-        early: VecDeque::new(),
-        executing: false,
-        has_listener: false,
-        unheld: None,
+    let mut attempt = Attempt::new(launch, report, until);
+    attempt.ticket = Some(ticket);
+    attempt.follow()?;
+    Ok(attempt)
+}
+
+pub(super) fn refuse_large(plan: &Plan) -> Result<()> {
+    if plan.is_too_large() {
+        let error = Error::new(Step::Exec, Errno::E2BIG).with_kind(ErrorKind::Exec);
+        return Err(error.hint("arguments, environment and paths together are too large"));
     }
-    .follow()
+    Ok(())
+}
+
+impl Launch<'_> {
+    /// When it is given up.
+    pub(super) fn until(&self) -> Instant {
+        Instant::now() + self.deadline.min(LONGEST)
+    }
 }
 
 /// Sends the plan ahead of the stub. One that is too large for a message is given back as a file, to be passed after `before`
@@ -199,7 +209,7 @@ fn send_plan(report: &OwnedFd, plan: &[u8], before: usize) -> Result<Option<Owne
     Ok(Some(file))
 }
 
-fn memfd(plan: &[u8]) -> Result<OwnedFd> {
+pub(super) fn memfd(plan: &[u8]) -> Result<OwnedFd> {
     let mut file = std::fs::File::from(new_memfd(c"ringfence-plan")?);
     file.write_all(plan).map_err(|error| Error::io(Step::ReadPlan, &error))?;
     Ok(file.into())
@@ -215,22 +225,38 @@ fn new_memfd(name: &CStr) -> Result<OwnedFd> {
     fd.and_then(table::above_stdio).map_err(|errno| Error::new(Step::ReadPlan, errno))
 }
 
-impl Attempt<'_> {
-    /// Reads the report to its end. On any failure the processes are gone when this returns.
-    fn follow(mut self) -> Result<Running> {
-        match self.read().and_then(|()| self.silent_failure()) {
-            Ok(()) => self.finish(),
-            Err(error) => {
-                self.abandon();
-                Err(error)
-            }
+impl<'a> Attempt<'a> {
+    pub(super) fn new(launch: &'a Launch<'a>, report: OwnedFd, until: Instant) -> Self {
+        Attempt {
+            launch,
+            report,
+            ticket: None,
+            until,
+            child: None,
+            replaced: None,
+            early: VecDeque::new(),
+            executing: false,
+            has_listener: false,
+            unheld: None,
         }
+    }
+
+    /// Reads the report to its end. On any failure the processes are gone when this returns.
+    pub(super) fn follow(&mut self) -> Result<()> {
+        let result = self.read().and_then(|()| self.silent_failure());
+        if result.is_err() {
+            self.abandon();
+        }
+        if let Some(stub) = self.replaced.take() {
+            reap(stub.as_fd());
+        }
+        result
     }
 
     fn read(&mut self) -> Result<()> {
         // With these the stub or its init says something that cannot wait for the end.
-        let Launch { init, id_maps, listener, enter, .. } = self.launch;
-        let talks = *init || id_maps.is_some() || listener.is_some() || enter.is_some();
+        let Launch { init, parks, id_maps, listener, enter, .. } = self.launch;
+        let talks = *init || *parks || id_maps.is_some() || listener.is_some() || enter.is_some();
         loop {
             let watched = self.child_fd().map(|fd| fd.as_raw_fd());
             // The end may be kept away by a fork that another thread made just now: look from time to time.
@@ -304,6 +330,7 @@ impl Attempt<'_> {
                 let stub = self.child.replace((pid, fd)).ok_or_else(missing)?;
                 self.replaced = Some(stub.1);
             }
+            record::PARKED if self.launch.parks => return Ok(true),
             record::EXEC => self.executing = true,
             record::LISTENER if self.executing => self.hand_listener_on(fd.ok_or_else(missing)?),
             record::STARTED if self.executing && self.launch.init => return Ok(true),
@@ -418,7 +445,7 @@ impl Attempt<'_> {
     fn timeout(&self) -> Error {
         // An impatient deadline says nothing about the thread.
         if self.child.is_none() && self.launch.deadline >= HELD_UP {
-            self.ticket.stuck();
+            self.ticket.iter().for_each(Ticket::stuck);
         }
         let text = format!("not done after {:?}", self.launch.deadline);
         Error::message(ErrorKind::Timeout, Step::Report, text)
@@ -465,10 +492,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn finish(mut self) -> Result<Running> {
-        if let Some(stub) = self.replaced.take() {
-            reap(stub.as_fd());
-        }
+    pub(super) fn finish(mut self) -> Result<Running> {
         let Some((pid, pidfd)) = self.child.take() else {
             return Err(Error::new(Step::Report, Errno::EPROTO));
         };
@@ -485,7 +509,7 @@ fn is_from_inside(record: Record) -> bool {
 }
 
 /// Reaps a process that is on its way out. One that the kernel holds up (a file system that hangs) is left to itself.
-fn reap(pidfd: BorrowedFd<'_>) {
+pub(super) fn reap(pidfd: BorrowedFd<'_>) {
     let until = Instant::now() + Duration::from_secs(5);
     let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
     while poll(&mut fds, timeout::until(until)) == Err(Errno::EINTR) {}

@@ -1,12 +1,12 @@
 //! The report socket: one fixed-size record a message, from the spawner and the stub to the caller.
 
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 use crate::stub::wire::{self, Record};
 use crate::sys::{table, timeout};
@@ -113,6 +113,14 @@ fn receive_once(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
 pub(super) fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let sent = nix::sys::socket::send(socket.as_raw_fd(), bytes, flags)?;
+    if sent == bytes.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
+}
+
+/// One message with descriptors to a stub that waits for it.
+pub(super) fn send_with_fds(socket: &OwnedFd, bytes: &[u8], fds: &[RawFd]) -> Result<(), Errno> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    let rights = [ControlMessage::ScmRights(fds)];
+    let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &rights, flags, None)?;
     if sent == bytes.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
 }
 

@@ -139,6 +139,11 @@ impl Spawners {
             .map_err(|errno: Errno| Error::new(Step::Spawner, errno))
     }
 
+    /// Whether they are this process's, and not those of one that it is a fork of.
+    pub(super) fn is_here(&self) -> bool {
+        CURRENT.get().is_some_and(|here| std::ptr::eq(here, self))
+    }
+
     /// An idle thread if there is one; else a new one while there are fewer than cores; else the least busy.
     fn choose(&'static self) -> Ticket {
         let _choice = self.choice.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,7 +3,7 @@
 //! This file is compiled twice: into the crate, which writes plans, and into the stub, which runs them. Both are
 //! built together, so the layout is private and needs no version.
 //!
-//! A plan is one block of bytes, the first message on the report socket: a [`Header`], the [`Op`]s, a table of relocations, then strings and structures.
+//! A plan is one block of bytes, a message on the report socket: a [`Header`], the [`Op`]s, a table of relocations, then strings and structures.
 //! A relocation is the offset of a 64-bit word that holds an offset into the block; the stub adds the address at
 //! which it has the block, after which every pointer of the plan is a plain pointer.
 
@@ -38,6 +38,7 @@ pub const ELSEWHERE: u32 = 0x666e_6972;
 #[derive(Debug, Clone, Copy)]
 pub struct Elsewhere {
     pub magic: u32,
+    /// Its number in the stub, or below 0 where it comes with the message, after three streams.
     pub fd: i32,
     pub size: u64,
 }
@@ -119,6 +120,9 @@ pub mod code {
     pub const REMOUNT: u32 = 16;
     /// Installs the filter of the struct sock_fprog at `args[1]` with the flags `args[0]`, and sends its listener.
     pub const LISTEN: u32 = 17;
+    /// Says that the setup is done, and waits for another plan; `args[0]` is the pipe of the thread that cloned. The last op
+    /// of its plan.
+    pub const PARK: u32 = 18;
 }
 
 /// Bits of `args[3]` of [`code::EXEC`].
@@ -174,6 +178,8 @@ pub mod record {
     pub const LISTENER: u32 = 9;
     /// The stub waits to be moved into its control group.
     pub const NEED_GROUP: u32 = 10;
+    /// The setup is done; the stub waits for another plan.
+    pub const PARKED: u32 = 11;
 }
 
 /// `value` of [`record::FAILED_BEFORE_STUB`]: the clone was refused.

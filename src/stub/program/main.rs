@@ -15,6 +15,7 @@
 mod init;
 mod listen;
 mod memory;
+mod receive;
 mod remount;
 mod start;
 mod syscall;
@@ -23,6 +24,7 @@ mod target;
 #[allow(dead_code)]
 mod wire;
 
+use receive::Room;
 use syscall::{Errno, nr, syscall};
 use wire::{Header, Op, Record, code, exec, record};
 
@@ -58,6 +60,29 @@ impl Machine {
         args
     }
 
+    /// Runs the ops one after the other.
+    fn carry_out(&mut self, plan: *const Header) {
+        // SAFETY: `load` has checked that a header stands here; the ops follow it.
+        let (head, ops) = unsafe { (*plan, plan.add(1) as *const Op) };
+        let mut index = 0;
+        while index < head.op_count {
+            // SAFETY: `index` is below the number of ops that the plan holds.
+            let op = unsafe { &*ops.add(index as usize) };
+            let result = if head.fail_at == index { Err(Errno(head.fail_errno)) } else { self.run(index, op) };
+            match result {
+                Ok(value) => {
+                    if op.store != wire::NO_SLOT {
+                        self.slots[op.store as usize % wire::SLOTS] = value;
+                    }
+                    index += u32::from(op.skip_on_success);
+                }
+                Err(errno) if tolerates(op, errno) => index += u32::from(op.skip_on_tolerated),
+                Err(errno) => self.fail(index, errno),
+            }
+            index += 1;
+        }
+    }
+
     /// Runs one op. `index` is told in reports.
     fn run(&mut self, index: u32, op: &Op) -> Result<u64, Errno> {
         let args = self.args(op);
@@ -74,6 +99,7 @@ impl Machine {
             code::CWD_INSIDE => cwd_inside(),
             code::EXEC => self.exec(index, args),
             code::ANNOUNCE => self.announce(index),
+            code::PARK => self.park(index, args[0]),
             code::LISTEN => listen::install(self, args[0], args[1]),
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
@@ -87,6 +113,25 @@ impl Machine {
     /// killed loses one thread after the other, and a death signal that is asked for after the parent's end never comes:
     /// while the parent's pipe is open, it will.
     fn owner_alive(&self) -> Result<u64, Errno> {
+        let zero_time = [0u64; 2];
+        self.poll_owner(wire::PARENT_FD as u64, 0, zero_time.as_ptr() as u64)
+    }
+
+    /// Says that the setup is done, and waits for the next plan, or for the end of the owner. `parent` is the pipe of the
+    /// thread that cloned.
+    fn park(&self, index: u32, parent: u64) -> Result<u64, Errno> {
+        const POLLIN: i16 = 1;
+        self.send(Record { kind: record::PARKED, op: index, errno: 0, value: 0 });
+        loop {
+            match self.poll_owner(parent, POLLIN, 0) {
+                Err(Errno::INTR) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Waits for `events` of the report socket. EOWNERDEAD: it, or the pipe, has been hung up.
+    fn poll_owner(&self, parent: u64, events: i16, timeout: u64) -> Result<u64, Errno> {
         #[repr(C)]
         struct PollFd {
             fd: i32,
@@ -94,10 +139,10 @@ impl Machine {
             revents: i16,
         }
         const POLLHUP: i16 = 0x10;
-        let mut polls = [self.report_fd() as i32, wire::PARENT_FD].map(|fd| PollFd { fd, events: 0, revents: 0 });
-        let zero_time = [0u64; 2];
+        let report = PollFd { fd: self.report_fd() as i32, events, revents: 0 };
+        let mut polls = [report, PollFd { fd: parent as i32, events: 0, revents: 0 }];
         let count = polls.len() as u64;
-        syscall(nr::PPOLL, [polls.as_mut_ptr() as u64, count, zero_time.as_ptr() as u64, 0, 0, 0])?;
+        syscall(nr::PPOLL, [polls.as_mut_ptr() as u64, count, timeout, 0, 0, 0])?;
         // SAFETY: `polls` is a local that the kernel has just written; the volatile read keeps the compiler from assuming
         // the values stored above.
         let polls = unsafe { (&raw const polls).read_volatile() };
@@ -266,79 +311,21 @@ fn tolerates(op: &Op, errno: Errno) -> bool {
     is_missing || op.tolerate.contains(&(errno.0 as u16))
 }
 
-/// Room for a plan, on the stack. Aligned as its words are.
-type Room = core::mem::MaybeUninit<[u64; wire::INLINE_MAX / 8]>;
-
-/// Receives the plan, the first message on the report socket, into `room`, or maps it where the message says.
-fn receive(room: &mut Room) -> Result<(u64, u64), Errno> {
-    const PROT_READ_WRITE: u64 = 3;
-    const MAP_PRIVATE_POPULATE: u64 = 0x2 | 0x8000;
-    let base = room.as_mut_ptr() as u64;
-    let len = syscall(nr::READ, [wire::REPORT_FD as u64, base, wire::INLINE_MAX as u64, 0, 0, 0])?;
-    if len != core::mem::size_of::<wire::Elsewhere>() as u64 {
-        return Ok((base, len));
-    }
-    // SAFETY: the kernel has written so many bytes to the room, and no plan is that short.
-    let there = unsafe { (base as *const wire::Elsewhere).read() };
-    if there.magic != wire::ELSEWHERE {
-        return Err(Errno::NOEXEC);
-    }
-    let fd = there.fd as u64;
-    let base = syscall(nr::MMAP, [0, there.size, PROT_READ_WRITE, MAP_PRIVATE_POPULATE, fd, 0])?;
-    let _ = syscall(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
-    Ok((base, there.size))
-}
-
-/// Gets the plan and turns its offsets into pointers.
-fn load(room: &mut Room) -> Result<*mut Header, Errno> {
-    let (base, len) = receive(room)?;
-    let header = base as *mut Header;
-    // SAFETY: the crate wrote the plan, and nobody else has its socket or descriptor; it begins with a header, and
-    // `reloc_count` words of four bytes stand at `reloc_offset`, each the offset of an aligned 64-bit word of the block.
-    unsafe {
-        if len < core::mem::size_of::<Header>() as u64 || (*header).magic != wire::MAGIC {
-            return Err(Errno::NOEXEC);
-        }
-        let relocs = (base + u64::from((*header).reloc_offset)) as *const u32;
-        for i in 0..(*header).reloc_count as usize {
-            let word = (base + u64::from(relocs.add(i).read())) as *mut u64;
-            word.write(word.read() + base);
-        }
-    }
-    Ok(header)
-}
-
 /// Called by `_start`, on the stack that the kernel gave.
 #[unsafe(no_mangle)]
 extern "C" fn stub_main() -> ! {
     let mut machine = Machine { slots: [0; wire::SLOTS] };
     machine.slots[wire::REPORT_SLOT as usize] = wire::REPORT_FD as u64;
     let mut room = Room::uninit();
-    let header = match load(&mut room) {
-        Ok(header) => header,
-        Err(errno) => machine.fail(u32::MAX, errno),
-    };
-    // SAFETY: `load` has checked that a header stands here; the ops follow it.
-    let (head, ops) = unsafe { (*header, header.add(1) as *const Op) };
-    let mut index = 0;
-    while index < head.op_count {
-        // SAFETY: `index` is below the number of ops that the plan holds.
-        let op = unsafe { &*ops.add(index as usize) };
-        let result = if head.fail_at == index { Err(Errno(head.fail_errno)) } else { machine.run(index, op) };
-        match result {
-            Ok(value) => {
-                if op.store != wire::NO_SLOT {
-                    machine.slots[op.store as usize % wire::SLOTS] = value;
-                }
-                index += u32::from(op.skip_on_success);
-            }
-            Err(errno) if tolerates(op, errno) => index += u32::from(op.skip_on_tolerated),
-            Err(errno) => machine.fail(index, errno),
+    // A plan that comes to its end is followed by another, which brings the program's streams.
+    let mut streams = 0;
+    loop {
+        match receive::load(&mut room, machine.report_fd(), streams) {
+            Ok(plan) => machine.carry_out(plan),
+            Err(errno) => machine.fail(u32::MAX, errno),
         }
-        index += 1;
+        streams = 3;
     }
-    // A plan ends in EXEC, which does not come back.
-    machine.fail(index, Errno::NOEXEC)
 }
 
 #[panic_handler]

@@ -12,6 +12,7 @@ impl Errno {
     pub const INTR: Errno = Errno(4);
     pub const PERM: Errno = Errno(1);
     pub const IO: Errno = Errno(5);
+    pub const BADF: Errno = Errno(9);
     pub const TOOBIG: Errno = Errno(7);
     pub const NOEXEC: Errno = Errno(8);
     pub const AGAIN: Errno = Errno(11);
@@ -41,6 +42,7 @@ pub mod nr {
     pub const SCHED_YIELD: usize = 24;
     pub const SENDTO: usize = 44;
     pub const SENDMSG: usize = 46;
+    pub const RECVMSG: usize = 47;
     pub const CLONE: usize = 56;
     pub const EXECVE: usize = 59;
     pub const EXIT: usize = 60;
@@ -94,6 +96,7 @@ pub mod nr {
     pub const PRCTL: usize = 167;
     pub const SENDTO: usize = 206;
     pub const SENDMSG: usize = 211;
+    pub const RECVMSG: usize = 212;
     pub const MUNMAP: usize = 215;
     pub const CLONE: usize = 220;
     pub const EXECVE: usize = 221;

@@ -1,0 +1,198 @@
+//! The thread that makes sandboxes for all pools of the process, and sees those that die while they wait.
+//!
+//! It is started by the first pool and ends with the last.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::timer::{Expiration, TimerSetTimeFlags};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+
+use super::{Next, Shared};
+use crate::error::{Error, Result, Step};
+use crate::sandbox::Parked;
+use crate::sys::fork_mark::PerProcess;
+use crate::sys::timeout;
+
+/// How long the thread stays off the processors after a spawn: the program needs them more.
+const GRACE: Duration = Duration::from_millis(1);
+/// When nothing is due.
+const FAR: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    list: Mutex<List>,
+    /// Told when the thread has ended.
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    pools: Vec<Weak<Shared>>,
+    /// What the thread sleeps on, while there is one.
+    bell: Option<Arc<Bell>>,
+    /// Mount namespaces of programs that have ended.
+    remains: Vec<OwnedFd>,
+}
+
+/// What wakes the thread: a call, a call of a moment ago, or the end of a sandbox that waits.
+#[derive(Debug)]
+struct Bell {
+    call: EventFd,
+    timer: TimerFd,
+    /// The timer runs.
+    is_set: AtomicBool,
+    epoll: Epoll,
+}
+
+static KEEPER: PerProcess<Keeper> = PerProcess::new();
+
+/// Has the thread take down the mount namespace of a program that has ended; without a thread it goes at once.
+pub(super) fn bury(mounts: OwnedFd) {
+    let Some(keeper) = KEEPER.get() else { return };
+    let mut list = keeper.list();
+    if let Some(bell) = list.bell.clone() {
+        list.remains.push(mounts);
+        drop(list);
+        bell.ring_soon();
+    }
+}
+
+impl Bell {
+    fn new() -> Result<Self, Errno> {
+        let call = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        // Edges only: a fork of the caller keeps what it holds in the list for as long as it lives.
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        epoll.add(&call, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
+        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
+        Ok(Bell { call, timer, is_set: AtomicBool::new(false), epoll })
+    }
+
+    fn ring(&self) {
+        // EAGAIN: it has been called often already.
+        let _ = self.call.write(1);
+    }
+
+    /// Rings a moment later, and once for all who ask until then.
+    fn ring_soon(&self) {
+        if self.is_set.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if self.timer.set(Expiration::OneShot(GRACE.into()), TimerSetTimeFlags::empty()).is_err() {
+            self.ring();
+        }
+    }
+
+    fn wait(&self, until: Instant) {
+        // EINTR: the thread looks around once more.
+        let _ = self.epoll.wait(&mut [EpollEvent::empty(); 8], timeout::until(until));
+        self.is_set.store(false, Ordering::Release);
+    }
+}
+
+impl Keeper {
+    pub(super) fn get() -> Result<&'static Keeper> {
+        KEEPER.get_or_try(|| Ok(Keeper::default())).map_err(|errno: Errno| Error::new(Step::Spawner, errno))
+    }
+
+    /// Whether it is this process's, and not that of one that this is a fork of.
+    pub(super) fn is_here(&self) -> bool {
+        KEEPER.get().is_some_and(|here| std::ptr::eq(here, self))
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills the pool from now on.
+    pub(super) fn take_on(&'static self, pool: &Arc<Shared>) -> Result<()> {
+        let mut list = self.list();
+        if list.bell.is_none() {
+            let bell = Arc::new(Bell::new().map_err(|errno| Error::new(Step::Spawner, errno))?);
+            let heard = bell.clone();
+            let thread = thread::Builder::new().name("ringfence-pool".into()).stack_size(128 << 10);
+            thread.spawn(move || self.serve(&heard)).map_err(|error| Error::io(Step::Spawner, &error))?;
+            list.bell = Some(bell);
+        }
+        list.pools.push(Arc::downgrade(pool));
+        drop(list);
+        self.wake();
+        Ok(())
+    }
+
+    pub(super) fn wake(&self) {
+        self.list().bell.iter().for_each(|bell| bell.ring());
+    }
+
+    /// Wakes the thread a moment later.
+    pub(super) fn wake_soon(&self) {
+        self.list().bell.iter().for_each(|bell| bell.ring_soon());
+    }
+
+    /// Has the thread woken by the end of the sandbox.
+    pub(super) fn watch(&self, parked: &Parked) -> Result<()> {
+        let bell = self.list().bell.clone();
+        let (Some(bell), Some(pidfd)) = (bell, parked.pidfd()) else { return Ok(()) };
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+        bell.epoll.add(pidfd, event).map_err(|errno| Error::new(Step::Spawner, errno))
+    }
+
+    /// Waits, but not beyond `until`, for the thread to end if no pool is left.
+    pub(super) fn rest(&self, until: Instant) {
+        let mut list = self.list();
+        while list.bell.is_some() && list.open().is_empty() && Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            list = self.ended.wait_timeout(list, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The life of the thread.
+    fn serve(&self, bell: &Arc<Bell>) {
+        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None);
+        loop {
+            let mut list = self.list();
+            let remains = std::mem::take(&mut list.remains);
+            let pools = list.open();
+            if pools.is_empty() && remains.is_empty() {
+                list.bell = None;
+                self.ended.notify_all();
+                return;
+            }
+            drop(list);
+            drop(remains);
+            // Without a pool only what came meanwhile is left to do.
+            let mut more = pools.is_empty();
+            // One for each in turn, so that none waits for another to be full.
+            let mut due = Instant::now() + FAR;
+            for pool in pools {
+                pool.bury();
+                match pool.refill() {
+                    Next::Nothing => {}
+                    Next::At(at) => due = due.min(at),
+                    Next::More => more = true,
+                }
+            }
+            if !more {
+                bell.wait(due);
+            }
+        }
+    }
+}
+
+impl List {
+    fn open(&mut self) -> Vec<Arc<Shared>> {
+        self.pools.retain(|pool| pool.strong_count() > 0);
+        let living = self.pools.iter().filter_map(Weak::upgrade);
+        let open: Vec<_> = living.filter(|pool| !pool.state().closed).collect();
+        self.pools = open.iter().map(Arc::downgrade).collect();
+        open
+    }
+}

@@ -1,0 +1,93 @@
+//! Getting a plan: the next message on the report socket, or the file that it speaks of.
+
+use crate::syscall::{Errno, nr, syscall};
+use crate::wire::{self, Header};
+
+/// Room for a plan, on the stack. Aligned as its words are.
+pub type Room = core::mem::MaybeUninit<[u64; wire::INLINE_MAX / 8]>;
+
+/// The descriptors that come with a plan: the program's streams, and the file.
+const FDS_MAX: usize = 4;
+const CONTROL_HEAD: u64 = 16;
+
+/// struct cmsghdr with its data.
+#[repr(C)]
+struct Control {
+    len: u64,
+    level: i32,
+    kind: i32,
+    fds: [i32; FDS_MAX],
+}
+
+/// struct msghdr.
+#[repr(C)]
+struct Message {
+    name: u64,
+    name_len: u64,
+    iov: u64,
+    iov_len: u64,
+    control: u64,
+    control_len: u64,
+    flags: u64,
+}
+
+/// Receives a plan, which comes with at least `streams` descriptors, into `room`, or maps it where the message says.
+fn receive(room: &mut Room, socket: u64, streams: usize) -> Result<(u64, u64), Errno> {
+    const PROT_READ_WRITE: u64 = 3;
+    const MAP_PRIVATE_POPULATE: u64 = 0x2 | 0x8000;
+    let base = room.as_mut_ptr() as u64;
+    let mut control = Control { len: 0, level: 0, kind: 0, fds: [-1; FDS_MAX] };
+    let iov = [base, wire::INLINE_MAX as u64];
+    let mut message = Message {
+        name: 0,
+        name_len: 0,
+        iov: iov.as_ptr() as u64,
+        iov_len: 1,
+        control: &raw mut control as u64,
+        control_len: core::mem::size_of::<Control>() as u64,
+        flags: 0,
+    };
+    let len = syscall(nr::RECVMSG, [socket, &raw mut message as u64, 0, 0, 0, 0])?;
+    // SAFETY: both are locals that the kernel has just written.
+    let (message, control) = unsafe { ((&raw const message).read_volatile(), (&raw const control).read_volatile()) };
+    if len == 0 {
+        return Err(Errno::OWNERDEAD);
+    }
+    let count = if message.control_len == 0 { 0 } else { (control.len - CONTROL_HEAD) as usize / 4 };
+    // Streams come to where they belong: the numbers below 3 are free, and the kernel gives the lowest first.
+    let misplaced = control.fds.iter().take(streams).zip(0..).any(|(fd, number)| *fd != number);
+    if count < streams || misplaced {
+        return Err(Errno::BADF);
+    }
+    if len != core::mem::size_of::<wire::Elsewhere>() as u64 {
+        return Ok((base, len));
+    }
+    // SAFETY: the kernel has written so many bytes to the room, and no plan is that short.
+    let there = unsafe { (base as *const wire::Elsewhere).read() };
+    if there.magic != wire::ELSEWHERE {
+        return Err(Errno::NOEXEC);
+    }
+    let fd = if there.fd < 0 { control.fds[FDS_MAX - 1] } else { there.fd } as u64;
+    let base = syscall(nr::MMAP, [0, there.size, PROT_READ_WRITE, MAP_PRIVATE_POPULATE, fd, 0])?;
+    let _ = syscall(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
+    Ok((base, there.size))
+}
+
+/// Gets the plan and turns its offsets into pointers.
+pub fn load(room: &mut Room, socket: u64, streams: usize) -> Result<*const Header, Errno> {
+    let (base, len) = receive(room, socket, streams)?;
+    let header = base as *mut Header;
+    // SAFETY: the crate wrote the plan, and nobody else has its socket or descriptor; it begins with a header, and
+    // `reloc_count` words of four bytes stand at `reloc_offset`, each the offset of an aligned 64-bit word of the block.
+    unsafe {
+        if len < core::mem::size_of::<Header>() as u64 || (*header).magic != wire::MAGIC {
+            return Err(Errno::NOEXEC);
+        }
+        let relocs = (base + u64::from((*header).reloc_offset)) as *const u32;
+        for i in 0..(*header).reloc_count as usize {
+            let word = (base + u64::from(relocs.add(i).read())) as *mut u64;
+            word.write(word.read() + base);
+        }
+    }
+    Ok(header)
+}
