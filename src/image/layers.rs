@@ -113,6 +113,22 @@ impl Image {
         open_layers(self.store(), &names, ids)
     }
 
+    /// Unpacks the lowest `count` of the layers, if they have to be: for who is still waiting for the blobs of the others.
+    #[cfg(feature = "registry")]
+    pub(crate) fn unpack_lowest(&self, count: usize) -> Result<()> {
+        let _hold = self.store().hold()?;
+        let ids = self.store().ids();
+        let names: Vec<String> = self.chain_ids().iter().take(count).map(|chain| name_of(chain, ids)).collect();
+        self.unpack_missing(&names, ids)
+    }
+
+    /// Which of the layers, from the lowest, are unpacked: they stay so while the store is held.
+    #[cfg(feature = "registry")]
+    pub(crate) fn unpacked(&self) -> Vec<bool> {
+        let ids = self.store().ids();
+        self.chain_ids().iter().map(|chain| self.store().layout.layer(&name_of(chain, ids)).exists()).collect()
+    }
+
     fn unpack_missing(&self, names: &[String], ids: Ids) -> Result<()> {
         let layout = &self.store().layout;
         let mut jobs = Vec::new();

@@ -1,6 +1,7 @@
 //! One blob from the registry into the store, taken up where it broke off.
 
 use std::io::{self, Write as _};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -139,6 +140,7 @@ impl Fetch<'_> {
         let mut told = Instant::now();
         while let Some(mut piece) = flow.next(self.subject).await? {
             self.moved += piece.len() as u64;
+            self.repository.arrived.fetch_add(piece.len() as u64, Ordering::Relaxed);
             let known = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
             skip -= known as u64;
             let piece = piece.split_off(known);

@@ -1,6 +1,6 @@
 //! Manifests and indexes: from the registry into the store, and what they lead to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 
 use bytes::Bytes;
@@ -31,6 +31,8 @@ const MANIFESTS_MAX: usize = 1000;
 pub(super) struct Tree {
     pub(super) documents: Vec<Descriptor>,
     pub(super) blobs: Vec<Descriptor>,
+    /// Which of the blobs are configurations.
+    pub(super) configs: BTreeSet<String>,
     seen: BTreeMap<String, u64>,
 }
 
@@ -40,6 +42,7 @@ impl Tree {
     }
 
     fn add(&mut self, manifest: &ImageManifest) -> Result<()> {
+        self.configs.insert(manifest.config().digest().to_string());
         // The configuration is small, and says whether there is an image in it at all.
         for blob in std::iter::once(manifest.config()).chain(manifest.layers()) {
             match self.seen.insert(blob.digest().to_string(), blob.size()) {

@@ -37,10 +37,12 @@ mod push;
 mod repository;
 mod tls;
 mod upload;
+mod waves;
 mod wire;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -53,7 +55,7 @@ use repository::{Repository, Retries};
 use wire::{PlainHosts, Wire};
 
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::image::{Image, Platform, Reference, Store, host_platform};
+use crate::image::{Image, Layers, Platform, Reference, Store, host_platform};
 
 /// Pulls from and pushes to registries: how, and as whom.
 ///
@@ -227,6 +229,27 @@ impl Registry {
         self.bounded(name, pull::pull(self, store, name)).await
     }
 
+    /// Pulls the image and [unpacks](Image::unpack) it: where the network is slower than that, while the rest still arrives. A layer that has been unpacked before
+    /// is not fetched: without all of its blobs an image can be run, and not pushed.
+    ///
+    /// It blocks as [`pull`](Registry::pull) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Registry::pull) and [`Image::unpack`].
+    pub fn pull_and_unpack(&self, store: &Store, name: &Reference) -> Result<(Image, Layers)> {
+        blocking::run(self.pull_and_unpack_async(store, name))?
+    }
+
+    /// The same in a task of a tokio runtime. If the future is dropped, layers that are being unpacked are finished.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull_and_unpack`](Registry::pull_and_unpack); [`ErrorKind::Unsupported`] outside of tokio.
+    pub async fn pull_and_unpack_async(&self, store: &Store, name: &Reference) -> Result<(Image, Layers)> {
+        self.bounded(name, pull::pull_and_unpack(self, store, name)).await
+    }
+
     /// Has what the store knows by this name in the registry: blobs that it lacks are sent, or taken from another of its
     /// repositories if an image of the store is known to be there; then the manifests, byte by byte as they are.
     ///
@@ -282,6 +305,7 @@ impl Registry {
             name: name.repository().to_owned(),
             retries: self.retries,
             progress: self.progress.clone(),
+            arrived: AtomicU64::new(0),
         })
     }
 }
@@ -290,25 +314,31 @@ impl Registry {
 struct Clock {
     begun: Instant,
     resolved: Duration,
+    blobs: Duration,
+    unpacking: Option<Instant>,
+    moved: u64,
 }
 
 impl Clock {
     fn start() -> Self {
-        Clock { begun: Instant::now(), resolved: Duration::ZERO }
+        let zero = Duration::ZERO;
+        Clock { begun: Instant::now(), resolved: zero, blobs: zero, unpacking: None, moved: 0 }
     }
 
     fn resolved(&mut self) {
         self.resolved = self.begun.elapsed();
     }
 
-    /// All is done, and the blobs were at `blobs_at` after the beginning.
-    fn timings(&self, blobs_at: Duration, moved: u64) -> Timings {
-        Timings {
-            resolve: self.resolved,
-            blobs: blobs_at.saturating_sub(self.resolved),
-            total: self.begun.elapsed(),
-            moved,
-            ..Timings::default()
-        }
+    /// The blobs are there, of which so many bytes were moved.
+    fn moved(&mut self, bytes: u64) {
+        self.blobs = self.begun.elapsed().saturating_sub(self.resolved);
+        self.moved = bytes;
+    }
+
+    /// All is done.
+    fn timings(&self) -> Timings {
+        let unpack = self.unpacking.map(|since| since.elapsed()).unwrap_or_default();
+        let Clock { resolved, blobs, moved, .. } = *self;
+        Timings { resolve: resolved, blobs, unpack, total: self.begun.elapsed(), moved }
     }
 }

@@ -1,6 +1,10 @@
 //! An image from its registry into the store.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use oci_spec::image::Descriptor;
 use tokio::sync::Semaphore;
@@ -12,35 +16,165 @@ use super::failure::Subject;
 use super::manifests::{FromRegistry, Tree, Which, walk};
 use super::progress::{Event, Present};
 use super::repository::Repository;
+use super::waves::{Pace, Waves};
 use super::{Clock, Registry};
 use crate::error::{Result, Step};
-use crate::image::{Image, Reference, Store};
+use crate::image::{Hold, Image, Layers, Reference, Store};
 
 pub(super) async fn pull(registry: &Registry, store: &Store, name: &Reference) -> Result<Image> {
-    let mut clock = Clock::start();
-    let subject = Subject::new(Step::Registry, name.to_string());
-    // Nothing that comes in is pruned before it has its name.
-    let own = store.clone();
-    let _hold = blocking(&subject, move || own.hold()).await??;
-    let scopes = vec![format!("repository:{}:pull", name.repository())];
-    let repository = Arc::new(registry.repository(name, scopes)?);
-    let source = FromRegistry { repository: &repository, store };
-    let top = source.top(name).await?;
-    let which = if registry.all_platforms { Which::All } else { Which::For(&registry.platform) };
-    let tree = walk(&source, &top, which).await?;
-    clock.resolved();
-    resolved(&repository, &top, &tree);
-
-    let moved = fetch_all(&repository, store, tree.blobs, registry.parallel).await?;
-    let blobs_at = clock.begun.elapsed();
-    let (own, name, platform) = (store.clone(), name.clone(), registry.platform.clone());
-    let named = move || {
-        own.tag(&name, &top)?;
-        own.image_for(&name, &platform)
-    };
-    let image = blocking(&subject, named).await??;
-    repository.progress.tell(|| Event::Finished(clock.timings(blobs_at, moved)));
+    let mut pull = Pull::begin(registry, store, name).await?;
+    let blobs = std::mem::take(&mut pull.tree.blobs);
+    pull.fetch(blobs, &mut None).await?;
+    let image = pull.name_it().await?;
+    pull.finished();
     Ok(image)
+}
+
+pub(super) async fn pull_and_unpack(registry: &Registry, store: &Store, name: &Reference) -> Result<(Image, Layers)> {
+    let mut pull = Pull::begin(registry, store, name).await?;
+    // What the layers are called when they are unpacked is in the configuration.
+    let blobs = std::mem::take(&mut pull.tree.blobs);
+    let (configs, blobs): (Vec<_>, Vec<_>) = blobs.into_iter().partition(|blob| pull.is_config(blob));
+    pull.fetch(configs, &mut None).await?;
+    let (own, top, platform) = (store.clone(), pull.top.clone(), registry.platform.clone());
+    let read = move || {
+        let image = own.image_of(&top, &platform)?;
+        let unpacked = image.unpacked();
+        Ok((image, unpacked))
+    };
+    let (image, unpacked) = blocking(&pull.subject, read).await??;
+    let waves = Waves::new(image.clone(), unpacked);
+    let blobs = pull.still_needed(blobs, &waves);
+    let mut waves = Some(waves);
+    pull.fetch(blobs, &mut waves).await?;
+    pull.clock.unpacking.get_or_insert_with(Instant::now);
+    let layers = blocking(&pull.subject, move || image.unpack()).await??;
+    let rest = waves.iter().map(Waves::left).next().unwrap_or_default();
+    pull.tell_unpacked(&waves, rest);
+    let image = pull.name_it().await?;
+    pull.finished();
+    Ok((image, layers))
+}
+
+/// A pull under way.
+struct Pull<'a> {
+    registry: &'a Registry,
+    store: &'a Store,
+    name: &'a Reference,
+    subject: Subject,
+    repository: Arc<Repository>,
+    top: Descriptor,
+    tree: Tree,
+    clock: Clock,
+    /// Nothing that comes in is pruned before it has its name.
+    _hold: Hold,
+}
+
+impl<'a> Pull<'a> {
+    /// Finds out what there is to do.
+    async fn begin(registry: &'a Registry, store: &'a Store, name: &'a Reference) -> Result<Self> {
+        let mut clock = Clock::start();
+        let subject = Subject::new(Step::Registry, name.to_string());
+        let own = store.clone();
+        let _hold = blocking(&subject, move || own.hold()).await??;
+        let scopes = vec![format!("repository:{}:pull", name.repository())];
+        let repository = Arc::new(registry.repository(name, scopes)?);
+        let source = FromRegistry { repository: &repository, store };
+        let top = source.top(name).await?;
+        let which = if registry.all_platforms { Which::All } else { Which::For(&registry.platform) };
+        let tree = walk(&source, &top, which).await?;
+        clock.resolved();
+        resolved(&repository, &top, &tree);
+        Ok(Pull { registry, store, name, subject, repository, top, tree, clock, _hold })
+    }
+
+    fn is_config(&self, blob: &Descriptor) -> bool {
+        self.tree.configs.contains(blob.digest().as_ref())
+    }
+
+    /// Without the layers that are unpacked; they are told.
+    fn still_needed(&self, blobs: Vec<Descriptor>, waves: &Waves) -> Vec<Descriptor> {
+        // Images of other platforms are there to be pushed.
+        if self.registry.all_platforms {
+            return blobs;
+        }
+        let lacking: BTreeSet<&str> =
+            waves.layers().filter(|(_, there)| !there).map(|(blob, _)| blob.as_ref()).collect();
+        let (needed, rest): (Vec<_>, Vec<Descriptor>) =
+            blobs.into_iter().partition(|blob| lacking.contains(blob.digest().as_ref()));
+        for blob in rest {
+            let (digest, size) = (blob.digest().to_string(), blob.size());
+            self.repository.progress.tell(|| Event::Present { digest, size, because: Present::Unpacked });
+        }
+        needed
+    }
+
+    /// Several at once, those first that come first. With the first error all others end.
+    async fn fetch(&mut self, blobs: Vec<Descriptor>, waves: &mut Option<Waves>) -> Result<()> {
+        let mut pace = Pace::new(&blobs);
+        let turns = Arc::new(Semaphore::new(self.registry.parallel));
+        let mut tasks = JoinSet::new();
+        for blob in blobs {
+            let (repository, store, turns) = (self.repository.clone(), self.store.clone(), turns.clone());
+            tasks.spawn(async move {
+                let _turn = turns.acquire().await;
+                let moved = fetch(&repository, &store, &blob).await?;
+                Ok(Done::Fetched { blob: Box::new(blob), moved })
+            });
+        }
+        let mut moved = self.clock.moved;
+        while let Some(done) = tasks.join_next().await {
+            match done.unwrap_or_else(|error| Err(died(&error))) {
+                Ok(Done::Fetched { blob, moved: bytes }) => {
+                    moved += bytes;
+                    self.clock.moved(moved);
+                    pace.finished(&blob, bytes);
+                    waves.iter_mut().for_each(|waves| waves.arrived(blob.digest()));
+                }
+                Ok(Done::Unpacked(layers)) => {
+                    waves.iter_mut().for_each(|waves| waves.ended());
+                    self.tell_unpacked(waves, layers);
+                }
+                Err(error) => {
+                    // Those that come are stopped, and those that are being unpacked are waited for.
+                    tasks.shutdown().await;
+                    return Err(error);
+                }
+            }
+            let rest = pace.rest(self.repository.arrived.load(Ordering::Relaxed));
+            if let Some((image, layers)) = waves.as_mut().and_then(|waves| waves.next(rest)) {
+                self.clock.unpacking.get_or_insert_with(Instant::now);
+                tasks.spawn_blocking(move || image.unpack_lowest(layers.end).map(|()| Done::Unpacked(layers)));
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_unpacked(&self, waves: &Option<Waves>, layers: Range<usize>) {
+        for blob in waves.iter().flat_map(|waves| waves.image.layers().get(layers.clone())).flatten() {
+            self.repository.progress.tell(|| Event::Unpacked { digest: blob.digest().to_string() });
+        }
+    }
+
+    async fn name_it(&self) -> Result<Image> {
+        let (own, name, top) = (self.store.clone(), self.name.clone(), self.top.clone());
+        let platform = self.registry.platform.clone();
+        let named = move || {
+            own.tag(&name, &top)?;
+            own.image_for(&name, &platform)
+        };
+        blocking(&self.subject, named).await?
+    }
+
+    fn finished(&self) {
+        self.repository.progress.tell(|| Event::Finished(self.clock.timings()));
+    }
+}
+
+/// What a task has done.
+enum Done {
+    Fetched { blob: Box<Descriptor>, moved: u64 },
+    Unpacked(Range<usize>),
 }
 
 pub(super) fn resolved(repository: &Repository, top: &Descriptor, tree: &Tree) {
@@ -49,29 +183,6 @@ pub(super) fn resolved(repository: &Repository, top: &Descriptor, tree: &Tree) {
         blobs: tree.blobs.len(),
         bytes: tree.bytes(),
     });
-}
-
-/// Several at once, those first that come first. With the first error all others end.
-async fn fetch_all(
-    repository: &Arc<Repository>,
-    store: &Store,
-    blobs: Vec<Descriptor>,
-    parallel: usize,
-) -> Result<u64> {
-    let turns = Arc::new(Semaphore::new(parallel));
-    let mut tasks = JoinSet::new();
-    for blob in blobs {
-        let (repository, store, turns) = (repository.clone(), store.clone(), turns.clone());
-        tasks.spawn(async move {
-            let _turn = turns.acquire().await;
-            fetch(&repository, &store, &blob).await
-        });
-    }
-    let mut moved = 0;
-    while let Some(done) = tasks.join_next().await {
-        moved += done.map_err(|error| died(&error))??;
-    }
-    Ok(moved)
 }
 
 /// One blob. Gives what came over the network.

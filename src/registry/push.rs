@@ -55,12 +55,12 @@ pub(super) async fn push(registry: &Registry, store: &Store, name: &Reference) -
     while let Some(done) = tasks.join_next().await {
         moved += done.map_err(|error| died(&error))??;
     }
-    let blobs_at = clock.begun.elapsed();
+    clock.moved(moved);
     for document in &tree.documents {
         let tag = name.tag().filter(|_| document.digest() == top.digest());
         push_document(&repository, store, document, tag).await?;
     }
-    repository.progress.tell(|| Event::Finished(clock.timings(blobs_at, moved)));
+    repository.progress.tell(|| Event::Finished(clock.timings()));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use oci_spec::image::Descriptor;
@@ -38,6 +39,8 @@ pub(super) struct Repository {
     pub(super) name: String,
     pub(super) retries: Retries,
     pub(super) progress: Progress,
+    /// Bytes of blobs that have come until now.
+    pub(super) arrived: AtomicU64,
 }
 
 impl Repository {

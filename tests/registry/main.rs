@@ -13,6 +13,7 @@ mod pull;
 mod push;
 mod resume;
 mod tls;
+mod unpack;
 
 use std::io::Read;
 use std::sync::{Arc, Mutex};
@@ -71,7 +72,7 @@ fn blob_json(blob: &Descriptor) -> String {
 /// A manifest of these layers for `arch` in the store. Nobody looks into the layers of such an image.
 fn make_manifest(store: &Store, arch: &str, layers: &[&[u8]]) -> Descriptor {
     let layers: Vec<Descriptor> =
-        layers.iter().map(|layer| store.put_blob(MediaType::ImageLayerGzip, layer).unwrap()).collect();
+        layers.iter().map(|layer| store.put_blob(MediaType::ImageLayer, layer).unwrap()).collect();
     let ids: Vec<String> = layers.iter().map(|layer| format!("\"{}\"", layer.digest())).collect();
     let config = format!(
         r#"{{"architecture":"{arch}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
