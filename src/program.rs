@@ -9,10 +9,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::resource;
 
 use crate::error::{Problem, Step};
-use crate::plan::{Arg, Plan, Slot, has_nul};
+use crate::plan::{Added, Arg, Plan, Slot, has_nul};
 use crate::stub::wire::code;
 
 /// Where a program is looked for when its environment has no PATH.
@@ -196,14 +197,20 @@ impl Program {
         kept.chain(set).collect()
     }
 
-    /// Supplementary groups, gid, uid: in this order, since each takes the right to the one before.
-    pub(crate) fn lower_user(&self, plan: &mut Plan, may_set_groups: bool) {
-        if may_set_groups && (self.user.is_some() || self.groups.is_some()) {
-            let groups = self.groups.clone().unwrap_or_default();
-            lower_groups(plan, &groups);
+    /// Supplementary groups, gid, uid: in this order, since each takes the right to the one before. `joined`: the user
+    /// namespace is one that was there.
+    pub(crate) fn lower_user(&self, plan: &mut Plan, may_set_groups: bool, joined: bool) {
+        match &self.groups {
+            Some(groups) if may_set_groups => drop(lower_groups(plan, groups)),
+            // An ordinary user's namespace may not let them be changed.
+            None if joined => drop(lower_groups(plan, &[]).tolerate(Errno::EPERM)),
+            None if may_set_groups && self.user.is_some() => drop(lower_groups(plan, &[])),
+            _ => {}
         }
-        if let Some((uid, gid)) = self.user {
-            lower_ids(plan, uid, gid);
+        match self.user {
+            Some((uid, gid)) => lower_ids(plan, uid, gid),
+            None if joined => lower_ids_as_seen(plan),
+            None => {}
         }
     }
 
@@ -302,10 +309,22 @@ pub(crate) fn lower_ids(plan: &mut Plan, uid: u32, gid: u32) {
     plan.call(Step::Uid, libc::SYS_setresuid, [uid.into(), uid.into(), uid.into()]).at(uid.to_string());
 }
 
-pub(crate) fn lower_groups(plan: &mut Plan, groups: &[u32]) {
+/// Has the program be outside whom it looks like inside. Who joins a user namespace that does not know its ids is called
+/// nobody there, and is still itself, be it root, to every file.
+fn lower_ids_as_seen(plan: &mut Plan) {
+    let calls =
+        [(Step::Gid, libc::SYS_getgid, libc::SYS_setresgid), (Step::Uid, libc::SYS_getuid, libc::SYS_setresuid)];
+    for (step, get, set) in calls {
+        let id = plan.slot();
+        plan.call(step, get, []).store(id);
+        plan.call(step, set, [id.into(), id.into(), id.into()]).at("as the joined user namespace has it");
+    }
+}
+
+pub(crate) fn lower_groups<'p>(plan: &'p mut Plan, groups: &[u32]) -> Added<'p> {
     let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
     let list = plan.bytes(&bytes);
-    plan.call(Step::Groups, libc::SYS_setgroups, [groups.len().into(), list.into()]);
+    plan.call(Step::Groups, libc::SYS_setgroups, [groups.len().into(), list.into()])
 }
 
 #[cfg(test)]

@@ -75,7 +75,10 @@ fn each_kind_is_joined_by_pid_and_the_others_are_the_callers() {
     for (kind, _) in KINDS {
         let kinds = with_user(kind);
         let links = "for n in user pid mnt net ipc uts cgroup time; do echo $n $(readlink /proc/self/ns/$n); done";
-        let text = script(Sandbox::new().join_pid(kinds, target.child.id()), links);
+        let guest = Sandbox::new().join_pid(kinds, target.child.id());
+        // Whom the namespace does not know has to be somebody that it does.
+        let guest = if kinds.contains(Namespaces::USER) { guest.user(0, 0) } else { guest };
+        let text = script(guest, links);
         for line in text.lines() {
             let (name, link) = line.split_once(' ').unwrap();
             let joined = match name {
@@ -238,7 +241,7 @@ fn a_joined_mount_namespace_shows_the_targets_files() {
 #[test]
 fn an_ordinary_users_own_sandbox_is_joined_with_its_user_namespace() {
     let _clean = common::clean();
-    let target = Target::new(Sandbox::new().user_ns().uts_ns().hostname("mine"), "");
+    let target = Target::new(common::as_ourselves(Sandbox::new()).uts_ns().hostname("mine"), "");
     let kinds = Namespaces::USER | Namespaces::UTS;
     let guest = Sandbox::new().join_pid(kinds, target.child.id());
     assert_eq!(
@@ -250,6 +253,35 @@ fn an_ordinary_users_own_sandbox_is_joined_with_its_user_namespace() {
         script(guest.net_ns().ipc_ns().pid_ns(), "uname -n; echo $$; tail -n +3 /proc/net/dev | wc -l"),
         "mine\n1\n1"
     );
+}
+
+/// Root is called nobody in a user namespace that does not know it, and would be root still.
+#[test]
+fn who_joins_a_user_namespace_that_does_not_know_it_is_nobody_outside() {
+    let _clean = common::clean();
+    if common::needs_root("a user namespace that does not know the caller") {
+        return;
+    }
+    let dir = common::TempDir::new();
+    let closed = dir.path().join("closed");
+    fs::write(&closed, "roots").unwrap();
+    fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let id = |target: &Target, guest: &Sandbox| {
+        let guest = guest.clone().join_pid(Namespaces::USER, target.child.id());
+        guest.command("/bin/sh").args(["-c", &format!("id -u; id -G; cat {} 2>&1", closed.display())]).output()
+    };
+    let nobody = Target::new(Sandbox::new().user_ns().user(65534, 65534), "");
+    let said = String::from_utf8(id(&nobody, &Sandbox::new()).unwrap().stdout).unwrap();
+    assert!(said.starts_with("65534\n65534\n") && said.contains("Permission denied"), "{said}");
+    let root = Target::new(Sandbox::new().user_ns(), "");
+    let error = id(&root, &Sandbox::new()).unwrap_err();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::Gid, Some(libc::EINVAL)), "{error}");
+    assert!(error.remedy().unwrap().contains("user()"), "{error}");
+    let said = String::from_utf8(id(&root, &Sandbox::new().user(0, 0)).unwrap().stdout).unwrap();
+    assert!(said.starts_with("0\n0\n") && said.contains("Permission denied"), "{said}");
+    let ourselves = Target::new(common::as_ourselves(Sandbox::new()), "");
+    let said = id(&ourselves, &Sandbox::new()).unwrap().stdout;
+    assert_eq!(said, b"0\n0\nroots", "whom it knows as root is root");
 }
 
 #[test]

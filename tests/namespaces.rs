@@ -36,6 +36,9 @@ fn gid() -> u32 {
     nix::unistd::getegid().as_raw()
 }
 
+/// Whom a sandbox of root's is outside.
+const NOBODY: u32 = 0x7000_0000;
+
 #[test]
 fn each_namespace_alone_is_apart_and_all_others_are_the_callers() {
     let _clean = common::clean();
@@ -240,11 +243,13 @@ fn one_id_is_mapped_by_any_user() {
     let script =
         "read i o n </proc/self/uid_map; echo $i $o $n; read i o n </proc/self/gid_map; echo $i $o $n; id -u; id -g";
     let sandbox = Sandbox::new().user_ns().command("/bin/sh").args(["-c", script]);
-    let expect = |u: u32, g: u32| format!("{u} {} 1\n{g} {} 1\n{u}\n{g}", uid(), gid());
-    assert_eq!(common::stdout(&sandbox), expect(0, 0));
-    assert_eq!(common::stdout(&sandbox.clone().user(1000, 1001)), expect(1000, 1001));
+    let expect = |u: u32, g: u32, (uid, gid): (u32, u32)| format!("{u} {uid} 1\n{g} {gid} 1\n{u}\n{g}");
+    // Root's sandboxes are nobody outside, unless it says otherwise.
+    let outside = if common::is_root() { (NOBODY, NOBODY) } else { (uid(), gid()) };
+    assert_eq!(common::stdout(&sandbox), expect(0, 0, outside));
+    assert_eq!(common::stdout(&sandbox.clone().user(1000, 1001)), expect(1000, 1001, outside));
     let given = sandbox.user(7, 8).uid_map(IdMap::new(7, uid(), 1)).gid_map(IdMap::new(8, gid(), 1));
-    assert_eq!(common::stdout(&given), expect(7, 8));
+    assert_eq!(common::stdout(&given), expect(7, 8, (uid(), gid())));
 }
 
 #[test]
@@ -253,6 +258,7 @@ fn files_of_the_mapped_user_belong_to_the_caller_outside() {
     let dir = common::TempDir::new();
     let script = format!("touch {0}/file; stat -c '%u %g' {0}/file", dir.path().display());
     let sandbox = Sandbox::new().user_ns().command("/bin/sh").args(["-c", &script]).user(1000, 1001);
+    let sandbox = sandbox.uid_map(IdMap::new(1000, uid(), 1)).gid_map(IdMap::new(1001, gid(), 1));
     assert_eq!(common::stdout(&sandbox), "1000 1001");
     let file = fs::metadata(dir.path().join("file")).unwrap();
     assert_eq!((file.uid(), file.gid()), (uid(), gid()));
@@ -294,7 +300,7 @@ fn a_mapped_range_makes_files_of_ids_in_that_range() {
 #[test]
 fn an_unprivileged_map_denies_setgroups() {
     let _clean = common::clean();
-    let sandbox = Sandbox::new().user_ns().command("/bin/cat").arg("/proc/self/setgroups");
+    let sandbox = common::as_ourselves(Sandbox::new()).command("/bin/cat").arg("/proc/self/setgroups");
     // Root's own groups can be dropped only where it is allowed.
     let drops = common::is_root() && !nix::unistd::getgroups().unwrap().is_empty();
     assert_eq!(common::stdout(&sandbox), if drops { "allow" } else { "deny" });

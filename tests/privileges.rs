@@ -90,6 +90,15 @@ fn the_session_keyring_is_new_and_empty() {
 }
 
 #[test]
+fn a_user_with_too_many_keys_is_told_of_the_quota() {
+    let _clean = common::clean();
+    let sandbox = common::sandbox().command("/bin/true").session_keyring(true);
+    let full = |index| sandbox.clone().fail_at(index, libc::EDQUOT).spawn().unwrap_err();
+    let error = (0..100).map(full).find(|error| error.step() == Step::Keyring).unwrap();
+    assert!(error.remedy().unwrap().contains("/proc/sys/kernel/keys"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_is_refused_by_name() {
     let _clean = common::clean();
     let kill = [Capability::CAP_KILL];

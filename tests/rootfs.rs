@@ -329,6 +329,20 @@ fn every_root_works_below_a_sandbox_too() {
 }
 
 #[test]
+fn a_scratch_directory_of_roots_serves_who_is_nobody_outside() {
+    let _clean = common::clean();
+    let (layers, base) = (Layers::new(&["top"]), common::TempDir::new());
+    fs::set_permissions(base.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let script = "echo new >file && mkdir -p dir && cat file && stat -c %u:%g file";
+    let scratch = || layers.root(&["top"]).scratch_in(base.path());
+    assert_eq!(common::stdout(&on(scratch(), script).user_ns().pid_ns()), "new\n0:0");
+    let strict = common::strict().rootfs(scratch()).read_only_root(false).bind_ro("/usr", "/usr");
+    let strict = strict.user(7, 7).command("/bin/sh").args(["-c", script]);
+    assert_eq!(common::stdout(&strict), "new\n7:7");
+    assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_root_that_is_not_there_is_named() {
     let _clean = common::clean();
     for root in [RootFs::dir("/no/such/root"), RootFs::overlay(["/no/such/root"])] {

@@ -8,10 +8,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::lower::{MOVE_MOUNT_F_EMPTY_PATH, attach, mount_here};
+use super::lower::{MOVE_MOUNT_F_EMPTY_PATH, attach, lower_copy, mount_here};
 use super::{Kind, Policy, Tmpfs};
 use crate::error::{Error, Result, Step};
-use crate::plan::{Plan, PlanFd, Slot};
+use crate::plan::{Plan, PlanFd, Slot, Tree};
 use crate::sys::mount;
 use crate::units::Bytes;
 
@@ -37,6 +37,18 @@ pub(super) fn lower_place(plan: &mut Plan) {
 pub(super) fn lower_place_away(plan: &mut Plan) {
     let place = plan.string("/..");
     plan.call(Step::Mount, libc::SYS_umount2, [place.into(), libc::MNT_DETACH.into()]).at("layers");
+}
+
+/// Where in such a place the directory `scratch` stands, to whose way the setup's user may be denied the right.
+pub(super) fn lower_scratch(plan: &mut Plan, scratch: &Path) -> Result<PathBuf> {
+    lower_place(plan);
+    let place = make_dir(plan, "/../scratch");
+    let copy = Tree::new(scratch, false).map_err(|errno| Error::new(Step::OpenTree, errno).at(scratch))?;
+    let (tree, name) = (plan.slot(), plan.string(&place));
+    lower_copy(plan, copy, scratch, tree);
+    attach(plan, tree, CWD.into(), name.into(), MOVE_MOUNT_F_EMPTY_PATH, scratch);
+    plan.close(Step::MoveMount, tree);
+    Ok(place)
 }
 
 /// The directories in it where the layers stand, in their order. Without an upper layer overlayfs wants two: one that is

@@ -160,12 +160,17 @@ fn lower_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot, context
         Err(Errno::EPERM | Errno::ENOSYS) if !context.template => lower_own_tree(plan, path, recursive, tree),
         made => {
             let copy = made.map_err(|errno| Error::new(Step::OpenTree, errno).at(path))?;
-            let number = plan.fd(PlanFd::Tree(Arc::new(copy)));
-            let flag = libc::F_DUPFD_CLOEXEC;
-            plan.call(Step::OpenTree, libc::SYS_fcntl, [number.into(), flag.into(), 0.into()]).at(path).store(tree);
+            lower_copy(plan, copy, path, tree);
         }
     }
     Ok(())
+}
+
+/// Leaves in `tree` what the caller has copied.
+pub(super) fn lower_copy(plan: &mut Plan, copy: Tree, path: &Path, tree: Slot) {
+    let number = plan.fd(PlanFd::Tree(Arc::new(copy)));
+    let flag = libc::F_DUPFD_CLOEXEC;
+    plan.call(Step::OpenTree, libc::SYS_fcntl, [number.into(), flag.into(), 0.into()]).at(path).store(tree);
 }
 
 fn lower_own_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot) {
@@ -192,7 +197,10 @@ fn lower_overlay_root(
     plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
     let upper = match (&rootfs.upper, scratch) {
         (Upper::Given(upper, work), _) => Some((source(upper)?, source(work)?)),
-        (Upper::Scratch(_), Some(scratch)) => Some((scratch.join("upper"), scratch.join("work"))),
+        (Upper::Scratch(_), Some(scratch)) => {
+            let layers = if context.ahead { idmapped::lower_scratch(plan, scratch)? } else { scratch.to_owned() };
+            Some((layers.join("upper"), layers.join("work")))
+        }
         (Upper::Scratch(_), None) | (Upper::None, _) => None,
         (Upper::Tmpfs(size), _) => {
             let options = super::Tmpfs::new("/").size(*size).options();
@@ -206,7 +214,7 @@ fn lower_overlay_root(
     };
     let mut lowers: Vec<PathBuf> = lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
     if rootfs.id_mapped {
-        if !matches!(rootfs.upper, Upper::Tmpfs(_)) {
+        if !has_place(rootfs, context) {
             idmapped::lower_place(plan);
         }
         lowers = idmapped::lower_layers(plan, &lowers, upper.is_some())?;
@@ -216,6 +224,11 @@ fn lower_overlay_root(
     mount_here(plan, overlay, overlay, rootfs.flags.ms(), &options, top);
     open_dir(plan, Step::Mount, "/..", root);
     Ok(())
+}
+
+/// Whether the upper layer of the root lies in a file system that is mounted for it on the old root.
+fn has_place(rootfs: &RootFs, context: Context) -> bool {
+    matches!(rootfs.upper, Upper::Tmpfs(_)) || matches!(rootfs.upper, Upper::Scratch(_)) && context.ahead
 }
 
 fn overlay_options(
@@ -386,7 +399,7 @@ fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, cont
 /// for all processors that taking an old root off costs are saved.
 fn lower_entry(plan: &mut Plan, root: Slot, rootfs: &RootFs, context: Context) {
     if !context.template {
-        return lower_pivot(plan, root, rootfs);
+        return lower_pivot(plan, root, rootfs, context);
     }
     let here = plan.string(".");
     plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");
@@ -395,8 +408,8 @@ fn lower_entry(plan: &mut Plan, root: Slot, rootfs: &RootFs, context: Context) {
 
 /// pivot_root(2) with both arguments ".": the old root ends up on top of the new one, and is taken off. The tmpfs of an
 /// overlay's upper, or of its layers, is mounted on the old root, and lies on top of that.
-fn lower_pivot(plan: &mut Plan, root: Slot, rootfs: &RootFs) {
-    let has_place = matches!(rootfs.upper, Upper::Tmpfs(_)) || rootfs.id_mapped;
+fn lower_pivot(plan: &mut Plan, root: Slot, rootfs: &RootFs, context: Context) {
+    let has_place = has_place(rootfs, context) || rootfs.id_mapped;
     let stacked = 1 + u64::from(matches!(rootfs.base, Base::Overlay(_)) && has_place);
     let here = plan.string(".");
     plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");

@@ -101,6 +101,13 @@ impl IdMaps {
         is_own(&self.uid, euid) && is_own(&self.gid, egid)
     }
 
+    /// The user and group as which the setup makes files, where those are not the caller's: root inside, else the first ids.
+    /// Files can be made only by an id that the namespace knows.
+    pub(crate) fn setup(&self) -> Option<(IdMap, IdMap)> {
+        let first = |lines: &[IdMap]| lines.iter().find(|line| line.inside == 0).or(lines.first()).copied();
+        if self.writer == Writer::Inside { None } else { first(&self.uid).zip(first(&self.gid)) }
+    }
+
     /// Writes the maps of the process `pid`, which waits for them.
     pub(crate) fn write(&self, pid: i32, until: Instant) -> Result<()> {
         if let Writer::Programs(programs) = &self.writer {

@@ -113,8 +113,6 @@ pub(crate) struct Policy {
     pub(crate) gid_map: Vec<IdMap>,
     /// The maps are those that /etc/subuid and /etc/subgid give.
     pub(crate) subids: bool,
-    /// Without maps of its own: the program's ids stand for those of nobody outside.
-    pub(crate) unprivileged_ids: bool,
     pub(crate) max_user_namespaces: Option<u32>,
 }
 

@@ -140,11 +140,12 @@ impl Claim {
         Ok(())
     }
 
-    /// Makes a scratch directory below `base`, under a name that nobody can have taken beforehand.
-    pub(crate) fn make_scratch(&self, base: &Path) -> Result<Scratch> {
+    /// Makes a scratch directory below `base`, under a name that nobody can have taken beforehand. Its layers belong to
+    /// `owner`, if not to the caller.
+    pub(crate) fn make_scratch(&self, base: &Path, owner: Option<(u32, u32)>) -> Result<Scratch> {
         self.record(b"scratch ", &[base.to_owned()], Vec::new)?;
         let random = random_hex(4).map_err(|errno| Error::new(Step::Scratch, errno))?;
-        Scratch::make(base.join(format!("{}-{random}", self.name)))
+        Scratch::make(base.join(format!("{}-{random}", self.name)), owner)
     }
 
     /// Leaves the record to reap_stale: something on it could not be removed.

@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -32,24 +32,33 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes a directory that nobody else may enter, with `upper` and `work` in it.
-    pub(super) fn make(path: PathBuf) -> Result<Scratch> {
+    /// Makes a directory that nobody else may enter, and in it another, with `upper` and `work`, which belong to `owner`.
+    pub(super) fn make(path: PathBuf, owner: Option<(u32, u32)>) -> Result<Scratch> {
         let failed = |path: &Path, error: &std::io::Error| {
             Error::io(Step::Scratch, error).at(path).hint("choose another directory with RootFs::scratch_in()")
         };
         DirBuilder::new().mode(0o700).create(&path).map_err(|error| failed(&path, &error))?;
         let scratch = Scratch { path, done: false };
-        for (dir, mode) in [("upper", 0o755), ("work", 0o700)] {
-            let path = scratch.path.join(dir);
+        let layers = scratch.layers();
+        for (path, mode) in [(layers.clone(), 0o755), (layers.join("upper"), 0o755), (layers.join("work"), 0o700)] {
             DirBuilder::new().mode(mode).create(&path).map_err(|error| failed(&path, &error))?;
             // The caller's umask is not the sandbox's.
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(|error| failed(&path, &error))?;
+            if let Some((uid, gid)) = owner.filter(|_| path != layers) {
+                chown(&path, Some(uid), Some(gid)).map_err(|error| failed(&path, &error))?;
+            }
         }
         Ok(scratch)
     }
 
+    #[cfg(feature = "image")]
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The directory that holds `upper` and `work`. It is open to all whom the way there is not closed to.
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.path.join("layers")
     }
 
     /// Removes it with all that is in it; ETIMEDOUT if that takes beyond `until`, and a later call goes on with it.
@@ -201,15 +210,15 @@ mod tests {
 
     #[test]
     fn a_tree_too_deep_for_a_path_is_removed() {
-        let mut scratch = Scratch::make(place("deep")).unwrap();
-        let mut dir = nix::fcntl::open(&scratch.path.join("upper"), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        let mut scratch = Scratch::make(place("deep"), None).unwrap();
+        let mut dir = nix::fcntl::open(&scratch.layers().join("upper"), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
         for _ in 0..3000 {
             nix::sys::stat::mkdirat(&dir, c"1", Mode::S_IRWXU).unwrap();
             let file = openat(&dir, c"file", OFlag::O_CREAT | OFlag::O_WRONLY, Mode::empty());
             drop(file.unwrap());
             dir = openat(&dir, c"1", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
         }
-        fchmodat(nix::fcntl::AT_FDCWD, &scratch.path.join("upper/1"), Mode::empty(), FchmodatFlags::FollowSymlink)
+        fchmodat(nix::fcntl::AT_FDCWD, &scratch.layers().join("upper/1"), Mode::empty(), FchmodatFlags::FollowSymlink)
             .unwrap();
         assert!(scratch.remove(Some(Instant::now())).is_err(), "no time is no time");
         scratch.remove(None).unwrap();
@@ -221,10 +230,10 @@ mod tests {
         let victim = place("victim");
         fs::create_dir_all(victim.join("work")).unwrap();
         fs::set_permissions(victim.join("work"), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut scratch = Scratch::make(place("links")).unwrap();
-        symlink(&victim, scratch.path.join("upper/link")).unwrap();
-        fs::remove_dir(scratch.path.join("work")).unwrap();
-        symlink(&victim, scratch.path.join("work")).unwrap();
+        let mut scratch = Scratch::make(place("links"), None).unwrap();
+        symlink(&victim, scratch.layers().join("upper/link")).unwrap();
+        fs::remove_dir(scratch.layers().join("work")).unwrap();
+        symlink(&victim, scratch.layers().join("work")).unwrap();
         scratch.remove(None).unwrap();
         let mode = fs::metadata(victim.join("work")).unwrap().permissions().mode();
         fs::remove_dir_all(&victim).unwrap();

@@ -47,6 +47,9 @@ impl Sandbox {
         let security = self.privileges();
         let bounding = self.judge_capabilities(&security, &mut problems, &mut enforced);
         let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
+        if seccomp.is_some() && landlock.is_empty() {
+            problems.extend(self.way_around_filter());
+        }
         if thorough && problems.is_empty() {
             problems.extend(self.refused_by_kernel());
         }
@@ -79,6 +82,17 @@ impl Sandbox {
             Some(problem) => problems.push(problem),
         }
         None
+    }
+
+    /// An init stands under no filter. Its memory is open to CAP_SYS_PTRACE in the user namespace that it lives in, unless
+    /// Landlock, whose domain begins with the program, keeps the program from what is outside of that.
+    fn way_around_filter(&self) -> Option<Problem> {
+        let given = self.security.capabilities.as_ref()?;
+        (self.program.init && given.reaches(Capability::CAP_SYS_PTRACE)).then(|| {
+            let reason = "CAP_SYS_PTRACE would let the program write to its init, which stands outside of the filter";
+            let remedy = "leave it out, leave out init(), or add landlock(), which keeps the program off it";
+            Problem::invalid("capabilities", reason, remedy)
+        })
     }
 
     /// What no host could carry out.

@@ -12,7 +12,7 @@ use super::judge::Judgement;
 use super::launch::Run;
 use crate::error::{Result, Step};
 use crate::mount::Context;
-use crate::namespace::{IdMap, IdMaps, Namespaces, Writer};
+use crate::namespace::{IdMaps, Namespaces, Writer};
 use crate::plan::{Plan, Slot};
 use crate::program::{Program, Resource, lower_groups, lower_ids};
 use crate::security::Seccomp;
@@ -81,7 +81,7 @@ impl Sandbox {
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
         self.program.lower_raised_rlimits(&mut plan);
         judgement.security.lower_keep(&mut plan);
-        self.program.lower_user(&mut plan, may_set_groups);
+        self.program.lower_user(&mut plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
         judgement.security.lower(&mut plan, judgement.bounding);
         self.lower_owner(&mut plan);
         if self.program.init {
@@ -127,17 +127,11 @@ impl Sandbox {
     fn lower_maps(&self, plan: &mut Plan, maps: &IdMaps) {
         self.namespaces.lower_maps(plan, maps);
         self.namespaces.lower_time(plan);
-        if maps.writer == Writer::Inside {
-            return;
-        }
-        // Files can be made only by an id that the namespace knows, and the caller's may not be one.
-        let first = |lines: &[IdMap]| {
-            if lines.iter().any(|line| line.covers(0)) { 0 } else { lines.first().map_or(0, |line| line.inside) }
-        };
+        let Some((uid, gid)) = maps.setup() else { return };
         if !maps.deny_setgroups {
             lower_groups(plan, &[]);
         }
-        lower_ids(plan, first(&maps.uid), first(&maps.gid));
+        lower_ids(plan, uid.inside, gid.inside);
     }
 
     fn mount_context(&self, judgement: &Judgement, shape: &Shape) -> Context {
@@ -146,7 +140,7 @@ impl Sandbox {
             template: shape.template.is_some(),
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
-            ahead: self.namespaces.unprivileged_ids && maps.is_some_and(|maps| maps.writer == Writer::Caller),
+            ahead: maps.is_some_and(|maps| maps.writer == Writer::Caller),
             tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
                 maps.gid.iter().any(|line| line.covers(TTY_GROUP))
             }),

@@ -13,7 +13,7 @@ use super::lower::Shape;
 use crate::cgroup::{self, Device, DeviceAccess, Devices, Group, Host};
 use crate::error::{Error, Result, Step};
 use crate::mount::{self, Upper};
-use crate::namespace::Namespaces;
+use crate::namespace::{IdMaps, Namespaces};
 use crate::owner::{self, Claim, Scratch};
 use crate::security::Seccomp;
 use crate::spawn::FailurePage;
@@ -88,7 +88,7 @@ impl Made {
             procs: group.map_or(0, |group| group.v1_procs().count()) + usize::from(procs.is_some()),
             group: group.and_then(|group| group.name().parent()).map(Path::to_owned),
             template: self.template.map(|fd| fd.as_raw_fd()),
-            scratch: self.scratch.as_ref().map(|scratch| scratch.path().to_owned()),
+            scratch: self.scratch.as_ref().map(|scratch| scratch.layers()),
         }
     }
 
@@ -161,8 +161,10 @@ impl Sandbox {
             refuse_frozen(made.group.as_ref())?;
         }
         if let Some(base) = scratch_base {
+            let setup = judgement.maps.as_ref().and_then(IdMaps::setup);
+            let owner = setup.map(|(uid, gid)| (uid.outside, gid.outside));
             let base = std::path::absolute(&base).map_err(|error| Error::io(Step::Scratch, &error).at(&base))?;
-            made.scratch = Some(claim.make_scratch(&base)?);
+            made.scratch = Some(claim.make_scratch(&base, owner)?);
         }
         Ok(made)
     }

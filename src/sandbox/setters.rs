@@ -38,13 +38,24 @@ impl Sandbox {
     }
 
     /// A user namespace: the program has capabilities that mean nothing outside, and the ids that
-    /// [`uid_map`](Sandbox::uid_map) gives it; without one, the caller's own id under another number. user_namespaces(7).
+    /// [`uid_map`](Sandbox::uid_map) gives it. user_namespaces(7).
     ///
-    /// A caller that is root is mapped as root: to files, signals and /proc/sys the program is then the host's uid 0, though
-    /// without a capability. Map another id, or use [`strict`](Sandbox::strict), which does.
+    /// Without [`uid_map`](Sandbox::uid_map) the user and the group that the program runs as ([`user`](Sandbox::user), else
+    /// root) are the only ones. To files, signals and /proc/sys, an ordinary user's program is that user. Root's, or that of
+    /// who has `CAP_SETUID` and `CAP_SETGID`, is nobody: the id 1,879,048,192 (0x7000_0000), which no account has; where the
+    /// caller itself lives in a user namespace without that id, its nobody, or its last id. So it owns no file of the host, and
+    /// a root file system of root's can be read, but not changed: give that to the id, or map a range that owns it.
     ///
-    /// Without [`uid_map`](Sandbox::uid_map) the caller's own user and group become the ids that the program runs as
-    /// ([`user`](Sandbox::user), else root), and no other id exists.
+    /// ```no_run
+    /// use ringfence::{IdMap, Sandbox};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// // Root outside as well.
+    /// let root = IdMap::new(0, 0, 1);
+    /// Sandbox::new().user_ns().uid_map(root).gid_map(root).command("id").status()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn user_ns(self) -> Self {
         self.namespaces(Namespaces::USER)
     }
@@ -90,6 +101,9 @@ impl Sandbox {
     }
 
     /// Enters the existing namespace of kind `kind` behind `fd`, an open `/proc/PID/ns/…` file. setns(2).
+    ///
+    /// In a user namespace the program becomes, outside as well, whom the caller is called there, unless [`user`](Sandbox::user)
+    /// says otherwise. One that does not know the caller calls it nobody (65534); where that is not mapped, it is an error.
     pub fn join_fd(mut self, kind: Namespaces, fd: impl Into<OwnedFd>) -> Self {
         self.namespaces.join.push((kind, JoinSource::Fd(Arc::new(fd.into()))));
         self
@@ -347,7 +361,9 @@ impl Sandbox {
     /// With [`user_ns`](Sandbox::user_ns), a program that runs as uid 0 inside has, without this call, every capability over
     /// its namespaces but two: where anything is mounted, masked or read-only not `CAP_SYS_ADMIN`, which could undo that, and
     /// below an [`init`](Sandbox::init) not `CAP_SYS_PTRACE`, which could write to its memory. [`Capabilities::all_but`]`([])`
-    /// gives them to a program that is trusted with all that is bound.
+    /// gives them to a program that is trusted with all that is bound. `CAP_SYS_PTRACE` below an init, which stands outside of
+    /// the filter of [`seccomp`](Sandbox::seccomp), is refused together with one, unless [`landlock`](Sandbox::landlock) keeps
+    /// the program off the init.
     ///
     /// Cutting down the bounding set needs `CAP_SETPCAP`, which a user namespace gives; where it cannot be done that is an
     /// error, or with [`best_effort`](Sandbox::best_effort)`(Feature::BoundingSet)` left out.

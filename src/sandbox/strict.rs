@@ -70,11 +70,10 @@ impl Sandbox {
     ///
     /// # As root
     ///
-    /// The user namespace maps the program's user, and nothing else, to the id 1,879,048,192 (0x7000_0000), which no
-    /// account has, or where the caller itself lives in a user namespace without that id, to its nobody, or its last id.
-    /// So what gets out in spite of everything is nobody: it owns no file, and can signal no process. What is
-    /// named as a root or bound is found by the caller, and may lie in directories that are closed to others; the layers of
-    /// an overlay, and places for mounts that have to be made, are not, and need what that user may do.
+    /// The user namespace maps the program's user, and nothing else, to an id that no account has, as
+    /// [`user_ns`](Sandbox::user_ns) says. So what gets out in spite of everything is nobody: it owns no file, and can signal no
+    /// process. What is named as a root or bound is found by the caller, and may lie in directories that are closed to others;
+    /// the layers of an overlay, and places for mounts that have to be made, are not, and need what that user may do.
     ///
     /// # As an ordinary user
     ///
@@ -103,7 +102,6 @@ impl Sandbox {
             .env("LANG", "C.UTF-8")
             .session(Session::New)
             .init(true);
-        sandbox.namespaces.unprivileged_ids = true;
         sandbox.mounts.private_tmp = true;
         RLIMITS.into_iter().fold(sandbox, |sandbox, (resource, most)| {
             let own = resource.own().map_or(most, |(_, hard)| hard);

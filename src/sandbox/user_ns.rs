@@ -21,7 +21,7 @@ struct Own {
 }
 
 impl Sandbox {
-    /// The maps of a new user namespace: those given, else the caller's own ids as the ones that the program runs as.
+    /// The maps of a new user namespace: those given, else one id for the user that the program runs as, and one for its group.
     pub(super) fn id_maps(&self, problems: &mut Vec<Problem>) -> Option<IdMaps> {
         let ns = &self.namespaces;
         if !ns.new.contains(Namespaces::USER) {
@@ -38,7 +38,7 @@ impl Sandbox {
             }
             maps
         } else {
-            let outside = self.outside_ids(own);
+            let outside = outside_ids(own);
             (given(&ns.uid_map, uid, outside.uid), given(&ns.gid_map, gid, outside.gid))
         };
         for (call, map, id) in [("uid_map", &uid_map, uid), ("gid_map", &gid_map, gid)] {
@@ -54,15 +54,6 @@ impl Sandbox {
         let mut ids = IdMaps { uid: uid_map, gid: gid_map, deny_setgroups: false, writer: Writer::Inside };
         self.choose_writer(&mut ids, own, problems);
         Some(ids)
-    }
-
-    /// For whom the program's ids stand outside: the caller, or nobody where that was asked for and the caller may choose.
-    fn outside_ids(&self, own: Own) -> Own {
-        if !self.namespaces.unprivileged_ids || !has(Capability::CAP_SETUID) || !has(Capability::CAP_SETGID) {
-            return own;
-        }
-        let nobody = |path, own| fs::read_to_string(path).ok().and_then(|map| unprivileged_id(&map)).unwrap_or(own);
-        Own { uid: nobody("/proc/self/uid_map", own.uid), gid: nobody("/proc/self/gid_map", own.gid) }
     }
 
     fn choose_writer(&self, ids: &mut IdMaps, own: Own, problems: &mut Vec<Problem>) {
@@ -101,6 +92,16 @@ impl Sandbox {
             Problem::unsupported("rootfs", reason, "use RootFs::tmpfs(), or an upper directory of the caller's")
         })
     }
+}
+
+/// For whom the program's ids stand outside: nobody where the caller may choose, or root's sandboxes would be root towards
+/// files, signals and /proc/sys; else the caller, who has no other id.
+fn outside_ids(own: Own) -> Own {
+    if !has(Capability::CAP_SETUID) || !has(Capability::CAP_SETGID) {
+        return own;
+    }
+    let nobody = |path, own| fs::read_to_string(path).ok().and_then(|map| unprivileged_id(&map)).unwrap_or(own);
+    Own { uid: nobody("/proc/self/uid_map", own.uid), gid: nobody("/proc/self/gid_map", own.gid) }
 }
 
 const ETC: &str = "/etc";

@@ -147,6 +147,11 @@ impl Capabilities {
         self.permitted | self.inheritable
     }
 
+    /// Whether a process in the sandbox can come to have it.
+    pub(crate) fn reaches(&self, capability: Capability) -> bool {
+        (self.permitted | self.bounding) & capability.bitmask() != 0
+    }
+
     /// Whether `set` holds nothing that the bounding set would not.
     pub(crate) fn bounds(&self, set: u64) -> bool {
         set & !self.bounding == 0

@@ -52,11 +52,19 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
             "its mounts could not be told apart, since directories are renamed just now or something is mounted over it; \
              mount_setattr(2) (Linux 5.12) needs no names"
         }
+        (Step::Mount, Errno::EACCES) => {
+            "the sandbox's user outside, which without a map of root's is nobody, may not enter a layer, or write to the upper \
+             directory: give them to the id that /proc/PID/uid_map shows, or map another with uid_map() and gid_map()"
+        }
         (Step::Mount, Errno::ELOOP) => "layers of an overlay may not lie inside one another, nor be named twice",
         (Step::Mount, Errno::EINVAL) => "the kernel's log (dmesg) may say which option it does not take",
         (Step::MountTarget, Errno::EROFS) => {
             "the mount's target does not exist and the root is read-only: use an existing directory, or mount a tmpfs first \
              and put the target below it"
+        }
+        (Step::MountTarget, Errno::EACCES) => {
+            "the mount's target does not exist, and the sandbox's user outside, which without a map of root's is nobody, may \
+             not make it, or may not enter the directory: make it, or map another id with uid_map() and gid_map()"
         }
         (Step::MountTarget, Errno::ENOENT | Errno::EPERM) => {
             "the mount's target does not exist and cannot be made there: in /proc and /sys nothing can be made"
@@ -98,7 +106,9 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
             "the user has as many keys as /proc/sys/kernel/keys allows; go without with session_keyring(false)"
         }
         (Step::Rlimit, Errno::EPERM) => "raising a hard limit needs CAP_SYS_RESOURCE",
-        (Step::Uid | Step::Gid, Errno::EINVAL) => "the id is not mapped in the user namespace",
+        (Step::Uid | Step::Gid, Errno::EINVAL) => {
+            "the user namespace does not know the id: choose one that it maps, with user()"
+        }
         (Step::Uid | Step::Gid | Step::Groups, Errno::EPERM) => {
             "changing to another user needs CAP_SETUID and CAP_SETGID"
         }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringfence::{Bind, Capabilities, Sandbox};
+use ringfence::{Bind, Capabilities, IdMap, Sandbox};
 
 /// Whether the tests run as root, who can make every namespace, or as an ordinary user, who needs `user_ns`.
 pub fn is_root() -> bool {
@@ -23,6 +23,12 @@ pub fn is_root() -> bool {
 /// A sandbox that may make namespaces, whoever runs the tests.
 pub fn sandbox() -> Sandbox {
     if is_root() { Sandbox::new() } else { Sandbox::new().user_ns() }
+}
+
+/// A user namespace whose root is who runs the tests, outside as well.
+pub fn as_ourselves(sandbox: Sandbox) -> Sandbox {
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    sandbox.user_ns().uid_map(IdMap::new(0, uid, 1)).gid_map(IdMap::new(0, gid, 1))
 }
 
 /// A sandbox whose program may mount, make sandboxes of its own and look into its init, whoever runs the tests.

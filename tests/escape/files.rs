@@ -232,7 +232,7 @@ fn a_roots_own_proc_gets_nothing() {
         symlink(hostile.victim().join("file"), hostile.root().join("proc").join(file)).unwrap();
     }
     let sandbox = hostile.sandbox("cat /proc/self/uid_map").default_mounts(false);
-    let sandbox = sandbox.user_ns().max_user_namespaces(0).time_ns();
+    let sandbox = common::as_ourselves(sandbox).max_user_namespaces(0).time_ns();
     let sandbox = sandbox.monotonic_offset(ringfence::TimeOffset::Ahead(std::time::Duration::from_secs(1)));
     assert!(!sandbox.output().unwrap().outcome.success(), "there is no such file inside");
     hostile.is_untouched();

@@ -51,13 +51,13 @@ fn nobody_looks_into_a_process_on_its_way_in() {
     let _clean = common::clean();
     let kinds = Namespaces::USER | Namespaces::PID | Namespaces::MOUNT;
     let exe = std::env::current_exe().unwrap();
-    let host = Sandbox::new().user_ns().pid_ns().user(1000, 1000);
+    let host = Sandbox::new().user_ns().pid_ns();
     let mut child = attack_at(host, exe.to_str().unwrap(), "peek").stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "ready=yes");
     let until = Instant::now() + Duration::from_millis(1300);
     while Instant::now() < until {
-        let joiner = Sandbox::new().join_pid(kinds, child.id());
+        let joiner = Sandbox::new().join_pid(kinds, child.id()).user(0, 0);
         let status = joiner.command("/bin/sleep").arg("0.01").status();
         assert!(status.unwrap().success());
     }
@@ -222,6 +222,32 @@ fn no_file_of_the_root_makes_a_user_another() {
     assert_eq!((id(1000), id(1)), ("1000\n1000".to_owned(), "1\n1".to_owned()));
 }
 
+/// 22, 28: uid 0 of a user namespace that root has made is nobody outside: it reads no file of root's, sets nothing of the
+/// machine's, and signals nobody.
+#[test]
+fn root_of_a_user_namespace_is_nobody_outside() {
+    let _clean = common::clean();
+    if common::needs_root("being root outside") {
+        return;
+    }
+    let dir = common::TempDir::new();
+    let closed = dir.path().join("closed");
+    fs::write(&closed, "roots").unwrap();
+    fs::set_permissions(&closed, PermissionsExt::from_mode(0o600)).unwrap();
+    let mut victim = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    let (closed, number) = (closed.to_str().unwrap(), victim.id().to_string());
+    let setting = "/proc/sys/kernel/core_pattern";
+    let all = |sandbox: &dyn Fn() -> Sandbox| {
+        let answers = attack(sandbox(), &format!("open-write {closed} {setting}"));
+        let killed = attack(sandbox(), &format!("kill {number}"));
+        [answers.get(closed), answers.get(setting), killed.get(&number)].map(str::to_owned)
+    };
+    assert_eq!(all(&|| Sandbox::new().user_ns()), ["EACCES", "EACCES", "EPERM"]);
+    assert!(victim.try_wait().unwrap().is_none());
+    assert_eq!(all(&|| common::as_ourselves(Sandbox::new())), ["ok"; 3], "mapped as root it is root");
+    victim.wait().unwrap();
+}
+
 /// 22: a set-user-ID file in a lower layer gives nothing.
 #[test]
 fn a_set_user_id_file_in_a_layer_gives_nothing() {
@@ -264,6 +290,17 @@ fn the_memory_of_init_is_closed() {
     let root = || Sandbox::new().user_ns().pid_ns().init(true).rootfs(RootFs::host());
     let closed = attack_inside(root(), "open-write /proc/1/mem");
     assert_eq!(closed.get("/proc/1/mem"), "EACCES");
-    let given = attack_inside(root().capabilities(Capabilities::all_but([])), "open-write /proc/1/mem");
+    let with_power = || root().capabilities(Capabilities::all_but([]));
+    let given = attack_inside(with_power(), "open-write /proc/1/mem");
     assert_eq!(given.get("/proc/1/mem"), "ok");
+    // An init stands outside of the filter: with a filter that power is refused, or Landlock keeps the program off it.
+    let filtered = || with_power().seccomp(ringfence::Seccomp::default());
+    let error = filtered().check().unwrap_err();
+    assert!(error.to_string().contains("outside of the filter"), "{error}");
+    filtered().init(false).check().unwrap();
+    let all = ringfence::Landlock::new().execute("/").write("/");
+    if let Err(error) = Sandbox::new().landlock(all.clone()).check() {
+        return common::skip(&error.to_string(), true);
+    }
+    assert_eq!(attack_inside(filtered().landlock(all), "open-write /proc/1/mem").get("/proc/1/mem"), "EACCES");
 }

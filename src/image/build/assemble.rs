@@ -55,7 +55,7 @@ pub(super) fn build(builder: &ImageBuilder, name: &Reference) -> Result<Image> {
 impl<'b> Assembly<'b> {
     fn new(builder: &'b ImageBuilder) -> Result<Self> {
         let claim = owner::claim(false)?;
-        let scratch = claim.make_scratch(builder.store.path())?;
+        let scratch = claim.make_scratch(builder.store.path(), None)?;
         let mut assembly = match &builder.base {
             Some(base) => {
                 let config = base.config().clone();
@@ -174,8 +174,8 @@ impl<'b> Assembly<'b> {
         };
         let so_far = self.builder.store.image_of(&self.write()?, &host_platform())?;
         let layers = so_far.unpack()?;
-        let scratch = self.claim.make_scratch(self.builder.store.path())?;
-        let (upper, work) = (scratch.path().join("upper"), scratch.path().join("work"));
+        let scratch = self.claim.make_scratch(self.builder.store.path(), None)?;
+        let (upper, work) = (scratch.layers().join("upper"), scratch.layers().join("work"));
         let words = scratch.path().join("stderr");
         let failed = |error: &std::io::Error| Error::io(Step::BuildRun, error).at(&words);
         let mut file = File::options().read(true).write(true).create_new(true).open(&words);
