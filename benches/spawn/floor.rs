@@ -41,6 +41,9 @@ struct Draft {
     arrays: Vec<Vec<*const libc::c_char>>,
 }
 
+/// struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+static NODEV_NOSUID: [u64; 4] = [0x4 | 0x2, 0, 0, 0];
+
 impl Draft {
     fn add<const N: usize>(&mut self, name: &'static str, number: libc::c_long, args: [u64; N]) -> &mut Step {
         let mut all = [0; 6];
@@ -92,6 +95,10 @@ impl Draft {
         self.add("open_tree", libc::SYS_open_tree, [AT_FDCWD, root, flags]).keeps = true;
         let to = [0, empty, AT_FDCWD, slash, MOVE_MOUNT_F_EMPTY_PATH];
         self.add("move_mount", libc::SYS_move_mount, to).takes_kept = Some(0);
+        let flags = AT_RECURSIVE | libc::AT_EMPTY_PATH as u64;
+        let size = size_of_val(&NODEV_NOSUID) as u64;
+        let quiet = [0, empty, flags, NODEV_NOSUID.as_ptr() as u64, size];
+        self.add("mount_setattr", libc::SYS_mount_setattr, quiet).takes_kept = Some(0);
         self.add("enter root", libc::SYS_fchdir, [0]).takes_kept = Some(0);
     }
 

@@ -28,7 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Making a sandbox is most of what a spawn costs: namespaces (a network namespace above all), mounts, control groups.
 /// A pool keeps `size` of them ready, each with a process that has done the whole setup and waits. [`spawn`](Pool::spawn)
 /// tells one of them its program and its streams, and gives the ordinary [`Child`]. One thread makes new ones for all pools
-/// of the process, off the caller's path. Where none is ready, the spawn is an ordinary one: slower, and otherwise the same.
+/// of the process, off the caller's path. So network namespaces are made ahead, too: also those within a user namespace of the
+/// sandbox's own, which nobody could be given later. Where none is ready, the spawn is an ordinary one: slower, and otherwise the same.
 ///
 /// ```
 /// use ringfence::{Command, RootFs, Sandbox};
