@@ -268,6 +268,14 @@ fn limits_and_usage_count_from_the_spawn() {
         pool.wait_ready(PATIENCE).unwrap();
         let used = pool.status("true").unwrap().usage();
         assert!(used.user + used.system < Duration::from_millis(100), "{used:?}");
+        // A setup that takes much longer than its program.
+        let tmpfs = (0..100).map(|i| ringfence::Tmpfs::new(format!("/mnt/{i}")));
+        let heavy = full().mount(ringfence::Tmpfs::new("/mnt")).cgroup_parent(cgroup_parent()).memory_limit(256 << 20);
+        let heavy = tmpfs.fold(heavy, Sandbox::mount).cpu_time(PATIENCE);
+        let cpu = |outcome: ringfence::Outcome| outcome.usage().user + outcome.usage().system;
+        let spawned = cpu(heavy.clone().command("true").status().unwrap());
+        let pooled = cpu(ready(&heavy, 1).status("true").unwrap());
+        assert!(pooled * 2 < spawned, "{pooled:?} in the pool, {spawned:?} in a spawn");
     }
 }
 
