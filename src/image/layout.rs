@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 
 /// The annotation by which image layouts name images.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The largest `index.json` that is read: some 100,000 images.
 const INDEX_MAX: u64 = 64 << 20;
 /// Numbers the files of this process that replace others.
@@ -73,6 +73,14 @@ impl Layout {
 
     pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
         self.root.join("partial").join(format!("{}-{}", digest.algorithm(), digest.digest()))
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub(super) fn partials(&self) -> PathBuf {
+        self.root.join("partial")
     }
 
     pub(super) fn layers(&self) -> PathBuf {

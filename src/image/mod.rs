@@ -7,6 +7,9 @@ mod blob;
 mod build;
 mod compression;
 mod digest;
+mod export;
+mod garbage;
+mod import;
 mod layers;
 mod layout;
 mod lock;
@@ -18,6 +21,8 @@ mod settle;
 mod store;
 mod stream;
 mod tar;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod unpack;
 mod user;
@@ -29,6 +34,9 @@ pub use oci_spec::image::{
 pub use blob::BlobWriter;
 pub use build::ImageBuilder;
 pub use digest::Digest;
+pub use export::Archive;
+pub use garbage::{Damage, DiskUsage, Pruned};
+pub use import::Imported;
 pub use layers::Layers;
 #[cfg(feature = "registry")]
 pub(crate) use manifest::{DOCUMENT_MAX, Document, parse};

@@ -130,8 +130,13 @@ impl Settling<'_> {
     fn take_over(&mut self) -> Result<()> {
         for path in self.tree.implied.clone().iter().rev() {
             let fail = c_path(path);
-            let Some(place) = self.tree.find(path).map_err(&fail)? else { continue };
-            let dir = match place.open_dir() {
+            let place = self.tree.find(path).map_err(&fail)?;
+            let opened = match place {
+                Some(place) => place.open_dir(),
+                None if path.is_empty() => self.tree.root().as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE),
+                None => continue,
+            };
+            let dir = match opened {
                 Ok(dir) => dir,
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
                 Err(errno) => return Err(fail(errno)),

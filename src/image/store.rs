@@ -43,7 +43,7 @@ pub struct Store {
     pub(super) bounds: Bounds,
 }
 
-/// Keeps [`prune`](Store) away while it lives: for who writes blobs first and names them later. Clones are one hold.
+/// Keeps [`prune`](Store::prune) away while it lives: for who writes blobs first and names them later. Clones are one hold.
 #[derive(Debug, Clone)]
 pub struct Hold {
     _lock: Arc<Flock<File>>,
@@ -298,7 +298,7 @@ impl Store {
         Ok(index.manifests().iter().filter_map(named).collect())
     }
 
-    /// Takes a name away. What no name needs any more stays until it is pruned.
+    /// Takes a name away. What no name needs any more stays until it is [pruned](Store::prune).
     ///
     /// # Errors
     ///

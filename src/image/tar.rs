@@ -3,7 +3,7 @@
 //! The crate `tar-core` understands the formats (ustar, GNU, pax, sparse files); what is here feeds it, bounds it, and hands
 //! the contents out without copying them.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Write};
 
 use tar_core::parse::{Limits, ParseError, ParseEvent, ParsedEntry, Parser};
 use tar_core::{EntryType, PaxExtensions};
@@ -161,6 +161,16 @@ impl<R: BufRead> Entries<R> {
             self.left -= count as u64;
         }
         Ok(())
+    }
+
+    /// Reads the contents as a whole, if they are not longer than that.
+    pub(super) fn contents(&mut self, most: u64) -> io::Result<Vec<u8>> {
+        if self.left > most {
+            return Err(invalid(format!("{} bytes, where at most {most} are read", self.left)));
+        }
+        let mut contents = Vec::new();
+        self.copy(self.left, |part| contents.write_all(part))?;
+        Ok(contents)
     }
 }
 

@@ -137,7 +137,9 @@ impl Tree {
             nix::fcntl::open(&path, DIRECTORY | OFlag::O_RDONLY, Mode::empty())
         };
         let (root, trash) = (Arc::new(make("fs")?), make("trash")?);
-        Ok(Tree { root, trash, trashed: 0, recent: VecDeque::new(), steps: 0, implied: BTreeSet::new() })
+        // The root as well, until the layer tells about it.
+        let implied = BTreeSet::from([InRoot::new()]);
+        Ok(Tree { root, trash, trashed: 0, recent: VecDeque::new(), steps: 0, implied })
     }
 
     pub(super) fn root(&self) -> &Arc<OwnedFd> {

@@ -93,6 +93,10 @@ pub(super) struct Unpacker {
     told: Told,
 }
 
+fn is_whiteout(path: &[u8]) -> bool {
+    tree::split(path).is_some_and(|(_, name)| name.starts_with(WHITEOUT))
+}
+
 pub(super) fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path.get(..path.len().min(256)).unwrap_or(path)).into_owned()
 }
@@ -155,7 +159,11 @@ impl Unpacker {
         if entry.kind == Kind::Directory {
             return self.directory(&path, entry);
         }
-        let place = self.tree.place(&path).map_err(|errno| failed(errno, &path))?;
+        let place = match self.tree.place(&path) {
+            // umoci hides what was in a directory that the layer has made a file: that file hides it as well.
+            Err(Errno::ENOTDIR) if is_whiteout(&path) => return Ok(()),
+            place => place.map_err(|errno| failed(errno, &path))?,
+        };
         let place = place.ok_or_else(|| corrupt(&entry.path, "the root is no directory"))?;
         if let Some(hidden) = place.name.to_bytes().strip_prefix(WHITEOUT) {
             return self.whiteout(&path, &place, hidden);

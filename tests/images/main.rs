@@ -1,10 +1,15 @@
 //! The store of images.
 #![cfg(feature = "image")]
 
-mod build;
 #[path = "../common/mod.rs"]
 mod common;
+
+mod archives;
+mod build;
+mod crash;
+mod garbage;
 mod make;
+mod oracle;
 mod run;
 mod store;
 mod unpack;

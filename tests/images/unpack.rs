@@ -159,6 +159,7 @@ fn whiteouts_hide_what_is_below() {
         .file(".wh.late", "")
         .file(".wh.kept", "")
         .file("kept", "anew")
+        .file("kept/.wh.below", "")
         .file(".wh..wh.aufs", "")
         .file(".wh..wh.plnk/1.2", "");
     let expected = ".\n./again\n./again/new\n./kept\n./late\n./late/new\n./opaque\n./opaque/new";

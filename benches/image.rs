@@ -1,0 +1,170 @@
+//! Images: taken in and unpacked, in turns with skopeo and umoci, and with GNU tar.
+//!
+//! ```text
+//! cargo bench --all-features --bench image -- by-turns [ROUNDS]
+//! ```
+//!
+//! Each repetition has a tmpfs of its own, as root. `RINGFENCE_BENCH_LAYOUT` names an image layout of one image; without it
+//! one is made of the host's /usr. Without arguments, as `cargo test --benches` runs it, one small image goes through once.
+
+#[cfg(not(feature = "image"))]
+fn main() {
+    eprintln!("this needs the crate's feature `image`");
+}
+
+#[cfg(feature = "image")]
+fn main() {
+    bench::main();
+}
+
+#[cfg(feature = "image")]
+mod bench {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use ringfence::image::{Image, Store, host_platform};
+
+    pub fn main() {
+        let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+        let rounds = match words.iter().position(|word| word == "by-turns") {
+            Some(at) => words.get(at + 1).map_or(5, |count| count.parse().expect("a number of rounds")),
+            None => 1,
+        };
+        let place = Place::new();
+        let layout = match std::env::var_os("RINGFENCE_BENCH_LAYOUT") {
+            Some(layout) => PathBuf::from(layout),
+            None => layout_of_usr(&place.0, rounds > 1),
+        };
+        by_turns(&layout, rounds);
+    }
+
+    /// A directory, removed when dropped; as root a tmpfs.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new() -> Place {
+            use std::sync::atomic::{AtomicU32, Ordering};
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("rfbench-image-{}-{number}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            if nix::unistd::geteuid().is_root() {
+                let flags = nix::mount::MsFlags::empty();
+                nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), flags, Some("mode=0755,size=80%")).unwrap();
+            }
+            Place(path)
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            if nix::unistd::geteuid().is_root() {
+                let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+            }
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn run(script: &str, words: &[&Path]) {
+        let status = Command::new("sh").args(["-ec", script, "sh"]).args(words).stdout(Stdio::null()).status().unwrap();
+        assert!(status.success(), "{script}: {status}");
+    }
+
+    fn exists(program: &str) -> bool {
+        Command::new(program).arg("--version").output().is_ok()
+    }
+
+    /// Two layers, one after another, each an archive that the store takes in as an image of its own.
+    fn layout_of_usr(place: &Path, large: bool) -> PathBuf {
+        let source = if large { "/usr/lib" } else { "/usr/share/perl5" };
+        let source = if Path::new(source).exists() { source } else { "/etc" };
+        let archive = place.join("usr.tar.gz");
+        let script = "tar -C / --ignore-failed-read -c \"${1#/}\" 2>/dev/null | gzip -c >\"$2\"";
+        run(script, &[Path::new(source), &archive]);
+        let store = Store::open(place.join("layout")).unwrap();
+        store.import_rootfs(&archive, &"bench".parse().unwrap()).unwrap();
+        store.path().to_owned()
+    }
+
+    /// The one image of the layout, taken into a store.
+    fn take_in(layout: &Path, place: &Path) -> (Store, Image) {
+        let store = Store::open(place.join("store")).unwrap();
+        let image = store.import(layout, None).unwrap().remove(0);
+        let image = store.image_of(&image.manifest, &host_platform()).unwrap();
+        (store, image)
+    }
+
+    type Row = (&'static str, Box<dyn Fn(&Path) -> Duration>);
+
+    fn by_turns(layout: &Path, rounds: usize) {
+        let path = layout.to_owned();
+        let mut rows: Vec<Row> = vec![
+            ("ringfence: import and unpack", {
+                let layout = path.clone();
+                Box::new(move |place| {
+                    let start = Instant::now();
+                    let (_store, image) = take_in(&layout, place);
+                    image.unpack().unwrap();
+                    start.elapsed()
+                })
+            }),
+            ("ringfence: unpack", {
+                let layout = path.clone();
+                Box::new(move |place| {
+                    let (_store, image) = take_in(&layout, place);
+                    let start = Instant::now();
+                    image.unpack().unwrap();
+                    start.elapsed()
+                })
+            }),
+        ];
+        let root = nix::unistd::geteuid().is_root();
+        if root && exists("skopeo") && exists("umoci") {
+            let layout = path.clone();
+            rows.push((
+                "skopeo copy, umoci unpack",
+                Box::new(move |place| {
+                    let start = Instant::now();
+                    run("skopeo copy -q oci:\"$1\" oci:\"$2\":image", &[&layout, &place.join("copy")]);
+                    run(
+                        "umoci --log=error unpack --image \"$1\":image \"$2\"",
+                        &[&place.join("copy"), &place.join("bundle")],
+                    );
+                    start.elapsed()
+                }),
+            ));
+        }
+        if root {
+            rows.push((
+                "gzip and tar, layer after layer",
+                Box::new(move |place| {
+                    let (_store, image) = take_in(&path, place);
+                    let tree = place.join("tree");
+                    fs::create_dir(&tree).unwrap();
+                    let start = Instant::now();
+                    for layer in image.layers() {
+                        let blob = place.join("store/blobs/sha256").join(layer.digest().digest());
+                        let script = "gzip -dcf <\"$1\" | \
+                            tar -C \"$2\" --numeric-owner --xattrs --xattrs-include='*' -xpf -";
+                        run(script, &[&blob, &tree]);
+                    }
+                    start.elapsed()
+                }),
+            ));
+        }
+        let mut times: Vec<Vec<Duration>> = vec![Vec::new(); rows.len()];
+        for _ in 0..rounds {
+            for ((_, row), times) in rows.iter().zip(&mut times) {
+                let place = Place::new();
+                times.push(row(&place.0));
+            }
+        }
+        for ((name, _), times) in rows.iter().zip(&mut times) {
+            times.sort();
+            let (least, median) = (times[0].as_secs_f64(), times[times.len() / 2].as_secs_f64());
+            println!("{name:<36} median {median:6.2} s   least {least:6.2} s");
+        }
+    }
+}

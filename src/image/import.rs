@@ -1,0 +1,388 @@
+//! Images from archives and directories: image layouts (`skopeo copy … oci-archive:`), what `docker save` writes, and plain
+//! archives of a root file system.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+
+use oci_spec::image::{
+    Descriptor, Digest, History, HistoryBuilder, ImageConfiguration, ImageConfigurationBuilder, ImageIndex,
+    ImageManifestBuilder, MediaType, RootFsBuilder,
+};
+use serde::Deserialize;
+
+use super::compression;
+use super::digest::{self, Hasher};
+use super::layout::REF_NAME;
+use super::manifest::{DOCUMENT_MAX, Document};
+use super::tar::{Entries, Entry, Kind};
+use super::tree;
+use super::{Reference, Store, host_platform, manifest};
+use crate::error::{Error, ErrorKind, Result, Step};
+
+/// What a layout made by containerd or docker(1) calls an image.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// Entries of an archive of images that are looked at.
+const ENTRIES_MAX: usize = 100_000;
+const BUFFER: usize = 256 << 10;
+
+/// An image that came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Imported {
+    /// Its name, if the archive or the caller had one. What has none is pruned unless it is [tagged](Store::tag).
+    pub name: Option<Reference>,
+    /// Its manifest or index.
+    pub manifest: Descriptor,
+}
+
+/// One image of `manifest.json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerImage {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+/// What the first pass over an archive finds.
+#[derive(Debug, Default)]
+struct Contents {
+    index: Option<Vec<u8>>,
+    docker: Option<Vec<u8>>,
+    files: HashMap<Vec<u8>, (Digest, u64, MediaType)>,
+    links: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+fn corrupt(path: &Path, detail: impl Into<String>) -> Error {
+    Error::message(ErrorKind::Corrupt, Step::ImportImage, detail).at(path)
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    let kind = if error.raw_os_error().is_some() { ErrorKind::Store } else { ErrorKind::Corrupt };
+    Error::from_io(Step::ImportImage, kind, error).at(path)
+}
+
+impl Store {
+    /// Takes in the images of a directory that is an image layout, or of an archive, compressed or not, that holds one or
+    /// was written by `docker save`. `name` is for an archive of one image, in place of the name that it has there.
+    ///
+    /// ```no_run
+    /// use ringfence::image::Store;
+    ///
+    /// let store = Store::open_default()?;
+    /// for image in store.import("debian.tar", None)? {
+    ///     println!("{:?}", image.name);
+    /// }
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] for what is no such archive, lacks a blob, or has one with another digest than its name says;
+    /// [`ErrorKind::Invalid`] if there is a name for several images; [`ErrorKind::Store`]. Nothing is named unless all is whole.
+    pub fn import(&self, path: impl AsRef<Path>, name: Option<&Reference>) -> Result<Vec<Imported>> {
+        let path = path.as_ref();
+        let _hold = self.hold()?;
+        let found = if path.is_dir() { self.take_layout(path)? } else { self.take_archive(path)? };
+        let images = match (name, found.len()) {
+            (None, _) => found,
+            (Some(name), 1) => found.into_iter().map(|image| Imported { name: Some(name.clone()), ..image }).collect(),
+            (Some(_), count) => {
+                let detail = format!("{count} images, and one name for them");
+                return Err(Error::message(ErrorKind::Invalid, Step::ImportImage, detail).at(path));
+            }
+        };
+        for image in &images {
+            self.complete(&image.manifest, path, 4)?;
+        }
+        for image in &images {
+            if let Some(name) = &image.name {
+                self.tag(name, &image.manifest)?;
+            }
+        }
+        Ok(images)
+    }
+
+    /// Takes in an archive of a root file system, compressed or not, as an image of one layer that says nothing about what to
+    /// run.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] for broken compression, [`ErrorKind::Store`].
+    pub fn import_rootfs(&self, archive: impl AsRef<Path>, name: &Reference) -> Result<Descriptor> {
+        let path = archive.as_ref();
+        let _hold = self.hold()?;
+        let open = || File::open(path).map_err(|error| failed(path, error));
+        let (blob, size, media_type) = hash(open()?).map_err(|error| failed(path, error))?;
+        let plain = compression::decoder(BufReader::with_capacity(BUFFER, open()?)).map_err(|e| failed(path, e))?;
+        let (diff_id, ..) = hash(plain).map_err(|error| failed(path, error))?;
+        let layer = Descriptor::new(media_type, size, blob);
+        self.take_blob(&layer, &mut open()?).map_err(|error| failed(path, error))?;
+        let platform = host_platform();
+        let rootfs = RootFsBuilder::default().typ("layers").diff_ids(vec![diff_id.to_string()]).build();
+        let config = rootfs.and_then(|rootfs| {
+            let history: History = HistoryBuilder::default().created_by("import").build()?;
+            ImageConfigurationBuilder::default()
+                .architecture(platform.architecture().clone())
+                .os(platform.os().clone())
+                .rootfs(rootfs)
+                .history(vec![history])
+                .build()
+        });
+        let config: ImageConfiguration = config.map_err(|error| corrupt(path, error.to_string()))?;
+        let text = serde_json::to_vec(&config).map_err(|error| corrupt(path, error.to_string()))?;
+        let config = self.put_blob(MediaType::ImageConfig, &text)?;
+        let manifest = self.put_manifest(config, vec![layer], path)?;
+        self.tag(name, &manifest)?;
+        Ok(manifest)
+    }
+
+    fn put_manifest(&self, config: Descriptor, layers: Vec<Descriptor>, path: &Path) -> Result<Descriptor> {
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(2u32)
+            .media_type(MediaType::ImageManifest)
+            .config(config)
+            .layers(layers)
+            .build()
+            .map_err(|error| corrupt(path, error.to_string()))?;
+        let text = serde_json::to_vec(&manifest).map_err(|error| corrupt(path, error.to_string()))?;
+        self.put_blob(MediaType::ImageManifest, &text)
+    }
+
+    /// A blob from a reader that begins with its first byte.
+    fn take_blob(&self, blob: &Descriptor, from: &mut impl Read) -> io::Result<()> {
+        let Some(mut writer) = self.write_blob(blob)? else { return Ok(()) };
+        writer.restart()?;
+        io::copy(&mut from.take(blob.size()), &mut writer)?;
+        writer.commit()?;
+        Ok(())
+    }
+
+    fn take_layout(&self, dir: &Path) -> Result<Vec<Imported>> {
+        let path = dir.join("index.json");
+        let mut text = Vec::new();
+        let file = File::open(&path).map_err(|error| failed(&path, error))?;
+        file.take(DOCUMENT_MAX + 1).read_to_end(&mut text).map_err(|error| failed(&path, error))?;
+        let images = named(&text, &path)?;
+        for image in &images {
+            self.take_from_layout(dir, &image.manifest, 4)?;
+        }
+        Ok(images)
+    }
+
+    /// A document of a layout with all that it names; what an index names may be missing.
+    fn take_from_layout(&self, dir: &Path, blob: &Descriptor, depth: usize) -> Result<()> {
+        let take = |blob: &Descriptor| {
+            let path = dir.join("blobs").join(blob.digest().algorithm().as_ref()).join(blob.digest().digest());
+            let mut file = File::open(&path).map_err(|error| failed(&path, error))?;
+            self.take_blob(blob, &mut file).map_err(|error| failed(&path, error))
+        };
+        if blob.size() > DOCUMENT_MAX || depth == 0 {
+            return Err(Error::message(ErrorKind::TooLarge, Step::ImportImage, "a document too large or deep").at(dir));
+        }
+        take(blob)?;
+        match manifest::read(&self.layout, blob)? {
+            Document::Manifest(manifest) => {
+                take(manifest.config())?;
+                manifest.layers().iter().try_for_each(take)
+            }
+            Document::Index(index) => index.manifests().iter().try_for_each(|entry| {
+                let path = dir.join("blobs").join(entry.digest().algorithm().as_ref()).join(entry.digest().digest());
+                if path.exists() { self.take_from_layout(dir, entry, depth - 1) } else { Ok(()) }
+            }),
+        }
+    }
+
+    fn take_archive(&self, path: &Path) -> Result<Vec<Imported>> {
+        let contents = contents(path).map_err(|error| failed(path, error))?;
+        if let Some(index) = &contents.index {
+            let images = named(index, path)?;
+            self.take_files(path, &contents, |name| name.starts_with(b"blobs/"))?;
+            return Ok(images);
+        }
+        let Some(docker) = &contents.docker else {
+            return Err(corrupt(path, "neither index.json nor manifest.json is in it")
+                .hint("take an archive of a root file system in with Store::import_rootfs()"));
+        };
+        let images: Vec<DockerImage> =
+            serde_json::from_slice(docker).map_err(|error| corrupt(path, format!("manifest.json: {error}")))?;
+        let wanted: Vec<Vec<u8>> = images
+            .iter()
+            .flat_map(|image| image.layers.iter().chain([&image.config]))
+            .map(|name| contents.resolve(name).ok_or_else(|| corrupt(path, format!("{name} is not in it"))))
+            .collect::<Result<_>>()?;
+        self.take_files(path, &contents, |name| wanted.iter().any(|wanted| wanted == name))?;
+        let mut all = Vec::new();
+        for image in images {
+            let blob = |name: &String, own: Option<MediaType>| {
+                let file = contents.resolve(name).and_then(|name| contents.files.get(&name));
+                let (digest, size, seen) = file.ok_or_else(|| corrupt(path, format!("{name} is not in it")))?;
+                Ok(Descriptor::new(own.unwrap_or_else(|| seen.clone()), *size, digest.clone()))
+            };
+            let layers = image.layers.iter().map(|layer| blob(layer, None)).collect::<Result<_>>()?;
+            let manifest = self.put_manifest(blob(&image.config, Some(MediaType::ImageConfig))?, layers, path)?;
+            let tags = image.repo_tags.unwrap_or_default();
+            let names: Vec<Reference> = tags.iter().filter_map(|tag| tag.parse().ok()).collect();
+            if names.is_empty() {
+                all.push(Imported { name: None, manifest: manifest.clone() });
+            }
+            all.extend(names.into_iter().map(|name| Imported { name: Some(name), manifest: manifest.clone() }));
+        }
+        Ok(all)
+    }
+
+    /// The second pass: every wanted file becomes a blob.
+    fn take_files(&self, path: &Path, contents: &Contents, wanted: impl Fn(&[u8]) -> bool) -> Result<()> {
+        let failed = |error| failed(path, error);
+        let mut entries = open(path).map_err(failed)?;
+        while let Some(entry) = entries.next().map_err(failed)? {
+            let Some(name) = file_name(&entry).filter(|name| wanted(name)) else { continue };
+            let Some((digest, size, media_type)) = contents.files.get(&name) else { continue };
+            if entry.size != *size {
+                return Err(corrupt(path, "it changes while it is read"));
+            }
+            let told = name.strip_prefix(b"blobs/").map(|name| String::from_utf8_lossy(name).replace('/', ":"));
+            let is_named = told.is_none_or(|told| told == digest.as_ref() || !told.starts_with("sha256:"));
+            if !is_named {
+                return Err(corrupt(path, format!("{} has the digest {digest}", String::from_utf8_lossy(&name))));
+            }
+            let blob = Descriptor::new(media_type.clone(), *size, digest.clone());
+            let Some(mut writer) = self.write_blob(&blob)? else { continue };
+            writer.restart()?;
+            entries.copy(*size, |part| writer.write_all(part)).map_err(failed)?;
+            writer.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Whether everything is there that the document needs. Of an index one image at least.
+    fn complete(&self, blob: &Descriptor, path: &Path, depth: usize) -> Result<()> {
+        let missing = |digest: &Digest| corrupt(path, format!("the blob {digest} is not in it"));
+        let there = |blob: &Descriptor| if self.has(blob)? { Ok(()) } else { Err(missing(blob.digest())) };
+        there(blob)?;
+        match manifest::read(&self.layout, blob)? {
+            Document::Manifest(manifest) => {
+                there(manifest.config())?;
+                manifest.layers().iter().try_for_each(there)
+            }
+            Document::Index(_) if depth == 0 => Err(corrupt(path, "an index in an index, too deep")),
+            Document::Index(index) => {
+                let mut some = false;
+                for entry in index.manifests() {
+                    if self.has(entry)? {
+                        self.complete(entry, path, depth - 1)?;
+                        some = true;
+                    }
+                }
+                if some { Ok(()) } else { Err(corrupt(path, "an index of nothing that is there")) }
+            }
+        }
+    }
+}
+
+impl Contents {
+    /// The file of that name, through a link: older versions of docker(1) write a layer once.
+    fn resolve(&self, name: &str) -> Option<Vec<u8>> {
+        let name = tree::in_root(name.as_bytes())?;
+        let Some(target) = self.links.get(&name) else { return self.files.contains_key(&name).then_some(name) };
+        let mut path: Vec<&[u8]> = tree::names(tree::split(&name)?.0).collect();
+        for part in tree::names(target) {
+            match part {
+                b"." => {}
+                b".." => drop(path.pop()),
+                part => path.push(part),
+            }
+        }
+        let path = path.join(&b'/');
+        self.files.contains_key(&path).then_some(path)
+    }
+}
+
+fn open(path: &Path) -> io::Result<Entries<BufReader<Box<dyn Read + Send>>>> {
+    let decoder = compression::decoder(BufReader::with_capacity(BUFFER, File::open(path)?))?;
+    Ok(Entries::new(BufReader::with_capacity(BUFFER, decoder)))
+}
+
+fn file_name(entry: &Entry) -> Option<Vec<u8>> {
+    if entry.kind == Kind::File && entry.sparse.is_none() { tree::in_root(&entry.path) } else { None }
+}
+
+/// The first pass: what there is, with the digest of each file.
+fn contents(path: &Path) -> io::Result<Contents> {
+    let mut entries = open(path)?;
+    let mut contents = Contents::default();
+    while let Some(entry) = entries.next()? {
+        if contents.files.len() + contents.links.len() > ENTRIES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many entries for an archive of images"));
+        }
+        if let (Kind::Symlink | Kind::HardLink, Some(name)) = (&entry.kind, tree::in_root(&entry.path)) {
+            contents.links.insert(name, entry.target.clone());
+        }
+        let Some(name) = file_name(&entry) else { continue };
+        match name.as_slice() {
+            b"index.json" => contents.index = Some(entries.contents(DOCUMENT_MAX)?),
+            b"manifest.json" => contents.docker = Some(entries.contents(DOCUMENT_MAX)?),
+            _ => {
+                let mut hasher = Hasher::sha256();
+                let mut start = Vec::new();
+                entries.copy(entry.size, |part| {
+                    if start.len() < 4 {
+                        start.extend_from_slice(part.get(..4.min(part.len())).unwrap_or_default());
+                    }
+                    hasher.update(part);
+                    Ok(())
+                })?;
+                let digest = digest::parse(&hasher.finish())?;
+                contents.files.insert(name, (digest, entry.size, layer_type(&start)));
+            }
+        }
+    }
+    Ok(contents)
+}
+
+fn layer_type(start: &[u8]) -> MediaType {
+    match start {
+        [0x1f, 0x8b, ..] => MediaType::ImageLayerGzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => MediaType::ImageLayerZstd,
+        _ => MediaType::ImageLayer,
+    }
+}
+
+/// The digest, length and kind of all that there is to read.
+fn hash(from: impl Read) -> io::Result<(Digest, u64, MediaType)> {
+    let mut from = BufReader::with_capacity(BUFFER, from);
+    let mut hasher = Hasher::sha256();
+    let media_type = layer_type(from.fill_buf()?);
+    let mut size = 0;
+    loop {
+        let part = from.fill_buf()?;
+        if part.is_empty() {
+            return Ok((digest::parse(&hasher.finish())?, size, media_type));
+        }
+        hasher.update(part);
+        let count = part.len();
+        size += count as u64;
+        from.consume(count);
+    }
+}
+
+/// The images of an `index.json`, each with the name that it has there.
+fn named(text: &[u8], path: &Path) -> Result<Vec<Imported>> {
+    if text.len() as u64 > DOCUMENT_MAX {
+        return Err(Error::message(ErrorKind::TooLarge, Step::ImportImage, "index.json is too large").at(path));
+    }
+    let index: ImageIndex =
+        serde_json::from_slice(text).map_err(|error| corrupt(path, format!("index.json: {error}")))?;
+    let of = |entry: &Descriptor| {
+        let annotation = |key: &str| entry.annotations().as_ref().and_then(|all| all.get(key).cloned());
+        // A tag alone is no name.
+        let whole = annotation(REF_NAME).filter(|name| name.contains(['/', ':']));
+        let name = annotation(CONTAINERD_NAME).or(whole).and_then(|name| name.parse().ok());
+        let mut manifest = entry.clone();
+        manifest.set_annotations(None);
+        Imported { name, manifest }
+    };
+    Ok(index.manifests().iter().map(of).collect())
+}

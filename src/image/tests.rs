@@ -1,0 +1,117 @@
+//! Archives made of others, against the unpacker.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tar_core::EntryType;
+use tar_core::builder::EntryBuilder;
+
+use super::lowers::Lowers;
+use super::settle::settle;
+use super::tar::Entries;
+use super::tree::Tree;
+use super::unpack::{Ids, Unpacker};
+use crate::{fuzz, owner};
+
+fn entry(kind: EntryType, path: &str, change: impl Fn(&mut EntryBuilder)) -> Vec<u8> {
+    let mut entry = EntryBuilder::new_ustar();
+    entry.path(path).entry_type(kind).mode(0o755).unwrap().mtime(1).unwrap();
+    change(&mut entry);
+    entry.finish_bytes()
+}
+
+fn archives() -> Vec<Vec<u8>> {
+    let plain = |kind, path| entry(kind, path, |_| ());
+    let link = |kind, path, target: &str| {
+        entry(kind, path, |entry| {
+            entry.link_name(target);
+        })
+    };
+    let file = |path| {
+        [
+            entry(EntryType::Regular, path, |e| {
+                e.size(3).unwrap();
+            }),
+            b"abc".to_vec(),
+            vec![0; 509],
+        ]
+        .concat()
+    };
+    let pax = |key: &str, value: &str| {
+        entry(EntryType::Regular, "pax", |e| {
+            e.add_pax(key, value);
+        })
+    };
+    vec![
+        [plain(EntryType::Directory, "dir/"), file("dir/file"), file("a/b/c"), vec![0; 1024]].concat(),
+        [link(EntryType::Symlink, "link", "/../dir"), file("link/file"), link(EntryType::Link, "hard", "dir/file")]
+            .concat(),
+        [
+            file("dir/.wh.file"),
+            file(".wh..wh..opq"),
+            file("dir/.wh..wh..opq"),
+            file(".wh.dir"),
+            plain(EntryType::Directory, "dir"),
+        ]
+        .concat(),
+        [pax("mtime", "-1.5"), pax("size", "0"), pax("SCHILY.xattr.user.a", "b"), pax("uid", "70000")].concat(),
+        [pax("GNU.sparse.map", "0,1,5,1"), pax("GNU.sparse.size", "9"), pax("path", "../x")].concat(),
+        [
+            link(EntryType::Symlink, "a", "b"),
+            link(EntryType::Symlink, "b", "a"),
+            file("a/x"),
+            link(EntryType::Link, "x", "lower"),
+        ]
+        .concat(),
+    ]
+}
+
+/// Nothing comes out of the tree whatever the archive says, nothing panics, and it ends.
+#[test]
+fn changed_archives_stay_inside() {
+    let place = std::env::temp_dir().join(format!("rftest-unpack-{}", std::process::id()));
+    let made = |path: PathBuf| {
+        DirBuilder::new().mode(0o700).create(&path).unwrap();
+        path
+    };
+    made(place.clone());
+    let below = made(place.join("below"));
+    fs::create_dir(below.join("dir")).unwrap();
+    fs::write(below.join("lower"), "x").unwrap();
+    std::os::unix::fs::symlink("dir", below.join("a")).unwrap();
+    let (archives, number) = (archives(), AtomicU64::new(0));
+    let corpus: Vec<&[u8]> = archives.iter().map(Vec::as_slice).collect();
+    let (whole, good) = (AtomicU64::new(0), AtomicU64::new(0));
+    fuzz::bytes(&corpus, |bytes| {
+        let staging = made(place.join(number.fetch_add(1, Ordering::Relaxed).to_string()));
+        let unpacker = Unpacker::new(Tree::make(&staging).unwrap(), Ids::Squashed, 1000);
+        // A header whose checksum is right is not made by chance.
+        if let Ok(mut layer) = unpacker.unpack(&mut Entries::new(summed(bytes).as_slice())) {
+            whole.fetch_add(1, Ordering::Relaxed);
+            let lowers = Lowers::open(std::slice::from_ref(&below)).unwrap();
+            good.fetch_add(u64::from(settle(&mut layer, &lowers, Ids::Squashed).is_ok()), Ordering::Relaxed);
+        }
+        let mut names: Vec<_> = fs::read_dir(&staging).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["fs", "trash"]);
+        owner::remove_tree(&staging, None).unwrap();
+        assert_eq!(fs::read_dir(&below).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(below.join("dir")).unwrap().count(), 0);
+    });
+    owner::remove_tree(&place, None).unwrap();
+    assert!(whole.into_inner() > 0 && good.into_inner() > 0);
+}
+
+/// The same blocks, each that could be a header with the checksum of one.
+fn summed(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,93 @@
+//! What goes, what stays, and what is found to be wrong.
+
+use std::fs;
+use std::io::Write;
+use std::time::Duration;
+
+use ringfence::ErrorKind;
+use ringfence::image::{Descriptor, Digest, MediaType, Reference, Store};
+
+use crate::make::{image, store, tar};
+
+fn name(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+fn count(store: &Store, dir: &str) -> usize {
+    fs::read_dir(store.path().join(dir)).unwrap().count()
+}
+
+#[test]
+fn what_no_name_needs_is_pruned_and_what_runs_stays() {
+    let (_dir, store) = store();
+    let shared = tar().file("shared", "x").end();
+    let (kept, gone) = ([shared.clone(), tar().file("kept", "x").end()], [shared, tar().file("gone", "y").end()]);
+    let (kept, gone) = (image(&store, &kept), image(&store, &gone));
+    store.tag(&name("kept"), kept.descriptor()).unwrap();
+    store.tag(&name("gone"), gone.descriptor()).unwrap();
+    drop(kept.unpack().unwrap());
+    let running = gone.unpack().unwrap();
+    let partial = Descriptor::new(
+        MediaType::ImageLayer,
+        9,
+        gone.digest().to_string().replace('1', "2").parse::<Digest>().unwrap(),
+    );
+    store.write_blob(&partial).unwrap().unwrap().write_all(b"part").unwrap();
+    let before = store.disk_usage().unwrap();
+    assert_eq!((before.images, before.partial, before.reclaimable), (2, 4, 4));
+    assert_eq!(store.prune().unwrap().bytes, 4);
+    store.remove(&name("gone")).unwrap();
+    assert!(store.disk_usage().unwrap().reclaimable > 0);
+    let pruned = store.prune().unwrap();
+    assert_eq!((pruned.blobs, pruned.layers, pruned.in_use), (3, 0, 1));
+    assert!(running.dirs()[0].join("gone").exists());
+    assert_eq!(
+        store.image_of(gone.descriptor(), &ringfence::image::host_platform()).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    let clone = running.clone();
+    drop(running);
+    assert_eq!(store.prune().unwrap().in_use, 1);
+    drop(clone);
+    assert_eq!(store.prune().unwrap().layers, 1);
+    assert_eq!((count(&store, "layers"), count(&store, "staging"), count(&store, "partial")), (2, 0, 0));
+    let after = store.disk_usage().unwrap();
+    assert_eq!((after.images, after.reclaimable), (1, 0));
+    assert_eq!(store.image(&name("kept")).unwrap().unpack().unwrap().dirs().len(), 2);
+    assert!(store.verify().unwrap().is_empty());
+}
+
+#[test]
+fn a_pruner_waits_for_who_adds() {
+    let (_dir, store) = store();
+    let hold = store.hold().unwrap();
+    let hasty = store.clone().wait(Duration::from_millis(50));
+    assert_eq!(hasty.prune().unwrap_err().kind(), ErrorKind::Timeout);
+    let blob = store.put_blob(MediaType::EmptyJSON, b"{}").unwrap();
+    drop(hold);
+    assert_eq!(hasty.prune().unwrap().blobs, 1);
+    assert!(!store.has(&blob).unwrap());
+}
+
+#[test]
+fn damage_is_found() {
+    let (_dir, store) = store();
+    let image = image(&store, &[tar().file("x", "x").end(), tar().file("y", "y").end()]);
+    store.tag(&name("a"), image.descriptor()).unwrap();
+    drop(image.unpack().unwrap());
+    assert!(store.verify().unwrap().is_empty());
+    let blob = |digest: &Digest| store.path().join("blobs/sha256").join(digest.digest());
+    let layer = blob(image.layers()[0].digest());
+    let mut bytes = fs::read(&layer).unwrap();
+    bytes[600] ^= 1;
+    fs::write(&layer, bytes).unwrap();
+    let damages = store.verify().unwrap();
+    assert_eq!(damages.len(), 1, "{damages:?}");
+    assert_eq!(damages[0].error.kind(), ErrorKind::Corrupt);
+    fs::remove_file(blob(image.layers()[1].digest())).unwrap();
+    let kinds: Vec<_> = store.verify().unwrap().iter().map(|damage| damage.error.kind()).collect();
+    assert_eq!(kinds, [ErrorKind::Corrupt, ErrorKind::NotFound]);
+    let unpacked = fs::read_dir(store.path().join("layers")).unwrap().flatten().next().unwrap().path();
+    fs::remove_file(unpacked.join("layer.json")).unwrap();
+    assert_eq!(store.verify().unwrap().len(), 3);
+}
