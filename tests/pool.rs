@@ -413,6 +413,8 @@ fn in_a_fork_of_the_caller_the_pool_has_no_power() {
         policy = policy.cgroup_parent(cgroup_parent()).memory_limit(64 << 20);
     }
     let pool = ready(&policy, 2);
+    // The thread sleeps by then: in a fork nobody would ever drop what it holds.
+    thread::sleep(Duration::from_millis(100));
     let before = waiting();
     // SAFETY: the C library of Linux lets the fork of a process with threads allocate.
     match unsafe { libc::fork() } {
