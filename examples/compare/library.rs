@@ -1,21 +1,14 @@
 //! Other libraries, in a process of their own: a crate in `benches/peers`, that measures itself when it is told to.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use ringfence::Bytes;
 
 use super::ground::Ground;
+use super::served::Served;
 
-/// A library's process.
-#[derive(Debug)]
-pub struct Library {
-    process: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-}
+pub const NAMES: [&str; 2] = ["ferroday-cage", "hakoniwa"];
 
 fn here(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -28,7 +21,6 @@ pub fn build() -> Result<(), String> {
     command.args(["build", "--release", "--quiet"]);
     command.arg("--manifest-path").arg(here("benches/peers/Cargo.toml"));
     command.arg("--target-dir").arg(here("target/peers"));
-    // Its messages go where this example's do.
     match command.stdout(Stdio::null()).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("--libraries: cargo ended with {status}")),
@@ -36,46 +28,13 @@ pub fn build() -> Result<(), String> {
     }
 }
 
-impl Library {
-    pub const NAMES: [&str; 2] = ["ferroday-cage", "hakoniwa"];
-
-    pub fn start(name: &str, ground: &Ground, heap: Bytes) -> Result<Self, String> {
-        let harness = here("target/peers/release/peers");
-        if !harness.exists() {
-            return Err("not built; --libraries does".to_owned());
-        }
-        let mut command = Command::new(harness);
-        command.arg(name).arg(&ground.root).arg(heap.get().to_string());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().map_err(|error| error.to_string())?;
-        let (Some(orders), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
-            return Err("no pipes".to_owned());
-        };
-        let mut library = Library { process, orders: Some(orders), answers: BufReader::new(answers) };
-        match library.answer()?.as_str() {
-            "ready" => Ok(library),
-            other => Err(format!("it said {other:?}")),
-        }
+/// The library's process, with so much memory in use.
+pub fn start(name: &str, ground: &Ground, heap: Bytes) -> Result<Served, String> {
+    let harness = here("target/peers/release/peers");
+    if !harness.exists() {
+        return Err("not built; --libraries does".to_owned());
     }
-
-    fn answer(&mut self) -> Result<String, String> {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).map_err(|error| error.to_string())?;
-        Ok(line.trim_end().to_owned())
-    }
-
-    pub fn run(&mut self) -> Result<Duration, String> {
-        let orders = self.orders.as_mut().ok_or("it has ended")?;
-        writeln!(orders).map_err(|error| error.to_string())?;
-        let answer = self.answer()?;
-        answer.parse().map(Duration::from_nanos).map_err(|_| format!("it said {answer:?}"))
-    }
-}
-
-impl Drop for Library {
-    fn drop(&mut self) {
-        // It ends with its orders.
-        self.orders = None;
-        let _ = self.process.wait();
-    }
+    let mut command = Command::new(harness);
+    command.arg(name).arg(&ground.root).arg(heap.get().to_string());
+    Served::start(command)
 }

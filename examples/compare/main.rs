@@ -10,6 +10,7 @@
 
 #[path = "../../benches/spawn/bare.rs"]
 mod bare;
+mod elsewhere;
 #[path = "../../benches/spawn/floor.rs"]
 #[allow(dead_code, reason = "the bench's profile is not shown here")]
 mod floor;
@@ -18,6 +19,7 @@ mod floor;
 mod ground;
 #[path = "../../benches/spawn/group.rs"]
 mod group;
+#[path = "../../benches/spawn/host.rs"]
 mod host;
 mod library;
 mod peers;
@@ -27,6 +29,8 @@ mod report;
 #[path = "../../benches/spawn/rows.rs"]
 #[allow(dead_code, reason = "the bench's profile is not shown here")]
 mod rows;
+#[path = "../../benches/spawn/served.rs"]
+mod served;
 mod turns;
 mod ways;
 
@@ -90,7 +94,7 @@ fn run(args: &Args) -> Result<(), String> {
         return Err(format!("--heap: the machine has not {} to spare", args.heap));
     }
     let _ballast = Ballast::new(heap);
-    let living = host::living(&ground, args.living).map_err(|error| format!("--living: {error:#}"))?;
+    let living = ways::living(&ground, args.living).map_err(|error| format!("--living: {error:#}"))?;
     turns::first(&mut ways, &mut told);
     let conditions = Conditions { heap: args.heap, mounts: args.mounts, living: living.len() };
     let measured = turns::take(&mut ways, args.rounds)?;

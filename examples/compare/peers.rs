@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::elsewhere::{Elsewhere, hybrid};
 use super::ground::Ground;
 use super::group;
-use super::host::{self, Elsewhere};
 
 pub const NAMES: [&str; 6] = ["unshare", "bwrap", "crun", "runc", "youki", "systemd-nspawn"];
 
@@ -43,7 +43,7 @@ impl Tool {
             _ => oci(name, &mut command, ground).map_err(|error| error.to_string())?,
         };
         // crun refuses a hybrid host, and youki looks for controllers in the hierarchy that has none.
-        match host::hybrid().filter(|_| ["crun", "youki"].contains(&name)) {
+        match hybrid().filter(|_| ["crun", "youki"].contains(&name)) {
             None => Ok((Tool::Here(command), how)),
             Some(v2) => {
                 let how =

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use ringfence::Bytes;
+use ringfence::{Bytes, Child};
 
 use super::ground::Ground;
 use super::group::Parents;
-use super::library::Library;
+use super::library;
 use super::peers::{self, Tool};
 use super::rows::{self, Row};
+use super::served::Served;
 
 /// Those of the bench that stand here too, under their names.
 const OWN: [&str; 7] = ["std", "floor", "sandbox", "prepared", "floor-net", "sandbox-net", "prepared-net"];
@@ -24,7 +25,7 @@ pub struct Way {
 enum By {
     Row(Box<Row>),
     Tool(Tool),
-    Library(Library),
+    Library(Served),
 }
 
 impl Way {
@@ -45,7 +46,7 @@ impl Way {
                 Ok(start.elapsed())
             }
             By::Tool(tool) => tool.run(),
-            By::Library(library) => library.run(),
+            By::Library(library) => library.time("run"),
         }
     }
 }
@@ -57,7 +58,7 @@ pub fn all(
     heap: Bytes,
     only: &[String],
 ) -> Result<(Vec<Way>, Vec<String>), String> {
-    let names: Vec<&str> = OWN.into_iter().chain(peers::NAMES).chain(Library::NAMES).collect();
+    let names: Vec<&str> = OWN.into_iter().chain(peers::NAMES).chain(library::NAMES).collect();
     if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(format!("--only: there is no {unknown}, only {}", names.join(", ")));
     }
@@ -77,8 +78,8 @@ pub fn all(
             Err(why) => told.push(format!("absent: {name} ({why})")),
         }
     }
-    for name in Library::NAMES.into_iter().filter(|name| wanted(name)) {
-        match Library::start(name, ground, heap) {
+    for name in library::NAMES.into_iter().filter(|name| wanted(name)) {
+        match library::start(name, ground, heap) {
             Ok(library) => {
                 told.push(format!("{name}: in a process of its own, which measures itself"));
                 ways.push(Way { name, by: By::Library(library) });
@@ -87,4 +88,10 @@ pub fn all(
         }
     }
     Ok((ways, told))
+}
+
+/// Sandboxes of this crate, in which a program waits for nothing.
+pub fn living(ground: &Ground, count: usize) -> ringfence::Result<Vec<Child>> {
+    let sandbox = rows::full(&*ground.root).command("/pause");
+    (0..count).map(|_| sandbox.spawn()).collect()
 }

@@ -1,4 +1,4 @@
-//! What is done to the host for a measurement, in a mount namespace of its own, and for as long as it takes.
+//! Work in a mount namespace that lacks one of the host's mounts: crun and youki want no v2 hierarchy beside those of v1.
 
 use std::fs;
 use std::io;
@@ -6,57 +6,10 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
-use ringfence::Child;
 
-use super::ground::Ground;
-use super::rows;
-
-/// Mounts that are the host's to everything that this process starts, and to nobody else.
-#[derive(Debug)]
-pub struct Mounts(Option<PathBuf>);
-
-impl Mounts {
-    /// `count` of them. This process has one thread.
-    pub fn new(count: usize) -> io::Result<Self> {
-        if count == 0 {
-            return Ok(Mounts(None));
-        }
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        keep_to_ourselves()?;
-        let dir = std::env::temp_dir().join(format!("ringfence-mounts-{}", std::process::id()));
-        fs::create_dir(&dir)?;
-        let mounts = Mounts(Some(dir.clone()));
-        mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
-        for i in 1..count {
-            let place = dir.join(i.to_string());
-            fs::create_dir(&place)?;
-            mount(Some(&dir), &place, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-        }
-        Ok(mounts)
-    }
-}
-
-impl Drop for Mounts {
-    fn drop(&mut self) {
-        if let Some(dir) = &self.0 {
-            let _ = umount2(dir, MntFlags::MNT_DETACH);
-            let _ = fs::remove_dir(dir);
-        }
-    }
-}
-
-/// What is mounted in this namespace from now on, nobody else's sees.
-fn keep_to_ourselves() -> nix::Result<()> {
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-}
-
-/// Sandboxes of this crate, in which a program waits for nothing.
-pub fn living(ground: &Ground, count: usize) -> ringfence::Result<Vec<Child>> {
-    let sandbox = rows::full(&*ground.root).command("/pause");
-    (0..count).map(|_| sandbox.spawn()).collect()
-}
+use super::host::keep_to_ourselves;
 
 /// Where this host has controllers in v1 hierarchies and a v2 hierarchy beside them: a hybrid host.
 pub fn hybrid() -> Option<PathBuf> {

@@ -1,0 +1,109 @@
+//! What a sandbox costs where there is much of something: in the caller memory, descriptors and threads, on the host mounts
+//! and living sandboxes. Each row is the ratio to a caller with nothing of it, who has a turn after every turn of the
+//! other. Then what a living sandbox costs its caller, and how many sandboxes a second both cores make.
+//!
+//! `cargo bench --bench growth`; `-- --quick` for a look; `-- 5000` to have so many alive at once, instead of 1,000.
+
+#[path = "spawn/bare.rs"]
+mod bare;
+#[path = "growth/caller.rs"]
+mod caller;
+#[path = "spawn/floor.rs"]
+#[allow(dead_code, reason = "the profile is not shown here")]
+mod floor;
+#[path = "spawn/ground.rs"]
+#[allow(dead_code, reason = "the bench of spawns has files of its own")]
+mod ground;
+#[path = "spawn/group.rs"]
+#[allow(dead_code, reason = "no sandbox here has a control group")]
+mod group;
+#[path = "spawn/host.rs"]
+mod host;
+#[path = "growth/living.rs"]
+mod living;
+#[path = "../src/sys/raw.rs"]
+mod raw;
+#[path = "spawn/rows.rs"]
+#[allow(dead_code, reason = "rows of one's own")]
+mod rows;
+#[path = "spawn/served.rs"]
+mod served;
+#[path = "growth/throughput.rs"]
+mod throughput;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use caller::State;
+use ground::Ground;
+
+/// What may be of each; the last column is the goal of a ratio.
+const STATES: [(State, f64); 4] = [
+    (State::Heap(4 << 30), 1.2),
+    (State::Descriptors(10_000), 1.2),
+    (State::Threads(64), 1.2),
+    (State::Mounts(2_000), 1.2),
+];
+
+/// What the arguments ask for.
+#[derive(Debug)]
+struct Asked {
+    rounds: usize,
+    alive: usize,
+    seconds: f64,
+}
+
+impl Asked {
+    fn read() -> Self {
+        let args: Vec<String> = std::env::args().skip(1).collect();
+        let has = |name: &str| args.iter().any(|arg| arg == name);
+        // `cargo test --benches` runs it, too.
+        let full = has("--bench") && !has("--quick");
+        let alive = args.iter().find_map(|arg| arg.parse().ok());
+        Asked {
+            rounds: if full { 300 } else { 20 },
+            alive: alive.unwrap_or(if full { 1_000 } else { 50 }),
+            seconds: if full { 1.0 } else { 0.2 },
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    if let Some(state) = State::ordered() {
+        return caller::serve(state);
+    }
+    match run(&Asked::read()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("growth: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(asked: &Asked) -> Result<(), String> {
+    let ground = Ground::new().map_err(|error| format!("the root directory: {error}"))?;
+    println!("spawn + wait of a static `true` in a full sandbox, by turns, {} rounds, p50 in µs", asked.rounds);
+    println!("{:32} {:>9} {:>9} {:>9}", "", "nothing", "with it", "ratio");
+    for (state, goal) in STATES {
+        match caller::ratio(state, &ground, asked.rounds) {
+            Ok((without, with)) => tell(&state.to_string(), without, with, goal),
+            Err(error) => println!("left out: {state} ({error})"),
+        }
+    }
+    living::run(&ground, asked.alive, asked.rounds)?;
+    throughput::run(&ground, Duration::from_secs_f64(asked.seconds))
+}
+
+/// One row of the table.
+fn tell(name: &str, without: f64, with: f64, goal: f64) {
+    let ratio = with / without;
+    let verdict = if ratio <= goal { "reached" } else { "missed" };
+    println!("{name:32} {without:9.1} {with:9.1} {ratio:9.2}   goal <= {goal} {verdict}");
+}
+
+/// The median, in µs.
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort_unstable();
+    times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
+}

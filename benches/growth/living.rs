@@ -1,0 +1,52 @@
+//! Many sandboxes alive at once: what one more spawn costs then, and what each costs its caller.
+
+use super::caller::{self, State};
+use super::ground::Ground;
+
+/// Blocks of runs without and with them, which start and end all of them anew.
+const BLOCKS: usize = 5;
+
+/// Prints the row, and the costs.
+pub fn run(ground: &Ground, alive: usize, rounds: usize) -> Result<(), String> {
+    // The empty case is measured while none live, in the same process: they would slow the kernel down for all.
+    let mut caller = caller::start(State::Nothing, ground)?;
+    let mut times = [Vec::new(), Vec::new()];
+    let mut costs = Vec::new();
+    for _ in 0..BLOCKS {
+        for (i, count) in [0, alive].into_iter().enumerate() {
+            let before = look(&mut caller)?;
+            caller.time(&format!("live {count}"))?;
+            if count > 0 {
+                costs.push((before, look(&mut caller)?));
+            }
+            for run in 0..rounds / BLOCKS + 3 {
+                let time = caller.time("run")?;
+                if run > 2 {
+                    times[i].push(time);
+                }
+            }
+        }
+    }
+    let [mut without, mut with] = times;
+    super::tell(&format!("{alive} living sandboxes"), super::median(&mut without), super::median(&mut with), 1.2);
+    // The first time, what the caller's allocator has had before does not hide what they take.
+    if let Some((before, after)) = costs.first() {
+        println!("\nwhat each of {alive} living sandboxes costs its caller");
+        let each = |i: usize| (after[i] as f64 - before[i] as f64) / alive as f64;
+        let rows =
+            [("memory, KiB", each(0), 64.0), ("threads", each(1), 0.0), ("helper processes", each(3) - 1.0, 0.0)];
+        for (name, cost, goal) in rows {
+            let verdict = if cost <= goal { "reached" } else { "missed" };
+            println!("{name:32} {cost:9.2}   goal <= {goal} {verdict}");
+        }
+        println!("{:32} {:9.2}", "descriptors", each(2));
+    }
+    Ok(())
+}
+
+/// KiB, threads, descriptors, children.
+fn look(caller: &mut super::served::Served) -> Result<Vec<usize>, String> {
+    let answer = caller.ask("look")?;
+    let numbers: Result<Vec<usize>, _> = answer.split(' ').map(str::parse).collect();
+    numbers.ok().filter(|all| all.len() == 4).ok_or_else(|| format!("it said {answer:?}"))
+}
