@@ -23,6 +23,7 @@ mod group;
 mod host;
 mod library;
 mod peers;
+mod plots;
 #[path = "../../src/sys/raw.rs"]
 mod raw;
 mod report;
@@ -32,8 +33,10 @@ mod rows;
 #[path = "../../benches/spawn/served.rs"]
 mod served;
 mod turns;
+mod watch;
 mod ways;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -68,6 +71,10 @@ struct Args {
     /// `[{"name":…,"p50_us":…,"p95_us":…}]` on stdout; what is told goes to stderr.
     #[arg(long)]
     json: bool,
+    /// Measure over the caller's memory, mounts and living sandboxes, and draw growth.svg into this directory; takes
+    /// minutes.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["heap", "mounts", "living", "json"])]
+    plots: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -84,6 +91,9 @@ fn run(args: &Args) -> Result<(), String> {
     if args.libraries {
         library::build()?;
     }
+    if let Some(dir) = &args.plots {
+        return plots::draw_all(dir, args.rounds);
+    }
     // While there is one thread: the others will be in its mount namespace.
     let _mounts = host::Mounts::new(args.mounts).map_err(|error| format!("--mounts: {error}"))?;
     let ground = Ground::new().map_err(|error| format!("the root directory: {error}"))?;
@@ -97,7 +107,7 @@ fn run(args: &Args) -> Result<(), String> {
     let living = ways::living(&ground, args.living).map_err(|error| format!("--living: {error:#}"))?;
     turns::first(&mut ways, &mut told);
     let conditions = Conditions { heap: args.heap, mounts: args.mounts, living: living.len() };
-    let measured = turns::take(&mut ways, args.rounds)?;
+    let measured = turns::take(&mut ways, args.rounds, &mut told)?;
     if args.json {
         told.iter().for_each(|line| eprintln!("{line}"));
         println!("{}", report::json(&measured));

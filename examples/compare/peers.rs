@@ -3,8 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use super::elsewhere::{Elsewhere, hybrid};
 use super::ground::Ground;
 use super::group;
+use super::watch;
 
 pub const NAMES: [&str; 6] = ["unshare", "bwrap", "crun", "runc", "youki", "systemd-nspawn"];
 
@@ -80,24 +82,35 @@ fn gone() -> Result<Duration, String> {
 
 fn run(command: &mut Command) -> Result<Duration, String> {
     let start = Instant::now();
-    let status = command.status();
+    let child = command.spawn().map_err(|error| error.to_string())?;
+    let status = watch::wait(child);
     let time = start.elapsed();
     match status {
         Ok(status) if status.success() => Ok(time),
-        Ok(status) => Err(status.to_string()),
+        Ok(status) => Err(told(status)),
         Err(error) => Err(error.to_string()),
     }
 }
 
+fn told(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(9) => format!("it had not ended after {:?}", watch::LIMIT),
+        _ => status.to_string(),
+    }
+}
+
+/// A run whose messages are read, which are nothing or a few lines.
 fn explain(command: &mut Command) -> Result<(), String> {
-    let output = command.stderr(Stdio::piped()).output().map_err(|error| error.to_string());
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let output = output?;
-    if output.status.success() {
+    let child = command.stderr(Stdio::piped()).spawn().map_err(|error| error.to_string());
+    command.stderr(Stdio::null());
+    let mut child = child?;
+    let words = child.stderr.take();
+    let status = watch::wait(child).map_err(|error| error.to_string())?;
+    if status.success() {
         return Ok(());
     }
-    let words = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{}: {}", output.status, words.split_whitespace().collect::<Vec<_>>().join(" ")))
+    let words = words.map(io::read_to_string).transpose().map_err(|error| error.to_string())?.unwrap_or_default();
+    Err(format!("{} {}", told(status), words.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
 fn find(name: &str) -> Option<PathBuf> {

@@ -40,22 +40,35 @@ pub fn first(ways: &mut Vec<Way>, told: &mut Vec<String>) {
     });
 }
 
-/// All rounds. A failure is an error: each way has run before.
-pub fn take(ways: &mut [Way], rounds: usize) -> Result<Vec<Measured>, String> {
+/// All rounds. A failure is an error, as each way has run before; only that of a tool is told, and it is left out.
+pub fn take(ways: &mut Vec<Way>, rounds: usize, told: &mut Vec<String>) -> Result<Vec<Measured>, String> {
     let mut times = vec![Vec::new(); ways.len()];
     let mut random = 0x9e37_79b9_7f4a_7c15;
+    let mut broken = Vec::new();
     for block in 0..rounds.div_ceil(BLOCK) {
         for net in [false, true] {
-            let mut order: Vec<usize> = (0..ways.len()).filter(|&i| ways[i].name.ends_with("-net") == net).collect();
+            let mut order: Vec<usize> =
+                (0..ways.len()).filter(|i| !broken.contains(i) && ways[*i].name.ends_with("-net") == net).collect();
             for _ in 0..BLOCK.min(rounds - block * BLOCK) {
                 shuffle(&mut order, &mut random);
+                let mut failed = Vec::new();
                 for &i in &order {
-                    turn(&mut ways[i], &mut times[i])?;
+                    match turn(&mut ways[i], &mut times[i]) {
+                        Err(error) if ways[i].is_own() => return Err(format!("{}: {error}", ways[i].name)),
+                        Err(error) => failed.push((i, error)),
+                        Ok(()) => {}
+                    }
+                }
+                for (i, error) in failed {
+                    told.push(format!("left out: {} (after {} runs: {error})", ways[i].name, times[i].len()));
+                    order.retain(|&other| other != i);
+                    broken.push(i);
                 }
             }
         }
     }
-    let measured = ways.iter().zip(times).map(|(way, mut times)| {
+    let whole = ways.iter().zip(times).enumerate().filter(|(i, _)| !broken.contains(i));
+    let measured = whole.map(|(_, (way, mut times))| {
         times.sort_unstable();
         Measured { name: way.name, times }
     });
@@ -64,7 +77,7 @@ pub fn take(ways: &mut [Way], rounds: usize) -> Result<Vec<Measured>, String> {
 
 fn turn(way: &mut Way, times: &mut Vec<Duration>) -> Result<(), String> {
     for run in 0..=COUNTED {
-        let time = way.run().map_err(|error| format!("{}: {error}", way.name))?;
+        let time = way.run()?;
         if run > 0 {
             times.push(time);
         }
