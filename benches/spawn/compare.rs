@@ -8,8 +8,19 @@ use super::ground::Ballast;
 use super::rows::Row;
 
 /// The rows that are compared.
-pub const NAMES: [&str; 9] =
-    ["std", "plain", "sandbox", "prepared", "sandbox-cgroup", "floor", "sandbox-net", "prepared-net", "floor-net"];
+pub const NAMES: [&str; 11] = [
+    "std",
+    "plain",
+    "sandbox",
+    "prepared",
+    "pool",
+    "sandbox-cgroup",
+    "floor",
+    "sandbox-net",
+    "prepared-net",
+    "pool-net",
+    "floor-net",
+];
 const BLOCKS: usize = 10;
 /// Rounds at the start of a block that are not counted.
 const WARM_UP: usize = 10;
@@ -65,6 +76,7 @@ fn block(rows: &mut [Row], times: &mut [Times], rounds: usize, heavy: bool, rand
         for round in 0..rounds + WARM_UP {
             shuffle(&mut order, random);
             for &i in &order {
+                rows[i].make_ready()?;
                 let start = Instant::now();
                 rows[i].run().map_err(|error| format!("{}: {error}", rows[i].name))?;
                 let time = start.elapsed();
@@ -111,6 +123,8 @@ fn print_ratios(rows: &[Row], times: &[Times]) {
         ("sandbox-net", false, "floor-net"),
         ("prepared", false, "sandbox"),
         ("prepared-net", false, "sandbox-net"),
+        ("pool", false, "std"),
+        ("pool-net", false, "std"),
         ("sandbox", true, "sandbox"),
         ("std", true, "std"),
     ] {

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Command;
+use std::time::Duration;
 
-use ringfence::{Bytes, Namespaces, Outcome, Prepared, Sandbox};
+use ringfence::{Bytes, Namespaces, Outcome, Pool, Prepared, Sandbox};
 
 use super::floor::{Floor, Profile};
 use super::ground::Ground;
@@ -23,10 +24,22 @@ enum Way {
     Std(Command),
     Sandbox(Box<Sandbox>),
     Prepared(Prepared),
+    Pool(Pool, ringfence::Command),
     Floor(Box<Floor>),
 }
 
+/// Sandboxes that a pool has ready.
+const READY: usize = 4;
+
 impl Row {
+    /// Waits for what is made ahead of a run, which is no part of it.
+    pub fn make_ready(&mut self) -> Result<(), String> {
+        match &self.way {
+            Way::Pool(pool, _) => pool.wait_ready(Duration::from_secs(10)).map_err(|error| format!("{error:#}")),
+            _ => Ok(()),
+        }
+    }
+
     /// One spawn and wait.
     pub fn run(&mut self) -> Result<(), String> {
         match &mut self.way {
@@ -37,6 +50,7 @@ impl Row {
             },
             Way::Sandbox(sandbox) => told(sandbox.status()),
             Way::Prepared(prepared) => told(prepared.status()),
+            Way::Pool(pool, command) => told(pool.status(command.clone())),
             Way::Floor(floor) => floor.run().map_err(|error| error.to_string()),
         }
     }
@@ -100,11 +114,17 @@ pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
         rows.push(sandbox(name, with_rights(host.clone().namespaces(kind))));
     }
     let prepared = |name, sandbox: &Sandbox| Some(Row { name, way: Way::Prepared(sandbox.prepare().ok()?) });
+    let pool = |name, sandbox: &Sandbox| {
+        let way = Way::Pool(sandbox.pool(READY).ok()?, ringfence::Command::new("/true"));
+        Some(Row { name, way })
+    };
     rows.push(sandbox("sandbox", inside.clone()));
     rows.extend(prepared("prepared", &inside));
+    rows.extend(pool("pool", &inside));
     rows.push(sandbox("sandbox-cgroup", limited(inside.clone())));
     let net = limited(inside.net_ns());
     rows.extend(prepared("prepared-net", &net));
+    rows.extend(pool("pool-net", &net));
     rows.push(sandbox("sandbox-net", net));
     rows.extend(floors(ground, parents));
     rows

@@ -11,7 +11,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde_json::Value;
 
 /// What is drawn, from the back to the front. The colours can be told apart on white and on black.
-const SERIES: [(&str, RGBColor); 8] = [
+const SERIES: [(&str, RGBColor); 9] = [
     ("std", RGBColor(139, 148, 158)),
     ("runc", RGBColor(229, 83, 75)),
     ("crun", RGBColor(163, 113, 247)),
@@ -19,10 +19,12 @@ const SERIES: [(&str, RGBColor); 8] = [
     ("hakoniwa", RGBColor(191, 135, 0)),
     ("ferroday-cage", RGBColor(219, 109, 40)),
     ("floor", RGBColor(99, 179, 237)),
+    ("pool", RGBColor(20, 160, 170)),
     ("sandbox", RGBColor(31, 111, 235)),
 ];
 /// How rows are called in the picture, where not by their names.
-const LABELS: [(&str, &str); 2] = [("sandbox", "ringfence"), ("floor", "bare system calls")];
+const LABELS: [(&str, &str); 3] =
+    [("sandbox", "ringfence"), ("pool", "ringfence, pool"), ("floor", "bare system calls")];
 const INK: RGBColor = RGBColor(125, 133, 144);
 const SIZE: (u32, u32) = (1200, 440);
 const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif";
@@ -133,7 +135,7 @@ fn legend(area: &Area<'_>, all: &[Curves]) -> Drawn {
 }
 
 fn line_width(name: &str) -> u32 {
-    if name == "sandbox" { 4 } else { 2 }
+    if ["sandbox", "pool"].contains(&name) { 4 } else { 2 }
 }
 
 fn draw_panel(panel: &Panel, curves: &Curves, area: &Area<'_>) -> Drawn {

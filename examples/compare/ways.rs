@@ -12,7 +12,8 @@ use super::rows::{self, Row};
 use super::served::Served;
 
 /// Those of the bench that stand here too, under their names.
-const OWN: [&str; 7] = ["std", "floor", "sandbox", "prepared", "floor-net", "sandbox-net", "prepared-net"];
+const OWN: [&str; 9] =
+    ["std", "floor", "sandbox", "prepared", "pool", "floor-net", "sandbox-net", "prepared-net", "pool-net"];
 
 /// One way, with the name that its figures have.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ impl Way {
     pub fn run(&mut self) -> Result<Duration, String> {
         match &mut self.by {
             By::Row(row) => {
+                row.make_ready()?;
                 let start = Instant::now();
                 row.run()?;
                 Ok(start.elapsed())

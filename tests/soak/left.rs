@@ -23,7 +23,7 @@ pub struct Left {
     cgroups: BTreeSet<PathBuf>,
     scratch: BTreeSet<PathBuf>,
     threads: usize,
-    memory_kib: u64,
+    pub memory_kib: u64,
 }
 
 impl Left {
@@ -122,11 +122,20 @@ fn programs(token: &str) -> BTreeSet<String> {
     .collect()
 }
 
-/// The parent and everything below it, in every hierarchy.
+/// The parent, those beside it whose names begin alike, and everything below them, in every hierarchy.
 fn cgroups(parent: &Path) -> BTreeSet<PathBuf> {
+    let directories = |dir: &Path| entries(dir).into_iter().filter(|path| path.is_dir()).collect::<Vec<_>>();
+    let name = parent.file_name().unwrap().to_string_lossy().into_owned();
+    let is_ours = |dir: &PathBuf| dir.file_name().is_some_and(|other| other.to_string_lossy().starts_with(&name));
+    let tops = cgroup_mounts().into_iter().flat_map(|mount| {
+        let above = mount.join(parent.strip_prefix("/").unwrap_or(parent));
+        directories(above.parent().unwrap())
+    });
+    tops.filter(is_ours).flat_map(|top| directories(&top).into_iter().chain([top.clone()])).collect()
+}
+
+pub fn cgroup_mounts() -> BTreeSet<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mounts = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
-    let parent = parent.strip_prefix("/").unwrap_or(parent);
-    let parents = mounts.map(|mount| Path::new(mount).join(parent)).filter(|path| path.exists());
-    parents.flat_map(|path| entries(&path).into_iter().filter(|path| path.is_dir()).chain([path.clone()])).collect()
+    mounts.map(PathBuf::from).collect()
 }

@@ -6,6 +6,7 @@ use ringfence::{Child, Error, ErrorKind, Limits, Verdict, reap_stale};
 
 use super::owner;
 use super::policy::{self, Place, Policy, Program};
+use super::pools;
 use super::random::Random;
 
 /// A step; gives what it came to. Whatever should not be, panics.
@@ -15,6 +16,9 @@ pub fn step(random: &mut Random, place: &Place) -> &'static str {
         let reaped = reap_stale();
         reaped.unwrap_or_else(|error| panic!("reap_stale: {error:#}"));
         return "killed owner";
+    }
+    if random.chance(3) {
+        return pools::step(random, place);
     }
     let policy = policy::policy(random, place);
     // The judgement alone, which leaves nothing either.
@@ -43,12 +47,12 @@ pub fn is_expected(error: &Error, policy: &Policy) -> &'static str {
 }
 
 #[track_caller]
-fn must<T>(what: &str, policy: &Policy, result: Result<T, Error>) -> T {
+pub fn must<T>(what: &str, policy: &Policy, result: Result<T, Error>) -> T {
     result.unwrap_or_else(|error| panic!("{what}: {error:#}\nof {policy:#?}"))
 }
 
 /// Ends it in one of many ways, all of which are to leave nothing.
-fn end(mut child: Child, policy: &Policy, random: &mut Random) -> &'static str {
+pub fn end(mut child: Child, policy: &Policy, random: &mut Random) -> &'static str {
     match random.below(9) {
         0 if policy.ends => {
             // What it writes is read by nobody: with a pipe it may wait for that.
