@@ -41,7 +41,7 @@ pub fn first(ways: &mut Vec<Way>, told: &mut Vec<String>) {
 }
 
 /// All rounds. A failure is an error, as each way has run before; only that of a tool is told, and it is left out.
-pub fn take(ways: &mut Vec<Way>, rounds: usize, told: &mut Vec<String>) -> Result<Vec<Measured>, String> {
+pub fn take(ways: &mut [Way], rounds: usize, told: &mut Vec<String>) -> Result<Vec<Measured>, String> {
     let mut times = vec![Vec::new(); ways.len()];
     let mut random = 0x9e37_79b9_7f4a_7c15;
     let mut broken = Vec::new();
