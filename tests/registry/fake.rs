@@ -58,6 +58,11 @@ impl Answer<'_> {
         self.raw(format!("{:x}\r\n", bytes.len())) && self.raw(bytes) && self.raw("\r\n")
     }
 
+    /// Takes so many bytes of a body that was left unread, and keeps none.
+    pub fn swallow(&mut self, length: u64) {
+        io::copy(&mut (&mut *self.stream as &mut dyn Read).take(length), &mut io::sink()).unwrap();
+    }
+
     /// Says nothing until the test is over.
     pub fn stall(&mut self) {
         while !self.stop.load(Ordering::Relaxed) {

@@ -13,6 +13,9 @@ use crate::{client, name, noise, store};
 /// tester, s3cret
 pub const SECRET: &str = "Basic dGVzdGVyOnMzY3JldA==";
 
+/// The larger layer of [`site`].
+const LAYER: usize = 200_000;
+
 /// A client that waits for nothing long.
 pub fn hasty(host: &str) -> Registry {
     client(host).stall_timeout(Duration::from_secs(1)).retries(1, Duration::from_secs(2))
@@ -45,12 +48,19 @@ fn unharmed(store: &Store) {
 }
 
 pub fn site() -> Site {
-    Site::new(&[&noise(200_000, 1), &noise(1000, 2)])
+    site_of(LAYER)
+}
+
+fn site_of(layer: usize) -> Site {
+    Site::new(&[&noise(layer, 1), &noise(1000, 2)])
 }
 
 /// An honest registry but for what `answer` takes upon itself.
 pub fn but_for(answer: impl Fn(&Site, &Request, &mut Answer<'_>) -> bool + Send + Sync + 'static) -> Fake {
-    let site = site();
+    but_for_of(site(), answer)
+}
+
+fn but_for_of(site: Site, answer: impl Fn(&Site, &Request, &mut Answer<'_>) -> bool + Send + Sync + 'static) -> Fake {
     Fake::start(move |request, out| {
         if !answer(&site, request, out) {
             site.answer(request, out);
@@ -60,7 +70,12 @@ pub fn but_for(answer: impl Fn(&Site, &Request, &mut Answer<'_>) -> bool + Send 
 
 /// Answers for the larger layer.
 pub fn for_the_layer(answer: impl Fn(&[u8], &Request, &mut Answer<'_>) + Send + Sync + 'static) -> Fake {
-    but_for(move |site, request, out| {
+    for_a_layer(LAYER, answer)
+}
+
+/// The same for one of so many bytes.
+pub fn for_a_layer(size: usize, answer: impl Fn(&[u8], &Request, &mut Answer<'_>) + Send + Sync + 'static) -> Fake {
+    but_for_of(site_of(size), move |site, request, out| {
         let layer = request.path.contains(site.layers()[0].digest().digest());
         if layer {
             answer(&site.blob(&request.path).unwrap(), request, out);

@@ -8,6 +8,7 @@ mod auth;
 mod fake;
 mod hostile;
 mod login;
+mod memory;
 mod peer;
 mod pull;
 mod push;
