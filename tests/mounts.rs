@@ -180,6 +180,18 @@ fn roots_are_quiet_unless_asked_for_the_opposite() {
 }
 
 #[test]
+fn the_hosts_own_dev_opens_devices_where_that_is_asked_for() {
+    let _clean = common::clean();
+    let root = common::root_dir();
+    let run = |bind: Bind| {
+        let script = "cat /dev/null 2>/dev/null && echo opened || echo closed";
+        common::stdout(&on(&root, script).mount(bind))
+    };
+    assert_eq!(run(Bind::new("/dev", "/dev")), "closed");
+    assert_eq!(run(Bind::new("/dev", "/dev").dev()), "opened");
+}
+
+#[test]
 fn a_node_that_is_bound_by_itself_opens_its_device() {
     let _clean = common::clean();
     let run = |bind: Bind| with([bind], "cat /b 2>/dev/null && echo opened || echo closed");

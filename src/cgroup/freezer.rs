@@ -15,8 +15,11 @@ use super::part::Part;
 use super::{Version, kernfs};
 use crate::sys::timeout;
 
+/// How soon it is noticed that a group was thawed before it stood still, of which no event tells.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Freezes and waits until everything stands still; false if it does not within `timeout`, which can be forever: on
-/// v1 for a process in uninterruptible sleep.
+/// v1 for a process in uninterruptible sleep. ECANCELED if it is thawed meanwhile.
 pub(super) fn freeze(part: &Part, timeout: Duration) -> nix::Result<bool> {
     let deadline = Instant::now() + timeout;
     match part.version {
@@ -38,8 +41,10 @@ fn freeze_v1(part: &Part, deadline: Instant) -> nix::Result<bool> {
     kernfs::write(part.dir(), c"freezer.state", "FROZEN")?;
     let mut pause = Duration::from_micros(50);
     loop {
-        if kernfs::read(part.dir(), c"freezer.state")?.trim() == "FROZEN" {
-            return Ok(true);
+        match kernfs::read(part.dir(), c"freezer.state")?.trim() {
+            "FROZEN" => return Ok(true),
+            "THAWED" => return Err(Errno::ECANCELED),
+            _ => {}
         }
         let now = Instant::now();
         if now >= deadline {
@@ -63,10 +68,15 @@ fn freeze_v2(part: &Part, deadline: Instant) -> nix::Result<bool> {
         if kernfs::field(&text, "frozen") == Some(1) {
             return Ok(true);
         }
-        if Instant::now() >= deadline {
+        if kernfs::read(part.dir(), c"cgroup.freeze")?.trim() == "0" {
+            return Err(Errno::ECANCELED);
+        }
+        let now = Instant::now();
+        if now >= deadline {
             return Ok(false);
         }
-        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout::until(deadline)) {
+        let next = timeout::until(deadline.min(now + LOOK));
+        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], next) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }

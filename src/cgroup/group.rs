@@ -352,7 +352,10 @@ impl Group {
     /// error is ETIMEDOUT.
     pub(crate) fn freeze(&self, timeout: Duration) -> Result<()> {
         let part = self.freezer()?;
-        let fail = |errno| part.error(Step::Freeze, errno);
+        let fail = |errno| match errno {
+            Errno::ECANCELED => part.error(Step::Freeze, errno).hint("it was thawed, or killed, before it stood still"),
+            errno => part.error(Step::Freeze, errno),
+        };
         if freezer::freeze(part, timeout).map_err(fail)? {
             return Ok(());
         }

@@ -217,6 +217,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hostile_text_is_survived() {
+        let both =
+            "some avg10=12.50 avg60=3.00 avg300=0.10 total=1500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
+        crate::fuzz::texts(&[both], |text| {
+            let _ = Pressure::parse(text);
+        });
+    }
+
+    #[test]
     fn figures_are_read_with_and_without_full() {
         let some = "some avg10=12.50 avg60=3.00 avg300=0.10 total=1500000\n";
         let pressure = Pressure::parse(some).unwrap();

@@ -131,6 +131,35 @@ fn a_frozen_group_uses_no_cpu_until_it_is_thawed() {
     }
 }
 
+/// Without a look at what was asked for last, a freeze that another thread takes back waits out its time.
+#[test]
+fn a_freeze_that_is_taken_back_does_not_wait() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    for host in hosts() {
+        let group = Made::new(&host, "thaw", "rf-t-1", &Limits::new().pids(20));
+        let mut child = group.run("while :; do :; done");
+        let done = AtomicBool::new(false);
+        let taken_back = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    group.0.thaw().unwrap();
+                }
+            });
+            let start = std::time::Instant::now();
+            let mut result = Ok(());
+            while result.is_ok() && start.elapsed() < WAIT {
+                result = group.0.freeze(WAIT);
+            }
+            done.store(true, Ordering::Relaxed);
+            result
+        });
+        let error = taken_back.expect_err("no thaw met a freeze that was on its way");
+        assert_eq!(error.raw_os_error(), Some(libc::ECANCELED), "{error}");
+        group.0.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_frozen_group_above_is_found() {
     for host in hosts() {

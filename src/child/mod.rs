@@ -266,7 +266,8 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`] without a control group; EBUSY or ETIMEDOUT where a process cannot be stopped.
+    /// [`ErrorKind::Control`] without a control group; EBUSY or ETIMEDOUT where a process cannot be stopped,
+    /// ECANCELED where another thread thaws it meanwhile.
     pub fn freeze(&self) -> Result<()> {
         self.shared()?.freeze(FREEZE_PATIENCE)
     }

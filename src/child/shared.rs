@@ -37,7 +37,9 @@ pub(super) struct Shared {
     reaping: Mutex<()>,
     removing: Mutex<()>,
     reason: AtomicU8,
+    /// It has been frozen, and may still be.
     frozen: AtomicBool,
+    killed: AtomicBool,
     own_pid_ns: bool,
     own_process_group: bool,
     cpu_rlimit: Option<Duration>,
@@ -97,6 +99,7 @@ impl Shared {
             removing: Mutex::new(()),
             reason: AtomicU8::new(0),
             frozen: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
             own_pid_ns: new.own_pid_ns,
             own_process_group: new.own_process_group,
             cpu_rlimit: new.cpu_rlimit,
@@ -150,6 +153,7 @@ impl Shared {
     /// The kernel kills a pid namespace with its first process. Without one, the control group tells who belongs to the
     /// sandbox; without that, its process group.
     fn kill_tree(&self) -> Result<()> {
+        self.killed.store(true, Ordering::SeqCst);
         let only_group = self.own_process_group && !self.own_pid_ns && self.group.is_none();
         if only_group && self.left().outcome.is_none() && pidfd::send_signal(self.pidfd.as_fd(), 0).is_ok() {
             // Before the program itself, whose end lets another thread wait for it: until then its pid, which is its
@@ -162,7 +166,7 @@ impl Shared {
         };
         // A frozen process takes its death only when it is thawed.
         match &self.group {
-            Some(group) if !self.own_pid_ns || self.frozen.load(Ordering::Acquire) => group.kill()?,
+            Some(group) if !self.own_pid_ns || self.frozen.load(Ordering::SeqCst) => group.kill()?,
             _ => {}
         }
         killed
@@ -178,14 +182,18 @@ impl Shared {
 
     pub(super) fn freeze(&self, timeout: Duration) -> Result<()> {
         let group = self.need_group(Step::Freeze)?;
-        self.frozen.store(true, Ordering::Release);
-        group.freeze(timeout)
+        self.frozen.store(true, Ordering::SeqCst);
+        let result = group.freeze(timeout);
+        if self.killed.load(Ordering::SeqCst) {
+            // Who killed it may not have seen that it was to be frozen.
+            group.kill()?;
+        }
+        result
     }
 
     pub(super) fn thaw(&self) -> Result<()> {
-        self.need_group(Step::Freeze)?.thaw()?;
-        self.frozen.store(false, Ordering::Release);
-        Ok(())
+        // Another thread may freeze it again at this moment: a kill goes on taking it for frozen.
+        self.need_group(Step::Freeze)?.thaw()
     }
 
     pub(super) fn need_group(&self, step: Step) -> Result<&Group> {

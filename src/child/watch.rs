@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub(super) type Key = (Instant, u64);
 pub(super) enum Due {
     WallTime,
     CpuTime(CpuWatch),
+    #[cfg(test)]
+    Fault,
 }
 
 /// A limit of processor time, and what the last look at it found.
@@ -131,6 +134,11 @@ pub(super) fn reap(shared: &Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
+/// Does something for one sandbox: a fault in it is no reason for the others' limits not to hold.
+fn alone<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
 impl Watcher {
     fn list(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
@@ -171,11 +179,13 @@ impl Watcher {
         drop(list);
         for (key, (shared, due)) in due {
             let Some(shared) = shared.upgrade() else { continue };
-            match due {
+            alone(|| match due {
                 // A kill that fails leaves nobody to tell; wait and drop will see.
                 Due::WallTime => drop(shared.stop(Some(Verdict::WallTime))),
                 Due::CpuTime(watch) => self.check_cpu(&shared, key, watch),
-            }
+                #[cfg(test)]
+                Due::Fault => panic!("a fault of the test's"),
+            });
         }
     }
 
@@ -200,10 +210,10 @@ impl Watcher {
         let now = Instant::now();
         let (mut running, mut stubborn) = (Vec::new(), Vec::new());
         for shared in all {
-            match shared.wait(Some(now)) {
-                Ok(None) => running.push(shared),
+            match alone(|| shared.wait(Some(now))) {
+                Some(Ok(None)) => running.push(shared),
                 // An error here is a lost status: the program has ended all the same.
-                _ if shared.remove(TURN).is_ok() => {}
+                _ if alone(|| shared.remove(TURN)).is_some_and(|removed| removed.is_ok()) => {}
                 _ => stubborn.push(shared),
             }
         }
@@ -222,7 +232,7 @@ impl Watcher {
     fn handle_asking(&self) -> Vec<Arc<Shared>> {
         let all = std::mem::take(&mut self.list().asking);
         let now = Instant::now();
-        let runs = |shared: &Arc<Shared>| matches!(shared.wait(Some(now)), Ok(None));
+        let runs = |shared: &Arc<Shared>| matches!(alone(|| shared.wait(Some(now))), Some(Ok(None)));
         let running: Vec<_> = all.iter().filter_map(Weak::upgrade).filter(runs).collect();
         self.list().asking.extend(running.iter().map(Arc::downgrade));
         running
@@ -243,5 +253,50 @@ impl Watcher {
         {
             let _ = nix::unistd::read(&self.wake, &mut [0; 8]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::New;
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    #[test]
+    fn a_fault_with_one_sandbox_leaves_the_limits_of_the_others() {
+        let mut child = Command::new("/bin/sleep").arg("100").spawn().unwrap();
+        let pid = child.id() as i32;
+        let new = New {
+            pid,
+            pidfd: crate::sys::pidfd::open_any(pid).unwrap(),
+            init: None,
+            started: Instant::now(),
+            group: None,
+            scratch: None,
+            claim: None,
+            own_pid_ns: false,
+            own_process_group: false,
+            cpu_rlimit: None,
+            seccomp: false,
+            asks: false,
+            held: Default::default(),
+            past: Default::default(),
+        };
+        let shared = Arc::new(Shared::new(new).unwrap());
+        at(Instant::now(), &shared, Due::Fault).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        at(Instant::now(), &shared, Due::Fault).unwrap();
+        at(Instant::now() + Duration::from_millis(50), &shared, Due::WallTime).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        let ended = loop {
+            match child.try_wait().unwrap() {
+                None if Instant::now() < until => thread::sleep(Duration::from_millis(5)),
+                ended => break ended,
+            }
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(ended.and_then(|status| status.signal()), Some(libc::SIGKILL), "its time was not watched");
     }
 }

@@ -163,7 +163,8 @@ pub(super) use opening_setters;
 /// leaves them out. Flags that the host's mount has (`nosuid`, `ro`, …) are kept.
 ///
 /// `nosuid` and `nodev`, unless [`suid`](Bind::suid) and [`dev`](Bind::dev) are called: a directory may hold nodes of any
-/// device, and set-user-ID files. A source that is a device node itself opens its device.
+/// device, and set-user-ID files. A source that is a device node itself opens its device; the host's /dev is
+/// `Bind::new("/dev", "/dev").dev()`.
 ///
 /// ```
 /// use ringfence::{Bind, Sandbox};

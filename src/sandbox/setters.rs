@@ -461,6 +461,9 @@ impl Sandbox {
     }
 
     /// How long the setup may take before it is given up; 30 seconds if this is not called.
+    ///
+    /// The calling thread itself looks at the paths of the host that the policy names: a file system that does not answer, such
+    /// as one of FUSE or NFS whose server is gone, can hold it up for longer.
     pub fn setup_timeout(mut self, timeout: Duration) -> Self {
         self.setup_timeout = Some(timeout);
         self

@@ -266,4 +266,7 @@ fn nothing_of_the_root_is_loaded_before_it_is_confined() {
     // The dynamic linker of the program complains, once: neither the stub nor init has one.
     let complaints = String::from_utf8_lossy(&output.stderr).matches("attack.so").count();
     assert!(output.outcome.success() && complaints == 1, "{complaints}: {}", String::from_utf8_lossy(&output.stderr));
+    // A helper that is linked dynamically, such as this shell, would have been one more.
+    let helped = common::on_root(common::sh("/bin/true"), &root).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&helped.stderr).matches("attack.so").count(), 2);
 }

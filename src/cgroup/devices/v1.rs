@@ -239,5 +239,6 @@ mod tests {
         assert_eq!(writes[..2], allowed);
         assert_eq!(writes[2..], ["devices.deny c 1:3 w", "devices.deny c 1:5 rwm", "devices.deny c 5:* rwm"]);
         assert_eq!(list.updates("a *:* rwm\n"), list.writes());
+        crate::fuzz::texts(&["c 1:3 rw\nc 1:5 rwm\nb 8:* r\n", "a *:* rwm\n"], |text| drop(list.updates(text)));
     }
 }

@@ -119,9 +119,9 @@ mod tests {
 
     #[test]
     fn hostile_text_is_survived() {
-        let corpus = ["8:0 rbytes=4096 wbytes=0 rios=1\n", "8:0 Read 4096\n8:0 Write 18446744073709551615\nTotal 1\n"];
+        let corpus = ["8:0 Read 4096\n8:0 Write 18446744073709551615\nTotal 1\n", "oom_kill_disable 0\noom_kill 3\n"];
         crate::fuzz::texts(&corpus, |text| {
-            let _ = (device_sum(text, "Read"), field(text, "rbytes"));
+            let _ = (device_sum(text, "Read"), device_sum(text, "Write"), field(text, "oom_kill"));
         });
     }
 

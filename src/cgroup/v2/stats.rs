@@ -100,9 +100,14 @@ mod tests {
 
     #[test]
     fn hostile_text_is_survived() {
-        let corpus = ["8:0 rbytes=4096 wbytes=0 rios=1\n", "8:0 Read 4096\n8:0 Write 18446744073709551615\nTotal 1\n"];
-        crate::fuzz::texts(&corpus, |text| {
-            let _ = (key_sum(text, "rbytes="), field(text, "rbytes"));
+        let io = "8:0 rbytes=4096 wbytes=18446744073709551615 rios=1\n8:16 rbytes=1\n";
+        crate::fuzz::texts(&[io, "usage_usec 1500\nuser_usec 1000\n", "low 0\noom_kill 1\n"], |text| {
+            let _ = (
+                key_sum(text, "rbytes="),
+                key_sum(text, "wbytes="),
+                field(text, "usage_usec"),
+                field(text, "oom_kill"),
+            );
         });
     }
 
