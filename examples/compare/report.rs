@@ -54,12 +54,13 @@ pub fn text(measured: &[Measured], told: &[String], conditions: &Conditions) -> 
     let Conditions { heap, mounts, living } = conditions;
     let _ = writeln!(text, "in the caller: {heap}; more mounts on the host: {mounts}; living sandboxes: {living}\n");
     let median = |name: &str| measured.iter().find(|one| one.name == name).map(|one| one.percentile(50));
-    let (std, sandbox) = (median("std"), median("sandbox"));
-    let _ = writeln!(text, "{:16} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p95", "/ std", "/ sandbox");
+    let below = [median("std"), median("sandbox"), median("pool")];
+    let _ = writeln!(text, "{:16} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p95", "/ std", "/ sandbox", "/ pool");
     for one in measured {
         let (p50, p95) = (one.percentile(50), one.percentile(95));
-        let ratios = [std, sandbox].map(|below| below.map_or("-".to_owned(), |below| format!("{:.2}", p50 / below)));
-        let _ = writeln!(text, "{:16} {p50:9.1} {p95:9.1} {:>9} {:>9}", one.name, ratios[0], ratios[1]);
+        let ratios = below.map(|below| below.map_or("-".to_owned(), |below| format!("{:.2}", p50 / below)));
+        let [std, sandbox, pool] = ratios;
+        let _ = writeln!(text, "{:16} {p50:9.1} {p95:9.1} {std:>9} {sandbox:>9} {pool:>9}", one.name);
     }
     text.push('\n');
     for Goal { above, below, limit, at_least } in conditions.goals() {
