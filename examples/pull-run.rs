@@ -103,9 +103,9 @@ fn image(args: &Args, store: &Store) -> Result<Image, Error> {
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let registry = if args.plain_http { Registry::new().plain_http(args.image.registry()) } else { Registry::new() };
     let progress = Progress { bar: bar.clone(), blobs: Default::default() };
-    let image = registry.progress(move |event| progress.tell(event)).pull(store, &args.image);
+    let pulled = registry.progress(move |event| progress.tell(event)).pull_and_unpack(store, &args.image);
     bar.finish_and_clear();
-    image
+    pulled.map(|(image, _)| image)
 }
 
 /// Bytes of all blobs in one bar.

@@ -60,7 +60,8 @@ pub struct Usage {
     /// Processor time in the kernel.
     pub system: Duration,
     /// The most memory at one time. With a memory limit that of the control group, page cache included; else the
-    /// largest resident set of one process.
+    /// largest resident set of one process, and no less than the caller's own was: the program's process
+    /// begins as one that shares the caller's memory, and the kernel does not forget.
     pub peak_memory: Bytes,
     /// Read from block devices; `None` where no control group counts it.
     pub io_read: Option<Bytes>,

@@ -63,7 +63,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// too; [`clear`](Pool::clear) has all of them made anew.
 ///
 /// Limits of time and output count from the spawn. Usage does not contain the setup where a control group counts it; peak
-/// memory does on cgroup v2, whose counter cannot be reset by others.
+/// memory does on cgroup v2, whose counter cannot be reset by others. A program's mounts are taken down about a millisecond
+/// after its end was waited for, off the caller's path: until then unmounting what was bound says EBUSY.
 ///
 /// # Drop, forks and the owner's death
 ///
