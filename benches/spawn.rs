@@ -127,6 +127,8 @@ fn run(asked: &Asked) -> Result<(), String> {
         rows.retain(|row| compare::NAMES.contains(&row.name));
         compare::run(&mut rows, rounds)?;
     }
+    // With what pools have ready.
+    drop(rows);
     look_for_leaks(before)
 }
 
