@@ -336,6 +336,8 @@ fn a_scratch_directory_of_roots_serves_who_is_nobody_outside() {
     let script = "echo new >file && mkdir -p dir && cat file && stat -c %u:%g file";
     let scratch = || layers.root(&["top"]).scratch_in(base.path());
     assert_eq!(common::stdout(&on(scratch(), script).user_ns().pid_ns()), "new\n0:0");
+    let trusted = on(scratch(), script).user_ns().capabilities(ringfence::Capabilities::all_but([]));
+    assert_eq!(common::stdout(&trusted), "new\n0:0");
     let strict = common::strict().rootfs(scratch()).read_only_root(false).bind_ro("/usr", "/usr");
     let strict = strict.user(7, 7).command("/bin/sh").args(["-c", script]);
     assert_eq!(common::stdout(&strict), "new\n7:7");

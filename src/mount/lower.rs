@@ -198,7 +198,7 @@ fn lower_overlay_root(
     let upper = match (&rootfs.upper, scratch) {
         (Upper::Given(upper, work), _) => Some((source(upper)?, source(work)?)),
         (Upper::Scratch(_), Some(scratch)) => {
-            let layers = if context.ahead { idmapped::lower_scratch(plan, scratch)? } else { scratch.to_owned() };
+            let layers = if context.other_user { idmapped::lower_scratch(plan, scratch)? } else { scratch.to_owned() };
             Some((layers.join("upper"), layers.join("work")))
         }
         (Upper::Scratch(_), None) | (Upper::None, _) => None,
@@ -228,7 +228,7 @@ fn lower_overlay_root(
 
 /// Whether the upper layer of the root lies in a file system that is mounted for it on the old root.
 fn has_place(rootfs: &RootFs, context: Context) -> bool {
-    matches!(rootfs.upper, Upper::Tmpfs(_)) || matches!(rootfs.upper, Upper::Scratch(_)) && context.ahead
+    matches!(rootfs.upper, Upper::Tmpfs(_)) || matches!(rootfs.upper, Upper::Scratch(_)) && context.other_user
 }
 
 fn overlay_options(

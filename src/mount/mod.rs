@@ -33,7 +33,9 @@ pub(crate) struct Context {
     /// A user namespace of the sandbox's own: device nodes cannot be made, overlay keeps its marks in user xattrs.
     pub(crate) user_ns: bool,
     pub(crate) pid_ns: bool,
-    /// The setup runs as a user to whom the caller's files may be closed: the caller opens what it names.
+    /// The setup runs as a user to whom the caller's files may be closed.
+    pub(crate) other_user: bool,
+    /// The caller opens what it names. To a program that may remount, the flags of what comes so are not locked.
     pub(crate) ahead: bool,
     /// Group 5, to which terminals belong, exists inside.
     pub(crate) tty_group: bool,

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
 
+use caps::Capability;
 use nix::errno::Errno;
 
 use super::Sandbox;
@@ -136,11 +137,15 @@ impl Sandbox {
 
     fn mount_context(&self, judgement: &Judgement, shape: &Shape) -> Context {
         let maps = judgement.maps.as_ref();
+        let other_user = maps.is_some_and(|maps| maps.writer == Writer::Caller);
+        let given = judgement.security.capabilities.as_ref();
+        let may_remount = given.is_none_or(|given| given.reaches(Capability::CAP_SYS_ADMIN));
         Context {
             template: shape.template.is_some(),
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
-            ahead: maps.is_some_and(|maps| maps.writer == Writer::Caller),
+            other_user,
+            ahead: other_user && !may_remount,
             tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
                 maps.gid.iter().any(|line| line.covers(TTY_GROUP))
             }),

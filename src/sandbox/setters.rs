@@ -44,7 +44,9 @@ impl Sandbox {
     /// root) are the only ones. To files, signals and /proc/sys, an ordinary user's program is that user. Root's, or that of
     /// who has `CAP_SETUID` and `CAP_SETGID`, is nobody: the id 1,879,048,192 (0x7000_0000), which no account has; where the
     /// caller itself lives in a user namespace without that id, its nobody, or its last id. So it owns no file of the host, and
-    /// a root file system of root's can be read, but not changed: give that to the id, or map a range that owns it.
+    /// a root file system of root's can be read, but not changed: give that to the id, or map a range that owns it. What is
+    /// bound may lie in directories that are closed to that id, unless the program is given `CAP_SYS_ADMIN`: then the kernel
+    /// has to find it from inside, or would not lock the flags that it has outside.
     ///
     /// ```no_run
     /// use ringfence::{IdMap, Sandbox};

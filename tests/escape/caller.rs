@@ -20,6 +20,7 @@ pub fn run(what: &str, words: &[&str]) {
         "null-device" => null_device(words[0]),
         "fake-proc" => fake_proc(),
         "submount" => submount(words[0]),
+        "locked" => locked(words[0]),
         "propagation" => propagation(words[0], words[1]),
         other => panic!("no attack {other}"),
     }
@@ -126,6 +127,24 @@ fn submount(dir: &str) {
     };
     say("read-only", Ok(root(RootFs::dir(dir).read_only())));
     say("writable", Ok(root(RootFs::dir(dir))));
+}
+
+/// Binds a mount that is read-only outside for programs that may remount.
+fn locked(dir: &str) {
+    mount_tmpfs(dir);
+    fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let place = CString::new(dir).unwrap();
+    let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
+    // SAFETY: a path with its NUL, and null where nothing is given.
+    let result = unsafe { libc::mount(std::ptr::null(), place.as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
+    Errno::result(result).unwrap();
+    let run = |sandbox: Sandbox| {
+        let script = "mount -o remount,bind,rw /mnt; echo x > /mnt/file && echo written || echo refused";
+        text(&sandbox.args(["-c", script]).rootfs(RootFs::host()).bind(dir, "/mnt").stderr(Stdio::null()))
+    };
+    let all = ringfence::Capabilities::all_but([]);
+    say("user-ns", Ok(run(plain("/bin/sh").user_ns().capabilities(all))));
+    say("without", Ok(run(plain("/bin/sh"))));
 }
 
 fn mount_tmpfs(at: &str) {

@@ -213,6 +213,16 @@ fn flags_cannot_be_taken_off() {
     assert_eq!(given.get("remount"), "ok", "with the capability it is remounted");
 }
 
+/// 21: what is read-only outside is so for a program that may remount, too: the kernel has locked it.
+#[test]
+fn flags_of_the_hosts_own_mounts_are_locked() {
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    let answers = attack(common::mounting().mount_ns(), &format!("locked {}", dir.path().display()));
+    assert_eq!(answers.get("user-ns"), "refused");
+    assert_eq!(answers.get("without"), "written", "without a user namespace it is remounted");
+}
+
 /// 12, 23: a masked file shows the host's null device, whose mode stays what it is.
 #[test]
 fn a_cover_is_not_the_programs_to_change() {
