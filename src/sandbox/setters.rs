@@ -111,7 +111,8 @@ impl Sandbox {
         self
     }
 
-    /// Enters the namespaces `kinds` of the process `pid`. They are looked up when the sandbox is spawned.
+    /// Enters the namespaces `kinds` of the process `pid`. They are looked up when the sandbox is spawned. For a user namespace
+    /// see [`join_fd`](Sandbox::join_fd): who is root and leaves it out is root among the files and processes of what it joins.
     pub fn join_pid(mut self, kinds: Namespaces, pid: u32) -> Self {
         let source = JoinSource::Pid(i32::try_from(pid).unwrap_or(-1));
         self.namespaces.join.extend(kinds.iter().map(|kind| (kind, source.clone())));
