@@ -150,6 +150,7 @@ pub use pool::{Pool, PoolStats};
 pub use program::{Resource, Session};
 pub use sandbox::{Prepared, Sandbox};
 pub use security::{Action, Capabilities, Compare, Landlock, Notification, Notifications, Rule, Seccomp, SecureBits};
+pub use spawn::Timings;
 pub use stdio::Stdio;
 pub use units::{Bytes, ParseBytesError};
 

@@ -61,8 +61,7 @@ pub fn run(rows: &mut [Row], rounds: usize) -> Result<(), String> {
     print_times(rows, &times);
     print_ratios(rows, &times);
     for row in rows {
-        let profiles: Result<Vec<Profile>, String> =
-            (0..rounds).map_while(|_| row.profile()).map(|p| p.map_err(|error| error.to_string())).collect();
+        let profiles: Result<Vec<Profile>, String> = (0..rounds).map_while(|_| row.profile()).collect();
         print_profile(row.name, &profiles?);
     }
     Ok(())
@@ -136,7 +135,7 @@ fn print_ratios(rows: &[Row], times: &[Times]) {
     }
 }
 
-/// The median of each step over all runs.
+/// The median of each step over all runs, with a bar for each.
 fn print_profile(name: &str, profiles: &[Profile]) {
     let Some(first) = profiles.first() else { return };
     println!("\nwhere {name} spends its time, p50 in µs");
@@ -144,9 +143,9 @@ fn print_profile(name: &str, profiles: &[Profile]) {
     for (i, (_, time)) in profiles.iter().flat_map(|profile| profile.iter().enumerate()) {
         by_step.entry(i).or_default().push(*time);
     }
-    for (i, times) in by_step {
-        if let (Some((step, _)), Some(time)) = (first.get(i), percentile(&times, 50)) {
-            println!("  {step:24} {time:7.1}");
-        }
+    let medians: Vec<f64> = by_step.values().filter_map(|times| percentile(times, 50)).collect();
+    let longest = medians.iter().copied().fold(1.0, f64::max);
+    for ((step, _), time) in first.iter().zip(medians) {
+        println!("  {step:24} {time:7.1} {}", "#".repeat((40.0 * time / longest).ceil() as usize));
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence::{Bytes, Namespaces, Outcome, Pool, Prepared, Sandbox};
 
@@ -56,12 +56,22 @@ impl Row {
     }
 
     /// Where the time of one run goes, for the rows that can tell.
-    pub fn profile(&mut self) -> Option<io::Result<Profile>> {
+    pub fn profile(&mut self) -> Option<Result<Profile, String>> {
         match &mut self.way {
-            Way::Floor(floor) => Some(floor.profile()),
+            Way::Floor(floor) => Some(floor.profile().map_err(|error| error.to_string())),
+            Way::Sandbox(sandbox) => Some(timed(&sandbox.clone().timings(true)).map_err(|error| format!("{error:#}"))),
             _ => None,
         }
     }
+}
+
+fn timed(sandbox: &Sandbox) -> Result<Profile, ringfence::Error> {
+    let mut child = sandbox.spawn()?;
+    let mut profile: Profile = child.timings().map(|timings| timings.rows().collect()).unwrap_or_default();
+    let start = Instant::now();
+    child.wait()?;
+    profile.push(("wait, and take away", start.elapsed()));
+    Ok(profile)
 }
 
 fn told(ended: Result<Outcome, ringfence::Error>) -> Result<(), String> {

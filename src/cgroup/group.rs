@@ -28,6 +28,8 @@ pub(crate) struct Group {
     killed: AtomicBool,
     /// Whether the OOM killer takes all of it from the beginning.
     oom_group: bool,
+    /// Whether groups of the v2 hierarchy can have limits of memory.
+    v2_memory: bool,
 }
 
 impl Group {
@@ -49,6 +51,7 @@ impl Group {
             procs: Vec::new(),
             killed: AtomicBool::new(false),
             oom_group: limits.oom_group == Some(true),
+            v2_memory: host.v2().is_some_and(|hierarchy| hierarchy.controllers.contains(Controllers::MEMORY)),
         };
         let built = group
             .make_parts(host, parent, name, limits, account_cpu)
@@ -296,9 +299,9 @@ impl Group {
     /// Whether this group or one above has `memory.oom.group` set, so that a kill anywhere below it takes all.
     pub(crate) fn is_in_oom_group(&self) -> bool {
         // Whether or not this group has a limit of memory itself.
-        let Some(v2) = self.parts.iter().find(|part| part.version == Version::V2) else { return false };
+        let Some(v2) = self.v2().filter(|_| self.v2_memory) else { return false };
         let set = |dir: &Path| std::fs::read_to_string(dir.join("memory.oom.group")).is_ok_and(|t| t.trim() == "1");
-        self.oom_group || v2.path.ancestors().skip(1).any(set)
+        self.oom_group || v2.path.ancestors().skip(1).take_while(|dir| dir.starts_with(&v2.top)).any(set)
     }
 
     /// Limits that this group cannot have.

@@ -22,7 +22,7 @@ use crate::feature::Enforced;
 use crate::mount::Held;
 use crate::owner::{Claim, Scratch};
 use crate::security::Notifications;
-use crate::spawn::Running;
+use crate::spawn::{Running, Timings};
 
 /// How long a drop waits for the kernel before it leaves the rest to the watching thread.
 const DROP_PATIENCE: Duration = Duration::from_millis(50);
@@ -62,6 +62,7 @@ pub struct Child {
     enforced: Enforced,
     output_limit: Option<u64>,
     stop_signal: i32,
+    timings: Option<Timings>,
 }
 
 /// What is watched over from outside.
@@ -137,6 +138,7 @@ impl Child {
             enforced: parts.enforced,
             output_limit: parts.output_limit,
             stop_signal: parts.stop_signal,
+            timings: parts.running.timings,
         };
         // On an error the handle made above is dropped, and with it the program.
         if let Some(limit) = parts.watch.wall_time.and_then(|limit| parts.started.checked_add(limit)) {
@@ -163,6 +165,25 @@ impl Child {
     /// Readable once the program has ended: for poll(2) and async runtimes. pidfd_open(2).
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.shared.as_ref().map(|shared| shared.pidfd.as_fd())
+    }
+
+    /// Where the time of the spawn went, where [`timings`](crate::Sandbox::timings) asked for it.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let mut child = Sandbox::new().command("true").timings(true).spawn()?;
+    /// if let Some(timings) = child.timings() {
+    ///     println!("{timings}");
+    ///     println!("of these {:?} for the clone", timings.clone);
+    /// }
+    /// child.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn timings(&self) -> Option<&Timings> {
+        self.timings.as_ref()
     }
 
     /// What of the policy the kernel really enforces.

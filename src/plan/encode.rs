@@ -1,6 +1,7 @@
 //! A plan as the block of bytes that the stub maps ([`wire`]).
 
 use super::{Arg, DraftOp, Plan};
+use crate::error::Step;
 use crate::stub::wire::{self, Header, Op};
 
 /// An op that is made to fail, for tests of the undoing: its index and the errno.
@@ -31,14 +32,15 @@ impl Block {
     }
 
     /// In the order of the fields of [`Op`].
-    fn op(&mut self, op: &DraftOp) {
+    fn op(&mut self, op: &DraftOp, timed: bool) {
         let slot_args = op
             .args
             .iter()
             .enumerate()
             .filter(|(_, arg)| matches!(arg, Arg::Slot(_)))
             .fold(0u8, |set, (i, _)| set | 1 << i);
-        self.word32(op.code);
+        let sort = if timed { op.step as u32 + 1 } else { 0 };
+        self.word32(op.code | sort << wire::SORT_SHIFT);
         self.word32(op.nr);
         let store = op.store.map_or(wire::NO_SLOT, |s| s.0);
         self.bytes.extend_from_slice(&[slot_args, store, op.skip_on_success, op.skip_on_tolerated]);
@@ -50,15 +52,18 @@ impl Block {
 }
 
 impl Plan {
-    /// The block. Everything in it has its final place; only the address of the mapping is missing.
-    pub(crate) fn encode(&self, fail: Injected) -> Vec<u8> {
+    /// The block. Everything in it has its final place; only the address of the mapping is missing. `timed`: the stub is to
+    /// tell when it began with each sort of step; under a filter it may not look at the clock.
+    pub(crate) fn encode(&self, fail: Injected, timed: bool) -> Vec<u8> {
         let header_size = size_of::<Header>();
         let data_at = header_size + self.ops.len() * size_of::<Op>();
         let mut block =
             Block { bytes: Vec::with_capacity(data_at + self.data.len() + 1024), relocs: Vec::new(), data_at };
         block.bytes.resize(header_size, 0);
+        let mut filtered = false;
         for op in &self.ops {
-            block.op(op);
+            block.op(op, timed && !filtered);
+            filtered |= op.step == Step::Seccomp;
         }
         block.bytes.extend_from_slice(&self.data);
         for place in &self.pointers {
@@ -87,7 +92,6 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Step;
 
     #[test]
     fn the_layout_is_what_the_stub_reads() {
@@ -98,7 +102,7 @@ mod tests {
         plan.call(Step::Cwd, 80, [text.into(), slot.into(), 7.into()]).store(slot).tolerate(nix::errno::Errno::ENOENT);
         let argv = plan.strings([["x".as_ref()], ["yz".as_ref()]]);
         plan.op(Step::Exec, wire::code::EXEC, [argv.into()]);
-        let bytes = plan.encode(None);
+        let bytes = plan.encode(None, false);
         let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
         let half = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
         assert_eq!((half(0), half(4)), (wire::MAGIC, 2));
@@ -113,9 +117,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_under_a_filter_is_not_timed() {
+        let mut plan = Plan::new();
+        for step in [Step::Cwd, Step::Seccomp, Step::Exec] {
+            plan.call(step, 0, []);
+        }
+        let sorts = |timed| {
+            let bytes = plan.encode(None, timed);
+            [0, 1, 2].map(|i| u16::from_ne_bytes(bytes[24 + 64 * i + 2..][..2].try_into().unwrap()))
+        };
+        assert_eq!(sorts(true), [Step::Cwd as u16 + 1, Step::Seccomp as u16 + 1, 0]);
+        assert_eq!(sorts(false), [0; 3]);
+    }
+
+    #[test]
     fn a_failure_can_be_injected() {
-        let bytes = Plan::new().encode(Some((3, 5)));
+        let bytes = Plan::new().encode(Some((3, 5)), false);
         assert_eq!((bytes[16], bytes[20]), (3, 5));
-        assert_eq!(Plan::new().encode(None)[16..20], wire::NO_FAILURE.to_ne_bytes());
+        assert_eq!(Plan::new().encode(None, false)[16..20], wire::NO_FAILURE.to_ne_bytes());
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Run {
 pub(super) struct Goal<'g, T> {
     /// A stub that waits, not a program.
     pub(super) parks: bool,
+    /// When the spawn began, if it is to be timed.
+    pub(super) begun: Option<Instant>,
     pub(super) listener: Option<&'g Sender<OwnedFd>>,
     /// Writes what follows the setup.
     pub(super) write: &'g dyn Fn(&mut Plan, &Arc<Setup>),
@@ -63,9 +65,16 @@ impl Sandbox {
 
     /// Does everything up to the program's exec; `default` stands for streams that were not told.
     pub(super) fn launch(&self, default: &[Stdio; 3], supervisor: Option<Supervisor>) -> Result<Child> {
+        let begun = self.begin();
         let compiled = self.compile(false)?;
         let streams = Streams::open(self.stdio.choose(None, default))?;
-        self.launch_compiled(&compiled, Run { invocation: self.program.invocation(), streams }, supervisor)
+        let run = Run { invocation: self.program.invocation(), streams };
+        self.launch_compiled(&compiled, run, supervisor, begun)
+    }
+
+    /// The time, for a spawn that is timed.
+    pub(super) fn begin(&self) -> Option<Instant> {
+        self.timings.then(Instant::now)
     }
 
     /// One run of a policy that has been judged.
@@ -74,11 +83,13 @@ impl Sandbox {
         compiled: &Compiled,
         mut run: Run,
         supervisor: Option<Supervisor>,
+        begun: Option<Instant>,
     ) -> Result<Child> {
         let listening = self.listen(&compiled.judgement, supervisor)?;
         let mut made = self.make(&compiled.judgement, compiled.template())?;
         let goal = Goal {
             parks: false,
+            begun,
             listener: listening.as_ref().map(|listening| &listening.sender),
             write: &|plan, setup| self.lower_run(plan, &compiled.judgement, setup, &run),
             go: spawn::launch,
@@ -234,6 +245,7 @@ impl Sandbox {
             listener: goal.listener,
             failure: made.failure.as_ref(),
             fail: self.fail_at,
+            timed: goal.begun,
         })
     }
 }

@@ -71,6 +71,7 @@ pub struct Sandbox {
     pub(crate) cpu_time: Option<Duration>,
     pub(crate) output_limit: Option<u64>,
     pub(crate) setup_timeout: Option<Duration>,
+    pub(crate) timings: bool,
     pub(crate) best_effort: BTreeSet<Feature>,
     /// For tests of the undoing: the op that fails, and its errno.
     pub(crate) fail_at: Option<(u32, i32)>,

@@ -51,6 +51,7 @@ impl Prepared {
         let used = RefCell::new(None);
         let goal = Goal {
             parks: true,
+            begun: None,
             listener: None,
             write: &|plan, setup| {
                 sandbox.lower_parking(plan);
@@ -97,6 +98,7 @@ impl Parked {
             listener: None,
             failure: made.failure.as_ref(),
             fail: None,
+            timed: None,
         };
         let running = stub.fire(&launch, run.streams.inside()).map_err(|misfire| match misfire {
             Misfire::Failed(error) => Misfire::Failed(sandbox.explain_by_profile(compiled, error)),

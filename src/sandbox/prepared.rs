@@ -141,6 +141,7 @@ impl Prepared {
     }
 
     pub(crate) fn launch_run(&self, run: Run, supervisor: Option<Supervisor>) -> Result<Child> {
-        self.policy.sandbox.launch_compiled(&self.policy.compiled, run, supervisor)
+        let Policy { sandbox, compiled, .. } = &*self.policy;
+        sandbox.launch_compiled(compiled, run, supervisor, sandbox.begin())
     }
 }

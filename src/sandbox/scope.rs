@@ -120,6 +120,7 @@ fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> 
         listener: None,
         failure: None,
         fail: None,
+        timed: None,
     })?;
     let (pid, keeper) = (running.pid, Keeper(running.pidfd));
     let unit = format!("ringfence-{}.scope", owner::unique()?);

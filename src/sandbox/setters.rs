@@ -471,4 +471,11 @@ impl Sandbox {
         self.setup_timeout = Some(timeout);
         self
     }
+
+    /// Whether a spawn tells where its time went: [`Child::timings`](crate::Child::timings). It does not, without this call.
+    /// A [`Pool`](crate::Pool), whose spawns have nothing to set up, tells nothing either way.
+    pub fn timings(mut self, wanted: bool) -> Self {
+        self.timings = wanted;
+        self
+    }
 }

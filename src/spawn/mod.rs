@@ -10,12 +10,14 @@ mod outside;
 mod parked;
 mod report;
 mod spawner;
+mod timings;
 
 use std::ffi::CStr;
 
 pub(crate) use clone::dry_run;
 pub(crate) use outside::{FailurePage, Init, Launch, Running, launch};
 pub(crate) use parked::{Misfire, Parked, park};
+pub use timings::Timings;
 
 /// The name that the stub gives itself (`PR_SET_NAME`), by which it is told from the program.
 pub(crate) fn stub_name() -> &'static CStr {

@@ -15,6 +15,7 @@ use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, so
 
 use super::report::{self, Event, Waited};
 use super::spawner::{Job, MAX_FDS, Spawners, Ticket};
+use super::timings::{Stopwatch, Timings};
 use super::{hint, image, stub_name};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::namespace::IdMaps;
@@ -51,6 +52,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) failure: Option<&'a FailurePage>,
     /// An op that is made to fail.
     pub(crate) fail: Option<(u32, i32)>,
+    /// When the spawn began, if it is to be told where its time goes.
+    pub(crate) timed: Option<Instant>,
 }
 
 /// A page that the stub has mapped and this process reads: it takes no system call to write to it.
@@ -89,6 +92,7 @@ pub(crate) struct Running {
     pub(crate) pidfd: OwnedFd,
     /// The init above it, if it has one.
     pub(crate) init: Option<Init>,
+    pub(crate) timings: Option<Timings>,
 }
 
 /// What init has to say.
@@ -128,6 +132,7 @@ pub(super) struct Attempt<'a> {
     has_listener: bool,
     /// The pid of a child for whose pidfd there was no room.
     unheld: Option<i32>,
+    stopwatch: Option<Stopwatch>,
 }
 
 /// Runs a plan to the program's exec.
@@ -160,7 +165,7 @@ fn attempt<'a>(launch: &'a Launch<'a>, file_stub: bool) -> Result<Attempt<'a>> {
     refuse_large(launch.plan)?;
     let mut fds: Vec<RawFd> = vec![theirs.as_raw_fd()];
     fds.extend(launch.plan.fds().iter().map(|fd| fd.raw()));
-    let plan = send_plan(&report, &launch.plan.encode(launch.fail), fds.len())?;
+    let plan = send_plan(&report, &launch.plan.encode(launch.fail, launch.timed.is_some()), fds.len())?;
     fds.extend(plan.as_ref().map(AsRawFd::as_raw_fd));
     fds.extend(launch.cgroup.map(|fd| fd.as_raw_fd()));
     if fds.len() > MAX_FDS {
@@ -174,10 +179,12 @@ fn attempt<'a>(launch: &'a Launch<'a>, file_stub: bool) -> Result<Attempt<'a>> {
         file_stub,
     };
     let until = launch.until();
+    let stopwatch = launch.timed.map(Stopwatch::start);
     let ticket = Spawners::get()?.submit(job, &fds, until)?;
     drop((theirs, plan));
     let mut attempt = Attempt::new(launch, report, until);
     attempt.ticket = Some(ticket);
+    attempt.stopwatch = stopwatch;
     attempt.follow()?;
     Ok(attempt)
 }
@@ -238,6 +245,7 @@ impl<'a> Attempt<'a> {
             executing: false,
             has_listener: false,
             unheld: None,
+            stopwatch: None,
         }
     }
 
@@ -332,6 +340,10 @@ impl<'a> Attempt<'a> {
             }
             record::PARKED if self.launch.parks => return Ok(true),
             record::EXEC => self.executing = true,
+            record::STAMP if !self.executing => {
+                let plan = self.launch.plan;
+                self.stopwatch.iter_mut().for_each(|watch| watch.stamp(record, plan));
+            }
             record::LISTENER if self.executing => self.hand_listener_on(fd.ok_or_else(missing)?),
             record::STARTED if self.executing && self.launch.init => return Ok(true),
             record::NEED_MAPS => self.write_maps()?,
@@ -497,8 +509,9 @@ impl<'a> Attempt<'a> {
             return Err(Error::new(Step::Report, Errno::EPROTO));
         };
         let ended = self.early.iter().find(|(record, _)| record.kind == record::ENDED).map(|(record, _)| record.value);
+        let timings = self.stopwatch.map(Stopwatch::stop);
         let report = self.report;
-        Ok(Running { pid, pidfd, init: self.launch.init.then_some(Init { report, ended }) })
+        Ok(Running { pid, pidfd, init: self.launch.init.then_some(Init { report, ended }), timings })
     }
 }
 

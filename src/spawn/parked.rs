@@ -79,7 +79,7 @@ fn send(stub: &Stub, launch: &Launch<'_>, streams: &[PlanFd; 3]) -> Result<(), M
         Errno::EPIPE | Errno::ECONNRESET => Misfire::Dead,
         errno => Misfire::Failed(Error::new(Step::ReadPlan, errno)),
     };
-    let plan = launch.plan.encode(launch.fail);
+    let plan = launch.plan.encode(launch.fail, false);
     let mut fds: Vec<_> = streams.iter().map(PlanFd::raw).collect();
     if plan.len() <= wire::INLINE_MAX {
         // EMSGSIZE, ENOBUFS: as for a plan that is too large.

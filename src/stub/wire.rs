@@ -25,8 +25,12 @@ pub const SLOTS: usize = 64;
 pub const NO_SLOT: u8 = u8::MAX;
 /// The slot in which the stub keeps the number of its report descriptor.
 pub const REPORT_SLOT: u8 = 0;
+/// Where the sort stands in [`Op::code`].
+pub const SORT_SHIFT: u32 = 16;
 /// In [`Op::tolerate`]: ENOSYS, and EPERM, with which a filter around us may refuse a call that it does not know.
 pub const MISSING: u16 = u16::MAX;
+/// [`Record::op`] of the first [`record::STAMP`].
+pub const BEGIN: u32 = u32::MAX;
 /// [`Header::fail_at`] of a plan that is to run as it stands.
 pub const NO_FAILURE: u32 = u32::MAX;
 
@@ -60,6 +64,7 @@ pub struct Header {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Op {
+    /// What it does ([`code`]) in the low half; in the high half its sort, where the time is to be taken, else 0.
     pub code: u32,
     /// The number of the system call, for [`code::CALL`].
     pub nr: u32,
@@ -180,6 +185,9 @@ pub mod record {
     pub const NEED_GROUP: u32 = 10;
     /// The setup is done; the stub waits for another plan.
     pub const PARKED: u32 = 11;
+    /// How long the ops of the sort took of which `op` is the first, or for [`super::BEGIN`] when the first one began:
+    /// nanoseconds, those of CLOCK_REALTIME, the low word in `errno`, the high one in `value`. These come just before EXEC.
+    pub const STAMP: u32 = 12;
 }
 
 /// `value` of [`record::FAILED_BEFORE_STUB`]: the clone was refused.

@@ -9,7 +9,7 @@ use crate::cgroup::part::Part;
 use crate::cgroup::{Controllers, Stats, hugetlb, v2};
 use crate::{Bytes, Result};
 
-/// What is of the present moment, and of no interest once the program has ended.
+/// What is of no interest once the program has ended.
 pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<()> {
     if part.controllers.contains(Controllers::MEMORY) {
         read_memory(part, stats)?;
@@ -20,18 +20,6 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
     if part.controllers.contains(Controllers::HUGETLB) {
         stats.hugetlb = hugetlb::stats(part)?;
     }
-    Ok(())
-}
-
-/// What adds up over the program's life.
-pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<()> {
-    if part.controllers.contains(Controllers::MEMORY) {
-        stats.memory_peak = part.number(c"memory.max_usage_in_bytes")?.map(Bytes::new);
-        stats.oom_kills = oom_kills(part)?;
-    }
-    if part.controllers.contains(Controllers::PIDS) {
-        stats.pids_limit_hits = v2::pids_limit_hits(part)?;
-    }
     if part.controllers.contains(Controllers::CPU)
         && let Some(text) = part.text(c"cpu.stat")?
     {
@@ -40,6 +28,23 @@ pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<(
         stats.cpu_throttled = field(&text, "throttled_time").map(Duration::from_nanos);
         stats.cpu_bursts = field(&text, "nr_bursts");
         stats.cpu_burst = field(&text, "burst_time").map(Duration::from_nanos);
+    }
+    if part.controllers.contains(Controllers::IO) {
+        let counts = part.text(c"blkio.throttle.io_serviced_recursive")?;
+        stats.io_reads = counts.as_deref().map(|text| device_sum(text, "Read"));
+        stats.io_writes = counts.as_deref().map(|text| device_sum(text, "Write"));
+    }
+    Ok(())
+}
+
+/// What the outcome tells of.
+pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<()> {
+    if part.controllers.contains(Controllers::MEMORY) {
+        stats.memory_peak = part.number(c"memory.max_usage_in_bytes")?.map(Bytes::new);
+        stats.oom_kills = oom_kills(part)?;
+    }
+    if part.controllers.contains(Controllers::PIDS) {
+        stats.pids_limit_hits = v2::pids_limit_hits(part)?;
     }
     if part.controllers.contains(Controllers::CPUACCT) && stats.cpu_usage.is_none() {
         stats.cpu_usage = cpu_usage(part)?;
@@ -55,9 +60,6 @@ pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<(
         let bytes = part.text(c"blkio.throttle.io_service_bytes_recursive")?;
         stats.io_read = bytes.as_deref().map(|text| Bytes::new(device_sum(text, "Read")));
         stats.io_written = bytes.as_deref().map(|text| Bytes::new(device_sum(text, "Write")));
-        let counts = part.text(c"blkio.throttle.io_serviced_recursive")?;
-        stats.io_reads = counts.as_deref().map(|text| device_sum(text, "Read"));
-        stats.io_writes = counts.as_deref().map(|text| device_sum(text, "Write"));
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod listen;
 mod memory;
 mod receive;
 mod remount;
+mod stamps;
 mod start;
 mod syscall;
 mod target;
@@ -25,12 +26,14 @@ mod target;
 mod wire;
 
 use receive::Room;
+use stamps::Stamps;
 use syscall::{Errno, nr, syscall};
 use wire::{Header, Op, Record, code, exec, record};
 
 /// What is known while the plan runs.
 struct Machine {
     slots: [u64; wire::SLOTS],
+    stamps: Stamps,
 }
 
 impl Machine {
@@ -68,6 +71,7 @@ impl Machine {
         while index < head.op_count {
             // SAFETY: `index` is below the number of ops that the plan holds.
             let op = unsafe { &*ops.add(index as usize) };
+            self.stamps.take(index, op.code >> wire::SORT_SHIFT);
             let result = if head.fail_at == index { Err(Errno(head.fail_errno)) } else { self.run(index, op) };
             match result {
                 Ok(value) => {
@@ -86,7 +90,7 @@ impl Machine {
     /// Runs one op. `index` is told in reports.
     fn run(&mut self, index: u32, op: &Op) -> Result<u64, Errno> {
         let args = self.args(op);
-        match op.code {
+        match op.code & ((1 << wire::SORT_SHIFT) - 1) {
             code::CALL => syscall(op.nr as usize, args),
             code::TARGET => target::resolve(args[0], args[1] as *mut u8, args[2]),
             code::WRITE_FILE => write_file(args[0], args[1], args[2]),
@@ -159,6 +163,7 @@ impl Machine {
     }
 
     fn announce(&self, index: u32) -> Result<u64, Errno> {
+        self.stamps.all().for_each(|stamp| self.send(stamp));
         self.send(Record { kind: record::EXEC, op: index, errno: 0, value: 0 });
         Ok(0)
     }
@@ -314,7 +319,7 @@ fn tolerates(op: &Op, errno: Errno) -> bool {
 /// Called by `_start`, on the stack that the kernel gave.
 #[unsafe(no_mangle)]
 extern "C" fn stub_main() -> ! {
-    let mut machine = Machine { slots: [0; wire::SLOTS] };
+    let mut machine = Machine { slots: [0; wire::SLOTS], stamps: Stamps::new() };
     machine.slots[wire::REPORT_SLOT as usize] = wire::REPORT_FD as u64;
     let mut room = Room::uninit();
     // A plan that comes to its end is followed by another, which brings the program's streams.
