@@ -76,13 +76,16 @@ pub(super) fn wait(
 
 /// One message, if there is one.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
-    match receive_once(socket) {
-        // The peer closed with the plan unread. That is told once, before what the peer had said itself.
-        Err(Errno::ECONNRESET) => match receive_once(socket) {
-            Err(Errno::ECONNRESET) => Ok(Event::End),
-            result => result,
-        },
-        result => result,
+    let (mut was_reset, mut has_ended) = (false, false);
+    loop {
+        match receive_once(socket) {
+            // The peer closed with the plan unread. That is told once, before what the peer had said itself.
+            Err(Errno::ECONNRESET) if !was_reset => was_reset = true,
+            Err(Errno::ECONNRESET) => return Ok(Event::End),
+            // The kernel looks for a message first, and then for the end: the peer may have said something in between.
+            Ok(Event::End) if !has_ended => has_ended = true,
+            result => return result,
+        }
     }
 }
 
