@@ -46,7 +46,7 @@ fn library(ground: &Ground, turn: Duration) -> Result<f64, String> {
 }
 
 fn floor(ground: &Ground, turn: Duration) -> Result<f64, String> {
-    let mut floor = Floor::new(&ground.root, &[OsString::from("/true")], rows::own_streams(), false, None);
+    let mut floor = Floor::new(None, &ground.root, &[OsString::from("/true")], rows::own_streams(), false, None);
     for_a_turn(turn, || floor.run().map_err(|error| error.to_string()))
 }
 

@@ -8,7 +8,7 @@ use super::ground::Ballast;
 use super::rows::Row;
 
 /// The rows that are compared.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 13] = [
     "std",
     "plain",
     "sandbox",
@@ -16,10 +16,12 @@ pub const NAMES: [&str; 11] = [
     "pool",
     "sandbox-cgroup",
     "floor",
+    "floor-template",
     "sandbox-net",
     "prepared-net",
     "pool-net",
     "floor-net",
+    "floor-template-net",
 ];
 const BLOCKS: usize = 10;
 /// Rounds at the start of a block that are not counted.
@@ -100,14 +102,14 @@ fn shuffle(order: &mut [usize], random: &mut u64) {
 
 fn print_times(rows: &[Row], times: &[Times]) {
     println!("\nspawn + wait of a static `true`, by turns, {} rounds, µs", times.first().map_or(0, |t| t.0[0].len()));
-    println!("{:16} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "min", "p50", "p95", "2GiB p50", "2GiB p95");
+    println!("{:18} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "min", "p50", "p95", "2GiB p50", "2GiB p95");
     for (row, times) in rows.iter().zip(times) {
         let cells = [(false, 0), (false, 50), (false, 95), (true, 50), (true, 95)];
         let cells = cells.map(|(heavy, percent)| match times.percentile(heavy, percent) {
             Some(time) => format!("{time:9.1}"),
             None => format!("{:>9}", "-"),
         });
-        println!("{:16} {}", row.name, cells.join(" "));
+        println!("{:18} {}", row.name, cells.join(" "));
     }
 }
 
@@ -116,10 +118,12 @@ fn print_ratios(rows: &[Row], times: &[Times]) {
         let (_, times) = rows.iter().zip(times).find(|(row, _)| row.name == name)?;
         times.percentile(heavy, percent)
     };
-    println!("\n{:28} {:>9} {:>9}", "", "min", "p50");
+    println!("\n{:34} {:>9} {:>9}", "", "min", "p50");
     for (above, heavy, below) in [
         ("sandbox", false, "floor"),
+        ("sandbox", false, "floor-template"),
         ("sandbox-net", false, "floor-net"),
+        ("sandbox-net", false, "floor-template-net"),
         ("prepared", false, "sandbox"),
         ("prepared-net", false, "sandbox-net"),
         ("pool", false, "std"),
@@ -130,7 +134,7 @@ fn print_ratios(rows: &[Row], times: &[Times]) {
         let ratio = |percent| Some(time(above, heavy, percent)? / time(below, false, percent)?);
         if let (Some(min), Some(p50)) = (ratio(0), ratio(50)) {
             let name = format!("{above}{} / {below}", if heavy { "-2GiB" } else { "" });
-            println!("{name:28} {min:9.2} {p50:9.2}");
+            println!("{name:34} {min:9.2} {p50:9.2}");
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! This is what a program written by hand for one sandbox would do: everything is written out beforehand, the child works
 //! in the caller's memory and reports nothing but the call that failed. Nothing is resolved, checked or undone, so it
-//! is no way to run a sandbox; it tells what the kernel itself costs.
+//! is no way to run a sandbox; it tells what the kernel itself costs. A second floor starts from a mount namespace with next
+//! to nothing in it, as the library does, and has no host's mounts to copy and to take off.
 
 use std::ffi::{CStr, CString, OsString};
 use std::io;
@@ -27,7 +28,7 @@ pub struct Floor {
     /// What the steps point to.
     _strings: Vec<CString>,
     _arrays: Vec<Vec<*const libc::c_char>>,
-    _stdio: Vec<OwnedFd>,
+    _kept: Vec<OwnedFd>,
 }
 
 /// Where the time of one run went: each step of the child, then its exec, its end, and what the caller does around.
@@ -83,16 +84,23 @@ impl Draft {
     }
 
     /// The new root over `/`, and into it: what follows is relative to the working directory.
-    fn root(&mut self, root: &Path) {
+    fn root(&mut self, root: &Path, template: Option<&OwnedFd>) {
         const OPEN_TREE_CLONE: u64 = 1;
         const AT_RECURSIVE: u64 = 0x8000;
         const MOVE_MOUNT_F_EMPTY_PATH: u64 = 0x4;
         let [slash, empty] = [c"/", c""].map(|text| text.as_ptr() as u64);
-        let private = libc::MS_REC | libc::MS_PRIVATE;
-        self.add("mount private", libc::SYS_mount, [0, slash, 0, private, 0]);
+        if template.is_none() {
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            self.add("mount private", libc::SYS_mount, [0, slash, 0, private, 0]);
+        }
         let root = self.keep(c_string(root.as_os_str()));
         let flags = OPEN_TREE_CLONE | AT_RECURSIVE | libc::O_CLOEXEC as u64;
         self.add("open_tree", libc::SYS_open_tree, [AT_FDCWD, root, flags]).keeps = true;
+        if let Some(template) = template {
+            let namespace = libc::CLONE_NEWNS as u64;
+            self.add("enter template", libc::SYS_setns, [template.as_raw_fd() as u64, namespace]);
+            self.add("mount ns", libc::SYS_unshare, [namespace]);
+        }
         let to = [0, empty, AT_FDCWD, slash, MOVE_MOUNT_F_EMPTY_PATH];
         self.add("move_mount", libc::SYS_move_mount, to).takes_kept = Some(0);
         let flags = AT_RECURSIVE | libc::AT_EMPTY_PATH as u64;
@@ -137,8 +145,13 @@ impl Draft {
         self.mount("dev/shm", c"tmpfs", c"dev/shm", shm, c"size=67108864,nr_inodes=16384,mode=1777");
     }
 
-    fn pivot(&mut self) {
+    /// Below a root over the template's is an empty directory.
+    fn pivot(&mut self, template: Option<&OwnedFd>) {
         let [here, slash] = [c".", c"/"].map(|text| text.as_ptr() as u64);
+        if template.is_some() {
+            self.add("chroot", libc::SYS_chroot, [here]);
+            return;
+        }
         self.add("pivot_root", libc::SYS_pivot_root, [here, here]);
         self.add("umount old root", libc::SYS_umount2, [here, libc::MNT_DETACH as u64]);
         self.add("chdir", libc::SYS_chdir, [slash]);
@@ -207,25 +220,51 @@ static LOOPBACK_UP: IfReq = {
     IfReq(request)
 };
 
+/// A mount namespace with an empty directory in it, made on a thread that ends.
+pub fn empty_namespace() -> io::Result<OwnedFd> {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let none = None::<&str>;
+    let make = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+        let own = std::fs::File::open("/proc/thread-self/ns/mnt")?;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        mount(Some("tmpfs"), "/", Some("tmpfs"), MsFlags::empty(), Some("size=4k,nr_inodes=2,mode=555"))?;
+        nix::unistd::chdir("/..")?;
+        nix::unistd::pivot_root(".", ".")?;
+        umount2(".", MntFlags::MNT_DETACH)?;
+        Ok(own.into())
+    };
+    std::thread::spawn(make).join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+}
+
 impl Floor {
     /// A sandbox on `root` with pid, mount, uts, ipc and cgroup namespaces, /proc, /dev and /tmp; with `group` in a
-    /// control group; with `net` in a network namespace as well.
-    pub fn new(root: &Path, command: &[OsString], stdio: Vec<OwnedFd>, net: bool, group: Option<Template>) -> Self {
-        let clone = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    /// control group; with `net` in a network namespace as well. `template`: an [`empty_namespace`] to start from.
+    pub fn new(
+        template: Option<OwnedFd>,
+        root: &Path,
+        command: &[OsString],
+        mut stdio: Vec<OwnedFd>,
+        net: bool,
+        group: Option<Template>,
+    ) -> Self {
+        let mounts = if template.is_some() { 0 } else { libc::CLONE_NEWNS };
+        let clone = libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | mounts;
         let mut draft = Draft::default();
         draft.add("umask", libc::SYS_umask, [0]);
         draft.add("cgroup ns", libc::SYS_unshare, [libc::CLONE_NEWCGROUP as u64]);
         if net {
             draft.loopback();
         }
-        draft.root(root);
+        draft.root(root, template.as_ref());
         let quiet = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
         draft.mount("proc", c"proc", c"proc", quiet, c"");
         draft.dev();
         let tmp = libc::MS_NOSUID | libc::MS_NODEV;
         draft.mount("tmp", c"tmpfs", c"tmp", tmp, c"size=67108864,nr_inodes=16384,mode=1777");
-        draft.pivot();
+        draft.pivot(template.as_ref());
         draft.program(command, &stdio);
+        stdio.extend(template);
         Floor {
             namespaces: (clone | if net { libc::CLONE_NEWNET } else { 0 }) as u64,
             steps: draft.steps,
@@ -233,7 +272,7 @@ impl Floor {
             stack: vec![0; STACK_SIZE / size_of::<u128>()],
             _strings: draft.strings,
             _arrays: draft.arrays,
-            _stdio: stdio,
+            _kept: stdio,
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ringfence::{Bytes, Namespaces, Outcome, Pool, Prepared, Sandbox};
 
-use super::floor::{Floor, Profile};
+use super::floor::{self, Floor, Profile};
 use super::ground::Ground;
 use super::group::{self, Parents};
 
@@ -141,12 +141,17 @@ pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
 }
 
 fn floors(ground: &Ground, parents: &Parents) -> Vec<Row> {
-    let floor = |name, net, group| {
-        let floor = Floor::new(&ground.root, &[OsString::from("/true")], own_streams(), net, group);
+    let floor = |name, net, group, template| {
+        let command = [OsString::from("/true")];
+        let floor = Floor::new(template, &ground.root, &command, own_streams(), net, group);
         Row { name, way: Way::Floor(Box::new(floor)) }
     };
-    let mut rows = vec![floor("floor", false, None)];
-    rows.extend(parents.template().map(|group| floor("floor-net", true, Some(group))));
+    let template = || floor::empty_namespace().ok();
+    let mut rows = vec![floor("floor", false, None, None)];
+    rows.extend(template().map(|template| floor("floor-template", false, None, Some(template))));
+    rows.extend(parents.template().map(|group| floor("floor-net", true, Some(group), None)));
+    let both = parents.template().zip(template());
+    rows.extend(both.map(|(group, template)| floor("floor-template-net", true, Some(group), Some(template))));
     rows
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ringfence::RootFs;
 
-use super::floor::Floor;
+use super::floor::{self, Floor};
 use super::ground::Ground;
 use super::group::Parents;
 use super::rows;
@@ -27,7 +27,7 @@ pub fn check(ground: &Ground, parents: &Parents) -> Result<Option<usize>, String
         return Ok(None);
     }
     let mut mounts = 0;
-    for net in [false, true] {
+    for (net, from_template) in [(false, false), (false, true), (true, false), (true, true)] {
         let group = if net { parents.template() } else { None };
         if net && group.is_none() {
             continue;
@@ -43,14 +43,19 @@ pub fn check(ground: &Ground, parents: &Parents) -> Result<Option<usize>, String
         }
         streams[1] = floor_file;
         let command = ["/bin/sh", "-c", LOOK].map(OsString::from);
-        Floor::new(Path::new("/"), &command, streams, net, group).run().map_err(|error| format!("floor: {error}"))?;
+        let template = if from_template { floor::empty_namespace().map(Some) } else { Ok(None) };
+        template
+            .and_then(|template| Floor::new(template, Path::new("/"), &command, streams, net, group).run())
+            .map_err(|error| format!("floor: {error}"))?;
         let seen = ["library", "floor"].map(|name| fs::read_to_string(ground.file(name)).unwrap_or_default());
         let [library, floor] = seen.map(|text| text.lines().map(comparable).collect::<Vec<_>>());
         mounts = library.iter().filter(|line| line.contains(" - ")).count();
         if mounts == 0 || library != floor {
             let only = |a: &[String], b: &[String]| a.iter().filter(|l| !b.contains(l)).cloned().collect::<Vec<_>>();
             let (more, less) = (only(&library, &floor), only(&floor, &library));
-            return Err(format!("net {net}: only the library has {more:#?}, only the floor has {less:#?}"));
+            return Err(format!(
+                "net {net}, template {from_template}: only the library has {more:#?}, only the floor has {less:#?}"
+            ));
         }
     }
     Ok(Some(mounts))
