@@ -5,7 +5,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::Read;
 
-use common::{TempDir, cgroup_parent, clean, no_cgroups, sandbox, strict};
+use common::{TempDir, cgroup_parent, clean, group_of, is_v2, no_cgroups, sandbox, strict};
 use ringfence::{Command, ErrorKind, Landlock, RootFs, Sandbox, Seccomp, Stdio, Step, Verdict};
 
 fn sh(script: &str) -> Command {
@@ -138,6 +138,34 @@ fn a_control_group_of_its_own_counts_each_run() {
         assert_eq!(outcome.usage().oom_kills.unwrap_or(0), 0);
         assert!(outcome.usage().peak_memory.get() < 32 << 20, "{}", outcome.usage().peak_memory);
     }
+}
+
+#[test]
+fn the_levels_above_its_groups_stay_until_it_is_dropped() {
+    let _clean = clean();
+    if no_cgroups() {
+        return;
+    }
+    // A level that nobody else's test keeps.
+    let policy = sandbox().cgroup_parent(cgroup_parent().join("kept")).pids_limit(8).command("sleep").arg("1000");
+    let level = |child: ringfence::Child| {
+        let group = group_of(child.id(), if is_v2() { "" } else { "pids" });
+        child.close().unwrap();
+        group.parent().unwrap().to_owned()
+    };
+    let level_of_a_spawn = level(policy.spawn().unwrap());
+    assert!(level_of_a_spawn.ends_with("kept") && !level_of_a_spawn.exists());
+    let (first, second) = (policy.prepare().unwrap(), policy.clone().pids_limit(9).prepare().unwrap());
+    assert!(!level_of_a_spawn.exists(), "made for nothing");
+    let kept = level(first.spawn().unwrap());
+    assert_eq!(kept, level_of_a_spawn);
+    assert!(kept.exists());
+    drop(first.with("true"));
+    drop(first);
+    level(second.spawn().unwrap());
+    assert!(kept.exists(), "there is another");
+    drop(second);
+    assert!(!kept.exists() && !kept.parent().unwrap().exists());
 }
 
 #[test]

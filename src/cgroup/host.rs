@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use nix::sys::stat::{major, minor, stat};
 use procfs::process::MountInfo;
 
+use super::parents::Hold;
 use super::{Controllers, Limits, Version, devices, kernfs};
 use crate::{Error, ErrorKind, Result, Step};
 
@@ -76,9 +77,19 @@ impl Host {
 
     /// The directories in which a group with these limits may stand.
     pub(crate) fn bases(&self, limits: &Limits, parent: Option<&Path>) -> Vec<PathBuf> {
+        self.serving(limits).filter_map(|hierarchy| hierarchy.base(parent)).collect()
+    }
+
+    /// Keeps, once they are made, the levels above groups with these limits.
+    pub(crate) fn hold(&self, limits: &Limits, parent: &Path) -> Result<Hold> {
+        let places = self.serving(limits).filter_map(|h| Some((h.base(Some(parent))?, h.mount.clone()))).collect();
+        Hold::new(places).map_err(|errno| Error::new(Step::CreateCgroup, errno))
+    }
+
+    /// The hierarchies in which a group with these limits may stand.
+    fn serving(&self, limits: &Limits) -> impl Iterator<Item = &Hierarchy> {
         let useful = limits.controllers() | Controllers::CPUACCT | Controllers::FREEZER | Controllers::PIDS;
-        let serves = |h: &&Hierarchy| h.version == Version::V2 || h.controllers.intersects(useful);
-        self.hierarchies.iter().filter(serves).filter_map(|hierarchy| hierarchy.base(parent)).collect()
+        self.hierarchies.iter().filter(move |h| h.version == Version::V2 || h.controllers.intersects(useful))
     }
 
     pub(super) fn v2(&self) -> Option<&Hierarchy> {

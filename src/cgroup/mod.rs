@@ -45,6 +45,7 @@ pub(crate) use group::Group;
 pub(crate) use host::Host;
 pub use io::IoLimit;
 pub use limits::Limits;
+pub(crate) use parents::Hold;
 pub use pressure::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub(crate) use problems::invalid_parent;
 pub(crate) use stale::sweep;

@@ -34,6 +34,13 @@ pub(super) struct Made {
     pub(super) template: Option<BorrowedFd<'static>>,
 }
 
+/// What stays between the runs of a policy: the levels above its groups, and the owner's record, on which they are.
+#[derive(Debug)]
+pub(super) struct Kept {
+    _levels: Option<cgroup::Hold>,
+    _claim: Option<Claim>,
+}
+
 /// Where the group stands.
 #[derive(Debug, Default)]
 pub(super) struct Site {
@@ -130,6 +137,24 @@ impl Sandbox {
         if fits && may_use_template() { mount::template() } else { None }
     }
 
+    /// What otherwise comes and goes with each of the runs.
+    pub(super) fn keep(&self, judgement: &Judgement) -> Result<Kept> {
+        let wants_group = wants_group(judgement);
+        let leaves_things = wants_group || self.scratch_base().is_some();
+        let parent = self.cgroup_parent.as_deref().filter(|_| wants_group);
+        Ok(Kept {
+            _levels: parent.map(|parent| cgroup::host()?.hold(&judgement.limits, parent)).transpose()?,
+            _claim: leaves_things.then(|| owner::claim(self.program.outlive_owner)).transpose()?,
+        })
+    }
+
+    fn scratch_base(&self) -> Option<PathBuf> {
+        match self.mounts.root.as_ref().map(|root| &root.upper) {
+            Some(Upper::Scratch(base)) => Some(base.clone().unwrap_or_else(std::env::temp_dir)),
+            _ => None,
+        }
+    }
+
     /// The control group and the scratch directory, each on record before it exists.
     pub(super) fn make(&self, judgement: &Judgement, template: Option<BorrowedFd<'static>>) -> Result<Made> {
         let mut made = Made::default();
@@ -140,11 +165,7 @@ impl Sandbox {
         if let Some(rules) = &self.landlock {
             made.ruleset = rules.make(&judgement.landlock)?;
         }
-        let wants_group = !judgement.limits.is_empty() || judgement.account_cpu;
-        let scratch_base = match self.mounts.root.as_ref().map(|root| &root.upper) {
-            Some(Upper::Scratch(base)) => Some(base.clone().unwrap_or_else(std::env::temp_dir)),
-            _ => None,
-        };
+        let (wants_group, scratch_base) = (wants_group(judgement), self.scratch_base());
         if !wants_group && scratch_base.is_none() {
             return Ok(made);
         }
@@ -189,6 +210,10 @@ impl Sandbox {
             fence: None,
         })
     }
+}
+
+fn wants_group(judgement: &Judgement) -> bool {
+    !judgement.limits.is_empty() || judgement.account_cpu
 }
 
 /// Whether the rules let the setup make the nodes of a /dev.

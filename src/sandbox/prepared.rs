@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Sandbox;
 use super::launch::{Compiled, Run};
 use super::lower::Shape;
+use super::made::Kept;
 use super::supervise::Supervisor;
 use crate::child::{Child, Outcome, Output};
 use crate::command::Command;
@@ -42,7 +43,8 @@ use crate::stdio::{Stdio, Streams};
 /// From each spawn: what stands at the paths of the policy (a root directory that has been replaced by another is the new
 /// one in the next spawn; where a file has become a directory, the spawn fails), the caller's umask and, where the policy
 /// has neither a root nor a `cwd`, its working directory. Control group, scratch directory, Landlock ruleset and copies of
-/// mounts are made for each spawn: the kernel lets none of them be used twice.
+/// mounts are made for each spawn: the kernel lets none of them be used twice. A [`cgroup_parent`](Sandbox::cgroup_parent) that
+/// was made for one of them stays until this is dropped.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     pub(super) policy: Arc<Policy>,
@@ -54,6 +56,7 @@ pub(super) struct Policy {
     pub(super) sandbox: Sandbox,
     pub(super) compiled: Compiled,
     own: Invocation,
+    _kept: Kept,
 }
 
 impl Sandbox {
@@ -64,7 +67,9 @@ impl Sandbox {
     ///
     /// Those of [`check`](Sandbox::check), and a path of the host that does not exist.
     pub fn prepare(&self) -> Result<Prepared> {
-        let policy = Policy { compiled: self.compile(true)?, own: self.program.invocation(), sandbox: self.clone() };
+        let compiled = self.compile(true)?;
+        let kept = self.keep(&compiled.judgement)?;
+        let policy = Policy { compiled, own: self.program.invocation(), sandbox: self.clone(), _kept: kept };
         // As it is without a control group and a scratch directory, which are made for each run.
         let template = policy.compiled.template();
         let shape = Shape { template: template.map(|fd| fd.as_raw_fd()), ..Shape::default() };
