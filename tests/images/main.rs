@@ -5,11 +5,9 @@
 mod common;
 
 mod archives;
-mod build;
 mod crash;
 mod garbage;
 mod make;
 mod oracle;
-mod run;
 mod store;
 mod unpack;

@@ -8,9 +8,8 @@ use nix::fcntl::{Flock, FlockArg};
 use ringfence::image::ImageBuilder;
 use ringfence::{Bytes, ErrorKind, Sandbox, Stdio, Step, Verdict};
 
-use crate::build::{base, name, says, with_usr};
+use crate::build::{base, name, says, store, with_usr};
 use crate::common::{self, is_root, stdout};
-use crate::make::store;
 
 #[test]
 fn a_sandbox_does_what_the_image_says() {

@@ -8,7 +8,12 @@ use ringfence::image::{Image, ImageBuilder, Reference, Store};
 use ringfence::{ErrorKind, RootFs, Sandbox, Step};
 
 use crate::common::{self, TempDir};
-use crate::make::store;
+
+pub fn store() -> (TempDir, Store) {
+    let dir = TempDir::new();
+    let store = Store::open(dir.path().join("store")).unwrap();
+    (dir, store)
+}
 
 pub fn name(text: &str) -> Reference {
     text.parse().unwrap()
