@@ -151,6 +151,36 @@ fn places_that_no_image_has_are_refused() {
 }
 
 #[test]
+fn what_leads_to_a_copy_stays_as_the_image_has_it() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let tree = common::root_dir();
+    fs::set_permissions(tree.path().join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
+    std::os::unix::fs::symlink("/opt/real", tree.path().join("way")).unwrap();
+    std::os::unix::fs::symlink("round", tree.path().join("round")).unwrap();
+    fs::create_dir_all(tree.path().join("opt/real")).unwrap();
+    fs::write(tree.path().join("opt/real/old"), "old ").unwrap();
+    let base = ImageBuilder::scratch(&store).copy(tree.path(), "/").build(&name("ways")).unwrap();
+    let input = TempDir::new();
+    fs::write(input.path().join("new"), "new ").unwrap();
+    let file = input.path().join("new");
+    let builder = ImageBuilder::from(&base).copy(&file, "/tmp/deep/er/new").copy(&file, "/way/one");
+    let image = builder.copy(input.path(), "/way").build(&name("more")).unwrap();
+    let says = says(&image, "cd /opt/real; cat old one new; readlink /way; stat -c %a /tmp/deep/er");
+    assert_eq!(says, "old new new /opt/real\n755");
+    let top = |path: &str| {
+        let layers = image.unpack().unwrap();
+        layers.dirs().iter().find_map(|layer| fs::symlink_metadata(layer.join(path)).ok()).unwrap().mode() & 0o7777
+    };
+    assert_eq!((top("tmp"), top("tmp/deep")), (0o1777, 0o755));
+    for (to, errno) in [("/round/x", libc::ELOOP), ("/opt/real/old/x", libc::ENOTDIR)] {
+        let error = ImageBuilder::from(&base).copy(&file, to).build(&name("no")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(errno), "{to}: {error}");
+    }
+    assert_eq!(image.name(), Some(&name("more")));
+}
+
+#[test]
 fn what_a_sandbox_wrote_becomes_a_layer() {
     let _clean = common::clean();
     let (_dir, store) = store();

@@ -4,9 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 use oci_spec::image::{
     Config, Descriptor, HistoryBuilder, ImageConfiguration, ImageManifest, ImageManifestBuilder, MediaType,
@@ -14,13 +16,13 @@ use oci_spec::image::{
 };
 use serde::Serialize;
 
+use super::super::lowers::{Found, Lowers};
 use super::super::manifest::host_platform;
 use super::super::{Image, Reference, Store};
 use super::compressed::{Compressed, Layer};
 use super::layer::{LayerWriter, Style};
 use super::{Change, ImageBuilder, Work};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::mount::RootFs;
 use crate::owner::{self, Claim, Scratch};
 use crate::sandbox::Sandbox;
 use crate::stdio::Stdio;
@@ -41,6 +43,19 @@ struct Assembly<'b> {
     scratch: Scratch,
 }
 
+/// A directory of the image in the making.
+struct Place {
+    path: PathBuf,
+    /// What is not there yet, the uppermost first.
+    missing: Vec<PathBuf>,
+}
+
+impl Place {
+    fn make(&self, layer: &mut LayerWriter<Compressed>) -> Result<()> {
+        self.missing.iter().try_for_each(|dir| layer.directory(dir))
+    }
+}
+
 pub(super) fn build(builder: &ImageBuilder, name: &Reference) -> Result<Image> {
     let _hold = builder.store.hold()?;
     let mut assembly = Assembly::new(builder)?;
@@ -49,7 +64,7 @@ pub(super) fn build(builder: &ImageBuilder, name: &Reference) -> Result<Image> {
     }
     let manifest = assembly.write()?;
     builder.store.tag(name, &manifest)?;
-    builder.store.image_of(&manifest, &host_platform()).or_else(|_| builder.store.image(name))
+    builder.store.image(name)
 }
 
 impl<'b> Assembly<'b> {
@@ -138,23 +153,44 @@ impl<'b> Assembly<'b> {
         let from = std::path::absolute(from).map_err(|error| failed(&error))?;
         let meta = fs::symlink_metadata(&from).map_err(|error| failed(&error).hint("the path is one of the host's"))?;
         let style = Style { upper: false, owner: &|_, _| Some((0, 0)) };
+        if meta.is_dir() {
+            let dir = File::open(&from).map_err(|error| failed(&error))?;
+            let place = self.place(&names, to)?;
+            return self.layer(|layer| {
+                place.make(layer)?;
+                layer.contents(dir.as_fd(), &place.path, &style)
+            });
+        }
+        let (Some(parent), Some(own), Some((name, above))) = (from.parent(), from.file_name(), names.split_last())
+        else {
+            return Err(Error::message(ErrorKind::Invalid, Step::PackLayer, "a file cannot be the root").at(to));
+        };
+        let dir = File::open(parent).map_err(|error| failed(&error))?;
+        let place = self.place(above, to)?;
         self.layer(|layer| {
-            let mut place = PathBuf::from("/");
-            let above = names.len() - usize::from(!meta.is_dir()).min(names.len());
-            for name in names.iter().take(above) {
-                place.push(name);
-                layer.directory(&place)?;
-            }
-            if meta.is_dir() {
-                let dir = File::open(&from).map_err(|error| failed(&error))?;
-                return layer.contents(dir.as_fd(), &place, &style);
-            }
-            let (Some(parent), Some(own), Some(name)) = (from.parent(), from.file_name(), names.last()) else {
-                return Err(Error::message(ErrorKind::Invalid, Step::PackLayer, "a file cannot be the root").at(to));
-            };
-            let dir = File::open(parent).map_err(|error| failed(&error))?;
-            layer.entry(dir.as_fd(), own, &place.join(name), &style)
+            place.make(layer)?;
+            layer.entry(dir.as_fd(), own, &place.path.join(name), &style)
         })
+    }
+
+    /// Where a directory of the image so far is, whatever links lead to it.
+    fn place(&self, names: &[&OsStr], to: &Path) -> Result<Place> {
+        let failed = |errno| Error::new(Step::PackLayer, errno).at(to);
+        let layers = if self.layers.is_empty() { None } else { Some(self.so_far()?.unpack()?) };
+        let lowers = Lowers::open(layers.as_ref().map_or(&[], |layers| layers.dirs())).map_err(failed)?;
+        let path = names.join(OsStr::new("/"));
+        let path = lowers.resolve(path.as_bytes()).map_err(failed)?.ok_or_else(|| failed(Errno::ELOOP))?;
+        let path = Path::new("/").join(OsStr::from_bytes(&path));
+        let mut missing = Vec::new();
+        for dir in path.ancestors().filter(|dir| *dir != Path::new("/")) {
+            match lowers.find(dir.as_os_str().as_bytes()).map_err(failed)? {
+                Found::Nothing => missing.push(dir.to_owned()),
+                Found::Directory(_) => break,
+                Found::Other(..) => return Err(failed(Errno::ENOTDIR).hint("a file of the image stands in the way")),
+            }
+        }
+        missing.reverse();
+        Ok(Place { path, missing })
     }
 
     fn upper(&self, upper: &Path) -> Result<Layer> {
@@ -172,26 +208,27 @@ impl<'b> Assembly<'b> {
         let Some((program, args)) = argv.split_first() else {
             return Err(Error::message(ErrorKind::Invalid, Step::BuildRun, "no program to run"));
         };
-        let so_far = self.builder.store.image_of(&self.write()?, &host_platform())?;
-        let layers = so_far.unpack()?;
+        let so_far = self.so_far()?;
         let scratch = self.claim.make_scratch(self.builder.store.path(), None)?;
         let (upper, work) = (scratch.layers().join("upper"), scratch.layers().join("work"));
         let words = scratch.path().join("stderr");
-        let failed = |error: &std::io::Error| Error::io(Step::BuildRun, error).at(&words);
-        let mut file = File::options().read(true).write(true).create_new(true).open(&words);
-        let file = file.as_mut().map_err(|error| failed(error))?;
-        let stderr = file.try_clone().map_err(|error| failed(&error))?;
+        let failed = |error: std::io::Error| Error::io(Step::BuildRun, &error).at(&words);
+        let mut file = File::options().read(true).write(true).create_new(true).open(&words).map_err(failed)?;
+        let stderr = file.try_clone().map_err(failed)?;
         let sandbox =
             Sandbox::from_image(&so_far)?.user(0, 0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let sandbox = (self.builder.sandbox)(sandbox);
-        let root = RootFs::overlay(layers.dirs()).suid().upper(&upper, &work);
+        let root = so_far.rootfs()?.upper(&upper, &work);
         let outcome = sandbox.command(program).args(args).rootfs(root).status()?;
         if !outcome.success() {
-            return Err(build_failed(program, &outcome.verdict().to_string(), &last_words(file)));
+            return Err(build_failed(program, &outcome.verdict().to_string(), &last_words(&mut file)));
         }
-        let layer = self.upper(&upper);
-        drop(layers);
-        layer
+        self.upper(&upper)
+    }
+
+    /// The image of the steps that are done.
+    fn so_far(&self) -> Result<Image> {
+        self.builder.store.image_of(&self.write()?, &host_platform())
     }
 
     /// Writes configuration and manifest.

@@ -112,8 +112,8 @@ impl ImageBuilder {
     }
 
     /// Adds a layer with a file, or with what is in a directory, of the host. `to` is the path that it has in the image,
-    /// absolute; directories that lead to it are made where the image has none. All is root's; modes, times, links and
-    /// attributes are kept.
+    /// absolute; links of the image that lead to it are followed, and directories are made where the image has none, of mode
+    /// 755. All is root's; modes, times, links and attributes of what is copied are kept.
     ///
     /// Links in `from` are copied as links; what they lead to is not.
     pub fn copy(self, from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Self {
