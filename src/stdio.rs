@@ -40,6 +40,16 @@ impl Stdio {
     pub fn piped() -> Self {
         Stdio(Source::Piped)
     }
+
+    /// What streams are that nobody told, where a program is started: the caller's own.
+    pub(crate) fn inherited() -> [Stdio; 3] {
+        [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()]
+    }
+
+    /// And where its output is collected.
+    pub(crate) fn captured() -> [Stdio; 3] {
+        [Stdio::null(), Stdio::piped(), Stdio::piped()]
+    }
 }
 
 impl From<OwnedFd> for Stdio {

@@ -160,7 +160,7 @@ impl Pool {
     ///
     /// Those of [`Prepared::spawn`]; [`ErrorKind::Control`] in a fork of the caller.
     pub fn spawn(&self, command: impl Into<Command>) -> Result<Child> {
-        self.launch(&command.into(), &[Stdio::inherit(), Stdio::inherit(), Stdio::inherit()])
+        self.launch(&command.into(), &Stdio::inherited())
     }
 
     /// Runs a program to its end and collects what it writes; streams that nobody told are captured, and stdin is empty.
@@ -169,7 +169,7 @@ impl Pool {
     ///
     /// Those of [`spawn`](Pool::spawn) and of [`Child::wait_with_output`].
     pub fn output(&self, command: impl Into<Command>) -> Result<Output> {
-        self.launch(&command.into(), &[Stdio::null(), Stdio::piped(), Stdio::piped()])?.wait_with_output()
+        self.launch(&command.into(), &Stdio::captured())?.wait_with_output()
     }
 
     /// Runs a program to its end; streams that nobody told are the caller's own.

@@ -173,7 +173,7 @@ impl Sandbox {
     /// What [`check`](Sandbox::check) finds; [`ErrorKind::Setup`](crate::ErrorKind::Setup) and
     /// [`ErrorKind::Exec`](crate::ErrorKind::Exec) with the step, path and errno.
     pub fn spawn(&self) -> Result<Child> {
-        self.launch(&[Stdio::inherit(), Stdio::inherit(), Stdio::inherit()], None)
+        self.launch(&Stdio::inherited(), None)
     }
 
     /// Runs the program to its end and collects what it writes; streams that were not told are captured, and stdin is
@@ -183,7 +183,7 @@ impl Sandbox {
     ///
     /// Those of [`spawn`](Sandbox::spawn) and of [`Child::wait_with_output`].
     pub fn output(&self) -> Result<Output> {
-        self.launch(&[Stdio::null(), Stdio::piped(), Stdio::piped()], None)?.wait_with_output()
+        self.launch(&Stdio::captured(), None)?.wait_with_output()
     }
 
     /// Runs the program to its end; streams that were not told are the caller's own.

@@ -86,19 +86,9 @@ impl Parked {
         let Parked { stub, made, setup, before, mounts } = self;
         let plan = sandbox.lower_fire(&compiled.judgement, &setup, run);
         let launch = Launch {
-            plan: &plan,
-            namespaces: 0,
-            cgroup: None,
-            id_maps: None,
-            enter: None,
-            seen_inside: false,
             init: sandbox.program.init,
-            parks: false,
-            deadline: sandbox.patience(),
-            listener: None,
             failure: made.failure.as_ref(),
-            fail: None,
-            timed: None,
+            ..Launch::new(&plan, sandbox.patience())
         };
         let running = stub.fire(&launch, run.streams.inside()).map_err(|misfire| match misfire {
             Misfire::Failed(error) => Misfire::Failed(sandbox.explain_by_profile(compiled, error)),

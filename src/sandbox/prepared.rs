@@ -97,7 +97,7 @@ impl Prepared {
     /// [`ErrorKind::Setup`](crate::ErrorKind::Setup) and [`ErrorKind::Exec`](crate::ErrorKind::Exec) with the step, path and
     /// errno; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a command that the kernel could not be told.
     pub fn spawn(&self) -> Result<Child> {
-        self.launch(&[Stdio::inherit(), Stdio::inherit(), Stdio::inherit()], None)
+        self.launch(&Stdio::inherited(), None)
     }
 
     /// As [`Sandbox::output`].
@@ -106,7 +106,7 @@ impl Prepared {
     ///
     /// Those of [`spawn`](Prepared::spawn) and of [`Child::wait_with_output`].
     pub fn output(&self) -> Result<Output> {
-        self.launch(&[Stdio::null(), Stdio::piped(), Stdio::piped()], None)?.wait_with_output()
+        self.launch(&Stdio::captured(), None)?.wait_with_output()
     }
 
     /// As [`Sandbox::status`].
@@ -124,8 +124,7 @@ impl Prepared {
     ///
     /// Those of [`spawn`](Prepared::spawn) and of [`Sandbox::spawn_supervised`].
     pub fn spawn_supervised(&self, supervisor: impl FnOnce(Notifications) + Send + 'static) -> Result<Child> {
-        let inherit = [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()];
-        self.launch(&inherit, Some(Box::new(supervisor)))
+        self.launch(&Stdio::inherited(), Some(Box::new(supervisor)))
     }
 
     fn launch(&self, default: &[Stdio; 3], supervisor: Option<Supervisor>) -> Result<Child> {

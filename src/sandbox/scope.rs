@@ -107,21 +107,7 @@ fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> 
     // systemd is asked first whether it is there: without it nothing is started.
     let mut manager = Manager::of_caller(until)?;
     let plan = keeper_plan();
-    let running = spawn::launch(&Launch {
-        plan: &plan,
-        namespaces: 0,
-        cgroup: None,
-        id_maps: None,
-        enter: None,
-        seen_inside: false,
-        init: false,
-        parks: false,
-        deadline: timeout,
-        listener: None,
-        failure: None,
-        fail: None,
-        timed: None,
-    })?;
+    let running = spawn::launch(&Launch::new(&plan, timeout))?;
     let (pid, keeper) = (running.pid, Keeper(running.pidfd));
     let unit = format!("ringfence-{}.scope", owner::unique()?);
     manager.start(wanted, &unit, pid)?;

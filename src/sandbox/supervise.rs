@@ -62,8 +62,7 @@ impl Sandbox {
     ///
     /// Those of [`spawn`](Sandbox::spawn); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the profile asks about nothing.
     pub fn spawn_supervised(&self, supervisor: impl FnOnce(Notifications) + Send + 'static) -> Result<Child> {
-        let inherit = [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()];
-        self.launch(&inherit, Some(Box::new(supervisor)))
+        self.launch(&Stdio::inherited(), Some(Box::new(supervisor)))
     }
 
     /// Prepares for the listener, if there is to be one.

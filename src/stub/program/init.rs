@@ -1,6 +1,7 @@
 //! Going on in another process: the program below an init, or a sibling in namespaces just joined.
 
 use crate::Machine;
+use crate::message::Message;
 use crate::syscall::{Errno, exit, nr, syscall};
 use crate::wire::code::ORPHAN;
 use crate::wire::{REPORT_SLOT, Record, record};
@@ -115,26 +116,8 @@ pub fn send_with_fd(machine: &Machine, record: Record, fd: i32) -> Result<u64, E
         fd: i32,
         pad: i32,
     }
-    #[repr(C)]
-    struct Message {
-        name: u64,
-        name_len: u64,
-        iov: u64,
-        iov_len: u64,
-        control: u64,
-        control_len: u64,
-        flags: u64,
-    }
     let control = Control { len: 20, level: SOL_SOCKET, kind: SCM_RIGHTS, fd, pad: 0 };
     let iov = [&raw const record as u64, core::mem::size_of::<Record>() as u64];
-    let message = Message {
-        name: 0,
-        name_len: 0,
-        iov: iov.as_ptr() as u64,
-        iov_len: 1,
-        control: &raw const control as u64,
-        control_len: core::mem::size_of::<Control>() as u64,
-        flags: 0,
-    };
+    let message = Message::new(&iov, [&raw const control as u64, core::mem::size_of::<Control>() as u64]);
     syscall(nr::SENDMSG, [machine.report_fd(), &raw const message as u64, MSG_NOSIGNAL, 0, 0, 0])
 }

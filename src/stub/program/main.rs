@@ -15,6 +15,7 @@
 mod init;
 mod listen;
 mod memory;
+mod message;
 mod receive;
 mod remount;
 mod stamps;

@@ -1,5 +1,6 @@
 //! Getting a plan: the next message on the report socket, or the file that it speaks of.
 
+use crate::message::Message;
 use crate::syscall::{Errno, nr, syscall};
 use crate::wire::{self, Header};
 
@@ -19,18 +20,6 @@ struct Control {
     fds: [i32; FDS_MAX],
 }
 
-/// struct msghdr.
-#[repr(C)]
-struct Message {
-    name: u64,
-    name_len: u64,
-    iov: u64,
-    iov_len: u64,
-    control: u64,
-    control_len: u64,
-    flags: u64,
-}
-
 /// Receives a plan, which comes with at least `streams` descriptors, into `room`, or maps it where the message says.
 fn receive(room: &mut Room, socket: u64, streams: usize) -> Result<(u64, u64), Errno> {
     const PROT_READ_WRITE: u64 = 3;
@@ -38,15 +27,7 @@ fn receive(room: &mut Room, socket: u64, streams: usize) -> Result<(u64, u64), E
     let base = room.as_mut_ptr() as u64;
     let mut control = Control { len: 0, level: 0, kind: 0, fds: [-1; FDS_MAX] };
     let iov = [base, wire::INLINE_MAX as u64];
-    let mut message = Message {
-        name: 0,
-        name_len: 0,
-        iov: iov.as_ptr() as u64,
-        iov_len: 1,
-        control: &raw mut control as u64,
-        control_len: core::mem::size_of::<Control>() as u64,
-        flags: 0,
-    };
+    let mut message = Message::new(&iov, [&raw mut control as u64, core::mem::size_of::<Control>() as u64]);
     let len = syscall(nr::RECVMSG, [socket, &raw mut message as u64, 0, 0, 0, 0])?;
     // SAFETY: both are locals that the kernel has just written.
     let (message, control) = unsafe { ((&raw const message).read_volatile(), (&raw const control).read_volatile()) };

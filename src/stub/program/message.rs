@@ -1,0 +1,21 @@
+//! What sendmsg(2) and recvmsg(2) take: a message of one piece, with descriptors.
+
+/// struct msghdr.
+#[repr(C)]
+pub struct Message {
+    name: u64,
+    name_len: u64,
+    iov: u64,
+    iov_len: u64,
+    control: u64,
+    pub control_len: u64,
+    flags: u64,
+}
+
+impl Message {
+    /// `piece`: where the bytes are, and how many. `control`: likewise, for a struct cmsghdr with what follows it.
+    pub fn new(piece: &[u64; 2], control: [u64; 2]) -> Self {
+        let [control, control_len] = control;
+        Message { name: 0, name_len: 0, iov: piece.as_ptr() as u64, iov_len: 1, control, control_len, flags: 0 }
+    }
+}
