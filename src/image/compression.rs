@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use flate2::bufread::MultiGzDecoder;
+use oci_spec::image::MediaType;
 use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 
@@ -12,6 +13,17 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 /// How much of a frame is decoded at once.
 const AT_ONCE: usize = 256 << 10;
+
+/// What a layer that begins like this is.
+pub(super) fn layer_type(start: &[u8]) -> MediaType {
+    if start.starts_with(&GZIP) {
+        MediaType::ImageLayerGzip
+    } else if start.starts_with(&ZSTD) {
+        MediaType::ImageLayerZstd
+    } else {
+        MediaType::ImageLayer
+    }
+}
 
 /// The bytes without their compression.
 pub(super) fn decoder<'r>(mut reader: impl BufRead + Send + 'r) -> io::Result<Box<dyn Read + Send + 'r>> {

@@ -11,12 +11,11 @@ use tar_core::builder::EntryBuilder;
 use super::compression;
 use super::digest::Hasher;
 use super::layout::{OCI_LAYOUT, REF_NAME};
-use super::manifest::{self, Document};
+use super::manifest::{self, DEPTH_MAX, Document};
 use super::{Image, Reference, Store, host_platform};
 use crate::error::{Error, ErrorKind, Result, Step};
 
 const BUFFER: usize = 256 << 10;
-const DEPTH_MAX: usize = 4;
 
 /// How an archive of images is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

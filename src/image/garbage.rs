@@ -10,13 +10,10 @@ use oci_spec::image::{Descriptor, Digest};
 use super::digest::Hasher;
 use super::layers::read_record;
 use super::lock::{self, Mode};
-use super::manifest::{self, Document};
+use super::manifest::{self, DEPTH_MAX, Document};
 use super::{Store, host_platform};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
-
-/// How deep indexes are followed.
-const DEPTH_MAX: usize = 4;
 
 /// What a store takes on disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

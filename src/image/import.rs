@@ -7,15 +7,15 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 use oci_spec::image::{
-    Descriptor, Digest, History, HistoryBuilder, ImageConfiguration, ImageConfigurationBuilder, ImageIndex,
-    ImageManifestBuilder, MediaType, RootFsBuilder,
+    Descriptor, Digest, History, HistoryBuilder, ImageConfiguration, ImageConfigurationBuilder, ImageIndex, MediaType,
+    RootFsBuilder,
 };
 use serde::Deserialize;
 
 use super::compression;
 use super::digest::{self, Hasher};
 use super::layout::REF_NAME;
-use super::manifest::{DOCUMENT_MAX, Document};
+use super::manifest::{DEPTH_MAX, DOCUMENT_MAX, Document};
 use super::tar::{Entries, Entry, Kind};
 use super::tree;
 use super::{Reference, Store, host_platform, manifest};
@@ -95,7 +95,7 @@ impl Store {
             }
         };
         for image in &images {
-            self.complete(&image.manifest, path, 4)?;
+            self.complete(&image.manifest, path, DEPTH_MAX)?;
         }
         for image in &images {
             if let Some(name) = &image.name {
@@ -119,7 +119,7 @@ impl Store {
         let plain = compression::decoder(BufReader::with_capacity(BUFFER, open()?)).map_err(|e| failed(path, e))?;
         let (diff_id, ..) = hash(plain).map_err(|error| failed(path, error))?;
         let layer = Descriptor::new(media_type, size, blob);
-        self.take_blob(&layer, &mut open()?).map_err(|error| failed(path, error))?;
+        self.fill_blob(&layer, &mut open()?).map_err(|error| failed(path, error))?;
         let platform = host_platform();
         let rootfs = RootFsBuilder::default().typ("layers").diff_ids(vec![diff_id.to_string()]).build();
         let config = rootfs.and_then(|rootfs| {
@@ -131,33 +131,11 @@ impl Store {
                 .history(vec![history])
                 .build()
         });
-        let config: ImageConfiguration = config.map_err(|error| corrupt(path, error.to_string()))?;
-        let text = serde_json::to_vec(&config).map_err(|error| corrupt(path, error.to_string()))?;
-        let config = self.put_blob(MediaType::ImageConfig, &text)?;
-        let manifest = self.put_manifest(config, vec![layer], path)?;
+        let config: ImageConfiguration = config.map_err(|error| manifest::unwritten(&error))?;
+        let config = self.put_document(MediaType::ImageConfig, &config)?;
+        let manifest = self.put_manifest(config, vec![layer])?;
         self.tag(name, &manifest)?;
         Ok(manifest)
-    }
-
-    fn put_manifest(&self, config: Descriptor, layers: Vec<Descriptor>, path: &Path) -> Result<Descriptor> {
-        let manifest = ImageManifestBuilder::default()
-            .schema_version(2u32)
-            .media_type(MediaType::ImageManifest)
-            .config(config)
-            .layers(layers)
-            .build()
-            .map_err(|error| corrupt(path, error.to_string()))?;
-        let text = serde_json::to_vec(&manifest).map_err(|error| corrupt(path, error.to_string()))?;
-        self.put_blob(MediaType::ImageManifest, &text)
-    }
-
-    /// A blob from a reader that begins with its first byte.
-    fn take_blob(&self, blob: &Descriptor, from: &mut impl Read) -> io::Result<()> {
-        let Some(mut writer) = self.write_blob(blob)? else { return Ok(()) };
-        writer.restart()?;
-        io::copy(&mut from.take(blob.size()), &mut writer)?;
-        writer.commit()?;
-        Ok(())
     }
 
     fn take_layout(&self, dir: &Path) -> Result<Vec<Imported>> {
@@ -167,7 +145,7 @@ impl Store {
         file.take(DOCUMENT_MAX + 1).read_to_end(&mut text).map_err(|error| failed(&path, error))?;
         let images = named(&text, &path)?;
         for image in &images {
-            self.take_from_layout(dir, &image.manifest, 4)?;
+            self.take_from_layout(dir, &image.manifest, DEPTH_MAX)?;
         }
         Ok(images)
     }
@@ -177,7 +155,7 @@ impl Store {
         let take = |blob: &Descriptor| {
             let path = dir.join("blobs").join(blob.digest().algorithm().as_ref()).join(blob.digest().digest());
             let mut file = File::open(&path).map_err(|error| failed(&path, error))?;
-            self.take_blob(blob, &mut file).map_err(|error| failed(&path, error))
+            self.fill_blob(blob, &mut file).map_err(|error| failed(&path, error))
         };
         if blob.size() > DOCUMENT_MAX || depth == 0 {
             return Err(Error::message(ErrorKind::TooLarge, Step::ImportImage, "a document too large or deep").at(dir));
@@ -222,7 +200,7 @@ impl Store {
                 Ok(Descriptor::new(own.unwrap_or_else(|| seen.clone()), *size, digest.clone()))
             };
             let layers = image.layers.iter().map(|layer| blob(layer, None)).collect::<Result<_>>()?;
-            let manifest = self.put_manifest(blob(&image.config, Some(MediaType::ImageConfig))?, layers, path)?;
+            let manifest = self.put_manifest(blob(&image.config, Some(MediaType::ImageConfig))?, layers)?;
             let tags = image.repo_tags.unwrap_or_default();
             let names: Vec<Reference> = tags.iter().filter_map(|tag| tag.parse().ok()).collect();
             if names.is_empty() {
@@ -335,26 +313,18 @@ fn contents(path: &Path) -> io::Result<Contents> {
                     Ok(())
                 })?;
                 let digest = digest::parse(&hasher.finish())?;
-                contents.files.insert(name, (digest, entry.size, layer_type(&start)));
+                contents.files.insert(name, (digest, entry.size, compression::layer_type(&start)));
             }
         }
     }
     Ok(contents)
 }
 
-fn layer_type(start: &[u8]) -> MediaType {
-    match start {
-        [0x1f, 0x8b, ..] => MediaType::ImageLayerGzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => MediaType::ImageLayerZstd,
-        _ => MediaType::ImageLayer,
-    }
-}
-
 /// The digest, length and kind of all that there is to read.
 fn hash(from: impl Read) -> io::Result<(Digest, u64, MediaType)> {
     let mut from = BufReader::with_capacity(BUFFER, from);
     let mut hasher = Hasher::sha256();
-    let media_type = layer_type(from.fill_buf()?);
+    let media_type = compression::layer_type(from.fill_buf()?);
     let mut size = 0;
     loop {
         let part = from.fill_buf()?;

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 /// The largest manifest, index or configuration that is read, as registries have it.
 pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
 /// How many indexes may lead to one another.
-const DEPTH_MAX: usize = 4;
+pub(crate) const DEPTH_MAX: usize = 4;
 /// More layers than overlayfs takes.
 const LAYERS_MAX: usize = 500;
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -28,6 +28,11 @@ const DOCKER_OLD: &str = "application/vnd.docker.distribution.manifest.v1";
 pub(crate) enum Document {
     Manifest(Box<ImageManifest>),
     Index(Box<ImageIndex>),
+}
+
+/// A document that cannot be.
+pub(super) fn unwritten(error: &dyn std::fmt::Display) -> Error {
+    Error::message(ErrorKind::Invalid, Step::ImageManifest, error.to_string())
 }
 
 fn corrupt(blob: &Descriptor, detail: impl Into<String>) -> Error {

@@ -39,7 +39,7 @@ pub use garbage::{Damage, DiskUsage, Pruned};
 pub use import::Imported;
 pub use layers::Layers;
 #[cfg(feature = "registry")]
-pub(crate) use manifest::{DOCUMENT_MAX, Document, parse};
+pub(crate) use manifest::{DEPTH_MAX, DOCUMENT_MAX, Document, parse};
 pub use manifest::{host_platform, pick};
 pub use reference::Reference;
 pub use store::{Hold, Store};

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::Flock;
-use oci_spec::image::{Descriptor, Digest, MediaType, Platform};
+use oci_spec::image::{Descriptor, Digest, ImageManifestBuilder, MediaType, Platform};
+use serde::Serialize;
 
 use super::blob::{self, Begun, BlobWriter};
 use super::digest::digest_of;
@@ -201,14 +202,36 @@ impl Store {
     /// As [`write_blob`](Store::write_blob).
     pub fn put_blob(&self, media_type: MediaType, bytes: &[u8]) -> Result<Descriptor> {
         let blob = Descriptor::new(media_type, bytes.len() as u64, digest_of(bytes)?);
-        if let Some(mut writer) = self.write_blob(&blob)? {
-            writer.restart()?;
-            writer.write_all(bytes).map_err(|error| {
-                Error::from_io(Step::WriteBlob, ErrorKind::Store, error).at(blob.digest().to_string())
-            })?;
-            writer.commit()?;
-        }
+        self.fill_blob(&blob, &mut &*bytes)
+            .map_err(|error| Error::from_io(Step::WriteBlob, ErrorKind::Store, error).at(blob.digest().to_string()))?;
         Ok(blob)
+    }
+
+    /// Writes a blob from a reader that begins with its first byte, unless the store has it.
+    pub(super) fn fill_blob(&self, blob: &Descriptor, from: &mut impl Read) -> io::Result<()> {
+        let Some(mut writer) = self.write_blob(blob)? else { return Ok(()) };
+        writer.restart()?;
+        io::copy(&mut from.take(blob.size()), &mut writer)?;
+        writer.commit()?;
+        Ok(())
+    }
+
+    /// Writes a document with its keys in order, so that the same one has the same digest.
+    pub(super) fn put_document(&self, media_type: MediaType, document: &impl Serialize) -> Result<Descriptor> {
+        let sorted = serde_json::to_value(document).map_err(|error| manifest::unwritten(&error))?;
+        self.put_blob(media_type, sorted.to_string().as_bytes())
+    }
+
+    /// Writes the manifest of a configuration and layers that the store has.
+    pub(super) fn put_manifest(&self, config: Descriptor, layers: Vec<Descriptor>) -> Result<Descriptor> {
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(2u32)
+            .media_type(MediaType::ImageManifest)
+            .config(config)
+            .layers(layers)
+            .build()
+            .map_err(|error| manifest::unwritten(&error))?;
+        self.put_document(MediaType::ImageManifest, &manifest)
     }
 
     /// Gives a manifest or an index of the store a name, which it takes from the image that had it.

@@ -15,13 +15,11 @@ use super::repository::Repository;
 use super::wire::Call;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::Platform;
-use crate::image::{DOCUMENT_MAX, Document, Reference, Store, parse, pick};
+use crate::image::{DEPTH_MAX, DOCUMENT_MAX, Document, Reference, Store, parse, pick};
 
 const DIGEST_HEADER: &str = "docker-content-digest";
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
-/// Indexes within indexes, as the store reads them.
-const DEPTH_MAX: usize = 4;
 /// Manifests that one name may stand for.
 const MANIFESTS_MAX: usize = 1000;
 

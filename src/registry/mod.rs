@@ -229,8 +229,8 @@ impl Registry {
         self.bounded(name, pull::pull(self, store, name)).await
     }
 
-    /// Pulls the image and [unpacks](Image::unpack) it: where the network is slower than that, while the rest still arrives. A layer that has been unpacked before
-    /// is not fetched: without all of its blobs an image can be run, and not pushed.
+    /// Pulls the image and [unpacks](Image::unpack) it: where the network is slower than that, while the rest still arrives.
+    /// A layer that has been unpacked before is not fetched: without all of its blobs an image can be run, and not pushed.
     ///
     /// It blocks as [`pull`](Registry::pull) does.
     ///

@@ -11,14 +11,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 use oci_spec::image::{
-    Config, Descriptor, HistoryBuilder, ImageConfiguration, ImageManifest, ImageManifestBuilder, MediaType,
-    RootFs as Ids, RootFsBuilder,
+    Config, Descriptor, HistoryBuilder, ImageConfiguration, MediaType, RootFs as Ids, RootFsBuilder,
 };
-use serde::Serialize;
 
 use super::super::lowers::{Found, Lowers};
-use super::super::manifest::host_platform;
-use super::super::{Image, Reference, Store};
+use super::super::manifest::{self, host_platform};
+use super::super::{Image, Reference};
 use super::compressed::{Compressed, Layer};
 use super::layer::{LayerWriter, Style};
 use super::{Change, ImageBuilder, Work};
@@ -236,15 +234,8 @@ impl<'b> Assembly<'b> {
         let mut config = self.config.clone();
         config.set_created(Some(self.created()));
         config.set_rootfs(ids_of(&self.diff_ids)?);
-        let config = document(&self.builder.store, MediaType::ImageConfig, &config)?;
-        let manifest = ImageManifestBuilder::default()
-            .schema_version(2u32)
-            .media_type(MediaType::ImageManifest)
-            .config(config)
-            .layers(self.layers.clone())
-            .build()
-            .map_err(|error| unwritten(&error))?;
-        document::<ImageManifest>(&self.builder.store, MediaType::ImageManifest, &manifest)
+        let config = self.builder.store.put_document(MediaType::ImageConfig, &config)?;
+        self.builder.store.put_manifest(config, self.layers.clone())
     }
 
     /// Changes the configuration, and gives the words for its history.
@@ -312,18 +303,11 @@ impl<'b> Assembly<'b> {
 }
 
 fn ids_of(diff_ids: &[String]) -> Result<Ids> {
-    RootFsBuilder::default().typ("layers").diff_ids(diff_ids.to_vec()).build().map_err(|error| unwritten(&error))
-}
-
-fn unwritten(error: &dyn std::fmt::Display) -> Error {
-    Error::message(ErrorKind::Invalid, Step::ImageManifest, error.to_string())
-}
-
-/// Writes a document with its keys in order, so that the same one has the same digest.
-fn document<T: Serialize>(store: &Store, media_type: MediaType, content: &T) -> Result<Descriptor> {
-    let sorted = serde_json::to_value(content).map_err(|error| unwritten(&error))?;
-    let bytes = serde_json::to_vec(&sorted).map_err(|error| unwritten(&error))?;
-    store.put_blob(media_type, &bytes)
+    RootFsBuilder::default()
+        .typ("layers")
+        .diff_ids(diff_ids.to_vec())
+        .build()
+        .map_err(|error| manifest::unwritten(&error))
 }
 
 /// The names that lead to an absolute path; none if it leads back up.

@@ -75,13 +75,9 @@ impl Compressed {
         let mut file = file.into_inner().map_err(|error| failed(error.error()))?;
         let diff_id = digest::parse(&self.contents.finish())?;
         let blob = Descriptor::new(MediaType::ImageLayerGzip, size, digest::parse(&hasher.finish())?);
-        if let Some(mut writer) = store.write_blob(&blob)? {
-            writer.restart()?;
-            file.rewind().map_err(|error| failed(&error))?;
-            io::copy(&mut file, &mut writer)
-                .map_err(|error| Error::from_io(Step::WriteBlob, ErrorKind::Store, error))?;
-            writer.commit()?;
-        }
+        file.rewind().map_err(|error| failed(&error))?;
+        let filled = store.fill_blob(&blob, &mut file);
+        filled.map_err(|error| Error::from_io(Step::WriteBlob, ErrorKind::Store, error))?;
         Ok(Layer { diff_id, blob })
     }
 }
