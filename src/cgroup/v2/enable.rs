@@ -78,26 +78,31 @@ fn switched_on(controllers: Controllers) -> String {
 }
 
 /// Why `controller` cannot be had below `base`: the reason with its path, and the remedy. The levels that do not
-/// exist are going to be made.
+/// exist, or that another sandbox removes meanwhile, are going to be made.
 pub(in crate::cgroup) fn obstacle(
     mount: &Path,
     base: &Path,
     controller: Controllers,
 ) -> Option<(String, &'static str)> {
+    const FILE: &CStr = c"cgroup.subtree_control";
     for dir in chain(mount, base).iter().rev() {
         let Ok(fd) = kernfs::open_dir(dir) else { continue };
-        let enabled = kernfs::read(fd.as_fd(), c"cgroup.subtree_control").unwrap_or_default();
-        if listed(&enabled).contains(controller) {
-            return None;
+        match kernfs::read(fd.as_fd(), FILE) {
+            Ok(enabled) if listed(&enabled).contains(controller) => return None,
+            Err(Errno::ENOENT | Errno::ENODEV) => continue,
+            Ok(_) | Err(_) => {}
         }
         let (name, dir) = (controller.name(), dir.display());
         if holds_processes(fd.as_fd()).unwrap_or(false) {
             return Some((format!("{name} is not enabled below {dir}, and processes live in it"), INTERNAL));
         }
-        let file = c"cgroup.subtree_control";
-        if faccessat(fd.as_fd(), file, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_err() {
-            let reason = format!("{name} is not enabled below {dir}, and its cgroup.subtree_control is not writable");
-            return Some((reason, problems::DELEGATE));
+        match faccessat(fd.as_fd(), FILE, AccessFlags::W_OK, AtFlags::AT_EACCESS) {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+            Err(_) => {
+                let reason =
+                    format!("{name} is not enabled below {dir}, and its cgroup.subtree_control is not writable");
+                return Some((reason, problems::DELEGATE));
+            }
         }
     }
     None
@@ -135,6 +140,16 @@ mod tests {
         std::fs::remove_dir_all(&mount).unwrap();
         // A plain file keeps what is not overwritten.
         assert_eq!(written, ["+pidsy\n", "+memory +pids", "+memory +pids"]);
+    }
+
+    #[test]
+    fn a_level_that_is_being_removed_is_no_obstacle() {
+        let mount = tree("gone");
+        // A directory of a hierarchy that is open while it is removed has no files any more.
+        std::fs::remove_file(mount.join("a/b/cgroup.subtree_control")).unwrap();
+        let found = obstacle(&mount, &mount.join("a/b"), Controllers::MEMORY);
+        std::fs::remove_dir_all(&mount).unwrap();
+        assert_eq!(found, None);
     }
 
     #[test]
