@@ -9,6 +9,11 @@ use super::ways::Way;
 /// mount and network namespaces to take down above all.
 const COUNTED: usize = 4;
 
+/// Between the end of a run and the next, for all ways alike: the kernel takes down what the run before has left, and a
+/// pool makes the next sandbox. A way that started at once would have a processor that is wide awake, one that had to wait
+/// for a pool would not.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// Rounds after which those with a network namespace have theirs. The kernel takes such a namespace down after its end,
 /// in the time of whoever comes next, which would be the other ways.
 const BLOCK: usize = 10;
@@ -77,6 +82,7 @@ pub fn take(ways: &mut [Way], rounds: usize, told: &mut Vec<String>) -> Result<V
 
 fn turn(way: &mut Way, times: &mut Vec<Duration>) -> Result<(), String> {
     for run in 0..=COUNTED {
+        std::thread::sleep(PAUSE);
         let time = way.run()?;
         if run > 0 {
             times.push(time);

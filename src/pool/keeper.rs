@@ -145,6 +145,16 @@ impl Keeper {
         bell.epoll.add(pidfd, event).map_err(|errno| Error::new(Step::Spawner, errno))
     }
 
+    /// The end of the sandbox is nothing to the thread any more. It would wake in the midst of a program's end, and hold up
+    /// who waits for that.
+    pub(super) fn leave(&self, parked: &Parked) {
+        let bell = self.list().bell.clone();
+        if let (Some(bell), Some(pidfd)) = (bell, parked.pidfd()) {
+            // ENOENT: it was never watched.
+            let _ = bell.epoll.delete(pidfd);
+        }
+    }
+
     /// Waits, but not beyond `until`, for the thread to end if no pool is left.
     pub(super) fn rest(&self, until: Instant) {
         let mut list = self.list();

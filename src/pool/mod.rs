@@ -306,7 +306,9 @@ impl Shared {
     }
 
     fn take(&self) -> Option<Parked> {
-        self.state().ready.pop_front()
+        let parked = self.state().ready.pop_front()?;
+        self.keeper.leave(&parked);
+        Some(parked)
     }
 
     /// Makes one sandbox if one is missing. Gives when there is more to do, if there will be.
