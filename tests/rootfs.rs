@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
-use ringfence::{Bind, Bytes, ErrorKind, RootFs, Sandbox, Stdio, Step};
+use ringfence::{Bind, Bytes, ErrorKind, Overlay, RootFs, Sandbox, Stdio, Step};
 
 /// Runs the test `name` again inside a sandbox, where it may mount without harm. True inside.
 fn inside(name: &str) -> bool {
@@ -209,6 +209,33 @@ fn names_may_hold_what_overlay_takes_for_punctuation() {
         let sandbox = on(RootFs::dir(layers.base.path()), "cat /bound/who").bind_ro(layers.path(name), "/bound");
         assert_eq!(common::stdout(&sandbox), name, "bind {name:?}");
     }
+}
+
+/// Images may have 127 layers, and mount(2) takes one page of options.
+#[test]
+fn many_layers_with_long_names_are_one_root() {
+    let _clean = common::clean();
+    let names: Vec<String> = (0..127).map(|i| format!("{i}-{}", "x".repeat(200))).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let layers = Layers::new(&names);
+    for name in &names {
+        fs::write(layers.path(name).join(format!("of-{name}")), "").unwrap();
+    }
+    let (upper, work, scratch) = (layers.path("upper"), layers.path("work"), common::TempDir::new());
+    fs::create_dir(&upper).unwrap();
+    fs::create_dir(&work).unwrap();
+    let script = "cat /who; echo; ls -d /of-* | wc -l; cat /below; ls -a /..; echo new >/new && cat /new";
+    for root in
+        [layers.root(&names), layers.root(&names).upper(&upper, &work), layers.root(&names).scratch_in(scratch.path())]
+    {
+        let text = common::stdout(&on(root, script));
+        assert!(text.starts_with(&format!("{}\n127\nbase", names[0])), "{text}");
+        assert!(text.ends_with("new") && !text.contains("upper"), "{text}");
+    }
+    assert!(upper.join("new").exists());
+    let overlay = || Overlay::new("/o", names.iter().map(|name| layers.path(name)));
+    let listed = common::sh("cat /o/who; ls /o/of-* | wc -l").mount(overlay());
+    assert_eq!(common::stdout(&listed), format!("{}127", names[0]));
 }
 
 /// A file of the host's that no sandbox with a root of its own may find.

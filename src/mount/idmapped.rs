@@ -8,12 +8,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::lower::{MOVE_MOUNT_F_EMPTY_PATH, attach, lower_copy, mount_here};
-use super::{Kind, Policy, Tmpfs};
+use super::lower::{MOVE_MOUNT_F_EMPTY_PATH, attach};
+use super::{Kind, Policy, place};
 use crate::error::{Error, Result, Step};
-use crate::plan::{Plan, PlanFd, Slot, Tree};
+use crate::plan::{Plan, PlanFd, Slot};
 use crate::sys::mount;
-use crate::units::Bytes;
 
 const CWD: i32 = libc::AT_FDCWD;
 
@@ -25,38 +24,12 @@ impl Policy {
     }
 }
 
-/// Puts a file system in memory over `/`, where `/..` leads to it, as the place of layers.
-pub(super) fn lower_place(plan: &mut Plan) {
-    let top = plan.string("/");
-    plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
-    let options = Tmpfs::new("/").size(Bytes::kib(64)).options();
-    mount_here(plan, "tmpfs".as_ref(), "tmpfs".as_ref(), 0, options.as_ref(), Path::new("layers"));
-}
-
-/// Takes it away again, with the layers on it: an overlay has copies of its own.
-pub(super) fn lower_place_away(plan: &mut Plan) {
-    let place = plan.string("/..");
-    plan.call(Step::Mount, libc::SYS_umount2, [place.into(), libc::MNT_DETACH.into()]).at("layers");
-}
-
-/// Where in such a place the directory `scratch` stands, to whose way the setup's user may be denied the right.
-pub(super) fn lower_scratch(plan: &mut Plan, scratch: &Path) -> Result<PathBuf> {
-    lower_place(plan);
-    let place = make_dir(plan, "/../scratch");
-    let copy = Tree::new(scratch, false).map_err(|errno| Error::new(Step::OpenTree, errno).at(scratch))?;
-    let (tree, name) = (plan.slot(), plan.string(&place));
-    lower_copy(plan, copy, scratch, tree);
-    attach(plan, tree, CWD.into(), name.into(), MOVE_MOUNT_F_EMPTY_PATH, scratch);
-    plan.close(Step::MoveMount, tree);
-    Ok(place)
-}
-
-/// The directories in it where the layers stand, in their order. Without an upper layer overlayfs wants two: one that is
+/// The directories in a [`place`] where the layers stand, in their order. Without an upper layer overlayfs wants two: one that is
 /// alone gets an empty one below it.
 pub(super) fn lower_layers(plan: &mut Plan, layers: &[PathBuf], has_upper: bool) -> Result<Vec<PathBuf>> {
     let mut places = Vec::new();
     for (i, layer) in layers.iter().enumerate() {
-        let place = make_dir(plan, &format!("/../layer{i}"));
+        let place = place::make_dir(plan, &format!("/../layer{i}"));
         let tree = plan.slot();
         lower_tree(plan, layer, tree)?;
         let name = plan.string(&place);
@@ -65,15 +38,9 @@ pub(super) fn lower_layers(plan: &mut Plan, layers: &[PathBuf], has_upper: bool)
         places.push(place);
     }
     if !has_upper && places.len() == 1 {
-        places.push(make_dir(plan, "/../empty"));
+        places.push(place::make_dir(plan, "/../empty"));
     }
     Ok(places)
-}
-
-fn make_dir(plan: &mut Plan, path: &str) -> PathBuf {
-    let name = plan.string(path);
-    plan.call(Step::Scratch, libc::SYS_mkdirat, [CWD.into(), name.into(), 0o755.into()]).at(path);
-    path.into()
 }
 
 /// Leaves in `tree` a copy of the mount at `path`, which overlayfs takes without what is mounted below.

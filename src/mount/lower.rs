@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::idmapped;
 use super::root::{Base, RootFs, Upper};
 use super::{Bind, Context, Kind, Mount, MountFlags, Overlay, Policy, clean, overlay_list};
+use super::{idmapped, place};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::{Added, Arg, Plan, PlanFd, Slot, Tree};
 use crate::stub::wire::{code, target};
+use crate::units::Bytes;
 
 const AT_RECURSIVE: u64 = 0x8000;
 const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
@@ -34,13 +35,14 @@ impl Policy {
         let mounts = self.all(context.pid_ns);
         let (root, cwd) = (plan.slot(), plan.slot());
         let rootfs = self.root.clone().map(|root| RootFs { read_only: root.read_only || self.read_only_root, ..root });
-        match &rootfs {
+        let has_place = match &rootfs {
             Some(rootfs) => lower_root(plan, rootfs, root, context, scratch)?,
             None => {
                 open_dir(plan, Step::Mount, "/", root);
                 open_dir(plan, Step::Cwd, ".", cwd);
+                false
             }
-        }
+        };
         for mount in &mounts {
             lower_mount(plan, mount, root, context)?;
         }
@@ -49,7 +51,7 @@ impl Policy {
             if rootfs.read_only && !rootfs.is_host() {
                 set_flags(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), false, Path::new("/"));
             }
-            lower_entry(plan, root, rootfs, context);
+            lower_entry(plan, root, context, has_place);
         } else {
             plan.call(Step::Cwd, libc::SYS_fchdir, [cwd.into()]);
             plan.close(Step::Cwd, cwd);
@@ -120,8 +122,9 @@ pub(super) fn mount_on<'p>(
     plan.call(Step::Mount, libc::SYS_mount, [source.into(), place.into(), fstype.into(), flags.into(), options.into()])
 }
 
-/// Leaves in `root` a descriptor of the new root, which stands on top of `/`.
-fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, scratch: Option<&Path>) -> Result<()> {
+/// Leaves in `root` a descriptor of the new root, which stands on top of `/`. Gives whether a place for what an overlay takes
+/// by name stands there as well.
+fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, scratch: Option<&Path>) -> Result<bool> {
     let mut was_read_only = false;
     match &rootfs.base {
         Base::Host => lower_tree(plan, Path::new("/"), true, root, context)?,
@@ -130,7 +133,7 @@ fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, sc
             was_read_only = rootfs.read_only && is_read_only(&dir)?;
             lower_tree(plan, &dir, true, root, context)?;
         }
-        Base::Programs => return super::programs::lower(plan, rootfs.flags, root, context),
+        Base::Programs => return super::programs::lower(plan, rootfs.flags, root, context).map(|()| false),
         Base::Overlay(lowers) => return lower_overlay_root(plan, lowers, rootfs, root, context, scratch),
     }
     let (slash, top) = (Path::new("/"), plan.string("/"));
@@ -144,7 +147,7 @@ fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, sc
         // The top is left writable until the targets are made. EPERM: a user namespace must not change that.
         set_flags(plan, root, none, read_only, false, slash).tolerate(Errno::EPERM);
     }
-    Ok(())
+    Ok(false)
 }
 
 /// `open_tree(OPEN_TREE_CLONE)`, 5.2: a copy of a mount that stands nowhere yet. It is made outside where the host's path
@@ -192,43 +195,44 @@ fn lower_overlay_root(
     root: Slot,
     context: Context,
     scratch: Option<&Path>,
-) -> Result<()> {
+) -> Result<bool> {
+    let mut lowers: Vec<PathBuf> = lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
+    let linked = !rootfs.id_mapped && place::are_long(&lowers);
     let top = plan.string("/");
     plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
+    let mut has_place = true;
     let upper = match (&rootfs.upper, scratch) {
-        (Upper::Given(upper, work), _) => Some((source(upper)?, source(work)?)),
-        (Upper::Scratch(_), Some(scratch)) => {
-            let layers = if context.other_user { idmapped::lower_scratch(plan, scratch)? } else { scratch.to_owned() };
+        (Upper::Scratch(_), Some(scratch)) if context.other_user => {
+            let layers = place::lower_scratch(plan, scratch, place::size_for(&lowers))?;
             Some((layers.join("upper"), layers.join("work")))
         }
-        (Upper::Scratch(_), None) | (Upper::None, _) => None,
         (Upper::Tmpfs(size), _) => {
-            let options = super::Tmpfs::new("/").size(*size).options();
-            mount_here(plan, "tmpfs".as_ref(), "tmpfs".as_ref(), 0, options.as_ref(), Path::new("upper of the root"));
-            for dir in ["/../upper", "/../work"] {
-                let name = plan.string(dir);
-                plan.call(Step::Scratch, libc::SYS_mkdirat, [CWD.into(), name.into(), 0o755.into()]).at(dir);
+            let links = if linked { place::size_for(&lowers) } else { Bytes::new(0) };
+            place::lower(plan, Bytes::new(size.get().saturating_add(links.get())));
+            Some((place::make_dir(plan, "/../upper"), place::make_dir(plan, "/../work")))
+        }
+        (upper, scratch) => {
+            has_place = linked || rootfs.id_mapped;
+            if has_place {
+                place::lower(plan, place::size_for(&lowers));
             }
-            Some((PathBuf::from("/../upper"), PathBuf::from("/../work")))
+            match (upper, scratch) {
+                (Upper::Given(upper, work), _) => Some((source(upper)?, source(work)?)),
+                (Upper::Scratch(_), Some(scratch)) => Some((scratch.join("upper"), scratch.join("work"))),
+                _ => None,
+            }
         }
     };
-    let mut lowers: Vec<PathBuf> = lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
     if rootfs.id_mapped {
-        if !has_place(rootfs, context) {
-            idmapped::lower_place(plan);
-        }
         lowers = idmapped::lower_layers(plan, &lowers, upper.is_some())?;
+    } else if linked {
+        lowers = place::lower_links(plan, &lowers);
     }
     let options = overlay_options(&lowers, upper.as_ref(), context)?;
     let (overlay, top) = ("overlay".as_ref(), Path::new("/"));
     mount_here(plan, overlay, overlay, rootfs.flags.ms(), &options, top);
     open_dir(plan, Step::Mount, "/..", root);
-    Ok(())
-}
-
-/// Whether the upper layer of the root lies in a file system that is mounted for it on the old root.
-fn has_place(rootfs: &RootFs, context: Context) -> bool {
-    matches!(rootfs.upper, Upper::Tmpfs(_)) || matches!(rootfs.upper, Upper::Scratch(_)) && context.other_user
+    Ok(has_place)
 }
 
 fn overlay_options(
@@ -248,9 +252,9 @@ fn overlay_options(
         options.push(",userxattr");
     }
     if options.len() > OPTIONS_MAX {
-        let text = format!("the layers' names take {} bytes, and mount(2) takes {OPTIONS_MAX}", options.len());
+        let text = format!("the names of layers take {} bytes, and mount(2) takes {OPTIONS_MAX}", options.len());
         let error = Error::message(ErrorKind::Invalid, Step::Mount, text);
-        return Err(error.at("overlay").hint("use fewer layers, or shorter paths"));
+        return Err(error.at("overlay").hint("use shorter paths for the upper layer"));
     }
     Ok(options)
 }
@@ -382,35 +386,39 @@ fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, cont
         Some((upper, work)) => Some((source(upper)?, source(work)?)),
         None => None,
     };
-    if overlay.id_mapped {
-        idmapped::lower_place(plan);
-        lowers = idmapped::lower_layers(plan, &lowers, upper.is_some())?;
+    let has_place = overlay.id_mapped || place::are_long(&lowers);
+    if has_place {
+        place::lower(plan, place::size_for(&lowers));
+        lowers = if overlay.id_mapped {
+            idmapped::lower_layers(plan, &lowers, upper.is_some())?
+        } else {
+            place::lower_links(plan, &lowers)
+        };
     }
     let options = overlay_options(&lowers, upper.as_ref(), context)?;
     enter_target(plan, root, at, 0);
     mount_here(plan, "overlay".as_ref(), "overlay".as_ref(), overlay.flags.ms(), &options, at);
-    if overlay.id_mapped {
-        idmapped::lower_place_away(plan);
+    if has_place {
+        place::lower_away(plan);
     }
     Ok(())
 }
 
 /// Makes the new root the root. In the template nothing but an empty directory lies below it, and the kernel's two waits
 /// for all processors that taking an old root off costs are saved.
-fn lower_entry(plan: &mut Plan, root: Slot, rootfs: &RootFs, context: Context) {
+fn lower_entry(plan: &mut Plan, root: Slot, context: Context, has_place: bool) {
     if !context.template {
-        return lower_pivot(plan, root, rootfs, context);
+        return lower_pivot(plan, root, has_place);
     }
     let here = plan.string(".");
     plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");
     plan.call(Step::PivotRoot, libc::SYS_chroot, [here.into()]).at("/");
 }
 
-/// pivot_root(2) with both arguments ".": the old root ends up on top of the new one, and is taken off. The tmpfs of an
-/// overlay's upper, or of its layers, is mounted on the old root, and lies on top of that.
-fn lower_pivot(plan: &mut Plan, root: Slot, rootfs: &RootFs, context: Context) {
-    let has_place = has_place(rootfs, context) || rootfs.id_mapped;
-    let stacked = 1 + u64::from(matches!(rootfs.base, Base::Overlay(_)) && has_place);
+/// pivot_root(2) with both arguments ".": the old root ends up on top of the new one, and is taken off. A place for what an
+/// overlay takes by name is mounted on the old root, and lies on top of that.
+fn lower_pivot(plan: &mut Plan, root: Slot, has_place: bool) {
+    let stacked = 1 + u64::from(has_place);
     let here = plan.string(".");
     plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");
     plan.call(Step::PivotRoot, libc::SYS_pivot_root, [here.into(), here.into()]).at("/");

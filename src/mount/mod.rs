@@ -8,6 +8,7 @@ mod idmapped;
 mod kinds;
 mod lower;
 mod mask;
+mod place;
 mod programs;
 mod root;
 mod special;
