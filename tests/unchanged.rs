@@ -146,9 +146,12 @@ fn state() -> BTreeMap<&'static str, String> {
     ])
 }
 
-/// The sockets of the threads that clone, and the eventfd of the one that watches.
+/// The sockets of the threads that clone, the eventfd of the one that watches, and the mount namespace to start from.
 fn is_of_the_library(link: &str) -> bool {
-    link.starts_with("socket:") || link == "anon_inode:[eventfd]" || link.starts_with("/proc/")
+    link.starts_with("socket:")
+        || link.starts_with("mnt:")
+        || link == "anon_inode:[eventfd]"
+        || link.starts_with("/proc/")
 }
 
 fn children() -> String {
@@ -233,9 +236,12 @@ fn looks_at_itself() {
         stop.store(true, Ordering::Relaxed);
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
-    let sockets = links(Path::new("/proc/self/fd")).values().filter(|to| to.starts_with("socket:")).count();
+    let links = links(Path::new("/proc/self/fd"));
+    let count = |kind| links.values().filter(|to| to.starts_with(kind)).count();
+    let (sockets, namespaces) = (count("socket:"), count("mnt:"));
     let cores = thread::available_parallelism().unwrap().get();
     assert!((1..=cores).contains(&sockets), "{sockets} sockets");
+    assert!(namespaces <= 1, "{namespaces} mount namespaces");
     std::env::set_current_dir("/").unwrap();
 }
 

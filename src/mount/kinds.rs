@@ -253,11 +253,16 @@ impl Tmpfs {
     flag_setters!();
     nodev_setter!();
 
+    /// How many bytes and inodes it takes at most; 0 would mean "no limit".
+    pub(crate) fn limits(&self) -> (u64, u64) {
+        let inodes = self.inodes.unwrap_or((self.size.get() / 4096).max(1024));
+        (self.size.get().max(4096), inodes.max(2))
+    }
+
     /// The option string of mount(2).
     pub(crate) fn options(&self) -> String {
-        let inodes = self.inodes.unwrap_or((self.size.get() / 4096).max(1024));
-        // 0 would mean "no limit".
-        format!("size={},nr_inodes={},mode={:o}", self.size.get().max(4096), inodes.max(2), self.mode)
+        let (size, inodes) = self.limits();
+        format!("size={size},nr_inodes={inodes},mode={:o}", self.mode)
     }
 }
 

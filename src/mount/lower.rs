@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
+use super::layers::{Ready, attach_ready};
 use super::root::{Base, RootFs, Upper};
 use super::{Bind, Context, Kind, Mount, MountFlags, Overlay, Policy, clean, overlay_list};
 use super::{idmapped, place};
@@ -24,18 +25,31 @@ const OPEN_TREE_CLONE: u64 = 1;
 const O_PATH_DIR: u64 = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64;
 /// What mount(2) takes as options: a page, with its NUL.
 const OPTIONS_MAX: usize = 4095;
-const CWD: i32 = libc::AT_FDCWD;
+pub(super) const CWD: i32 = libc::AT_FDCWD;
 
 impl Policy {
-    /// Writes the ops. `scratch` is the directory that was made for an overlay's upper.
-    pub(crate) fn lower(&self, plan: &mut Plan, context: Context, scratch: Option<&Path>) -> Result<()> {
+    /// Writes the ops. `scratch` is the directory that was made for an overlay's upper, `ready` what
+    /// [`lower_ahead`](Policy::lower_ahead) has left.
+    pub(crate) fn lower(
+        &self,
+        plan: &mut Plan,
+        context: Context,
+        scratch: Option<&Path>,
+        ready: Option<Ready>,
+    ) -> Result<()> {
         if !context.template {
             lower_propagation(plan);
         }
+        let covers = self.lower_covers(plan, context);
         let mounts = self.all(context.pid_ns);
-        let (root, cwd) = (plan.slot(), plan.slot());
+        let cwd = plan.slot();
+        let root = match ready {
+            Some(ready) => attach_ready(plan, ready),
+            None => plan.slot(),
+        };
         let rootfs = self.root.clone().map(|root| RootFs { read_only: root.read_only || self.read_only_root, ..root });
         let has_place = match &rootfs {
+            Some(_) if ready.is_some() => false,
             Some(rootfs) => lower_root(plan, rootfs, root, context, scratch)?,
             None => {
                 open_dir(plan, Step::Mount, "/", root);
@@ -46,7 +60,7 @@ impl Policy {
         for mount in &mounts {
             lower_mount(plan, mount, root, context)?;
         }
-        self.lower_masks(plan, root);
+        self.lower_masks(plan, root, covers);
         if let Some(rootfs) = &rootfs {
             if rootfs.read_only && !rootfs.is_host() {
                 set_flags(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), false, Path::new("/"));
@@ -260,7 +274,7 @@ fn overlay_options(
 }
 
 /// A path of the host as the stub will open it: absolute, and there.
-fn source(path: &Path) -> Result<PathBuf> {
+pub(super) fn source(path: &Path) -> Result<PathBuf> {
     let failed = |error: &std::io::Error| Error::io(Step::OpenSource, error).at(path);
     let path = absolute(path).map_err(|error| failed(&error))?;
     fs::metadata(&path).map_err(|error| failed(&error).hint("the path is one of the host's and has to exist"))?;
@@ -344,35 +358,6 @@ pub(super) fn attach_to(plan: &mut Plan, tree: Slot, dir: Arg, name: &str, at: &
     let flags = MOVE_MOUNT_F_EMPTY_PATH | if name.is_empty() { MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
     let name = plan.string(name);
     attach(plan, tree, dir, name.into(), flags, at);
-}
-
-/// fsopen(2), fsconfig(2), fsmount(2), 5.2: a file system that stands nowhere yet.
-pub(super) fn lower_new_mount(
-    plan: &mut Plan,
-    fstype: &str,
-    options: &[(&str, &str)],
-    flags: MountFlags,
-    tree: Slot,
-    at: &Path,
-) {
-    const FSOPEN_CLOEXEC: u64 = 1;
-    const FSCONFIG_SET_STRING: u64 = 1;
-    const FSCONFIG_CMD_CREATE: u64 = 6;
-    const FSMOUNT_CLOEXEC: u64 = 1;
-    let (context, fstype) = (plan.slot(), plan.string(fstype));
-    plan.call(Step::Mount, libc::SYS_fsopen, [fstype.into(), FSOPEN_CLOEXEC.into()]).at(at).store(context);
-    for (key, value) in options {
-        let (key, value) = (plan.string(key), plan.string(value));
-        let set = FSCONFIG_SET_STRING.into();
-        plan.call(Step::Mount, libc::SYS_fsconfig, [context.into(), set, key.into(), value.into(), 0.into()]).at(at);
-    }
-    let create = FSCONFIG_CMD_CREATE.into();
-    plan.call(Step::Mount, libc::SYS_fsconfig, [context.into(), create, 0.into(), 0.into(), 0.into()]).at(at);
-    let attributes = flags.bits();
-    plan.call(Step::Mount, libc::SYS_fsmount, [context.into(), FSMOUNT_CLOEXEC.into(), attributes.into()])
-        .at(at)
-        .store(tree);
-    plan.close(Step::Mount, context);
 }
 
 /// A tree of one path of the host, not its submounts, where the stub opens it.

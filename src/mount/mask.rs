@@ -1,15 +1,17 @@
 //! Files that are covered up, and files that can only be read.
 //!
-//! Stage: inside, after the last mount of the list, before the pivot. Every place is opened below the new root once, and
+//! Stage: inside. The covers come before the root, the paths after the last mount of the list, before the pivot. Every place is opened below the new root once, and
 //! what is mounted there is mounted on that descriptor: whoever exchanges the path meanwhile changes nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::sys::stat::makedev;
 
-use super::lower::{self, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH, lower_new_mount};
-use super::{MountFlags, Policy};
+use super::fsmount::lower_new_mount;
+use super::lower::{self, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH};
+use super::{Context, MountFlags, Policy};
 use crate::error::Step;
 use crate::plan::{Plan, Slot};
 use crate::stub::wire::{code, target};
@@ -40,18 +42,42 @@ const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
 /// A path and how it is found: in the kernel's own file systems no symbolic link leads anywhere.
 type Place<'p> = (&'p Path, u64);
 
+/// What is mounted on masked paths: the null device on a file, an empty directory on a directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Covers {
+    null: Slot,
+    empty: Slot,
+}
+
 impl Policy {
+    /// Writes the ops that get the covers, before there is a root.
+    pub(super) fn lower_covers(&self, plan: &mut Plan, context: Context) -> Option<Covers> {
+        if !self.default_masks && self.masks.is_empty() {
+            return None;
+        }
+        let covers = Covers { null: plan.slot(), empty: plan.slot() };
+        if context.template {
+            lower_own(plan, covers)
+        } else {
+            lower_of_host(plan, covers)
+        }
+        Some(covers)
+    }
+
     /// Writes the ops for all paths. `root` is the new root.
-    pub(super) fn lower_masks(&self, plan: &mut Plan, root: Slot) {
+    pub(super) fn lower_masks(&self, plan: &mut Plan, root: Slot, covers: Option<Covers>) {
         let own = |paths: &'static [&str]| {
             let paths = if self.default_masks { paths } else { &[] };
             paths.iter().map(|path| (Path::new(path), target::NO_SYMLINKS))
         };
         let heat = if self.default_masks { thermal() } else { &[] };
         let heat = heat.iter().map(|path| (path.as_path(), target::NO_SYMLINKS));
-        let masks: Vec<Place> = own(&MASKED).chain(heat).chain(given(&self.masks)).collect();
-        if !masks.is_empty() {
-            lower_covers(plan, root, &masks);
+        if let Some(covers) = covers {
+            for place in own(&MASKED).chain(heat).chain(given(&self.masks)) {
+                lower_cover(plan, root, place, covers);
+            }
+            plan.close(Step::Mask, covers.empty);
+            plan.close(Step::Mask, covers.null);
         }
         for place in own(&READ_ONLY).chain(given(&self.read_only_paths)) {
             lower_read_only(plan, root, place);
@@ -74,9 +100,8 @@ fn thermal() -> &'static [PathBuf] {
     FILES.get_or_try(find).map_or(&[], Vec::as_slice)
 }
 
-/// A file is covered with the null device, which has to be that (CVE-2025-31133), a directory with an empty one.
-fn lower_covers(plan: &mut Plan, root: Slot, masks: &[Place]) {
-    let (null, empty) = (plan.slot(), plan.slot());
+/// The host's null device, which has to be that (CVE-2025-31133).
+fn lower_of_host(plan: &mut Plan, Covers { null, empty }: Covers) {
     let name = plan.string("/dev/null");
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let device = plan.call(Step::Mask, libc::SYS_openat, [libc::AT_FDCWD.into(), name.into(), flags.into()]);
@@ -87,15 +112,28 @@ fn lower_covers(plan: &mut Plan, root: Slot, masks: &[Place]) {
     let quiet = MountFlags::READ_ONLY | MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC;
     let options = [("source", "tmpfs"), ("size", "4k"), ("nr_inodes", "2"), ("mode", "555")];
     lower_new_mount(plan, "tmpfs", &options, quiet, empty, Path::new("masked directories"));
-    for place in masks {
-        lower_cover(plan, root, *place, null, empty);
+}
+
+/// In the template, which has no /dev, both are the sandbox's own. What has them lies below the root, where nothing leads.
+fn lower_own(plan: &mut Plan, Covers { null, empty }: Covers) {
+    let (tree, at) = (plan.slot(), Path::new("covers of masked paths"));
+    let options = [("source", "tmpfs"), ("size", "4k"), ("nr_inodes", "4"), ("mode", "555")];
+    lower_new_mount(plan, "tmpfs", &options, MountFlags::NO_SUID | MountFlags::NO_EXEC, tree, at);
+    let (file, dir, top) = (plan.string("null"), plan.string("empty"), plan.string("/"));
+    let (mode, device) = (libc::S_IFCHR | 0o666, makedev(1, 3));
+    plan.call(Step::Mask, libc::SYS_mknodat, [tree.into(), file.into(), mode.into(), device.into()]).at("/dev/null");
+    plan.call(Step::Mask, libc::SYS_mkdirat, [tree.into(), dir.into(), 0o555.into()]).at(at);
+    lower::attach(plan, tree, libc::AT_FDCWD.into(), top.into(), MOVE_MOUNT_F_EMPTY_PATH, at);
+    lower::set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, at);
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    for (name, slot) in [(file, null), (dir, empty)] {
+        plan.call(Step::Mask, libc::SYS_openat, [tree.into(), name.into(), flags.into()]).at(at).store(slot);
     }
-    plan.close(Step::Mask, empty);
-    plan.close(Step::Mask, null);
+    plan.close(Step::Mask, tree);
 }
 
 /// What is not there needs no cover.
-fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, null: Slot, empty: Slot) {
+fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, Covers { null, empty }: Covers) {
     const FILE_PART: u8 = 7;
     const DIRECTORY_PART: u8 = 5;
     let place = plan.slot();
@@ -118,7 +156,7 @@ fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, null: Slot, em
         .skip_on_tolerated(FILE_PART - 1);
     open_tree(plan, null, 0, tree, path);
     move_to(plan, tree, place, path);
-    // It is the host's own node: a device can be written to all the same, but its mode and owner stay what they are.
+    // It may be the host's own node: a device can be written to all the same, but its mode and owner stay what they are.
     let still = MountFlags::READ_ONLY | MountFlags::NO_SUID | MountFlags::NO_EXEC;
     lower::set_flags(plan, tree, still, MountFlags::empty(), false, path);
     plan.close(Step::Mask, tree);

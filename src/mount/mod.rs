@@ -4,8 +4,10 @@
 //! there. The new root is mounted over `/`, everything else below the new root's descriptor, then pivot_root(2) makes it
 //! the root and the host's goes away; over the template's, which is empty, chroot(2) enters it. A target is resolved as if the root had been entered already, so no symbolic link in it leads out.
 
+mod fsmount;
 mod idmapped;
 mod kinds;
+mod layers;
 mod lower;
 mod mask;
 mod place;
@@ -23,7 +25,7 @@ pub(crate) use kinds::{Kind, MountFlags};
 pub use root::RootFs;
 pub(crate) use root::{Held, Upper};
 pub(crate) use special::NODES;
-pub(crate) use template::{lacks_node, template};
+pub(crate) use template::lacks_node;
 
 use crate::error::Problem;
 use crate::plan::has_nul;

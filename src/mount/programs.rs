@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::lower::{MOVE_MOUNT_F_EMPTY_PATH, attach, lower_bind, lower_new_mount};
+use super::fsmount::lower_new_mount;
+use super::lower::{MOVE_MOUNT_F_EMPTY_PATH, attach, lower_bind};
 use super::{Bind, Context, MountFlags};
 use crate::error::{Error, Result, Step};
 use crate::plan::{Plan, Slot};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
-use super::lower::{attach_to, lower_new_mount, lower_single_tree, lower_target, mount_on, set_flags};
+use super::fsmount::lower_new_mount;
+use super::lower::{attach_to, lower_single_tree, lower_target, mount_on, set_flags};
 use super::{Context, Dev, MountFlags, Tmpfs};
 use crate::error::Step;
 use crate::plan::{Plan, Slot};

@@ -3,8 +3,10 @@
 //! A new mount namespace is a copy of the one it is made from, mount by mount: on a host with 2,000 mounts that takes
 //! milliseconds, and as long again to take the copies off. So a sandbox whose root is a directory leaves the host's
 //! namespace first, for one that holds an empty tmpfs, and makes its own from that. What it is to see of the host comes
-//! as detached trees. Its root is mounted over the tmpfs and entered by chroot(2): as below every root there is a file
-//! system that nothing leads to, only that here it is empty and read-only, and not the kernel's first one.
+//! as detached trees, and its layers are opened before. Its root is mounted over the tmpfs and entered by chroot(2): as
+//! below every root there is a file system that nothing leads to, only that here it is empty and read-only, and not the
+//! kernel's first one. Between the two may lie what the sandbox has anyway: the memory that an overlay writes to, and what
+//! masked paths are covered with.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
@@ -12,7 +14,7 @@ use std::thread;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
-use super::root::Base;
+use super::root::{Base, RootFs};
 use super::special::NODES;
 use super::{Kind, Policy};
 use crate::error::{Error, Step};
@@ -22,20 +24,27 @@ use crate::sys::mount;
 /// Each tree is a descriptor, and one message to the spawning thread carries 253.
 const MOST_TREES: usize = 128;
 
-static TEMPLATE: PerProcess<Option<OwnedFd>> = PerProcess::new();
+#[derive(Debug)]
+struct Template {
+    namespace: OwnedFd,
+    /// Overlays are put together by descriptors, before it is entered.
+    takes_overlays: bool,
+}
 
-/// The namespace, made by the first sandbox that can use it; `None` where it cannot be made (an initramfs as root, a
-/// kernel before 5.12, a user namespace around the caller).
-pub(crate) fn template() -> Option<BorrowedFd<'static>> {
-    let made = TEMPLATE.get_or_try(|| Ok::<_, Errno>(make()));
-    made.ok()?.as_ref().map(AsFd::as_fd)
+static TEMPLATE: PerProcess<Option<Template>> = PerProcess::new();
+
+/// Made by the first sandbox that can use it; `None` where it cannot be made (an initramfs as root, a kernel before 5.12, a
+/// user namespace around the caller).
+fn template() -> Option<&'static Template> {
+    TEMPLATE.get_or_try(|| Ok::<_, Errno>(make())).ok()?.as_ref()
 }
 
 /// On a thread of its own, whose mount namespace and working directory end with it.
-fn make() -> Option<OwnedFd> {
+fn make() -> Option<Template> {
     let thread = thread::Builder::new().name("ringfence-mounts".into()).stack_size(128 << 10).spawn(|| {
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None)?;
-        mount::empty_namespace()
+        let takes_overlays = mount::overlay_by_descriptors().is_ok();
+        Ok::<_, Errno>(Template { namespace: mount::empty_namespace()?, takes_overlays })
     });
     thread.ok()?.join().ok()?.ok()
 }
@@ -44,7 +53,8 @@ fn make() -> Option<OwnedFd> {
 pub(crate) fn lacks_node(error: &Error) -> bool {
     let looked_for = error.path().and_then(|path| path.strip_prefix("/dev").ok()?.to_str());
     let is_node = looked_for.is_some_and(|name| NODES.iter().any(|(node, ..)| *node == name));
-    is_node && error.step() == Step::OpenTree && error.raw_os_error() == Some(libc::ENOENT)
+    let how = (error.step(), error.raw_os_error());
+    is_node && (how == (Step::OpenTree, Some(libc::ENOENT)) || how == (Step::Mask, Some(libc::EPERM)))
 }
 
 impl Policy {
@@ -54,10 +64,16 @@ impl Policy {
             Kind::Bind(_) | Kind::Tmpfs(_) | Kind::Proc(_) | Kind::Sysfs | Kind::Mqueue | Kind::Dev(_) => true,
             Kind::Overlay(_) | Kind::Raw(_) => false,
         };
-        let base = self.root.as_ref().is_some_and(|root| !matches!(root.base, Base::Overlay(_)));
-        // Files are masked with the host's null device.
-        let masked = self.default_masks || !self.masks.is_empty();
-        base && !masked && self.mounts.len() < MOST_TREES && self.mounts.iter().all(|mount| fits(&mount.kind))
+        self.root.is_some() && self.mounts.len() < MOST_TREES && self.mounts.iter().all(|mount| fits(&mount.kind))
+    }
+
+    /// The mount namespace to start from, where there is one that the root can be made in.
+    pub(crate) fn template(&self) -> Option<BorrowedFd<'static>> {
+        let fits = |template: &&Template| match &self.root {
+            Some(RootFs { base: Base::Overlay(_), id_mapped, .. }) => template.takes_overlays && !id_mapped,
+            _ => true,
+        };
+        template().filter(fits).map(|template| template.namespace.as_fd())
     }
 }
 
@@ -76,7 +92,7 @@ mod tests {
         let inside = thread::spawn(|| {
             use nix::sched::{CloneFlags, setns, unshare};
             unshare(CloneFlags::CLONE_FS).unwrap();
-            setns(template().unwrap(), CloneFlags::CLONE_NEWNS).unwrap();
+            setns(&template().unwrap().namespace, CloneFlags::CLONE_NEWNS).unwrap();
             for place in ["/", "/..", "."] {
                 assert_eq!(fs::read_dir(place).unwrap().count(), 0, "{place}");
             }

@@ -74,9 +74,11 @@ impl Sandbox {
         // From here on nobody of the same user may look into the stub or its descriptors (CVE-2016-9962).
         plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
         lower_join_cgroups(&mut plan, shape);
+        let (context, scratch) = (self.mount_context(judgement, shape), shape.scratch.as_deref());
+        let ready = self.mounts.lower_ahead(&mut plan, context, scratch)?;
         self.namespaces.lower(&mut plan, template)?;
         if self.namespaces.new.contains(Namespaces::MOUNT) {
-            self.mounts.lower(&mut plan, self.mount_context(judgement, shape), shape.scratch.as_deref())?;
+            self.mounts.lower(&mut plan, context, scratch, ready)?;
         }
         let landlock = self.landlock.as_ref().and_then(|rules| rules.lower(&mut plan, &judgement.landlock));
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);

@@ -134,7 +134,7 @@ impl Sandbox {
             // Where its rules forbid making a node, the host's own is bound.
             && self.limits.devices.as_ref().is_none_or(may_make_nodes)
             && self.mounts.fits_template();
-        if fits && may_use_template() { mount::template() } else { None }
+        if fits && may_use_template() { self.mounts.template() } else { None }
     }
 
     /// What otherwise comes and goes with each of the runs.

@@ -1,14 +1,14 @@
 //! Mounts that stand nowhere yet, and a mount namespace with next to nothing in it: open_tree(2), mount_setattr(2),
 //! fsopen(2), pivot_root(2).
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, fchdir, unlinkat};
 
@@ -17,6 +17,8 @@ use super::table;
 const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
 const AT_RECURSIVE: u64 = 0x8000;
 const CWD: u64 = libc::AT_FDCWD as u64;
+const FSCONFIG_SET_STRING: u64 = 1;
+const FSCONFIG_SET_FD: u64 = 5;
 
 fn call(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
     // SAFETY: the callers in this file pass numbers, and strings with a NUL that live across the call.
@@ -72,7 +74,7 @@ pub(crate) fn empty_namespace() -> Result<OwnedFd, Errno> {
     if fstatfs(&own)?.filesystem_type() != FsType(libc::NSFS_MAGIC) {
         return Err(Errno::ENOTTY);
     }
-    let root = new_tmpfs()?;
+    let root = new_tmpfs(c"2")?;
     // Refused in a user namespace, where device nodes have to be bound from the host's /dev.
     mknodat(&root, "null", SFlag::S_IFCHR, Mode::empty(), makedev(1, 3))?;
     unlinkat(&root, "null", UnlinkatFlags::NoRemoveDir)?;
@@ -86,18 +88,41 @@ pub(crate) fn empty_namespace() -> Result<OwnedFd, Errno> {
     Ok(own)
 }
 
-/// A tmpfs with room for its root directory and one entry.
-fn new_tmpfs() -> Result<OwnedFd, Errno> {
-    const FSOPEN_CLOEXEC: u64 = 1;
-    const FSCONFIG_SET_STRING: u64 = 1;
-    const FSCONFIG_CMD_CREATE: u64 = 6;
-    const FSMOUNT_CLOEXEC: u64 = 1;
-    let context = call_for_fd(libc::SYS_fsopen, [c"tmpfs".as_ptr() as u64, FSOPEN_CLOEXEC, 0, 0, 0, 0])?;
-    let number = context.as_raw_fd() as u64;
-    for (key, value) in [(c"size", c"4k"), (c"nr_inodes", c"2"), (c"mode", c"555")] {
+/// Puts an overlay together whose layers are told as descriptors, of a file system that is mounted nowhere: 6.15. Nothing of it
+/// stays.
+pub(crate) fn overlay_by_descriptors() -> Result<(), Errno> {
+    let layers = new_tmpfs(c"16")?;
+    let overlay = open_context(c"overlay")?;
+    for (key, name) in [(c"lowerdir+", c"lower"), (c"upperdir", c"upper"), (c"workdir", c"work")] {
+        mkdirat(&layers, name, Mode::S_IRWXU)?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = table::above_stdio(openat(&layers, name, flags, Mode::empty())?)?;
+        let args = [overlay.as_raw_fd() as u64, FSCONFIG_SET_FD, key.as_ptr() as u64, 0, dir.as_raw_fd() as u64, 0];
+        call(libc::SYS_fsconfig, args)?;
+    }
+    new_mount(&overlay).map(drop)
+}
+
+/// A tmpfs with room for so many files and directories, its root among them.
+fn new_tmpfs(inodes: &CStr) -> Result<OwnedFd, Errno> {
+    let context = open_context(c"tmpfs")?;
+    for (key, value) in [(c"size", c"4k"), (c"nr_inodes", inodes), (c"mode", c"555")] {
+        let number = context.as_raw_fd() as u64;
         let args = [number, FSCONFIG_SET_STRING, key.as_ptr() as u64, value.as_ptr() as u64, 0, 0];
         call(libc::SYS_fsconfig, args)?;
     }
+    new_mount(&context)
+}
+
+fn open_context(fstype: &CStr) -> Result<OwnedFd, Errno> {
+    const FSOPEN_CLOEXEC: u64 = 1;
+    call_for_fd(libc::SYS_fsopen, [fstype.as_ptr() as u64, FSOPEN_CLOEXEC, 0, 0, 0, 0])
+}
+
+fn new_mount(context: &OwnedFd) -> Result<OwnedFd, Errno> {
+    const FSCONFIG_CMD_CREATE: u64 = 6;
+    const FSMOUNT_CLOEXEC: u64 = 1;
+    let number = context.as_raw_fd() as u64;
     call(libc::SYS_fsconfig, [number, FSCONFIG_CMD_CREATE, 0, 0, 0, 0])?;
     call_for_fd(libc::SYS_fsmount, [number, FSMOUNT_CLOEXEC, 0, 0, 0, 0])
 }
@@ -117,7 +142,7 @@ fn enter_alone(root: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// STATX_MNT_ID, 5.8.
-fn mount_id(path: &std::ffi::CStr) -> Result<u64, Errno> {
+fn mount_id(path: &CStr) -> Result<u64, Errno> {
     const STATX_MNT_ID: u64 = 0x1000;
     const MNT_ID_WORD: usize = 18;
     let mut stat = [0u64; 32];

@@ -270,7 +270,9 @@ fn drop_bounding(kept: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
-/// getcwd(2) of a directory that the root does not reach answers "(unreachable)…".
+/// getcwd(2) of a directory that the root does not reach answers "(unreachable)…". Its path has a frame of its own, or each
+/// stub would touch the page for it.
+#[inline(never)]
 fn cwd_inside() -> Result<u64, Errno> {
     const PATH_MAX: usize = 4096;
     let mut path = [0u8; PATH_MAX];
@@ -317,16 +319,17 @@ fn tolerates(op: &Op, errno: Errno) -> bool {
     is_missing || op.tolerate.contains(&(errno.0 as u16))
 }
 
-/// Called by `_start`, on the stack that the kernel gave.
+/// Called by `_start`, on the stack that the kernel gave, with room above for a plan.
 #[unsafe(no_mangle)]
-extern "C" fn stub_main() -> ! {
+extern "C" fn stub_main(room: *mut Room) -> ! {
     let mut machine = Machine { slots: [0; wire::SLOTS], stamps: Stamps::new() };
     machine.slots[wire::REPORT_SLOT as usize] = wire::REPORT_FD as u64;
-    let mut room = Room::uninit();
+    // SAFETY: `_start` has left it free, aligned, and nobody else knows of it.
+    let room = unsafe { &mut *room };
     // A plan that comes to its end is followed by another, which brings the program's streams.
     let mut streams = 0;
     loop {
-        match receive::load(&mut room, machine.report_fd(), streams) {
+        match receive::load(room, machine.report_fd(), streams) {
             Ok(plan) => machine.carry_out(plan),
             Err(errno) => machine.fail(u32::MAX, errno),
         }

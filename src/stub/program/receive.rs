@@ -4,7 +4,7 @@ use crate::message::Message;
 use crate::syscall::{Errno, nr, syscall};
 use crate::wire::{self, Header};
 
-/// Room for a plan, on the stack. Aligned as its words are.
+/// Room for a plan. Aligned as its words are.
 pub type Room = core::mem::MaybeUninit<[u64; wire::INLINE_MAX / 8]>;
 
 /// The descriptors that come with a plan: the program's streams, and the file.

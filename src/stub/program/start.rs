@@ -1,4 +1,5 @@
-//! The first instructions.
+//! The first instructions: they leave room for a plan on the stack. A function with a frame so large would touch each page
+//! of it, and most plans fill three.
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
@@ -6,9 +7,12 @@ core::arch::global_asm!(
     "_start:",
     "xor ebp, ebp",
     "and rsp, -16",
+    "sub rsp, {room}",
+    "mov rdi, rsp",
     "call {main}",
     "ud2",
     main = sym crate::stub_main,
+    room = const core::mem::size_of::<crate::Room>(),
 );
 
 #[cfg(target_arch = "aarch64")]
@@ -17,7 +21,10 @@ core::arch::global_asm!(
     "_start:",
     "mov x29, xzr",
     "mov x30, xzr",
+    "sub sp, sp, {room}",
+    "mov x0, sp",
     "bl {main}",
     "brk #1",
     main = sym crate::stub_main,
+    room = const core::mem::size_of::<crate::Room>(),
 );

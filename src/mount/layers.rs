@@ -1,0 +1,102 @@
+//! An overlay for a sandbox that starts from the [`template`](super::template): it is put together by descriptors, while the
+//! setup stands among the caller's mounts, and is attached once it has left them.
+
+use std::path::Path;
+
+use super::fsmount::{lower_new_mount, make, open, set, set_fd};
+use super::lower::{CWD, MOVE_MOUNT_F_EMPTY_PATH, attach, source};
+use super::root::{Base, RootFs, Upper};
+use super::{Context, MountFlags, Policy, Tmpfs};
+use crate::error::{Result, Step};
+use crate::plan::{Arg, Plan, Slot};
+
+const PATH_DIR: i32 = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+
+/// What stands ready, attached nowhere.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ready {
+    overlay: Slot,
+    /// The file system in memory that takes what is written.
+    upper: Option<Slot>,
+}
+
+impl Policy {
+    /// Writes the ops that put the overlay of the root together. To be called before the mount namespace is left.
+    pub(crate) fn lower_ahead(
+        &self,
+        plan: &mut Plan,
+        context: Context,
+        scratch: Option<&Path>,
+    ) -> Result<Option<Ready>> {
+        match &self.root {
+            Some(RootFs { base: Base::Overlay(lowers), upper, flags, .. }) if context.template => {
+                let at = Path::new("/");
+                let overlay = open(plan, "overlay", at);
+                set(plan, overlay, "source", "overlay", at);
+                for layer in lowers {
+                    let layer = source(layer)?;
+                    let dir = open_dir(plan, CWD.into(), &layer, &layer);
+                    take(plan, overlay, "lowerdir+", dir, &layer);
+                }
+                let ready = Ready { overlay: plan.slot(), upper: lower_upper(plan, overlay, upper, scratch)? };
+                make(plan, overlay, *flags, ready.overlay, at);
+                Ok(Some(ready))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Tells the overlay of its upper and its work directory. Gives the file system that was made for them.
+fn lower_upper(plan: &mut Plan, overlay: Slot, upper: &Upper, scratch: Option<&Path>) -> Result<Option<Slot>> {
+    let (upper, work) = match (upper, scratch) {
+        (Upper::Given(upper, work), _) => (source(upper)?, source(work)?),
+        (Upper::Scratch(_), Some(scratch)) => (scratch.join("upper"), scratch.join("work")),
+        (Upper::Tmpfs(size), _) => return Ok(Some(lower_memory(plan, overlay, &Tmpfs::new("/").size(*size)))),
+        (Upper::Scratch(_), None) | (Upper::None, _) => return Ok(None),
+    };
+    for (key, path) in [("upperdir", upper), ("workdir", work)] {
+        let dir = open_dir(plan, CWD.into(), &path, &path);
+        take(plan, overlay, key, dir, &path);
+    }
+    Ok(None)
+}
+
+fn lower_memory(plan: &mut Plan, overlay: Slot, tmpfs: &Tmpfs) -> Slot {
+    let (memory, at) = (plan.slot(), Path::new("upper of the root"));
+    let (size, inodes) = tmpfs.limits();
+    let (size, inodes) = (size.to_string(), inodes.to_string());
+    let options = [("source", "tmpfs"), ("size", &*size), ("nr_inodes", &*inodes), ("mode", "755")];
+    lower_new_mount(plan, "tmpfs", &options, MountFlags::empty(), memory, at);
+    for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
+        let text = plan.string(name);
+        plan.call(Step::Scratch, libc::SYS_mkdirat, [memory.into(), text.into(), 0o755.into()]).at(name);
+        let dir = open_dir(plan, memory.into(), Path::new(name), at);
+        take(plan, overlay, key, dir, at);
+    }
+    memory
+}
+
+fn open_dir(plan: &mut Plan, from: Arg, path: &Path, at: &Path) -> Slot {
+    let (dir, name) = (plan.slot(), plan.string(path));
+    plan.call(Step::OpenSource, libc::SYS_openat, [from, name.into(), PATH_DIR.into()]).at(at).store(dir);
+    dir
+}
+
+/// Tells the overlay of a directory, which it holds from then on.
+fn take(plan: &mut Plan, overlay: Slot, key: &str, dir: Slot, at: &Path) {
+    set_fd(plan, overlay, key, dir, at);
+    plan.close(Step::Mount, dir);
+}
+
+/// Puts the overlay over `/`, and gives the slot that holds it. The file system of its upper lies below: taking one away that is
+/// attached nowhere would have the kernel wait for all processors.
+pub(super) fn attach_ready(plan: &mut Plan, ready: Ready) -> Slot {
+    let at = Path::new("/");
+    let top = plan.string(at);
+    for tree in ready.upper.into_iter().chain([ready.overlay]) {
+        attach(plan, tree, CWD.into(), top.into(), MOVE_MOUNT_F_EMPTY_PATH, at);
+    }
+    ready.upper.into_iter().for_each(|upper| plan.close(Step::MoveMount, upper));
+    ready.overlay
+}
