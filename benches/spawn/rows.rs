@@ -32,6 +32,10 @@ enum Way {
 const READY: usize = 4;
 
 impl Row {
+    pub fn new(name: &'static str, sandbox: Sandbox) -> Row {
+        Row { name, way: Way::Sandbox(Box::new(sandbox)) }
+    }
+
     /// Waits for what is made ahead of a run, which is no part of it.
     pub fn make_ready(&mut self) -> Result<(), String> {
         match &self.way {
@@ -106,7 +110,7 @@ fn with_rights(sandbox: Sandbox) -> Sandbox {
 
 /// All rows, in the order in which they are told.
 pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
-    let sandbox = |name, sandbox: Sandbox| Row { name, way: Way::Sandbox(Box::new(sandbox)) };
+    let sandbox = Row::new;
     let host = Sandbox::new().command(&ground.program);
     let inside = full(&*ground.root).command("/true");
     let mut rows =

@@ -1,7 +1,7 @@
 //! What a sandbox costs here: by this crate, by bare system calls (the floor), by `std::process` without any sandbox, and
 //! by every other tool and library that is on the machine.
 //!
-//!     cargo run --release --example compare
+//!     cargo run --release --features image --example compare
 //!     cargo run --release --example compare -- --heap 2G --libraries
 //!     cargo run --release --example compare -- --json --only std,floor,sandbox
 //!

@@ -38,12 +38,15 @@ impl Conditions {
             at_most("sandbox", "floor", 1.3),
             at_most("sandbox-net", "floor-net", 1.3),
             at_most("pool", "std", 1.3),
-            at_least("crun", "sandbox", 15.0),
-            at_least("runc", "sandbox", 60.0),
+            at_most("image", "sandbox", 1.3),
         ];
         let libraries = if self.heap >= Bytes::gib(2) { 200.0 } else { 4.0 };
-        goals.extend([at_least("ferroday-cage", "sandbox", libraries), at_least("hakoniwa", "sandbox", libraries)]);
-        goals.push(at_least("bwrap", "sandbox", if self.mounts >= 2000 { 80.0 } else { 7.0 }));
+        let bwrap = if self.mounts >= 2000 { 80.0 } else { 7.0 };
+        let peers =
+            [("ferroday-cage", libraries), ("hakoniwa", libraries), ("bwrap", bwrap), ("crun", 15.0), ("runc", 60.0)];
+        for own in ["sandbox", "pool"] {
+            goals.extend(peers.map(|(peer, limit)| at_least(peer, own, limit)));
+        }
         goals
     }
 }

@@ -11,6 +11,9 @@ use super::peers::{self, Tool};
 use super::rows::{self, Row};
 use super::served::Served;
 
+/// A sandbox as the others, on the layers of an image that was unpacked before.
+const IMAGE: &str = "image";
+
 /// Those of the bench that stand here too, under their names.
 const OWN: [&str; 9] =
     ["std", "floor", "sandbox", "prepared", "pool", "floor-net", "sandbox-net", "prepared-net", "pool-net"];
@@ -65,7 +68,7 @@ pub fn all(
     heap: Bytes,
     only: &[String],
 ) -> Result<(Vec<Way>, Vec<String>), String> {
-    let names: Vec<&str> = OWN.into_iter().chain(peers::NAMES).chain(library::NAMES).collect();
+    let names: Vec<&str> = OWN.into_iter().chain([IMAGE]).chain(peers::NAMES).chain(library::NAMES).collect();
     if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(format!("--only: there is no {unknown}, only {}", names.join(", ")));
     }
@@ -73,6 +76,12 @@ pub fn all(
     let mut told = Vec::new();
     let own = rows::all(ground, parents).into_iter().filter(|row| OWN.contains(&row.name) && wanted(row.name));
     let mut ways: Vec<Way> = own.map(|row| Way { name: row.name, by: By::Row(Box::new(row)) }).collect();
+    if wanted(IMAGE) {
+        match on_image(ground) {
+            Ok(row) => ways.push(Way { name: row.name, by: By::Row(Box::new(row)) }),
+            Err(why) => told.push(format!("left out: {IMAGE} ({why})")),
+        }
+    }
     if wanted("floor-net") && parents.template().is_none() {
         told.push("left out: floor-net (no control group with memory, pids and cpu)".to_owned());
     }
@@ -95,6 +104,22 @@ pub fn all(
         }
     }
     Ok((ways, told))
+}
+
+#[cfg(feature = "image")]
+fn on_image(ground: &Ground) -> Result<Row, String> {
+    use ringfence::image::{ImageBuilder, Store};
+    let pack = || {
+        let store = Store::open(ground.file("store"))?;
+        ImageBuilder::scratch(&store).copy(&ground.root, "/").build(&"compare:1".parse()?)?.rootfs()
+    };
+    let root = pack().map_err(|error: ringfence::Error| format!("{error:#}"))?;
+    Ok(Row::new(IMAGE, rows::full(root).command("/true")))
+}
+
+#[cfg(not(feature = "image"))]
+fn on_image(_: &Ground) -> Result<Row, String> {
+    Err("it needs --features image".to_owned())
 }
 
 /// Sandboxes of this crate, in which a program waits for nothing.
