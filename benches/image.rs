@@ -1,4 +1,5 @@
-//! Images: taken in and unpacked, in turns with skopeo and umoci, and with GNU tar.
+//! Images: pulled from a registry on loopback, or taken in from a layout, and unpacked, in turns with skopeo and umoci, with
+//! podman and with GNU tar, as far as they are installed.
 //!
 //! ```text
 //! cargo bench --all-features --bench image -- by-turns [ROUNDS]
@@ -6,6 +7,10 @@
 //!
 //! Each repetition has a tmpfs of its own, as root. `RINGFENCE_BENCH_LAYOUT` names an image layout of one image; without it
 //! one is made of the host's /usr. Without arguments, as `cargo test --benches` runs it, one small image goes through once.
+
+#[cfg(feature = "registry")]
+#[path = "image/server.rs"]
+mod server;
 
 #[cfg(not(feature = "image"))]
 fn main() {
@@ -154,6 +159,8 @@ mod bench {
                 }),
             ));
         }
+        #[cfg(feature = "registry")]
+        let _server = pulls::rows(layout, &mut rows);
         let mut times: Vec<Vec<Duration>> = vec![Vec::new(); rows.len()];
         for _ in 0..rounds {
             for ((_, row), times) in rows.iter().zip(&mut times) {
@@ -165,6 +172,69 @@ mod bench {
             times.sort();
             let (least, median) = (times[0].as_secs_f64(), times[times.len() / 2].as_secs_f64());
             println!("{name:<36} median {median:6.2} s   least {least:6.2} s");
+        }
+    }
+
+    /// From a registry on loopback to directories.
+    #[cfg(feature = "registry")]
+    mod pulls {
+        use std::path::Path;
+        use std::time::Instant;
+
+        use ringfence::image::{Reference, Store};
+        use ringfence::registry::Registry;
+
+        use super::super::server::Server;
+        use super::{Place, Row, exists, run};
+
+        /// The server, which has to stay, with its place.
+        pub fn rows(layout: &Path, rows: &mut Vec<Row>) -> Option<(Server, Place)> {
+            let place = Place::new();
+            let server = Server::start(&place.0).map_err(|why| eprintln!("without pulls: {why}")).ok()?;
+            let name: Reference = format!("{}/bench:1", server.host).parse().unwrap();
+            let registry = Registry::new().anonymous().plain_http(&server.host);
+            let store = Store::open(place.0.join("store")).unwrap();
+            store.import(layout, Some(&name)).unwrap();
+            registry.push(&store, &name).unwrap();
+            let text = name.to_string();
+            rows.push((
+                "ringfence: pull and unpack",
+                Box::new(move |place| {
+                    let start = Instant::now();
+                    let store = Store::open(place.join("store")).unwrap();
+                    registry.pull_and_unpack(&store, &name).unwrap();
+                    start.elapsed()
+                }),
+            ));
+            let root = nix::unistd::geteuid().is_root();
+            if root && exists("skopeo") && exists("umoci") {
+                let name = text.clone();
+                rows.push((
+                    "skopeo copy (pull), umoci unpack",
+                    Box::new(move |place| {
+                        let start = Instant::now();
+                        let pull = "skopeo copy -q --src-tls-verify=false docker://\"$1\" oci:\"$2\":image";
+                        run(pull, &[Path::new(&name), &place.join("copy")]);
+                        let unpack = "umoci --log=error unpack --image \"$1\":image \"$2\"";
+                        run(unpack, &[&place.join("copy"), &place.join("bundle")]);
+                        start.elapsed()
+                    }),
+                ));
+            }
+            if root && exists("podman") {
+                rows.push((
+                    "podman pull",
+                    Box::new(move |place| {
+                        let start = Instant::now();
+                        let pull = "podman --root \"$1/root\" --runroot \"$1/run\" --tmpdir \"$1/tmp\" \
+                                    --storage-driver overlay pull -q --tls-verify=false \"$2\"; \
+                                    umount \"$1/root/overlay\" 2>/dev/null || :";
+                        run(pull, &[place, Path::new(&text)]);
+                        start.elapsed()
+                    }),
+                ));
+            }
+            Some((server, place))
         }
     }
 }
