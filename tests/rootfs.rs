@@ -233,8 +233,8 @@ fn many_layers_with_long_names_are_one_root() {
         assert!(text.ends_with("new") && !text.contains("upper"), "{text}");
     }
     assert!(upper.join("new").exists());
-    let overlay = || Overlay::new("/o", names.iter().map(|name| layers.path(name)));
-    let listed = common::sh("cat /o/who; ls /o/of-* | wc -l").mount(overlay());
+    let overlay = Overlay::new("/o", names.iter().map(|name| layers.path(name)));
+    let listed = on(RootFs::dir(layers.base.path()), "cat /o/who; ls /o/of-* | wc -l").mount(overlay);
     assert_eq!(common::stdout(&listed), format!("{}127", names[0]));
 }
 
