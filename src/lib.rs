@@ -103,6 +103,7 @@
 //! | [`cpu_burst`](Sandbox::cpu_burst); [`cpu_idle`](Sandbox::cpu_idle) | 5.14; 5.15 | an error, or [`Sandbox::best_effort`] |
 //! | overlayfs in a user namespace | 5.11 | an error |
 //! | id-mapped layers ([`RootFs::id_mapped`]) | 5.19 | an error |
+//! | a root of layers without a copy of the host's mounts, as root | 6.15 | they are copied, and taken off again |
 //! | the status of a child that somebody else has reaped | 6.15 | [`ErrorKind::StatusLost`] |
 
 #![warn(missing_docs, missing_debug_implementations)]

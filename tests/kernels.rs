@@ -39,6 +39,8 @@ const MOUNT_SETATTR: Call = call(libc::SYS_mount_setattr);
 const OPEN_TREE: Call = call(libc::SYS_open_tree);
 const MOVE_MOUNT: Call = call(libc::SYS_move_mount);
 const FSOPEN: Call = call(libc::SYS_fsopen);
+/// FSCONFIG_SET_FD, of which overlayfs knows nothing before 6.13.
+const FSCONFIG_SET_FD: Call = Call { number: libc::SYS_fsconfig, only: Only::Equal(1, 5) };
 const LANDLOCK: Call = call(libc::SYS_landlock_create_ruleset);
 const FSMOUNT: Call = call(libc::SYS_fsmount);
 
@@ -76,6 +78,7 @@ extern "C" fn before_main() {
         "move-mount" => is_told(MOVE_MOUNT, errno, &[Step::MoveMount]),
         "fsopen" => is_told(FSOPEN, errno, &[Step::Mount]),
         "fsmount" => is_told(FSMOUNT, errno, &[Step::Mount]),
+        "fsconfig-set-fd" => layers_by_name(errno),
         "landlock" => landlock(errno),
         "old" => groups_die(&OLD, errno),
         other => panic!("no case {other}"),
@@ -321,6 +324,31 @@ fn roots_are_read_only(tree: &Path) {
     assert!(look_at(root, "/").0.is_empty());
 }
 
+/// Layers are mounted by name: by links where there are many.
+fn layers_by_name(errno: Errno) {
+    refuse(&[FSCONFIG_SET_FD], errno);
+    let _clean = common::clean();
+    let (dir, scratch, base) = (common::TempDir::new(), common::TempDir::new(), common::root_dir());
+    let layers: Vec<_> = (0..100).map(|i| dir.path().join(format!("{i}-{}", "x".repeat(200)))).collect();
+    for (i, layer) in layers.iter().enumerate() {
+        fs::create_dir(layer).unwrap();
+        fs::write(layer.join(format!("of-{i}")), "").unwrap();
+    }
+    let [upper, work] = ["upper", "work"].map(|name| dir.path().join(name.repeat(40)));
+    fs::create_dir(&upper).unwrap();
+    fs::create_dir(&work).unwrap();
+    for count in [1, 100] {
+        let root = || RootFs::overlay(layers[..count].iter().map(AsRef::as_ref).chain([base.path()]));
+        for root in [root(), root().upper(&upper, &work), root().scratch_in(scratch.path())] {
+            let script = "ls -d /of-* | wc -l; echo x >/new && cat /new; ls -d /../upper 2>/dev/null || :";
+            let sandbox = common::sh(script).rootfs(root).bind_ro("/usr", "/usr").default_masks(true).pid_ns();
+            assert_eq!(common::stdout(&sandbox), format!("{count}\nx"));
+        }
+    }
+    assert!(upper.join("new").exists());
+    all_refused(&[FSCONFIG_SET_FD]);
+}
+
 /// What cannot be enforced is refused, or left out for who said so.
 fn landlock(errno: Errno) {
     refuse(&[LANDLOCK], errno);
@@ -457,4 +485,13 @@ fn without_the_calls_for_detached_mounts() {
     for case in ["open-tree", "move-mount", "fsopen", "fsmount"] {
         run(case);
     }
+}
+
+#[test]
+fn without_layers_by_descriptor() {
+    let _clean = common::clean();
+    if common::needs_root("the mount namespace to start from") {
+        return;
+    }
+    run_with("fsconfig-set-fd", &[Errno::EINVAL, Errno::ENOSYS, Errno::EPERM]);
 }

@@ -211,17 +211,18 @@ fn names_may_hold_what_overlay_takes_for_punctuation() {
     }
 }
 
-/// Images may have 127 layers, and mount(2) takes one page of options.
+/// Images may have 127 layers, overlayfs takes 500, and mount(2) one page of options.
 #[test]
 fn many_layers_with_long_names_are_one_root() {
     let _clean = common::clean();
-    let names: Vec<String> = (0..127).map(|i| format!("{i}-{}", "x".repeat(200))).collect();
+    let names: Vec<String> = (0..499).map(|i| format!("{i}-{}", "x".repeat(200))).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let layers = Layers::new(&names);
     for name in &names {
         fs::write(layers.path(name).join(format!("of-{name}")), "").unwrap();
     }
-    let (upper, work, scratch) = (layers.path("upper"), layers.path("work"), common::TempDir::new());
+    let (upper, work) = (layers.path(&"upper".repeat(30)), layers.path(&"work".repeat(30)));
+    let scratch = common::TempDir::new();
     fs::create_dir(&upper).unwrap();
     fs::create_dir(&work).unwrap();
     let script = "cat /who; echo; ls -d /of-* | wc -l; cat /below; ls -a /..; echo new >/new && cat /new";
@@ -229,13 +230,27 @@ fn many_layers_with_long_names_are_one_root() {
         [layers.root(&names), layers.root(&names).upper(&upper, &work), layers.root(&names).scratch_in(scratch.path())]
     {
         let text = common::stdout(&on(root, script));
-        assert!(text.starts_with(&format!("{}\n127\nbase", names[0])), "{text}");
+        assert!(text.starts_with(&format!("{}\n499\nbase", names[0])), "{text}");
         assert!(text.ends_with("new") && !text.contains("upper"), "{text}");
     }
     assert!(upper.join("new").exists());
     let overlay = Overlay::new("/o", names.iter().map(|name| layers.path(name)));
     let listed = on(RootFs::dir(layers.base.path()), "cat /o/who; ls /o/of-* | wc -l").mount(overlay);
-    assert_eq!(common::stdout(&listed), format!("{}127", names[0]));
+    assert_eq!(common::stdout(&listed), format!("{}499", names[0]));
+}
+
+#[test]
+fn more_layers_than_can_be_are_refused_before_anything_is_tried() {
+    let layers = |count: usize| (0..count).map(|i| format!("/no/such/layer/{i}"));
+    for (sandbox, most) in [
+        (common::sandbox().rootfs(RootFs::overlay(layers(501))), "500"),
+        (common::sandbox().rootfs(RootFs::overlay(layers(201)).id_mapped()), "200"),
+        (common::sandbox().mount(Overlay::new("/o", layers(501))), "500"),
+    ] {
+        let error = sandbox.spawn().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(&format!("{most} layers at most")), "{error}");
+    }
 }
 
 /// A file of the host's that no sandbox with a root of its own may find.

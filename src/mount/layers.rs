@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::fsmount::{lower_new_mount, make, open, set, set_fd};
-use super::lower::{CWD, MOVE_MOUNT_F_EMPTY_PATH, attach, source};
+use super::lower::{CWD, MOVE_MOUNT_F_EMPTY_PATH, UPPER, attach, set_flags, source};
 use super::root::{Base, RootFs, Upper};
 use super::{Context, MountFlags, Policy, Tmpfs};
 use crate::error::{Result, Step};
@@ -40,6 +40,12 @@ impl Policy {
                 }
                 let ready = Ready { overlay: plan.slot(), upper: lower_upper(plan, overlay, upper, scratch)? };
                 make(plan, overlay, *flags, ready.overlay, at);
+                if let Some(upper) = ready.upper {
+                    // The overlay writes by a mount of its own. This one stays below the root: who takes that away, which
+                    // takes CAP_SYS_ADMIN, finds nothing to use.
+                    let closed = MountFlags::READ_ONLY | MountFlags::QUIET | MountFlags::NO_EXEC;
+                    set_flags(plan, upper, closed, MountFlags::empty(), false, Path::new(UPPER));
+                }
                 Ok(Some(ready))
             }
             _ => Ok(None),
@@ -63,7 +69,7 @@ fn lower_upper(plan: &mut Plan, overlay: Slot, upper: &Upper, scratch: Option<&P
 }
 
 fn lower_memory(plan: &mut Plan, overlay: Slot, tmpfs: &Tmpfs) -> Slot {
-    let (memory, at) = (plan.slot(), Path::new("upper of the root"));
+    let (memory, at) = (plan.slot(), Path::new(UPPER));
     let (size, inodes) = tmpfs.limits();
     let (size, inodes) = (size.to_string(), inodes.to_string());
     let options = [("source", "tmpfs"), ("size", &*size), ("nr_inodes", &*inodes), ("mode", "755")];

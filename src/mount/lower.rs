@@ -26,6 +26,9 @@ const O_PATH_DIR: u64 = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as 
 /// What mount(2) takes as options: a page, with its NUL.
 const OPTIONS_MAX: usize = 4095;
 pub(super) const CWD: i32 = libc::AT_FDCWD;
+/// What errors call the file systems in memory that an overlay is put together in.
+pub(super) const UPPER: &str = "upper of the root";
+pub(super) const LAYERS: &str = "layers";
 
 impl Policy {
     /// Writes the ops. `scratch` is the directory that was made for an overlay's upper, `ready` what
@@ -222,19 +225,20 @@ fn lower_overlay_root(
         }
         (Upper::Tmpfs(size), _) => {
             let links = if linked { place::size_for(&lowers) } else { Bytes::new(0) };
-            place::lower(plan, Bytes::new(size.get().saturating_add(links.get())));
+            place::lower(plan, Bytes::new(size.get().saturating_add(links.get())), UPPER);
             Some((place::make_dir(plan, "/../upper"), place::make_dir(plan, "/../work")))
         }
         (upper, scratch) => {
             has_place = linked || rootfs.id_mapped;
             if has_place {
-                place::lower(plan, place::size_for(&lowers));
+                place::lower(plan, place::size_for(&lowers), LAYERS);
             }
-            match (upper, scratch) {
+            let upper = match (upper, scratch) {
                 (Upper::Given(upper, work), _) => Some((source(upper)?, source(work)?)),
                 (Upper::Scratch(_), Some(scratch)) => Some((scratch.join("upper"), scratch.join("work"))),
                 _ => None,
-            }
+            };
+            if linked { upper.map(|upper| lower_linked(plan, &upper)) } else { upper }
         }
     };
     if rootfs.id_mapped {
@@ -247,6 +251,11 @@ fn lower_overlay_root(
     mount_here(plan, overlay, overlay, rootfs.flags.ms(), &options, top);
     open_dir(plan, Step::Mount, "/..", root);
     Ok(has_place)
+}
+
+/// Short names for an upper and its work directory.
+fn lower_linked(plan: &mut Plan, (upper, work): &(PathBuf, PathBuf)) -> (PathBuf, PathBuf) {
+    (place::lower_link(plan, "/../upper", upper), place::lower_link(plan, "/../work", work))
 }
 
 fn overlay_options(
@@ -367,16 +376,17 @@ pub(super) fn lower_single_tree(plan: &mut Plan, path: &Path, tree: Slot) {
 
 fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, context: Context) -> Result<()> {
     let mut lowers: Vec<PathBuf> = overlay.lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
-    let upper = match &overlay.upper {
+    let mut upper = match &overlay.upper {
         Some((upper, work)) => Some((source(upper)?, source(work)?)),
         None => None,
     };
     let has_place = overlay.id_mapped || place::are_long(&lowers);
     if has_place {
-        place::lower(plan, place::size_for(&lowers));
+        place::lower(plan, place::size_for(&lowers), LAYERS);
         lowers = if overlay.id_mapped {
             idmapped::lower_layers(plan, &lowers, upper.is_some())?
         } else {
+            upper = upper.map(|upper| lower_linked(plan, &upper));
             place::lower_links(plan, &lowers)
         };
     }
@@ -389,8 +399,8 @@ fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, cont
     Ok(())
 }
 
-/// Makes the new root the root. In the template nothing but an empty directory lies below it, and the kernel's two waits
-/// for all processors that taking an old root off costs are saved.
+/// Makes the new root the root. In the template nothing of the host lies below it, and the kernel's two waits for all
+/// processors that taking an old root off costs are saved.
 fn lower_entry(plan: &mut Plan, root: Slot, context: Context, has_place: bool) {
     if !context.template {
         return lower_pivot(plan, root, has_place);

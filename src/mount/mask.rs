@@ -47,6 +47,8 @@ type Place<'p> = (&'p Path, u64);
 pub(super) struct Covers {
     null: Slot,
     empty: Slot,
+    /// What the mount of the null device has, and a copy of it must not.
+    clear: MountFlags,
 }
 
 impl Policy {
@@ -55,7 +57,8 @@ impl Policy {
         if !self.default_masks && self.masks.is_empty() {
             return None;
         }
-        let covers = Covers { null: plan.slot(), empty: plan.slot() };
+        let clear = if context.template { MountFlags::NO_DEV } else { MountFlags::empty() };
+        let covers = Covers { null: plan.slot(), empty: plan.slot(), clear };
         if context.template {
             lower_own(plan, covers)
         } else {
@@ -101,7 +104,7 @@ fn thermal() -> &'static [PathBuf] {
 }
 
 /// The host's null device, which has to be that (CVE-2025-31133).
-fn lower_of_host(plan: &mut Plan, Covers { null, empty }: Covers) {
+fn lower_of_host(plan: &mut Plan, Covers { null, empty, .. }: Covers) {
     let name = plan.string("/dev/null");
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let device = plan.call(Step::Mask, libc::SYS_openat, [libc::AT_FDCWD.into(), name.into(), flags.into()]);
@@ -115,10 +118,10 @@ fn lower_of_host(plan: &mut Plan, Covers { null, empty }: Covers) {
 }
 
 /// In the template, which has no /dev, both are the sandbox's own. What has them lies below the root, where nothing leads.
-fn lower_own(plan: &mut Plan, Covers { null, empty }: Covers) {
+fn lower_own(plan: &mut Plan, Covers { null, empty, .. }: Covers) {
     let (tree, at) = (plan.slot(), Path::new("covers of masked paths"));
     let options = [("source", "tmpfs"), ("size", "4k"), ("nr_inodes", "4"), ("mode", "555")];
-    lower_new_mount(plan, "tmpfs", &options, MountFlags::NO_SUID | MountFlags::NO_EXEC, tree, at);
+    lower_new_mount(plan, "tmpfs", &options, MountFlags::QUIET | MountFlags::NO_EXEC, tree, at);
     let (file, dir, top) = (plan.string("null"), plan.string("empty"), plan.string("/"));
     let (mode, device) = (libc::S_IFCHR | 0o666, makedev(1, 3));
     plan.call(Step::Mask, libc::SYS_mknodat, [tree.into(), file.into(), mode.into(), device.into()]).at("/dev/null");
@@ -133,7 +136,7 @@ fn lower_own(plan: &mut Plan, Covers { null, empty }: Covers) {
 }
 
 /// What is not there needs no cover.
-fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, Covers { null, empty }: Covers) {
+fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, Covers { null, empty, clear }: Covers) {
     const FILE_PART: u8 = 7;
     const DIRECTORY_PART: u8 = 5;
     let place = plan.slot();
@@ -158,7 +161,7 @@ fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, Covers { null,
     move_to(plan, tree, place, path);
     // It may be the host's own node: a device can be written to all the same, but its mode and owner stay what they are.
     let still = MountFlags::READ_ONLY | MountFlags::NO_SUID | MountFlags::NO_EXEC;
-    lower::set_flags(plan, tree, still, MountFlags::empty(), false, path);
+    lower::set_flags(plan, tree, still, clear, false, path);
     plan.close(Step::Mask, tree);
     plan.close(Step::Mask, place);
 }

@@ -96,6 +96,10 @@ impl Policy {
         problems.extend(self.masks.iter().filter_map(|path| target_problem("mask", path)));
         problems.extend(self.read_only_paths.iter().filter_map(|path| target_problem("read_only_path", path)));
         problems.extend(self.root.iter().flat_map(RootFs::invalid));
+        problems.extend(self.mounts.iter().filter_map(|mount| match &mount.kind {
+            Kind::Overlay(overlay) => root::too_many("mount", overlay.lowers.len(), overlay.id_mapped),
+            _ => None,
+        }));
         let sizes =
             self.mounts.iter().filter_map(|mount| mount.kind.size()).chain(self.root.iter().filter_map(RootFs::size));
         if sizes.into_iter().any(|size| size.get() > i64::MAX as u64) {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::lower::{MOVE_MOUNT_F_EMPTY_PATH, attach, lower_copy, mount_here};
+use super::lower::{LAYERS, MOVE_MOUNT_F_EMPTY_PATH, UPPER, attach, lower_copy, mount_here};
 use super::{Tmpfs, overlay_list};
 use crate::error::{Error, Result, Step};
 use crate::plan::{Plan, Tree};
@@ -12,21 +12,21 @@ use crate::units::Bytes;
 const CWD: i32 = libc::AT_FDCWD;
 /// What directories, and mounts on them, need.
 const LEAST: Bytes = Bytes::kib(64);
-/// Half of what mount(2) takes as options; the rest is for an upper layer.
+/// Half of what mount(2) takes as options. With longer ones links stand in for all names, of which 500 just fit.
 const NAMES_MAX: usize = 2 << 10;
 
-/// Puts it there. It takes at most `size` of memory.
-pub(super) fn lower(plan: &mut Plan, size: Bytes) {
+/// Puts it there. It takes at most `size` of memory. `what` is what it is for.
+pub(super) fn lower(plan: &mut Plan, size: Bytes, what: &str) {
     let top = plan.string("/");
     plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
     let options = Tmpfs::new("/").size(size).options();
-    mount_here(plan, "tmpfs".as_ref(), "tmpfs".as_ref(), 0, options.as_ref(), Path::new("layers"));
+    mount_here(plan, "tmpfs".as_ref(), "tmpfs".as_ref(), 0, options.as_ref(), Path::new(what));
 }
 
 /// Takes it away again, with all that is mounted in it: an overlay has copies of its own.
 pub(super) fn lower_away(plan: &mut Plan) {
     let place = plan.string("/..");
-    plan.call(Step::Mount, libc::SYS_umount2, [place.into(), libc::MNT_DETACH.into()]).at("layers");
+    plan.call(Step::Mount, libc::SYS_umount2, [place.into(), libc::MNT_DETACH.into()]).at(LAYERS);
 }
 
 pub(super) fn make_dir(plan: &mut Plan, path: &str) -> PathBuf {
@@ -37,7 +37,7 @@ pub(super) fn make_dir(plan: &mut Plan, path: &str) -> PathBuf {
 
 /// Where in a place of its own the directory `scratch` stands, to whose way the setup's user may be denied the right.
 pub(super) fn lower_scratch(plan: &mut Plan, scratch: &Path, size: Bytes) -> Result<PathBuf> {
-    lower(plan, size);
+    lower(plan, size, UPPER);
     let place = make_dir(plan, "/../scratch");
     let copy = Tree::new(scratch, false).map_err(|errno| Error::new(Step::OpenTree, errno).at(scratch))?;
     let (tree, name) = (plan.slot(), plan.string(&place));
@@ -52,18 +52,19 @@ pub(super) fn are_long(layers: &[PathBuf]) -> bool {
     overlay_list(layers.iter().map(PathBuf::as_path)).len() > NAMES_MAX
 }
 
-/// The memory of a place with links to them, each of which may take a page.
+/// The memory of a place with links to them and to an upper layer, each of which may take a page.
 pub(super) fn size_for(layers: &[PathBuf]) -> Bytes {
-    Bytes::kib(64 * layers.len() as u64).max(LEAST)
+    Bytes::kib(64 * (layers.len() as u64 + 2)).max(LEAST)
 }
 
 /// Short names for layers, in their order.
 pub(super) fn lower_links(plan: &mut Plan, layers: &[PathBuf]) -> Vec<PathBuf> {
-    let link = |(i, layer): (usize, &PathBuf)| {
-        let name = format!("/../{i}");
-        let (to, at) = (plan.string(layer), plan.string(&name));
-        plan.call(Step::Scratch, libc::SYS_symlinkat, [to.into(), CWD.into(), at.into()]).at(layer);
-        name.into()
-    };
-    layers.iter().enumerate().map(link).collect()
+    layers.iter().enumerate().map(|(i, layer)| lower_link(plan, &format!("/../{i}"), layer)).collect()
+}
+
+/// A link in the place to what its name says.
+pub(super) fn lower_link(plan: &mut Plan, name: &str, to: &Path) -> PathBuf {
+    let (target, at) = (plan.string(to), plan.string(name));
+    plan.call(Step::Scratch, libc::SYS_symlinkat, [target.into(), CWD.into(), at.into()]).at(to);
+    name.into()
 }

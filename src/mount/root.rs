@@ -209,11 +209,29 @@ impl RootFs {
                 "give at least one lower directory",
             ));
         }
+        if let Base::Overlay(lowers) = &self.base {
+            problems.extend(too_many("rootfs", lowers.len(), self.id_mapped));
+        }
         if self.sources().iter().any(has_nul) {
             problems.push(Problem::invalid("rootfs", "a path holds a NUL byte", "a path ends where a NUL stands"));
         }
         problems
     }
+}
+
+/// What the kernel would say to so many layers, or the message that hands the descriptors of mapped ones over.
+pub(super) fn too_many(call: &'static str, layers: usize, id_mapped: bool) -> Option<Problem> {
+    const MOST: usize = 500;
+    const MOST_MAPPED: usize = 200;
+    let most = if id_mapped { MOST_MAPPED } else { MOST };
+    (layers > most).then(|| {
+        let what = if id_mapped { "with mapped ids " } else { "" };
+        Problem::invalid(
+            call,
+            format!("an overlay {what}has {most} layers at most, and not {layers}"),
+            "merge some of them",
+        )
+    })
 }
 
 impl<P: Into<PathBuf>> From<P> for RootFs {

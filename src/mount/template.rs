@@ -4,9 +4,10 @@
 //! milliseconds, and as long again to take the copies off. So a sandbox whose root is a directory leaves the host's
 //! namespace first, for one that holds an empty tmpfs, and makes its own from that. What it is to see of the host comes
 //! as detached trees, and its layers are opened before. Its root is mounted over the tmpfs and entered by chroot(2): as
-//! below every root there is a file system that nothing leads to, only that here it is empty and read-only, and not the
-//! kernel's first one. Between the two may lie what the sandbox has anyway: the memory that an overlay writes to, and what
-//! masked paths are covered with.
+//! below every root there is a file system that nothing leads to, only that here it is empty and read-only. Between the two
+//! may lie what the sandbox has anyway, read-only too: the memory that an overlay writes to, and what masked paths are covered
+//! with. Who may unmount, which takes CAP_SYS_ADMIN in the caller's user namespace, gets below all of it, down to the
+//! kernel's first file system, in every mount namespace.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
@@ -24,27 +25,25 @@ use crate::sys::mount;
 /// Each tree is a descriptor, and one message to the spawning thread carries 253.
 const MOST_TREES: usize = 128;
 
-#[derive(Debug)]
-struct Template {
-    namespace: OwnedFd,
-    /// Overlays are put together by descriptors, before it is entered.
-    takes_overlays: bool,
-}
-
-static TEMPLATE: PerProcess<Option<Template>> = PerProcess::new();
+static TEMPLATE: PerProcess<Option<OwnedFd>> = PerProcess::new();
+/// Whether overlays can be put together by descriptors, before it is entered.
+static TAKES_OVERLAYS: PerProcess<bool> = PerProcess::new();
 
 /// Made by the first sandbox that can use it; `None` where it cannot be made (an initramfs as root, a kernel before 5.12, a
 /// user namespace around the caller).
-fn template() -> Option<&'static Template> {
-    TEMPLATE.get_or_try(|| Ok::<_, Errno>(make())).ok()?.as_ref()
+fn template() -> Option<BorrowedFd<'static>> {
+    TEMPLATE.get_or_try(|| Ok::<_, Errno>(make())).ok()?.as_ref().map(AsFd::as_fd)
+}
+
+fn takes_overlays() -> bool {
+    TAKES_OVERLAYS.get_or_try(|| Ok::<_, Errno>(mount::overlay_by_descriptors().is_ok())).is_ok_and(|takes| *takes)
 }
 
 /// On a thread of its own, whose mount namespace and working directory end with it.
-fn make() -> Option<Template> {
+fn make() -> Option<OwnedFd> {
     let thread = thread::Builder::new().name("ringfence-mounts".into()).stack_size(128 << 10).spawn(|| {
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None)?;
-        let takes_overlays = mount::overlay_by_descriptors().is_ok();
-        Ok::<_, Errno>(Template { namespace: mount::empty_namespace()?, takes_overlays })
+        mount::empty_namespace()
     });
     thread.ok()?.join().ok()?.ok()
 }
@@ -69,11 +68,11 @@ impl Policy {
 
     /// The mount namespace to start from, where there is one that the root can be made in.
     pub(crate) fn template(&self) -> Option<BorrowedFd<'static>> {
-        let fits = |template: &&Template| match &self.root {
-            Some(RootFs { base: Base::Overlay(_), id_mapped, .. }) => template.takes_overlays && !id_mapped,
+        let fits = match &self.root {
+            Some(RootFs { base: Base::Overlay(_), id_mapped, .. }) => !id_mapped && takes_overlays(),
             _ => true,
         };
-        template().filter(fits).map(|template| template.namespace.as_fd())
+        if fits { template() } else { None }
     }
 }
 
@@ -92,7 +91,7 @@ mod tests {
         let inside = thread::spawn(|| {
             use nix::sched::{CloneFlags, setns, unshare};
             unshare(CloneFlags::CLONE_FS).unwrap();
-            setns(&template().unwrap().namespace, CloneFlags::CLONE_NEWNS).unwrap();
+            setns(template().unwrap(), CloneFlags::CLONE_NEWNS).unwrap();
             for place in ["/", "/..", "."] {
                 assert_eq!(fs::read_dir(place).unwrap().count(), 0, "{place}");
             }

@@ -226,8 +226,8 @@ impl Sandbox {
     /// Covers a file or directory up, after all mounts: a file reads as empty, and what is written to it vanishes; a
     /// directory is empty and read-only. A path that does not exist is passed over. Brings a mount namespace.
     ///
-    /// The place is found inside the sandbox's root once, and covered by its descriptor, with what is verified to be the
-    /// null device (character device 1:3).
+    /// The place is found inside the sandbox's root once, and covered by its descriptor, with a null device (character device
+    /// 1:3) that is made for it, or the host's, which is verified to be that.
     ///
     /// A program that may unmount (`CAP_SYS_ADMIN` in the sandbox) can take the cover off again.
     pub fn mask(mut self, path: impl Into<PathBuf>) -> Self {

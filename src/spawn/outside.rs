@@ -469,8 +469,13 @@ impl<'a> Attempt<'a> {
             Some(status) => format!("the setup ended with status {}", libc::WEXITSTATUS(status)),
             None => "the setup ended".to_owned(),
         };
-        Error::message(ErrorKind::SetupDied, Step::Report, how)
-            .hint("a memory limit too small for the setup itself kills it, and so does anyone with the right to")
+        let hint = match status.map(|ended| ended.wait_status) {
+            Some(status) if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV => {
+                "the caller's RLIMIT_STACK may be too small for the setup, which takes 64 KiB"
+            }
+            _ => "a memory limit too small for the setup itself kills it, and so does anyone with the right to",
+        };
+        Error::message(ErrorKind::SetupDied, Step::Report, how).hint(hint)
     }
 
     fn timeout(&self) -> Error {

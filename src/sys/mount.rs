@@ -60,7 +60,7 @@ pub(crate) fn map_ids(tree: BorrowedFd<'_>, user_ns: BorrowedFd<'_>) -> Result<(
     call(libc::SYS_mount_setattr, [tree, c"".as_ptr() as u64, AT_EMPTY_PATH, attr.as_ptr() as u64, size, 0]).map(drop)
 }
 
-/// Puts the calling thread into a mount namespace that holds one empty, read-only tmpfs, and gives the namespace. To be
+/// Puts the calling thread into a mount namespace whose root is an empty, read-only tmpfs, and gives the namespace. To be
 /// called on a thread that ends afterwards.
 ///
 /// Everything that a sandbox needs to start from such a namespace is tried out here: where one thing fails, none is used.
