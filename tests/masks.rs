@@ -57,6 +57,23 @@ fn what_is_masked_is_empty_inside_and_whole_outside() {
 }
 
 #[test]
+fn covers_allow_nothing_that_they_need_not() {
+    let _clean = common::clean();
+    let root = common::root_dir();
+    fs::create_dir(root.path().join("etc/secrets")).unwrap();
+    fs::write(root.path().join("etc/token"), "hidden").unwrap();
+    let script = "while read -r _ _ _ _ at flags _; do echo $at,$flags,; done </proc/self/mountinfo | grep ^/etc/";
+    let sandbox = common::on_root(sh(script), &root).pid_ns().mask("/etc/secrets").mask("/etc/token");
+    let text = stdout(&sandbox);
+    for (at, kept) in
+        [("/etc/secrets", &["ro", "nosuid", "nodev", "noexec"][..]), ("/etc/token", &["ro", "nosuid", "noexec"])]
+    {
+        let flags = text.lines().find(|line| line.starts_with(at)).unwrap();
+        assert!(kept.iter().all(|flag| flags.contains(&format!(",{flag},"))), "{flags}");
+    }
+}
+
+#[test]
 fn many_directories_are_masked_at_once() {
     let _clean = common::clean();
     let root = common::root_dir();

@@ -30,6 +30,7 @@ extern "C" fn before_main() {
         "limits" => limits(),
         "nodes" => nodes(words[1]),
         "chroot-naive" => chroot_naive(words[1], words[2]),
+        "below" => below(),
         "remount" => remount(words[1]),
         "nested-remount" => nested_remount(words[1]),
         "fill" => fill(words[1]),
@@ -152,6 +153,19 @@ fn open_write(paths: &[&str]) {
 fn same_mode(path: &str) {
     let mode = fs::metadata(path).unwrap().permissions();
     say_write("chmod", fs::set_permissions(path, mode));
+}
+
+/// Takes the root away, and looks at what it was mounted on.
+fn below() {
+    let own = File::open("/proc/self/ns/mnt").unwrap();
+    say_write(
+        "umount",
+        call(libc::SYS_umount2, [c"/".as_ptr() as usize, libc::MNT_DETACH as usize, 0, 0, 0, 0]).map(drop),
+    );
+    let again = [own.as_raw_fd() as usize, libc::CLONE_NEWNS as usize, 0, 0, 0, 0];
+    say_write("setns", call(libc::SYS_setns, again).map(drop));
+    say_write("upper", fs::metadata("/upper").map(drop));
+    say_write("write", fs::write("/upper/attacked", ""));
 }
 
 /// How much there is to read, a megabyte at most; of a directory, how many entries.

@@ -223,7 +223,7 @@ fn flags_of_the_hosts_own_mounts_are_locked() {
     assert_eq!(answers.get("without"), "written", "without a user namespace it is remounted");
 }
 
-/// 12, 23: a masked file shows the host's null device, whose mode stays what it is.
+/// 12, 23: a masked file shows a null device, the host's where none can be made, whose mode stays what it is.
 #[test]
 fn a_cover_is_not_the_programs_to_change() {
     let _clean = common::clean();
@@ -234,6 +234,26 @@ fn a_cover_is_not_the_programs_to_change() {
     let masked = || shown().mask("/mnt/file");
     assert_eq!(attack_inside(masked(), "read /mnt/file").get("/mnt/file"), "0");
     assert_eq!(attack_inside(masked(), "same-mode /mnt/file").get("chmod"), "EROFS");
+    // Without a root of its own nothing is made for it: the cover is the host's device.
+    let file = dir.path().join("file");
+    let bare = attack(common::sandbox().mask(&file), &format!("same-mode {}", file.display()));
+    assert_eq!(bare.get("chmod"), "EROFS");
+}
+
+/// 21: what a root of layers writes to lies below it where the sandbox started from an empty mount namespace. Who may take the
+/// root away finds it closed; where the root was put in the place of another, there is nothing.
+#[test]
+fn nothing_below_a_root_of_layers_can_be_used() {
+    if common::needs_root("unmounting the root") {
+        return;
+    }
+    let _clean = common::clean();
+    let root = common::root_dir();
+    let layers = common::on_root(common::sandbox(), &root).rootfs(RootFs::overlay([root.path()])).pid_ns();
+    let answers = attack_inside(layers, "below");
+    assert_eq!((answers.get("umount"), answers.get("setns")), ("ok", "ok"));
+    let write = if answers.get("upper") == "ok" { "EROFS" } else { "ENOENT" };
+    assert_eq!(answers.get("write"), write);
 }
 
 /// 24: a mount made inside is not seen outside, nor the other way round, though the caller's are shared.
