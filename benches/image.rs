@@ -77,6 +77,12 @@ mod bench {
         assert!(status.success(), "{script}: {status}");
     }
 
+    /// What lies in `copy` as `image`.
+    fn unpack_with_umoci(place: &Path) {
+        let script = "umoci --log=error unpack --image \"$1\":image \"$2\"";
+        run(script, &[&place.join("copy"), &place.join("bundle")]);
+    }
+
     fn exists(program: &str) -> bool {
         Command::new(program).arg("--version").output().is_ok()
     }
@@ -133,10 +139,7 @@ mod bench {
                 Box::new(move |place| {
                     let start = Instant::now();
                     run("skopeo copy -q oci:\"$1\" oci:\"$2\":image", &[&layout, &place.join("copy")]);
-                    run(
-                        "umoci --log=error unpack --image \"$1\":image \"$2\"",
-                        &[&place.join("copy"), &place.join("bundle")],
-                    );
+                    unpack_with_umoci(place);
                     start.elapsed()
                 }),
             ));
@@ -185,7 +188,7 @@ mod bench {
         use ringfence::registry::Registry;
 
         use super::super::server::Server;
-        use super::{Place, Row, exists, run};
+        use super::{Place, Row, exists, run, unpack_with_umoci};
 
         /// The server, which has to stay, with its place.
         pub fn rows(layout: &Path, rows: &mut Vec<Row>) -> Option<(Server, Place)> {
@@ -215,8 +218,7 @@ mod bench {
                         let start = Instant::now();
                         let pull = "skopeo copy -q --src-tls-verify=false docker://\"$1\" oci:\"$2\":image";
                         run(pull, &[Path::new(&name), &place.join("copy")]);
-                        let unpack = "umoci --log=error unpack --image \"$1\":image \"$2\"";
-                        run(unpack, &[&place.join("copy"), &place.join("bundle")]);
+                        unpack_with_umoci(place);
                         start.elapsed()
                     }),
                 ));

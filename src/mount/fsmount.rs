@@ -5,12 +5,7 @@ use std::path::Path;
 use super::MountFlags;
 use crate::error::Step;
 use crate::plan::{Arg, Plan, Slot};
-
-const FSOPEN_CLOEXEC: u64 = 1;
-const FSMOUNT_CLOEXEC: u64 = 1;
-const FSCONFIG_SET_STRING: u64 = 1;
-const FSCONFIG_SET_FD: u64 = 5;
-const FSCONFIG_CMD_CREATE: u64 = 6;
+use crate::sys::mount::{FSCONFIG_CMD_CREATE, FSCONFIG_SET_FD, FSCONFIG_SET_STRING, FSMOUNT_CLOEXEC, FSOPEN_CLOEXEC};
 
 /// Leaves in `tree` a mount of a new file system.
 pub(super) fn lower_new_mount(

@@ -8,13 +8,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::lower::{MOVE_MOUNT_F_EMPTY_PATH, attach};
+use super::lower::{CWD, MOVE_MOUNT_F_EMPTY_PATH, attach};
 use super::{Kind, Policy, place};
 use crate::error::{Error, Result, Step};
 use crate::plan::{Plan, PlanFd, Slot};
 use crate::sys::mount;
-
-const CWD: i32 = libc::AT_FDCWD;
 
 impl Policy {
     /// Whether anything is to show ids as the sandbox's user namespace maps them.

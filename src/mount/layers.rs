@@ -4,13 +4,11 @@
 use std::path::Path;
 
 use super::fsmount::{lower_new_mount, make, open, set, set_fd};
-use super::lower::{CWD, MOVE_MOUNT_F_EMPTY_PATH, UPPER, attach, set_flags, source};
+use super::lower::{CWD, MOVE_MOUNT_F_EMPTY_PATH, UPPER, attach, open_dir, set_flags, source, upper_dirs};
 use super::root::{Base, RootFs, Upper};
 use super::{Context, MountFlags, Policy, Tmpfs};
 use crate::error::{Result, Step};
 use crate::plan::{Arg, Plan, Slot};
-
-const PATH_DIR: i32 = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
 
 /// What stands ready, attached nowhere.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +33,7 @@ impl Policy {
                 set(plan, overlay, "source", "overlay", at);
                 for layer in lowers {
                     let layer = source(layer)?;
-                    let dir = open_dir(plan, CWD.into(), &layer, &layer);
-                    take(plan, overlay, "lowerdir+", dir, &layer);
+                    take(plan, overlay, "lowerdir+", CWD.into(), &layer, &layer);
                 }
                 let ready = Ready { overlay: plan.slot(), upper: lower_upper(plan, overlay, upper, scratch)? };
                 make(plan, overlay, *flags, ready.overlay, at);
@@ -55,15 +52,12 @@ impl Policy {
 
 /// Tells the overlay of its upper and its work directory. Gives the file system that was made for them.
 fn lower_upper(plan: &mut Plan, overlay: Slot, upper: &Upper, scratch: Option<&Path>) -> Result<Option<Slot>> {
-    let (upper, work) = match (upper, scratch) {
-        (Upper::Given(upper, work), _) => (source(upper)?, source(work)?),
-        (Upper::Scratch(_), Some(scratch)) => (scratch.join("upper"), scratch.join("work")),
-        (Upper::Tmpfs(size), _) => return Ok(Some(lower_memory(plan, overlay, &Tmpfs::new("/").size(*size)))),
-        (Upper::Scratch(_), None) | (Upper::None, _) => return Ok(None),
-    };
-    for (key, path) in [("upperdir", upper), ("workdir", work)] {
-        let dir = open_dir(plan, CWD.into(), &path, &path);
-        take(plan, overlay, key, dir, &path);
+    if let Upper::Tmpfs(size) = upper {
+        return Ok(Some(lower_memory(plan, overlay, &Tmpfs::new("/").size(*size))));
+    }
+    if let Some((upper, work)) = upper_dirs(upper, scratch)? {
+        take(plan, overlay, "upperdir", CWD.into(), &upper, &upper);
+        take(plan, overlay, "workdir", CWD.into(), &work, &work);
     }
     Ok(None)
 }
@@ -77,22 +71,17 @@ fn lower_memory(plan: &mut Plan, overlay: Slot, tmpfs: &Tmpfs) -> Slot {
     for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
         let text = plan.string(name);
         plan.call(Step::Scratch, libc::SYS_mkdirat, [memory.into(), text.into(), 0o755.into()]).at(name);
-        let dir = open_dir(plan, memory.into(), Path::new(name), at);
-        take(plan, overlay, key, dir, at);
+        take(plan, overlay, key, memory.into(), Path::new(name), at);
     }
     memory
 }
 
-fn open_dir(plan: &mut Plan, from: Arg, path: &Path, at: &Path) -> Slot {
-    let (dir, name) = (plan.slot(), plan.string(path));
-    plan.call(Step::OpenSource, libc::SYS_openat, [from, name.into(), PATH_DIR.into()]).at(at).store(dir);
-    dir
-}
-
-/// Tells the overlay of a directory, which it holds from then on.
-fn take(plan: &mut Plan, overlay: Slot, key: &str, dir: Slot, at: &Path) {
-    set_fd(plan, overlay, key, dir, at);
-    plan.close(Step::Mount, dir);
+/// Tells the overlay of a directory that is found from `dir`. It holds that from then on.
+fn take(plan: &mut Plan, overlay: Slot, key: &str, dir: Arg, path: &Path, at: &Path) {
+    let slot = plan.slot();
+    open_dir(plan, Step::OpenSource, dir, path, slot).at(at);
+    set_fd(plan, overlay, key, slot, at);
+    plan.close(Step::Mount, slot);
 }
 
 /// Puts the overlay over `/`, and gives the slot that holds it. The file system of its upper lies below: taking one away that is

@@ -55,8 +55,8 @@ impl Policy {
             Some(_) if ready.is_some() => false,
             Some(rootfs) => lower_root(plan, rootfs, root, context, scratch)?,
             None => {
-                open_dir(plan, Step::Mount, "/", root);
-                open_dir(plan, Step::Cwd, ".", cwd);
+                open_dir(plan, Step::Mount, CWD.into(), "/", root).at("/");
+                open_dir(plan, Step::Cwd, CWD.into(), ".", cwd).at(".");
                 false
             }
         };
@@ -85,9 +85,10 @@ fn lower_propagation(plan: &mut Plan) {
     plan.call(Step::Propagation, libc::SYS_mount, [0.into(), root.into(), 0.into(), Arg::from(flags), 0.into()]);
 }
 
-fn open_dir(plan: &mut Plan, step: Step, path: &str, slot: Slot) {
+/// Leaves in `slot` a directory that is found from `dir`.
+pub(super) fn open_dir<'p>(plan: &'p mut Plan, step: Step, dir: Arg, path: impl AsRef<OsStr>, slot: Slot) -> Added<'p> {
     let name = plan.string(path);
-    plan.call(step, libc::SYS_openat, [CWD.into(), name.into(), O_PATH_DIR.into()]).at(path).store(slot);
+    plan.call(step, libc::SYS_openat, [dir, name.into(), O_PATH_DIR.into()]).store(slot)
 }
 
 /// Changes flags of a mount that stands, and with `recursive` of those below it: mount_setattr(2), 5.12. Its fallback,
@@ -215,12 +216,11 @@ fn lower_overlay_root(
 ) -> Result<bool> {
     let mut lowers: Vec<PathBuf> = lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
     let linked = !rootfs.id_mapped && place::are_long(&lowers);
-    let top = plan.string("/");
-    plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
     let mut has_place = true;
     let upper = match (&rootfs.upper, scratch) {
         (Upper::Scratch(_), Some(scratch)) if context.other_user => {
-            let layers = place::lower_scratch(plan, scratch, place::size_for(&lowers))?;
+            place::lower(plan, place::size_for(&lowers), UPPER);
+            let layers = place::lower_scratch(plan, scratch)?;
             Some((layers.join("upper"), layers.join("work")))
         }
         (Upper::Tmpfs(size), _) => {
@@ -232,12 +232,11 @@ fn lower_overlay_root(
             has_place = linked || rootfs.id_mapped;
             if has_place {
                 place::lower(plan, place::size_for(&lowers), LAYERS);
+            } else {
+                let top = plan.string("/");
+                plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
             }
-            let upper = match (upper, scratch) {
-                (Upper::Given(upper, work), _) => Some((source(upper)?, source(work)?)),
-                (Upper::Scratch(_), Some(scratch)) => Some((scratch.join("upper"), scratch.join("work"))),
-                _ => None,
-            };
+            let upper = upper_dirs(upper, scratch)?;
             if linked { upper.map(|upper| lower_linked(plan, &upper)) } else { upper }
         }
     };
@@ -249,8 +248,17 @@ fn lower_overlay_root(
     let options = overlay_options(&lowers, upper.as_ref(), context)?;
     let (overlay, top) = ("overlay".as_ref(), Path::new("/"));
     mount_here(plan, overlay, overlay, rootfs.flags.ms(), &options, top);
-    open_dir(plan, Step::Mount, "/..", root);
+    open_dir(plan, Step::Mount, CWD.into(), "/..", root).at("/..");
     Ok(has_place)
+}
+
+/// The upper and the work directory that have names on the host.
+pub(super) fn upper_dirs(upper: &Upper, scratch: Option<&Path>) -> Result<Option<(PathBuf, PathBuf)>> {
+    Ok(match (upper, scratch) {
+        (Upper::Given(upper, work), _) => Some((source(upper)?, source(work)?)),
+        (Upper::Scratch(_), Some(scratch)) => Some((scratch.join("upper"), scratch.join("work"))),
+        _ => None,
+    })
 }
 
 /// Short names for an upper and its work directory.

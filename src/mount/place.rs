@@ -3,15 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::lower::{LAYERS, MOVE_MOUNT_F_EMPTY_PATH, UPPER, attach, lower_copy, mount_here};
+use super::lower::{CWD, LAYERS, MOVE_MOUNT_F_EMPTY_PATH, attach, lower_copy, mount_here};
 use super::{Tmpfs, overlay_list};
 use crate::error::{Error, Result, Step};
 use crate::plan::{Plan, Tree};
 use crate::units::Bytes;
 
-const CWD: i32 = libc::AT_FDCWD;
-/// What directories, and mounts on them, need.
-const LEAST: Bytes = Bytes::kib(64);
 /// Half of what mount(2) takes as options. With longer ones links stand in for all names, of which 500 just fit.
 const NAMES_MAX: usize = 2 << 10;
 
@@ -35,9 +32,8 @@ pub(super) fn make_dir(plan: &mut Plan, path: &str) -> PathBuf {
     path.into()
 }
 
-/// Where in a place of its own the directory `scratch` stands, to whose way the setup's user may be denied the right.
-pub(super) fn lower_scratch(plan: &mut Plan, scratch: &Path, size: Bytes) -> Result<PathBuf> {
-    lower(plan, size, UPPER);
+/// Where in the place the directory `scratch` stands, to whose way the setup's user may be denied the right.
+pub(super) fn lower_scratch(plan: &mut Plan, scratch: &Path) -> Result<PathBuf> {
     let place = make_dir(plan, "/../scratch");
     let copy = Tree::new(scratch, false).map_err(|errno| Error::new(Step::OpenTree, errno).at(scratch))?;
     let (tree, name) = (plan.slot(), plan.string(&place));
@@ -54,7 +50,7 @@ pub(super) fn are_long(layers: &[PathBuf]) -> bool {
 
 /// The memory of a place with links to them and to an upper layer, each of which may take a page.
 pub(super) fn size_for(layers: &[PathBuf]) -> Bytes {
-    Bytes::kib(64 * (layers.len() as u64 + 2)).max(LEAST)
+    Bytes::kib(64 * (layers.len() as u64 + 2))
 }
 
 /// Short names for layers, in their order.

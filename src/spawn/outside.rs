@@ -462,18 +462,19 @@ impl<'a> Attempt<'a> {
     /// The stub ended without a word: it was killed, most likely for want of memory.
     fn died(&self) -> Error {
         let status = self.child_fd().and_then(|fd| pidfd::wait(fd, true).ok().flatten());
-        let how = match status.map(|ended| ended.wait_status) {
+        const OTHERS: &str =
+            "a memory limit too small for the setup itself kills it, and so does anyone with the right to";
+        let (how, hint) = match status.map(|ended| ended.wait_status) {
             Some(status) if libc::WIFSIGNALED(status) => {
-                format!("the setup was killed by signal {}", libc::WTERMSIG(status))
+                let signal = libc::WTERMSIG(status);
+                let hint = match signal {
+                    libc::SIGSEGV => "the caller's RLIMIT_STACK may be too small for the setup, which takes 64 KiB",
+                    _ => OTHERS,
+                };
+                (format!("the setup was killed by signal {signal}"), hint)
             }
-            Some(status) => format!("the setup ended with status {}", libc::WEXITSTATUS(status)),
-            None => "the setup ended".to_owned(),
-        };
-        let hint = match status.map(|ended| ended.wait_status) {
-            Some(status) if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV => {
-                "the caller's RLIMIT_STACK may be too small for the setup, which takes 64 KiB"
-            }
-            _ => "a memory limit too small for the setup itself kills it, and so does anyone with the right to",
+            Some(status) => (format!("the setup ended with status {}", libc::WEXITSTATUS(status)), OTHERS),
+            None => ("the setup ended".to_owned(), OTHERS),
         };
         Error::message(ErrorKind::SetupDied, Step::Report, how).hint(hint)
     }

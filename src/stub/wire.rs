@@ -17,8 +17,7 @@ pub const FIRST_FD: i32 = 7;
 /// Where the stub reports: one end of a `SOCK_SEQPACKET` pair.
 pub const REPORT_FD: i32 = FIRST_FD;
 /// How large a plan may be that comes as the first message on the report socket. One with the default masks of a few
-/// processors fits. A larger
-/// one comes in a memfd, and the message is [`Elsewhere`].
+/// processors fits. A larger one comes in a memfd, and the message is [`Elsewhere`].
 pub const INLINE_MAX: usize = 32 << 10;
 /// How many results of earlier calls a plan can refer to.
 pub const SLOTS: usize = 64;

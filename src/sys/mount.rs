@@ -17,8 +17,11 @@ use super::table;
 const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
 const AT_RECURSIVE: u64 = 0x8000;
 const CWD: u64 = libc::AT_FDCWD as u64;
-const FSCONFIG_SET_STRING: u64 = 1;
-const FSCONFIG_SET_FD: u64 = 5;
+pub(crate) const FSOPEN_CLOEXEC: u64 = 1;
+pub(crate) const FSCONFIG_SET_STRING: u64 = 1;
+pub(crate) const FSCONFIG_SET_FD: u64 = 5;
+pub(crate) const FSCONFIG_CMD_CREATE: u64 = 6;
+pub(crate) const FSMOUNT_CLOEXEC: u64 = 1;
 
 fn call(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
     // SAFETY: the callers in this file pass numbers, and strings with a NUL that live across the call.
@@ -115,13 +118,10 @@ fn new_tmpfs(inodes: &CStr) -> Result<OwnedFd, Errno> {
 }
 
 fn open_context(fstype: &CStr) -> Result<OwnedFd, Errno> {
-    const FSOPEN_CLOEXEC: u64 = 1;
     call_for_fd(libc::SYS_fsopen, [fstype.as_ptr() as u64, FSOPEN_CLOEXEC, 0, 0, 0, 0])
 }
 
 fn new_mount(context: &OwnedFd) -> Result<OwnedFd, Errno> {
-    const FSCONFIG_CMD_CREATE: u64 = 6;
-    const FSMOUNT_CLOEXEC: u64 = 1;
     let number = context.as_raw_fd() as u64;
     call(libc::SYS_fsconfig, [number, FSCONFIG_CMD_CREATE, 0, 0, 0, 0])?;
     call_for_fd(libc::SYS_fsmount, [number, FSMOUNT_CLOEXEC, 0, 0, 0, 0])
