@@ -158,3 +158,7 @@ pub use units::{Bytes, ParseBytesError};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "registry"))]
+#[doc = include_str!("../docs/images.md")]
+struct Images;
