@@ -139,7 +139,7 @@ impl Judge {
             .user(NOBODY, NOBODY)
             .rlimit(Resource::Core, 0, 0)
             .cwd(WORK);
-        let sandbox = Feature::ALL.into_iter().fold(sandbox, Sandbox::best_effort);
+        let sandbox = Feature::ALL.iter().copied().fold(sandbox, Sandbox::best_effort);
         Ok(if self.root { sandbox.cgroup_parent(PARENT) } else { sandbox.user_ns() })
     }
 

@@ -70,7 +70,7 @@ impl Tour {
     /// `best_effort` it would be one.
     fn limits(&self, script: &str) -> Sandbox {
         let sandbox = self.walls(script).wall_time(Duration::from_secs(10));
-        let sandbox = Feature::ALL.into_iter().fold(sandbox, Sandbox::best_effort);
+        let sandbox = Feature::ALL.iter().copied().fold(sandbox, Sandbox::best_effort);
         if self.root { sandbox.cgroup_parent(parent()) } else { sandbox }
     }
 

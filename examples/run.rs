@@ -256,7 +256,7 @@ impl Args {
         let sandbox = set(sandbox, self.time, Sandbox::wall_time);
         let sandbox = set(sandbox, self.cpu_time, Sandbox::cpu_time);
         let sandbox = set(sandbox, self.output_limit, Sandbox::output_limit);
-        let dispensable = Feature::ALL.into_iter().filter(|_| self.best_effort);
+        let dispensable = Feature::ALL.iter().copied().filter(|_| self.best_effort);
         dispensable.fold(sandbox, Sandbox::best_effort)
     }
 

@@ -23,6 +23,7 @@ use crate::stdio::Stdio;
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Command {
     program: Program,

@@ -21,9 +21,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert_eq!(error.kind(), ErrorKind::Invalid);
 /// assert!(error.to_string().contains("uts_ns"));
 /// ```
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` says the same behind the [`kind`](Error::kind), since that is what a `main` that returns a `Result` prints; `{:#?}`
+/// shows the fields.
+#[derive(thiserror::Error)]
 #[error("{0}")]
 pub struct Error(Box<Inner>);
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() { fmt::Debug::fmt(&self.0, f) } else { write!(f, "{:?}: {self}", self.kind()) }
+    }
+}
 
 /// The sort of an [`Error`], for callers that decide by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -619,5 +628,18 @@ impl From<Error> for io::Error {
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_main_prints_can_be_read() {
+        let error = Error::new(Step::OpenSource, Errno::ENOENT).at("/srv/alpin").hint("the path has to exist");
+        let text = "open /srv/alpin: ENOENT (No such file or directory); the path has to exist";
+        assert_eq!((error.to_string(), format!("{error:?}")), (text.to_owned(), format!("Setup: {text}")));
+        assert!(format!("{error:#?}").contains("errno: Some"));
     }
 }

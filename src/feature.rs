@@ -1,6 +1,7 @@
 //! What a sandbox can promise, and what of it really holds.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A promise that a host may be unable to keep. Without [`best_effort`](crate::Sandbox::best_effort) a missing one
 /// is an error; with it, [`Enforced`] tells what the sandbox goes without.
@@ -62,7 +63,7 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature, in the order of the documentation.
-    pub const ALL: [Feature; 25] = [
+    pub const ALL: &'static [Feature] = &[
         Feature::MemoryLimit,
         Feature::MemoryHigh,
         Feature::MemoryLow,
@@ -122,6 +123,28 @@ impl Feature {
     }
 }
 
+/// The text names no [`Feature`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no feature of a sandbox: they are named as the builder's calls, such as memory_limit")]
+pub struct ParseFeatureError(String);
+
+/// Reads what [`Feature::as_str`] gives.
+///
+/// ```
+/// use ringfence::Feature;
+///
+/// assert_eq!("pids_limit".parse(), Ok(Feature::PidsLimit));
+/// assert!("pids".parse::<Feature>().is_err());
+/// ```
+impl FromStr for Feature {
+    type Err = ParseFeatureError;
+
+    fn from_str(text: &str) -> Result<Self, ParseFeatureError> {
+        let found = Feature::ALL.iter().copied().find(|feature| feature.as_str() == text);
+        found.ok_or_else(|| ParseFeatureError(text.to_owned()))
+    }
+}
+
 impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -165,5 +188,17 @@ impl Enforced {
     /// Whether everything that was asked for is enforced, without a gap.
     pub fn is_full(&self) -> bool {
         self.entries.iter().all(|(_, e)| *e == Enforcement::Full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for feature in Feature::ALL {
+            assert_eq!(feature.as_str().parse(), Ok(*feature));
+        }
     }
 }

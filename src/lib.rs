@@ -143,7 +143,7 @@ pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub use child::{Child, Outcome, Output, Usage, Verdict};
 pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};
-pub use feature::{Enforced, Enforcement, Feature};
+pub use feature::{Enforced, Enforcement, Feature, ParseFeatureError};
 pub use mount::{Bind, Dev, HidePid, Mount, Mqueue, Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
 pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset};
 pub use owner::{Reaped, reap_stale};

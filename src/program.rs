@@ -4,7 +4,7 @@
 //! working directory after the user, descriptors and limits of the process last.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -153,24 +153,24 @@ impl Program {
     pub(crate) fn invocation(&self) -> Invocation {
         let (command, args) = self.words();
         Invocation {
-            command,
-            args,
+            command: command.to_owned(),
+            args: args.into_iter().map(OsStr::to_owned).collect(),
             environment: Arc::new(self.environment(std::env::vars_os())),
             cwd: self.cwd.clone(),
         }
     }
 
     /// The program and its arguments.
-    fn words(&self) -> (OsString, Vec<OsString>) {
+    pub(crate) fn words(&self) -> (&OsStr, Vec<&OsStr>) {
         if let Some(command) = &self.command {
-            return (command.clone(), self.args.clone());
+            return (command, self.args.iter().map(OsString::as_os_str).collect());
         }
         let (entrypoint, cmd) = &self.default;
         let args = if self.args.is_empty() { cmd } else { &self.args };
-        let mut words = entrypoint.iter().chain(args).cloned();
+        let mut words = entrypoint.iter().chain(args).map(OsString::as_os_str);
         match words.next().filter(|_| !(entrypoint.is_empty() && cmd.is_empty())) {
             Some(command) => (command, words.collect()),
-            None => (DEFAULT_COMMAND.into(), self.args.clone()),
+            None => (OsStr::new(DEFAULT_COMMAND), self.args.iter().map(OsString::as_os_str).collect()),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{Bytes, Error, ErrorKind, Result, Step};
 
 /// The rates at which a sandbox may read and write one whole disk: `blkio.throttle.*_device` on v1, which slows
 /// reads and direct writes only, `io.max` on v2 (4.5).
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IoLimit {
     pub(crate) device: (u64, u64),

@@ -12,6 +12,7 @@ use crate::{Bytes, Feature};
 ///
 /// let limits = Limits::new().memory(Bytes::mib(64)).swap(Bytes::new(0)).pids(32).cpu(0.5);
 /// ```
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Limits {
     pub(crate) memory: Option<Bytes>,

@@ -45,6 +45,7 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 /// descendants together but its process group, if it has one of its own.
 ///
 /// In a fork of the caller the handle has no power: dropping it there does nothing.
+#[must_use = "dropping the handle ends the program"]
 #[derive(Debug)]
 pub struct Child {
     /// The writing end of the program's stdin, if it was [piped](crate::Stdio::piped).

@@ -38,6 +38,7 @@ impl MountFlags {
 ///
 /// Mounts are made in the order of the list, each on what those before it left. A target that does not exist is made:
 /// a file for a bound file, else a directory.
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Mount {
     pub(crate) target: PathBuf,
@@ -172,6 +173,7 @@ pub(super) use opening_setters;
 /// let sandbox = Sandbox::new().rootfs("/srv/alpine").mount(Bind::new("/etc/ssl", "/etc/ssl").read_only().noexec());
 /// # drop(sandbox);
 /// ```
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Bind {
     pub(crate) source: PathBuf,
@@ -216,6 +218,7 @@ impl Bind {
 /// A file system in memory: tmpfs(5). `nosuid` and `nodev` always.
 ///
 /// Its pages count as the sandbox's memory.
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Tmpfs {
     target: PathBuf,
@@ -281,6 +284,7 @@ pub enum HidePid {
 }
 
 /// The process file system of the sandbox's own pid namespace: proc(5). `nosuid`, `nodev` and `noexec` always.
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Proc {
     target: PathBuf,
@@ -327,6 +331,7 @@ impl Proc {
 /// stdout and stderr.
 ///
 /// The nodes are made where that is allowed and bound from the host's where it is not (in a user namespace).
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Dev {
     target: PathBuf,
@@ -382,6 +387,7 @@ impl Mqueue {
 
 /// Several directories as one: overlayfs, see the kernel's Documentation/filesystems/overlayfs.rst. In a user
 /// namespace since 5.11. `nosuid` and `nodev`, unless [`suid`](Overlay::suid) and [`dev`](Overlay::dev) are called.
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Overlay {
     target: PathBuf,
@@ -419,6 +425,7 @@ impl Overlay {
 }
 
 /// Any file system, as mount(2) takes it: the way out where no other kind serves. Nothing is checked.
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct RawMount {
     pub(crate) source: OsString,

@@ -24,6 +24,7 @@ use crate::units::Bytes;
 /// let sandbox = Sandbox::new().rootfs(RootFs::overlay(["/srv/python", "/srv/debian"]).tmpfs(Bytes::mib(256)));
 /// # drop(sandbox);
 /// ```
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct RootFs {
     pub(crate) base: Base,

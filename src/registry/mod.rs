@@ -62,6 +62,7 @@ use crate::image::{Image, Layers, Platform, Reference, Store, host_platform};
 /// Each call of a setter adds one thing. Without any: TLS with the system's certificate authorities, the logins of docker
 /// and podman, this machine's platform, three blobs at once, and five more tries for what fails by chance.
 /// `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are heeded.
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Clone)]
 pub struct Registry {
     plain: Vec<String>,

@@ -3,11 +3,20 @@
 use std::time::Duration;
 
 use super::Sandbox;
-use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit};
+use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits};
 use crate::units::Bytes;
 
 /// # Limits
 impl Sandbox {
+    /// All limits of the control group at once, in the place of those that were set so far. [`Child::update`] takes the same
+    /// type.
+    ///
+    /// [`Child::update`]: crate::Child::update
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// The most memory, page cache included, that everything in the sandbox may use together (`memory.max`;
     /// `memory.limit_in_bytes` on v1). Beyond it the kernel kills: [`Verdict::OutOfMemory`](crate::Verdict::OutOfMemory).
     ///

@@ -1,5 +1,6 @@
 //! The builder: the one place that knows a whole sandbox, and that fixes the order in which policies become ops.
 
+mod getters;
 mod judge;
 mod launch;
 mod limits;
@@ -54,6 +55,7 @@ use crate::{mount, namespace, security, stdio};
 /// Namespaces need `CAP_SYS_ADMIN`, or a user namespace around them: add [`user_ns`](Sandbox::user_ns). Limits of control
 /// groups need a subtree that is delegated to the user; without one they are an error, or with
 /// [`best_effort`](Sandbox::best_effort) they are left out and [`Child::enforced`] says so.
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, Default)]
 pub struct Sandbox {
     pub(crate) program: Program,

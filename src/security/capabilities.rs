@@ -54,6 +54,7 @@ bitflags::bitflags! {
 /// let sandbox = Sandbox::new().user(33, 33).capabilities(port_80);
 /// # drop(sandbox);
 /// ```
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
     bounding: u64,

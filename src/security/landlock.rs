@@ -55,6 +55,7 @@ const OF_FILES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{Execute | ReadFil
 /// | TCP ports | [`Feature::LandlockTcp`] | 6.7 |
 /// | signals | [`Feature::LandlockSignals`] | 6.12 |
 /// | abstract sockets | [`Feature::LandlockAbstractSockets`] | 6.12 |
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Landlock {
     paths: Vec<(PathBuf, BitFlags<AccessFs>)>,

@@ -185,6 +185,7 @@ struct Rule {
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Devices {
     rules: Vec<Rule>,

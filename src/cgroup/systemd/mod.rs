@@ -34,6 +34,7 @@ const NOT_DELEGATED: &str = "as root, for users' managers: Delegate=cpu cpuset i
 ///
 /// Each process has one for each different value of this type, made with the first sandbox and gone with the process
 /// and its last sandbox.
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SystemdScope {
     pub(crate) slice: Option<String>,

@@ -45,6 +45,7 @@ const LAYER_MAX: Bytes = Bytes::gib(32);
 ///
 /// Times of files are kept up to the image's [`epoch`](ImageBuilder::epoch), and are the epoch after it. What a
 /// [`run`](ImageBuilder::run) writes is as reproducible as its program.
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Clone)]
 pub struct ImageBuilder {
     store: Store,

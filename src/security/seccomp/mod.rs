@@ -82,6 +82,7 @@ const MAX_COMPARISONS: usize = 12;
 /// | `ioctl` with TIOCSTI or TIOCLINUX, whatever the upper half of the argument holds | EPERM | types into the caller's terminal |
 /// | `socket` of families other than AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK's NETLINK_ROUTE; `socketpair` of families other than AF_UNIX | EAFNOSUPPORT | so no AF_VSOCK, AF_PACKET, AF_ALG, AF_CAN, … |
 /// | all others that the crate knows | EPERM | |
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Seccomp(Arc<Profile>);
 

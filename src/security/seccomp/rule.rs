@@ -135,6 +135,7 @@ impl Compare {
 /// // socket(AF_VSOCK, …) looks as on a kernel without it.
 /// let rule = Rule::new(["socket"], Action::Errno(libc::EAFNOSUPPORT)).arg(0, Compare::int(libc::AF_VSOCK as u32));
 /// ```
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub(super) names: Vec<Cow<'static, str>>,
