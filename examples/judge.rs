@@ -7,14 +7,14 @@
 //! exits with 0 if every verdict is as expected.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
-use ringfence::{Bind, Bytes, Enforcement, Feature, Output, Resource, RootFs, Sandbox, Usage, Verdict};
+use ringfence::{Bind, Bytes, Enforcement, Feature, Output, Resource, RootFs, Sandbox, Stdio, Usage, Verdict};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -121,7 +121,8 @@ struct Judge {
 // The sandboxes.
 
 impl Judge {
-    /// A command behind every wall, under the limits that this host can enforce.
+    /// A command behind every wall, under the limits that this host can enforce. It sees the host's programs, its own
+    /// directory, and no file beside them: the tests stay outside, and their input comes as bytes.
     fn sandbox(&self, command: &[String]) -> Result<Sandbox> {
         let (program, args) = command.split_first().ok_or("an empty command")?;
         let sandbox = Sandbox::new()
@@ -129,7 +130,7 @@ impl Judge {
             .args(args)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .rootfs(RootFs::host())
+            .rootfs(RootFs::programs())
             .pid_ns()
             .init(true)
             .net_ns()
@@ -179,13 +180,14 @@ impl Judge {
         Ok(Some(Judged { mark: Mark::CompileError, usage: output.outcome.usage(), detail }))
     }
 
-    /// Runs one test, with the directory read-only.
+    /// Runs one test, with the directory read-only. The input is no file of the host's: through the descriptor of one a
+    /// submission would learn where the tests are.
     fn test(&self, work: &Path, language: &Language, test: &Test) -> Result<Judged> {
         let time = self.args.time;
         let sandbox = self
             .sandbox(&language.run)?
             .mount(Bind::new(work, WORK).read_only().nosuid().nodev())
-            .stdin(File::open(&test.input)?)
+            .stdin(Stdio::bytes(fs::read(&test.input)?))
             .cpu_time(time)
             .wall_time(time * 2 + Duration::from_millis(500))
             .output_limit(self.args.output);
@@ -281,8 +283,8 @@ fn tests(dir: &Path) -> Result<Vec<Test>> {
 struct WorkDir(PathBuf);
 
 impl WorkDir {
-    fn new(owner: Option<u32>) -> Result<WorkDir> {
-        let template = std::env::temp_dir().join("judge-XXXXXX");
+    fn new(parent: &Path, owner: Option<u32>) -> Result<WorkDir> {
+        let template = parent.join("judge-XXXXXX");
         let dir = WorkDir(nix::unistd::mkdtemp(&template)?);
         fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755))?;
         chown(&dir.0, owner, owner)?;
@@ -321,7 +323,7 @@ impl Judge {
     /// Every test with its mark, or the failed compilation alone.
     fn judge(&self, program: &Path, tests: &[Test]) -> Result<Vec<(String, Judged)>> {
         let language = Language::of(program)?;
-        let work = WorkDir::new(self.root.then_some(NOBODY))?;
+        let work = WorkDir::new(&std::env::temp_dir(), self.root.then_some(NOBODY))?;
         let source = work.0.join(language.source);
         fs::copy(program, &source).map_err(|error| format!("{}: {error}", program.display()))?;
         fs::set_permissions(&source, fs::Permissions::from_mode(0o755))?;
@@ -367,7 +369,7 @@ fn quoted(text: &str) -> String {
 
 // The demonstration: programs that add two numbers, each in its own way.
 
-const DEMONSTRATION: [(&str, Mark, &str); 12] = [
+const DEMONSTRATION: [(&str, Mark, &str); 13] = [
     ("right.sh", Mark::Ok, "read a b; echo $((a + b))"),
     ("right.py", Mark::Ok, "print(sum(map(int, input().split())))"),
     (
@@ -380,6 +382,12 @@ const DEMONSTRATION: [(&str, Mark, &str); 12] = [
         Mark::Ok,
         "fn main() {\n    let line = std::io::read_to_string(std::io::stdin()).unwrap();\n    \
          println!(\"{}\", line.split_whitespace().map(|n| n.parse::<i32>().unwrap()).sum::<i32>());\n}",
+    ),
+    (
+        "cheat.sh",
+        Mark::WrongAnswer,
+        // The expected output stands beside the input, whose name its descriptor tells.
+        "input=$(readlink /proc/self/fd/0); cat \"${input%.in}.out\" 2>/dev/null || echo none",
     ),
     ("wrong.sh", Mark::WrongAnswer, "read a b; echo $((a - b))"),
     ("endless.sh", Mark::TimeLimit, "while :; do :; done"),
@@ -394,7 +402,8 @@ const DEMONSTRATION: [(&str, Mark, &str); 12] = [
 impl Judge {
     /// Gives whether every verdict is the expected one.
     fn demonstration(&self) -> Result<bool> {
-        let dir = WorkDir::new(None)?;
+        // Not where every sandbox has a directory of its own: nothing but its root keeps the cheat off the tests.
+        let dir = WorkDir::new(Path::new("/var/tmp"), None)?;
         let test = Test { name: "sum".into(), input: dir.0.join("sum.in"), expected: dir.0.join("sum.out") };
         fs::write(&test.input, "19 23\n")?;
         fs::write(&test.expected, "42\n")?;

@@ -1,7 +1,10 @@
 //! Where the program's standard streams, and further descriptors, come from.
 
 use std::fs::{File, OpenOptions};
+use std::io::{PipeReader, PipeWriter, Seek, Write};
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -10,7 +13,7 @@ use nix::fcntl::OFlag;
 use crate::error::{Error, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd, Slot};
 use crate::stub::wire::{FIRST_FD, PARENT_FD};
-use crate::sys::table;
+use crate::sys::{memfd, table};
 
 /// One standard stream of the program, as `std::process::Stdio`; it can be used for many spawns.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +26,7 @@ enum Source {
     Null,
     Piped,
     Fd(Arc<OwnedFd>),
+    Bytes(Arc<[u8]>),
 }
 
 impl Stdio {
@@ -39,6 +43,21 @@ impl Stdio {
     /// A pipe whose other end stands in the [`Child`](crate::Child).
     pub fn piped() -> Self {
         Stdio(Source::Piped)
+    }
+
+    /// A file in memory that holds `bytes` and nothing can change, for stdin: each spawn reads them from the beginning. A
+    /// program's input, or a script for an interpreter, can be longer this way than the kernel lets an argument be (128 KiB,
+    /// execve(2)). `memfd_create(2)`; the file counts as the caller's memory.
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, Stdio};
+    ///
+    /// let output = Sandbox::new().command("wc").arg("-c").stdin(Stdio::bytes(vec![b'x'; 1 << 20])).output()?;
+    /// assert_eq!(output.stdout, b"1048576\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
+        Stdio(Source::Bytes(bytes.into()))
     }
 
     /// What streams are that nobody told, where a program is started: the caller's own.
@@ -58,11 +77,18 @@ impl From<OwnedFd> for Stdio {
     }
 }
 
-impl From<File> for Stdio {
-    fn from(file: File) -> Self {
-        OwnedFd::from(file).into()
-    }
+/// Whatever owns a descriptor is a stream.
+macro_rules! from_owner {
+    ($($owner:ty),*) => { $(
+        impl From<$owner> for Stdio {
+            fn from(owner: $owner) -> Self {
+                OwnedFd::from(owner).into()
+            }
+        }
+    )* };
 }
+
+from_owner!(File, PipeReader, PipeWriter, ChildStdin, ChildStdout, ChildStderr, UnixStream);
 
 /// What the builder has been told about descriptors.
 #[derive(Debug, Clone, Default)]
@@ -97,6 +123,7 @@ impl Streams {
                 Source::Inherit if table::is_open(i as RawFd) => Ok(PlanFd::Held(i as RawFd)),
                 Source::Inherit | Source::Null => null(),
                 Source::Fd(fd) => Ok(PlanFd::Shared(fd.clone())),
+                Source::Bytes(bytes) => in_memory(bytes),
                 Source::Piped => {
                     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
                         .and_then(|(read, write)| Ok((table::above_stdio(read)?, table::above_stdio(write)?)))
@@ -115,6 +142,17 @@ impl Streams {
 fn null() -> Result<PlanFd> {
     let file = OpenOptions::new().read(true).write(true).open("/dev/null");
     file.map(|file| OwnedFd::from(file).into()).map_err(|error| Error::io(Step::Stdio, &error).at("/dev/null"))
+}
+
+/// A file of these bytes, open for reading from the beginning, which nobody can write to any more.
+fn in_memory(bytes: &[u8]) -> Result<PlanFd> {
+    let failed = |error: &std::io::Error| Error::io(Step::Stdio, error);
+    let memory = memfd::create(c"ringfence-stdin").map_err(|errno| Error::new(Step::Stdio, errno))?;
+    let mut file = File::from(memory);
+    file.write_all(bytes).map_err(|error| failed(&error))?;
+    memfd::seal(&file).map_err(|errno| Error::new(Step::Stdio, errno))?;
+    file.rewind().map_err(|error| failed(&error))?;
+    Ok(OwnedFd::from(file).into())
 }
 
 impl Streams {

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 
 use super::report::{self, Event, Waited};
@@ -21,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::namespace::IdMaps;
 use crate::plan::Plan;
 use crate::stub::wire::{self, Record, record};
-use crate::sys::{mount, pidfd, table, timeout};
+use crate::sys::{memfd, mount, pidfd, table, timeout};
 
 /// More than anybody waits, and less than the clock can hold.
 const LONGEST: Duration = Duration::from_secs(1 << 32);
@@ -229,26 +228,20 @@ fn send_plan(report: &OwnedFd, plan: &[u8], before: usize) -> Result<Option<Owne
     if plan.len() <= wire::INLINE_MAX && report::send(report, plan).is_ok() {
         return Ok(None);
     }
-    let file = memfd(plan)?;
+    let file = plan_file(plan)?;
     report::send(report, &report::elsewhere(wire::FIRST_FD + before as RawFd, plan.len()))
         .map_err(|errno| Error::new(Step::ReadPlan, errno))?;
     Ok(Some(file))
 }
 
-pub(super) fn memfd(plan: &[u8]) -> Result<OwnedFd> {
+pub(super) fn plan_file(plan: &[u8]) -> Result<OwnedFd> {
     let mut file = std::fs::File::from(new_memfd(c"ringfence-plan")?);
     file.write_all(plan).map_err(|error| Error::io(Step::ReadPlan, &error))?;
     Ok(file.into())
 }
 
 fn new_memfd(name: &CStr) -> Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC;
-    // MFD_NOEXEC_SEAL came with 6.3; where it is mandatory (vm.memfd_noexec), its absence is an error.
-    let fd = match memfd_create(name, flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL)) {
-        Err(Errno::EINVAL) => memfd_create(name, flags),
-        other => other,
-    };
-    fd.and_then(table::above_stdio).map_err(|errno| Error::new(Step::ReadPlan, errno))
+    memfd::create(name).map_err(|errno| Error::new(Step::ReadPlan, errno))
 }
 
 impl<'a> Attempt<'a> {

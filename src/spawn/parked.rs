@@ -88,7 +88,7 @@ fn send(stub: &Stub, launch: &Launch<'_>, streams: &[PlanFd; 3]) -> Result<(), M
             result => return result.map_err(failed),
         }
     }
-    let file = outside::memfd(&plan).map_err(Misfire::Failed)?;
+    let file = outside::plan_file(&plan).map_err(Misfire::Failed)?;
     fds.push(std::os::fd::AsRawFd::as_raw_fd(&file));
     report::send_with_fds(&stub.report, &report::elsewhere(-1, plan.len()), &fds).map_err(failed)
 }

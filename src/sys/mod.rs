@@ -6,6 +6,7 @@ pub(crate) mod bpf;
 mod by_pid;
 pub(crate) mod fork_mark;
 pub(crate) mod fsmount;
+pub(crate) mod memfd;
 pub(crate) mod mount;
 pub(crate) mod pidfd;
 pub(crate) mod raw;
