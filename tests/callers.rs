@@ -32,6 +32,7 @@ extern "C" fn before_main() {
         "nests" => nests(words[1].parse().unwrap()),
         "has-no-stdio" => has_no_stdio(words[1]),
         "has-many-descriptors" => has_many_descriptors(),
+        "runs-out-of-descriptors" => runs_out_of_descriptors(words[1]),
         "blocks-signals" => blocks_signals(),
         "changes-user" => changes_user(),
         other => panic!("no caller {other}"),
@@ -378,6 +379,40 @@ fn has_many_descriptors() {
 fn a_caller_with_five_thousand_descriptors_passes_none_of_them() {
     let _clean = common::clean();
     probe::succeeds(probe::caller("has-many-descriptors"));
+}
+
+/// Has less and less room for descriptors, so that each step of a spawn is the one that finds none.
+fn runs_out_of_descriptors(parent: &str) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let sandbox = common::sandbox().cgroup_parent(parent).pids_limit(20).memory_limit(64 << 20);
+    let sandbox = sandbox.rootfs(RootFs::overlay(["/usr"]).scratch()).command("/bin/true");
+    let (mut refused, mut ran) = (0, 0);
+    for room in 0..60 {
+        let open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+        setrlimit(Resource::RLIMIT_NOFILE, open + room, hard).unwrap();
+        let result = sandbox.spawn();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        match result {
+            Ok(child) => ran += usize::from(child.close().is_ok()),
+            Err(_) => refused += 1,
+        }
+    }
+    println!("{refused} {ran}");
+}
+
+#[test]
+fn a_caller_without_descriptors_leaves_nothing_off_the_record() {
+    if common::no_cgroups() {
+        return;
+    }
+    let _clean = common::clean();
+    let told =
+        probe::succeeds(probe::caller(&format!("runs-out-of-descriptors {}", common::cgroup_parent().display())));
+    let counts: Vec<usize> = told.split(' ').map(|count| count.parse().unwrap()).collect();
+    assert!(counts[0] > 5, "nothing was refused: {told}");
+    // What could not be removed for want of descriptors is on record. Nothing else may be left.
+    ringfence::reap_stale().unwrap();
 }
 
 fn blocks_signals() {

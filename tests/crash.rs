@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{ChildStdout, Stdio};
 use std::thread;
@@ -27,6 +27,7 @@ extern "C" fn before_main() {
         "owns-many" => owns_many(),
         "owns-scratch" => owns_scratch(Path::new(words[1]), Path::new(words[2])),
         "owns-groups" => owns_groups(words[1]),
+        "owns-unmourned" => owns_unmourned(Path::new(words[1]), Path::new(words[2])),
         "leaves-one-running" => leaves_one_running(),
         "leaves-one-with-scratch" => leaves_one_with_scratch(Path::new(words[1]), Path::new(words[2]), words[3]),
         "is-killed-while-spawning" => is_killed_while_spawning(Path::new(words[1]), Path::new(words[2])),
@@ -221,6 +222,120 @@ fn what_a_dead_owner_made_is_cleared_and_what_a_living_one_holds_is_not() {
     assert_eq!((entries(living.path()).len(), records_of(living.path())), (0, 0));
     drop(ours);
     common::eventually("ours is removed", || (entries(own.path()).len(), records_of(own.path())) == (0, 0));
+}
+
+/// The runtime directories of this user in which anybody of that user may make records, made if they are missing.
+fn runtime_dirs() -> Vec<std::path::PathBuf> {
+    let uid = nix::unistd::geteuid();
+    let root = uid.is_root().then(|| "/run/ringfence".into());
+    let dirs =
+        root.into_iter().chain([format!("/tmp/ringfence-{uid}").into(), format!("/dev/shm/ringfence-{uid}").into()]);
+    let made = dirs.filter(|dir: &std::path::PathBuf| {
+        let _ = std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(dir);
+        dir.is_dir()
+    });
+    made.collect()
+}
+
+/// What a test has put where records stand goes with it.
+struct Planted(Vec<std::path::PathBuf>);
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|path| drop(fs::remove_file(path)));
+    }
+}
+
+/// A program that may write where records stand gives another record for the owner's token, in its place as well, and
+/// what it says would have the reaper remove what the living owner holds.
+#[test]
+fn no_record_speaks_for_an_owner_but_the_owners_own() {
+    let _clean = common::clean();
+    let (root, scratch) = (common::root_dir(), common::TempDir::new());
+    let mut owner = Owner::start(&format!("owns-scratch {} {}", root.path().display(), scratch.path().display()));
+    let programs = owner.programs();
+    let held = entries(scratch.path());
+    let token = held[0].split('-').nth(1).unwrap().to_owned();
+    let text = format!("scratch {}\0cgroup /sys/fs/cgroup\0", scratch.path().display());
+    let dirs = runtime_dirs();
+    let own = dirs.iter().map(|dir| dir.join(&token)).find(|path| path.exists()).expect("the owner's record");
+    let elsewhere: Vec<_> = dirs.iter().map(|dir| dir.join(&token)).filter(|path| *path != own).collect();
+    elsewhere.iter().for_each(|path| fs::write(path, &text).unwrap());
+    let planted = Planted(elsewhere);
+    assert!(!planted.0.is_empty());
+    let reaped = reap_stale().unwrap();
+    assert!(reaped.passed_over >= planted.0.len(), "{reaped:?}");
+    // In the place of its own.
+    let aside = own.with_extension("aside");
+    fs::rename(&own, &aside).unwrap();
+    fs::write(&own, &text).unwrap();
+    reap_stale().unwrap();
+    assert_eq!(entries(scratch.path()), held, "a planted record was believed");
+    assert!(!programs.iter().any(|fd| ends(fd, Duration::from_millis(100))), "a living owner's program was killed");
+    fs::rename(&aside, &own).unwrap();
+    owner.kill();
+    assert!(programs.iter().all(|fd| ends(fd, Duration::from_secs(2))));
+    reap_stale().unwrap();
+    assert_eq!(entries(scratch.path()), Vec::<String>::new());
+}
+
+/// Links, FIFOs, directories and garbage with the names of records and of a dead owner's things keep nothing from being
+/// cleared, and are left.
+#[test]
+fn what_others_have_put_there_is_passed_over_and_blocks_nothing() {
+    let _clean = common::clean();
+    let (root, scratch) = (common::root_dir(), common::TempDir::new());
+    let mut owner = Owner::start(&format!("owns-scratch {} {}", root.path().display(), scratch.path().display()));
+    let programs = owner.programs();
+    let token = entries(scratch.path())[0].split('-').nth(1).unwrap().to_owned();
+    let dir = runtime_dirs().pop().unwrap();
+    let name = |digit: char| dir.join(String::from(digit).repeat(32));
+    let planted = Planted("abcd".chars().map(name).collect());
+    nix::unistd::mkfifo(&name('a'), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", name('b')).unwrap();
+    fs::write(name('c'), "scratch /\0nonsense \0").unwrap();
+    fs::File::create(name('d')).unwrap().set_len(1 << 30).unwrap();
+    let foreign = scratch.path().join(format!("rf-{token}-99-open"));
+    fs::create_dir(&foreign).unwrap();
+    fs::set_permissions(&foreign, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let link = scratch.path().join(format!("rf-{token}-98-link"));
+    std::os::unix::fs::symlink(root.path(), &link).unwrap();
+    owner.kill();
+    assert!(programs.iter().all(|fd| ends(fd, Duration::from_secs(2))));
+    let reaped = reap_stale().unwrap();
+    assert!(reaped.passed_over >= 6 && reaped.scratch_dirs >= 2, "{reaped:?}");
+    assert_eq!(entries(scratch.path()).len(), 2, "{:?}", entries(scratch.path()));
+    assert!(foreign.exists() && root.path().join("usr").exists());
+    drop(planted);
+}
+
+/// A program that has taken its death signal off, in a pid namespace without an init and without a control group.
+fn owns_unmourned(root: &Path, scratch: &Path) {
+    let exe = std::env::current_exe().unwrap();
+    let sandbox = overlay(root, scratch).bind_ro(exe, "/probe").stdin(ringfence::Stdio::null());
+    let mut child = probe::at(sandbox, "/probe", "unmourned").stdout(ringfence::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    show(&[child]);
+}
+
+#[test]
+fn a_program_that_survives_its_owner_is_found_by_its_scratch_directory() {
+    let _clean = common::clean();
+    let (root, scratch) = (common::root_dir(), common::TempDir::new());
+    let mut owner = Owner::start(&format!("owns-unmourned {} {}", root.path().display(), scratch.path().display()));
+    let programs = owner.programs();
+    owner.kill();
+    assert!(!ends(&programs[0], Duration::from_millis(300)), "it has not taken its death signal off");
+    reap_stale().unwrap();
+    let found = ends(&programs[0], Duration::from_secs(5));
+    if !found {
+        // SAFETY: no pointers.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, programs[0].as_raw_fd(), libc::SIGKILL, 0usize, 0) };
+    }
+    assert!(found, "it runs on, and nobody can find it any more");
+    assert_eq!((entries(scratch.path()), records_of(scratch.path())), (Vec::new(), 0));
 }
 
 /// The directories of this name in all hierarchies of control groups.

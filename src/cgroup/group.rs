@@ -119,24 +119,23 @@ impl Group {
         asked: Controllers,
         optional: bool,
     ) -> Result<()> {
-        let mut part = match Part::create(hierarchy, parent, name, asked) {
-            Ok(part) => part,
+        match Part::create(hierarchy, parent, name, asked) {
+            // From here on it is removed with the others, whatever fails.
+            Ok(part) => self.parts.push(part),
             Err(error) if optional && error.raw_os_error() != Some(libc::EEXIST) => return Ok(()),
             Err(error) => return Err(error),
-        };
-        if part.version == Version::V2 {
-            part.controllers |= Controllers::INHERENT;
-            // `cgroup.freeze` is in every v2 group but the root since 5.2.
-            let freezes = match host.v2_freezes.get() {
-                Some(freezes) => *freezes,
-                None => {
-                    let found = part.text(c"cgroup.freeze")?.is_some();
-                    *host.v2_freezes.get_or_init(|| found)
-                }
-            };
-            part.controllers.set(Controllers::FREEZER, freezes);
         }
-        self.parts.push(part);
+        let Some(part) = self.parts.last_mut().filter(|part| part.version == Version::V2) else { return Ok(()) };
+        part.controllers |= Controllers::INHERENT;
+        // `cgroup.freeze` is in every v2 group but the root since 5.2.
+        let freezes = match host.v2_freezes.get() {
+            Some(freezes) => *freezes,
+            None => {
+                let found = part.text(c"cgroup.freeze")?.is_some();
+                *host.v2_freezes.get_or_init(|| found)
+            }
+        };
+        part.controllers.set(Controllers::FREEZER, freezes);
         Ok(())
     }
 

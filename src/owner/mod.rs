@@ -3,42 +3,44 @@
 //! While a process owns a control group or a scratch directory, a file named by its token stands in the runtime
 //! directory, locked with flock(2) for as long as the process lives, and lists the directories below which its things
 //! stand. Pids would not do: they mean nothing across pid namespaces. [`reap_stale`] takes the files that are not
-//! locked any more, removes what they list, then the file.
+//! locked any more, removes what they list, then the file. The token names the file by its inode, so that no other file
+//! can speak for what carries the token ([`record`]).
 
+mod base;
+mod dir;
+mod reap;
+mod record;
 mod scratch;
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::Uid;
 
+pub use reap::{Reaped, reap_stale};
+use record::Record;
 pub(crate) use scratch::Scratch;
 #[cfg(feature = "image")]
 pub(crate) use scratch::remove_tree;
 
-use crate::cgroup;
-use crate::error::{Error, ErrorKind, Result, Step};
+use crate::error::{Error, Result, Step};
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::table;
 
 /// Names of what a living owner holds begin so, then its token, then a number.
 pub(crate) const OWNED: &str = "rf-";
 /// Names of what is to outlive its owner.
 pub(crate) const KEPT: &str = "rk-";
-const TOKEN_LENGTH: usize = 16;
 
 /// What a process has on record.
 #[derive(Debug)]
 struct Registry {
-    token: String,
+    #[cfg(feature = "systemd")]
+    random: String,
     next: AtomicU64,
     state: Mutex<State>,
 }
@@ -46,7 +48,7 @@ struct Registry {
 #[derive(Debug, Default)]
 struct State {
     claims: usize,
-    file: Option<(Flock<File>, PathBuf)>,
+    record: Option<Record>,
     recorded: BTreeSet<Vec<u8>>,
 }
 
@@ -57,7 +59,12 @@ impl Registry {
         let failed = |errno: Errno| Error::new(Step::Owner, errno);
         REGISTRY
             .get_or_try(|| {
-                Ok(Registry { token: random_hex(TOKEN_LENGTH / 2)?, next: AtomicU64::new(0), state: Mutex::default() })
+                Ok(Registry {
+                    #[cfg(feature = "systemd")]
+                    random: random_hex(8)?,
+                    next: AtomicU64::new(0),
+                    state: Mutex::default(),
+                })
             })
             .map_err(failed)
     }
@@ -86,21 +93,26 @@ pub(crate) struct Claim {
 #[cfg(feature = "systemd")]
 pub(crate) fn unique() -> Result<String> {
     let registry = Registry::get()?;
-    Ok(format!("{}-{}", registry.token, registry.next.fetch_add(1, Ordering::Relaxed)))
+    Ok(format!("{}-{}", registry.random, registry.next.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// Takes the right. `kept`: what is made outlives its owner.
 pub(crate) fn claim(kept: bool) -> Result<Claim> {
     let registry = Registry::get()?;
     let mut state = registry.lock();
-    if state.file.is_none() {
-        state.file = Some(open_record(&registry.token)?);
+    if state.record.is_none() {
         state.recorded.clear();
     }
-    state.claims += 1;
+    let record = match state.record.take() {
+        Some(record) => record,
+        None => Record::make()?,
+    };
     let number = registry.next.fetch_add(1, Ordering::Relaxed);
     let prefix = if kept { KEPT } else { OWNED };
-    Ok(Claim { registry, name: format!("{prefix}{}-{number}", registry.token) })
+    let name = format!("{prefix}{}-{number}", record.token());
+    state.record = Some(record);
+    state.claims += 1;
+    Ok(Claim { registry, name })
 }
 
 impl Claim {
@@ -131,11 +143,10 @@ impl Claim {
             return Ok(());
         }
         let levels: Vec<Vec<u8>> = levels().iter().map(|dir| entry(b"level ", dir)).collect();
-        let Some((file, path)) = &mut state.file else {
+        let Some(record) = &mut state.record else {
             return Err(Error::new(Step::Owner, Errno::ENOENT));
         };
-        let text = [new.concat(), levels.concat()].concat();
-        file.write_all(&text).map_err(|error| Error::io(Step::Owner, &error).at(path))?;
+        record.append(&[new.concat(), levels.concat()].concat())?;
         state.recorded.extend(new);
         Ok(())
     }
@@ -145,7 +156,15 @@ impl Claim {
     pub(crate) fn make_scratch(&self, base: &Path, owner: Option<(u32, u32)>) -> Result<Scratch> {
         self.record(b"scratch ", &[base.to_owned()], Vec::new)?;
         let random = random_hex(4).map_err(|errno| Error::new(Step::Scratch, errno))?;
-        Scratch::make(base.join(format!("{}-{random}", self.name)), owner)
+        let name = format!("{}-{random}", self.name);
+        Scratch::make(base, &name, owner).inspect_err(|_| self.keep_if_left(&[base.join(name)]))
+    }
+
+    /// Keeps the record, for reap_stale, if one of these could not be removed again.
+    pub(crate) fn keep_if_left(&self, made: &[PathBuf]) {
+        if made.iter().any(|path| path.symlink_metadata().is_ok()) {
+            self.registry.lock().claims += 1;
+        }
     }
 
     /// Leaves the record to reap_stale: something on it could not be removed.
@@ -162,169 +181,15 @@ impl Drop for Claim {
         }
         let mut state = self.registry.lock();
         state.claims = state.claims.saturating_sub(1);
-        if state.claims == 0
-            && let Some((_, path)) = state.file.take()
-        {
-            // Left behind, it would be a record of nothing.
-            let _ = fs::remove_file(path);
+        if state.claims == 0 {
+            state.record.take().into_iter().for_each(Record::remove);
         }
     }
 }
 
-/// The directories in which records may stand, the best first: each is the user's own, closed to others.
-fn runtime_dirs() -> Vec<PathBuf> {
-    let uid = Uid::effective();
-    let mut dirs = Vec::new();
-    if uid.is_root() {
-        dirs.push(PathBuf::from("/run/ringfence"));
-    } else if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
-        dirs.push(PathBuf::from(dir).join("ringfence"));
-    }
-    dirs.push(PathBuf::from(format!("/run/user/{uid}/ringfence")));
-    // Anybody may have taken these names; a directory that is not private is passed over.
-    dirs.extend(["/tmp", "/var/tmp", "/dev/shm"].map(|dir| PathBuf::from(format!("{dir}/ringfence-{uid}"))));
-    dirs
-}
-
-/// Whether `dir` is a directory of the caller's that others cannot write to, and no link.
-fn is_private(dir: &Path) -> bool {
-    fs::symlink_metadata(dir)
-        .is_ok_and(|meta| meta.is_dir() && meta.uid() == Uid::effective().as_raw() && meta.mode() & 0o022 == 0)
-}
-
-fn runtime_dir() -> Result<PathBuf> {
-    let mut last = None;
-    for dir in runtime_dirs() {
-        match DirBuilder::new().mode(0o700).create(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                last = Some(Error::io(Step::Owner, &error).at(&dir))
-            }
-            _ if is_private(&dir) => return Ok(dir),
-            _ => {
-                last =
-                    Some(Error::new(Step::Owner, Errno::EPERM).at(&dir).detail("not a directory of the caller's alone"))
-            }
-        }
-    }
-    Err(last.unwrap_or_else(|| Error::new(Step::Owner, Errno::ENOENT)))
-}
-
-/// Makes and locks the record. A reaper may take the file between its making and its locking; then it is made again.
-fn open_record(token: &str) -> Result<(Flock<File>, PathBuf)> {
-    let path = runtime_dir()?.join(token);
-    loop {
-        let failed = |error: &std::io::Error| Error::io(Step::Owner, error).at(&path);
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path);
-        let file = table::above_stdio(file.map_err(|error| failed(&error))?.into())
-            .map_err(|errno| Error::new(Step::Owner, errno).at(&path))?;
-        let file = Flock::lock(File::from(file), FlockArg::LockExclusive)
-            .map_err(|(_, errno)| Error::new(Step::Owner, errno).at(&path))?;
-        if file.metadata().map_err(|error| failed(&error))?.nlink() > 0 {
-            return Ok((file, path));
-        }
-    }
-}
-
-/// What [`reap_stale`] found and removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Reaped {
-    /// Owners that had died.
-    pub owners: usize,
-    /// Control groups, with the processes in them.
-    pub cgroups: usize,
-    /// Scratch directories.
-    pub scratch_dirs: usize,
-}
-
-/// Clears what dead owners left: control groups with the processes still in them, and scratch directories. What a living
-/// owner holds is never touched, and what was told to outlive its owner
-/// ([`die_with_owner(false)`](crate::Sandbox::die_with_owner)) only once nothing runs in it.
-///
-/// An owner counts as living while it, or a fork of it that has not called exec, lives. Only owners of the same user are
-/// looked at.
-///
-/// # Errors
-///
-/// The first thing that could not be removed; what is left stays on record for a later call.
-pub fn reap_stale() -> Result<Reaped> {
-    let mut reaped = Reaped::default();
-    let own = REGISTRY.get().map(|registry| registry.token.as_str());
-    let mut result = Ok(());
-    for dir in runtime_dirs().into_iter().filter(|dir| is_private(dir)) {
-        let entries = fs::read_dir(&dir).map_err(|error| Error::io(Step::Reap, &error).at(&dir))?;
-        for name in entries.flatten().map(|entry| entry.file_name()) {
-            let Some(token) = name.to_str().filter(|name| is_token(name) && Some(*name) != own) else { continue };
-            if let Err(error) = reap_owner(&dir.join(token), token, &mut reaped) {
-                result = Err(error);
-            }
-        }
-    }
-    result.map(|()| reaped)
-}
-
-fn is_token(name: &str) -> bool {
-    name.len() == TOKEN_LENGTH && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
-fn reap_owner(path: &Path, token: &str, reaped: &mut Reaped) -> Result<()> {
-    let failed = |error: &std::io::Error| Error::io(Step::Reap, error).at(path);
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(|error| failed(&error))?,
-    };
-    let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Err((_, Errno::EWOULDBLOCK)) => return Ok(()),
-        other => other.map_err(|(_, errno)| Error::new(Step::Reap, errno).at(path))?,
-    };
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(|error| failed(&error))?;
-    let (mut kept, mut has_groups) = (false, false);
-    for entry in text.split(|byte| *byte == 0) {
-        let Some(space) = entry.iter().position(|byte| *byte == b' ') else { continue };
-        let dir = PathBuf::from(std::ffi::OsString::from_vec(entry[space + 1..].to_vec()));
-        match &entry[..space] {
-            b"cgroup" => {
-                has_groups = true;
-                reaped.cgroups += cgroup::sweep(&dir, token)?;
-                kept |= holds(&dir, &format!("{KEPT}{token}-"));
-            }
-            // Without a group nobody can tell whether something still runs on a kept scratch directory.
-            // Somebody else's group, or a kept one, may stand in it.
-            b"level" => drop(fs::remove_dir(&dir)),
-            b"scratch" => kept |= reap_scratch(&dir, token, has_groups && !kept, reaped)?,
-            _ => return Err(Error::message(ErrorKind::Setup, Step::Reap, "a record of another version").at(path)),
-        }
-    }
-    if !kept {
-        reaped.owners += 1;
-        fs::remove_file(path).map_err(|error| failed(&error))?;
-    }
-    Ok(())
-}
-
-/// Whether an entry of `dir` has a name that begins with `prefix`.
-fn holds(dir: &Path, prefix: &str) -> bool {
-    fs::read_dir(dir)
-        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().as_bytes().starts_with(prefix.as_bytes())))
-}
-
-/// Removes scratch directories, those that outlive their owner only with `kept_too`. Gives whether one of these stays.
-fn reap_scratch(dir: &Path, token: &str, kept_too: bool, reaped: &mut Reaped) -> Result<bool> {
-    let Ok(entries) = fs::read_dir(dir) else { return Ok(false) };
-    let owned = format!("{OWNED}{token}-");
-    let detached = format!("{KEPT}{token}-");
-    let mut stays = false;
-    for name in entries.flatten().map(|entry| entry.file_name()) {
-        let is_kept = scratch::has_prefix(&name, &detached);
-        if scratch::has_prefix(&name, &owned) || is_kept && kept_too {
-            scratch::remove_tree(&dir.join(&name), None)?;
-            reaped.scratch_dirs += 1;
-        } else {
-            stays |= is_kept;
-        }
-    }
-    Ok(stays)
+/// The token of this process, if it has one now.
+fn own_token() -> Option<String> {
+    REGISTRY.get()?.lock().record.as_ref().map(|record| record.token().to_owned())
 }
 
 #[cfg(test)]
@@ -332,20 +197,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_tokens_are_records() {
-        assert!(is_token("0123456789abcdef"));
-        for name in ["", "0123456789ABCDEF", "0123456789abcde", "../3456789abcdef", "0123456789abcdef0"] {
-            assert!(!is_token(name), "{name}");
-        }
-    }
-
-    #[test]
     fn the_record_stands_while_a_claim_lives() {
         let claim = claim(false).unwrap();
-        let record = runtime_dir().unwrap().join(&claim.registry.token);
+        let record = claim.registry.lock().record.as_ref().unwrap().path().to_owned();
         claim.record_cgroups(&["/proc/x/y".into()]).unwrap();
         claim.record_cgroups(&["/proc/x/y".into()]).unwrap();
-        assert_eq!(fs::read(&record).unwrap(), b"cgroup /proc/x/y\0level /proc/x/y\0level /proc/x\0");
+        assert_eq!(std::fs::read(&record).unwrap(), b"cgroup /proc/x/y\0level /proc/x/y\0level /proc/x\0");
         reap_stale().unwrap();
         assert!(record.exists(), "one's own is not stale");
         drop(claim);

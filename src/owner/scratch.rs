@@ -1,51 +1,74 @@
 //! Directories that go with their sandbox, and their removal.
 //!
-//! What is in them was written by the program, which may have nested it as deep, and named it, as it liked. So the
-//! removal neither recurses nor follows a link nor keeps more than two directories open: a directory found in another is
-//! moved up to the top, where its turn comes.
+//! What is in them was written by the program, which may have nested it as deep, and named it, as it liked; and a process of
+//! its that is still there may exchange names meanwhile. So the making and the removal go by descriptor, never through a
+//! link; the removal neither recurses nor keeps more than two directories open: a directory found in another is moved up to
+//! the top, where its turn comes.
 
-use std::ffi::{CStr, CString};
-use std::fs::{self, DirBuilder};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat};
-use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
+use super::{base, dir};
 use crate::error::{Error, Result, Step};
+use crate::proc::identity::Identity;
 
 /// How many names are looked at before any is removed: a directory changes under a reader that removes from it.
 const BATCH: usize = 512;
+/// How often a directory is tried to be moved whose rights somebody takes away again and again.
+const TRIES: usize = 100;
+/// The file that tells the sandbox's process.
+const PROCESS: &CStr = c"process";
 
 /// A directory that goes with the sandbox.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
+    id: dir::Id,
     /// Nothing is left to be removed, or it is not this process's to remove.
     done: bool,
 }
 
+/// What became of something that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    Removed,
+    /// It was not there.
+    Gone,
+    /// It is not the caller's own, open to others, or no directory: somebody else has put it there.
+    Foreign,
+}
+
 impl Scratch {
-    /// Makes a directory that nobody else may enter, and in it another, with `upper` and `work`, which belong to `owner`.
-    pub(super) fn make(path: PathBuf, owner: Option<(u32, u32)>) -> Result<Scratch> {
-        let failed = |path: &Path, error: &std::io::Error| {
-            Error::io(Step::Scratch, error).at(path).hint("choose another directory with RootFs::scratch_in()")
+    /// Makes the directory `name` in `base`, which nobody else may enter, and in it another, with `upper` and `work`, which
+    /// belong to `owner`.
+    pub(super) fn make(base: &Path, name: &str, owner: Option<(u32, u32)>) -> Result<Scratch> {
+        base::refuse_exchangeable(base)?;
+        let path = base.join(name);
+        let failed = |errno| {
+            Error::new(Step::Scratch, errno).at(&path).hint("choose another directory with RootFs::scratch_in()")
         };
-        DirBuilder::new().mode(0o700).create(&path).map_err(|error| failed(&path, &error))?;
-        let scratch = Scratch { path, done: false };
-        let layers = scratch.layers();
-        for (path, mode) in [(layers.clone(), 0o755), (layers.join("upper"), 0o755), (layers.join("work"), 0o700)] {
-            DirBuilder::new().mode(mode).create(&path).map_err(|error| failed(&path, &error))?;
-            // The caller's umask is not the sandbox's.
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(|error| failed(&path, &error))?;
-            if let Some((uid, gid)) = owner.filter(|_| path != layers) {
-                chown(&path, Some(uid), Some(gid)).map_err(|error| failed(&path, &error))?;
+        let name = CString::new(name).map_err(|_| failed(Errno::EINVAL))?;
+        let above = dir::open_named(base).map_err(failed)?;
+        let top = dir::make(above.as_fd(), &name, Mode::S_IRWXU);
+        let top = top.inspect_err(|errno| unmake(above.as_fd(), &name, *errno)).map_err(failed)?;
+        let id = dir::id_of(&fstat(&top).map_err(failed)?);
+        let scratch = Scratch { path: path.clone(), id, done: false };
+        let open = Mode::from_bits_truncate(0o755);
+        let layers = dir::make(top.as_fd(), c"layers", open).map_err(failed)?;
+        for (name, mode) in [(c"upper", open), (c"work", Mode::S_IRWXU)] {
+            let made = dir::make(layers.as_fd(), name, mode).map_err(failed)?;
+            if let Some((uid, gid)) = owner {
+                fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)?;
             }
         }
         Ok(scratch)
@@ -61,10 +84,27 @@ impl Scratch {
         self.path.join("layers")
     }
 
+    /// Writes down the process that has it mounted: without a control group a later process could not find it.
+    pub(crate) fn note(&self, process: BorrowedFd<'_>) -> Result<()> {
+        let failed = |errno| Error::new(Step::Scratch, errno).at(&self.path);
+        let line = match Identity::of(process) {
+            // It has ended already.
+            Err(Errno::ESRCH) => return Ok(()),
+            other => other.map_err(failed)?.to_line(),
+        };
+        let top = dir::open_named(&self.path).map_err(failed)?;
+        if dir::id_of(&fstat(&top).map_err(failed)?) != self.id {
+            return Err(failed(Errno::ESTALE));
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&top, PROCESS, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed)?;
+        File::from(file).write_all(line.as_bytes()).map_err(|error| Error::io(Step::Scratch, &error).at(&self.path))
+    }
+
     /// Removes it with all that is in it; ETIMEDOUT if that takes beyond `until`, and a later call goes on with it.
     pub(crate) fn remove(&mut self, until: Option<Instant>) -> Result<()> {
         if !self.done {
-            remove_tree(&self.path, until)?;
+            remove_known(&self.path, Some(self.id), until)?;
             self.done = true;
         }
         Ok(())
@@ -85,19 +125,63 @@ impl Drop for Scratch {
 
 /// Removes the scratch directory at `path`, if it is one: the caller's own, and closed to others. Another user may have
 /// put something of that name into a shared directory.
+#[cfg(feature = "image")]
 pub(crate) fn remove_tree(path: &Path, until: Option<Instant>) -> Result<()> {
+    remove_known(path, None, until)
+}
+
+fn remove_known(path: &Path, id: Option<dir::Id>, until: Option<Instant>) -> Result<()> {
     let failed = |errno| Error::new(Step::RemoveScratch, errno).at(path);
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let top = match nix::fcntl::open(path, flags, Mode::empty()) {
+    let above = match dir::open_named(path.parent().unwrap_or(Path::new("/"))) {
         Err(Errno::ENOENT) => return Ok(()),
         other => other.map_err(failed)?,
     };
-    let stat = fstat(&top).map_err(failed)?;
-    if stat.st_uid != Uid::effective().as_raw() || stat.st_mode & 0o077 != 0 {
-        return Err(failed(Errno::EPERM).detail("it is not the caller's own, or open to others"));
+    match remove_below(above.as_fd(), path.file_name().unwrap_or_default(), id, until).map_err(failed)? {
+        Removal::Removed | Removal::Gone => Ok(()),
+        Removal::Foreign => {
+            Err(failed(Errno::EPERM).detail("it is not the caller's own, or open to others, or not what was made here"))
+        }
     }
-    Clearing { top: top.as_fd(), until, moved: 0 }.run().map_err(failed)?;
-    fs::remove_dir(path).map_err(|error| Error::io(Step::RemoveScratch, &error).at(path))
+}
+
+/// Removes `name` in `above` with all that is in it. `id`: what it must be.
+pub(super) fn remove_below(
+    above: BorrowedFd<'_>,
+    name: &OsStr,
+    id: Option<dir::Id>,
+    until: Option<Instant>,
+) -> nix::Result<Removal> {
+    let top = match dir::open(above, name) {
+        Err(Errno::ENOENT) => return Ok(Removal::Gone),
+        Err(Errno::ENOTDIR | Errno::ELOOP | Errno::EACCES) => return Ok(Removal::Foreign),
+        other => other?,
+    };
+    let stat = fstat(&top)?;
+    if !dir::is_private(&stat, Mode::S_IRWXU) || id.is_some_and(|id| id != dir::id_of(&stat)) {
+        return Ok(Removal::Foreign);
+    }
+    Clearing { top: top.as_fd(), until, moved: 0 }.run()?;
+    match unlinkat(above, name, UnlinkatFlags::RemoveDir) {
+        Err(Errno::ENOENT) => Ok(Removal::Removed),
+        other => other.map(|()| Removal::Removed),
+    }
+}
+
+/// The process that a scratch directory has been told of.
+pub(super) fn process_of(above: BorrowedFd<'_>, name: &OsStr) -> Option<Identity> {
+    let top = dir::open(above, name).ok()?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = File::from(openat(&top, PROCESS, flags, Mode::empty()).ok()?);
+    let mut line = String::new();
+    file.take(256).read_to_string(&mut line).ok()?;
+    Identity::parse(&line)
+}
+
+/// What is left of a directory that could not be made whole.
+fn unmake(above: BorrowedFd<'_>, name: &CStr, errno: Errno) {
+    if errno != Errno::EEXIST {
+        let _ = unlinkat(above, name, UnlinkatFlags::RemoveDir);
+    }
 }
 
 struct Clearing<'t> {
@@ -110,7 +194,7 @@ struct Clearing<'t> {
 impl Clearing<'_> {
     fn run(&mut self) -> nix::Result<()> {
         loop {
-            let names = some_names(self.top)?;
+            let names = dir::names(self.top, BATCH)?;
             if names.is_empty() {
                 return Ok(());
             }
@@ -120,106 +204,115 @@ impl Clearing<'_> {
         }
     }
 
-    /// Removes one entry of the top.
+    /// Removes one entry of the top. What somebody exchanges meanwhile is found by the next look.
     fn clear(&mut self, name: &CStr) -> nix::Result<()> {
-        if !is_dir(self.top, name)? {
-            return unlink(self.top, name, UnlinkatFlags::NoRemoveDir);
+        self.in_time()?;
+        if unlink(self.top, name)? {
+            return Ok(());
         }
-        let dir = open_dir(self.top, name)?;
+        let Some(inner) = found(dir::open_own(self.top, name))? else { return Ok(()) };
         loop {
-            let names = some_names(dir.as_fd())?;
+            let names = dir::names(inner.as_fd(), BATCH)?;
             if names.is_empty() {
                 break;
             }
-            for inner in names {
+            for name in names {
                 self.in_time()?;
-                if is_dir(dir.as_fd(), &inner)? {
-                    self.move_up(dir.as_fd(), &inner)?;
-                } else {
-                    unlink(dir.as_fd(), &inner, UnlinkatFlags::NoRemoveDir)?;
+                if !unlink(inner.as_fd(), &name)? {
+                    self.move_up(inner.as_fd(), &name)?;
                 }
             }
         }
-        self.in_time()?;
-        unlink(self.top, name, UnlinkatFlags::RemoveDir)
+        match unlinkat(self.top, name, UnlinkatFlags::RemoveDir) {
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENOTEMPTY | Errno::EEXIST) => Ok(()),
+            other => other,
+        }
     }
 
     fn in_time(&self) -> nix::Result<()> {
         if self.until.is_some_and(|until| Instant::now() >= until) { Err(Errno::ETIMEDOUT) } else { Ok(()) }
     }
 
-    /// Only the owner's own rights on the moved directory are needed, which overlayfs and programs like to take away.
-    fn move_up(&mut self, dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
-        drop(open_dir(dir, name)?);
-        loop {
+    /// Only the owner's own rights on the moved directory are needed.
+    fn move_up(&mut self, from: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+        for _ in 0..TRIES {
+            if found(dir::open_own(from, name))?.is_none() {
+                return Ok(());
+            }
             self.moved += 1;
             let free = CString::new(format!("{:x}", self.moved)).map_err(|_| Errno::EINVAL)?;
-            match renameat(dir, name, self.top, free.as_c_str()) {
-                Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => {}
+            match renameat(from, name, self.top, free.as_c_str()) {
+                // The name is taken, or there is another directory by now.
+                Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR | Errno::EISDIR | Errno::EACCES) => {}
+                Err(Errno::ENOENT) => return Ok(()),
                 result => return result,
             }
         }
+        Err(Errno::EACCES)
     }
 }
 
-/// Up to [`BATCH`] names in a directory.
-fn some_names(dir: BorrowedFd<'_>) -> nix::Result<Vec<CString>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut reader = Dir::openat(dir, c".", flags, Mode::empty())?;
-    let names = reader.iter().map(|entry| entry.map(|entry| entry.file_name().to_owned()));
-    names
-        .filter(|name| name.as_ref().is_ok_and(|n| !matches!(n.as_bytes(), b"." | b"..")) || name.is_err())
-        .take(BATCH)
-        .collect()
+/// A directory; none where there is something else, or nothing any more.
+fn found<T>(opened: nix::Result<T>) -> nix::Result<Option<T>> {
+    match opened {
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
-fn is_dir(dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<bool> {
-    let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
-}
-
-/// Opens a directory, giving its owner the right to change it. Nobody else can exchange the name meanwhile: the top is
-/// closed to others, and the program has ended.
-fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
-    let own = Mode::S_IRWXU;
-    fchmodat(dir, name, own, FchmodatFlags::FollowSymlink)?;
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(dir, name, flags, Mode::empty())
-}
-
-fn unlink(dir: BorrowedFd<'_>, name: &CStr, flag: UnlinkatFlags) -> nix::Result<()> {
-    match unlinkat(dir, name, flag) {
-        Err(Errno::ENOENT) => Ok(()),
-        other => other,
+/// Removes what is no directory. Gives whether it is gone.
+fn unlink(dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<bool> {
+    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        Err(Errno::EISDIR) => Ok(false),
+        // What POSIX says of directories, and Linux of files that nobody may remove.
+        Err(Errno::EPERM) if dir::open_own(dir, name).is_ok() => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 
 /// Whether an entry of a shared directory may be a scratch directory, by its name.
-pub(super) fn has_prefix(name: &std::ffi::OsStr, prefix: &str) -> bool {
-    name.as_bytes().starts_with(prefix.as_bytes())
+pub(super) fn has_prefix(name: &CStr, prefix: &str) -> bool {
+    name.to_bytes().starts_with(prefix.as_bytes())
+}
+
+pub(super) fn as_os_str(name: &CStr) -> &OsStr {
+    OsStr::from_bytes(name.to_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::fs;
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    use nix::sys::stat::{FchmodatFlags, fchmodat, mkdirat};
 
     fn place(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("rftest-scratch-{}-{name}", std::process::id()))
     }
 
+    fn make(name: &str) -> Scratch {
+        let path = place(name);
+        Scratch::make(path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap(), None).unwrap()
+    }
+
     #[test]
     fn a_tree_too_deep_for_a_path_is_removed() {
-        let mut scratch = Scratch::make(place("deep"), None).unwrap();
+        let mut scratch = make("deep");
         let mut dir = nix::fcntl::open(&scratch.layers().join("upper"), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
         for _ in 0..3000 {
-            nix::sys::stat::mkdirat(&dir, c"1", Mode::S_IRWXU).unwrap();
+            mkdirat(&dir, c"1", Mode::S_IRWXU).unwrap();
             let file = openat(&dir, c"file", OFlag::O_CREAT | OFlag::O_WRONLY, Mode::empty());
             drop(file.unwrap());
             dir = openat(&dir, c"1", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
         }
-        fchmodat(nix::fcntl::AT_FDCWD, &scratch.layers().join("upper/1"), Mode::empty(), FchmodatFlags::FollowSymlink)
-            .unwrap();
+        let first = scratch.layers().join("upper/1");
+        fchmodat(AT_FDCWD, &first, Mode::empty(), FchmodatFlags::FollowSymlink).unwrap();
         assert!(scratch.remove(Some(Instant::now())).is_err(), "no time is no time");
         scratch.remove(None).unwrap();
         assert!(!scratch.path.exists());
@@ -230,7 +323,7 @@ mod tests {
         let victim = place("victim");
         fs::create_dir_all(victim.join("work")).unwrap();
         fs::set_permissions(victim.join("work"), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut scratch = Scratch::make(place("links"), None).unwrap();
+        let mut scratch = make("links");
         symlink(&victim, scratch.layers().join("upper/link")).unwrap();
         fs::remove_dir(scratch.layers().join("work")).unwrap();
         symlink(&victim, scratch.layers().join("work")).unwrap();
@@ -241,15 +334,142 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_to_others_or_a_link_is_not_touched() {
+    fn what_is_open_to_others_or_a_link_or_another_directory_is_not_touched() {
         let open = place("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
         let link = place("link");
         symlink(&open, &link).unwrap();
-        let errors = [remove_tree(&open, None), remove_tree(&link, None)].map(|result| result.is_err());
+        let errors = [&open, &link].map(|path| remove_known(path, None, None).is_err());
         fs::remove_file(&link).unwrap();
         fs::remove_dir(&open).unwrap();
-        assert_eq!(errors, [true, true]);
+        let mut scratch = make("exchanged");
+        fs::rename(&scratch.path, place("moved")).unwrap();
+        fs::create_dir(&scratch.path).unwrap();
+        fs::set_permissions(&scratch.path, fs::Permissions::from_mode(0o700)).unwrap();
+        let other = scratch.remove(None).is_err();
+        fs::remove_dir(&scratch.path).unwrap();
+        fs::rename(place("moved"), &scratch.path).unwrap();
+        scratch.remove(None).unwrap();
+        assert_eq!((errors, other), ([true, true], true));
+    }
+
+    fn exchange(a: &Path, b: &Path) -> nix::Result<()> {
+        renameat2(AT_FDCWD, a, AT_FDCWD, b, RenameFlags::RENAME_EXCHANGE)
+    }
+
+    /// A file and a directory with what nobody may change of them.
+    struct Victims(PathBuf);
+
+    impl Victims {
+        fn new(name: &str) -> Victims {
+            let top = place(name);
+            fs::create_dir_all(top.join("dir/inner")).unwrap();
+            fs::write(top.join("file"), "").unwrap();
+            for (path, mode) in [("file", 0o644), ("dir", 0o755), ("dir/inner", 0o755)] {
+                fs::set_permissions(top.join(path), fs::Permissions::from_mode(mode)).unwrap();
+            }
+            Victims(top)
+        }
+
+        fn state(&self) -> Vec<(u32, u32)> {
+            let of = |path| fs::metadata(self.0.join(path)).map(|meta| (meta.mode(), meta.uid())).unwrap();
+            ["file", "dir", "dir/inner"].map(of).to_vec()
+        }
+    }
+
+    impl Drop for Victims {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// How many names are exchanged in the race with a removal.
+    const PAIRS: usize = 12;
+
+    /// How long a race is run.
+    fn patience() -> Duration {
+        Duration::from_secs(if std::env::var_os("CI").is_some() { 8 } else { 3 })
+    }
+
+    /// Runs `race` again and again beside `swap`, which is given a way to see whether it goes on.
+    fn beside(swap: impl Fn(&AtomicBool) + Sync, race: impl Fn(u32)) {
+        struct Stop<'s>(&'s AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| swap(&stop));
+            // A race that fails ends the other thread as well.
+            let _stop = Stop(&stop);
+            let until = Instant::now() + patience();
+            (0..).take_while(|_| Instant::now() < until).for_each(&race);
+        });
+    }
+
+    /// A process of the program's that is still there exchanges directories for links to what is not its own.
+    #[test]
+    fn a_removal_changes_nothing_beside_the_directory_whatever_is_exchanged_meanwhile() {
+        let victims = Victims::new("removal-victims");
+        let before = victims.state();
+        let upper = place("removal/layers/upper");
+        // Read from the last one to the first, or the other way round: the exchange goes both ways to meet the removal.
+        let pairs: Vec<[PathBuf; 2]> =
+            (0..PAIRS).map(|i| [upper.join(format!("in/d{i}")), upper.join(format!("in/l{i}"))]).collect();
+        let swap = |stop: &AtomicBool| {
+            while !stop.load(Ordering::Relaxed) {
+                for [dir, link] in pairs.iter().chain(pairs.iter().rev()) {
+                    let _ = (exchange(dir, link), exchange(dir, link), exchange(dir, link));
+                }
+            }
+        };
+        beside(swap, |_| {
+            let mut scratch = make("removal");
+            fs::create_dir(upper.join("in")).unwrap();
+            for ([dir, link], to) in pairs.iter().zip(["file", "dir", "dir/inner"].iter().cycle()) {
+                let _ = fs::DirBuilder::new().mode(0o500).create(dir);
+                let _ = symlink(victims.0.join(to), link);
+            }
+            scratch.remove(Some(Instant::now() + Duration::from_secs(10))).unwrap();
+        });
+        assert_eq!(victims.state(), before);
+    }
+
+    /// Whoever may rename in the base puts links in the place of what is made there.
+    #[test]
+    fn a_making_changes_nothing_beside_the_directory_whatever_is_exchanged_meanwhile() {
+        let victims = Victims::new("making-victims");
+        fs::create_dir_all(victims.0.join("dir/layers/upper")).unwrap();
+        let before = victims.state();
+        let base = place("making");
+        fs::create_dir(&base).unwrap();
+        let (scratch, aside, link) = (base.join("scratch"), base.join("aside"), base.join("link"));
+        symlink(victims.0.join("dir"), &link).unwrap();
+        let swap = |stop: &AtomicBool| {
+            while !stop.load(Ordering::Relaxed) {
+                // The link stands where the directory stood, and then nothing does.
+                if fs::rename(&scratch, &aside).is_ok() {
+                    let _ = fs::rename(&link, &scratch);
+                    thread::sleep(Duration::from_micros(200));
+                    let _ = fs::rename(&scratch, &link);
+                    let _ = fs::remove_dir_all(&aside);
+                }
+            }
+        };
+        let tried = AtomicBool::new(false);
+        beside(swap, |_| {
+            match Scratch::make(&base, "scratch", Some((1, 1))) {
+                Ok(mut made) => drop(made.remove(None)),
+                Err(_) => tried.store(true, Ordering::Relaxed),
+            }
+            let inner = fs::metadata(victims.0.join("dir/layers/upper")).unwrap();
+            assert_eq!(inner.uid(), Uid::effective().as_raw(), "somebody else's directory was given away");
+        });
+        let _ = fs::remove_dir_all(&base);
+        assert_eq!(victims.state(), before);
+        assert!(tried.load(Ordering::Relaxed), "nothing was exchanged in time");
     }
 }

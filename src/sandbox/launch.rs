@@ -1,6 +1,6 @@
 //! From a policy to a running child.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,7 +132,10 @@ impl Sandbox {
         made.group.iter_mut().for_each(Group::joined);
         let [stdin, stdout, stderr] = std::mem::take(&mut streams.outside);
         let own_pid_ns = self.namespaces.new.contains(Namespaces::PID);
-        Child::start(Parts {
+        // Where there is a group, whoever clears up finds the process in that.
+        let scratch = made.scratch.as_ref().filter(|_| made.group.is_none());
+        let noted = scratch.map_or(Ok(()), |scratch| scratch.note(running.pidfd.as_fd()));
+        let child = Child::start(Parts {
             running,
             started,
             streams: (stdin, stdout, stderr),
@@ -154,7 +157,9 @@ impl Sandbox {
                 cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
             },
             past,
-        })
+        })?;
+        // Dropped with an error, the handle ends the program.
+        noted.map(|()| child)
     }
 
     /// What a look beforehand would have said about a step that the kernel has forbidden.

@@ -175,9 +175,11 @@ impl Sandbox {
             let host = cgroup::host()?;
             made.site = self.site(judgement, host)?;
             let (host, parent) = (made.site.host(host), made.site.parent.as_deref());
-            claim.record_cgroups(&host.bases(&judgement.limits, parent))?;
+            let bases = host.bases(&judgement.limits, parent);
+            claim.record_cgroups(&bases)?;
             let group = Group::create(host, parent, claim.name(), &judgement.limits, judgement.account_cpu);
-            let group = group.map_err(|error| self.as_checked(error))?;
+            let left = || claim.keep_if_left(&bases.iter().map(|base| base.join(claim.name())).collect::<Vec<_>>());
+            let group = group.inspect_err(|_| left()).map_err(|error| self.as_checked(error))?;
             made.group = Some(group);
             refuse_frozen(made.group.as_ref())?;
         }

@@ -1,0 +1,88 @@
+//! Which directories scratch may be made in.
+//!
+//! The mounts of a sandbox name its scratch directory by its path. So nobody but the caller and root may be able to give that
+//! path to something else: to rename in a directory, one has to own it, or be allowed to write to it where it is not sticky.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::Uid;
+
+use crate::error::{Error, Result, Step};
+use crate::sys::fork_mark::PerProcess;
+
+const HINT: &str = "choose a directory of your own, below directories of your own or root's, with RootFs::scratch_in()";
+
+/// Refuses a directory that another user could exchange, itself or on the way to it.
+pub(super) fn refuse_exchangeable(base: &Path) -> Result<()> {
+    let failed = |path: &Path, error: &std::io::Error| Error::io(Step::Scratch, error).at(path).hint(HINT);
+    let real = fs::canonicalize(base).map_err(|error| failed(base, &error))?;
+    for dir in real.ancestors() {
+        let meta = fs::symlink_metadata(dir).map_err(|error| failed(dir, &error))?;
+        let sticky = meta.mode() & libc::S_ISVTX != 0;
+        let reason = if !is_trusted(meta.uid()) {
+            format!("user {}, who owns it, could exchange what the sandbox is to write to", meta.uid())
+        } else if meta.mode() & 0o022 != 0 && !sticky {
+            "others may write to it, and could exchange what the sandbox is to write to".to_owned()
+        } else {
+            continue;
+        };
+        return Err(Error::new(Step::Scratch, Errno::EPERM).at(dir).detail(reason).hint(HINT));
+    }
+    Ok(())
+}
+
+/// The caller, root, and in a user namespace the owners of which it knows nothing: they are outside, where root made the
+/// directories that a container has.
+fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == Uid::effective().as_raw() || Some(uid) == unknown_uid()
+}
+
+/// As whom an owner shows who has no id in the caller's user namespace; none where all have.
+fn unknown_uid() -> Option<u32> {
+    static UNKNOWN: PerProcess<Option<u32>> = PerProcess::new();
+    let found = UNKNOWN.get_or_try(|| {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let all = map.split_whitespace().eq(["0", "0", "4294967295"]);
+        let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
+        Ok::<_, Errno>(overflow.and_then(|text| text.trim().parse().ok()).filter(|_| !all))
+    });
+    found.ok().copied().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    #[test]
+    fn what_another_user_could_exchange_is_refused() {
+        let top = std::env::temp_dir().join(format!("rftest-base-{}", std::process::id()));
+        let base = top.join("base");
+        fs::create_dir_all(&base).unwrap();
+        let allow = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let mut seen = Vec::new();
+        for (outer, inner) in
+            [(0o755, 0o700), (0o1777, 0o700), (0o777, 0o700), (0o755, 0o777), (0o755, 0o1777), (0o775, 0o700)]
+        {
+            allow(&top, outer);
+            allow(&base, inner);
+            seen.push(refuse_exchangeable(&base).is_ok());
+        }
+        allow(&top, 0o755);
+        allow(&base, 0o755);
+        let mut others = Vec::new();
+        if Uid::effective().is_root() {
+            for dir in [&base, &top] {
+                chown(dir, Some(1000), None).unwrap();
+                others.push(refuse_exchangeable(&base).is_ok());
+                chown(dir, Some(0), None).unwrap();
+            }
+        }
+        fs::remove_dir_all(&top).unwrap();
+        assert_eq!(seen, [true, true, false, false, true, false]);
+        assert!(!others.contains(&true), "{others:?}");
+    }
+}
