@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::probe;
 use nix::poll::{PollFd, PollFlags, poll};
-use ringfence::{Child, ErrorKind, RawMount, Sandbox, Session, Stdio, Step, Tmpfs, Verdict};
+use ringfence::{Child, ErrorKind, Outcome, RawMount, Sandbox, Session, Stdio, Step, Tmpfs, Verdict};
 
 /// The sorts of sandboxes whose handles differ inside.
 fn sorts() -> Vec<(&'static str, Sandbox)> {
@@ -340,4 +340,92 @@ fn a_setup_that_hangs_in_the_kernel_is_given_up() {
         assert!(error.to_string().contains("200ms") && took >= limit && took < limit * 5, "{error} after {took:?}");
     }
     assert!(base().status().unwrap().success(), "it is the access that hangs");
+}
+
+/// Sandboxes in which the program is the process that is watched, is pid 1, and stands below an init.
+fn kinds() -> [Sandbox; 3] {
+    [common::sandbox(), common::sandbox().pid_ns(), common::sandbox().pid_ns().init(true)]
+}
+
+type Ending = (&'static str, fn(Child) -> Outcome);
+
+/// Every way in which an end is asked for.
+const ENDINGS: [Ending; 5] = [
+    ("wait", |mut child| child.wait().unwrap()),
+    ("try_wait", |mut child| child.try_wait().unwrap().unwrap()),
+    ("wait_timeout", |mut child| child.wait_timeout(Duration::from_secs(5)).unwrap().unwrap()),
+    ("close", |child| child.close().unwrap()),
+    ("wait_with_output", |child| child.wait_with_output().unwrap().outcome),
+];
+
+const LIMIT: Duration = Duration::from_millis(600);
+
+/// A program that crashed or ended in time, and is waited for after its limit, has not run out of it; and its wall time
+/// ends with the program.
+#[test]
+fn a_limit_that_strikes_after_the_end_has_not_ended_the_program() {
+    let _clean = common::clean();
+    let crash = ("kill -SEGV $$", Verdict::Signaled(libc::SIGSEGV));
+    let killed = ("kill -KILL $$", Verdict::Signaled(libc::SIGKILL));
+    for (script, verdict) in [crash, killed, ("exit 3", Verdict::Exited(3))] {
+        let started: Vec<(String, Child, fn(Child) -> Outcome)> = kinds()
+            .iter()
+            .enumerate()
+            .flat_map(|(i, kind)| ENDINGS.map(|(name, end)| (format!("{name} {i}"), kind.clone(), end)))
+            .map(|(name, kind, end)| {
+                // A pid 1 gets no signal of its own.
+                let shell =
+                    if name.ends_with('1') { format!("sh -c '{}'; exit $?", script) } else { script.to_owned() };
+                let child = kind.command("/bin/sh").args(["-c", &shell]).wall_time(LIMIT).spawn().unwrap();
+                (name, child, end)
+            })
+            .collect();
+        std::thread::sleep(LIMIT * 2);
+        for (name, child, end) in started {
+            let outcome = end(child);
+            let code = match verdict {
+                Verdict::Signaled(signal) => 128 + signal,
+                Verdict::Exited(code) => code,
+                _ => unreachable!(),
+            };
+            let wanted = if name.ends_with('1') { Verdict::Exited(code) } else { verdict };
+            assert_eq!(outcome.verdict(), wanted, "{script}, {name}");
+            assert!(outcome.usage().wall < LIMIT, "{script}, {name}: {:?}", outcome.usage().wall);
+        }
+    }
+}
+
+#[test]
+fn a_pool_tells_the_same() {
+    let _clean = common::clean();
+    let sandbox = common::sandbox().pid_ns().init(true).wall_time(LIMIT);
+    let pool = sandbox.pool(1).unwrap();
+    let mut child = pool.spawn(ringfence::Command::new("/bin/sh").args(["-c", "kill -SEGV $$"])).unwrap();
+    std::thread::sleep(LIMIT * 2);
+    let outcome = child.wait().unwrap();
+    assert_eq!(outcome.verdict(), Verdict::Signaled(libc::SIGSEGV));
+    assert!(outcome.usage().wall < LIMIT, "{:?}", outcome.usage().wall);
+    drop(child);
+    drop(pool);
+}
+
+/// Output that was cut off is never the output of a program that exited.
+#[test]
+fn truncated_output_is_told_whenever_the_program_ends() {
+    let _clean = common::clean();
+    let sandbox = common::sh("echo too long").output_limit(1u64);
+    for round in 0..200 {
+        let output = sandbox.output().unwrap();
+        assert_eq!((output.outcome.verdict(), output.stdout.len()), (Verdict::OutputLimit, 1), "round {round}");
+    }
+    for _ in 0..3 {
+        let late = sandbox.clone().stdout(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(late.wait_with_output().unwrap().outcome.verdict(), Verdict::OutputLimit);
+    }
+    let pool = sandbox.pool(2).unwrap();
+    for round in 0..50 {
+        let output = pool.output(ringfence::Command::new("/bin/echo").arg("too long")).unwrap();
+        assert_eq!((output.outcome.verdict(), output.stdout.len()), (Verdict::OutputLimit, 1), "round {round}");
+    }
 }

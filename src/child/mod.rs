@@ -151,6 +151,7 @@ impl Child {
         if parts.asks {
             watch::reap(&shared)?;
         }
+        shared.leave_unattended();
         Ok(child)
     }
 
@@ -227,7 +228,14 @@ impl Child {
 
     fn wait_until(&mut self, until: Option<Instant>) -> Result<Option<Outcome>> {
         let shared = self.shared()?.clone();
+        let blocks = until.is_none_or(|until| until > Instant::now());
+        if blocks {
+            shared.attend();
+        }
         let result = shared.wait(until);
+        if blocks && matches!(result, Ok(None)) {
+            shared.leave_unattended();
+        }
         let ended = match &result {
             Ok(outcome) => outcome.is_some(),
             Err(error) => error.kind() == ErrorKind::StatusLost,

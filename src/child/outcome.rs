@@ -53,7 +53,8 @@ impl fmt::Display for Verdict {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// From the program's exec until its end was noticed by a wait.
+    /// From the program's exec until its end, whenever it is waited for: a thread of the library's notes the ends that nobody
+    /// waits for, to within the time that it takes to be scheduled.
     pub wall: Duration,
     /// Processor time in user mode.
     pub user: Duration,
@@ -96,6 +97,11 @@ impl Outcome {
             _ => by_itself,
         };
         Outcome { status, verdict, usage }
+    }
+
+    /// The same end, told otherwise.
+    pub(super) fn with_verdict(self, verdict: Verdict) -> Self {
+        Outcome { verdict, ..self }
     }
 
     /// The status, as std tells it.

@@ -72,7 +72,9 @@ impl Child {
         let mut stdout = Capture::new(self.stdout.take())?;
         let mut stderr = Capture::new(self.stderr.take())?;
         let shared = self.shared()?.clone();
+        shared.attend();
         let limit = self.output_limit.unwrap_or(u64::MAX);
+        let mut cut = false;
         loop {
             // Looked at before the pipes are emptied: what was written before the end is in them by then.
             let ended = shared.wait(Some(Instant::now()))?.is_some();
@@ -80,6 +82,7 @@ impl Child {
             let over = drain_both(&mut stdout, &mut stderr, limit, turns)?;
             if over {
                 shared.stop(Some(Verdict::OutputLimit))?;
+                cut = true;
                 break;
             }
             if ended {
@@ -88,6 +91,8 @@ impl Child {
             wait_for_more(&stdout, &stderr, shared.pidfd())?;
         }
         let outcome = self.wait()?;
+        // Output that is not all there is no answer, whether the program ended for it or before it was read.
+        let outcome = if cut { outcome.with_verdict(Verdict::OutputLimit) } else { outcome };
         Ok(Output { outcome, stdout: stdout.bytes, stderr: stderr.bytes })
     }
 }

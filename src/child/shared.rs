@@ -1,8 +1,8 @@
 //! What the handle, and the thread that watches over limits, know of one sandbox.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -32,6 +32,10 @@ pub(super) struct Shared {
     init: Option<Init>,
     started: Instant,
     pub(super) group: Option<Group>,
+    /// When the program ended, as far as anybody has seen it.
+    ended_at: OnceLock<Instant>,
+    /// By which the thread that watches is told that somebody waits; 0: it knows.
+    ticket: AtomicU64,
     left: Mutex<Left>,
     /// Of two who take the status, one would come too late.
     reaping: Mutex<()>,
@@ -94,6 +98,8 @@ impl Shared {
             init: new.init,
             started: new.started,
             group: new.group,
+            ended_at: OnceLock::new(),
+            ticket: AtomicU64::new(0),
             left: Mutex::new(left),
             reaping: Mutex::new(()),
             removing: Mutex::new(()),
@@ -145,8 +151,10 @@ impl Shared {
     pub(super) fn stop(&self, reason: Option<Verdict>) -> Result<()> {
         self.require_home(Step::Kill)?;
         let code = reason.and_then(|reason| REASONS.iter().position(|r| *r == reason)).map_or(0, |i| i as u8 + 1);
-        // The first reason stays.
-        let _ = self.reason.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        // The first reason stays. A program that has ended by itself has not ended for this one.
+        if code != 0 && !self.has_ended() {
+            let _ = self.reason.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        }
         self.kill_tree()
     }
 
@@ -242,6 +250,31 @@ impl Shared {
         })
     }
 
+    /// Whether the program has ended, whoever has reaped it.
+    fn has_ended(&self) -> bool {
+        self.left().outcome.is_some() || self.ends_by(Instant::now()).unwrap_or(false)
+    }
+
+    /// Notes the time of the end, for who asks later.
+    pub(super) fn has_ended_now(&self) {
+        self.ended_at.get_or_init(Instant::now);
+    }
+
+    /// Has the end noted by the thread that watches, until somebody waits.
+    pub(super) fn leave_unattended(self: &Arc<Self>) {
+        if let Some(ticket) = watch::note_end(self) {
+            self.ticket.store(ticket, Ordering::Release);
+        }
+    }
+
+    /// The calling thread is about to wait: it sees the end by itself.
+    pub(super) fn attend(&self) {
+        let ticket = self.ticket.swap(0, Ordering::AcqRel);
+        if ticket != 0 && self.is_home() {
+            watch::attend(ticket, self.pidfd.as_fd());
+        }
+    }
+
     /// Whether the process ends before `until`.
     fn ends_by(&self, until: Instant) -> Result<bool> {
         loop {
@@ -257,6 +290,8 @@ impl Shared {
     fn outcome(&self, status: i32, ended: Option<Ended>) -> Outcome {
         let stats = self.group.as_ref().and_then(|group| group.totals().ok()).unwrap_or_default();
         let reason = REASONS.get(usize::from(self.reason.load(Ordering::Acquire)).wrapping_sub(1)).copied();
+        // Limits kill: whoever died of another signal was not ended by one.
+        let reason = reason.filter(|_| libc::WTERMSIG(status) == libc::SIGKILL);
         let usage = self.usage(&stats, ended);
         let reason = reason.or_else(|| self.ran_into_rlimit(status, &usage)).or_else(|| self.ran_into_filter(status));
         Outcome::new(status, reason, usage)
@@ -286,7 +321,7 @@ impl Shared {
         let since =
             |now: Option<Duration>, before: Option<Duration>| Some(now?.saturating_sub(before.unwrap_or_default()));
         Usage {
-            wall: self.started.elapsed(),
+            wall: self.ended_at.get_or_init(Instant::now).saturating_duration_since(self.started),
             user: since(stats.cpu_user, before.cpu_user).unwrap_or(ended_user),
             system: since(stats.cpu_system, before.cpu_system).unwrap_or(ended_system),
             peak_memory: stats.memory_peak.unwrap_or(Bytes::new(ended.map_or(0, |e| e.max_rss))),
@@ -341,6 +376,12 @@ impl Shared {
 
     pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.attend();
     }
 }
 

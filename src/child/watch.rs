@@ -1,9 +1,11 @@
-//! One thread for all sandboxes: it ends those whose time is up, and cleans up after those whose handle is gone.
+//! One thread for all sandboxes: it ends those whose time is up, cleans up after those whose handle is gone, and notes when
+//! those end that nobody waits for.
 //!
-//! It is started by the first sandbox that needs it, and sleeps until something is due.
+//! It is started by the first sandbox, and sleeps until something is due. The end of a program that somebody waits for
+//! does not wake it.
 
-use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
@@ -61,6 +64,8 @@ impl CpuWatch {
 struct Watcher {
     /// An eventfd.
     wake: OwnedFd,
+    /// The pidfds of those that nobody waits for.
+    ends: Epoll,
     started: Mutex<bool>,
     list: Mutex<List>,
 }
@@ -70,6 +75,8 @@ struct List {
     deadlines: BTreeMap<Key, (Weak<Shared>, Due)>,
     orphans: Vec<Arc<Shared>>,
     asking: Vec<Weak<Shared>>,
+    /// Those that nobody waits for, by their tickets.
+    unattended: HashMap<u64, Weak<Shared>>,
     next: u64,
     /// Until when the thread sleeps; `None` while it is awake, and looks at the list before it sleeps again.
     asleep_until: Option<Instant>,
@@ -83,7 +90,8 @@ fn watcher() -> Result<&'static Watcher> {
         .get_or_try(|| {
             let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
             let wake = table::above_stdio(wake.into())?;
-            Ok(Watcher { wake, started: Mutex::new(false), list: Mutex::default() })
+            let ends = Epoll(table::above_stdio(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)?);
+            Ok(Watcher { wake, ends, started: Mutex::new(false), list: Mutex::default() })
         })
         .map_err(failed)?;
     let mut started = watcher.started.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,6 +140,29 @@ pub(super) fn reap(shared: &Arc<Shared>) -> Result<()> {
     watcher.list().asking.push(Arc::downgrade(shared));
     watcher.wake();
     Ok(())
+}
+
+/// Has the end of a sandbox noted while nobody waits for it. Gives the ticket by which it is told to stop; none where the end
+/// cannot be seen from outside, and is noted by whoever waits.
+pub(super) fn note_end(shared: &Arc<Shared>) -> Option<u64> {
+    let watcher = watcher().ok()?;
+    let mut list = watcher.list();
+    // 0 is no ticket.
+    list.next += 1;
+    let ticket = list.next;
+    let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, ticket);
+    watcher.ends.add(shared.pidfd(), event).ok()?;
+    list.unattended.insert(ticket, Arc::downgrade(shared));
+    Some(ticket)
+}
+
+/// Leaves the end of a sandbox to who waits for it from now on.
+pub(super) fn attend(ticket: u64, pidfd: BorrowedFd<'_>) {
+    if let Some(watcher) = WATCHER.get() {
+        watcher.list().unattended.remove(&ticket);
+        // ENOENT: it was a process without a pidfd.
+        let _ = watcher.ends.delete(pidfd);
+    }
 }
 
 /// Does something for one sandbox: a fault in it is no reason for the others' limits not to hold.
@@ -238,6 +269,17 @@ impl Watcher {
         running
     }
 
+    fn handle_ends(&self) {
+        let mut events = [EpollEvent::empty(); 16];
+        while let Ok(count @ 1..) = self.ends.wait(&mut events, EpollTimeout::ZERO) {
+            for event in events.iter().take(count) {
+                let shared = self.list().unattended.remove(&event.data());
+                // The handle may have gone since.
+                shared.and_then(|shared| shared.upgrade()).into_iter().for_each(|shared| shared.has_ended_now());
+            }
+        }
+    }
+
     fn sleep(&self, running: &[Arc<Shared>]) {
         let now = Instant::now();
         let until = {
@@ -246,11 +288,14 @@ impl Watcher {
             list.asleep_until = Some(until);
             until
         };
-        let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
+        let ends = PollFd::new(self.ends.0.as_fd(), PollFlags::POLLIN);
+        let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN), ends];
         fds.extend(running.iter().map(|shared| PollFd::new(shared.pidfd(), PollFlags::POLLIN)));
         if let Ok(n) = poll(&mut fds, timeout::until(until))
             && n > 0
         {
+            // First of all: what it tells is the time.
+            self.handle_ends();
             let _ = nix::unistd::read(&self.wake, &mut [0; 8]);
         }
     }

@@ -297,7 +297,8 @@ impl Sandbox {
     }
 
     /// The most bytes that [`Child::wait_with_output`](crate::Child::wait_with_output) takes from stdout and stderr
-    /// together; then everything in the sandbox is killed: [`Verdict::OutputLimit`](crate::Verdict::OutputLimit).
+    /// together; then everything in the sandbox is killed: [`Verdict::OutputLimit`](crate::Verdict::OutputLimit). That is the
+    /// verdict of all output that was cut off, also where the program had ended by then.
     pub fn output_limit(mut self, limit: impl Into<Bytes>) -> Self {
         self.output_limit = Some(limit.into().get());
         self
