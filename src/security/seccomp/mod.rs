@@ -80,8 +80,29 @@ const MAX_COMPARISONS: usize = 12;
 /// | `mbind`, `set_mempolicy`, `get_mempolicy`, `move_pages`, `migrate_pages`, `set_mempolicy_home_node` | EPERM | |
 /// | `personality`, but for Linux, Linux 32 bit, UNAME26 and the question | EPERM | no executable data, no fixed addresses |
 /// | `ioctl` with TIOCSTI or TIOCLINUX, whatever the upper half of the argument holds | EPERM | types into the caller's terminal |
-/// | `socket` of families other than AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK's NETLINK_ROUTE; `socketpair` of families other than AF_UNIX | EAFNOSUPPORT | so no AF_VSOCK, AF_PACKET, AF_ALG, AF_CAN, … |
+/// | `socket` of families other than AF_UNIX, AF_INET and AF_INET6; `socketpair` of families other than AF_UNIX | EAFNOSUPPORT | so no AF_VSOCK, AF_PACKET, AF_ALG, AF_CAN, AF_NETLINK, … |
+/// | `io_setup` | ENOSYS | the machine has one number of asynchronous requests for all (`fs.aio-max-nr`), and four calls take it |
+/// | `mmap` with MAP_HUGETLB, `memfd_create` with MFD_HUGETLB, `shmget` with SHM_HUGETLB | ENOMEM | no limit of memory counts huge pages |
+/// | `setsockopt` with SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF | ENOPROTOOPT | compiled filters fill memory that the machine has for all (`net.core.bpf_jit_limit`) |
 /// | all others that the crate knows | EPERM | |
+///
+/// # Netlink
+///
+/// The replies that lie unread in a netlink socket are memory that no control group counts: up to twice
+/// `net.core.rmem_max` a socket. So the default refuses AF_NETLINK. C libraries resolve names without it; what lists
+/// interfaces, as getifaddrs(3) and ip(8) do, fails. It can be allowed again. Then only the number of descriptors bounds what
+/// the program takes, here 16 of each of 16 processes:
+///
+/// ```
+/// use ringfence::{Action, Compare, Resource, Rule, Sandbox, Seccomp};
+///
+/// let route = Rule::new(["socket"], Action::Allow)
+///     .arg(0, Compare::int(libc::AF_NETLINK as u32))
+///     .arg(2, Compare::int(libc::NETLINK_ROUTE as u32));
+/// let sandbox = Sandbox::strict().seccomp(Seccomp::default().rule(route));
+/// let sandbox = sandbox.rlimit(Resource::OpenFiles, 16, 16).pids_limit(16);
+/// # drop(sandbox);
+/// ```
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Seccomp(Arc<Profile>);

@@ -222,7 +222,6 @@ const CONTAINERS: &[&str] = &[
     "io_destroy",
     "io_getevents",
     "io_pgetevents",
-    "io_setup",
     "io_submit",
     "ioctl",
     "ioprio_get",
@@ -329,7 +328,7 @@ pub(super) fn containers() -> Seccomp {
         .allow(CONTAINERS.iter().copied())
         .rule(Rule::new(["clone"], Action::Allow).arg(0, Compare::no_bits(NEW_NAMESPACES)))
         .rule(Rule::new(["unshare"], Action::Allow).arg(0, Compare::no_bits(NEW_NAMESPACES | NEW_TIME)))
-        .rule(Rule::new(["clone3"], Action::ENOSYS))
+        .rule(Rule::new(["clone3", "io_setup"], Action::ENOSYS))
         .rule(Rule::new(["socket", "socketpair"], Errno::EAFNOSUPPORT));
     for persona in [PER_LINUX, PER_LINUX32, UNAME26, PER_LINUX32 | UNAME26, ONLY_ASK] {
         profile = profile.rule(Rule::new(["personality"], Action::Allow).arg(0, Compare::int(persona)));
@@ -340,9 +339,27 @@ pub(super) fn containers() -> Seccomp {
     for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6] {
         profile = profile.rule(Rule::new(["socket"], Action::Allow).arg(0, Compare::int(family as u32)));
     }
-    let netlink = Rule::new(["socket"], Action::Allow).arg(0, Compare::int(libc::AF_NETLINK as u32));
+    for option in [libc::SO_ATTACH_FILTER, libc::SO_ATTACH_REUSEPORT_CBPF] {
+        let level = Rule::new(["setsockopt"], Errno::ENOPROTOOPT).arg(1, Compare::int(libc::SOL_SOCKET as u32));
+        profile = profile.rule(level.arg(2, Compare::int(option as u32)));
+    }
     let pair = Rule::new(["socketpair"], Action::Allow).arg(0, Compare::int(libc::AF_UNIX as u32));
-    profile.rule(netlink.arg(2, Compare::int(libc::NETLINK_ROUTE as u32))).rule(pair)
+    without_huge_pages(profile).rule(pair).rule(huge_page_call("shmget", 2, libc::SHM_HUGETLB as u32))
+}
+
+/// The host has a fixed number of huge pages, and no memory controller counts them.
+fn without_huge_pages(profile: Seccomp) -> Seccomp {
+    profile.rule(huge_page_call("mmap", 3, libc::MAP_HUGETLB as u32)).rule(huge_page_call(
+        "memfd_create",
+        1,
+        libc::MFD_HUGETLB,
+    ))
+}
+
+/// The answer of a host that has none left.
+fn huge_page_call(name: &'static str, flags: u8, flag: u32) -> Rule {
+    let set = Compare::MaskedEq { mask: flag.into(), value: flag.into() };
+    Rule::new([name], Errno::ENOMEM).arg(flags, set)
 }
 
 pub(super) fn compute() -> Seccomp {
@@ -361,6 +378,7 @@ pub(super) fn compute() -> Seccomp {
         .rule(Rule::new(["open"], Action::Allow).arg(1, Compare::no_bits(writes)))
         .rule(Rule::new(["openat"], Action::Allow).arg(2, Compare::no_bits(writes)))
         .rule(Rule::new(["ioctl"], Errno::ENOTTY));
+    profile = without_huge_pages(profile);
     // What stdio and interpreters ask of a descriptor.
     for request in [libc::TCGETS, libc::TIOCGWINSZ, libc::FIONREAD, libc::FIOCLEX, libc::FIONCLEX, libc::FIONBIO] {
         profile = profile.rule(Rule::new(["ioctl"], Action::Allow).arg(1, Compare::int(request as u32)));
