@@ -336,13 +336,30 @@ impl Proc {
 pub struct Dev {
     target: PathBuf,
     pub(crate) shm_size: Bytes,
+    pub(crate) terminals: u32,
     pub(crate) read_only: bool,
 }
 
 impl Dev {
-    /// A minimal /dev at `target`, with 64 MiB of shm.
+    /// A minimal /dev at `target`, with 64 MiB of shm and at most 16 terminals.
     pub fn new(target: impl Into<PathBuf>) -> Self {
-        Dev { target: target.into(), shm_size: Bytes::mib(64), read_only: false }
+        Dev { target: target.into(), shm_size: Bytes::mib(64), terminals: 16, read_only: false }
+    }
+
+    /// How many pseudoterminals can be open at a time: the option `max` of devpts, 1 to 1,048,576. What lies unread in one,
+    /// up to 640 KiB in each direction, is memory that no control group counts. A machine has 4,096 for all
+    /// (`kernel.pty.max`), of which 1,024 are kept for terminals outside of sandboxes.
+    ///
+    /// ```
+    /// use ringfence::{Dev, Sandbox};
+    ///
+    /// let sandbox = Sandbox::strict().mount(Dev::new("/dev").terminals(2));
+    /// # drop(sandbox);
+    /// ```
+    pub fn terminals(mut self, count: u32) -> Self {
+        // To ida_alloc_max(), 0 less 1 is no bound at all.
+        self.terminals = count.clamp(1, 1 << 20);
+        self
     }
 
     /// No name can be made or taken away in it, but for its terminals and in its shm. Devices are written to as before.

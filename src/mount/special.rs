@@ -44,7 +44,7 @@ pub(super) fn lower_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, conte
     // Names lead nowhere else in a file system made just now, in which nobody else can write.
     plan.call(Step::Dev, libc::SYS_fchdir, [dir.into()]).at(at);
     let group = if context.tty_group { ",gid=5" } else { "" };
-    let terminals = format!("newinstance,ptmxmode=0666,mode=0620{group}");
+    let terminals = format!("newinstance,ptmxmode=0666,mode=0620,max={}{group}", dev.terminals);
     let shm = Tmpfs::new("/").size(dev.shm_size).mode(0o1777).noexec();
     mount_inside(plan, at, "pts", "devpts", quiet, &terminals);
     mount_inside(plan, at, "shm", "tmpfs", shm.flags, &shm.options());
