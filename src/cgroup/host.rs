@@ -33,6 +33,8 @@ pub(crate) struct Host {
     pub(super) swap: bool,
     /// Whether v1 memory groups are not hierarchical unless told so, as before 5.11.
     pub(super) flat_memory: bool,
+    /// Memory that a limit of it does not count.
+    pub(super) uncounted: Option<&'static str>,
     /// Whether v2 groups can be frozen (5.2), once one was made.
     pub(super) v2_freezes: OnceLock<bool>,
     /// Set once a device program was loaded.
@@ -45,7 +47,10 @@ impl Host {
         let read = |path: &str| {
             std::fs::read_to_string(path).map_err(|e| Error::io(Step::Detect, &e).at(path).hint("mount /proc"))
         };
-        Host::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, Path::new("/"), is_visible)
+        let host =
+            Host::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, Path::new("/"), is_visible)?;
+        let booted = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        Ok(Host { uncounted: host.uncounted(&booted), ..host })
     }
 
     /// The same from texts, for a filesystem that begins at `root`; `visible` tells the mounts that other mounts
@@ -72,7 +77,33 @@ impl Host {
             let flat = std::fs::read_to_string(h.mount.join("memory.use_hierarchy")).is_ok_and(|t| t.trim() == "0");
             (h.mount.join("memory.memsw.limit_in_bytes").exists(), flat)
         });
-        Ok(Host { hierarchies, swap, flat_memory, v2_freezes: OnceLock::new(), filters_devices: OnceLock::new() })
+        Ok(Host {
+            hierarchies,
+            swap,
+            flat_memory,
+            uncounted: None,
+            v2_freezes: OnceLock::new(),
+            filters_devices: OnceLock::new(),
+        })
+    }
+
+    /// What the kernel, which was booted with this command line, leaves out of the memory that it counts. The last of
+    /// several `cgroup.memory=` adds to those before.
+    fn uncounted(&self, booted: &str) -> Option<&'static str> {
+        let home = self.home(Controllers::MEMORY)?;
+        let told = |word: &str| {
+            let values = booted.split_whitespace().filter_map(|option| option.strip_prefix("cgroup.memory="));
+            values.flat_map(|value| value.split(',')).any(|value| value == word)
+        };
+        let sockets = match home.version {
+            Version::V1 => home.mount.join("memory.kmem.tcp.limit_in_bytes").exists(),
+            Version::V2 => !told("nosocket"),
+        };
+        match (sockets, told("nokmem")) {
+            (_, true) => Some("the kernel was booted with cgroup.memory=nokmem: its own memory is not counted"),
+            (false, _) => Some("the buffers of sockets are not counted by this kernel"),
+            (true, false) => None,
+        }
     }
 
     /// The directories in which a group with these limits may stand.
@@ -286,6 +317,25 @@ mod tests {
         let host = host.unwrap();
         assert_eq!(host.hierarchies[0].controllers, Controllers::all() - Controllers::DEVICES);
         assert_eq!(host.hierarchies[0].own, Some(root.join("cg v2/user.slice/my scope")));
+    }
+
+    #[test]
+    fn a_kernel_that_leaves_memory_out_is_seen() {
+        let root = std::env::temp_dir().join(format!("ringfence-uncounted-{}", std::process::id()));
+        let v1 = root.join("memory");
+        std::fs::create_dir_all(&v1).unwrap();
+        let parse = |line: &str| Host::parse(line, "4:memory:/\n0::/\n", &root, |_, _| true).unwrap();
+        let flat = parse("35 31 0:32 / /memory rw - cgroup cgroup rw,memory\n");
+        let old = flat.uncounted("quiet");
+        std::fs::write(v1.join("memory.kmem.tcp.limit_in_bytes"), "").unwrap();
+        let new = ["quiet", "a cgroup.memory=nosocket,nokmem b"].map(|line| flat.uncounted(line).is_some());
+        std::fs::write(v1.join("cgroup.controllers"), "memory").unwrap();
+        let unified = parse("35 31 0:32 / /memory rw - cgroup2 cgroup2 rw\n");
+        let lines = ["", "cgroup.memory=nosocket", "cgroup.memory=nokmem", "cgroup.memory=nobpf cgroup.memoryx=nokmem"];
+        let v2 = lines.map(|line| unified.uncounted(line).is_some());
+        std::fs::remove_dir_all(&root).unwrap();
+        assert!(old.unwrap().contains("sockets"));
+        assert_eq!((new, v2), ([false, true], [false, true, true, false]));
     }
 
     #[test]

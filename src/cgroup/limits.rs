@@ -44,6 +44,11 @@ impl Limits {
     ///
     /// Swap is not counted: where the host has some, the program can have it on top, unless [`swap`](Limits::swap)
     /// says otherwise; `swap(0)` makes this the whole of it.
+    ///
+    /// Buffers of TCP and UDP sockets are counted: on v2 with the rest, on v1 beside it, where they can be a quarter of the
+    /// limit on top (`memory.kmem.tcp.limit_in_bytes`). A kernel that leaves them out, or its own memory, makes the limit
+    /// [`Partial`](crate::Enforcement::Partial). None counts what lies unread in netlink sockets and in terminals, nor
+    /// the locks of files.
     pub fn memory(self, limit: impl Into<Bytes>) -> Self {
         Limits { memory: Some(limit.into()), ..self }
     }

@@ -119,6 +119,9 @@ impl Host {
             }
             (Some(home), _) => match home.lacks(feature, None) {
                 Some((reason, remedy)) => Enforcement::Missing(format!("{reason}; {remedy}")),
+                None if feature == Feature::MemoryLimit => {
+                    self.uncounted.map_or(Enforcement::Full, Enforcement::Partial)
+                }
                 None if feature == Feature::IoWeight => Enforcement::Partial(WEIGHED),
                 None => Enforcement::Full,
             },

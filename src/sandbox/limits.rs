@@ -20,7 +20,8 @@ impl Sandbox {
     /// The most memory, page cache included, that everything in the sandbox may use together (`memory.max`;
     /// `memory.limit_in_bytes` on v1). Beyond it the kernel kills: [`Verdict::OutOfMemory`](crate::Verdict::OutOfMemory).
     ///
-    /// Pages can still be swapped out where the host has swap: see [`swap_limit`](Sandbox::swap_limit).
+    /// Pages can still be swapped out where the host has swap: see [`swap_limit`](Sandbox::swap_limit). What the kernel does
+    /// not count: [`Limits::memory`](crate::Limits::memory).
     pub fn memory_limit(mut self, limit: impl Into<Bytes>) -> Self {
         self.limits = self.limits.memory(limit);
         self

@@ -15,13 +15,15 @@ pub(super) use stats::{cpu_usage, read_current, read_totals};
 
 /// `PAGE_COUNTER_MAX` in bytes, rounded down for the largest page: what an unlimited v1 memory counter reads.
 const UNLIMITED: u64 = 0x7fff_ffff_ffff_0000;
+/// There with `CONFIG_MEMCG_V1` and `CONFIG_INET`.
+const SOCKETS: &CStr = c"memory.kmem.tcp.limit_in_bytes";
 const DEFAULT_PERIOD: u64 = 100_000;
 
 /// What a new group needs, in the order of writing: the kernel refuses a memory+swap limit below the memory limit.
 pub(super) fn writes(limits: &Limits) -> Vec<Write> {
     let mut writes = Vec::new();
     if let Some(memory) = limits.memory {
-        writes.push(Write::new(Feature::MemoryLimit, c"memory.limit_in_bytes", memory.get()));
+        writes.push(memory_write(memory.get()));
         if let Some(swap) = limits.swap {
             let sum = memory.get().saturating_add(swap.get());
             writes.push(Write::new(Feature::SwapLimit, c"memory.memsw.limit_in_bytes", sum));
@@ -35,6 +37,13 @@ pub(super) fn writes(limits: &Limits) -> Vec<Write> {
     }
     writes.extend(plain_writes(limits));
     writes
+}
+
+/// The buffers of TCP and UDP sockets have a counter of their own, which begins with the first limit that is written, and
+/// with the sockets made after that. A quarter more than the limit, then, is the most of both.
+fn memory_write(bytes: u64) -> Write {
+    let write = Write::new(Feature::MemoryLimit, c"memory.limit_in_bytes", bytes);
+    write.and(SOCKETS, bytes / 4)
 }
 
 /// The same for a group whose values are not the defaults; memory is [`memory_updates`]'.
@@ -117,7 +126,7 @@ pub(super) fn memory_updates(dir: BorrowedFd<'_>, limits: &Limits) -> nix::Resul
         (None, Some(sum)) if sum < UNLIMITED => Some(memory.saturating_add(sum.saturating_sub(old))),
         (None, _) => None,
     };
-    let mut writes = vec![Write::new(Feature::MemoryLimit, c"memory.limit_in_bytes", memory)];
+    let mut writes = vec![memory_write(memory)];
     if let Some(sum) = sum {
         let at = if sum >= old_sum.unwrap_or(UNLIMITED) { 0 } else { 1 };
         writes.insert(at, Write::new(Feature::SwapLimit, c"memory.memsw.limit_in_bytes", sum));
@@ -155,7 +164,7 @@ mod tests {
         assert_eq!(
             lines(&writes(&limits)),
             [
-                "memory.limit_in_bytes 1048576",
+                "memory.limit_in_bytes 1048576 [memory.kmem.tcp.limit_in_bytes 262144]",
                 "memory.memsw.limit_in_bytes 1052672",
                 "cpu.cfs_quota_us 25000",
                 "cpu.cfs_burst_us 5000",
@@ -199,13 +208,15 @@ mod tests {
             use std::os::fd::AsFd;
             lines(&memory_updates(fd.as_fd(), limits).unwrap())
         };
-        let (memory, sum) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes");
+        let sum = "memory.memsw.limit_in_bytes";
+        let memory =
+            |bytes: u64| format!("memory.limit_in_bytes {bytes} [memory.kmem.tcp.limit_in_bytes {}]", bytes / 4);
         let up = change(&Limits::new().memory(5000));
         let down = change(&Limits::new().memory(200));
         let swap = change(&Limits::new().swap(0));
         std::fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(up, [format!("{sum} 5500"), format!("{memory} 5000")]);
-        assert_eq!(down, [format!("{memory} 200"), format!("{sum} 700")]);
-        assert_eq!(swap, [format!("{memory} 1000"), format!("{sum} 1000")]);
+        assert_eq!(up, [format!("{sum} 5500"), memory(5000)]);
+        assert_eq!(down, [memory(200), format!("{sum} 700")]);
+        assert_eq!(swap, [memory(1000), format!("{sum} 1000")]);
     }
 }
