@@ -122,7 +122,7 @@ pub enum Step {
     JoinNamespace,
     /// `unshare(2)`.
     Unshare,
-    /// Writing `/proc/sys/user/max_user_namespaces`.
+    /// Writing `/proc/sys/user/max_user_namespaces`, or another limit of that directory.
     LimitNamespaces,
     /// Writing `/proc/self/timens_offsets`.
     TimeOffsets,

@@ -145,7 +145,7 @@ pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};
 pub use feature::{Enforced, Enforcement, Feature, ParseFeatureError};
 pub use mount::{Bind, Dev, HidePid, Mount, Mqueue, Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
-pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset};
+pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset, UserLimit};
 pub use owner::{Reaped, reap_stale};
 pub use pool::{Pool, PoolStats};
 pub use program::{Resource, Session};

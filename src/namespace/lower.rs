@@ -33,17 +33,6 @@ impl Policy {
         }
     }
 
-    /// Limits the user namespaces below the new one. The file is the one of the namespace of who opens it; to be called after
-    /// the maps are written.
-    pub(crate) fn lower_max_user_namespaces(&self, plan: &mut Plan) {
-        if let Some(count) = self.max_user_namespaces {
-            let text = count.min(i32::MAX as u32).to_string();
-            plan.write_file(Step::LimitNamespaces, "/proc/sys/user/max_user_namespaces", &text).hint(
-                "where /proc/sys is read-only or missing, as in some containers, leave max_user_namespaces() out",
-            );
-        }
-    }
-
     /// Joins what exists and makes what the clone did not, in the order that the kernel needs. To be called after the
     /// control groups are entered. With a `template`, a mount namespace, the new one is made from that, not from the
     /// caller's.

@@ -7,7 +7,9 @@
 mod idmap;
 mod lower;
 mod newidmap;
+mod user_limit;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use std::time::Duration;
 pub use idmap::{IdMap, IdMapError};
 pub(crate) use idmap::{IdMaps, LINES_MAX, Writer, is_own, unprivileged_id};
 pub(crate) use newidmap::Programs;
+pub use user_limit::UserLimit;
 
 bitflags::bitflags! {
     /// Kinds of namespaces, see namespaces(7). The values are those of the `CLONE_NEW*` flags.
@@ -113,7 +116,7 @@ pub(crate) struct Policy {
     pub(crate) gid_map: Vec<IdMap>,
     /// The maps are those that /etc/subuid and /etc/subgid give.
     pub(crate) subids: bool,
-    pub(crate) max_user_namespaces: Option<u32>,
+    pub(crate) user_limits: BTreeMap<UserLimit, u32>,
 }
 
 impl Policy {

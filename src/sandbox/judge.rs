@@ -8,7 +8,7 @@ use crate::cgroup;
 use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount::{Kind, Mount};
-use crate::namespace::{IdMaps, Namespaces};
+use crate::namespace::{IdMaps, Namespaces, UserLimit};
 use crate::security::{self, Capabilities, Landlock, Names, Seccomp};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
@@ -167,9 +167,9 @@ impl Sandbox {
         if ns.subids && !ns.new.contains(Namespaces::USER) {
             problems.push(Problem::invalid("map_subids", "ids are mapped in a new user namespace", "add user_ns()"));
         }
-        if ns.max_user_namespaces.is_some() && !ns.new.contains(Namespaces::USER) {
-            let reason = "the limit is one of a new user namespace";
-            problems.push(Problem::invalid("max_user_namespaces", reason, "add user_ns()"));
+        for limit in ns.user_limits.keys().filter(|_| !ns.new.contains(Namespaces::USER)) {
+            let call = if *limit == UserLimit::UserNamespaces { "max_user_namespaces" } else { "user_limit" };
+            problems.push(Problem::invalid(call, "the limit is one of a new user namespace", "add user_ns()"));
         }
         let maps = [("uid_map", &ns.uid_map), ("gid_map", &ns.gid_map)];
         for (call, map) in maps.iter().filter(|(_, map)| !map.is_empty()) {

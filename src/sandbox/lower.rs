@@ -70,7 +70,7 @@ impl Sandbox {
             Some(maps) => self.lower_maps(&mut plan, maps),
             None => self.namespaces.lower_time(&mut plan),
         }
-        self.namespaces.lower_max_user_namespaces(&mut plan);
+        self.namespaces.lower_user_limits(&mut plan);
         // From here on nobody of the same user may look into the stub or its descriptors (CVE-2016-9962).
         plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
         lower_join_cgroups(&mut plan, shape);

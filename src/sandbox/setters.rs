@@ -10,7 +10,7 @@ use super::Sandbox;
 use crate::cgroup::SystemdScope;
 use crate::feature::Feature;
 use crate::mount::{Bind, Mount, RootFs, Tmpfs};
-use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset};
+use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset, UserLimit};
 use crate::program::{Resource, Session};
 use crate::security::{Capabilities, Landlock, Seccomp};
 use crate::units::Bytes;
@@ -28,11 +28,12 @@ impl Sandbox {
 
     /// Takes namespaces away again: what they would set apart is shared with the caller. For
     /// [`strict`](Sandbox::strict), which begins with all of them; without a user namespace its
-    /// [`max_user_namespaces`](Sandbox::max_user_namespaces) goes as well.
+    /// [`max_user_namespaces`](Sandbox::max_user_namespaces) goes as well, and every
+    /// [`user_limit`](Sandbox::user_limit).
     pub fn share(mut self, kinds: Namespaces) -> Self {
         self.namespaces.new -= kinds;
         if kinds.contains(Namespaces::USER) {
-            self.namespaces.max_user_namespaces = None;
+            self.namespaces.user_limits.clear();
         }
         self
     }
@@ -145,8 +146,22 @@ impl Sandbox {
 
     /// How many user namespaces can be made inside, by anyone, at most; 0 shuts the door to all that a program can reach as
     /// the root of one. Needs [`user_ns`](Sandbox::user_ns), whose own `/proc/sys/user/max_user_namespaces` it sets; since 4.9.
-    pub fn max_user_namespaces(mut self, count: u32) -> Self {
-        self.namespaces.max_user_namespaces = Some(count);
+    pub fn max_user_namespaces(self, count: u32) -> Self {
+        self.user_limit(UserLimit::UserNamespaces, count)
+    }
+
+    /// How much of a table of the kernel's each user of the sandbox may take. Needs [`user_ns`](Sandbox::user_ns), whose own
+    /// file in `/proc/sys/user` it sets. The limit of the user who makes the sandbox holds as well, for all that its
+    /// sandboxes take together.
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, UserLimit};
+    ///
+    /// let sandbox = Sandbox::strict().user_limit(UserLimit::InotifyInstances, 32);
+    /// # drop(sandbox);
+    /// ```
+    pub fn user_limit(mut self, table: UserLimit, count: u32) -> Self {
+        self.namespaces.user_limits.insert(table, count);
         self
     }
 

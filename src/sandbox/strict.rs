@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Sandbox;
 use crate::mount::RootFs;
-use crate::namespace::Namespaces;
+use crate::namespace::{Namespaces, UserLimit};
 use crate::program::{DEFAULT_PATH, Resource, Session};
 use crate::security::{Capabilities, Seccomp};
 use crate::units::Bytes;
@@ -18,13 +18,24 @@ const OUTPUT: Bytes = Bytes::mib(64);
 
 /// What one process, or the user, may take of things that no control group counts.
 const RLIMITS: [(Resource, u64); 7] = [
-    (Resource::Core, 0),
+    // With 0 the kernel still starts the program that core_pattern may pipe into; with 1 it starts none, and a file begins
+    // with a page.
+    (Resource::Core, 1),
     (Resource::OpenFiles, 1024),
     (Resource::MemLock, 64 << 10),
-    (Resource::MessageQueue, 800 << 10),
+    // One queue as mq_open(3) makes it. The user who makes the sandbox is charged too, and has 800 KiB by default.
+    (Resource::MessageQueue, 96 << 10),
     (Resource::SignalsPending, 1024),
     (Resource::Nice, 0),
     (Resource::RealtimePriority, 0),
+];
+
+/// What all the program's processes may take of the tables that belong to the user who makes the sandbox.
+const USER_LIMITS: [(UserLimit, u32); 4] = [
+    (UserLimit::UserNamespaces, 0),
+    (UserLimit::InotifyInstances, 8),
+    (UserLimit::InotifyWatches, 4096),
+    (UserLimit::FanotifyGroups, 0),
 ];
 
 /// # Untrusted code
@@ -50,6 +61,7 @@ impl Sandbox {
     /// | --- | --- | --- |
     /// | every namespace is the sandbox's own, the network with nothing but loopback | [`namespaces`](Sandbox::namespaces) | [`share`](Sandbox::share) |
     /// | no user namespace can be made inside, with the kernel code that it opens up | [`max_user_namespaces`](Sandbox::max_user_namespaces)`(0)` | a higher number |
+    /// | 8 inotify instances, 4,096 watches, no fanotify group | [`user_limit`](Sandbox::user_limit) | a higher number |
     /// | the program is user and group 65534, and the only one that exists inside | [`user`](Sandbox::user) | another `user`, [`uid_map`](Sandbox::uid_map) |
     /// | no capabilities in any of the five sets, in init neither | [`capabilities`](Sandbox::capabilities)`(none())` | other sets |
     /// | nothing that is executed gains privileges | [`no_new_privs`](Sandbox::no_new_privs) | `false`, and no filter |
@@ -58,12 +70,13 @@ impl Sandbox {
     /// | the host's programs and libraries, and no other file of the host | [`rootfs`](Sandbox::rootfs)`(`[`RootFs::programs`]`())` | another root, [`bind_ro`](Sandbox::bind_ro) |
     /// | the root is read-only, whichever it is | [`read_only_root`](Sandbox::read_only_root) | `false` |
     /// | a private /proc, without what it tells of the machine | [`default_masks`](Sandbox::default_masks) | `false` |
-    /// | a private /dev with null, zero, full, random, urandom, tty, terminals and 64 MiB of shm | [`Dev`](crate::Dev) | a mount at /dev |
+    /// | a private /dev with null, zero, full, random, urandom, tty, 16 terminals and 64 MiB of shm | [`Dev`](crate::Dev) | a mount at /dev |
     /// | a private /tmp of 64 MiB and 16,384 files | [`Tmpfs`](crate::Tmpfs) | a mount at /tmp |
+    /// | no huge pages, asynchronous requests (`io_setup`), netlink sockets or filters of sockets, which no control group counts | [`Seccomp::default`] | a later rule |
     /// | 512 MiB of memory, 256 processes | [`memory_limit`](Sandbox::memory_limit), [`pids_limit`](Sandbox::pids_limit) | a higher number, [`best_effort`](Sandbox::best_effort) |
     /// | 60 seconds of wall time | [`wall_time`](Sandbox::wall_time) | a longer time |
     /// | 64 MiB of collected output | [`output_limit`](Sandbox::output_limit) | a higher number |
-    /// | no core files; at most 1,024 descriptors, 64 KiB of locked memory, 800 KiB of message queues, 1,024 queued signals; no higher priority, no realtime | [`rlimit`](Sandbox::rlimit) | `rlimit` of the same resource, up to the caller's own |
+    /// | no core files, and no program that is given the core; at most 1,024 descriptors, 64 KiB of locked memory, 96 KiB of message queues (one as mq_open(3) makes it), 1,024 queued signals; no higher priority, no realtime | [`rlimit`](Sandbox::rlimit) | `rlimit` of the same resource, up to the caller's own |
     /// | an environment of PATH, HOME=/tmp and LANG=C.UTF-8 | [`env_clear`](Sandbox::env_clear) | [`env`](Sandbox::env) |
     /// | a session of its own, without a terminal | [`session`](Sandbox::session) | another session |
     /// | an init that reaps, and ends everything with the owner | [`init`](Sandbox::init) | `false` |
@@ -87,7 +100,6 @@ impl Sandbox {
         // One line for each policy that a later one can undo.
         let mut sandbox = Sandbox::new()
             .namespaces(Namespaces::all())
-            .max_user_namespaces(0)
             .user(NOBODY, NOBODY)
             .capabilities(Capabilities::none())
             .no_new_privs(true)
@@ -107,6 +119,7 @@ impl Sandbox {
             .session(Session::New)
             .init(true);
         sandbox.mounts.private_tmp = true;
+        let sandbox = USER_LIMITS.into_iter().fold(sandbox, |sandbox, (table, most)| sandbox.user_limit(table, most));
         RLIMITS.into_iter().fold(sandbox, |sandbox, (resource, most)| {
             let own = resource.own().map_or(most, |(_, hard)| hard);
             sandbox.rlimit(resource, most.min(own), most.min(own))
