@@ -17,6 +17,8 @@ mod files;
 mod kernel;
 mod mounts;
 mod processes;
+mod resources;
+mod take;
 
 use std::time::Duration;
 

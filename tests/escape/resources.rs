@@ -1,0 +1,125 @@
+//! What no control group counts. One sandbox takes all that it can get; another, and the host, have some still.
+//!
+//! | resource | whose | bound of a sandbox of `Sandbox::strict()` |
+//! | --- | --- | --- |
+//! | inotify instances, watches | the creator's user, 128 and some 190,000 | 8 and 4,096 |
+//! | fanotify groups | the creator's user, 128 | none: refused by the filter, and by the user namespace's limit |
+//! | POSIX message queues | the creator's user, 800 KiB | 96 KiB, one queue |
+//! | asynchronous requests (`io_setup`) | the machine, 65,536 | none: refused by the filter |
+//! | unread netlink replies | no limit | none: refused by the filter |
+//! | compiled filters of sockets | the machine, `net.core.bpf_jit_limit` | none: refused by the filter |
+//! | huge pages | the machine | none: refused by the filter (tests/seccomp.rs) |
+//! | keys | the user | none: refused by the filter (kernel.rs) |
+//! | pseudoterminals | the machine, 3,072 | 16 |
+//! | TCP and UDP buffers | the machine, `tcp_mem` and `udp_mem` | v1: a quarter of the memory limit; v2: the memory limit |
+//! | AF_UNIX buffers, pipes | counted | the memory limit |
+//! | queued signals, timers | the creator's user | 1,024 |
+//! | locks of files | no limit | none but time: 192 bytes a lock, uncounted |
+
+use std::io::{BufRead, BufReader};
+
+use ringfence::{Action, Bytes, Child, Compare, Dev, Resource, Rule, Sandbox, Seccomp, Stdio, UserLimit, Verdict};
+
+use crate::{Answers, attack, attack_at, attack_inside, common};
+
+/// Takes, and holds what it has until the child's stdin is closed.
+fn holder(sandbox: Sandbox, kind: &str) -> (Child, Answers) {
+    let exe = std::env::current_exe().unwrap();
+    let sandbox = attack_at(sandbox.bind_ro(exe, "/tmp/attack"), "/tmp/attack", &format!("take {kind} hold"));
+    let mut child = sandbox.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut text = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    while !text.contains("ends=") {
+        assert_ne!(stdout.read_line(&mut text).unwrap(), 0, "{kind}: {text}");
+    }
+    (child, Answers::of(&text))
+}
+
+#[track_caller]
+fn taken(sandbox: Sandbox, kind: &str) -> (u64, String) {
+    let answers = attack_inside(sandbox, &format!("take {kind}"));
+    (answers.get("taken").parse().unwrap(), answers.get("ends").to_owned())
+}
+
+/// One sandbox gets `most` of `kind` and then `ends`; a second gets as many while the first has them, the host some, and
+/// `relaxed` more than `most`.
+#[track_caller]
+fn shared(kind: &str, most: u64, ends: &str, relaxed: Sandbox) {
+    let (mut first, answers) = holder(common::strict(), kind);
+    let expected = (most, ends.to_owned());
+    assert_eq!((answers.get("taken").parse().unwrap(), answers.get("ends").to_owned()), expected, "{kind}");
+    assert_eq!(taken(common::strict(), kind), expected, "{kind}: the second");
+    if kind != "watches" {
+        let host = attack(Sandbox::new(), &format!("take {kind}"));
+        assert!(host.get("taken").parse::<u64>().unwrap() > 0, "{kind}: the host, {host:?}");
+    }
+    drop(first.stdin.take());
+    assert_eq!(first.wait().unwrap().verdict(), Verdict::Exited(0));
+    let (more, _) = taken(relaxed, kind);
+    assert!(more > most, "{kind}: {more} without the limit");
+}
+
+#[test]
+fn tables_of_the_creators_user_are_not_taken_whole() {
+    let _clean = common::clean();
+    let open = |limit, count| common::strict().user_limit(limit, count);
+    shared("inotify", 8, "EMFILE", open(UserLimit::InotifyInstances, 12));
+    shared("watches", 4096, "ENOSPC", open(UserLimit::InotifyWatches, 4100));
+    shared("queues", 1, "EMFILE", common::strict().rlimit(Resource::MessageQueue, 300 << 10, 300 << 10));
+    let no_filter = || common::strict().seccomp(None);
+    assert_eq!(taken(no_filter(), "fanotify"), (0, "EMFILE".to_owned()));
+    assert_eq!(taken(no_filter().user_limit(UserLimit::FanotifyGroups, 2), "fanotify"), (2, "EMFILE".to_owned()));
+    assert_eq!(taken(common::strict(), "fanotify"), (0, "EPERM".to_owned()));
+}
+
+#[test]
+fn tables_of_the_machine_are_refused() {
+    let _clean = common::clean();
+    for (kind, ends) in [("aio", "ENOSYS"), ("route", "EAFNOSUPPORT"), ("filters", "ENOPROTOOPT")] {
+        assert_eq!(taken(common::strict(), kind), (0, ends.to_owned()), "{kind}");
+        assert_eq!(taken(common::strict().seccomp(None), kind).0, 1, "{kind} without the filter");
+    }
+    // What the documentation tells who needs it.
+    let route = Rule::new(["socket"], Action::Allow)
+        .arg(0, Compare::int(libc::AF_NETLINK as u32))
+        .arg(2, Compare::int(libc::NETLINK_ROUTE as u32));
+    assert_eq!(taken(common::strict().seccomp(Seccomp::default().rule(route)), "route").0, 1);
+}
+
+#[test]
+fn terminals_are_counted() {
+    let _clean = common::clean();
+    shared("terminals", 16, "ENOSPC", common::strict().mount(Dev::new("/dev").terminals(18)));
+    assert_eq!(taken(common::strict().mount(Dev::new("/dev").terminals(0)), "terminals"), (1, "ENOSPC".to_owned()));
+}
+
+#[test]
+fn buffers_of_sockets_and_pipes_are_memory() {
+    let _clean = common::clean();
+    if common::no_cgroups() {
+        return;
+    }
+    let limit = Bytes::mib(32);
+    let small = || common::strict().memory_limit(limit);
+    for kind in ["udp", "tcp"] {
+        let (held, ends) = taken(small(), kind);
+        assert!(held < limit.get() && ends == "descriptors", "{kind}: {held} bytes under a limit of {limit}, {ends}");
+        assert_eq!(taken(common::strict(), kind).1, "none", "{kind} with more memory");
+    }
+    for kind in ["unix", "pipes"] {
+        let exe = std::env::current_exe().unwrap();
+        let sandbox = attack_at(small().bind_ro(exe, "/tmp/attack"), "/tmp/attack", &format!("take {kind}"));
+        assert_eq!(sandbox.output().unwrap().outcome.verdict(), Verdict::OutOfMemory, "{kind}");
+        assert_eq!(taken(common::strict(), kind).1, "none", "{kind} with more memory");
+    }
+}
+
+#[test]
+fn names_are_resolved_without_netlink() {
+    let _clean = common::clean();
+    let filtered = |program: &str, args: &[&str]| {
+        common::sandbox().seccomp(Seccomp::default()).command(program).args(args.iter().copied())
+    };
+    let found = common::stdout(&filtered("/usr/bin/getent", &["ahosts", "localhost"]));
+    assert!(found.contains("127.0.0.1") || found.contains("::1"), "{found}");
+}

@@ -1,0 +1,209 @@
+//! Takes as much as it can get of one resource, up to a bound that leaves the host the most of it; says how much that was and
+//! what ended it, and with `hold` keeps it until its stdin ends.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+
+use crate::attack::{call, errno};
+
+const MIB: u64 = 1 << 20;
+/// What is asked for where a memory limit of 32 MiB has to say no.
+pub const BEYOND: u64 = 64 * MIB;
+
+pub fn run(words: &[&str]) {
+    // Kept until the end of the process, or there would be nothing taken.
+    let mut kept = Vec::new();
+    let (taken, ends) = match words[0] {
+        "inotify" => count(20, &mut kept, |_| fd(call(libc::SYS_inotify_init1, [0; 6]))),
+        "watches" => watches(&mut kept),
+        "fanotify" => count(4, &mut kept, |_| fd(call(libc::SYS_fanotify_init, [FAN_REPORT_FID, 0, 0, 0, 0, 0]))),
+        "queues" => count(3, &mut kept, queue),
+        "aio" => count(1, &mut kept, |_| aio()),
+        "route" => count(1, &mut kept, |_| socket(libc::AF_NETLINK, libc::SOCK_RAW)),
+        "terminals" => {
+            count(20, &mut kept, |_| File::options().read(true).write(true).open("/dev/ptmx").map(OwnedFd::from))
+        }
+        "udp" => bytes(&mut kept, udp),
+        "tcp" => bytes(&mut kept, tcp),
+        "unix" => bytes(&mut kept, unix),
+        "pipes" => bytes(&mut kept, pipe),
+        "filters" => count(1, &mut kept, |_| filter()),
+        other => panic!("nothing {other} to take"),
+    };
+    println!("taken={taken}\nends={ends}");
+    let _ = io::stdout().flush();
+    if words.get(1) == Some(&"hold") {
+        let _ = io::stdin().read(&mut [0]);
+    }
+}
+
+const FAN_REPORT_FID: usize = 0x200;
+
+fn count(most: u64, kept: &mut Vec<OwnedFd>, take: impl Fn(u64) -> io::Result<OwnedFd>) -> (u64, String) {
+    for number in 0..most {
+        match take(number) {
+            Ok(one) => kept.push(one),
+            Err(error) => return (number, errno(&error)),
+        }
+    }
+    (most, "none".to_owned())
+}
+
+/// Fills one after another; `fill` gives the descriptors, and how many bytes lie in them.
+fn bytes(kept: &mut Vec<OwnedFd>, fill: impl Fn() -> io::Result<(Vec<OwnedFd>, u64)>) -> (u64, String) {
+    let mut total = 0;
+    // As many as have room in the table of descriptors.
+    for _ in 0..480 {
+        match fill() {
+            Ok((fds, held)) => {
+                kept.extend(fds);
+                total += held;
+            }
+            Err(error) => return (total, errno(&error)),
+        }
+        if total >= BEYOND {
+            return (total, "none".to_owned());
+        }
+    }
+    (total, "descriptors".to_owned())
+}
+
+fn fd(result: io::Result<i64>) -> io::Result<OwnedFd> {
+    // SAFETY: the system call has just made it.
+    result.map(|number| unsafe { OwnedFd::from_raw_fd(number as RawFd) })
+}
+
+fn socket(family: i32, kind: i32) -> io::Result<OwnedFd> {
+    fd(call(libc::SYS_socket, [family as usize, (kind | libc::SOCK_CLOEXEC) as usize, 0, 0, 0, 0]))
+}
+
+/// One queue as mq_open(3) makes it without attributes.
+fn queue(number: u64) -> io::Result<OwnedFd> {
+    let name = CString::new(format!("ringfence-{}-{number}", std::process::id())).unwrap();
+    let flags = (libc::O_CREAT | libc::O_RDWR) as usize;
+    let made = fd(call(libc::SYS_mq_open, [name.as_ptr() as usize, flags, 0o600, 0, 0, 0]));
+    // A queue without a name lasts as long as its descriptor.
+    let _ = call(libc::SYS_mq_unlink, [name.as_ptr() as usize, 0, 0, 0, 0, 0]);
+    made
+}
+
+fn aio() -> io::Result<OwnedFd> {
+    let mut context = 0usize;
+    call(libc::SYS_io_setup, [1, &raw mut context as usize, 0, 0, 0, 0])?;
+    Ok(File::open("/dev/null")?.into())
+}
+
+fn watches(kept: &mut Vec<OwnedFd>) -> (u64, String) {
+    let inotify = fd(call(libc::SYS_inotify_init1, [0; 6])).unwrap();
+    let number = inotify.as_raw_fd() as usize;
+    kept.push(inotify);
+    let mut taken = 0;
+    while taken < 4200 {
+        let path = format!("/tmp/watched-{taken}");
+        fs::write(&path, "").unwrap();
+        let name = CString::new(path).unwrap();
+        let args = [number, name.as_ptr() as usize, libc::IN_OPEN as usize, 0, 0, 0];
+        match call(libc::SYS_inotify_add_watch, args) {
+            Ok(_) => taken += 1,
+            Err(error) => return (taken, errno(&error)),
+        }
+    }
+    (taken, "none".to_owned())
+}
+
+fn set_buffer(socket: &impl AsRawFd, which: i32) {
+    let size: i32 = 4 << 20;
+    let place = &raw const size as usize;
+    let args = [socket.as_raw_fd() as usize, libc::SOL_SOCKET as usize, which as usize, place, 4, 0];
+    call(libc::SYS_setsockopt, args).unwrap();
+}
+
+/// What the kernel has charged for what lies unread in a socket.
+fn unread(socket: &impl AsRawFd) -> u64 {
+    let (mut info, mut size) = ([0u32; 9], 36u32);
+    let args = [
+        socket.as_raw_fd() as usize,
+        libc::SOL_SOCKET as usize,
+        libc::SO_MEMINFO as usize,
+        info.as_mut_ptr() as usize,
+        &raw mut size as usize,
+        0,
+    ];
+    call(libc::SYS_getsockopt, args).unwrap();
+    info[0].into()
+}
+
+fn udp() -> io::Result<(Vec<OwnedFd>, u64)> {
+    let (from, to) = (UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?);
+    set_buffer(&to, libc::SO_RCVBUF);
+    for _ in 0..64 {
+        let _ = from.send_to(&[1; 60_000], to.local_addr()?);
+    }
+    let held = unread(&to);
+    Ok((vec![to.into()], held))
+}
+
+fn tcp() -> io::Result<(Vec<OwnedFd>, u64)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let from = TcpStream::connect(listener.local_addr()?)?;
+    let (to, _) = listener.accept()?;
+    set_buffer(&from, libc::SO_SNDBUF);
+    set_buffer(&to, libc::SO_RCVBUF);
+    from.set_nonblocking(true)?;
+    let held = fill(&from);
+    Ok((vec![from.into(), to.into()], held))
+}
+
+fn unix() -> io::Result<(Vec<OwnedFd>, u64)> {
+    let (from, to) = UnixDatagram::pair()?;
+    set_buffer(&from, libc::SO_SNDBUF);
+    from.set_nonblocking(true)?;
+    let mut held = 0;
+    while let Ok(sent) = from.send(&[1; 60_000]) {
+        held += sent as u64;
+    }
+    Ok((vec![from.into(), to.into()], held))
+}
+
+fn pipe() -> io::Result<(Vec<OwnedFd>, u64)> {
+    let (to, from) = io::pipe()?;
+    // SAFETY: numbers alone.
+    unsafe {
+        libc::fcntl(from.as_raw_fd(), libc::F_SETPIPE_SZ, 1 << 20);
+        libc::fcntl(from.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK);
+    }
+    let held = fill(&from);
+    Ok((vec![to.into(), from.into()], held))
+}
+
+fn fill<'w, W>(writer: &'w W) -> u64
+where
+    &'w W: Write,
+{
+    let (mut writer, mut held) = (writer, 0);
+    while let Ok(sent) = writer.write(&[1; 1 << 16]) {
+        held += sent as u64;
+    }
+    held
+}
+
+/// A classic filter that lets everything through.
+fn filter() -> io::Result<OwnedFd> {
+    let one = socket(libc::AF_INET, libc::SOCK_DGRAM)?;
+    let accept = libc::sock_filter { code: 6, jt: 0, jf: 0, k: u32::MAX };
+    let program = libc::sock_fprog { len: 1, filter: (&raw const accept).cast_mut() };
+    let args = [
+        one.as_raw_fd() as usize,
+        libc::SOL_SOCKET as usize,
+        libc::SO_ATTACH_FILTER as usize,
+        &raw const program as usize,
+        size_of_val(&program),
+        0,
+    ];
+    call(libc::SYS_setsockopt, args)?;
+    Ok(one)
+}
