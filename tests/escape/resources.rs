@@ -100,16 +100,20 @@ fn buffers_of_sockets_and_pipes_are_memory() {
         return;
     }
     let limit = Bytes::mib(32);
-    let small = || common::strict().memory_limit(limit);
-    for kind in ["udp", "tcp"] {
-        let (held, ends) = taken(small(), kind);
-        assert!(held < limit.get() && ends == "descriptors", "{kind}: {held} bytes under a limit of {limit}, {ends}");
-        assert_eq!(taken(common::strict(), kind).1, "none", "{kind} with more memory");
-    }
-    for kind in ["unix", "pipes"] {
+    for kind in ["udp", "tcp", "unix", "pipes"] {
         let exe = std::env::current_exe().unwrap();
-        let sandbox = attack_at(small().bind_ro(exe, "/tmp/attack"), "/tmp/attack", &format!("take {kind}"));
-        assert_eq!(sandbox.output().unwrap().outcome.verdict(), Verdict::OutOfMemory, "{kind}");
+        let small = common::strict().memory_limit(limit).bind_ro(exe, "/tmp/attack");
+        let output = attack_at(small, "/tmp/attack", &format!("take {kind}")).output().unwrap();
+        if output.outcome.verdict() == Verdict::OutOfMemory {
+            continue;
+        }
+        // On v1 the buffers of sockets have a counter of their own, beyond which nothing is received and nobody is killed.
+        let answers = Answers::of(&String::from_utf8_lossy(&output.stdout));
+        let held: u64 = answers.get("taken").parse().unwrap();
+        assert!(["udp", "tcp"].contains(&kind), "{kind}: {answers:?}");
+        assert!(held < limit.get() && answers.get("ends") == "descriptors", "{kind}: {answers:?}");
+    }
+    for kind in ["udp", "tcp", "unix", "pipes"] {
         assert_eq!(taken(common::strict(), kind).1, "none", "{kind} with more memory");
     }
 }
@@ -117,9 +121,12 @@ fn buffers_of_sockets_and_pipes_are_memory() {
 #[test]
 fn names_are_resolved_without_netlink() {
     let _clean = common::clean();
-    let filtered = |program: &str, args: &[&str]| {
-        common::sandbox().seccomp(Seccomp::default()).command(program).args(args.iter().copied())
-    };
-    let found = common::stdout(&filtered("/usr/bin/getent", &["ahosts", "localhost"]));
-    assert!(found.contains("127.0.0.1") || found.contains("::1"), "{found}");
+    let dir = common::TempDir::new();
+    let hosts = dir.path().join("hosts");
+    std::fs::write(&hosts, "127.0.0.1 name.example\n").unwrap();
+    let sandbox = || common::strict().bind_ro(&hosts, "/etc/hosts");
+    for sandbox in [sandbox(), sandbox().seccomp(None)] {
+        let found = attack_inside(sandbox, "take names");
+        assert_eq!((found.get("taken"), found.get("ends")), ("1", "none"));
+    }
 }

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 
@@ -32,6 +32,7 @@ pub fn run(words: &[&str]) {
         "unix" => bytes(&mut kept, unix),
         "pipes" => bytes(&mut kept, pipe),
         "filters" => count(1, &mut kept, |_| filter()),
+        "names" => names(),
         other => panic!("nothing {other} to take"),
     };
     println!("taken={taken}\nends={ends}");
@@ -113,6 +114,14 @@ fn watches(kept: &mut Vec<OwnedFd>) -> (u64, String) {
         }
     }
     (taken, "none".to_owned())
+}
+
+/// The addresses of a name, which a C library would ask netlink about if it could.
+fn names() -> (u64, String) {
+    match ("name.example", 80).to_socket_addrs() {
+        Ok(found) => (found.count() as u64, "none".to_owned()),
+        Err(error) => (0, error.to_string()),
+    }
 }
 
 fn set_buffer(socket: &impl AsRawFd, which: i32) {
