@@ -1,13 +1,17 @@
-//! Layers whose files show the ids that they have on disk, in sandboxes whose ids are others outside.
+//! Ids inside and outside: layers whose files show the ids that they have on disk, in sandboxes whose ids are others outside,
+//! and the ids that sandboxes have outside.
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
+use std::time::Duration;
 
 use common::TempDir;
-use ringfence::{ErrorKind, IdMap, Overlay, RootFs, Sandbox, Step};
+use ringfence::{Child, ErrorKind, IdMap, Overlay, RootFs, Sandbox, Step};
 
 /// True, after saying so, where there can be none.
 #[track_caller]
@@ -144,4 +148,247 @@ fn what_cannot_be_is_told() {
     let error = sandbox.spawn().unwrap_err();
     assert_eq!((error.step(), error.path()), (Step::IdMapMount, Some(Path::new("/proc"))), "{error}");
     assert!(error.remedy().unwrap().contains("takes no id map"), "{error}");
+}
+
+/// Root's sandboxes without maps of their own: each has an id that no other one has.
+fn own_ids() -> Option<()> {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+    let has_all = map.split_whitespace().collect::<Vec<_>>() == ["0", "0", "4294967295"];
+    (!common::needs_root("ids of others")).then_some(())?;
+    if !has_all {
+        common::skip("the ids that sandboxes have are the host's", true);
+    }
+    has_all.then_some(())
+}
+
+/// Whom policies that share an id are outside.
+const SHARED: u32 = 0x7000_0000;
+
+/// The user and the group of a child's program, as the host counts.
+fn outside(child: &Child) -> (u32, u32) {
+    ids_of(child.id())
+}
+
+fn ids_of(pid: u32) -> (u32, u32) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let first = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    (first("Uid:"), first("Gid:"))
+}
+
+fn sleeper() -> Sandbox {
+    common::strict_sh("sleep 1000")
+}
+
+#[track_caller]
+fn is_own((uid, gid): (u32, u32)) -> u32 {
+    assert_eq!(uid, gid);
+    assert!((0x7800_0000..0x7ffe_0000).contains(&uid), "{uid:#x}");
+    uid
+}
+
+#[test]
+fn each_living_sandbox_has_an_id_of_its_own() {
+    let _clean = common::clean();
+    if own_ids().is_none() {
+        return;
+    }
+    let prepared = sleeper().prepare().unwrap();
+    let pool = common::strict().pool(2).unwrap();
+    pool.wait_ready(Duration::from_secs(30)).unwrap();
+    let mut living: Vec<Child> = (0..3).map(|_| sleeper().spawn().unwrap()).collect();
+    living.extend((0..3).map(|_| prepared.spawn().unwrap()));
+    let command = || ringfence::Command::new("/bin/sleep").arg("1000");
+    living.extend((0..3).map(|_| pool.spawn(command()).unwrap()));
+    assert!(pool.stats().hits >= 2);
+    for root in [RootFs::host(), RootFs::overlay(["/usr"]), RootFs::overlay(["/usr"]).scratch()] {
+        let sandbox = Sandbox::new().user_ns().rootfs(root).bind_ro("/usr", "/usr").bind_ro("/usr/bin", "/bin");
+        let sandbox = sandbox.bind("/dev/null", "/tmp/null").command("/usr/bin/sleep").arg("1000");
+        let sandbox = ["lib", "lib64"].into_iter().fold(sandbox, |sandbox, dir| {
+            let source = Path::new("/usr").join(dir);
+            if source.exists() { sandbox.bind_ro(source, format!("/{dir}")) } else { sandbox }
+        });
+        living.push(sandbox.spawn().unwrap());
+    }
+    let ids: BTreeSet<u32> = living.iter().map(|child| is_own(outside(child))).collect();
+    assert_eq!(ids.len(), living.len());
+    // Whom the caller has named stays who it is.
+    let range = IdMap::new(65_534, 100_000, 1);
+    let given = sleeper().uid_map(range).gid_map(range).spawn().unwrap();
+    assert_eq!(outside(&given), (100_000, 100_000));
+}
+
+#[test]
+fn ids_are_given_back_at_the_end_however_it_comes() {
+    let _clean = common::clean();
+    if own_ids().is_none() {
+        return;
+    }
+    // More than a block holds, which would show as ids of another block.
+    let sandbox = Sandbox::new().user_ns().pid_ns().rootfs(RootFs::host()).command("/bin/sleep").arg("1000");
+    let prepared = sandbox.prepare().unwrap();
+    let missing = sandbox.clone().command("/no/such/program");
+    let mut blocks = BTreeSet::new();
+    for i in 0..1500 {
+        let child = prepared.spawn().unwrap();
+        blocks.insert(is_own(outside(&child)) / 1024);
+        match i % 4 {
+            0 => drop(child.close()),
+            1 => drop(missing.spawn().unwrap_err()),
+            2 => {
+                let mut child = child;
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+            _ => drop(child),
+        }
+    }
+    assert!(blocks.len() <= 1, "{blocks:?}");
+}
+
+/// A process that prints the id of a sandbox of its own, and of one of a fork of its, and waits.
+fn two_owners() {
+    let say = || {
+        let child = sleeper().spawn().unwrap();
+        println!("{}", outside(&child).0);
+        child
+    };
+    let first = say();
+    // SAFETY: the fork does nothing that another thread of the parent could have locked out but for the library's own,
+    // which is made for that.
+    match unsafe { libc::fork() } {
+        0 => {
+            let second = say();
+            drop((first, second));
+            std::process::exit(0);
+        }
+        fork => {
+            let mut status = 0;
+            // SAFETY: the place outlives the call.
+            unsafe { libc::waitpid(fork, &mut status, 0) };
+            assert_eq!(status, 0);
+        }
+    }
+    println!("end");
+    std::io::stdin().read_to_string(&mut String::new()).unwrap();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = before_main;
+
+extern "C" fn before_main() {
+    if common::probe::is_caller().as_deref() == Some("two-owners") {
+        two_owners();
+        std::process::exit(0);
+    }
+}
+
+#[test]
+fn owners_at_once_have_ids_apart() {
+    let _clean = common::clean();
+    if own_ids().is_none() {
+        return;
+    }
+    let owners: Vec<_> = (0..4)
+        .map(|_| {
+            let mut owner = common::probe::caller("two-owners");
+            owner.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let mut blocks = Vec::new();
+    let mut owners = owners;
+    for owner in &mut owners {
+        let lines = std::io::BufReader::new(owner.stdout.take().unwrap()).lines();
+        let lines = lines.map(Result::unwrap).take_while(|line| line != "end");
+        blocks.extend(lines.map(|line| line.parse::<u32>().unwrap() / 1024));
+    }
+    assert_eq!(blocks.len(), 8);
+    assert_eq!(blocks.iter().collect::<BTreeSet<_>>().len(), 8, "{blocks:?}");
+    for mut owner in owners {
+        drop(owner.stdin.take());
+        assert!(owner.wait().unwrap().success());
+    }
+}
+
+/// A directory that belongs to whom sandboxes are outside that share files.
+fn handed_over(mode: u32) -> TempDir {
+    let dir = TempDir::new();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+    chown(dir.path(), Some(SHARED), Some(SHARED)).unwrap();
+    dir
+}
+
+fn owner(path: &Path) -> (u32, u32) {
+    fs::metadata(path).map(|meta| (meta.uid(), meta.gid())).unwrap()
+}
+
+const WRITE: &str = "umask 077; echo one >/d/kept; echo one >/d/gone; mkdir /d/sub; echo one >/d/sub/deep";
+const AGAIN: &str =
+    "umask 077; cat /d/kept /d/sub/deep; echo two >>/d/kept; rm /d/gone; rm -r /d/sub; ls /d; cat /d/kept";
+
+/// What a program leaves in a directory of the host's is its own the next time, and can be handed to another to be read.
+#[test]
+fn what_stays_belongs_to_one_id_from_run_to_run() {
+    let _clean = common::clean();
+    if own_ids().is_none() {
+        return;
+    }
+    let open = TempDir::new();
+    fs::set_permissions(open.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    for dir in [handed_over(0o700), open] {
+        let bound = |script: &str| common::strict_sh(script).bind(dir.path(), "/d");
+        assert_eq!(common::stdout(&bound(WRITE)), "");
+        assert_eq!(owner(&dir.path().join("sub/deep")), (SHARED, SHARED));
+        assert_eq!(common::stdout(&bound(AGAIN)), "one\none\nkept\none\ntwo");
+        // By another policy, without a root of its own.
+        let script = format!("cat {0}/kept; rm {0}/kept", dir.path().display());
+        let host = Sandbox::new().user_ns().command("/bin/sh").args(["-c", &script]);
+        assert_eq!(common::stdout(&host), "one\ntwo");
+    }
+    let read = handed_over(0o700);
+    fs::write(read.path().join("file"), "text").unwrap();
+    let bound = common::strict_sh("cat /d/file").bind_ro(read.path(), "/d");
+    assert_eq!(common::stdout(&bound), "text");
+}
+
+/// The same for an upper layer, a list's overlay, and a root that is written to.
+#[test]
+fn what_an_upper_keeps_belongs_to_one_id_from_run_to_run() {
+    let _clean = common::clean();
+    if own_ids().is_none() {
+        return;
+    }
+    let kept = TempDir::new();
+    fs::set_permissions(kept.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let (layer, root) = (common::root_dir(), common::root_dir());
+    fs::create_dir(layer.path().join("d")).unwrap();
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::create_dir(root.path().join("d")).unwrap();
+    for dir in [layer.path(), root.path()] {
+        // A directory whose owner has no meaning inside could not be copied up.
+        chown(dir.join("d"), Some(SHARED), Some(SHARED)).unwrap();
+    }
+    let dirs = ["upper", "work", "upper2", "work2"].map(|name| kept.path().join(name));
+    for dir in &dirs {
+        fs::create_dir(dir).unwrap();
+        chown(dir, Some(SHARED), Some(SHARED)).unwrap();
+    }
+    let [upper, work, upper2, work2] = &dirs;
+    let on = |root: RootFs| Sandbox::new().user_ns().pid_ns().rootfs(root).bind_ro("/usr", "/usr");
+    let overlay = Overlay::new("/d", [layer.path().join("d")]).upper(upper2, work2);
+    let policies = [
+        on(RootFs::overlay([layer.path()]).upper(upper, work)),
+        common::strict().mount(overlay),
+        on(root.path().into()),
+    ];
+    for (i, policy) in policies.into_iter().enumerate() {
+        assert_eq!(common::stdout(&sh(policy.clone(), WRITE)), "", "policy {i}");
+        assert_eq!(common::stdout(&sh(policy, AGAIN)), "one\none\nkept\none\ntwo", "policy {i}");
+    }
+    for path in [upper.join("d/kept"), upper2.join("kept"), root.path().join("d/kept")] {
+        assert_eq!(owner(&path), (SHARED, SHARED), "{path:?}");
+    }
 }

@@ -146,7 +146,7 @@ fn state() -> BTreeMap<&'static str, String> {
     ])
 }
 
-/// The sockets of the threads that clone, the eventfd of the one that watches, and the mount namespace to start from.
+/// The sockets of the threads that clone, the one that holds ids, the eventfd of the one that watches, and the mount namespace to start from.
 fn is_of_the_library(link: &str) -> bool {
     link.starts_with("socket:")
         || link.starts_with("mnt:")

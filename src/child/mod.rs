@@ -20,6 +20,7 @@ use crate::cgroup::{Group, Limits, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::feature::Enforced;
 use crate::mount::Held;
+use crate::namespace::Lease;
 use crate::owner::{Claim, Scratch};
 use crate::security::Notifications;
 use crate::spawn::{Running, Timings};
@@ -85,6 +86,7 @@ pub(crate) struct Parts {
     pub(crate) group: Option<Group>,
     pub(crate) scratch: Option<Scratch>,
     pub(crate) claim: Option<Claim>,
+    pub(crate) lease: Option<Lease>,
     pub(crate) enforced: Enforced,
     pub(crate) own_pid_ns: bool,
     pub(crate) own_process_group: bool,
@@ -122,6 +124,7 @@ impl Child {
             group: parts.group,
             scratch: parts.scratch,
             claim: parts.claim,
+            lease: parts.lease,
             own_pid_ns: parts.own_pid_ns,
             own_process_group: parts.own_process_group,
             cpu_rlimit: parts.watch.cpu_rlimit,

@@ -13,6 +13,7 @@ use super::{Past, Remains, watch};
 use crate::cgroup::{Group, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::mount::Held;
+use crate::namespace::Lease;
 use crate::owner::{Claim, Scratch};
 use crate::spawn::Init;
 use crate::sys::fork_mark::PerProcess;
@@ -60,6 +61,7 @@ struct Left {
     outcome: Option<Outcome>,
     scratch: Option<Scratch>,
     claim: Option<Claim>,
+    lease: Option<Lease>,
     deadlines: Vec<watch::Key>,
     mounts: Option<Remains>,
     removed: bool,
@@ -74,6 +76,7 @@ pub(super) struct New {
     pub(super) group: Option<Group>,
     pub(super) scratch: Option<Scratch>,
     pub(super) claim: Option<Claim>,
+    pub(super) lease: Option<Lease>,
     pub(super) own_pid_ns: bool,
     pub(super) own_process_group: bool,
     /// The processor time that RLIMIT_CPU gives each process, where no control group counts it.
@@ -90,7 +93,8 @@ const REASONS: [Verdict; 3] = [Verdict::WallTime, Verdict::CpuTime, Verdict::Out
 impl Shared {
     pub(super) fn new(new: New) -> Result<Self> {
         let home = PROCESS.get_or_try(|| Ok(0)).map_err(|errno: Errno| Error::new(Step::Spawner, errno))?;
-        let left = Left { scratch: new.scratch, claim: new.claim, mounts: new.past.mounts, ..Left::default() };
+        let Past { before, mounts } = new.past;
+        let left = Left { scratch: new.scratch, claim: new.claim, lease: new.lease, mounts, ..Left::default() };
         Ok(Shared {
             home,
             pid: new.pid,
@@ -112,7 +116,7 @@ impl Shared {
             seccomp: new.seccomp,
             asks: new.asks,
             _held: new.held,
-            before: new.past.before,
+            before,
         })
     }
 
@@ -361,6 +365,7 @@ impl Shared {
         let mut left = self.left();
         left.removed = true;
         left.claim = None;
+        left.lease.take().into_iter().for_each(Lease::end);
         left.mounts = None;
         Ok(())
     }

@@ -320,6 +320,7 @@ mod tests {
             group: None,
             scratch: None,
             claim: None,
+            lease: None,
             own_pid_ns: false,
             own_process_group: false,
             cpu_rlimit: None,

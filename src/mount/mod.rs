@@ -5,6 +5,7 @@
 //! the root and the host's goes away; over the template's, which is empty, chroot(2) enters it. A target is resolved as if the root had been entered already, so no symbolic link in it leads out.
 
 mod fsmount;
+mod handed;
 mod idmapped;
 mod kinds;
 mod layers;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
+use super::lease::Lease;
 use super::newidmap::{self, Programs};
 use crate::error::{Error, Result, Step};
 
@@ -33,6 +34,11 @@ impl IdMap {
     /// A range.
     pub const fn new(inside: u32, outside: u32, count: u32) -> Self {
         IdMap { inside, outside, count }
+    }
+
+    /// The lines of a map as /proc shows it.
+    pub(crate) fn lines(map: &str) -> Vec<IdMap> {
+        map.lines().filter_map(|line| line.split_whitespace().collect::<Vec<_>>().join(":").parse().ok()).collect()
     }
 
     /// Whether the id `inside` has a meaning by this line.
@@ -86,9 +92,17 @@ pub(crate) struct IdMaps {
     /// setgroups(2) is given up, which an unprivileged gid map demands (CVE-2014-8989).
     pub(crate) deny_setgroups: bool,
     pub(crate) writer: Writer,
+    /// Each run stands for another id outside, if there is one; those of the maps are for where there is none.
+    pub(crate) leased: bool,
 }
 
 impl IdMaps {
+    /// The maps of one run, with the id that it has outside.
+    pub(crate) fn for_run(&self, lease: &Lease) -> IdMaps {
+        let outside = |lines: &[IdMap]| lines.iter().map(|line| IdMap { outside: lease.id(), ..*line }).collect();
+        IdMaps { uid: outside(&self.uid), gid: outside(&self.gid), ..self.clone() }
+    }
+
     /// The files below `/proc/PID`, in the order in which they are written, with their text.
     pub(crate) fn files(&self) -> Vec<(&'static str, String)> {
         let text = |maps: &[IdMap]| maps.iter().map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count)).collect();
@@ -137,8 +151,7 @@ pub(crate) fn is_own(maps: &[IdMap], own: u32) -> bool {
 pub(crate) fn unprivileged_id(map: &str) -> Option<u32> {
     const UNUSED: u32 = 0x7000_0000;
     const NOBODY: u32 = 65_534;
-    let lines: Vec<IdMap> =
-        map.lines().filter_map(|line| line.split_whitespace().collect::<Vec<_>>().join(":").parse().ok()).collect();
+    let lines = IdMap::lines(map);
     let last = lines.iter().map(|line| line.inside + (line.count - 1)).max().filter(|last| *last != 0);
     [UNUSED, NOBODY].into_iter().find(|id| lines.iter().any(|line| line.covers(*id))).or(last)
 }
@@ -182,6 +195,7 @@ mod tests {
             gid: vec![IdMap::new(0, 100, 1)],
             deny_setgroups: true,
             writer: Writer::Inside,
+            leased: false,
         };
         let files = maps.files();
         assert_eq!(files.iter().map(|f| f.0).collect::<Vec<_>>(), ["setgroups", "gid_map", "uid_map"]);

@@ -5,6 +5,7 @@
 //! unshare, because an exec right after the clone would freeze its offsets.
 
 mod idmap;
+mod lease;
 mod lower;
 mod newidmap;
 mod user_limit;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub use idmap::{IdMap, IdMapError};
 pub(crate) use idmap::{IdMaps, LINES_MAX, Writer, is_own, unprivileged_id};
+pub(crate) use lease::{Lease, lease};
 pub(crate) use newidmap::Programs;
 pub use user_limit::UserLimit;
 

@@ -142,6 +142,7 @@ impl Sandbox {
             group: made.group.take(),
             scratch: made.scratch.take(),
             claim: made.claim.take(),
+            lease: made.lease.take(),
             enforced: judgement.enforced.clone(),
             own_pid_ns,
             own_process_group: self.program.leads_group(own_pid_ns),
@@ -185,14 +186,14 @@ impl Sandbox {
             && let Some(cgroup) = made.birthplace()
         {
             let plan = self.plan(compiled, made, None, goal)?;
-            match self.run_plan(&compiled.judgement, &plan, made, Some(cgroup), goal) {
+            match self.run_plan(&plan, made, Some(cgroup), goal) {
                 Err(error) if is_clone_too_old(&error) => {}
                 result => return result,
             }
         }
         let procs = group.filter(|_| !made.is_fenced()).map(Group::v2_procs).transpose()?.flatten();
         let plan = self.plan(compiled, made, procs.as_ref(), goal)?;
-        let done = self.run_plan(&compiled.judgement, &plan, made, None, goal)?;
+        let done = self.run_plan(&plan, made, None, goal)?;
         STUB_ENTERS.fetch_or(procs.is_some() && !group.is_some_and(Group::is_in_oom_group), Ordering::Relaxed);
         Ok(done)
     }
@@ -228,20 +229,13 @@ impl Sandbox {
         self.setup_timeout.unwrap_or(SETUP_TIMEOUT)
     }
 
-    fn run_plan<T>(
-        &self,
-        judgement: &Judgement,
-        plan: &Plan,
-        made: &Made,
-        cgroup: Option<BorrowedFd<'_>>,
-        goal: &Goal<'_, T>,
-    ) -> Result<T> {
+    fn run_plan<T>(&self, plan: &Plan, made: &Made, cgroup: Option<BorrowedFd<'_>>, goal: &Goal<'_, T>) -> Result<T> {
         let enter = made.site.entrance(made.group.as_ref(), self.patience());
         (goal.go)(&Launch {
             plan,
             namespaces: self.namespaces.at_clone(made.template.is_some()).bits(),
             cgroup,
-            id_maps: judgement.maps.as_ref().filter(|maps| maps.writer != Writer::Inside),
+            id_maps: made.maps.as_ref().filter(|maps| maps.writer != Writer::Inside),
             enter: enter.as_deref(),
             seen_inside: self.program.init || !self.namespaces.join.is_empty(),
             init: self.program.init,

@@ -13,7 +13,7 @@ use super::lower::Shape;
 use crate::cgroup::{self, Device, DeviceAccess, Devices, Group, Host};
 use crate::error::{Error, Result, Step};
 use crate::mount::{self, Upper};
-use crate::namespace::{IdMaps, Namespaces};
+use crate::namespace::{self, IdMaps, Lease, Namespaces};
 use crate::owner::{self, Claim, Scratch};
 use crate::security::Seccomp;
 use crate::spawn::FailurePage;
@@ -29,6 +29,9 @@ pub(super) struct Made {
     pub(super) group: Option<Group>,
     pub(super) site: Site,
     pub(super) failure: Option<FailurePage>,
+    pub(super) lease: Option<Lease>,
+    /// The policy's, or those with the leased id.
+    pub(super) maps: Option<IdMaps>,
     ruleset: Option<OwnedFd>,
     /// Where the sandbox's mount namespace is made from, if not from the caller's. It is made once, and stays.
     pub(super) template: Option<BorrowedFd<'static>>,
@@ -99,6 +102,14 @@ impl Made {
         }
     }
 
+    /// Takes an id for this run, where the policy leaves it to the library who the program is outside.
+    fn map_ids(&mut self, judgement: &Judgement) -> Result<()> {
+        let Some(maps) = &judgement.maps else { return Ok(()) };
+        self.lease = if maps.leased { namespace::lease()? } else { None };
+        self.maps = Some(self.lease.as_ref().map_or_else(|| maps.clone(), |lease| maps.for_run(lease)));
+        Ok(())
+    }
+
     /// The descriptors that the setup is given, in the order in which its ops ask for them.
     pub(super) fn given(&self, procs: Option<&OwnedFd>) -> Vec<RawFd> {
         let page = self.failure.iter().map(AsFd::as_fd);
@@ -118,6 +129,9 @@ impl Drop for Made {
         // Nobody is in the group.
         let group_gone = self.group.take().is_none_or(|group| group.remove(UNDO_TIMEOUT).is_ok());
         let scratch_gone = self.scratch.as_mut().is_none_or(|scratch| scratch.remove(None).is_ok());
+        if group_gone {
+            self.lease.take().into_iter().for_each(Lease::end);
+        }
         if !(group_gone && scratch_gone) {
             self.claim.take().into_iter().for_each(Claim::leave);
         }
@@ -162,6 +176,7 @@ impl Sandbox {
             made.failure = Some(FailurePage::new()?);
         }
         made.template = template;
+        made.map_ids(judgement)?;
         if let Some(rules) = &self.landlock {
             made.ruleset = rules.make(&judgement.landlock)?;
         }
@@ -184,7 +199,7 @@ impl Sandbox {
             refuse_frozen(made.group.as_ref())?;
         }
         if let Some(base) = scratch_base {
-            let setup = judgement.maps.as_ref().and_then(IdMaps::setup);
+            let setup = made.maps.as_ref().and_then(IdMaps::setup);
             let owner = setup.map(|(uid, gid)| (uid.outside, gid.outside));
             let base = std::path::absolute(&base).map_err(|error| Error::io(Step::Scratch, &error).at(&base))?;
             made.scratch = Some(claim.make_scratch(&base, owner)?);

@@ -43,10 +43,21 @@ impl Sandbox {
     ///
     /// Without [`uid_map`](Sandbox::uid_map) the user and the group that the program runs as ([`user`](Sandbox::user), else
     /// root) are the only ones. To files, signals and /proc/sys, an ordinary user's program is that user. Root's, or that of
-    /// who has `CAP_SETUID` and `CAP_SETGID`, is nobody: the id 1,879,048,192 (0x7000_0000), which no account has; where the
-    /// caller itself lives in a user namespace without that id, its nobody, or its last id. So it owns no file of the host, and
-    /// a root file system of root's can be read, but not changed: give that to the id, or map a range that owns it. What is
-    /// bound may lie in directories that are closed to that id, unless the program is given `CAP_SYS_ADMIN`: then the kernel
+    /// who has `CAP_SETUID` and `CAP_SETGID`, is nobody: an id that no account has. So it owns no file of the host, and a root
+    /// file system of root's can be read, but not changed: give that to the id of those that share files, or map a range that
+    /// owns it.
+    ///
+    /// | the program | is outside |
+    /// | --- | --- |
+    /// | has a [root](Sandbox::rootfs) of its own, and finds nothing there that it could leave files in and that stays | an id of 0x7800_0000 to 0x7ffd_ffff that no other living sandbox has, the same for user and group; where the caller itself lives in a user namespace without these, of 60,736 to 61,183 |
+    /// | has no root of its own, or a writable [`RootFs::dir`](crate::RootFs::dir), [`bind`](Sandbox::bind) or [`upper`](crate::RootFs::upper), any [`RawMount`](crate::RawMount), or is shown a directory that belongs to the id on the right | 1,879,048,192 (0x7000_0000), which such sandboxes share, so that what one leaves is the next one's; where the caller has no such id, its nobody, or its last id |
+    ///
+    /// Sandboxes that share an id can signal each other, where one sees the other, and what the kernel counts by user (pages of
+    /// pipes, descriptors in flight, watches of epoll) one can take from the other: where that matters, give each an id of its
+    /// own with [`uid_map`](Sandbox::uid_map) and [`gid_map`](Sandbox::gid_map), and its directory to that id. An id that a
+    /// sandbox has had to itself is given to another once all of it has ended.
+    ///
+    /// What is bound may lie in directories that are closed to that id, unless the program is given `CAP_SYS_ADMIN`: then the kernel
     /// has to find it from inside, or would not lock the flags that it has outside.
     ///
     /// ```no_run

@@ -51,9 +51,20 @@ impl Sandbox {
                 problems.push(Problem::invalid(call, reason, "join ranges that follow one another"));
             }
         }
-        let mut ids = IdMaps { uid: uid_map, gid: gid_map, deny_setgroups: false, writer: Writer::Inside };
+        let mut ids =
+            IdMaps { uid: uid_map, gid: gid_map, deny_setgroups: false, writer: Writer::Inside, leased: false };
         self.choose_writer(&mut ids, own, problems);
+        ids.leased = ids.writer == Writer::Caller && self.may_lease(&ids);
         Some(ids)
+    }
+
+    /// Whether each sandbox of this policy may have another id outside: nobody has said which, and no file tells them apart.
+    fn may_lease(&self, ids: &IdMaps) -> bool {
+        let ns = &self.namespaces;
+        let is_given = ns.subids || !ns.uid_map.is_empty() || !ns.gid_map.is_empty();
+        let [IdMap { outside: uid, .. }] = ids.uid[..] else { return false };
+        let [IdMap { outside: gid, .. }] = ids.gid[..] else { return false };
+        !is_given && ns.new.contains(Namespaces::MOUNT) && !self.mounts.hands_over(uid, gid)
     }
 
     fn choose_writer(&self, ids: &mut IdMaps, own: Own, problems: &mut Vec<Problem>) {

@@ -9,6 +9,7 @@ pub(crate) mod fsmount;
 pub(crate) mod memfd;
 pub(crate) mod mount;
 pub(crate) mod pidfd;
+pub(crate) mod random;
 pub(crate) mod raw;
 pub(crate) mod seccomp;
 pub(crate) mod table;

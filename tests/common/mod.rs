@@ -245,11 +245,12 @@ impl State {
         }
     }
 
-    /// Sockets may grow by one for each thread that clones, of which there is at most one a core.
+    /// Sockets may grow by one for each thread that clones, of which there is at most one a core, and by the one that holds the
+    /// ids of root's sandboxes.
     fn covers(&self, after: &State) -> bool {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // What other processes had there before may go meanwhile.
-        after.sockets <= self.sockets + cores
+        after.sockets <= self.sockets + cores + 1
             && (&after.children, after.mounts) == (&self.children, self.mounts)
             // A thread of the library's may have been busy with what the test before it left.
             && is_part(&after.fds, &self.fds)

@@ -14,6 +14,7 @@ mod common;
 mod attack;
 mod caller;
 mod files;
+mod ids;
 mod kernel;
 mod mounts;
 mod processes;

@@ -59,8 +59,8 @@ impl Left {
         if count > 0 {
             more.push(format!("{count} descriptors: {new:?}"));
         }
-        // One for each thread that clones, of which there is at most one a core.
-        if self.sockets > before.sockets + cores {
+        // One for each thread that clones, of which there is at most one a core, and one that holds ids.
+        if self.sockets > before.sockets + cores + 1 {
             more.push(format!("sockets: {} were {}", self.sockets, before.sockets));
         }
         if self.threads > before.threads + cores {

@@ -1,0 +1,261 @@
+//! An id of its own, outside, for each living sandbox of root's.
+//!
+//! Two programs of one user know each other: kill(2) reaches by it, and the kernel counts by it what no control group
+//! counts: descriptors in flight, watches of epoll(7) and inotify(7), pages of pipes, queued signals. So what one sandbox
+//! takes up, another of the same id lacks.
+//!
+//! # Which ids
+//!
+//! 0x7800_0000 to 0x7ffd_ffff, some 134 million. Below end the ids that login.defs(5) has for accounts (60,000) and for
+//! subordinate ones (600,100,000), those that systemd gives to services (61,184 to 65,519) and containers (524,288 to
+//! 0x6fff_ffff), those of LXD (1,001,000,000) and those that sssd-ad(5) makes up (2,000,200,000). Above begin systemd's
+//! foreign ids (0x7ffe_0000), those that podman proposes for `containers` (0x7fff_ffff), and at 0x8000_0000 what some programs
+//! take for a negative number. What /etc/passwd, group, subuid and subgid name all the same is left out.
+//!
+//! Where the caller's own user namespace lacks these ids: 60,736 to 61,183, which are free by systemd's list and beyond the
+//! accounts. Where it has neither, or all are taken, sandboxes share one id ([`unprivileged_id`](super::unprivileged_id)).
+//!
+//! # Who has which
+//!
+//! A process takes a block at a time and hands its ids out from memory, so a spawn makes no system call for its id. A block is
+//! held by a socket that is bound to the block's number in the abstract namespace: the kernel gives it back with the last
+//! process that has it open, there is no file that a dead owner could leave, and none has to be writable. Names are those of a
+//! network namespace, so owners in two of them can't see each other's: the block is a random one of 130,944, and the same is
+//! what keeps a new owner off programs that have outlived an old one (`die_with_owner(false)`). Somebody who binds all names
+//! gains nothing but that chance alone decides.
+//!
+//! An id is given back by who has seen everything of the sandbox end, else never. It is then the last in its block to be
+//! taken again: without a pid namespace and a control group a process can slip away from the end, and keeps its id.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+
+use super::IdMap;
+use crate::error::{Error, Result, Step};
+use crate::sys::fork_mark::PerProcess;
+use crate::sys::{random, table};
+
+/// Blocks of ids, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
+    first: u32,
+    block: u32,
+    blocks: u32,
+}
+
+/// The best first.
+const WINDOWS: [Window; 2] = [
+    Window { first: 0x7800_0000, block: 1024, blocks: (0x7ffe_0000 - 0x7800_0000) / 1024 },
+    Window { first: 60_736, block: 64, blocks: 7 },
+];
+/// How many names are tried before chance alone decides.
+const TRIES: u32 = 64;
+
+/// What a process has of a window.
+#[derive(Debug, Default)]
+struct Ids {
+    window: Option<Window>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    free: VecDeque<u32>,
+    blocks: Vec<Block>,
+}
+
+#[derive(Debug)]
+struct Block {
+    first: u32,
+    _name: Option<OwnedFd>,
+}
+
+static IDS: PerProcess<Ids> = PerProcess::new();
+
+/// A user's and a group's number that no other sandbox has.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    ids: &'static Ids,
+    id: u32,
+}
+
+/// Takes an id; none where the caller has none to give.
+pub(crate) fn lease() -> Result<Option<Lease>> {
+    let failed = |errno: Errno| Error::new(Step::WriteIdMap, errno).at("an id of the sandbox's own");
+    let ids = IDS.get_or_try(|| Ok(Ids { window: window_here(), ..Ids::default() })).map_err(failed)?;
+    Ok(ids.take().map_err(failed)?.map(|id| Lease { ids, id }))
+}
+
+impl Lease {
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Gives the id back: everything that had it has ended. In a fork it is the parent's to give.
+    pub(crate) fn end(self) {
+        if IDS.get().is_some_and(|here| std::ptr::eq(here, self.ids)) {
+            self.ids.lock().free.push_back(self.id);
+        }
+    }
+}
+
+impl Ids {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Result<Option<u32>, Errno> {
+        let Some(window) = self.window else { return Ok(None) };
+        let mut state = self.lock();
+        if state.free.is_empty()
+            && let Some(block) = window.take_block(&state.blocks)?
+        {
+            state.free.extend(block.first..block.first + window.block);
+            state.blocks.push(block);
+        }
+        Ok(state.free.pop_front())
+    }
+}
+
+impl Window {
+    /// A block that is nobody's, beside those that are `held` already.
+    fn take_block(self, held: &[Block]) -> Result<Option<Block>, Errno> {
+        let given_out = given_out(Path::new("/etc"));
+        let may = |first: u32| {
+            let is_held = held.iter().any(|block| block.first == first);
+            !is_held && !given_out.iter().any(|(start, end)| first < *end && *start < first + self.block)
+        };
+        let mut unnamed = None;
+        let start = (random::number()? % u64::from(self.blocks)) as u32;
+        for i in 0..TRIES.min(self.blocks) {
+            // Far apart, as blocks are taken one by one; 7,919 is a prime that divides no number of blocks.
+            let number = (u64::from(start) + u64::from(i) * 7_919) % u64::from(self.blocks);
+            let first = self.first + number as u32 * self.block;
+            if !may(first) {
+                continue;
+            }
+            match name_block(first) {
+                Ok(name) => return Ok(Some(Block { first, _name: Some(name) })),
+                Err(Errno::EADDRINUSE) => unnamed = unnamed.or(Some(first)),
+                // A security module refuses such names.
+                Err(Errno::EACCES | Errno::EPERM) => return Ok(Some(Block { first, _name: None })),
+                Err(errno) => return Err(errno),
+            }
+        }
+        // In a small window a name that is taken tells of a sandbox, not of somebody who binds them all.
+        let by_chance = unnamed.filter(|_| self.blocks > TRIES);
+        Ok(by_chance.map(|first| Block { first, _name: None }))
+    }
+}
+
+/// The socket that holds a block. unix(7): EADDRINUSE while another has the name.
+fn name_block(first: u32) -> Result<OwnedFd, Errno> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let name = UnixAddr::new_abstract(format!("ringfence-ids-{first:x}").as_bytes())?;
+    let socket = table::above_stdio(socket)?;
+    bind(socket.as_raw_fd(), &name)?;
+    Ok(socket)
+}
+
+/// The best window of which the caller has every id.
+fn window_here() -> Option<Window> {
+    let maps = ["/proc/self/uid_map", "/proc/self/gid_map"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    window_within(&maps.each_ref().map(String::as_str))
+}
+
+fn window_within(maps: &[&str]) -> Option<Window> {
+    let has = |map: &str, window: &Window| {
+        let last = window.first + window.block * window.blocks - 1;
+        IdMap::lines(map).iter().any(|line| line.covers(window.first) && line.covers(last))
+    };
+    WINDOWS.into_iter().find(|window| maps.iter().all(|map| has(map, window)))
+}
+
+/// What the files in `etc` name, from where to before where.
+fn given_out(etc: &Path) -> Vec<(u32, u32)> {
+    let read = |name| fs::read_to_string(etc.join(name)).unwrap_or_default();
+    let field = |line: &str, number: usize| line.split(':').nth(number)?.trim().parse::<u32>().ok();
+    let mut all = Vec::new();
+    for name in ["passwd", "group"] {
+        all.extend(read(name).lines().filter_map(|line| field(line, 2)).map(|id| (id, id.saturating_add(1))));
+    }
+    for name in ["subuid", "subgid"] {
+        let range = |line: &str| Some((field(line, 1)?, field(line, 2)?));
+        all.extend(read(name).lines().filter_map(range).map(|(first, count)| (first, first.saturating_add(count))));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_windows_end_before_what_others_have() {
+        let ends = WINDOWS.map(|window| window.first + window.block * window.blocks);
+        assert_eq!(ends, [0x7ffe_0000, 61_184]);
+    }
+
+    #[test]
+    fn a_window_is_there_where_both_maps_have_all_of_it() {
+        let all = "         0          0 4294967295\n";
+        assert_eq!(window_within(&[all, all]), Some(WINDOWS[0]));
+        assert_eq!(window_within(&[all, "0 100000 65536\n"]), Some(WINDOWS[1]));
+        assert_eq!(window_within(&["0 100000 61183\n", all]), None);
+        assert_eq!(window_within(&["", all]), None);
+    }
+
+    #[test]
+    fn ids_come_back_and_the_longest_unused_is_next() {
+        let ids: &'static Ids = Box::leak(Box::new(Ids { window: Some(WINDOWS[0]), ..Ids::default() }));
+        let block = WINDOWS[0].block as usize;
+        let mut last = VecDeque::new();
+        for _ in 0..10_000 {
+            let id = ids.take().unwrap().unwrap();
+            assert!(!last.contains(&id), "{id} again, after {} others", last.len());
+            ids.lock().free.push_back(id);
+            last.push_back(id);
+            last.drain(..last.len().saturating_sub(block - 1));
+        }
+        assert_eq!(ids.lock().blocks.len(), 1);
+        let living: BTreeSet<u32> = (0..block + 1).map(|_| ids.take().unwrap().unwrap()).collect();
+        assert_eq!((living.len(), ids.lock().blocks.len()), (block + 1, 2));
+        assert!(living.iter().all(|id| (0x7800_0000..0x7ffe_0000).contains(id)));
+    }
+
+    #[test]
+    fn blocks_that_others_have_are_passed_over() {
+        // Names that no other run of the tests has.
+        let at = 0x7100_0000 + std::process::id() % (1 << 22) * 16;
+        let small = Window { first: at, block: 4, blocks: 3 };
+        let mut held = Vec::new();
+        while let Some(block) = small.take_block(&[]).unwrap() {
+            held.push(block);
+        }
+        let firsts: BTreeSet<u32> = held.iter().map(|block| block.first).collect();
+        assert_eq!(firsts, [at, at + 4, at + 8].into());
+        held.pop();
+        assert!(small.take_block(&[]).unwrap().is_some(), "its owner has gone");
+    }
+
+    #[test]
+    fn what_etc_names_is_left_out() {
+        let etc = std::env::temp_dir().join(format!("ringfence-tests-etc-{}", std::process::id()));
+        fs::create_dir(&etc).unwrap();
+        for (name, text) in [("passwd", "a:x:5:6::/:\nnonsense\n"), ("group", "g:x:7:\n"), ("subuid", "a:10:2\n:x:\n")]
+        {
+            fs::write(etc.join(name), text).unwrap();
+        }
+        assert_eq!(given_out(&etc), [(5, 6), (7, 8), (10, 12)]);
+        fs::remove_dir_all(&etc).unwrap();
+        assert!(given_out(&etc).is_empty());
+    }
+}

@@ -1,0 +1,27 @@
+//! Random bytes of the kernel's: getrandom(2).
+
+use nix::errno::Errno;
+
+/// A number that nobody can foresee. Two forks of one process get two.
+pub(crate) fn number() -> Result<u64, Errno> {
+    let mut bytes = [0u8; 8];
+    loop {
+        // SAFETY: the buffer is ours, of that length, and lives across the call.
+        let result =
+            unsafe { super::raw::syscall(libc::SYS_getrandom as usize, [bytes.as_mut_ptr() as u64, 8, 0, 0, 0, 0]) };
+        match result {
+            8 => return Ok(u64::from_ne_bytes(bytes)),
+            error if error < 0 && error != -i64::from(libc::EINTR) => return Err(Errno::from_raw(-error as i32)),
+            // Interrupted before the kernel had gathered enough, which is only at boot.
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn two_numbers_differ() {
+        assert_ne!(super::number().unwrap(), super::number().unwrap());
+    }
+}
