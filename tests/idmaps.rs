@@ -11,6 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::TempDir;
+use common::refuse::{Call, all_refused, call, refuse};
+use nix::errno::Errno;
 use ringfence::{Child, ErrorKind, IdMap, Overlay, RootFs, Sandbox, Step};
 
 /// True, after saying so, where there can be none.
@@ -212,6 +214,22 @@ fn each_living_sandbox_has_an_id_of_its_own() {
         });
         living.push(sandbox.spawn().unwrap());
     }
+    // What is written there belongs to another.
+    let shared = handed_over(0o700);
+    let policies = [
+        sleeper().bind(shared.path(), "/d"),
+        sleeper().bind(shared.path(), "/d").bind_ro(shared.path(), "/e"),
+        sleeper().rootfs(RootFs::overlay(["/usr"])).bind(shared.path(), "/d").bind("/usr", "/usr"),
+    ];
+    for policy in policies.iter().chain(&policies) {
+        let policy = policy.clone().bind_ro("/usr/bin", "/bin").bind_ro("/usr/lib", "/lib");
+        let linker = Path::new("/usr/lib64").exists();
+        let policy = if linker { policy.bind_ro("/usr/lib64", "/lib64") } else { policy };
+        living.push(policy.spawn().unwrap());
+    }
+    let bound = policies[0].pool(2).unwrap();
+    bound.wait_ready(Duration::from_secs(30)).unwrap();
+    living.extend((0..3).map(|_| bound.spawn(command()).unwrap()));
     let ids: BTreeSet<u32> = living.iter().map(|child| is_own(outside(child))).collect();
     assert_eq!(ids.len(), living.len());
     // Whom the caller has named stays who it is.
@@ -280,10 +298,13 @@ fn two_owners() {
 static BEFORE_MAIN: extern "C" fn() = before_main;
 
 extern "C" fn before_main() {
-    if common::probe::is_caller().as_deref() == Some("two-owners") {
-        two_owners();
-        std::process::exit(0);
+    match common::probe::is_caller().as_deref() {
+        Some("two-owners") => two_owners(),
+        Some("no-maps") => without_maps_of_mounts(Errno::ENOSYS),
+        Some("refused-maps") => without_maps_of_mounts(Errno::EPERM),
+        _ => return,
     }
+    std::process::exit(0);
 }
 
 #[test]
@@ -390,5 +411,97 @@ fn what_an_upper_keeps_belongs_to_one_id_from_run_to_run() {
     }
     for path in [upper.join("d/kept"), upper2.join("kept"), root.path().join("d/kept")] {
         assert_eq!(owner(&path), (SHARED, SHARED), "{path:?}");
+    }
+}
+
+fn exchanges() -> usize {
+    let links = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("user:[")).count()
+}
+
+/// The map of a mount is made once for an id, which is then taken again; not many are kept.
+#[test]
+fn maps_of_mounts_are_made_once_and_few_are_kept() {
+    let _clean = common::clean();
+    if own_ids().is_none() {
+        return;
+    }
+    let dir = handed_over(0o700);
+    let bound = || sleeper().bind(dir.path(), "/d");
+    let first = outside(&bound().spawn().unwrap());
+    for _ in 0..20 {
+        assert_eq!(outside(&bound().spawn().unwrap()), first);
+    }
+    let many: Vec<Child> = (0..20).map(|_| bound().spawn().unwrap()).collect();
+    assert!(exchanges() >= 20);
+    drop(many);
+    common::eventually("all but some are closed", || exchanges() <= 16);
+}
+
+/// Where a file system maps no ids, the files are the program's all the same.
+#[test]
+fn what_cannot_show_an_id_as_another_is_the_shared_ids() {
+    let _clean = common::clean();
+    if own_ids().is_none() {
+        return;
+    }
+    let dir = handed_over(0o700);
+    let script = "echo new >/d/file; rm /d/file; sleep 1000";
+    let policy = common::strict_sh(script).bind("/proc", "/mnt").bind(dir.path(), "/d");
+    let prepared = policy.prepare().unwrap();
+    let children = [policy.spawn(), policy.spawn(), prepared.spawn(), prepared.spawn()].map(Result::unwrap);
+    assert!(children.iter().all(|child| outside(child) == (SHARED, SHARED)));
+    // It has a mount below it that maps none; what stands beside that is as before.
+    let mixed = handed_over(0o700);
+    for name in ["proc", "beside"] {
+        fs::create_dir(mixed.path().join(name)).unwrap();
+    }
+    let mount = |source: &Path, target: &Path| {
+        let flags = nix::mount::MsFlags::MS_BIND;
+        nix::mount::mount(Some(source), target, None::<&str>, flags, None::<&str>).unwrap();
+    };
+    mount(Path::new("/proc"), &mixed.path().join("proc"));
+    let above = sleeper().bind(mixed.path(), "/d").spawn();
+    let beside = sleeper().bind(mixed.path().join("beside"), "/d").spawn();
+    nix::mount::umount2(&mixed.path().join("proc"), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(outside(&above.unwrap()), (SHARED, SHARED));
+    is_own(outside(&beside.unwrap()));
+    // A directory that is passed open.
+    let open = fs::File::open(dir.path()).unwrap();
+    let passed = common::strict_sh("echo new >/proc/self/fd/5/file; rm /proc/self/fd/5/file; sleep 1000").fd(5, open);
+    assert_eq!(outside(&passed.spawn().unwrap()), (SHARED, SHARED));
+    // What may remount finds its mounts by itself.
+    let trusted = Sandbox::new().user_ns().pid_ns().rootfs(RootFs::host()).bind(dir.path(), "/mnt");
+    let trusted = trusted.capabilities(ringfence::Capabilities::all_but([])).command("/bin/sleep").arg("1000");
+    assert_eq!(outside(&trusted.spawn().unwrap()), (SHARED, SHARED));
+}
+
+/// Before 5.12, or under a filter.
+fn without_maps_of_mounts(errno: Errno) {
+    const MOUNT_SETATTR: Call = call(libc::SYS_mount_setattr);
+    refuse(&[MOUNT_SETATTR], errno);
+    let dir = handed_over(0o700);
+    for prepared in [false, true] {
+        let output = |script: &str| {
+            let policy = common::strict_sh(script).bind(dir.path(), "/d");
+            if prepared { policy.prepare().unwrap().output() } else { policy.output() }.unwrap()
+        };
+        let written = output(WRITE);
+        assert!(written.outcome.success(), "{written:?}");
+        assert_eq!(String::from_utf8_lossy(&output(AGAIN).stdout), "one\none\nkept\none\ntwo\n");
+    }
+    assert_eq!(outside(&sleeper().bind(dir.path(), "/d").spawn().unwrap()), (SHARED, SHARED));
+    is_own(outside(&sleeper().spawn().unwrap()));
+    all_refused(&[MOUNT_SETATTR]);
+}
+
+#[test]
+fn a_kernel_that_maps_no_mounts_is_enough() {
+    let _clean = common::clean();
+    if own_ids().is_none() {
+        return;
+    }
+    for case in ["no-maps", "refused-maps"] {
+        common::probe::succeeds(common::probe::caller(case));
     }
 }

@@ -365,7 +365,8 @@ impl Shared {
         let mut left = self.left();
         left.removed = true;
         left.claim = None;
-        left.lease.take().into_iter().for_each(Lease::end);
+        let for_certain = self.own_pid_ns || self.group.is_some();
+        left.lease.take().into_iter().for_each(|lease| lease.end(for_certain));
         left.mounts = None;
         Ok(())
     }

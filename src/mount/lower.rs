@@ -145,11 +145,12 @@ pub(super) fn mount_on<'p>(
 fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, scratch: Option<&Path>) -> Result<bool> {
     let mut was_read_only = false;
     match &rootfs.base {
-        Base::Host => lower_tree(plan, Path::new("/"), true, root, context)?,
+        Base::Host => lower_tree(plan, Path::new("/"), true, false, root, context)?,
         Base::Dir(dir) => {
             let dir = source(dir)?;
             was_read_only = rootfs.read_only && is_read_only(&dir)?;
-            lower_tree(plan, &dir, true, root, context)?;
+            let mapped = context.mapped.is_some_and(|ids| rootfs.is_handed(&dir, ids));
+            lower_tree(plan, &dir, true, mapped, root, context)?;
         }
         Base::Programs => return super::programs::lower(plan, rootfs.flags, root, context).map(|()| false),
         Base::Overlay(lowers) => return lower_overlay_root(plan, lowers, rootfs, root, context, scratch),
@@ -171,17 +172,22 @@ fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, sc
 /// `open_tree(OPEN_TREE_CLONE)`, 5.2: a copy of a mount that stands nowhere yet. It is made outside where the host's path
 /// means nothing, in the template, and where it may be closed to the user that the setup runs as; it can be moved into the
 /// mount namespace of another user namespace.
-fn lower_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot, context: Context) -> Result<()> {
-    if !context.template && !context.ahead {
+fn lower_tree(plan: &mut Plan, path: &Path, recursive: bool, mapped: bool, tree: Slot, context: Context) -> Result<()> {
+    if !context.template && !context.ahead && !mapped {
         lower_own_tree(plan, path, recursive, tree);
         return Ok(());
     }
     match Tree::new(path, recursive) {
         // The caller is root of a user namespace that does not own its mounts, the kernel is before 5.12, or a filter refuses.
-        Err(Errno::EPERM | Errno::ENOSYS) if !context.template => lower_own_tree(plan, path, recursive, tree),
+        Err(Errno::EPERM | Errno::ENOSYS) if !context.template && !mapped => {
+            lower_own_tree(plan, path, recursive, tree)
+        }
         made => {
-            let copy = made.map_err(|errno| Error::new(Step::OpenTree, errno).at(path))?;
-            lower_copy(plan, copy, path, tree);
+            // Without it there is no map either, and the sandbox can go without that.
+            let lacks_map = mapped && matches!(made, Err(Errno::EPERM | Errno::ENOSYS));
+            let step = if lacks_map { Step::IdMapMount } else { Step::OpenTree };
+            let copy = made.map_err(|errno| Error::new(step, errno).at(path))?;
+            lower_copy(plan, copy.with_mapped_ids(mapped), path, tree);
         }
     }
     Ok(())
@@ -352,7 +358,8 @@ pub(super) fn lower_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path, co
     let kind = if found.is_dir() { 0 } else { target::FILE };
     let flags = bind.flags(found.is_char_device() || found.is_block_device());
     let tree = plan.slot();
-    lower_tree(plan, &path, bind.recursive, tree, context)?;
+    let mapped = context.mapped.is_some_and(|ids| bind.is_handed(ids));
+    lower_tree(plan, &path, bind.recursive, mapped, tree, context)?;
     attach_at(plan, tree, root, at, kind);
     if !flags.is_empty() {
         set_flags(plan, tree, flags, MountFlags::empty(), bind.recursive, at);

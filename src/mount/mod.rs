@@ -30,6 +30,7 @@ pub(crate) use template::lacks_node;
 
 use crate::error::Problem;
 use crate::plan::has_nul;
+pub(crate) use handed::{Handed, hands_over, refuse_mapping};
 
 /// What lowering needs to know of the rest of the sandbox.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) ahead: bool,
     /// Group 5, to which terminals belong, exists inside.
     pub(crate) tty_group: bool,
+    /// Whose files are handed over, by mounts that show them as belonging to whom the sandbox is outside.
+    pub(crate) mapped: Option<(u32, u32)>,
     /// The setup has left the host for the [`template`]: the host's files come as descriptors.
     pub(crate) template: bool,
 }

@@ -84,6 +84,17 @@ pub(crate) enum Writer {
     Programs(Programs),
 }
 
+/// Who a run is outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outside {
+    /// As the maps say.
+    Mapped,
+    /// Another id for each run, as long as there is one.
+    Leased,
+    /// The same, with mounts that exchange it for the maps' own.
+    Exchanged,
+}
+
 /// The maps of one user namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdMaps {
@@ -92,8 +103,7 @@ pub(crate) struct IdMaps {
     /// setgroups(2) is given up, which an unprivileged gid map demands (CVE-2014-8989).
     pub(crate) deny_setgroups: bool,
     pub(crate) writer: Writer,
-    /// Each run stands for another id outside, if there is one; those of the maps are for where there is none.
-    pub(crate) leased: bool,
+    pub(crate) outside: Outside,
 }
 
 impl IdMaps {
@@ -108,6 +118,14 @@ impl IdMaps {
         let text = |maps: &[IdMap]| maps.iter().map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count)).collect();
         let setgroups = self.deny_setgroups.then(|| ("setgroups", "deny".to_owned()));
         setgroups.into_iter().chain([("gid_map", text(&self.gid)), ("uid_map", text(&self.uid))]).collect()
+    }
+
+    /// The user and the group outside, where there is one of each.
+    pub(crate) fn single(&self) -> Option<(u32, u32)> {
+        match (&self.uid[..], &self.gid[..]) {
+            ([uid], [gid]) => Some((uid.outside, gid.outside)),
+            _ => None,
+        }
     }
 
     /// Whether the process inside may write them itself: one id, its own.
@@ -138,6 +156,14 @@ impl IdMaps {
         }
         Ok(())
     }
+}
+
+/// The lines by which two ids are each the other's, and all others are themselves.
+pub(crate) fn exchanging(one: u32, other: u32) -> [IdMap; 5] {
+    let (low, high) = (one.min(other), one.max(other));
+    let same = |first, end: u32| IdMap::new(first, first, end - first);
+    let across = |from, to| IdMap::new(from, to, 1);
+    [same(0, low), across(low, high), same(low + 1, high), across(high, low), same(high + 1, u32::MAX)]
 }
 
 /// Whether the map is of nothing but the caller's own id.
@@ -189,13 +215,25 @@ mod tests {
     }
 
     #[test]
+    fn two_ids_are_exchanged_and_no_other_is_another() {
+        for lines in [exchanging(0x7000_0000, 0x7800_0000), exchanging(0x7800_0000, 0x7000_0000)] {
+            assert!(lines.iter().all(IdMap::is_valid));
+            assert_eq!(lines.iter().map(|line| u64::from(line.count)).sum::<u64>(), u64::from(u32::MAX));
+            for (inside, outside) in [(0, 0), (0x7000_0000, 0x7800_0000), (0x7800_0000, 0x7000_0000), (1000, 1000)] {
+                let line = lines.iter().find(|line| line.covers(inside)).unwrap();
+                assert_eq!(line.outside + (inside - line.inside), outside);
+            }
+        }
+    }
+
+    #[test]
     fn setgroups_is_denied_before_the_gid_map() {
         let maps = IdMaps {
             uid: vec![IdMap::new(0, 1000, 1)],
             gid: vec![IdMap::new(0, 100, 1)],
             deny_setgroups: true,
             writer: Writer::Inside,
-            leased: false,
+            outside: Outside::Mapped,
         };
         let files = maps.files();
         assert_eq!(files.iter().map(|f| f.0).collect::<Vec<_>>(), ["setgroups", "gid_map", "uid_map"]);

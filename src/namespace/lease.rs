@@ -25,13 +25,15 @@
 //! gains nothing but that chance alone decides.
 //!
 //! An id is given back by who has seen everything of the sandbox end, else never. It is then the last in its block to be
-//! taken again: without a pid namespace and a control group a process can slip away from the end, and keeps its id.
+//! taken again: without a pid namespace and a control group a process can slip away from the end, and keeps its id. An id for
+//! which the user namespace of exchanging mounts has been made, by a process that costs as much as a sandbox, is rather taken
+//! again at once, where nothing can have slipped away.
 
 use std::collections::VecDeque;
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
@@ -54,6 +56,8 @@ const WINDOWS: [Window; 2] = [
     Window { first: 0x7800_0000, block: 1024, blocks: (0x7ffe_0000 - 0x7800_0000) / 1024 },
     Window { first: 60_736, block: 64, blocks: 7 },
 ];
+/// How many user namespaces are kept for ids that nobody has.
+const MOST_KEPT: usize = 16;
 /// How many names are tried before chance alone decides.
 const TRIES: u32 = 64;
 
@@ -61,12 +65,16 @@ const TRIES: u32 = 64;
 #[derive(Debug, Default)]
 struct Ids {
     window: Option<Window>,
+    /// The caller has every id there is, as in the first user namespace.
+    has_all: bool,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     free: VecDeque<u32>,
+    /// Those for which there is a user namespace.
+    exchanging: Vec<(u32, Arc<OwnedFd>)>,
     blocks: Vec<Block>,
 }
 
@@ -83,13 +91,44 @@ static IDS: PerProcess<Ids> = PerProcess::new();
 pub(crate) struct Lease {
     ids: &'static Ids,
     id: u32,
+    /// The user namespace by which mounts exchange it.
+    mounts: Option<Arc<OwnedFd>>,
+}
+
+fn failed(errno: Errno) -> Error {
+    Error::new(Step::WriteIdMap, errno).at("an id of the sandbox's own")
+}
+
+fn ids() -> Result<&'static Ids> {
+    IDS.get_or_try(|| Ok(Ids::here())).map_err(failed)
 }
 
 /// Takes an id; none where the caller has none to give.
 pub(crate) fn lease() -> Result<Option<Lease>> {
-    let failed = |errno: Errno| Error::new(Step::WriteIdMap, errno).at("an id of the sandbox's own");
-    let ids = IDS.get_or_try(|| Ok(Ids { window: window_here(), ..Ids::default() })).map_err(failed)?;
-    Ok(ids.take().map_err(failed)?.map(|id| Lease { ids, id }))
+    let ids = ids()?;
+    Ok(ids.take().map_err(failed)?.map(|id| Lease { ids, id, mounts: None }))
+}
+
+/// Takes an id for which mounts exchange another; `make` makes the user namespace with such maps.
+pub(crate) fn lease_for_mounts(make: impl FnOnce(u32) -> Result<OwnedFd>) -> Result<Option<Lease>> {
+    let ids = ids()?;
+    if !ids.has_all {
+        return Ok(None);
+    }
+    let known = ids.lock().exchanging.pop();
+    if let Some((id, user_ns)) = known {
+        return Ok(Some(Lease { ids, id, mounts: Some(user_ns) }));
+    }
+    let Some(mut lease) = lease()? else { return Ok(None) };
+    match make(lease.id) {
+        Ok(user_ns) => lease.mounts = Some(Arc::new(user_ns)),
+        Err(_) => {
+            // No more user namespaces, or no right to map every id.
+            lease.end(true);
+            return Ok(None);
+        }
+    }
+    Ok(Some(lease))
 }
 
 impl Lease {
@@ -97,15 +136,34 @@ impl Lease {
         self.id
     }
 
-    /// Gives the id back: everything that had it has ended. In a fork it is the parent's to give.
-    pub(crate) fn end(self) {
-        if IDS.get().is_some_and(|here| std::ptr::eq(here, self.ids)) {
-            self.ids.lock().free.push_back(self.id);
+    pub(crate) fn mounts(&self) -> Option<BorrowedFd<'_>> {
+        self.mounts.as_ref().map(|user_ns| user_ns.as_fd())
+    }
+
+    /// Gives the id back: everything that had it has ended, for certain or as far as can be seen. In a fork it is the parent's
+    /// to give.
+    pub(crate) fn end(self, for_certain: bool) {
+        if !IDS.get().is_some_and(|here| std::ptr::eq(here, self.ids)) {
+            return;
+        }
+        let mut state = self.ids.lock();
+        match self.mounts {
+            Some(user_ns) if for_certain && state.exchanging.len() < MOST_KEPT => {
+                state.exchanging.push((self.id, user_ns))
+            }
+            _ => state.free.push_back(self.id),
         }
     }
 }
 
 impl Ids {
+    fn here() -> Ids {
+        let maps = ["/proc/self/uid_map", "/proc/self/gid_map"];
+        let maps = maps.map(|path| fs::read_to_string(path).unwrap_or_default());
+        let has_all = maps.iter().all(|map| IdMap::lines(map) == [IdMap::new(0, 0, u32::MAX)]);
+        Ids { window: window_within(&maps.each_ref().map(String::as_str)), has_all, ..Ids::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,7 +177,7 @@ impl Ids {
             state.free.extend(block.first..block.first + window.block);
             state.blocks.push(block);
         }
-        Ok(state.free.pop_front())
+        Ok(state.free.pop_front().or_else(|| state.exchanging.pop().map(|(id, _)| id)))
     }
 }
 
@@ -163,12 +221,7 @@ fn name_block(first: u32) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// The best window of which the caller has every id.
-fn window_here() -> Option<Window> {
-    let maps = ["/proc/self/uid_map", "/proc/self/gid_map"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    window_within(&maps.each_ref().map(String::as_str))
-}
-
+/// The best window of which maps have every id.
 fn window_within(maps: &[&str]) -> Option<Window> {
     let has = |map: &str, window: &Window| {
         let last = window.first + window.block * window.blocks - 1;

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use idmap::{IdMap, IdMapError};
-pub(crate) use idmap::{IdMaps, LINES_MAX, Writer, is_own, unprivileged_id};
-pub(crate) use lease::{Lease, lease};
+pub(crate) use idmap::{IdMaps, LINES_MAX, Outside, Writer, exchanging, is_own, unprivileged_id};
+pub(crate) use lease::{Lease, lease, lease_for_mounts};
 pub(crate) use newidmap::Programs;
 pub use user_limit::UserLimit;
 

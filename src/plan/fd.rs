@@ -1,6 +1,6 @@
 //! The descriptors that travel with a plan.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,9 +31,9 @@ impl PlanFd {
         }
     }
 
-    pub(super) fn open(&self, given: &[RawFd]) -> Result<PlanFd> {
+    pub(super) fn open(&self, given: &[RawFd], ids: Option<BorrowedFd<'_>>) -> Result<PlanFd> {
         match self {
-            PlanFd::Tree(tree) => Ok(tree.open()?.into()),
+            PlanFd::Tree(tree) => Ok(tree.open(ids)?.into()),
             PlanFd::Given(index) => {
                 let fd = given.get(*index).copied();
                 fd.map(PlanFd::Held).ok_or_else(|| Error::new(Step::ReadPlan, Errno::EBADF))
@@ -60,6 +60,8 @@ impl From<OwnedFd> for PlanFd {
 pub(crate) struct Tree {
     path: PathBuf,
     recursive: bool,
+    /// It shows the ids of its files as the user namespace of the run maps them.
+    mapped: bool,
     /// The first copy, which was made to see whether one can be.
     first: Mutex<Option<OwnedFd>>,
 }
@@ -67,18 +69,28 @@ pub(crate) struct Tree {
 impl Tree {
     pub(crate) fn new(path: &Path, recursive: bool) -> Result<Tree, Errno> {
         let first = copy(path, recursive)?;
-        Ok(Tree { path: path.to_owned(), recursive, first: Mutex::new(Some(first)) })
+        Ok(Tree { path: path.to_owned(), recursive, mapped: false, first: Mutex::new(Some(first)) })
+    }
+
+    pub(crate) fn with_mapped_ids(self, mapped: bool) -> Tree {
+        Tree { mapped, ..self }
     }
 
     fn take(&self) -> Option<OwnedFd> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn open(&self) -> Result<OwnedFd> {
-        if let Some(first) = self.take() {
-            return Ok(first);
+    fn open(&self, ids: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+        let failed = |step| move |errno| Error::new(step, errno).at(&self.path);
+        let tree = match self.take() {
+            Some(first) => first,
+            None => copy(&self.path, self.recursive).map_err(failed(Step::OpenTree))?,
+        };
+        if self.mapped {
+            let ids = ids.ok_or(Errno::EBADF).map_err(failed(Step::IdMapMount))?;
+            mount::map_ids(tree.as_fd(), ids, self.recursive).map_err(failed(Step::IdMapMount))?;
         }
-        copy(&self.path, self.recursive).map_err(|errno| Error::new(Step::OpenTree, errno).at(&self.path))
+        Ok(tree)
     }
 }
 

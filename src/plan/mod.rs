@@ -7,7 +7,7 @@ mod encode;
 mod fd;
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -264,11 +264,11 @@ impl Plan {
         self.fd(PlanFd::Given(self.given - 1))
     }
 
-    /// The plan of one run, with the descriptors that it has by itself.
-    pub(crate) fn for_run(&self, given: &[RawFd]) -> Result<Plan> {
+    /// The plan of one run, with the descriptors that it has by itself. `ids`: the user namespace by which mounts show ids.
+    pub(crate) fn for_run(&self, given: &[RawFd], ids: Option<BorrowedFd<'_>>) -> Result<Plan> {
         let mut plan = self.clone();
         for fd in &mut plan.fds {
-            *fd = fd.open(given)?;
+            *fd = fd.open(given, ids)?;
         }
         Ok(plan)
     }

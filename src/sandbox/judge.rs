@@ -281,7 +281,7 @@ impl Sandbox {
     /// CAP_SYS_ADMIN takes `ro`, `nosuid` and the like off a mount, and a mount off what it covers: the kernel locks only what
     /// was mounted when the namespace was copied, and the sandbox's mounts are made in it. CAP_SYS_PTRACE writes to the
     /// memory of init, which is undumpable and stands under no filter.
-    fn privileges(&self) -> security::Policy {
+    pub(super) fn privileges(&self) -> security::Policy {
         let mut policy = self.security.clone();
         if policy.capabilities.is_none() && self.namespaces.new.contains(Namespaces::USER) {
             let admin = self.mounts.changes_mounts().then_some(Capability::CAP_SYS_ADMIN);

@@ -15,7 +15,7 @@ use crate::cgroup::Group;
 use crate::child::{Child, Parts, Past, Watch};
 use crate::error::{Error, Result, Step};
 use crate::mount;
-use crate::namespace::{Namespaces, Writer};
+use crate::namespace::{Namespaces, Outside, Writer};
 use crate::plan::Plan;
 use crate::program::Invocation;
 use crate::spawn::{self, Launch, Running};
@@ -30,6 +30,8 @@ pub(super) struct Compiled {
     template: Option<BorrowedFd<'static>>,
     /// The template turned out to be of no use.
     no_template: AtomicBool,
+    /// Mounts turned out not to take ids that are exchanged.
+    no_exchange: AtomicBool,
     setup: Mutex<Option<Arc<Setup>>>,
 }
 
@@ -59,6 +61,7 @@ impl Sandbox {
             judgement: self.judge(thorough)?,
             template: self.template(),
             no_template: AtomicBool::new(false),
+            no_exchange: AtomicBool::new(false),
             setup: Mutex::default(),
         })
     }
@@ -86,7 +89,7 @@ impl Sandbox {
         begun: Option<Instant>,
     ) -> Result<Child> {
         let listening = self.listen(&compiled.judgement, supervisor)?;
-        let mut made = self.make(&compiled.judgement, compiled.template())?;
+        let mut made = self.make(compiled)?;
         let goal = Goal {
             parks: false,
             begun,
@@ -105,6 +108,13 @@ impl Sandbox {
         if made.template.is_some() && done.as_ref().is_err_and(mount::lacks_node) {
             compiled.no_template.store(true, Ordering::Relaxed);
             made.template = None;
+            done = self.run(compiled, made, goal);
+        }
+        if let (Err(error), Some(ids)) = (&done, made.exchange())
+            && compiled.lacks_exchange(error)
+        {
+            error.path().into_iter().for_each(|path| mount::refuse_mapping(path, ids));
+            made.give_up_exchange(&compiled.judgement);
             done = self.run(compiled, made, goal);
         }
         done.map_err(|error| self.explain_by_profile(compiled, error)).map_err(|error| self.explain(error))
@@ -201,7 +211,7 @@ impl Sandbox {
     /// All ops of one run. `procs` are those of a v2 group that the child is not born into.
     fn plan<T>(&self, compiled: &Compiled, made: &Made, procs: Option<&OwnedFd>, goal: &Goal<'_, T>) -> Result<Plan> {
         let setup = self.setup(compiled, &made.shape(procs), made.template)?;
-        let mut plan = setup.plan.for_run(&made.given(procs))?;
+        let mut plan = setup.plan.for_run(&made.given(procs), made.exchange())?;
         (goal.write)(&mut plan, &setup);
         Ok(plan)
     }
@@ -252,6 +262,19 @@ impl Sandbox {
 impl Compiled {
     pub(super) fn template(&self) -> Option<BorrowedFd<'static>> {
         self.template.filter(|_| !self.no_template.load(Ordering::Relaxed))
+    }
+
+    /// Whether mounts may show the ids of runs as others.
+    pub(super) fn exchanges(&self) -> bool {
+        let wanted = self.judgement.maps.as_ref().is_some_and(|maps| maps.outside == Outside::Exchanged);
+        wanted && !self.no_exchange.load(Ordering::Relaxed)
+    }
+
+    /// Whether a step failed because a mount does not map ids; then none is asked to any more.
+    pub(super) fn lacks_exchange(&self, error: &Error) -> bool {
+        let lacks = error.step() == Step::IdMapMount;
+        self.no_exchange.fetch_or(lacks, Ordering::Relaxed);
+        lacks
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Shape {
     /// Where the sandbox's mount namespace is made from, if not from the caller's.
     pub(super) template: Option<RawFd>,
     pub(super) scratch: Option<PathBuf>,
+    /// Mounts exchange the id of the maps for another.
+    pub(super) exchanges: bool,
 }
 
 /// The ops of a setup, with what those of a run go on from.
@@ -147,6 +149,7 @@ impl Sandbox {
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
             other_user,
+            mapped: maps.filter(|_| shape.exchanges).and_then(IdMaps::single),
             ahead: other_user && !may_remount,
             tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
                 maps.gid.iter().any(|line| line.covers(TTY_GROUP))

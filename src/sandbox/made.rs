@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use caps::{CapSet, Capability};
+use nix::errno::Errno;
 
 use super::Sandbox;
 use super::judge::Judgement;
+use super::launch::Compiled;
 use super::lower::Shape;
 use crate::cgroup::{self, Device, DeviceAccess, Devices, Group, Host};
 use crate::error::{Error, Result, Step};
 use crate::mount::{self, Upper};
-use crate::namespace::{self, IdMaps, Lease, Namespaces};
+use crate::namespace::{self, IdMaps, Lease, Namespaces, Outside, exchanging};
 use crate::owner::{self, Claim, Scratch};
 use crate::security::Seccomp;
 use crate::spawn::FailurePage;
@@ -99,15 +101,36 @@ impl Made {
             group: group.and_then(|group| group.name().parent()).map(Path::to_owned),
             template: self.template.map(|fd| fd.as_raw_fd()),
             scratch: self.scratch.as_ref().map(|scratch| scratch.layers()),
+            exchanges: self.exchanges(),
         }
     }
 
-    /// Takes an id for this run, where the policy leaves it to the library who the program is outside.
-    fn map_ids(&mut self, judgement: &Judgement) -> Result<()> {
+    /// Takes an id for this run, where the policy leaves it to the library who the program is outside. Without `exchange` no
+    /// mounts are to show it as another.
+    fn map_ids(&mut self, judgement: &Judgement, exchange: bool) -> Result<()> {
         let Some(maps) = &judgement.maps else { return Ok(()) };
-        self.lease = if maps.leased { namespace::lease()? } else { None };
+        self.lease = match maps.outside {
+            Outside::Leased => namespace::lease()?,
+            Outside::Exchanged if exchange => namespace::lease_for_mounts(|id| exchange_user_ns(maps, id))?,
+            _ => None,
+        };
         self.maps = Some(self.lease.as_ref().map_or_else(|| maps.clone(), |lease| maps.for_run(lease)));
         Ok(())
+    }
+
+    /// Whether mounts show the run's own id as the one that stays.
+    pub(super) fn exchanges(&self) -> bool {
+        self.exchange().is_some()
+    }
+
+    pub(super) fn exchange(&self) -> Option<BorrowedFd<'_>> {
+        self.lease.as_ref().and_then(Lease::mounts)
+    }
+
+    /// Goes back to the id that stays. Nobody has been the other.
+    pub(super) fn give_up_exchange(&mut self, judgement: &Judgement) {
+        self.lease.take().into_iter().for_each(|lease| lease.end(true));
+        self.maps = judgement.maps.clone();
     }
 
     /// The descriptors that the setup is given, in the order in which its ops ask for them.
@@ -130,7 +153,7 @@ impl Drop for Made {
         let group_gone = self.group.take().is_none_or(|group| group.remove(UNDO_TIMEOUT).is_ok());
         let scratch_gone = self.scratch.as_mut().is_none_or(|scratch| scratch.remove(None).is_ok());
         if group_gone {
-            self.lease.take().into_iter().for_each(Lease::end);
+            self.lease.take().into_iter().for_each(|lease| lease.end(true));
         }
         if !(group_gone && scratch_gone) {
             self.claim.take().into_iter().for_each(Claim::leave);
@@ -170,13 +193,14 @@ impl Sandbox {
     }
 
     /// The control group and the scratch directory, each on record before it exists.
-    pub(super) fn make(&self, judgement: &Judgement, template: Option<BorrowedFd<'static>>) -> Result<Made> {
+    pub(super) fn make(&self, compiled: &Compiled) -> Result<Made> {
+        let judgement = &compiled.judgement;
         let mut made = Made::default();
         if judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page) {
             made.failure = Some(FailurePage::new()?);
         }
-        made.template = template;
-        made.map_ids(judgement)?;
+        made.template = compiled.template();
+        made.map_ids(judgement, compiled.exchanges())?;
         if let Some(rules) = &self.landlock {
             made.ruleset = rules.make(&judgement.landlock)?;
         }
@@ -227,6 +251,14 @@ impl Sandbox {
             fence: None,
         })
     }
+}
+
+/// A user namespace that exchanges `id` and that of `maps`: one that a waiting sandbox of no other kind has, for a moment.
+fn exchange_user_ns(maps: &IdMaps, id: u32) -> Result<OwnedFd> {
+    let (uid, gid) = maps.single().ok_or_else(|| Error::new(Step::WriteIdMap, Errno::EINVAL))?;
+    let sandbox = exchanging(uid, id).into_iter().fold(Sandbox::new().user_ns(), Sandbox::uid_map);
+    let sandbox = exchanging(gid, id).into_iter().fold(sandbox, Sandbox::gid_map);
+    sandbox.prepare_as(false)?.park()?.user_namespace()
 }
 
 fn wants_group(judgement: &Judgement) -> bool {

@@ -17,7 +17,7 @@ use crate::child::{Child, Past, Remains};
 use crate::error::{Error, Problem, Result, Step};
 use crate::security::Seccomp;
 use crate::spawn::{self, Launch, Misfire};
-use crate::sys::pidfd;
+use crate::sys::{pidfd, table};
 
 /// The sandbox, with a stub in it that has done its setup. Dropping it takes everything away again, and does nothing in a
 /// fork of the process that made it.
@@ -47,7 +47,7 @@ impl Prepared {
     /// Does all of a spawn that can be done without knowing the program.
     pub(crate) fn park(&self) -> Result<Parked> {
         let Policy { sandbox, compiled, .. } = &*self.policy;
-        let mut made = sandbox.make(&compiled.judgement, compiled.template())?;
+        let mut made = sandbox.make(compiled)?;
         let used = RefCell::new(None);
         let goal = Goal {
             parks: true,
@@ -72,6 +72,15 @@ impl Parked {
     /// Readable once the sandbox has died.
     pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.stub.pidfd()
+    }
+
+    /// The user namespace that it lives in.
+    pub(super) fn user_namespace(&self) -> Result<OwnedFd> {
+        let pid = self.pidfd().and_then(pidfd::pid_of).ok_or_else(|| Error::new(Step::WriteIdMap, Errno::ESRCH))?;
+        let path = format!("/proc/{pid}/ns/user");
+        let failed = |errno| Error::new(Step::WriteIdMap, errno).at(&path);
+        let file = File::open(&path).map_err(|error| Error::io(Step::WriteIdMap, &error).at(&path))?;
+        table::above_stdio(file.into()).map_err(failed)
     }
 
     /// Kills it, and does not wait for its end.

@@ -67,13 +67,25 @@ impl Sandbox {
     ///
     /// Those of [`check`](Sandbox::check), and a path of the host that does not exist.
     pub fn prepare(&self) -> Result<Prepared> {
-        let compiled = self.compile(true)?;
+        self.prepare_as(true)
+    }
+
+    /// `thorough` as for [`judge`](Sandbox::judge).
+    pub(super) fn prepare_as(&self, thorough: bool) -> Result<Prepared> {
+        let compiled = self.compile(thorough)?;
         let kept = self.keep(&compiled.judgement)?;
         let policy = Policy { compiled, own: self.program.invocation(), sandbox: self.clone(), _kept: kept };
         // As it is without a control group and a scratch directory, which are made for each run.
         let template = policy.compiled.template();
-        let shape = Shape { template: template.map(|fd| fd.as_raw_fd()), ..Shape::default() };
-        let setup = self.setup(&policy.compiled, &shape, template)?;
+        let write = || {
+            let (number, exchanges) = (template.map(|fd| fd.as_raw_fd()), policy.compiled.exchanges());
+            let shape = Shape { template: number, exchanges, ..Shape::default() };
+            self.setup(&policy.compiled, &shape, template)
+        };
+        let setup = match write() {
+            Err(error) if policy.compiled.exchanges() && policy.compiled.lacks_exchange(&error) => write()?,
+            written => written?,
+        };
         setup.plan.release();
         Ok(Prepared { policy: Arc::new(policy), command: None })
     }

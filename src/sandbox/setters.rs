@@ -43,19 +43,25 @@ impl Sandbox {
     ///
     /// Without [`uid_map`](Sandbox::uid_map) the user and the group that the program runs as ([`user`](Sandbox::user), else
     /// root) are the only ones. To files, signals and /proc/sys, an ordinary user's program is that user. Root's, or that of
-    /// who has `CAP_SETUID` and `CAP_SETGID`, is nobody: an id that no account has. So it owns no file of the host, and a root
-    /// file system of root's can be read, but not changed: give that to the id of those that share files, or map a range that
-    /// owns it.
+    /// who has `CAP_SETUID` and `CAP_SETGID`, is nobody: an id that no account has, and no other living sandbox. So it owns no
+    /// file of the host, and a root file system of root's can be read, but not changed: give that to the id below, or map a
+    /// range that owns it.
     ///
-    /// | the program | is outside |
+    /// | who | which id, the same for user and group |
     /// | --- | --- |
-    /// | has a [root](Sandbox::rootfs) of its own, and finds nothing there that it could leave files in and that stays | an id of 0x7800_0000 to 0x7ffd_ffff that no other living sandbox has, the same for user and group; where the caller itself lives in a user namespace without these, of 60,736 to 61,183 |
-    /// | has no root of its own, or a writable [`RootFs::dir`](crate::RootFs::dir), [`bind`](Sandbox::bind) or [`upper`](crate::RootFs::upper), any [`RawMount`](crate::RawMount), or is shown a directory that belongs to the id on the right | 1,879,048,192 (0x7000_0000), which such sandboxes share, so that what one leaves is the next one's; where the caller has no such id, its nobody, or its last id |
+    /// | the processes of a sandbox | one of 0x7800_0000 to 0x7ffd_ffff, until all of it has ended; where the caller itself lives in a user namespace without these, of 60,736 to 61,183 |
+    /// | files that it makes on the host, and those that are handed to it | 1,879,048,192 (0x7000_0000), in each run, so that one finds what another has left |
+    /// | the processes as well | that same id, where files on disk could not be theirs otherwise: see below |
     ///
-    /// Sandboxes that share an id can signal each other, where one sees the other, and what the kernel counts by user (pages of
-    /// pipes, descriptors in flight, watches of epoll) one can take from the other: where that matters, give each an id of its
-    /// own with [`uid_map`](Sandbox::uid_map) and [`gid_map`](Sandbox::gid_map), and its directory to that id. An id that a
-    /// sandbox has had to itself is given to another once all of it has ended.
+    /// A [`bind`](Sandbox::bind) or [`RootFs::dir`](crate::RootFs::dir) that can be written to, or that belongs to
+    /// 1,879,048,192, shows the files of that id as the sandbox's (mount_setattr(2), `MOUNT_ATTR_IDMAP`, since 5.12; ext4, xfs,
+    /// btrfs 5.15, tmpfs 6.3). Sandboxes share the id where that cannot be: on a file system that maps no ids, below an
+    /// [`upper`](crate::RootFs::upper) that stays, on layers that belong to the id, a [`scratch`](crate::RootFs::scratch) beside such a bind, with a
+    /// [`RawMount`](crate::RawMount), without a root of the sandbox's own, with `CAP_SYS_ADMIN`, or where the caller itself lives
+    /// in a user namespace. Then they can signal each other, where one sees the other, and what the kernel counts by user (pages
+    /// of pipes, descriptors in flight, watches of epoll) one can take from the other. Where that matters, give each an id with
+    /// [`uid_map`](Sandbox::uid_map) and [`gid_map`](Sandbox::gid_map), and its files to that id. Where the caller has no id
+    /// 1,879,048,192, it is its nobody, or its last id.
     ///
     /// What is bound may lie in directories that are closed to that id, unless the program is given `CAP_SYS_ADMIN`: then the kernel
     /// has to find it from inside, or would not lock the flags that it has outside.

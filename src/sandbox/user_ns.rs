@@ -1,6 +1,7 @@
 //! The judgement about user namespaces: which ids are mapped, who may write that, and what forbids them here.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use caps::Capability;
@@ -9,8 +10,8 @@ use nix::unistd::{Gid, Uid, User, getgroups};
 use super::Sandbox;
 use super::judge::has;
 use crate::error::Problem;
-use crate::mount::Upper;
-use crate::namespace::{IdMap, IdMaps, LINES_MAX, Namespaces, Programs, Writer, is_own, unprivileged_id};
+use crate::mount::{self, Handed, Upper};
+use crate::namespace::{IdMap, IdMaps, LINES_MAX, Namespaces, Outside, Programs, Writer, is_own, unprivileged_id};
 use crate::proc::subid::{self, SubIds};
 
 /// The caller's ids, outside.
@@ -51,20 +52,40 @@ impl Sandbox {
                 problems.push(Problem::invalid(call, reason, "join ranges that follow one another"));
             }
         }
-        let mut ids =
-            IdMaps { uid: uid_map, gid: gid_map, deny_setgroups: false, writer: Writer::Inside, leased: false };
+        let mut ids = IdMaps {
+            uid: uid_map,
+            gid: gid_map,
+            deny_setgroups: false,
+            writer: Writer::Inside,
+            outside: Outside::Mapped,
+        };
         self.choose_writer(&mut ids, own, problems);
-        ids.leased = ids.writer == Writer::Caller && self.may_lease(&ids);
+        if ids.writer == Writer::Caller {
+            ids.outside = self.outside(&ids);
+        }
         Some(ids)
     }
 
-    /// Whether each sandbox of this policy may have another id outside: nobody has said which, and no file tells them apart.
-    fn may_lease(&self, ids: &IdMaps) -> bool {
+    /// Whether each sandbox of this policy can have another id outside: nobody has said which, and no file tells them apart.
+    fn outside(&self, ids: &IdMaps) -> Outside {
         let ns = &self.namespaces;
         let is_given = ns.subids || !ns.uid_map.is_empty() || !ns.gid_map.is_empty();
-        let [IdMap { outside: uid, .. }] = ids.uid[..] else { return false };
-        let [IdMap { outside: gid, .. }] = ids.gid[..] else { return false };
-        !is_given && ns.new.contains(Namespaces::MOUNT) && !self.mounts.hands_over(uid, gid)
+        let Some(stays) = ids.single().filter(|_| !is_given && ns.new.contains(Namespaces::MOUNT)) else {
+            return Outside::Mapped;
+        };
+        if self.stdio.extra.iter().any(|(_, fd)| mount::hands_over(fd.as_fd(), stays)) {
+            return Outside::Mapped;
+        }
+        match self.mounts.hands_over(stays) {
+            Handed::Not => Outside::Leased,
+            Handed::Mounts if !self.may_remount() => Outside::Exchanged,
+            _ => Outside::Mapped,
+        }
+    }
+
+    /// Whether the program could take flags off mounts. The flags of what the caller has copied are not locked to it.
+    fn may_remount(&self) -> bool {
+        self.privileges().capabilities.is_none_or(|given| given.reaches(Capability::CAP_SYS_ADMIN))
     }
 
     fn choose_writer(&self, ids: &mut IdMaps, own: Own, problems: &mut Vec<Problem>) {

@@ -52,15 +52,16 @@ pub(crate) fn make_private(tree: BorrowedFd<'_>) -> Result<(), Errno> {
     call(libc::SYS_mount_setattr, [tree, c"".as_ptr() as u64, flags, attr.as_ptr() as u64, size, 0]).map(drop)
 }
 
-/// mount_setattr(2), 5.12: the mount shows the ids of its files as the user namespace maps them. Once, and only while it
-/// stands nowhere.
-pub(crate) fn map_ids(tree: BorrowedFd<'_>, user_ns: BorrowedFd<'_>) -> Result<(), Errno> {
+/// mount_setattr(2), 5.12: the mount, and if `recursive` those below it, shows the ids of its files as the user namespace maps
+/// them. Once, and only while it stands nowhere.
+pub(crate) fn map_ids(tree: BorrowedFd<'_>, user_ns: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
     const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
     // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
     let attr = [MOUNT_ATTR_IDMAP, 0, 0, user_ns.as_raw_fd() as u64];
     let size = size_of_val(&attr) as u64;
     let tree = tree.as_raw_fd() as u64;
-    call(libc::SYS_mount_setattr, [tree, c"".as_ptr() as u64, AT_EMPTY_PATH, attr.as_ptr() as u64, size, 0]).map(drop)
+    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    call(libc::SYS_mount_setattr, [tree, c"".as_ptr() as u64, flags, attr.as_ptr() as u64, size, 0]).map(drop)
 }
 
 /// Puts the calling thread into a mount namespace whose root is an empty, read-only tmpfs, and gives the namespace. To be

@@ -42,10 +42,15 @@ fn a_sandbox_that_sees_others_cannot_signal_them() {
     let pool = strict().pool(1).unwrap();
     pool.wait_ready(Duration::from_secs(30)).unwrap();
     let own = || Sandbox::new().user_ns().rootfs(RootFs::host());
-    let mut victims = vec![strict().spawn().unwrap(), own().command("/bin/sleep").arg("1000").spawn().unwrap()];
+    let shared = common::TempDir::new();
+    let bound = |sandbox: Sandbox| sandbox.bind(shared.path(), "/mnt");
+    let mut victims = vec![
+        bound(strict()).spawn().unwrap(),
+        strict().spawn().unwrap(),
+        own().command("/bin/sleep").arg("1000").spawn().unwrap(),
+    ];
     victims.push(pool.spawn(Command::new("/bin/sleep").arg("1000")).unwrap());
-    // One that waits in the pool is a victim as well; its pid is not told, and it has an id like the others.
-    for attacker in [Sandbox::new().user_ns(), own()] {
+    for attacker in [Sandbox::new().user_ns(), own(), bound(own())] {
         for victim in &mut victims {
             let pid = victim.id().to_string();
             assert_eq!(attack(attacker.clone(), &format!("kill {pid}")).get(&pid), "EPERM");
@@ -87,9 +92,12 @@ fn descriptors_in_flight_are_counted_for_each_sandbox() {
     if needs_ids() {
         return;
     }
-    let (taken, left) = beside(common::strict(), common::strict(), "in-flight 4000", "in-flight 1");
-    assert_eq!(taken.get("ends"), "ETOOMANYREFS");
-    assert_eq!((left.get("sent"), left.get("ends")), ("1", "none"));
+    let shared = common::TempDir::new();
+    for sandbox in [common::strict(), common::strict().bind(shared.path(), "/d")] {
+        let (taken, left) = beside(sandbox.clone(), sandbox, "in-flight 4000", "in-flight 1");
+        assert_eq!(taken.get("ends"), "ETOOMANYREFS");
+        assert_eq!((left.get("sent"), left.get("ends")), ("1", "none"));
+    }
     let one = || mapped(common::strict(), 65_534);
     let (_, left) = beside(one(), one(), "in-flight 4000", "in-flight 1");
     assert_eq!((left.get("sent"), left.get("ends")), ("0", "ETOOMANYREFS"), "the attack itself works");

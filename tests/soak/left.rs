@@ -30,6 +30,8 @@ impl Left {
     pub fn now(place: &Place) -> Left {
         let links = entries("/proc/self/fd").into_iter().filter_map(|fd| fs::read_link(fd).ok());
         let links = links.map(|link| link.to_string_lossy().into_owned()).filter(|link| !link.starts_with("/proc/"));
+        // Those of which each exchanges an id on mounts are kept for the next sandbox.
+        let links = links.filter(|link| !link.starts_with("user:["));
         let (sockets, mut fds): (Vec<String>, Vec<String>) = links.partition(|link| link.starts_with("socket:"));
         fds.sort();
         let tasks = entries("/proc/self/task");
