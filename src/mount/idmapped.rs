@@ -4,6 +4,7 @@
 //!
 //! Only layers: whoever has CAP_SYS_ADMIN in the user namespace can make a bind writable again, and what root of the
 //! sandbox wrote there would belong to root of the host, set-uid bits included. What an overlay has below, nobody reaches.
+//! A bind that can be written to has another map, by which root stays who it is: [`handed`](super::handed).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
