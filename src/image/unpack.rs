@@ -20,7 +20,8 @@ use super::tree::{self, InRoot, Place, Tree};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::xattr;
 
-const WHITEOUT: &[u8] = b".wh.";
+/// What the names of whiteouts begin with.
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// What stands for a directory's opaqueness, and other names of aufs that are not for us.
 const META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";

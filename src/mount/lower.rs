@@ -26,6 +26,9 @@ const O_PATH_DIR: u64 = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as 
 /// What mount(2) takes as options: a page, with its NUL.
 const OPTIONS_MAX: usize = 4095;
 pub(super) const CWD: i32 = libc::AT_FDCWD;
+/// Has an upper hold all of what it holds (Linux 4.19): without it a host may have overlayfs note that the rest of a directory or
+/// of a file is in another place below, and the upper is none without those layers, for us and for whoever makes a layer of it.
+pub(super) const WHOLE: [(&str, &str); 2] = [("redirect_dir", "off"), ("metacopy", "off")];
 /// What errors call the file systems in memory that an overlay is put together in.
 pub(super) const UPPER: &str = "upper of the root";
 pub(super) const LAYERS: &str = "layers";
@@ -286,7 +289,10 @@ fn overlay_options(
         }
     }
     if context.user_ns {
+        // Has both of WHOLE by itself, and refuses redirect_dir=off where that means to follow.
         options.push(",userxattr");
+    } else {
+        WHOLE.iter().for_each(|(key, value)| options.push(format!(",{key}={value}")));
     }
     if options.len() > OPTIONS_MAX {
         let text = format!("the names of layers take {} bytes, and mount(2) takes {OPTIONS_MAX}", options.len());

@@ -20,7 +20,8 @@ use tar_core::EntryType;
 use tar_core::builder::EntryBuilder;
 
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::image::tree::{is_opaque, is_whiteout};
+use crate::image::tree::{OPAQUE, is_whiteout};
+use crate::image::unpack::WHITEOUT;
 use crate::sys::xattr;
 
 /// Deeper directories are nobody's: the kernel's own paths end at 4,096 bytes, 2,048 names.
@@ -68,6 +69,7 @@ impl<W: Write> LayerWriter<W> {
 
     /// Writes a directory that the layer needs and nobody gave, of root's and with mode 755.
     pub(crate) fn directory(&mut self, path: &Path) -> Result<()> {
+        check_name(path)?;
         self.made(path, EntryType::Directory, 0o755)
     }
 
@@ -99,6 +101,7 @@ impl<W: Write> LayerWriter<W> {
         style: &Style<'_>,
         depth: usize,
     ) -> Result<()> {
+        check_name(path)?;
         let at = |errno| Error::new(Step::PackLayer, errno).at(path);
         let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(at)?;
         let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
@@ -114,14 +117,18 @@ impl<W: Write> LayerWriter<W> {
             SFlag::S_IFDIR => {
                 let found = open(dir, name, OFlag::O_DIRECTORY).map_err(at)?;
                 item.xattrs = xattrs_of(found.as_fd()).map_err(at)?;
+                let is_opaque = style.upper && look_at_marks(found.as_fd(), path)?;
                 self.item(&item, EntryType::Directory, None, io::empty())?;
-                if style.upper && is_opaque(&found).map_err(at)? {
+                if is_opaque {
                     self.made(&path.join(".wh..wh..opq"), EntryType::Regular, 0)?;
                 }
                 self.contents_below(found.as_fd(), path, style, depth)
             }
             SFlag::S_IFREG => {
                 let file = open(dir, name, OFlag::O_NONBLOCK | OFlag::O_NOCTTY).map_err(at)?;
+                if style.upper {
+                    look_at_marks(file.as_fd(), path)?;
+                }
                 self.file(item, file)
             }
             SFlag::S_IFLNK => {
@@ -222,6 +229,37 @@ fn entry(path: &Path, kind: EntryType) -> EntryBuilder {
 
 fn unwritable(error: &tar_core::HeaderError, path: &Path) -> Error {
     Error::message(ErrorKind::Setup, Step::PackLayer, error.to_string()).at(path)
+}
+
+/// In a layer such a name takes away what another name stands for: layer.md of the image specification, "Whiteouts".
+fn check_name(path: &Path) -> Result<()> {
+    if !path.file_name().is_some_and(|name| name.as_bytes().starts_with(WHITEOUT)) {
+        return Ok(());
+    }
+    let detail = "a name that begins with .wh. means something else in a layer";
+    Err(Error::message(ErrorKind::Setup, Step::PackLayer, detail)
+        .at(path)
+        .hint("give it another name, or leave it out"))
+}
+
+/// Whether what lies in an upper hides what the layers below have there. overlayfs believes `trusted` marks, or with
+/// `userxattr` the `user` ones, and copies the others up as if they were the files' own. It puts an origin on each directory that
+/// it copies up (Linux 4.12): a `user` mark beside a `trusted` one is such a copy.
+fn look_at_marks(file: BorrowedFd<'_>, path: &Path) -> Result<bool> {
+    let names = xattr::list(file).map_err(|errno| Error::new(Step::PackLayer, errno).at(path))?;
+    let has = |name: &[u8]| names.iter().any(|found| found.to_bytes() == name);
+    let elsewhere = [".overlay.redirect", ".overlay.metacopy"];
+    let elsewhere = elsewhere.iter().flat_map(|mark| ["trusted", "user"].map(|kind| format!("{kind}{mark}")));
+    if let Some(mark) = elsewhere.into_iter().find(|mark| has(mark.as_bytes())) {
+        let detail = format!("the mark {mark}: a part of it is in another place of the layers below");
+        let error = Error::message(ErrorKind::Setup, Step::PackLayer, detail).at(path);
+        return Err(error.hint("mount the overlay with redirect_dir=off,metacopy=off"));
+    }
+    let [trusted, user] = OPAQUE;
+    let is_trusted = names.iter().any(|found| found.to_bytes().starts_with(b"trusted.overlay."));
+    let mark = if is_trusted { trusted } else { user };
+    let value = xattr::get(file, mark).map_err(|errno| Error::new(Step::PackLayer, errno).at(path))?;
+    Ok(value.as_deref() == Some(b"y"))
 }
 
 fn failed(error: &io::Error, path: &Path) -> Error {
@@ -397,6 +435,52 @@ mod tests {
         // A directory that is no upper has no such marks.
         let entries = read(&tree.pack(false, ENOUGH).unwrap());
         assert_eq!(entries["opaque/gone"].0, tar::EntryType::Char);
+    }
+
+    #[test]
+    fn a_mark_that_was_copied_up_is_not_believed() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let tree = Tree::new("copied");
+        tree.file("dir/kept", "kept");
+        let dir = fs::File::open(tree.0.join("dir")).unwrap();
+        xattr::set(dir.as_fd(), c"user.overlay.opaque", b"y").unwrap();
+        xattr::set(dir.as_fd(), c"trusted.overlay.origin", b"").unwrap();
+        let names = |layer: Vec<u8>| read(&layer).into_keys().collect::<Vec<_>>();
+        assert_eq!(names(tree.pack(true, ENOUGH).unwrap()), ["dir/", "dir/kept"]);
+        xattr::set(dir.as_fd(), c"trusted.overlay.opaque", b"y").unwrap();
+        assert_eq!(names(tree.pack(true, ENOUGH).unwrap()), ["dir/", "dir/.wh..wh..opq", "dir/kept"]);
+    }
+
+    #[test]
+    fn what_is_in_another_place_below_is_refused() {
+        for name in [c"user.overlay.redirect", c"user.overlay.metacopy"] {
+            for path in ["dir/file", "dir"] {
+                let tree = Tree::new("elsewhere");
+                tree.file("dir/file", "x");
+                let marked = fs::File::open(tree.0.join(path)).unwrap();
+                xattr::set(marked.as_fd(), name, b"/x").unwrap();
+                let error = tree.pack(true, ENOUGH).unwrap_err();
+                assert!(error.path().unwrap().ends_with(path), "{error}");
+                assert!(error.to_string().contains(name.to_str().unwrap()), "{error}");
+                assert!(tree.pack(false, ENOUGH).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_are_whiteouts_in_a_layer_are_refused() {
+        for name in ["dir/.wh..wh..opq", "dir/.wh.file", ".wh.", ".wh.dir/file"] {
+            let tree = Tree::new("names");
+            tree.file(name, "x");
+            for upper in [false, true] {
+                let error = tree.pack(upper, ENOUGH).unwrap_err();
+                let path = error.path().unwrap().to_str().unwrap().to_owned();
+                assert!(path.contains("/.wh."), "{error}");
+            }
+        }
+        assert!(LayerWriter::new(Vec::new(), LATEST, ENOUGH).directory(Path::new("/.wh.x")).is_err());
     }
 
     #[test]
