@@ -13,14 +13,15 @@ use nix::fcntl::Flock;
 use nix::unistd::{Uid, syncfs};
 use oci_spec::image::{Descriptor, Digest};
 
+use super::account::Budget;
 use super::digest::Hasher;
 use super::lock::{self, Mode, Pause};
 use super::lowers::Lowers;
 use super::settle::settle;
 use super::stream;
 use super::tar::Entries;
-use super::tree::Tree;
-use super::unpack::{Bounds, Ids, Told, Unpacked, Unpacker};
+use super::tree::{LINKS, TRASH, Tree};
+use super::unpack::{Ids, Told, Unpacked, Unpacker};
 use super::{Image, Store};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
@@ -102,7 +103,8 @@ impl Image {
     /// # Errors
     ///
     /// [`ErrorKind::Corrupt`] for what is no layer, or another than the configuration says, or would lead out of the image;
-    /// [`ErrorKind::TooLarge`] beyond [`Store::layer_bytes_limit`] and [`Store::layer_entries_limit`];
+    /// [`ErrorKind::TooLarge`] beyond [`Store::layer_bytes_limit`], [`Store::layer_entries_limit`],
+    /// [`Store::image_bytes_limit`] and [`Store::image_entries_limit`];
     /// [`ErrorKind::NotFound`] if a blob is missing; [`ErrorKind::Timeout`] if another process takes longer than
     /// [`Store::wait`]; [`ErrorKind::Store`] for the file system's own.
     pub fn unpack(&self) -> Result<Layers> {
@@ -162,28 +164,41 @@ impl Image {
     }
 
     fn unpack_jobs(&self, jobs: &[Job<'_>], names: &[String], ids: Ids) -> Result<()> {
-        let mut layers = unpack_side_by_side(self.store(), jobs, ids)?;
+        let budget = Arc::new(self.budget(names)?);
+        let mut layers = unpack_side_by_side(self.store(), jobs, ids, &budget)?;
         let layout = &self.store().layout;
         let place = |name: &String| match jobs.iter().find(|job| job.name == *name) {
             Some(job) => job.staging.clone(),
             None => layout.layer(name),
         };
         for (job, layer) in jobs.iter().zip(&mut layers) {
-            if !layer.tree.implied.is_empty() || !layer.links.is_empty() {
-                let mut dirs = Vec::new();
-                for below in names.get(..job.index).unwrap_or_default().iter().rev().map(place) {
-                    dirs.push(below.join("fs"));
-                    if read_record(&below)?.told.opaque {
-                        break;
-                    }
+            let mut dirs = Vec::new();
+            for below in names.get(..job.index).unwrap_or_default().iter().rev().map(place) {
+                dirs.push(below.join("fs"));
+                if read_record(&below)?.told.opaque {
+                    break;
                 }
-                let lowers = Lowers::open(&dirs).map_err(|errno| sys_failed(&job.staging, errno))?;
-                settle(layer, &lowers, ids).map_err(|error| of_layer(error, job.blob))?;
             }
-            remove_trash(&job.staging)?;
+            let lowers = Lowers::open(&dirs).map_err(|errno| sys_failed(&job.staging, errno))?;
+            settle(layer, &lowers, ids).map_err(|error| of_layer(error, job.blob))?;
+            (layer.told.entries, layer.told.bytes) = (layer.account.entries, layer.account.bytes);
+            let record = Record { diff_id: job.diff_id.clone(), ids, told: layer.told.clone() };
+            write_record(&job.staging, &record)?;
+            remove_rest(&job.staging)?;
         }
         drop(layers);
         self.publish(jobs)
+    }
+
+    /// What the layers that are there have left for the others.
+    fn budget(&self, names: &[String]) -> Result<Budget> {
+        let layout = &self.store().layout;
+        let (mut bytes, mut entries) = (0u64, 0u64);
+        for layer in names.iter().map(|name| layout.layer(name)).filter(|layer| layer.exists()) {
+            let told = read_record(&layer)?.told;
+            (bytes, entries) = (bytes.saturating_add(told.bytes), entries.saturating_add(told.entries));
+        }
+        Ok(Budget::new(self.store().bounds, bytes, entries))
     }
 
     /// One sync for all that was written, then the names.
@@ -205,14 +220,16 @@ fn remove_lock(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
-/// Entries that replaced directories of their own layer have left them here.
-fn remove_trash(staging: &Path) -> Result<()> {
-    let trash = staging.join("trash");
-    fs::remove_dir(&trash).or_else(|_| owner::remove_tree(&trash, None))
+/// Entries that replaced directories of their own layer have left these, and links what stood for them.
+fn remove_rest(staging: &Path) -> Result<()> {
+    [TRASH, LINKS].map(|name| staging.join(name)).iter().try_for_each(|path| {
+        let removed = fs::remove_dir(path);
+        removed.or_else(|_| owner::remove_tree(path, None))
+    })
 }
 
 /// As many at once as there are processors, the largest first.
-fn unpack_side_by_side(store: &Store, jobs: &[Job<'_>], ids: Ids) -> Result<Vec<Unpacked>> {
+fn unpack_side_by_side(store: &Store, jobs: &[Job<'_>], ids: Ids, budget: &Arc<Budget>) -> Result<Vec<Unpacked>> {
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(jobs.get(*i).map_or(0, |job| job.blob.size())));
     let (next, failure) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -220,7 +237,7 @@ fn unpack_side_by_side(store: &Store, jobs: &[Job<'_>], ids: Ids) -> Result<Vec<
     let work = || {
         while let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let Some(job) = jobs.get(*i).filter(|_| !failure.load(Ordering::Relaxed)) else { return };
-            let result = unpack_one(store, job, ids).map_err(|error| of_layer(error, job.blob));
+            let result = unpack_one(store, job, ids, budget.clone()).map_err(|error| of_layer(error, job.blob));
             failure.fetch_or(result.is_err(), Ordering::Relaxed);
             done.lock().unwrap_or_else(PoisonError::into_inner).push((*i, result));
         }
@@ -253,7 +270,7 @@ fn of_layer(error: Error, blob: &Descriptor) -> Error {
     error.at(path)
 }
 
-fn unpack_one(store: &Store, job: &Job<'_>, ids: Ids) -> Result<Unpacked> {
+fn unpack_one(store: &Store, job: &Job<'_>, ids: Ids, budget: Arc<Budget>) -> Result<Unpacked> {
     // What a killed process has left.
     owner::remove_tree(&job.staging, None)?;
     DirBuilder::new().mode(0o700).create(&job.staging).map_err(|error| failed(&job.staging, &error))?;
@@ -262,15 +279,13 @@ fn unpack_one(store: &Store, job: &Job<'_>, ids: Ids) -> Result<Unpacked> {
         error.at(job.blob.digest().to_string()).hint("pull or import the image again")
     })?;
     let tree = Tree::make(&job.staging).map_err(|errno| sys_failed(&job.staging, errno))?;
-    let bounds = store.bounds;
-    let (unpacked, digest) = stream::through(blob, Hasher::of(job.diff_id)?, bounds.bytes, |chunks| {
-        Unpacker::new(tree, ids, bounds.entries).unpack(&mut Entries::new(chunks))
+    let (unpacked, digest) = stream::through(blob, Hasher::of(job.diff_id)?, store.bounds.bytes, |chunks| {
+        Unpacker::new(tree, ids, budget).unpack(&mut Entries::new(chunks))
     })?;
     if digest != job.diff_id.as_ref() {
         let detail = format!("its contents have the digest {digest}, and not {}", job.diff_id);
         return Err(Error::message(ErrorKind::Corrupt, Step::UnpackLayer, detail));
     }
-    write_record(&job.staging, &Record { diff_id: job.diff_id.clone(), ids, told: unpacked.told.clone() })?;
     Ok(unpacked)
 }
 
@@ -327,11 +342,5 @@ impl Store {
             true => Ids::Squashed,
             false => Ids::Kept,
         }
-    }
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Bounds { bytes: 32 << 30, entries: 2_000_000 }
     }
 }

@@ -40,6 +40,10 @@ impl Lowers {
         Ok(Lowers { roots: roots.iter().map(open).collect::<nix::Result<_>>()? })
     }
 
+    pub(super) fn roots(&self) -> &[OwnedFd] {
+        &self.roots
+    }
+
     /// What is at `path`, of which no part may be a link.
     pub(super) fn find(&self, path: &[u8]) -> nix::Result<Found> {
         let own = |fd: &OwnedFd| fd.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE);
@@ -110,7 +114,7 @@ impl Lowers {
 }
 
 /// A name in directories that are shown as one.
-fn within(dirs: &[OwnedFd], name: &OsStr) -> nix::Result<Found> {
+pub(super) fn within(dirs: &[OwnedFd], name: &OsStr) -> nix::Result<Found> {
     let mut found = Vec::new();
     for dir in dirs {
         let stat = match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {

@@ -3,15 +3,18 @@
 //! The types of the image specification are those of the crate `oci-spec`. Manifests of Docker's schema 2 are read as well.
 //! Everything that comes from outside is bounded: a document by 4 MiB, an index within an index by four steps.
 
+mod account;
 mod blob;
 mod build;
 mod compression;
 mod digest;
 mod export;
 mod garbage;
+mod hide;
 mod import;
 mod layers;
 mod layout;
+mod links;
 mod lock;
 mod lowers;
 mod manifest;

@@ -11,12 +11,12 @@ use nix::fcntl::Flock;
 use oci_spec::image::{Descriptor, Digest, ImageManifestBuilder, MediaType, Platform};
 use serde::Serialize;
 
+use super::account::Bounds;
 use super::blob::{self, Begun, BlobWriter};
 use super::digest::digest_of;
 use super::layout::{Layout, REF_NAME};
 use super::lock::{self, Mode};
 use super::manifest::{self, host_platform};
-use super::unpack::Bounds;
 use super::{Image, Reference};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::units::Bytes;
@@ -84,15 +84,29 @@ impl Store {
         self
     }
 
-    /// The most bytes that a layer may have without its compression: 32 GiB without this call. What is beyond is an error.
+    /// The most bytes that a layer may have without its compression, and that its files may have: 32 GiB without this call. What
+    /// is beyond is an error.
     pub fn layer_bytes_limit(mut self, limit: impl Into<Bytes>) -> Store {
         self.bounds.bytes = limit.into().get();
         self
     }
 
-    /// The most entries that a layer's archive may have: 2,000,000 without this call.
+    /// The most entries that a layer may have: 2,000,000 without this call. Directories that have to be made for them count, as
+    /// does what it takes to hide files of the layers below.
     pub fn layer_entries_limit(mut self, limit: u64) -> Store {
         self.bounds.entries = limit;
+        self
+    }
+
+    /// The most bytes that the files of all layers of an image may have: 64 GiB without this call.
+    pub fn image_bytes_limit(mut self, limit: impl Into<Bytes>) -> Store {
+        self.bounds.image_bytes = limit.into().get();
+        self
+    }
+
+    /// The most entries that all layers of an image may have: 4,000,000 without this call.
+    pub fn image_entries_limit(mut self, limit: u64) -> Store {
+        self.bounds.image_entries = limit;
         self
     }
 

@@ -26,10 +26,16 @@ const LINKS_MAX: usize = 40;
 const STEPS_MAX: u64 = 4_000_000;
 /// Directories that are kept open: entries come directory by directory.
 const RECENT: usize = 8;
+/// What a name that is remembered takes beside its bytes.
+pub(super) const NAME_COST: u64 = 64;
+/// The directories beside a tree that go once it stands.
+pub(super) const TRASH: &str = "trash";
+pub(super) const LINKS: &str = "links";
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// overlayfs's mark of a directory that hides those below it; the second counts with the mount option `userxattr`, which
-/// mounts in a user namespace have.
+/// mounts in a user namespace have. The one that does not count is an attribute as any other, and is copied up with what has
+/// it: so what is unpacked gets neither, see [`hide`](super::hide).
 pub(super) const OPAQUE: [&CStr; 2] = [c"trusted.overlay.opaque", c"user.overlay.opaque"];
 
 /// A path below the root: names joined by `/`, none of them `.` or `..`; empty for the root itself.
@@ -121,14 +127,30 @@ pub(super) struct Tree {
     root: Arc<OwnedFd>,
     trash: OwnedFd,
     trashed: u64,
-    recent: VecDeque<(InRoot, Arc<OwnedFd>)>,
+    /// What stands for hard links to files of layers below.
+    links: OwnedFd,
+    recent: VecDeque<Recent>,
     steps: u64,
-    /// Directories that had to be there and that the layer does not tell about.
+    /// Directories that had to be there and that the layer does not tell about. These paths, and those below, have no links.
     pub(super) implied: BTreeSet<InRoot>,
+    /// Directories that show nothing of those below: in what form is for [`hide`](super::hide) to say.
+    pub(super) hiding: BTreeSet<InRoot>,
+    pub(super) whiteouts: BTreeSet<InRoot>,
+    /// Directories that were made without an entry, and whiteouts; and bytes of all that is remembered here.
+    pub(super) made: u64,
+    pub(super) names: u64,
+}
+
+/// A directory that was opened: under which path, and where that is without links.
+#[derive(Debug)]
+struct Recent {
+    path: InRoot,
+    real: InRoot,
+    dir: Arc<OwnedFd>,
 }
 
 impl Tree {
-    /// An empty tree at `staging/fs`, and a place for what entries of the layer replace beside it.
+    /// An empty tree at `staging/fs`; and beside it places for what entries of the layer replace, and for what links stand for.
     pub(super) fn make(staging: &Path) -> nix::Result<Tree> {
         let make = |name: &str| {
             let path = staging.join(name);
@@ -136,10 +158,27 @@ impl Tree {
             made.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
             nix::fcntl::open(&path, DIRECTORY | OFlag::O_RDONLY, Mode::empty())
         };
-        let (root, trash) = (Arc::new(make("fs")?), make("trash")?);
-        // The root as well, until the layer tells about it.
-        let implied = BTreeSet::from([InRoot::new()]);
-        Ok(Tree { root, trash, trashed: 0, recent: VecDeque::new(), steps: 0, implied })
+        let (root, trash, links) = (Arc::new(make("fs")?), make(TRASH)?, make(LINKS)?);
+        Ok(Tree {
+            root,
+            trash,
+            trashed: 0,
+            links,
+            recent: VecDeque::new(),
+            steps: 0,
+            // The root as well, until the layer tells about it.
+            implied: BTreeSet::from([InRoot::new()]),
+            hiding: BTreeSet::new(),
+            whiteouts: BTreeSet::new(),
+            made: 0,
+            names: 0,
+        })
+    }
+
+    /// The place of what stands for the links of this number.
+    pub(super) fn stand_in(&self, number: usize) -> nix::Result<Place> {
+        let dir = self.links.try_clone().map_err(|_| Errno::EMFILE)?;
+        Ok(Place { dir: dir.into(), name: c_string(number.to_string().as_bytes())? })
     }
 
     pub(super) fn root(&self) -> &Arc<OwnedFd> {
@@ -151,17 +190,50 @@ impl Tree {
         if path.is_empty() {
             return Ok(self.root.clone());
         }
-        if let Some((_, dir)) = self.recent.iter().find(|(recent, _)| recent == path) {
-            return Ok(dir.clone());
+        if let Some(recent) = self.recent.iter().find(|recent| recent.path == path) {
+            return Ok(recent.dir.clone());
         }
-        let dir = match self.open_in_root(path) {
-            Ok(dir) => dir,
-            Err(_) => self.walk(path, true)?.0,
+        let (dir, real) = match self.open_in_root(path, ResolveFlag::RESOLVE_NO_SYMLINKS) {
+            Ok(dir) => (dir, path.to_vec()),
+            Err(_) => self.walk(path, true)?,
         };
         let dir = Arc::new(dir);
         self.recent.truncate(RECENT - 1);
-        self.recent.push_front((path.to_vec(), dir.clone()));
+        self.recent.push_front(Recent { path: path.to_vec(), real, dir: dir.clone() });
         Ok(dir)
+    }
+
+    /// Where the directory at `path` is: without links.
+    pub(super) fn real_dir(&mut self, path: &[u8]) -> nix::Result<InRoot> {
+        self.dir(path)?;
+        Ok(self.recent.iter().find(|recent| recent.path == path).map(|recent| recent.real.clone()).unwrap_or_default())
+    }
+
+    /// The path without links among its directories.
+    pub(super) fn real(&mut self, path: &[u8]) -> nix::Result<InRoot> {
+        let Some((dir, name)) = split(path) else { return Ok(InRoot::new()) };
+        let mut real = self.real_dir(dir)?;
+        push(&mut real, name);
+        Ok(real)
+    }
+
+    /// Remembers that a directory shows nothing of those below it.
+    pub(super) fn hides(&mut self, real: InRoot) {
+        self.names += real.len() as u64 + NAME_COST;
+        self.hiding.insert(real);
+    }
+
+    /// Whether what the layers below have at `real` is not seen, as one of the directories above it shows nothing of theirs.
+    pub(super) fn is_hidden(&self, real: &[u8]) -> bool {
+        let mut path = real;
+        while !self.hiding.is_empty() {
+            let Some((dir, _)) = split(path) else { return false };
+            if self.hiding.contains(dir) {
+                return true;
+            }
+            path = dir;
+        }
+        false
     }
 
     /// The place of `path`, whose directories are made if they are missing; none for the root.
@@ -173,7 +245,7 @@ impl Tree {
     /// The same without making anything.
     pub(super) fn find(&mut self, path: &[u8]) -> nix::Result<Option<Place>> {
         let Some((dir, name)) = split(path) else { return Ok(None) };
-        let found = match self.open_in_root(dir) {
+        let found = match self.open_in_root(dir, ResolveFlag::empty()) {
             Ok(found) => found,
             Err(_) => match self.walk(dir, false) {
                 Ok((found, _)) => found,
@@ -184,10 +256,10 @@ impl Tree {
         Ok(Some(Place { dir: Arc::new(found), name: c_string(name)? }))
     }
 
-    fn open_in_root(&self, path: &[u8]) -> nix::Result<OwnedFd> {
+    fn open_in_root(&self, path: &[u8], more: ResolveFlag) -> nix::Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | more);
         let path = if path.is_empty() { b".".as_slice() } else { path };
         openat2(&self.root, OsStr::from_bytes(path), how)
     }
@@ -223,7 +295,7 @@ impl Tree {
                     mkdirat(&current, name_c.as_c_str(), Mode::S_IRWXU)?;
                     current = open()?;
                     done.push(name);
-                    self.implied.insert(done.join(&b'/'));
+                    self.imply(done.join(&b'/'));
                 }
                 Err(Errno::ENOTDIR | Errno::ELOOP) => {
                     let target = match readlinkat(&current, name_c.as_c_str()) {
@@ -231,6 +303,8 @@ impl Tree {
                         Err(Errno::EINVAL) if make => {
                             current = instead_of_whiteout(&current, &name_c)?;
                             done.push(name);
+                            self.hides(done.join(&b'/'));
+                            self.made += 1;
                             continue;
                         }
                         Err(Errno::EINVAL) => return Err(Errno::ENOTDIR),
@@ -253,12 +327,34 @@ impl Tree {
         Ok((current, done.join(&b'/')))
     }
 
+    /// Whether the layer removes what those below have on the way to `path`: a directory shows nothing of theirs, or there is
+    /// something else in its place.
+    pub(super) fn hides_way(&mut self, path: &[u8]) -> nix::Result<bool> {
+        let dir = split(path).unwrap_or_default().0;
+        if self.is_hidden(path) || self.open_in_root(dir, ResolveFlag::RESOLVE_NO_SYMLINKS).is_ok() {
+            return Ok(self.is_hidden(path));
+        }
+        match self.walk(dir, false) {
+            Ok((_, real)) => Ok(self.hiding.contains(&real) || self.is_hidden(&real)),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(Errno::ENOTDIR) => Ok(true),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    pub(super) fn imply(&mut self, real: InRoot) {
+        self.made += 1;
+        self.names += real.len() as u64 + NAME_COST;
+        self.implied.insert(real);
+    }
+
     fn step(&mut self) -> nix::Result<()> {
         self.steps += 1;
         if self.steps > STEPS_MAX { Err(Errno::ELOOP) } else { Ok(()) }
     }
 
-    /// Does what makes an entry at the place; if there is one, it goes first. Says whether that was a whiteout.
+    /// Does what makes an entry at the place; if there is one, it goes first. Says whether that was no directory: then the layer
+    /// hides what those below have there.
     pub(super) fn replace<T>(
         &mut self,
         path: &[u8],
@@ -269,22 +365,24 @@ impl Tree {
             Err(Errno::EEXIST) => {}
             result => return result.map(|made| (made, false)),
         }
-        let was_whiteout = place.stat()?.is_some_and(|stat| is_whiteout(&stat));
+        let was_other = place.stat()?.is_some_and(|stat| kind_of(&stat) != SFlag::S_IFDIR);
         self.clear(path, place)?;
-        make(place).map(|made| (made, was_whiteout))
+        make(place).map(|made| (made, was_other))
     }
 
     /// Takes away what is at the place.
     pub(super) fn clear(&mut self, path: &[u8], place: &Place) -> nix::Result<()> {
         let Some(stat) = place.stat()? else { return Ok(()) };
         let kind = kind_of(&stat);
-        if matches!(kind, SFlag::S_IFDIR | SFlag::S_IFLNK) {
+        if kind == SFlag::S_IFLNK {
             self.recent.clear();
         }
         if kind != SFlag::S_IFDIR {
             return unlinkat(&place.dir, place.name.as_c_str(), UnlinkatFlags::NoRemoveDir);
         }
-        self.forget(path);
+        let real = self.real(path)?;
+        self.recent.clear();
+        self.forget(&real);
         self.trashed += 1;
         let name = CString::new(self.trashed.to_string()).map_err(|_| Errno::EINVAL)?;
         renameat(&place.dir, place.name.as_c_str(), &self.trash, name.as_c_str())
@@ -292,17 +390,8 @@ impl Tree {
 
     /// What is at or below `path` is not implied any more.
     fn forget(&mut self, path: &[u8]) {
-        let below =
-            |implied: &InRoot| implied.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
-        let gone: Vec<InRoot> = self
-            .implied
-            .range(path.to_vec()..)
-            .take_while(|p| p.starts_with(path))
-            .filter(|p| below(p))
-            .cloned()
-            .collect();
-        for path in &gone {
-            self.implied.remove(path);
+        for path in at_or_below(&self.implied, path) {
+            self.implied.remove(&path);
         }
     }
 
@@ -311,17 +400,31 @@ impl Tree {
         self.recent.clear();
     }
 
-    /// Hides `place` of the layers below. What this layer has there itself stays, and if it is a directory, hides theirs.
-    pub(super) fn whiteout(&self, place: &Place) -> nix::Result<()> {
-        match mknodat(&place.dir, place.name.as_c_str(), SFlag::S_IFCHR, Mode::empty(), 0) {
-            Err(Errno::EEXIST) => {}
-            result => return result,
+    /// Hides `path` of the layers below. What this layer has there itself stays, and if it is a directory, hides theirs.
+    pub(super) fn whiteout(&mut self, path: &[u8], place: &Place) -> nix::Result<()> {
+        let made = mknodat(&place.dir, place.name.as_c_str(), SFlag::S_IFCHR, Mode::empty(), 0);
+        let is_dir = match made {
+            Err(Errno::EEXIST) => place.stat()?.is_some_and(|stat| kind_of(&stat) == SFlag::S_IFDIR),
+            made => return made.and_then(|()| self.real(path)).map(|real| self.is_whiteout_at(real)),
+        };
+        if is_dir {
+            let real = self.real(path)?;
+            self.hides(real);
         }
-        match place.stat()? {
-            Some(stat) if kind_of(&stat) == SFlag::S_IFDIR => mark_opaque(place.open_dir()?),
-            _ => Ok(()),
-        }
+        Ok(())
     }
+
+    fn is_whiteout_at(&mut self, real: InRoot) {
+        self.names += real.len() as u64 + NAME_COST;
+        self.whiteouts.insert(real);
+    }
+}
+
+/// Those of the paths that are `path`, or below it.
+pub(super) fn at_or_below(paths: &BTreeSet<InRoot>, path: &[u8]) -> Vec<InRoot> {
+    let below = |other: &InRoot| other.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
+    let from = paths.range(path.to_vec()..).take_while(|other| other.starts_with(path));
+    from.filter(|other| path.is_empty() || below(other)).cloned().collect()
 }
 
 /// A directory that the layer has at a place where it hides that of the layers below.
@@ -333,12 +436,5 @@ fn instead_of_whiteout(dir: &OwnedFd, name: &CStr) -> nix::Result<OwnedFd> {
     mkdirat(dir, name, Mode::S_IRWXU)?;
     let made = openat(dir, name, DIRECTORY | OFlag::O_RDONLY, Mode::empty())?;
     fchmod(&made, Mode::from_bits_truncate(0o755))?;
-    mark_opaque(&made)?;
     Ok(made)
-}
-
-/// Has a directory hide those of the layers below: with both marks where both can be set. One at least has to be.
-pub(super) fn mark_opaque(dir: impl AsFd) -> nix::Result<()> {
-    let [trusted, user] = OPAQUE.map(|name| xattr::set(dir.as_fd(), name, b"y"));
-    user.or(trusted)
 }

@@ -3,20 +3,24 @@
 //! No layer below is needed for it. What depends on one (directories that the archive does not tell about, hard links to
 //! files of a layer below) is noted, and [settled](super::settle) when those are there.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::io::{self, BufRead, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens, mkdirat, mknodat, utimensat};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::sys::time::TimeSpec;
 use nix::sys::uio::pwrite;
 use nix::unistd::{Gid, Uid, fchown, fchownat, ftruncate, linkat, symlinkat};
 
+use super::account::{Account, Budget};
 use super::stream::read_error;
 use super::tar::{Entries, Entry, Kind};
-use super::tree::{self, InRoot, Place, Tree};
+use super::tree::{self, InRoot, NAME_COST, Place, Tree};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::xattr;
 
@@ -25,8 +29,6 @@ pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// What stands for a directory's opaqueness, and other names of aufs that are not for us.
 const META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Bytes of names that are kept until the end of a layer.
-const NAMES_MAX: u64 = 256 << 20;
 /// Left out things that are told one by one.
 const TOLD_MAX: usize = 64;
 
@@ -41,24 +43,20 @@ pub enum Ids {
     Squashed,
 }
 
-/// What a layer may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    pub(super) bytes: u64,
-    pub(super) entries: u64,
-}
-
-/// A hard link to what this layer does not have.
-#[derive(Debug)]
+/// Hard links to what this layer does not have, under which a stand-in is until the layers below are there: whatever comes later
+/// in the archive finds a file. Their number is that of the stand-in.
+#[derive(Debug, Default)]
 pub(super) struct Link {
-    pub(super) path: InRoot,
     pub(super) target: InRoot,
+    /// Without links among the directories.
+    pub(super) names: Vec<InRoot>,
 }
 
 /// What is known of a layer once it is unpacked.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Told {
+    /// With directories and whiteouts that had to be made.
     pub(super) entries: u64,
     /// Bytes of files.
     pub(super) bytes: u64,
@@ -69,29 +67,32 @@ pub(super) struct Told {
     pub(super) left_out: Vec<String>,
 }
 
+/// What a directory gets last: what is made in it changes the one, and needs the other.
 #[derive(Debug)]
-struct Directory {
-    path: InRoot,
-    mode: u32,
-    mtime: (i64, u32),
+pub(super) struct Directory {
+    pub(super) mode: u32,
+    pub(super) mtime: (i64, u32),
 }
 
 /// A layer that stands, but for what depends on those below.
 #[derive(Debug)]
 pub(super) struct Unpacked {
     pub(super) tree: Tree,
+    pub(super) directories: BTreeMap<InRoot, Directory>,
     pub(super) links: Vec<Link>,
+    /// The numbers of links, by the inode of their stand-in.
+    pub(super) stand_ins: HashMap<u64, usize>,
+    pub(super) account: Account,
+    /// What of the tree's counts is in the account.
+    counted: (u64, u64),
     pub(super) told: Told,
 }
 
 pub(super) struct Unpacker {
-    tree: Tree,
     ids: Ids,
-    entries_max: u64,
-    directories: Vec<Directory>,
-    links: Vec<Link>,
-    names: u64,
-    told: Told,
+    layer: Unpacked,
+    /// Numbers of links, by their target.
+    targets: HashMap<InRoot, usize>,
 }
 
 fn is_whiteout(path: &[u8]) -> bool {
@@ -117,10 +118,6 @@ fn corrupt(path: &[u8], detail: &str) -> Error {
     Error::message(ErrorKind::Corrupt, Step::UnpackLayer, detail).at(shown(path))
 }
 
-fn too_large(path: &[u8], detail: String) -> Error {
-    Error::message(ErrorKind::TooLarge, Step::UnpackLayer, detail).at(shown(path))
-}
-
 pub(super) fn time((seconds, nanos): (i64, u32)) -> TimeSpec {
     TimeSpec::new(seconds, nanos.into())
 }
@@ -129,24 +126,32 @@ pub(super) fn permissions(mode: u32) -> Mode {
     Mode::from_bits_truncate(mode & 0o7777)
 }
 
+impl Unpacked {
+    /// Counts what an entry has had made. One alone makes no more directories than a path has names.
+    pub(super) fn count(&mut self, path: &[u8]) -> Result<()> {
+        let (made, names) = (self.tree.made, self.tree.names);
+        let counted = std::mem::replace(&mut self.counted, (made, names));
+        self.account.take_entries(made - counted.0, path)?;
+        self.account.take_names(names - counted.1, path)
+    }
+}
+
 impl Unpacker {
-    pub(super) fn new(tree: Tree, ids: Ids, entries_max: u64) -> Unpacker {
-        Unpacker { tree, ids, entries_max, directories: vec![], links: vec![], names: 0, told: Told::default() }
+    pub(super) fn new(tree: Tree, ids: Ids, budget: Arc<Budget>) -> Unpacker {
+        let (directories, links, stand_ins) = (BTreeMap::new(), Vec::new(), HashMap::new());
+        let (account, told) = (Account::new(budget), Told::default());
+        let layer = Unpacked { tree, directories, links, stand_ins, account, counted: (0, 0), told };
+        Unpacker { ids, layer, targets: HashMap::new() }
     }
 
     /// Takes every entry of the archive.
     pub(super) fn unpack<R: BufRead>(mut self, entries: &mut Entries<R>) -> Result<Unpacked> {
-        fchmod(self.tree.root(), permissions(0o755)).map_err(|errno| failed(errno, b""))?;
         while let Some(entry) = entries.next().map_err(read_error)? {
-            self.told.entries += 1;
-            if self.told.entries > self.entries_max {
-                let detail = format!("more than {} entries", self.entries_max);
-                return Err(too_large(&entry.path, detail).hint("allow more with Store::layer_entries_limit()"));
-            }
+            self.layer.account.take_entries(1, &entry.path)?;
             self.take(&entry, entries)?;
+            self.layer.count(&entry.path)?;
         }
-        self.finish_directories()?;
-        Ok(Unpacked { tree: self.tree, links: self.links, told: self.told })
+        Ok(self.layer)
     }
 
     fn take<R: BufRead>(&mut self, entry: &Entry, entries: &mut Entries<R>) -> Result<()> {
@@ -160,7 +165,7 @@ impl Unpacker {
         if entry.kind == Kind::Directory {
             return self.directory(&path, entry);
         }
-        let place = match self.tree.place(&path) {
+        let place = match self.layer.tree.place(&path) {
             // umoci hides what was in a directory that the layer has made a file: that file hides it as well.
             Err(Errno::ENOTDIR) if is_whiteout(&path) => return Ok(()),
             place => place.map_err(|errno| failed(errno, &path))?,
@@ -183,17 +188,13 @@ impl Unpacker {
 
     /// Keeps account of names that are remembered.
     fn remember(&mut self, path: &[u8]) -> Result<()> {
-        self.names += path.len() as u64 + 64;
-        if self.names > NAMES_MAX {
-            return Err(too_large(path, format!("names of directories and links of more than {NAMES_MAX} bytes")));
-        }
-        Ok(())
+        self.layer.account.take_names(path.len() as u64 + NAME_COST, path)
     }
 
     fn leave_out(&mut self, path: &[u8], why: &str) {
-        self.told.skipped += 1;
-        if self.told.left_out.len() < TOLD_MAX {
-            self.told.left_out.push(format!("{}: {why}", shown(path)));
+        self.layer.told.skipped += 1;
+        if self.layer.told.left_out.len() < TOLD_MAX {
+            self.layer.told.left_out.push(format!("{}: {why}", shown(path)));
         }
     }
 
@@ -214,44 +215,35 @@ impl Unpacker {
         }
         let name = CString::new(hidden).map_err(|_| failed(Errno::EINVAL, path))?;
         let place = Place { dir: place.dir.clone(), name };
-        self.tree.whiteout(&place).map_err(|errno| match errno {
-            Errno::EPERM => failed(errno, path).hint("whiteouts of an ordinary user need Linux 5.8"),
-            errno => failed(errno, path),
-        })
+        let mut hides = tree::split(path).unwrap_or_default().0.to_vec();
+        tree::push(&mut hides, hidden);
+        self.layer.tree.whiteout(&hides, &place).map_err(|errno| whiteout_failed(errno, &self.layer.tree, path))
     }
 
     fn opaque(&mut self, path: &[u8]) -> Result<()> {
         let (dir, _) = tree::split(path).unwrap_or_default();
-        if dir.is_empty() {
-            self.told.opaque = true;
-            return Ok(());
-        }
-        let dir = self.tree.dir(dir).map_err(|errno| failed(errno, path))?;
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = openat(&dir, c".", flags, Mode::empty()).map_err(|errno| failed(errno, path))?;
-        self.mark_opaque(path, dir.as_fd())
-    }
-
-    fn mark_opaque(&self, path: &[u8], dir: BorrowedFd<'_>) -> Result<()> {
-        tree::mark_opaque(dir).map_err(|errno| {
-            failed(errno, path).hint("the store's file system has to have user xattrs (tmpfs: Linux 6.6)")
-        })
+        let real = self.layer.tree.real_dir(dir).map_err(|errno| failed(errno, path))?;
+        self.layer.told.opaque |= real.is_empty();
+        self.layer.tree.hides(real);
+        Ok(())
     }
 
     fn directory(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
         let fail = |errno| failed(errno, path);
         let owner = self.owner(entry, path)?;
-        let dir = match self.tree.place(path).map_err(fail)? {
-            None => self.tree.root().as_fd().try_clone_to_owned().map_err(|_| fail(Errno::EMFILE))?,
+        let dir = match self.layer.tree.place(path).map_err(fail)? {
+            None => self.layer.tree.root().as_fd().try_clone_to_owned().map_err(|_| fail(Errno::EMFILE))?,
             Some(place) => self.make_directory(path, &place)?,
         };
-        self.tree.implied.remove(path);
+        let real = self.layer.tree.real(path).map_err(fail)?;
+        self.layer.tree.implied.remove(&real);
         if let Some((uid, gid)) = owner {
             fchown(&dir, Some(uid), Some(gid)).map_err(|errno| chown_failed(errno, path))?;
         }
         self.xattrs(path, entry, |name, value| xattr::set(dir.as_fd(), name, value))?;
         self.remember(path)?;
-        self.directories.push(Directory { path: path.to_vec(), mode: entry.mode, mtime: entry.mtime });
+        // Of one that comes twice, the last word counts.
+        self.layer.directories.insert(real, Directory { mode: entry.mode, mtime: entry.mtime });
         Ok(())
     }
 
@@ -262,9 +254,10 @@ impl Unpacker {
             Err(Errno::EEXIST) => place.open_dir().map_err(|_| Errno::EEXIST),
             made => made.and_then(|()| place.open_dir()),
         };
-        let (dir, was_whiteout) = self.tree.replace(path, place, make).map_err(fail)?;
-        if was_whiteout {
-            self.mark_opaque(path, dir.as_fd())?;
+        let (dir, was_other) = self.layer.tree.replace(path, place, make).map_err(fail)?;
+        if was_other {
+            let real = self.layer.tree.real(path).map_err(fail)?;
+            self.layer.tree.hides(real);
         }
         Ok(dir)
     }
@@ -273,10 +266,10 @@ impl Unpacker {
         let owner = self.owner(entry, path)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let make = |place: &Place| openat(&place.dir, place.name.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
-        let (file, _) = self.tree.replace(path, place, make).map_err(|errno| failed(errno, path))?;
+        let (file, _) = self.layer.tree.replace(path, place, make).map_err(|errno| failed(errno, path))?;
         let file = std::fs::File::from(file);
-        write_contents(&file, entry, entries).map_err(|error| read_error(error).at(shown(path)))?;
-        self.told.bytes += entry.size;
+        let mut count = |bytes: usize| self.layer.account.take_bytes(bytes as u64, path).map_err(io::Error::from);
+        write_contents(&file, entry, entries, &mut count).map_err(|error| read_error(error).at(shown(path)))?;
         if let Some((uid, gid)) = owner {
             fchown(&file, Some(uid), Some(gid)).map_err(|errno| chown_failed(errno, path))?;
         }
@@ -291,7 +284,7 @@ impl Unpacker {
         let target = CString::new(entry.target.as_slice()).ok().filter(|target| !target.is_empty());
         let target = target.ok_or_else(|| corrupt(path, "a symbolic link to nothing"))?;
         let make = |place: &Place| symlinkat(target.as_c_str(), &place.dir, place.name.as_c_str());
-        self.tree.replace(path, place, make).map_err(|errno| failed(errno, path))?;
+        self.layer.tree.replace(path, place, make).map_err(|errno| failed(errno, path))?;
         self.finish_by_name(path, place, entry)
     }
 
@@ -320,7 +313,7 @@ impl Unpacker {
             return Ok(());
         }
         let make = |place: &Place| mknodat(&place.dir, place.name.as_c_str(), kind, Mode::S_IRUSR, device);
-        match self.tree.replace(path, place, make) {
+        match self.layer.tree.replace(path, place, make) {
             Ok(_) => self.finish_by_name(path, place, entry),
             Err(Errno::EPERM) if kind != SFlag::S_IFIFO => {
                 self.leave_out(path, "a device node, which needs CAP_MKNOD");
@@ -335,7 +328,7 @@ impl Unpacker {
         let fail = |errno| failed(errno, &path);
         let target = tree::in_root(&entry.target).filter(|target| !target.is_empty());
         let target = target.ok_or_else(|| corrupt(&path, "a hard link to nothing, or with .. in it"))?;
-        let source = match self.tree.find(&target).map_err(fail)? {
+        let source = match self.layer.tree.find(&target).map_err(fail)? {
             Some(source) => source.stat().map_err(fail)?.map(|stat| (source, stat)),
             None => None,
         };
@@ -349,17 +342,45 @@ impl Unpacker {
                 if same {
                     return Ok(());
                 }
-                self.tree.replace(&path, place, |place| link(&source, place)).map_err(fail)?;
-                Ok(())
+                self.layer.tree.replace(&path, place, |place| link(&source, place)).map_err(fail)?;
+                match self.layer.stand_ins.get(&stat.st_ino).copied() {
+                    Some(number) => self.add_name(number, &path),
+                    None => Ok(()),
+                }
             }
-            None => {
-                self.remember(&path)?;
-                self.remember(&target)?;
-                self.tree.clear(&path, place).map_err(fail)?;
-                self.links.push(Link { path, target });
-                Ok(())
-            }
+            None => self.stand_in(&path, place, target),
         }
+    }
+
+    /// Puts a stand-in where a hard link to what a layer below has will be.
+    fn stand_in(&mut self, path: &[u8], place: &Place, target: InRoot) -> Result<()> {
+        let fail = |errno| failed(errno, path);
+        let is_removed = self.layer.tree.hides_way(&target).map_err(fail)?;
+        if is_removed {
+            return Err(corrupt(path, "a hard link to what the layer removes"));
+        }
+        let number = self.targets.get(&target).copied().unwrap_or(self.layer.links.len());
+        let source = self.layer.tree.stand_in(number).map_err(fail)?;
+        if number == self.layer.links.len() {
+            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+            openat(&source.dir, source.name.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(fail)?;
+            let inode = source.stat().map_err(fail)?.map_or(0, |stat| stat.st_ino);
+            [&target, &target].into_iter().try_for_each(|target| self.remember(target))?;
+            self.layer.stand_ins.insert(inode, number);
+            self.layer.links.push(Link { target: target.clone(), names: Vec::new() });
+            self.targets.insert(target, number);
+        }
+        self.layer.tree.replace(path, place, |place| link(&source, place)).map_err(fail)?;
+        self.add_name(number, path)
+    }
+
+    fn add_name(&mut self, number: usize, path: &[u8]) -> Result<()> {
+        self.remember(path)?;
+        let real = self.layer.tree.real(path).map_err(|errno| failed(errno, path))?;
+        if let Some(link) = self.layer.links.get_mut(number) {
+            link.names.push(real);
+        }
+        Ok(())
     }
 
     /// Sets what may be set. Marks of overlayfs would be believed by the kernel, and are not the image's to make.
@@ -389,37 +410,21 @@ impl Unpacker {
         }
         Ok(())
     }
-
-    /// Modes and times of directories come last: what is made in them changes the one and needs the other. Inner ones first.
-    fn finish_directories(&mut self) -> Result<()> {
-        // Of one that came twice, the last word counts.
-        self.directories.reverse();
-        self.directories.sort_by(|a, b| b.path.cmp(&a.path));
-        self.directories.dedup_by(|later, first| later.path == first.path);
-        for directory in std::mem::take(&mut self.directories) {
-            let fail = |errno| failed(errno, &directory.path);
-            let dir = match self.tree.find(&directory.path).map_err(fail)? {
-                None if directory.path.is_empty() => {
-                    self.tree.root().as_fd().try_clone_to_owned().map_err(|_| fail(Errno::EMFILE))?
-                }
-                None => continue,
-                Some(place) => match place.open_dir() {
-                    Ok(dir) => dir,
-                    // A later entry has replaced it.
-                    Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
-                    Err(errno) => return Err(fail(errno)),
-                },
-            };
-            let mtime = time(directory.mtime);
-            fchmod(&dir, permissions(directory.mode)).map_err(fail)?;
-            futimens(&dir, &mtime, &mtime).map_err(fail)?;
-        }
-        Ok(())
-    }
 }
 
 pub(super) fn link(source: &Place, place: &Place) -> nix::Result<()> {
     linkat(&source.dir, source.name.as_c_str(), &place.dir, place.name.as_c_str(), AtFlags::empty())
+}
+
+/// overlayfs takes no whiteouts of others: the kernel's `ovl_mknod`.
+pub(super) fn whiteout_failed(errno: Errno, tree: &Tree, path: &[u8]) -> Error {
+    let is_overlay = fstatfs(tree.root()).is_ok_and(|stat| stat.filesystem_type() == OVERLAYFS_SUPER_MAGIC);
+    match errno {
+        Errno::EPERM if is_overlay => failed(errno, path)
+            .hint("the store is on an overlay, which takes no whiteouts: put it on another file system"),
+        Errno::EPERM => failed(errno, path).hint("whiteouts of an ordinary user need Linux 5.8"),
+        errno => failed(errno, path),
+    }
 }
 
 fn chown_failed(errno: Errno, path: &[u8]) -> Error {
@@ -431,10 +436,14 @@ fn chown_failed(errno: Errno, path: &[u8]) -> Error {
     }
 }
 
-fn write_contents<R: BufRead>(file: &std::fs::File, entry: &Entry, entries: &mut Entries<R>) -> io::Result<()> {
+fn write_contents<R: BufRead>(
+    mut file: &std::fs::File,
+    entry: &Entry,
+    entries: &mut Entries<R>,
+    count: &mut impl FnMut(usize) -> io::Result<()>,
+) -> io::Result<()> {
     let Some((map, size)) = &entry.sparse else {
-        let mut file = file;
-        return entries.copy(entry.size, |part| file.write_all(part));
+        return entries.copy(entry.size, |part| count(part.len()).and_then(|()| file.write_all(part)));
     };
     let end = |at: u64| i64::try_from(at).map_err(|_| io::Error::from(Errno::EFBIG));
     for (offset, length) in map {
@@ -443,6 +452,7 @@ fn write_contents<R: BufRead>(file: &std::fs::File, entry: &Entry, entries: &mut
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a sparse file with data behind its end"));
         }
         entries.copy(*length, |mut part| {
+            count(part.len())?;
             while !part.is_empty() {
                 let count = pwrite(file, part, end(at)?)?;
                 part = part.get(count..).unwrap_or_default();

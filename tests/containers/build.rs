@@ -199,3 +199,56 @@ fn what_a_sandbox_wrote_becomes_a_layer() {
     // The base is as it was.
     assert_eq!(says(&base, "ls /srv/app"), "kept\nold");
 }
+
+/// An opaque directory of a layer is opaque there, and not in all the layers that are made on top of it.
+#[test]
+fn what_a_layer_hides_hides_nothing_of_the_layers_above() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let builder = |base: &Image| ImageBuilder::from(base).sandbox(with_usr);
+    let image = builder(&base(&store))
+        .run(["sh", "-c", "mkdir /data; echo 1 >/data/one"])
+        .run(["sh", "-c", "rm -r /data; mkdir /data; echo 2 >/data/two"])
+        .run(["sh", "-c", "echo 3 >/data/three"])
+        .build(&name("hides"))
+        .unwrap();
+    assert_eq!(says(&image, "cd /data; ls; cat *"), "three\ntwo\n3\n2");
+    // An upper that is used first without a user namespace and then in one, which believes other marks.
+    let own = TempDir::new();
+    let (upper, work) = (own.path().join("upper"), own.path().join("work"));
+    [&upper, &work].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let layers = image.unpack().unwrap();
+    let root = RootFs::overlay(layers.dirs()).upper(&upper, &work);
+    let run = |sandbox: Sandbox, root: RootFs, script: &str| {
+        common::stdout(&with_usr(sandbox).rootfs(root).command("sh").args(["-c", script]))
+    };
+    let sandbox = || Sandbox::from_image(&image).unwrap();
+    run(sandbox(), root.clone(), "echo 4 >/data/four; rm /data/two; rm -r /srv; mkdir /srv");
+    let again = if common::is_root() { root.id_mapped() } else { root };
+    assert_eq!(run(sandbox().user_ns(), again, "cd /data; echo 5 >five; ls"), "five\nfour\nthree");
+    let image = builder(&image).upper(&upper).build(&name("reused")).unwrap();
+    assert_eq!(says(&image, "cd /data; ls; ls /srv"), "five\nfour\nthree");
+}
+
+#[test]
+fn a_name_that_a_layer_cannot_have_is_told() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let base = base(&store);
+    let file = TempDir::new();
+    fs::write(file.path().join("x"), "x").unwrap();
+    fs::write(file.path().join(".wh.x"), "x").unwrap();
+    let run = |script: &str| ImageBuilder::from(&base).sandbox(with_usr).run(["sh", "-c", script]);
+    let copy = |from: &str, to: &str| ImageBuilder::from(&base).copy(file.path().join(from), to);
+    for (builder, at) in [
+        (run("touch /srv/.wh..wh..opq"), "/srv/.wh..wh..opq"),
+        (run("mkdir -p /srv/.wh.app/in; touch /srv/.wh.app/in/file"), "/srv/.wh.app"),
+        (copy("x", "/.wh.x"), "/.wh.x"),
+        (copy("x", "/srv/.wh.d/e/x"), "/srv/.wh.d"),
+        (copy("", "/srv"), "/srv/.wh.x"),
+    ] {
+        let error = builder.build(&name("names")).unwrap_err();
+        assert_eq!((error.step(), error.path()), (Step::PackLayer, Some(at.as_ref())), "{error}");
+    }
+    is_tidy(&store);
+}

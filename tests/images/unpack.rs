@@ -247,11 +247,105 @@ fn a_hard_link_to_a_layer_below_is_a_copy_of_its_file() {
     for bad in [
         tar().hard_link("a", "nowhere"),
         tar().hard_link("a", "usr"),
+        tar().file(".wh.usr", "").hard_link("a", "usr/file"),
+        tar().file("usr/.wh..wh..opq", "").hard_link("a", "usr/file"),
+        tar().file(".wh..wh..opq", "").hard_link("a", "usr/file"),
+        tar().file("usr", "").hard_link("a", "usr/file"),
         tar().file(".wh.bin", "").hard_link("a", ".wh.bin"),
         tar().file("usr/.wh.file", "").hard_link("a", "usr/file"),
     ] {
         let image = image(&store, &[below.clone().end(), bad.end()]);
         assert_eq!(image.unpack().unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+/// As one that unpacks entry by entry has it: what was linked stays what it was, whatever becomes of its other name.
+#[test]
+fn a_hard_link_keeps_what_its_target_was() {
+    let below = tar()
+        .dir("usr", 0o755)
+        .file("usr/file", "old")
+        .hard_link("usr/twin", "usr/file")
+        .symlink("usr/link", "file")
+        .with(entry(EntryType::Fifo, "usr/fifo"), b"")
+        .symlink("bin", "usr");
+    let above = [
+        (tar().hard_link("a", "usr/file").file("usr/file", "new"), "cat a usr/file usr/twin", "oldnewold"),
+        (
+            tar().hard_link("a", "usr/file").file("usr/.wh.file", ""),
+            "cat a usr/twin; ls usr/file 2>&1 >/dev/null | wc -l",
+            "oldold1",
+        ),
+        (tar().hard_link("a", "usr/file").hard_link("b", "a").file("a", "new"), "cat a b; stat -c %h b", "newold3"),
+        (tar().hard_link("a", "usr/file").file("a", "new").hard_link("b", "a"), "cat a b usr/file", "newnewold"),
+        (tar().hard_link("a", "usr/file").file("usr/.wh..wh..opq", ""), "cat a; ls usr | wc -l", "old0"),
+        (tar().hard_link("a", "usr/file").file(".wh.usr", ""), "cat a; ls", "olda\nbin"),
+        (
+            tar().hard_link("usr/a", "bin/file").hard_link("bin/b", "usr/file"),
+            "cd usr; stat -c %h a b file twin",
+            "4\n4\n4\n4",
+        ),
+        (
+            tar().hard_link("a", "usr/link").hard_link("b", "a"),
+            "readlink a b usr/link; stat -c %h usr/link",
+            "file\nfile\nfile\n3",
+        ),
+        (
+            tar().hard_link("a", "usr/link").hard_link("b", "a").file("usr/link", "x"),
+            "readlink a b; cat usr/link",
+            "file\nfile\nx",
+        ),
+        (tar().hard_link("a", "usr/fifo"), "stat -c '%F %h' a usr/fifo", "fifo 2\nfifo 2"),
+        (tar().file("usr/file", "new").hard_link("a", "bin/file"), "cat a usr/file", "newnew"),
+    ];
+    for (above, script, expected) in above {
+        let (_dir, store) = store();
+        let layers = unpacked(&store, &[below.clone(), above]);
+        assert_eq!(seen(&layers, script), expected, "{script}");
+    }
+}
+
+/// overlayfs lists a whiteout in a directory that it merges with nothing.
+#[test]
+fn whiteouts_that_hide_nothing_are_not_seen() {
+    let below =
+        tar().dir("there", 0o755).file("there/file", "x").file("plain", "x").dir("gone", 0o755).file("gone/x", "x");
+    let mut above = tar().dir("new", 0o755).file("new/.wh.ghost", "").file("new/kept", "x").file("there/.wh.ghost", "");
+    above = above.file(".wh.plain", "").dir("plain", 0o755).file("plain/.wh.ghost", "").file("implied/.wh.ghost", "");
+    above = above.file("gone/.wh..wh..opq", "").file("gone/.wh.x", "").file("gone/.wh.ghost", "").file(".wh.ghost", "");
+    let expected = ".\n./gone\n./implied\n./new\n./new/kept\n./plain\n./there\n./there/file";
+    let (_dir, store) = store();
+    let layers = unpacked(&store, &[below.clone(), above]);
+    // find does not say what it cannot look at.
+    let list = |layers: &Layers| seen(layers, "ls -A . gone implied new plain there | grep -c ghost || true");
+    assert_eq!(seen(&layers, "find . | sort"), expected);
+    assert_eq!(list(&layers), "0");
+    let lowest = tar().file(".wh.ghost", "").dir("new", 0o755).file("new/.wh.ghost", "").file("kept", "x");
+    assert_eq!(seen(&unpacked(&store, &[lowest.clone()]), "ls -A . new"), ".:\nkept\nnew\n\nnew:");
+    let alone = lowest.file(".wh..wh..opq", "").file("new/x", "");
+    assert_eq!(seen(&unpacked(&store, &[below, alone]), "ls -A . new"), ".:\nkept\nnew\n\nnew:\nx");
+}
+
+/// Two kinds of marks are believed by two kinds of mounts, and copied up by the other one: a layer has neither.
+#[test]
+fn a_directory_hides_by_whiteouts_alone() {
+    let below =
+        tar().dir("d", 0o755).file("d/old", "x").dir("d/both", 0o755).file("d/both/old", "x").dir("d/gone", 0o755);
+    let between = tar().file("d/.wh.old", "").file("d/between", "x").file("d/both/between", "x");
+    let mut dir = entry(EntryType::Directory, "d");
+    dir.mode(0o555).unwrap().mtime(777).unwrap();
+    let above = tar().with(dir, b"").file("d/both/new", "x").file("d/.wh..wh..opq", "");
+    let again = tar().file("bin/.wh..wh..opq", "").file("bin/again", "x");
+    let below = below.symlink("bin", "d/both");
+    let (_dir, store) = store();
+    let layers = unpacked(&store, &[below.clone(), between, above, again]);
+    assert_eq!(seen(&layers, "find . | sort"), ".\n./bin\n./d\n./d/both\n./d/both/again");
+    assert_eq!(seen(&layers, "stat -c '%a %Y' d"), "555 777");
+    assert_eq!(seen(&layers, "readlink bin"), "d/both");
+    for layer in layers.dirs() {
+        for dir in ["d", "d/both"].map(|dir| layer.join(dir)).iter().filter(|dir| dir.exists()) {
+            assert_eq!(["trusted", "user"].map(|kind| xattr(dir, &format!("{kind}.overlay.opaque"))), [None, None]);
+        }
     }
 }
 
@@ -349,7 +443,8 @@ fn links_lead_to_where_they_would_with_the_image_as_root() {
             .file("link/.wh.file", "")
             .file("link/dir/.wh..wh..opq", "")
             .dir("link", 0o777);
-        let layers = unpacked(&store, &[archive]);
+        let inside = out.trim_start_matches('/');
+        let layers = unpacked(&store, &[tar().file(&format!("{inside}/file"), "below"), archive]);
         // The last entry has taken the link's place; what went through it before is inside.
         let inside = layers.dirs()[0].join(out.trim_start_matches('/'));
         assert_eq!(fs::read_to_string(inside.join("written")).unwrap(), "x");
