@@ -5,6 +5,7 @@
 mod common;
 
 mod archives;
+mod bombs;
 mod crash;
 mod garbage;
 mod make;
