@@ -56,13 +56,18 @@ fn whiteout_at(tree: &mut Tree, path: &[u8]) -> nix::Result<Option<Place>> {
 
 fn hide_below(layer: &mut Unpacked, lowers: &Lowers, path: &[u8]) -> Result<()> {
     let fail = |errno| failed(errno, path);
-    let Some(own) = layer.tree.find(path).map_err(fail)? else { return Ok(()) };
-    let own = match own.open_dir() {
+    let Found::Directory(below) = lowers.find(path).map_err(fail)? else { return Ok(()) };
+    if layer.tree.hides_way(path).map_err(fail)? {
+        return Ok(());
+    }
+    let Some(place) = layer.tree.place(path).map_err(fail)? else { return Ok(()) };
+    let own = match place.open_dir() {
+        Err(Errno::ENOENT) => layer.tree.dir(path).and_then(|_| place.open_dir()).map_err(fail)?,
         // A later entry has replaced it.
-        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
+        Err(Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
         own => own.map_err(fail)?,
     };
-    let Found::Directory(below) = lowers.find(path).map_err(fail)? else { return Ok(()) };
+    layer.count(path)?;
     let mut todo = vec![Pair { path: path.to_vec(), own, below }];
     while let Some(pair) = todo.pop() {
         for (at, dir) in pair.below.iter().enumerate() {

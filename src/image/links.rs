@@ -43,6 +43,17 @@ struct StandIn {
     inode: u64,
 }
 
+/// Notes which targets the layer has something else for. To be called before links below lead anything there.
+pub(super) fn note_replaced(layer: &mut Unpacked) -> Result<()> {
+    for link in &mut layer.links {
+        let fail = |errno| failed(errno, &link.target);
+        if let Some(place) = layer.tree.find(&link.target).map_err(fail)? {
+            link.is_replaced = place.stat().map_err(fail)?.is_some();
+        }
+    }
+    Ok(())
+}
+
 /// Has all stand-ins be what they stand for.
 pub(super) fn fill(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result<CopiedByInode> {
     let mut copied = BTreeMap::new();
@@ -77,13 +88,17 @@ fn fill_one(
     let (dir, name) = split(&link.target).unwrap_or_default();
     let mut path = lowers.resolve(dir).map_err(fail)?.ok_or_else(|| missing(link))?;
     push(&mut path, name);
-    if path != link.target && use_own(layer, link, stand_in, &path)? {
+    let is_led = path != link.target || !link.is_replaced;
+    if is_led && use_own(layer, lowers, link, stand_in, &path)? {
         return Ok(());
     }
     let Found::Other(dir, stat) = lowers.find(&path).map_err(fail)? else { return Err(missing(link)) };
+    if link.is_removed {
+        return Err(missing(link));
+    }
     if let Some(copied) = copied.get(&stat.st_ino) {
         let copy = layer.tree.stand_in(copied.number).map_err(fail)?;
-        return replace_names(layer, link, stand_in, &copy);
+        return replace_names(layer, lowers, link, stand_in, &copy);
     }
     let from = Place { dir: dir.into(), name: CString::new(name).map_err(|_| fail(Errno::EINVAL))? };
     let source = if kind_of(&stat) == SFlag::S_IFREG { from.open(OFlag::O_RDONLY) } else { Err(Errno::EACCES) };
@@ -91,7 +106,7 @@ fn fill_one(
         Ok(source) => copy_file(layer, ids, &File::from(source), &stat, stand_in, &link.target)?,
         Err(Errno::EACCES) => {
             copy_other(ids, &from, &stat, &stand_in.place).map_err(fail)?;
-            replace_names(layer, link, stand_in, &stand_in.place)?;
+            replace_names(layer, lowers, link, stand_in, &stand_in.place)?;
         }
         Err(errno) => return Err(fail(errno)),
     }
@@ -99,15 +114,16 @@ fn fill_one(
     Ok(())
 }
 
-/// Has the names be those of a file of this layer, where a link below has led back to one.
-fn use_own(layer: &mut Unpacked, link: &Link, stand_in: &StandIn, path: &[u8]) -> Result<bool> {
+/// Has the names be those of a file of this layer, where a link below has led the one or the other there. Whether the file came
+/// before the hard link is not known; it makes sense.
+fn use_own(layer: &mut Unpacked, lowers: &Lowers, link: &Link, stand_in: &StandIn, path: &[u8]) -> Result<bool> {
     let fail = |errno| failed(errno, path);
     let Some(own) = layer.tree.find(path).map_err(fail)? else { return Ok(false) };
     let Some(stat) = own.stat().map_err(fail)? else { return Ok(false) };
-    if is_whiteout(&stat) || kind_of(&stat) == SFlag::S_IFDIR {
-        return Err(missing(link));
+    if is_whiteout(&stat) || kind_of(&stat) == SFlag::S_IFDIR || stat.st_ino == stand_in.inode {
+        return Ok(false);
     }
-    replace_names(layer, link, stand_in, &own)?;
+    replace_names(layer, lowers, link, stand_in, &own)?;
     if let Some(other) = layer.stand_ins.get(&stat.st_ino).and_then(|number| layer.links.get_mut(*number)) {
         other.names.extend_from_slice(&link.names);
     }
@@ -115,13 +131,18 @@ fn use_own(layer: &mut Unpacked, link: &Link, stand_in: &StandIn, path: &[u8]) -
 }
 
 /// Has the names that lead to the stand-in lead to `to`.
-fn replace_names(layer: &mut Unpacked, wanted: &Link, stand_in: &StandIn, to: &Place) -> Result<()> {
+fn replace_names(layer: &mut Unpacked, lowers: &Lowers, wanted: &Link, stand_in: &StandIn, to: &Place) -> Result<()> {
     for name in &wanted.names {
         let fail = |errno| failed(errno, name);
-        let Some(place) = layer.tree.find(name).map_err(fail)? else { continue };
-        if place.stat().map_err(fail)?.is_some_and(|stat| stat.st_ino == stand_in.inode) {
-            unlinkat(&place.dir, place.name.as_c_str(), UnlinkatFlags::NoRemoveDir).map_err(fail)?;
-            link(to, &place).map_err(fail)?;
+        let (dir, own) = split(name).unwrap_or_default();
+        let mut led = lowers.resolve(dir).map_err(fail)?.unwrap_or_default();
+        push(&mut led, own);
+        for name in [name, &led] {
+            let Some(place) = layer.tree.find(name).map_err(fail)? else { continue };
+            if place.stat().map_err(fail)?.is_some_and(|stat| stat.st_ino == stand_in.inode) {
+                unlinkat(&place.dir, place.name.as_c_str(), UnlinkatFlags::NoRemoveDir).map_err(fail)?;
+                link(to, &place).map_err(fail)?;
+            }
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, futimens};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
@@ -30,15 +30,32 @@ const ALONG_MAX: usize = 1_000_000;
 
 /// Settles the layer on those below it. Times and modes come last: all else changes the ones and is kept out by the others.
 pub(super) fn settle(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result<()> {
+    links::note_replaced(layer)?;
+    lead_hiding_elsewhere(layer, lowers)?;
+    lead_elsewhere(layer, lowers, ids)?;
     let copied = links::fill(layer, lowers, ids)?;
-    lead_elsewhere(layer, lowers)?;
     links::link_back(layer, lowers, &copied)?;
     hide(layer, lowers)?;
     finish_directories(layer, lowers, ids)
 }
 
+/// Finds the directories that show nothing of those below, and are not the layer's, where links below lead.
+fn lead_hiding_elsewhere(layer: &mut Unpacked, lowers: &Lowers) -> Result<()> {
+    for path in layer.tree.hiding.clone() {
+        if path.is_empty() || is_dir(layer, &path)? {
+            continue;
+        }
+        if let Some(target) = lowers.resolve(&path).map_err(|errno| failed(errno, &path))?.filter(|real| *real != path)
+        {
+            layer.tree.hiding.remove(&path);
+            layer.tree.hides(target);
+        }
+    }
+    layer.count(b"")
+}
+
 /// Moves what stands in implied directories that are links in a layer below.
-fn lead_elsewhere(layer: &mut Unpacked, lowers: &Lowers) -> Result<()> {
+fn lead_elsewhere(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result<()> {
     let mut todo = layer.tree.implied.clone();
     let (mut moves, mut along) = (0, 0);
     while let Some(path) = todo.pop_first() {
@@ -56,7 +73,7 @@ fn lead_elsewhere(layer: &mut Unpacked, lowers: &Lowers) -> Result<()> {
         if within || file || !is_dir(layer, &path)? {
             continue;
         }
-        relocate(layer, &path, &target).map_err(fail)?;
+        relocate(layer, ids, &path, &target).map_err(fail)?;
         let moved = rename_all(layer, &path, &target);
         (moves, along) = (moves + 1, along + moved.len());
         if moves > MOVES_MAX || along > ALONG_MAX {
@@ -81,10 +98,14 @@ fn is_dir(layer: &mut Unpacked, path: &[u8]) -> Result<bool> {
     Ok(stat.is_some_and(|stat| kind_of(&stat) == SFlag::S_IFDIR))
 }
 
-fn relocate(layer: &mut Unpacked, path: &[u8], target: &[u8]) -> nix::Result<()> {
+fn relocate(layer: &mut Unpacked, ids: Ids, path: &[u8], target: &[u8]) -> nix::Result<()> {
     let Some(place) = layer.tree.find(path)? else { return Ok(()) };
-    let to = layer.tree.dir(target)?;
-    merge(&place.open_dir()?, &to)?;
+    let to = match layer.tree.dir(target) {
+        // A later entry has taken it all away.
+        Err(Errno::ENOTDIR) => return layer.tree.clear(path, &place),
+        to => to?,
+    };
+    merge(layer, ids, (path, &place.open_dir()?), (target, &to))?;
     unlinkat(&place.dir, place.name.as_c_str(), UnlinkatFlags::RemoveDir)?;
     layer.tree.moved();
     Ok(())
@@ -92,11 +113,7 @@ fn relocate(layer: &mut Unpacked, path: &[u8], target: &[u8]) -> nix::Result<()>
 
 /// What is known of directories that were moved is known of where they are. Gives the paths of implied ones, before and after.
 fn rename_all(layer: &mut Unpacked, path: &[u8], target: &[u8]) -> Vec<(InRoot, Option<InRoot>)> {
-    let renamed = |old: &InRoot| {
-        let mut new = target.to_vec();
-        tree::names(old.get(path.len()..).unwrap_or_default()).for_each(|name| tree::push(&mut new, name));
-        new
-    };
+    let renamed = |old: &InRoot| in_dir(target, old.get(path.len()..).unwrap_or_default());
     let explicit: BTreeSet<InRoot> = layer
         .directories
         .range(path.to_vec()..)
@@ -199,11 +216,17 @@ pub(super) fn copy_attributes(ids: Ids, from: BorrowedFd<'_>, stat: &FileStat, t
 }
 /// Moves all that is in one directory into another; directories that both have become one. No deeper than PATH_MAX lets the
 /// archive's paths be.
-fn merge(from: &OwnedFd, to: &OwnedFd) -> nix::Result<()> {
-    let mut pairs = vec![(from.try_clone().map_err(|_| Errno::EMFILE)?, to.try_clone().map_err(|_| Errno::EMFILE)?)];
+fn merge(
+    layer: &Unpacked,
+    ids: Ids,
+    (from_path, from): (&[u8], &OwnedFd),
+    (to_path, to): (&[u8], &OwnedFd),
+) -> nix::Result<()> {
+    let clone = |dir: &OwnedFd| dir.try_clone().map_err(|_| Errno::EMFILE);
+    let mut pairs = vec![(clone(from)?, clone(to)?, InRoot::new())];
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut emptied = Vec::new();
-    while let Some((from, to)) = pairs.pop() {
+    while let Some((from, to, rest)) = pairs.pop() {
         let mut reader = Dir::openat(&from, c".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         let names: Vec<_> = reader.iter().map(|e| e.map(|e| e.file_name().to_owned())).collect::<nix::Result<_>>()?;
         for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
@@ -217,14 +240,25 @@ fn merge(from: &OwnedFd, to: &OwnedFd) -> nix::Result<()> {
             let open = |dir: &OwnedFd| openat(dir, name.as_c_str(), flags, Mode::empty());
             match (open(&from), open(&to)) {
                 (Ok(inner_from), Ok(inner_to)) => {
-                    pairs.push((inner_from, inner_to));
-                    emptied.push((from.try_clone().map_err(|_| Errno::EMFILE)?, name.clone()));
+                    let rest = in_dir(&rest, name.to_bytes());
+                    let tells = |dir: &[u8]| layer.directories.contains_key(&in_dir(dir, &rest));
+                    if tells(from_path) && !tells(to_path) {
+                        copy_attributes(ids, inner_from.as_fd(), &fstat(&inner_from)?, &inner_to)?;
+                    }
+                    pairs.push((inner_from, inner_to, rest));
+                    emptied.push((clone(&from)?, name.clone()));
                 }
                 _ => merge_files(&from, &to, name)?,
             }
         }
     }
     emptied.iter().rev().try_for_each(|(dir, name)| unlinkat(dir, name.as_c_str(), UnlinkatFlags::RemoveDir))
+}
+
+fn in_dir(dir: &[u8], rest: &[u8]) -> InRoot {
+    let mut path = dir.to_vec();
+    tree::names(rest).for_each(|name| tree::push(&mut path, name));
+    path
 }
 
 /// What the archive says of the one path may contradict what it says of the other, but for a whiteout: what a layer has hides

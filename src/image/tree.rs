@@ -13,6 +13,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat, mknodat};
@@ -217,6 +218,21 @@ impl Tree {
         Ok(real)
     }
 
+    /// The same for a directory that need not be there.
+    pub(super) fn would_be(&mut self, path: &[u8]) -> nix::Result<InRoot> {
+        let mut there = path;
+        loop {
+            match self.walk(there, false) {
+                Ok((_, mut real)) => {
+                    names(path.get(there.len()..).unwrap_or_default()).for_each(|name| push(&mut real, name));
+                    return Ok(real);
+                }
+                Err(Errno::ENOENT | Errno::ENOTDIR) => there = split(there).unwrap_or_default().0,
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
     /// Remembers that a directory shows nothing of those below it.
     pub(super) fn hides(&mut self, real: InRoot) {
         self.names += real.len() as u64 + NAME_COST;
@@ -407,11 +423,40 @@ impl Tree {
             Err(Errno::EEXIST) => place.stat()?.is_some_and(|stat| kind_of(&stat) == SFlag::S_IFDIR),
             made => return made.and_then(|()| self.real(path)).map(|real| self.is_whiteout_at(real)),
         };
-        if is_dir {
-            let real = self.real(path)?;
+        if !is_dir {
+            return Ok(());
+        }
+        let real = self.real(path)?;
+        if self.implied.contains(&real) && self.only_hides(place.open_dir()?)? {
+            self.clear(path, place)?;
+            mknodat(&place.dir, place.name.as_c_str(), SFlag::S_IFCHR, Mode::empty(), 0)?;
+            self.is_whiteout_at(real);
+        } else {
             self.hides(real);
         }
         Ok(())
+    }
+
+    /// Whether there is nothing in a directory but what was made for whiteouts.
+    fn only_hides(&mut self, dir: OwnedFd) -> nix::Result<bool> {
+        let mut todo = vec![dir];
+        while let Some(dir) = todo.pop() {
+            for entry in Dir::openat(&dir, c".", DIRECTORY | OFlag::O_RDONLY, Mode::empty())?.iter() {
+                let entry = entry?;
+                let name = entry.file_name();
+                if matches!(name.to_bytes(), b"." | b"..") {
+                    continue;
+                }
+                self.step()?;
+                let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                match kind_of(&stat) {
+                    SFlag::S_IFDIR => todo.push(openat(&dir, name, DIRECTORY | OFlag::O_RDONLY, Mode::empty())?),
+                    _ if is_whiteout(&stat) => {}
+                    _ => return Ok(false),
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn is_whiteout_at(&mut self, real: InRoot) {

@@ -50,6 +50,10 @@ pub(super) struct Link {
     pub(super) target: InRoot,
     /// Without links among the directories.
     pub(super) names: Vec<InRoot>,
+    /// The layer hides what those below have there.
+    pub(super) is_removed: bool,
+    /// The layer has something else under the target's name, which came later.
+    pub(super) is_replaced: bool,
 }
 
 /// What is known of a layer once it is unpacked.
@@ -222,7 +226,8 @@ impl Unpacker {
 
     fn opaque(&mut self, path: &[u8]) -> Result<()> {
         let (dir, _) = tree::split(path).unwrap_or_default();
-        let real = self.layer.tree.real_dir(dir).map_err(|errno| failed(errno, path))?;
+        // Nothing is made for it: a later whiteout may take the directory itself away.
+        let real = self.layer.tree.would_be(dir).map_err(|errno| failed(errno, path))?;
         self.layer.told.opaque |= real.is_empty();
         self.layer.tree.hides(real);
         Ok(())
@@ -356,9 +361,6 @@ impl Unpacker {
     fn stand_in(&mut self, path: &[u8], place: &Place, target: InRoot) -> Result<()> {
         let fail = |errno| failed(errno, path);
         let is_removed = self.layer.tree.hides_way(&target).map_err(fail)?;
-        if is_removed {
-            return Err(corrupt(path, "a hard link to what the layer removes"));
-        }
         let number = self.targets.get(&target).copied().unwrap_or(self.layer.links.len());
         let source = self.layer.tree.stand_in(number).map_err(fail)?;
         if number == self.layer.links.len() {
@@ -367,7 +369,7 @@ impl Unpacker {
             let inode = source.stat().map_err(fail)?.map_or(0, |stat| stat.st_ino);
             [&target, &target].into_iter().try_for_each(|target| self.remember(target))?;
             self.layer.stand_ins.insert(inode, number);
-            self.layer.links.push(Link { target: target.clone(), names: Vec::new() });
+            self.layer.links.push(Link { target: target.clone(), is_removed, ..Link::default() });
             self.targets.insert(target, number);
         }
         self.layer.tree.replace(path, place, |place| link(&source, place)).map_err(fail)?;

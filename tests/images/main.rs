@@ -10,5 +10,6 @@ mod crash;
 mod garbage;
 mod make;
 mod oracle;
+mod random;
 mod store;
 mod unpack;

@@ -1,8 +1,9 @@
-"""Everything that can be known of a tree, a line for each entry."""
+"""Everything that can be known of a tree, a line for each entry. Names of one file are told by the first of them."""
 import hashlib, os, stat, sys
 
 root = os.fsencode(sys.argv[1])
 inodes = {}
+lines = []
 
 
 def line(path):
@@ -13,14 +14,15 @@ def line(path):
     if kind == stat.S_IFREG:
         with open(path, "rb") as file:
             words += [s.st_size, hashlib.sha256(file.read()).hexdigest()]
-        words += [inodes.setdefault(s.st_ino, name) if s.st_nlink > 1 else ""]
     if kind == stat.S_IFLNK:
         words.append(os.readlink(path))
     if kind in (stat.S_IFCHR, stat.S_IFBLK):
         words.append(s.st_rdev)
     names = [n for n in os.listxattr(path, follow_symlinks=False) if ".overlay." not in n]
     words += [(n, os.getxattr(path, n, follow_symlinks=False)) for n in sorted(names)]
-    print(*words)
+    if kind != stat.S_IFDIR:
+        inodes.setdefault(s.st_ino, []).append(name)
+    lines.append((words, s.st_ino))
 
 
 for directory, names, files in os.walk(root):
@@ -29,3 +31,6 @@ for directory, names, files in os.walk(root):
     links = [n for n in names if os.path.islink(os.path.join(directory, n))]
     for name in sorted(files + links):
         line(os.path.join(directory, name))
+for words, inode in lines:
+    group = inodes.get(inode, [])
+    print(*words, *(group[:1] if len(group) > 1 else []))

@@ -295,6 +295,11 @@ fn a_hard_link_keeps_what_its_target_was() {
             "readlink a b; cat usr/link",
             "file\nfile\nx",
         ),
+        (
+            tar().hard_link("a", "usr/link").with(entry(EntryType::Fifo, "usr/link"), b""),
+            "readlink a; stat -c %F usr/link",
+            "file\nfifo",
+        ),
         (tar().hard_link("a", "usr/fifo"), "stat -c '%F %h' a usr/fifo", "fifo 2\nfifo 2"),
         (tar().file("usr/file", "new").hard_link("a", "bin/file"), "cat a usr/file", "newnew"),
     ];
