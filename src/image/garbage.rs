@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, Digest};
@@ -278,7 +279,13 @@ fn check_blob(path: &Path) -> Result<()> {
     let corrupt = |detail: String| Error::message(ErrorKind::Corrupt, Step::ReadBlob, detail).at(path);
     let digest = digest_of_path(path).ok_or_else(|| corrupt("its name is no digest".to_owned()))?;
     let mut hasher = Hasher::of(&digest)?;
-    let mut file = File::open(path).map_err(|error| failed(path, &error))?;
+    // Somebody's FIFO among the blobs would be waited for.
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags).open(path);
+    let mut file = file.map_err(|error| failed(path, &error))?;
+    if !file.metadata().map_err(|error| failed(path, &error))?.is_file() {
+        return Err(corrupt("it is no file".to_owned()));
+    }
     let mut buffer = vec![0; 256 << 10];
     loop {
         let count = file.read(&mut buffer).map_err(|error| failed(path, &error))?;

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ringfence::ErrorKind;
@@ -98,6 +98,7 @@ fn bomb(name: &str, store: Store) -> (Store, Vec<Tar>) {
             });
             (store.layer_entries_limit(400_000), vec![below, above])
         }
+        "overlay" => (store, vec![tar().file("file", "x"), tar().file(".wh.file", "")]),
         _ => unreachable!("{name}"),
     }
 }
@@ -106,7 +107,10 @@ fn bomb(name: &str, store: Store) -> (Store, Vec<Tar>) {
 #[ignore = "run by the other tests of this file, each time in a process of its own"]
 fn explode() {
     let (Some(name), Some(dir)) = (std::env::var_os(BOMB), std::env::var_os(STORE)) else { return };
-    let dir = PathBuf::from(dir);
+    let mut dir = PathBuf::from(dir);
+    if name == "overlay" {
+        dir = overlay_in(&dir);
+    }
     let (store, layers) = bomb(name.to_str().unwrap(), Store::open(dir.join("store")).unwrap());
     let layers: Vec<Vec<u8>> = layers.into_iter().map(Tar::end).collect();
     let result = match image(&store, &layers).unpack() {
@@ -162,4 +166,20 @@ fn what_is_led_elsewhere_is_moved_in_bounded_time() {
     let (result, _) = explode_on("moves", "size=1g");
     assert_eq!(result, "no harm []");
     assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());
+}
+
+fn overlay_in(dir: &Path) -> PathBuf {
+    ["lower", "upper", "work", "merged"].iter().for_each(|name| fs::create_dir(dir.join(name)).unwrap());
+    let user = if fs::read_to_string("/proc/self/uid_map").unwrap().contains("4294967295") { "" } else { ",userxattr" };
+    let options = format!("lowerdir=lower,upperdir=upper,workdir=work{user}");
+    let mount =
+        Command::new("mount").current_dir(dir).args(["-t", "overlay", "overlay", "-o", &options, "merged"]).status();
+    assert!(mount.unwrap().success());
+    dir.join("merged")
+}
+
+#[test]
+fn a_store_on_an_overlay_is_told_so() {
+    let (result, _) = explode_on("overlay", "size=64m");
+    assert!(result.contains("the store is on an overlay"), "{result}");
 }

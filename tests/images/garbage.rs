@@ -91,3 +91,18 @@ fn damage_is_found() {
     fs::remove_file(unpacked.join("layer.json")).unwrap();
     assert_eq!(store.verify().unwrap().len(), 3);
 }
+
+#[test]
+fn a_fifo_among_the_blobs_is_not_waited_for() {
+    let (_dir, store) = store();
+    let fifo = store.path().join("blobs/sha256").join("a".repeat(64));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (to, from) = std::sync::mpsc::channel();
+    let verified = store.clone();
+    std::thread::spawn(move || to.send(verified.verify().unwrap()));
+    let damages = from.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    assert_eq!(damages.len(), 1);
+    assert_eq!((damages[0].subject.as_str(), damages[0].error.kind()), (fifo.to_str().unwrap(), ErrorKind::Corrupt));
+    store.prune().unwrap();
+    assert!(!fifo.exists());
+}
