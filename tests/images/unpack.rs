@@ -326,7 +326,7 @@ fn whiteouts_that_hide_nothing_are_not_seen() {
     assert_eq!(seen(&layers, "find . | sort"), expected);
     assert_eq!(list(&layers), "0");
     let lowest = tar().file(".wh.ghost", "").dir("new", 0o755).file("new/.wh.ghost", "").file("kept", "x");
-    assert_eq!(seen(&unpacked(&store, &[lowest.clone()]), "ls -A . new"), ".:\nkept\nnew\n\nnew:");
+    assert_eq!(seen(&unpacked(&store, std::slice::from_ref(&lowest)), "ls -A . new"), ".:\nkept\nnew\n\nnew:");
     let alone = lowest.file(".wh..wh..opq", "").file("new/x", "");
     assert_eq!(seen(&unpacked(&store, &[below, alone]), "ls -A . new"), ".:\nkept\nnew\n\nnew:\nx");
 }
