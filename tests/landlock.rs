@@ -10,7 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
 use common::{TempDir, probe};
-use ringfence::{Enforcement, ErrorKind, Feature, Landlock, RootFs, Sandbox, Step};
+use ringfence::{Enforcement, ErrorKind, Feature, Landlock, RootFs, Sandbox, Seccomp, Step};
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -20,6 +20,7 @@ extern "C" fn before_main() {
     let Some(what) = probe::is_caller() else { return };
     match what.split_once(' ') {
         Some(("is-ordinary", dir)) => is_ordinary(Path::new(dir)),
+        Some(("ways-to", port)) => ways_to(port.parse().unwrap()),
         _ => panic!("no caller {what}"),
     }
     std::process::exit(0);
@@ -185,6 +186,107 @@ fn tcp_ports_that_are_not_named_are_refused() {
     let output = listen(one);
     assert!(!output.outcome.success() && String::from_utf8_lossy(&output.stderr).contains("PermissionDenied"));
     assert!(listen(any.bind_tcp(0)).outcome.success());
+}
+
+/// Says what comes of each way to a TCP connection, and of what leads to one, that is not connect(2) or bind(2).
+fn ways_to(port: u16) {
+    use nix::errno::Errno;
+    const IPPROTO_SMC: i32 = 256;
+    const AF_SMC: i32 = 43;
+    // SAFETY: all bytes zero is a value of the structures; what is passed by address outlives each call.
+    unsafe {
+        let said = |name: &str, result: i64| match Errno::result(result) {
+            Ok(_) => println!("{name}=ok"),
+            Err(errno) => println!("{name}={errno:?}"),
+        };
+        let mut to: libc::sockaddr_in = std::mem::zeroed();
+        (to.sin_family, to.sin_port, to.sin_addr.s_addr) =
+            (libc::AF_INET as u16, port.to_be(), u32::from_ne_bytes([127, 0, 0, 1]));
+        let (place, size) = ((&raw mut to).cast::<libc::sockaddr>(), size_of_val(&to) as u32);
+        let tcp = || libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+        let multipath = libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP);
+        said("mptcp", if multipath < 0 { -1 } else { libc::connect(multipath, place, size).into() });
+        said("sendto", libc::sendto(tcp(), c"x".as_ptr().cast(), 1, libc::MSG_FASTOPEN, place, size) as i64);
+        let mut bytes = libc::iovec { iov_base: c"x".as_ptr().cast_mut().cast(), iov_len: 1 };
+        let mut message: libc::mmsghdr = std::mem::zeroed();
+        (message.msg_hdr.msg_name, message.msg_hdr.msg_namelen) = (place.cast(), size);
+        (message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) = (&raw mut bytes, 1);
+        said("sendmsg", libc::sendmsg(tcp(), &raw const message.msg_hdr, libc::MSG_FASTOPEN) as i64);
+        said("sendmmsg", libc::sendmmsg(tcp(), &raw mut message, 1, libc::MSG_FASTOPEN).into());
+        said("listen", libc::listen(tcp(), 1).into());
+        said("mptcp6", libc::socket(libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_MPTCP).into());
+        // The kernel takes the lower half of an argument that is an int.
+        let high = i64::from(libc::IPPROTO_MPTCP) | 1 << 32;
+        said("high", libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_STREAM, high));
+        said("smc", libc::socket(libc::AF_INET, libc::SOCK_STREAM, IPPROTO_SMC).into());
+        said("af-smc", libc::socket(AF_SMC, libc::SOCK_STREAM, 0).into());
+        said("sctp", libc::socket(libc::AF_INET, libc::SOCK_SEQPACKET, 0).into());
+        said("raw", libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_TCP).into());
+        said("packet", libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0).into());
+        let ulp = c"smc".as_ptr().cast();
+        said("ulp", libc::setsockopt(tcp(), libc::IPPROTO_TCP, libc::TCP_ULP, ulp, 3).into());
+        let params = [0u8; 120];
+        said("io_uring", libc::syscall(libc::SYS_io_uring_setup, 1, params.as_ptr()));
+        said("udp", libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).into());
+        let unix = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0);
+        let any = (libc::AF_UNIX as u16).to_ne_bytes();
+        said("unix", if libc::bind(unix, any.as_ptr().cast(), 2) < 0 { -1 } else { libc::listen(unix, 1).into() });
+    }
+}
+
+fn ways(sandbox: Sandbox, port: u16) -> Vec<(String, String)> {
+    let exe = std::env::current_exe().unwrap();
+    let text = common::stdout(&sandbox.command(exe).env("RINGFENCE_CALLER", format!("ways-to {port}")));
+    text.lines().filter_map(|line| line.split_once('=')).map(|(way, said)| (way.into(), said.into())).collect()
+}
+
+/// Landlock has no hook on any of these.
+#[test]
+fn no_way_leads_around_the_tcp_ports() {
+    let _clean = common::clean();
+    let rules = Landlock::new().restrict_tcp();
+    if lacks(&rules) {
+        return;
+    }
+    let far = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = far.local_addr().unwrap().port();
+    let refusals = [
+        ("mptcp", "EPROTONOSUPPORT"),
+        ("sendto", "EOPNOTSUPP"),
+        ("sendmsg", "EOPNOTSUPP"),
+        ("sendmmsg", "EOPNOTSUPP"),
+        ("listen", "EACCES"),
+        ("mptcp6", "EPROTONOSUPPORT"),
+        ("high", "EPROTONOSUPPORT"),
+        ("smc", "EPROTONOSUPPORT"),
+        ("af-smc", "EAFNOSUPPORT"),
+        ("sctp", "ESOCKTNOSUPPORT"),
+        ("raw", "EPERM"),
+        ("packet", "EAFNOSUPPORT"),
+        ("ulp", "ENOPROTOOPT"),
+        ("io_uring", "EPERM"),
+        ("udp", "ok"),
+        ("unix", "EACCES"),
+    ]
+    .map(|(way, said)| (way.to_owned(), said.to_owned()));
+    assert_eq!(ways(Sandbox::new().landlock(rules.clone()), port), refusals);
+    // Under a filter that allows everything, and with an init, it is the same.
+    let lenient = common::sandbox().pid_ns().init(true).seccomp(Seccomp::deny_list()).landlock(rules.clone());
+    assert_eq!(ways(lenient, port), refusals);
+    // A port that may be bound can be listened on, and so can a unix socket; what is told differs.
+    for (rules, is_full) in [(rules.clone().bind_tcp(0), true), (rules.bind_tcp(80), false)] {
+        let sandbox = Sandbox::new().landlock(rules);
+        assert_eq!(sandbox.check().unwrap().is_full(), is_full);
+        let said = ways(sandbox, port);
+        assert_eq!((&said[4].1[..], &said[15].1[..], &said[0].1[..]), ("ok", "ok", "EPROTONOSUPPORT"));
+    }
+    // Without any rules the kernel's own answers are others. It may have no MPTCP.
+    let open = ways(Sandbox::new(), port);
+    let has_mptcp = open[6].1 == "ok";
+    for way in [0, 1, 2, 3, 4, 5, 12, 15].into_iter().filter(|way| has_mptcp || ![0, 5].contains(way)) {
+        assert_ne!(open[way], refusals[way]);
+    }
+    assert_eq!((&open[1].1[..], &open[4].1[..]), ("ok", "ok"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use landlock::{
 };
 use nix::errno::Errno;
 
+use super::Seccomp;
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
 use crate::feature::{Enforcement, Feature};
 use crate::plan::{Plan, has_nul};
@@ -52,7 +53,7 @@ const OF_FILES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{Execute | ReadFil
 /// | part | feature | Linux |
 /// | --- | --- | --- |
 /// | paths | [`Feature::LandlockFiles`] | 6.2; 5.13 with a gap, see there; ioctl(2) of devices 6.10 |
-/// | TCP ports | [`Feature::LandlockTcp`] | 6.7 |
+/// | TCP ports | [`Feature::LandlockTcp`] | 6.7, with seccomp(2) filters |
 /// | signals | [`Feature::LandlockSignals`] | 6.12 |
 /// | abstract sockets | [`Feature::LandlockAbstractSockets`] | 6.12 |
 #[must_use = "a builder does nothing by itself: each call gives it back"]
@@ -97,6 +98,22 @@ impl Landlock {
     }
 
     /// No TCP port may be bound or connected to, but those that are named. Binding to port 0 is, as any other, refused.
+    ///
+    /// Landlock sees connect(2) and bind(2) of TCP sockets. A filter of seccomp(2), which comes along, refuses what leads to
+    /// TCP on other ways:
+    ///
+    /// | system calls | answer | |
+    /// | --- | --- | --- |
+    /// | `listen`, where no port may be bound | EACCES | without bind(2) the kernel chooses a port. A filter cannot tell unix sockets from others here: a program that listens on these needs [`bind_tcp(0)`](Landlock::bind_tcp) |
+    /// | `sendto`, `sendmsg`, `sendmmsg` with MSG_FASTOPEN | EOPNOTSUPP | connects as it sends; programs then connect first |
+    /// | `socket` of AF_INET and AF_INET6 with a protocol other than 0, TCP, UDP and ICMP, or another type than SOCK_STREAM and SOCK_DGRAM | EPROTONOSUPPORT, ESOCKTNOSUPPORT, EPERM | so no MPTCP, which Linux 6.14 and newer take for no TCP, no SMC, and no TCP by hand |
+    /// | `socket` of families but AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_ALG and AF_VSOCK | EAFNOSUPPORT | so no AF_SMC, AF_RDS, AF_PACKET, … |
+    /// | `setsockopt` with TCP_ULP | ENOPROTOOPT | so no TLS in the kernel |
+    /// | `io_uring_setup`, `io_uring_enter`, `io_uring_register` | EPERM | makes sockets behind the filter's back |
+    /// | all calls by the rules of another architecture | ENOSYS | 32-bit programs do not run |
+    ///
+    /// Where ports may be bound, but not port 0, it is [`Enforcement::Partial`](crate::Enforcement): the program can listen on
+    /// a port of the kernel's choice as well.
     pub fn restrict_tcp(mut self) -> Self {
         self.tcp.get_or_insert_default();
         self
@@ -107,7 +124,8 @@ impl Landlock {
         self
     }
 
-    /// TCP sockets may be bound to `port`; 0 stands for a port of the kernel's choice.
+    /// TCP sockets may be bound to `port`; 0 stands for a port of the kernel's choice. What may bind any port may also listen
+    /// on one of the kernel's choice, whether 0 is named or not: see [`restrict_tcp`](Landlock::restrict_tcp).
     pub fn bind_tcp(self, port: u16) -> Self {
         self.allow_port(port, AccessNet::BindTcp)
     }
@@ -150,17 +168,17 @@ impl Landlock {
     }
 
     fn judge_for(&self, abi: ABI) -> Vec<Part> {
-        let tcp = (Feature::LandlockTcp, ABI::V4, "6.7");
         let signals = (Feature::LandlockSignals, ABI::V6, "6.12");
         let sockets = (Feature::LandlockAbstractSockets, ABI::V6, "6.12");
         let others = [
-            self.tcp.is_some().then_some(tcp),
             self.scopes.contains(Scope::Signal).then_some(signals),
             self.scopes.contains(Scope::AbstractUnixSocket).then_some(sockets),
         ];
         let files = (!self.paths.is_empty()).then(|| judge_files(abi));
+        let tcp = self.tcp.as_ref().map(|ports| judge_tcp(abi, ports));
         files
             .into_iter()
+            .chain(tcp)
             .chain(others.into_iter().flatten().map(|(feature, needs, kernel)| judge(abi, feature, needs, kernel)))
             .collect()
     }
@@ -210,6 +228,28 @@ fn judge_files(abi: ABI) -> Part {
     }
 }
 
+/// Landlock alone would leave ways around it: what the filter beside it closes.
+fn judge_tcp(abi: ABI, ports: &[(u16, AccessNet)]) -> Part {
+    let feature = Feature::LandlockTcp;
+    let part = judge(abi, feature, ABI::V4, "6.7");
+    if part.problem.is_some() {
+        return part;
+    }
+    if let Some(problem) = Seccomp::beside_landlock(may_listen(ports)).unsupported() {
+        let enforcement = Enforcement::Missing(format!("{}; {}", problem.reason, problem.remedy));
+        return Part { feature, enforcement, problem: Some(problem.for_feature(feature)) };
+    }
+    if may_listen(ports) && !ports.contains(&(0, AccessNet::BindTcp)) {
+        let gap = "what listens without bind(2) gets a port of the kernel's choice, though bind_tcp(0) is not named";
+        return Part { enforcement: Enforcement::Partial(gap), ..part };
+    }
+    part
+}
+
+fn may_listen(ports: &[(u16, AccessNet)]) -> bool {
+    ports.iter().any(|(_, right)| *right == AccessNet::BindTcp)
+}
+
 fn hard() -> landlock::Ruleset {
     landlock::Ruleset::default().set_compatibility(CompatLevel::HardRequirement)
 }
@@ -238,6 +278,8 @@ pub(crate) struct Ruleset {
     /// Its numbers in the stub: the ruleset's own, and one that is overwritten with each path in turn.
     fd: i32,
     path_fd: i32,
+    /// What stands beside rules for ports.
+    filter: Option<Seccomp>,
 }
 
 impl Landlock {
@@ -253,7 +295,9 @@ impl Landlock {
         if held.is_empty() {
             return None;
         }
-        let ruleset = Ruleset { fd: plan.given(), path_fd: plan.given() };
+        let ports = self.tcp.as_ref().filter(|_| held.contains(&Feature::LandlockTcp));
+        let filter = ports.map(|ports| Seccomp::beside_landlock(may_listen(ports)));
+        let ruleset = Ruleset { fd: plan.given(), path_fd: plan.given(), filter };
         if held.contains(&Feature::LandlockFiles) {
             let abi = kernel_abi();
             for (path, rights) in &self.paths {
@@ -322,13 +366,14 @@ impl Ruleset {
         }
     }
 
-    /// Puts the ruleset on the stub, and so on the program. To be called when nothing more has to be opened, and before
+    /// Puts the ruleset on the stub, and so on the program, with the filter beside it. To be called when nothing more has to be opened, and before
     /// descriptors get the numbers that the program knows.
     pub(crate) fn lower_restriction(&self, plan: &mut Plan) {
         let set = [libc::PR_SET_NO_NEW_PRIVS.into(), 1.into(), 0.into(), 0.into(), 0.into()];
         plan.call(Step::Prctl, libc::SYS_prctl, set).at("PR_SET_NO_NEW_PRIVS");
         plan.call(Step::Landlock, libc::SYS_landlock_restrict_self, [self.fd.into(), 0.into()])
             .hint("E2BIG: sixteen Landlock rulesets are in force around the caller already");
+        self.filter.iter().for_each(|filter| filter.lower_early(plan));
     }
 }
 
@@ -357,6 +402,14 @@ mod tests {
         assert!(is_missing(&judged(ABI::V3)[1]) && is_full(&judged(ABI::V4)[1]));
         assert!(judged(ABI::V5)[2..].iter().all(is_missing) && is_full(&judged(ABI::V5)[0]));
         assert!(judged(ABI::V6).iter().all(is_full));
+    }
+
+    #[test]
+    fn whoever_may_bind_some_port_may_listen_on_any() {
+        let judged = |rules: Landlock| rules.judge_for(ABI::V6).remove(0).enforcement;
+        assert_eq!(judged(Landlock::new().restrict_tcp().connect_tcp(443)), Enforcement::Full);
+        assert!(matches!(judged(Landlock::new().bind_tcp(80)), Enforcement::Partial(_)));
+        assert_eq!(judged(Landlock::new().bind_tcp(80).bind_tcp(0)), Enforcement::Full);
     }
 
     #[test]

@@ -375,6 +375,9 @@ fn sockets() {
         ("packet", (libc::AF_PACKET, libc::SOCK_RAW, 0)),
         ("raw", (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)),
         ("netfilter", netfilter),
+        ("mptcp", (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP)),
+        ("mptcp6", (libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_MPTCP)),
+        ("sctp", (libc::AF_INET, libc::SOCK_SEQPACKET, 0)),
         ("alg", (libc::AF_ALG, libc::SOCK_SEQPACKET, 0)),
     ];
     for (name, (family, kind, protocol)) in all {

@@ -61,9 +61,12 @@ fn no_abstract_socket_of_the_host_is_reached() {
 fn no_socket_leads_to_the_machine() {
     let _clean = common::clean();
     let strict = attack_strict("sockets");
+    let refusals = ["EAFNOSUPPORT", "EPERM", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"];
     for (name, answer) in &strict.0 {
-        assert!(["EAFNOSUPPORT", "EPERM"].contains(&answer.as_str()), "{name}: {answer}");
+        assert!(refusals.contains(&answer.as_str()), "{name}: {answer}");
     }
+    let protocols = [strict.get("mptcp"), strict.get("mptcp6"), strict.get("sctp")];
+    assert_eq!(protocols, ["EPROTONOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"]);
     let bare = attack(common::sandbox().net_ns(), "sockets");
     assert_eq!((bare.get("packet"), bare.get("raw")), ("ok", "ok"), "{bare:?}");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -8,6 +8,7 @@ mod json;
 mod notify;
 mod presets;
 mod rule;
+mod sockets;
 mod table;
 
 use std::borrow::Cow;
@@ -21,7 +22,7 @@ pub use rule::{Action, Compare, Rule};
 
 use crate::error::{Error, ErrorKind, Problem, Step};
 use crate::feature::Feature;
-use crate::plan::{Arg, Plan};
+use crate::plan::{Arg, Plan, Ptr};
 use crate::stub::wire::{code, exec};
 use crate::sys::seccomp as kernel;
 use bpf::{Answers, Decision};
@@ -29,6 +30,7 @@ use table::Known;
 
 /// More comparisons in one rule than a system call has arguments, twice over, are a mistake.
 const MAX_COMPARISONS: usize = 12;
+const SET_MODE_FILTER: u32 = 1;
 
 /// Which system calls the program, and everything that it starts, may make: seccomp(2).
 ///
@@ -81,6 +83,7 @@ const MAX_COMPARISONS: usize = 12;
 /// | `personality`, but for Linux, Linux 32 bit, UNAME26 and the question | EPERM | no executable data, no fixed addresses |
 /// | `ioctl` with TIOCSTI or TIOCLINUX, whatever the upper half of the argument holds | EPERM | types into the caller's terminal |
 /// | `socket` of families other than AF_UNIX, AF_INET and AF_INET6; `socketpair` of families other than AF_UNIX | EAFNOSUPPORT | so no AF_VSOCK, AF_PACKET, AF_ALG, AF_CAN, AF_NETLINK, … |
+/// | `socket` of AF_INET and AF_INET6 with a protocol other than 0, TCP, UDP and ICMP, or a type other than SOCK_STREAM, SOCK_DGRAM and SOCK_RAW | EPROTONOSUPPORT, ESOCKTNOSUPPORT | so no MPTCP, SMC, SCTP, DCCP, L2TP, … |
 /// | `io_setup` | ENOSYS | the machine has one number of asynchronous requests for all (`fs.aio-max-nr`), and four calls take it |
 /// | `mmap` with MAP_HUGETLB, `memfd_create` with MFD_HUGETLB, `shmget` with SHM_HUGETLB | ENOMEM | no limit of memory counts huge pages |
 /// | `setsockopt` with SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF | ENOPROTOOPT | compiled filters fill memory that the machine has for all (`net.core.bpf_jit_limit`) |
@@ -168,6 +171,12 @@ impl Seccomp {
     pub fn compute() -> Self {
         static COMPUTE: OnceLock<Seccomp> = OnceLock::new();
         COMPUTE.get_or_init(presets::compute).clone()
+    }
+
+    /// What stands beside Landlock's rules for TCP ports; `listens`: the program may be connected to.
+    pub(crate) fn beside_landlock(listens: bool) -> Self {
+        static FILTERS: [OnceLock<Seccomp>; 2] = [OnceLock::new(), OnceLock::new()];
+        FILTERS[usize::from(listens)].get_or_init(|| sockets::beside_landlock(listens)).clone()
     }
 
     fn change(mut self, change: impl FnOnce(&mut Profile)) -> Self {
@@ -295,15 +304,25 @@ impl Seccomp {
         !(self.compiled().stub_may_speak && self.compiled().stub_may_exit)
     }
 
+    /// struct sock_fprog: the number of instructions, padding, and where they are.
+    fn lower_program(&self, plan: &mut Plan) -> Ptr {
+        let program = &self.compiled().program;
+        let filter = plan.bytes(program);
+        plan.record([Arg::from(program.len() / 8), filter.into()])
+    }
+
+    /// Writes the op of a filter that allows all that the stub has still to do. `no_new_privs` has to be set by then.
+    pub(crate) fn lower_early(&self, plan: &mut Plan) {
+        let program = self.lower_program(plan);
+        plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), 0.into(), program.into()]);
+    }
+
     /// Writes the ops that come right before the exec; gives what the exec has to know.
     pub(crate) fn lower(&self, plan: &mut Plan) -> u64 {
-        const SET_MODE_FILTER: u32 = 1;
         let compiled = self.compiled();
         let set = libc::PR_SET_NO_NEW_PRIVS;
         plan.call(Step::NoNewPrivs, libc::SYS_prctl, [set.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
-        let filter = plan.bytes(&compiled.program);
-        // struct sock_fprog: the number of instructions, padding, and where they are.
-        let program = plan.record([Arg::from(compiled.program.len() / 8), filter.into()]);
+        let program = self.lower_program(plan);
         let mut flags = 0;
         if self.0.log {
             flags |= libc::SECCOMP_FILTER_FLAG_LOG;

@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 
+use super::sockets::plain_protocols;
 use super::{Action, Compare, Rule, Seccomp};
 
 /// Reading, memory, clocks, signals, threads: what any program does.
@@ -336,9 +337,8 @@ pub(super) fn containers() -> Seccomp {
     for request in [libc::TIOCSTI, libc::TIOCLINUX] {
         profile = profile.rule(Rule::new(["ioctl"], Action::EPERM).arg(1, Compare::int(request as u32)));
     }
-    for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6] {
-        profile = profile.rule(Rule::new(["socket"], Action::Allow).arg(0, Compare::int(family as u32)));
-    }
+    profile =
+        plain_protocols(profile).rule(Rule::new(["socket"], Action::Allow).arg(0, Compare::int(libc::AF_UNIX as u32)));
     for option in [libc::SO_ATTACH_FILTER, libc::SO_ATTACH_REUSEPORT_CBPF] {
         let level = Rule::new(["setsockopt"], Errno::ENOPROTOOPT).arg(1, Compare::int(libc::SOL_SOCKET as u32));
         profile = profile.rule(level.arg(2, Compare::int(option as u32)));
