@@ -96,8 +96,12 @@ fn a_read_only_path_is_so_with_all_below_it() {
     let script = "for f in /etc/data/a /etc/data/sub/b /etc/file /etc/other; do
         echo y > $f && echo $f; done 2>/dev/null; true";
     let sandbox = common::on_root(sh(script), &root).tmpfs("/etc/data/sub", 1 << 20);
-    let kept = sandbox.clone().read_only_path("/etc/data").read_only_path("/etc/file").read_only_path("/etc/missing");
+    let kept = sandbox.clone().read_only_path("/etc/data").read_only_path("/etc/file");
     assert_eq!(stdout(&kept), "/etc/other");
+    // What is not there could be made, unless the root is read-only too.
+    let missing = kept.read_only_path("/etc/missing");
+    assert_eq!(missing.spawn().unwrap_err().raw_os_error(), Some(libc::ENOENT));
+    assert_eq!(stdout(&missing.read_only_root(true).tmpfs("/etc/data/sub", 1 << 20)), "");
     assert_eq!(stdout(&sandbox), "/etc/data/a\n/etc/data/sub/b\n/etc/file\n/etc/other");
 }
 
@@ -109,9 +113,14 @@ fn a_link_below_the_root_stays_below_it() {
     fs::write(root.path().join("etc/target"), "inner").unwrap();
     std::os::unix::fs::symlink("/etc/target", root.path().join("etc/link")).unwrap();
     std::os::unix::fs::symlink(outside.path().join("file"), root.path().join("etc/out")).unwrap();
-    let sandbox = common::on_root(sh("cat /etc/target"), &root);
+    let sandbox = common::on_root(sh("cat /etc/target"), &root).read_only_root(true);
     assert_eq!(stdout(&sandbox.clone().mask("/etc/link")), "");
-    assert_eq!(stdout(&sandbox.mask("/etc/out")), "inner", "there is no such file below the root");
+    assert_eq!(stdout(&sandbox.clone().mask("/etc/out")), "inner", "there is no such file below the root");
+    // The program could exchange it.
+    for link in ["/etc/link", "/etc/out"] {
+        let error = sandbox.clone().read_only_root(false).mask(link).spawn().unwrap_err();
+        assert_eq!((error.step(), error.raw_os_error()), (Step::MountTarget, Some(libc::ELOOP)));
+    }
 }
 
 #[test]

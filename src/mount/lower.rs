@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
+use super::fast::Before;
 use super::layers::{Ready, attach_ready};
 use super::root::{Base, RootFs, Upper};
 use super::{Bind, Context, Kind, Mount, MountFlags, Overlay, Policy, clean, overlay_list};
@@ -63,10 +64,14 @@ impl Policy {
                 false
             }
         };
-        for mount in &mounts {
-            lower_mount(plan, mount, root, context)?;
+        let mut ways = 0;
+        for (i, mount) in mounts.iter().enumerate() {
+            let before = Before::new(&mounts[..i], rootfs.as_ref());
+            let way = before.way_to(&mount.target, mount.kind.protects());
+            lower_mount(plan, mount, root, Context { way, ..context })?;
+            ways |= way;
         }
-        self.lower_masks(plan, root, covers);
+        ways |= self.lower_masks(plan, root, covers, Before::new(&mounts, rootfs.as_ref()));
         if let Some(rootfs) = &rootfs {
             if rootfs.read_only && !rootfs.is_host() {
                 set_flags(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), false, Path::new("/"));
@@ -74,6 +79,10 @@ impl Policy {
             lower_entry(plan, root, context, has_place);
         } else {
             plan.call(Step::Cwd, libc::SYS_fchdir, [cwd.into()]);
+            if ways & target::FAST != 0 {
+                plan.op(Step::Cwd, code::CWD_AGAIN, [])
+                    .hint("the caller's working directory has to be found by its name");
+            }
             plan.close(Step::Cwd, cwd);
         }
         plan.close(Step::Mount, root);
@@ -339,19 +348,18 @@ pub(super) fn mount_at(plan: &mut Plan, root: Slot, path: &Path, fstype: &str, f
 fn lower_mount(plan: &mut Plan, mount: &Mount, root: Slot, context: Context) -> Result<()> {
     let at = mount.target.as_path();
     let quiet = MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC;
+    let (way, plain) = (context.way, context.way | target::NO_SYMLINKS);
     match &mount.kind {
         Kind::Bind(bind) => lower_bind(plan, bind, root, at, context)?,
-        Kind::Tmpfs(tmpfs) => mount_at(plan, root, at, "tmpfs", tmpfs.flags.ms(), &tmpfs.options(), 0),
+        Kind::Tmpfs(tmpfs) => mount_at(plan, root, at, "tmpfs", tmpfs.flags.ms(), &tmpfs.options(), way),
         // A /proc or /sys behind a link would put the kernel's files where the image's author wants them.
-        Kind::Proc(proc) => mount_at(plan, root, at, "proc", proc.flags.ms(), &proc.options(), target::NO_SYMLINKS),
-        Kind::Sysfs => {
-            mount_at(plan, root, at, "sysfs", (quiet | MountFlags::READ_ONLY).ms(), "", target::NO_SYMLINKS);
-        }
-        Kind::Mqueue => mount_at(plan, root, at, "mqueue", quiet.ms(), "", 0),
+        Kind::Proc(proc) => mount_at(plan, root, at, "proc", proc.flags.ms(), &proc.options(), plain),
+        Kind::Sysfs => mount_at(plan, root, at, "sysfs", (quiet | MountFlags::READ_ONLY).ms(), "", plain),
+        Kind::Mqueue => mount_at(plan, root, at, "mqueue", quiet.ms(), "", way),
         Kind::Dev(dev) => super::special::lower_dev(plan, dev, root, at, context),
         Kind::Overlay(overlay) => lower_overlay(plan, overlay, root, at, context)?,
         Kind::Raw(raw) => {
-            enter_target(plan, root, at, 0);
+            enter_target(plan, root, at, way);
             mount_here(plan, &raw.fstype, &raw.source, raw.ms_flags, &raw.data, at);
         }
     }
@@ -366,7 +374,7 @@ pub(super) fn lower_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path, co
     let tree = plan.slot();
     let mapped = context.mapped.is_some_and(|ids| bind.is_handed(ids));
     lower_tree(plan, &path, bind.recursive, mapped, tree, context)?;
-    attach_at(plan, tree, root, at, kind);
+    attach_at(plan, tree, root, at, kind | context.way);
     if !flags.is_empty() {
         set_flags(plan, tree, flags, MountFlags::empty(), bind.recursive, at);
     }
@@ -412,7 +420,7 @@ fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, cont
         };
     }
     let options = overlay_options(&lowers, upper.as_ref(), context)?;
-    enter_target(plan, root, at, 0);
+    enter_target(plan, root, at, context.way);
     mount_here(plan, "overlay".as_ref(), "overlay".as_ref(), overlay.flags.ms(), &options, at);
     if has_place {
         place::lower_away(plan);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
+use super::fast::Before;
 use super::fsmount::lower_new_mount;
 use super::lower::{self, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH};
 use super::{Context, MountFlags, Policy};
@@ -39,7 +40,8 @@ const OPEN_TREE_CLONE: u64 = 1;
 const AT_RECURSIVE: u64 = 0x8000;
 const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
 
-/// A path and how it is found: in the kernel's own file systems no symbolic link leads anywhere.
+/// A path and how it is found: in the kernel's own file systems no symbolic link leads anywhere, and elsewhere the way to
+/// it is made fast.
 type Place<'p> = (&'p Path, u64);
 
 /// What is mounted on masked paths: the null device on a file, an empty directory on a directory.
@@ -67,8 +69,9 @@ impl Policy {
         Some(covers)
     }
 
-    /// Writes the ops for all paths. `root` is the new root.
-    pub(super) fn lower_masks(&self, plan: &mut Plan, root: Slot, covers: Option<Covers>) {
+    /// Writes the ops for all paths. `root` is the new root. Gives what their ways have needed.
+    pub(super) fn lower_masks(&self, plan: &mut Plan, root: Slot, covers: Option<Covers>, before: Before<'_>) -> u64 {
+        let given = |paths| given(paths, before);
         let own = |paths: &'static [&str]| {
             let paths = if self.default_masks { paths } else { &[] };
             paths.iter().map(|path| (Path::new(path), target::NO_SYMLINKS))
@@ -82,14 +85,17 @@ impl Policy {
             plan.close(Step::Mask, covers.empty);
             plan.close(Step::Mask, covers.null);
         }
-        for place in own(&READ_ONLY).chain(given(&self.read_only_paths)) {
-            lower_read_only(plan, root, place);
+        own(&READ_ONLY).for_each(|place| lower_read_only(plan, root, place));
+        for (path, way) in given(&self.read_only_paths) {
+            let needed = if way == 0 { 0 } else { target::NOT_TO_BE_MADE };
+            lower_read_only(plan, root, (path, way | needed));
         }
+        given(&self.masks).chain(given(&self.read_only_paths)).fold(0, |ways, (_, way)| ways | way)
     }
 }
 
-fn given(paths: &[PathBuf]) -> impl Iterator<Item = Place<'_>> {
-    paths.iter().map(|path| (path.as_path(), 0))
+fn given<'p>(paths: &'p [PathBuf], before: Before<'p>) -> impl Iterator<Item = Place<'p>> {
+    paths.iter().map(move |path| (path.as_path(), before.way_to(path, true)))
 }
 
 /// How often each processor was throttled, which tells what other programs compute.
@@ -169,10 +175,13 @@ fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, Covers { null,
 /// The path bound onto itself, with all that is mounted below it.
 fn lower_read_only(plan: &mut Plan, root: Slot, (path, links): Place) {
     let (place, tree) = (plan.slot(), plan.slot());
-    lower::lower_target(plan, root, path, target::EXISTING | target::FILE | links, place)
-        .tolerate(Errno::ENOENT)
-        .tolerate(Errno::ENOTDIR)
-        .skip_on_tolerated(6);
+    let found = lower::lower_target(plan, root, path, target::EXISTING | target::FILE | links, place);
+    let found = if links & target::NOT_TO_BE_MADE == 0 {
+        found.tolerate(Errno::ENOENT).tolerate(Errno::ENOTDIR)
+    } else {
+        found.tolerate(Errno::ENODATA)
+    };
+    found.skip_on_tolerated(6);
     open_tree(plan, place, AT_RECURSIVE, tree, path);
     move_to(plan, tree, place, path);
     lower::set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), true, path);

@@ -4,6 +4,7 @@
 //! there. The new root is mounted over `/`, everything else below the new root's descriptor, then pivot_root(2) makes it
 //! the root and the host's goes away; over the template's, which is empty, chroot(2) enters it. A target is resolved as if the root had been entered already, so no symbolic link in it leads out.
 
+mod fast;
 mod fsmount;
 mod handed;
 mod idmapped;
@@ -48,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) mapped: Option<(u32, u32)>,
     /// The setup has left the host for the [`template`]: the host's files come as descriptors.
     pub(crate) template: bool,
+    /// How the way to the mount that is written is made [`fast`].
+    pub(crate) way: u64,
 }
 
 /// The policy: what the builder has been told about mounts.

@@ -31,7 +31,7 @@ pub(super) fn lower_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, conte
     // A /dev that is a link would hide what stands elsewhere. It is found once: whoever may write to the root directory
     // can exchange it at any time.
     let place = plan.slot();
-    lower_target(plan, root, at, target::NO_SYMLINKS, place);
+    lower_target(plan, root, at, target::NO_SYMLINKS | context.way, place);
     attach_to(plan, dir, place.into(), "", at);
     plan.close(Step::MoveMount, place);
     for (name, major, minor) in NODES {

@@ -146,6 +146,7 @@ impl Sandbox {
         let may_remount = given.is_none_or(|given| given.reaches(Capability::CAP_SYS_ADMIN));
         Context {
             template: shape.template.is_some(),
+            way: 0,
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
             other_user,

@@ -235,6 +235,21 @@ impl Sandbox {
     }
 
     /// Adds a mount to the list; brings a mount namespace.
+    ///
+    /// # Below what the program can write to
+    ///
+    /// A program that may write to a directory above a mount could rename that, and put another in the mount's place. So the
+    /// way is made fast: from the writable mount on, each directory that leads to the target is bound onto itself, for what is
+    /// a mountpoint can be neither renamed nor removed (EBUSY). To the program each of them is a mount of its own: rename(2)
+    /// and link(2) from one to another fail with EXDEV, upon which mv(1) copies. On a root whose changes vanish with the
+    /// sandbox ([`RootFs::overlay`] without an upper directory of the caller's) nothing is made fast. Since Linux 5.8; before,
+    /// it is an error (ENOSYS).
+    ///
+    /// A symbolic link has no such protection. What is read-only, or a cover, does not accept one where the program could
+    /// exchange it (ELOOP): name the path that the link leads to.
+    ///
+    /// The source of a bind is looked up on the host, by the caller, and follows links. For a part of what is bound writable,
+    /// which an earlier program may have changed, [`read_only_path`](Sandbox::read_only_path) is the better choice.
     pub fn mount(mut self, mount: impl Into<Mount>) -> Self {
         self.mounts.mounts.push(mount.into());
         self.mount_ns()
@@ -256,7 +271,9 @@ impl Sandbox {
     }
 
     /// Covers a file or directory up, after all mounts: a file reads as empty, and what is written to it vanishes; a
-    /// directory is empty and read-only. A path that does not exist is passed over. Brings a mount namespace.
+    /// directory is empty and read-only. A path that does not exist has nothing to hide, and is passed over: if the program
+    /// can make it, it is the program's. The way to the path is made fast as [`mount`](Sandbox::mount) says. Brings a mount
+    /// namespace.
     ///
     /// The place is found inside the sandbox's root once, and covered by its descriptor, with a null device (character device
     /// 1:3) that is made for it, or the host's, which is verified to be that.
@@ -267,8 +284,22 @@ impl Sandbox {
         self.mount_ns()
     }
 
-    /// Makes a file or directory read-only, with all that is mounted below it, after all mounts. A path that does not exist
-    /// is passed over. Brings a mount namespace.
+    /// Makes a file or directory read-only, with all that is mounted below it, after all mounts. The way to the path is made
+    /// fast as [`mount`](Sandbox::mount) says. Brings a mount namespace.
+    ///
+    /// ```no_run
+    /// use ringfence::{RootFs, Sandbox};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// // The program works on the repository, and leaves no hook behind that others would run.
+    /// let sandbox = Sandbox::new().user_ns().rootfs(RootFs::programs()).bind("/srv/repository", "/work").cwd("/work");
+    /// sandbox.read_only_path("/work/.git/hooks").read_only_path("/work/.git/config").command("make").status()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A path that does not exist is passed over where nobody can make it: on what is read-only, and on a root whose changes
+    /// vanish with the sandbox. Where the program could make it, it is an error of the spawn (ENOENT): make it beforehand.
     pub fn read_only_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.mounts.read_only_paths.push(path.into());
         self.mount_ns()

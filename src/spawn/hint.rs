@@ -67,10 +67,16 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
              not make it, or may not enter the directory: make it, or map another id with uid_map() and gid_map()"
         }
         (Step::MountTarget, Errno::ENOENT | Errno::EPERM) => {
-            "the mount's target does not exist and cannot be made there: in /proc and /sys nothing can be made"
+            "the mount's target does not exist and cannot be made there: in /proc and /sys nothing can be made; what is to be \
+             read-only has to exist already where the program could make it"
         }
         (Step::MountTarget, Errno::ELOOP) => {
-            "a symbolic link stands where none is accepted; without openat2(2) (Linux 5.6) none is accepted anywhere"
+            "a symbolic link stands where none is accepted: name the path that it leads to, since whoever may write to the \
+             directory of a link can exchange it; without openat2(2) (Linux 5.6) none is accepted anywhere"
+        }
+        (Step::MountTarget, Errno::ENOSYS) => {
+            "what the program could rename has to be told apart by its mount, for which statx(2) of Linux 5.8 is needed, and \
+             open_tree(2) and move_mount(2)"
         }
         (Step::MountTarget, Errno::ENOTDIR) | (Step::MoveMount, Errno::EINVAL | Errno::ENOTDIR) => {
             "source and target must both be directories, or both be files"

@@ -128,6 +128,8 @@ pub mod code {
     /// Says that the setup is done, and waits for another plan; `args[0]` is the pipe of the thread that cloned. The last op
     /// of its plan.
     pub const PARK: u32 = 18;
+    /// Enters the working directory anew, by its name.
+    pub const CWD_AGAIN: u32 = 19;
 }
 
 /// Bits of `args[3]` of [`code::EXEC`].
@@ -148,6 +150,14 @@ pub mod target {
     pub const NO_SYMLINKS: u64 = 2;
     /// Nothing is made.
     pub const EXISTING: u64 = 4;
+    /// Directories on the way that the program could rename are bound onto themselves. The following bits go with this one.
+    pub const FAST: u64 = 8;
+    /// No link may stand where the program could exchange it (ELOOP).
+    pub const NO_LOOSE_LINKS: u64 = 16;
+    /// What is missing where the program could not make it is ENODATA, and not ENOENT.
+    pub const NOT_TO_BE_MADE: u64 = 32;
+    /// What lies on the root's own mount is not the program's to change, or of no use to anybody afterwards.
+    pub const FIXED_ROOT: u64 = 64;
 }
 
 /// What travels back: one fixed-size record a message.

@@ -21,6 +21,7 @@ pub fn run(what: &str, words: &[&str]) {
         "fake-proc" => fake_proc(),
         "submount" => submount(words[0]),
         "locked" => locked(words[0]),
+        "protects" => protects(words[0]),
         "propagation" => propagation(words[0], words[1]),
         other => panic!("no attack {other}"),
     }
@@ -44,6 +45,16 @@ fn inheritable() {
     let own = Command::new("grep").args(grep).env_remove("RINGFENCE_ATTACK").output().unwrap();
     say("plain", Ok(String::from_utf8_lossy(&own.stdout).trim().replace("CapInh:\t", "")));
     say("sandbox", Ok(text(&plain("grep").args(grep)).replace("CapInh:\t", "")));
+}
+
+/// Protects a path below the working directory, which the program takes over and reaches that path from.
+fn protects(place: &str) {
+    let script = "say() { \"$2\" 2>/dev/null && echo $1=ok || echo $1=refused; }
+        move() { mv .git .git2; }; write() { echo evil >.git/hooks/hook; }
+        say rename move; say write write";
+    let sandbox = plain("/bin/sh").args(["-c", script]).read_only_path(place);
+    let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    println!("{}", String::from_utf8_lossy(&sandbox.output().unwrap().stdout));
 }
 
 /// Spawns from a thread that ends, says the programs' pids, and lives on.

@@ -135,7 +135,7 @@ fn a_proc_that_is_a_link_is_refused() {
     let error = hostile.sandbox("true").pid_ns().spawn().unwrap_err();
     assert_eq!((error.step(), error.raw_os_error()), (Step::MountTarget, Some(libc::ELOOP)), "{error}");
     // Something that is not the kernel's own is mounted through such a link, inside.
-    let through = hostile.sandbox("cat /elsewhere/hostname").bind_ro("/etc", "/proc");
+    let through = hostile.sandbox("cat /elsewhere/hostname").read_only_root(true).bind_ro("/etc", "/proc");
     assert!(common::stdout(&through).len() > 1);
     hostile.is_untouched();
 }
@@ -287,6 +287,127 @@ fn a_masked_path_that_is_swapped_for_a_link_covers_nothing_outside() {
     assert!(masked.iter().all(|count| *count > 0), "not one was masked: {masked:?}");
     hostile.is_untouched();
     assert_eq!(common::stdout(&hostile.sandbox("cat /data/file")), "inner", "without a mask it is read");
+}
+
+/// A directory that is the program's to change, with something in it that is not.
+fn work() -> common::TempDir {
+    let work = common::TempDir::new();
+    let hooks = work.path().join("a/.git/hooks");
+    fs::create_dir_all(&hooks).unwrap();
+    fs::write(hooks.join("hook"), "whole").unwrap();
+    for dir in [&hooks, &work.path().join("a/.git"), &work.path().join("a"), work.path()] {
+        fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    work
+}
+
+/// Puts a hook of its own where the other is, in each way; says what it was told.
+const REPLACE: &str = "cd ${WORK:-/mnt}
+    for dir in a/.git/hooks a/.git a; do mv $dir ${dir}2 && echo moved $dir; done
+    mkdir -p a/.git/hooks && echo evil >a/.git/hooks/hook && echo written
+    rm -rf a/.git; true";
+
+#[track_caller]
+fn is_whole(work: &common::TempDir) {
+    assert_eq!(fs::read_to_string(work.path().join("a/.git/hooks/hook")).unwrap(), "whole");
+    assert!(!["a2", "a/.git2", "a/.git/hooks2"].iter().any(|name| work.path().join(name).exists()));
+}
+
+/// 21: a directory above a place that is read-only, or covered, below a writable one is renamed, and another made in its
+/// place.
+#[test]
+fn the_way_to_a_protected_path_cannot_be_renamed() {
+    let _clean = common::clean();
+    let work = work();
+    let at = |name: &str| work.path().join(name);
+    let own = || common::sandbox().rootfs(RootFs::host()).bind(work.path(), "/mnt");
+    let protected = [
+        own().bind_ro(at("a/.git/hooks"), "/mnt/a/.git/hooks"),
+        own().bind_ro(at("a/.git/hooks/hook"), "/mnt/a/.git/hooks/hook"),
+        own().read_only_path("/mnt/a/.git/hooks"),
+        own().mask("/mnt/a/.git/hooks"),
+        own().mask("/mnt/a/.git/hooks/hook"),
+        own().tmpfs("/mnt/a/.git/hooks", 1 << 20),
+        // From a copy of the host's mounts.
+        own().read_only_path("/mnt/a/.git/hooks").mount(RawMount::new("tmpfs", "/media", "tmpfs")),
+        // On the host's own root the working directory lies below what is made fast.
+        common::sandbox().read_only_path(at("a/.git/hooks")).env("WORK", work.path()).cwd(at("a")),
+    ];
+    for sandbox in protected {
+        let outcome = sandbox.command("/bin/sh").args(["-c", REPLACE]).output().unwrap();
+        let (text, errors) = (String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
+        assert!(!text.contains("moved") && errors.contains("busy"), "{text}{errors}");
+        is_whole(&work);
+    }
+    // Mounted and no more, it is got around.
+    let script = format!("mount -o bind a/.git/hooks a/.git/hooks && mount -o remount,bind,ro a/.git/hooks\n{REPLACE}");
+    let naive = common::mounting().mount_ns().env("WORK", work.path()).cwd(work.path()).command("/bin/sh");
+    let text = common::stdout(&naive.args(["-c", &script]));
+    assert_eq!(text, "moved a/.git\nmoved a\nwritten");
+}
+
+/// A working directory that the program takes over from its caller leads over what is made fast, too.
+#[test]
+fn the_callers_working_directory_is_no_way_around() {
+    let _clean = common::clean();
+    let work = work();
+    let exe = std::env::current_exe().unwrap();
+    let mut caller = std::process::Command::new(exe);
+    let what = format!("protects {}", work.path().join("a/.git/hooks").display());
+    caller.env("RINGFENCE_ATTACK", what).current_dir(work.path().join("a"));
+    let answers = crate::Answers::of(&common::probe::succeeds(caller));
+    assert_eq!((answers.get("rename"), answers.get("write")), ("refused", "refused"));
+    is_whole(&work);
+}
+
+/// 21: nor can a link be exchanged: where the program could, it is not accepted.
+#[test]
+fn a_link_to_a_protected_path_is_refused_where_it_could_be_exchanged() {
+    let _clean = common::clean();
+    let work = work();
+    symlink(".git", work.path().join("a/link")).unwrap();
+    symlink("/nowhere", work.path().join("a/dangling")).unwrap();
+    let own = || common::sandbox().rootfs(RootFs::host()).bind(work.path(), "/mnt").command("/bin/true");
+    for place in ["/mnt/a/link/hooks", "/mnt/a/link", "/mnt/a/dangling"] {
+        let refused = [own().read_only_path(place), own().mask(place), own().bind_ro("/etc", place)];
+        for sandbox in refused.iter().filter(|_| !place.ends_with("dangling")).chain(&refused[..2]) {
+            let error = sandbox.spawn().unwrap_err();
+            assert_eq!((error.step(), error.raw_os_error()), (Step::MountTarget, Some(libc::ELOOP)), "{error}");
+            assert!(error.remedy().unwrap().contains("name the path that it leads to"), "{error}");
+        }
+    }
+    // Where it stands on what is read-only, or is no protection, it is followed, and the way behind it made fast.
+    let root = common::root_dir();
+    fs::create_dir(root.path().join("mnt")).unwrap();
+    symlink("mnt/a/.git", root.path().join("repository")).unwrap();
+    symlink("../mnt/a/../a/.git", root.path().join("etc/repository")).unwrap();
+    for place in ["/repository/hooks", "/etc/repository/hooks"] {
+        let linked = common::on_root(common::sandbox(), &root).read_only_root(true).bind(work.path(), "/mnt");
+        let output = linked.read_only_path(place).command("/bin/sh").args(["-c", REPLACE]).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.stdout.is_empty() && errors.contains("busy"), "{errors}");
+        is_whole(&work);
+    }
+    assert!(own().bind("/etc", "/mnt/a/link/hooks").status().unwrap().success());
+}
+
+/// 21: what is missing could be made by the program, and would be writable.
+#[test]
+fn what_is_to_be_read_only_has_to_be_there() {
+    let _clean = common::clean();
+    let work = work();
+    let own = || common::sandbox().rootfs(RootFs::host()).bind(work.path(), "/mnt").command("/bin/true");
+    for place in ["/mnt/missing", "/mnt/a/.git/missing/config", "/mnt/a/.git/hooks/hook/below"] {
+        let error = own().read_only_path(place).spawn().unwrap_err();
+        assert_eq!((error.step(), error.raw_os_error()), (Step::MountTarget, Some(libc::ENOENT)), "{error}");
+        assert!(error.remedy().unwrap().contains("has to exist already"), "{error}");
+    }
+    // Nobody can make it where nothing can be written.
+    assert!(own().read_only_path("/etc/missing/file").status().unwrap().success());
+    let below = own().read_only_path("/mnt/a").read_only_path("/mnt/a/missing");
+    assert!(below.status().unwrap().success());
+    // A cover has nothing to hide.
+    assert!(own().mask("/mnt/missing").status().unwrap().success());
 }
 
 /// 54: CVE-2026-3888, CVE-2021-44731. Scratch directories have no name that could be guessed, and are nobody else's.

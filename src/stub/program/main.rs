@@ -22,6 +22,7 @@ mod stamps;
 mod start;
 mod syscall;
 mod target;
+mod way;
 #[path = "../wire.rs"]
 #[allow(dead_code)]
 mod wire;
@@ -102,6 +103,7 @@ impl Machine {
             code::INIT => init::start(self),
             code::RECLONE => init::reclone(self, args[0]),
             code::CWD_INSIDE => cwd_inside(),
+            code::CWD_AGAIN => cwd_again(),
             code::EXEC => self.exec(index, args),
             code::ANNOUNCE => self.announce(index),
             code::PARK => self.park(index, args[0]),
@@ -270,16 +272,32 @@ fn drop_bounding(kept: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
-/// getcwd(2) of a directory that the root does not reach answers "(unreachable)…". Its path has a frame of its own, or each
-/// stub would touch the page for it.
-#[inline(never)]
 fn cwd_inside() -> Result<u64, Errno> {
+    with_cwd(|path| if path.is_null() { Err(Errno::XDEV) } else { Ok(0) })
+}
+
+/// Finds the working directory again by its name: on the way to it there may be mounts that it lies below. One that the
+/// root does not reach, or that has been removed, stays.
+fn cwd_again() -> Result<u64, Errno> {
+    let again = |path: *const u8| {
+        if path.is_null() { Ok(0) } else { syscall(nr::CHDIR, [path as u64, 0, 0, 0, 0, 0]) }
+    };
+    match with_cwd(again) {
+        Err(Errno::NOENT) => Ok(0),
+        result => result,
+    }
+}
+
+/// getcwd(2) of a directory that the root does not reach answers "(unreachable)…", for which `then` is given null. The path
+/// has a frame of its own, or each stub would touch the page for it.
+#[inline(never)]
+fn with_cwd(then: impl FnOnce(*const u8) -> Result<u64, Errno>) -> Result<u64, Errno> {
     const PATH_MAX: usize = 4096;
     let mut path = [0u8; PATH_MAX];
     syscall(nr::GETCWD, [path.as_mut_ptr() as u64, PATH_MAX as u64, 0, 0, 0, 0])?;
     // SAFETY: `path` is a local that the kernel has just written.
     let first = unsafe { path.as_ptr().read_volatile() };
-    if first == b'/' { Ok(0) } else { Err(Errno::XDEV) }
+    then(if first == b'/' { path.as_ptr() } else { core::ptr::null() })
 }
 
 /// After pivot_root(2) the old root lies on the new one, which is the working directory. `umount2(".")` takes the topmost

@@ -23,8 +23,10 @@ impl Errno {
     pub const NODEV: Errno = Errno(19);
     pub const NOTDIR: Errno = Errno(20);
     pub const INVAL: Errno = Errno(22);
+    pub const NAMETOOLONG: Errno = Errno(36);
     pub const NOSYS: Errno = Errno(38);
     pub const LOOP: Errno = Errno(40);
+    pub const NODATA: Errno = Errno(61);
     pub const OWNERDEAD: Errno = Errno(130);
 }
 
@@ -48,6 +50,7 @@ pub mod nr {
     pub const WAIT4: usize = 61;
     pub const KILL: usize = 62;
     pub const GETCWD: usize = 79;
+    pub const CHDIR: usize = 80;
     pub const CAPGET: usize = 125;
     pub const FSTATFS: usize = 138;
     pub const CAPSET: usize = 126;
@@ -60,11 +63,14 @@ pub mod nr {
     pub const OPENAT: usize = 257;
     pub const MKDIRAT: usize = 258;
     pub const MKNODAT: usize = 259;
+    pub const READLINKAT: usize = 267;
     pub const PPOLL: usize = 271;
     pub const DUP3: usize = 292;
     pub const PIPE2: usize = 293;
     pub const SECCOMP: usize = 317;
     pub const STATX: usize = 332;
+    pub const OPEN_TREE: usize = 428;
+    pub const MOVE_MOUNT: usize = 429;
     pub const CLOSE_RANGE: usize = 436;
     pub const OPENAT2: usize = 437;
 }
@@ -79,12 +85,14 @@ pub mod nr {
     pub const MKDIRAT: usize = 34;
     pub const UMOUNT2: usize = 39;
     pub const MOUNT: usize = 40;
+    pub const CHDIR: usize = 49;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
     pub const PIPE2: usize = 59;
     pub const READ: usize = 63;
     pub const WRITE: usize = 64;
     pub const PPOLL: usize = 73;
+    pub const READLINKAT: usize = 78;
     pub const CAPGET: usize = 90;
     pub const CAPSET: usize = 91;
     pub const EXIT: usize = 93;
@@ -104,6 +112,8 @@ pub mod nr {
     pub const WAIT4: usize = 260;
     pub const SECCOMP: usize = 277;
     pub const STATX: usize = 291;
+    pub const OPEN_TREE: usize = 428;
+    pub const MOVE_MOUNT: usize = 429;
     pub const CLOSE_RANGE: usize = 436;
     pub const OPENAT2: usize = 437;
 }

@@ -1,6 +1,7 @@
 //! The place of a mount inside a root that may be hostile: found, and made where missing, without ever leaving it.
 
 use crate::syscall::{AT_FDCWD, Errno, nr, syscall};
+use crate::way;
 use crate::wire::target;
 
 const O_DIRECTORY: u64 = if cfg!(target_arch = "aarch64") { 0o40000 } else { 0o200000 };
@@ -13,6 +14,16 @@ const RESOLVE_IN_ROOT: u64 = 0x10;
 /// Opens `path` below `root`. `path` is absolute or relative, has no `.`, `..` or empty components, and is
 /// written to on the way (and restored).
 pub fn resolve(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
+    if kind & target::FAST == 0 {
+        return find(root, path, kind);
+    }
+    if kind & target::EXISTING == 0 {
+        close_unless(find(root, path, kind)?, root);
+    }
+    way::open(root, path, kind)
+}
+
+fn find(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     match open(root, path, kind) {
         Err(Errno::NOENT) if kind & target::EXISTING == 0 => {}
         result => return result,
