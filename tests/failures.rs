@@ -275,6 +275,21 @@ fn every_conflict_is_told_at_once_and_nothing_is_made() {
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
 
+/// Groups that the user namespace does not know: setgroups(2) would say EINVAL.
+#[test]
+fn groups_that_are_not_mapped_are_refused_beforehand() {
+    let _turn = turn();
+    let _clean = common::clean();
+    let maps = |groups: &[u32]| common::strict().groups(groups.iter().copied());
+    let error = maps(&[27]).check().unwrap_err();
+    assert!(
+        error.problems().iter().any(|problem| problem.subject == "groups" && !problem.remedy.is_empty()),
+        "{error}"
+    );
+    assert_eq!(maps(&[27]).spawn().unwrap_err().to_string(), error.to_string());
+    assert!(maps(&[]).check().is_ok());
+}
+
 #[test]
 fn an_ordinary_user_is_told_to_add_a_user_namespace() {
     let _turn = turn();

@@ -223,6 +223,12 @@ fn the_stream_in_the_handle_has_timeouts_and_an_end() {
     assert!(one.is_valid() && one.number() >= 0 && one.instruction_pointer() != 0);
     assert!(one.read_memory(0, &mut [0; 8]).is_err());
     assert!(one.read_string(one.args()[0].min(one.args()[1]), 3).is_err());
+    // No length, and no place, is too large for the arithmetic.
+    let place = one.args()[0].max(one.args()[1]);
+    assert_eq!(one.read_string(place, usize::MAX).unwrap(), b"/no/such/place/there");
+    for (address, longest) in [(u64::MAX, usize::MAX), (u64::MAX - 5, 3), (u64::MAX - 5000, usize::MAX)] {
+        assert!(one.read_string(address, longest).is_err(), "{address:x} {longest:x}");
+    }
     assert!(one.proceed().unwrap());
     assert!(notifications.recv().unwrap().is_none(), "the end");
     assert_eq!(child.wait().unwrap().code(), Some(7));

@@ -1,13 +1,16 @@
 //! From the policy to ops.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+
+use nix::errno::Errno;
 
 use super::{IdMaps, JoinSource, Namespaces, Policy, Writer};
 use crate::error::{Error, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd};
 use crate::stub::wire::{code, record};
+use crate::sys::pidfd;
 
 /// User first, since it gives the right to the others; pid last but for mount, which changes what paths mean.
 const JOIN_ORDER: [Namespaces; 8] = [
@@ -20,6 +23,12 @@ const JOIN_ORDER: [Namespaces; 8] = [
     Namespaces::PID,
     Namespaces::MOUNT,
 ];
+
+const NO_PROCESS: &str = "there is no such process, or it is not yours to join";
+
+fn no_process(pid: i32, errno: Errno) -> Error {
+    Error::new(Step::JoinNamespace, errno).at(format!("/proc/{pid}/ns")).hint(NO_PROCESS)
+}
 
 impl Policy {
     /// Writes the id maps, by the stub where it may, else from outside.
@@ -37,10 +46,15 @@ impl Policy {
     /// control groups are entered. With a `template`, a mount namespace, the new one is made from that, not from the
     /// caller's.
     pub(crate) fn lower(&self, plan: &mut Plan, template: Option<BorrowedFd<'_>>) -> Result<()> {
+        let processes = self.joined_processes()?;
         for kind in JOIN_ORDER {
             for (_, source) in self.join.iter().filter(|(joined, _)| *joined == kind) {
                 self.lower_join(plan, kind, source)?;
             }
+        }
+        // As long as nobody has reaped it, its number was its own while its namespaces were opened.
+        if let Some((pid, _)) = processes.iter().find(|(pid, held)| pidfd::pid_of(held.as_fd()) != Some(*pid)) {
+            return Err(no_process(*pid, Errno::ESRCH));
         }
         if let Some(template) = template {
             let number = plan.fd(PlanFd::Held(template.as_raw_fd()));
@@ -71,15 +85,30 @@ impl Policy {
         Ok(())
     }
 
+    /// Each process whose namespaces are joined, by a descriptor that is opened before its namespaces are.
+    fn joined_processes(&self) -> Result<Vec<(i32, OwnedFd)>> {
+        let mut held: Vec<(i32, OwnedFd)> = Vec::new();
+        for (_, source) in &self.join {
+            if let JoinSource::Pid(pid) = source
+                && held.iter().all(|(known, _)| known != pid)
+            {
+                match pidfd::open_any(*pid) {
+                    // Its files in /proc, which are not there either, say so by their names.
+                    Err(Errno::ESRCH | Errno::EINVAL) => {}
+                    opened => held.push((*pid, opened.map_err(|errno| no_process(*pid, errno))?)),
+                }
+            }
+        }
+        Ok(held)
+    }
+
     fn lower_join(&self, plan: &mut Plan, kind: Namespaces, source: &JoinSource) -> Result<()> {
         let (fd, path) = match source {
             JoinSource::Fd(fd) => (PlanFd::Shared(fd.clone()), PathBuf::from("given descriptor")),
             JoinSource::Pid(pid) => {
                 let path = PathBuf::from(format!("/proc/{pid}/ns/{}", kind.file().unwrap_or("?")));
-                let file = File::open(&path).map_err(|error| {
-                    let hint = "there is no such process, or it is not yours to join";
-                    Error::io(Step::JoinNamespace, &error).at(&path).hint(hint)
-                })?;
+                let file = File::open(&path)
+                    .map_err(|error| Error::io(Step::JoinNamespace, &error).at(&path).hint(NO_PROCESS))?;
                 (PlanFd::from(OwnedFd::from(file)), path)
             }
         };

@@ -129,7 +129,8 @@ impl Sandbox {
         self
     }
 
-    /// Enters the namespaces `kinds` of the process `pid`. They are looked up when the sandbox is spawned. For a user namespace
+    /// Enters the namespaces `kinds` of the process `pid`. They are looked up when the sandbox is spawned, all of one process:
+    /// if it ends meanwhile, and its number could have become another's, that is an error. For a user namespace
     /// see [`join_fd`](Sandbox::join_fd): who is root and leaves it out is root among the files and processes of what it joins.
     pub fn join_pid(mut self, kinds: Namespaces, pid: u32) -> Self {
         let source = JoinSource::Pid(i32::try_from(pid).unwrap_or(-1));

@@ -52,6 +52,7 @@ impl Sandbox {
                 problems.push(Problem::invalid(call, reason, "join ranges that follow one another"));
             }
         }
+        problems.extend(self.unmapped_group(&gid_map));
         let mut ids = IdMaps {
             uid: uid_map,
             gid: gid_map,
@@ -86,6 +87,14 @@ impl Sandbox {
     /// Whether the program could take flags off mounts. The flags of what the caller has copied are not locked to it.
     fn may_remount(&self) -> bool {
         self.privileges().capabilities.is_none_or(|given| given.reaches(Capability::CAP_SYS_ADMIN))
+    }
+
+    /// setgroups(2) takes only groups that the user namespace knows.
+    fn unmapped_group(&self, gid_map: &[IdMap]) -> Option<Problem> {
+        let groups = self.program.groups.as_deref().unwrap_or_default();
+        let group = groups.iter().find(|group| !gid_map.iter().any(|line| line.covers(**group)))?;
+        let reason = format!("group {group} is not mapped, so it has no meaning outside");
+        Some(Problem::invalid("groups", reason, "leave it out, or map it with gid_map()"))
     }
 
     fn choose_writer(&self, ids: &mut IdMaps, own: Own, problems: &mut Vec<Problem>) {

@@ -275,7 +275,7 @@ impl Notification {
             let at = address.checked_add(text.len() as u64).ok_or_else(|| failed(Errno::EFAULT))?;
             // Up to the end of the page: the next one may not be there.
             let mut chunk = [0; PAGE];
-            let len = (PAGE - at as usize % PAGE).min(longest + 1 - text.len());
+            let len = (PAGE - at as usize % PAGE).min((longest - text.len()).saturating_add(1));
             let read = self.read_memory(at, &mut chunk[..len])?;
             match chunk[..read].iter().position(|byte| *byte == 0) {
                 Some(end) => {
