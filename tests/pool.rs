@@ -493,3 +493,36 @@ fn a_pool_is_made_of_what_is_prepared() {
     assert!(Path::new("/proc/self").exists() && pool.status("true").unwrap().success());
     assert!(prepared.with("true").status().unwrap().success());
 }
+
+/// The processes below `pid` that are the parents of nobody: below an init it is its child that waits for a program.
+fn leaves(pid: &str) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let texts = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let children: Vec<String> =
+        texts.flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let below = |child: &String| match leaves(child) {
+        none if none.is_empty() => vec![child.parse().unwrap()],
+        some => some,
+    };
+    children.iter().flat_map(below).collect()
+}
+
+/// A sandbox that somebody has stopped while it waited is given up for another, and holds nobody up for long.
+#[test]
+fn a_stopped_sandbox_is_passed_over_in_seconds() {
+    let _clean = common::clean();
+    for sandbox in [common::sandbox().pid_ns(), common::sandbox().pid_ns().init(true)] {
+        let pool = sandbox.pool(1).unwrap();
+        pool.wait_ready(std::time::Duration::from_secs(20)).unwrap();
+        let waiting = leaves("self");
+        assert!(!waiting.is_empty());
+        for pid in waiting {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGSTOP).unwrap();
+        }
+        let start = std::time::Instant::now();
+        let output = pool.output(ringfence::Command::new("/bin/echo").arg("here")).unwrap();
+        assert_eq!(output.stdout, b"here\n");
+        assert!(start.elapsed() < std::time::Duration::from_secs(15), "{:?}", start.elapsed());
+        drop(pool);
+    }
+}

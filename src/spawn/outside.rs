@@ -122,6 +122,8 @@ pub(super) struct Attempt<'a> {
     /// `None` where the child is there already.
     ticket: Option<Ticket>,
     until: Instant,
+    /// By when the stub has to be about to execute the program, if that is asked of it.
+    pub(super) begins_by: Option<Instant>,
     pub(super) child: Option<(i32, OwnedFd)>,
     /// The stub that a sibling has replaced.
     replaced: Option<OwnedFd>,
@@ -251,6 +253,7 @@ impl<'a> Attempt<'a> {
             report,
             ticket: None,
             until,
+            begins_by: None,
             child: None,
             replaced: None,
             early: VecDeque::new(),
@@ -292,11 +295,22 @@ impl<'a> Attempt<'a> {
                 Waited::Died if self.child_fd().map(|fd| fd.as_raw_fd()) != watched => {}
                 Waited::Died if self.executing && !self.launch.init => return Ok(()),
                 Waited::Died => return Err(self.died()),
-                Waited::Silence if Instant::now() >= self.until => return Err(self.timeout()),
+                Waited::Silence if Instant::now() >= self.until || self.is_late() => return Err(self.timeout()),
                 Waited::Silence if self.has_executed() => return Ok(()),
                 _ => {}
             }
         }
+    }
+
+    fn is_late(&self) -> bool {
+        !self.executing && self.begins_by.is_some_and(|by| Instant::now() >= by)
+    }
+
+    /// Whether a stub that has been killed had said before that it executes the program.
+    pub(super) fn had_begun(&mut self) -> bool {
+        // What it has said is what counts, not its end.
+        let _ = self.drain();
+        self.executing
     }
 
     /// The end of file that means success is also what a stub leaves that may not speak.

@@ -1,16 +1,21 @@
 //! A stub that has done its setup and waits for the plan of its program.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use super::outside::{self, Attempt, Launch, Running};
 use super::report;
 use super::spawner::Spawners;
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::PlanFd;
 use crate::stub::wire;
 use crate::sys::pidfd;
+
+/// How long a stub may take until it is about to execute the program, for which it opens nothing any more. One that somebody
+/// has stopped takes longer.
+const BEGINNING: Duration = Duration::from_secs(2);
 
 /// The stub. Dropping it kills and reaps it, in the process that made it; in a fork it does nothing.
 #[derive(Debug)]
@@ -30,7 +35,7 @@ struct Stub {
 /// Why a parked stub became no program.
 #[derive(Debug)]
 pub(crate) enum Misfire {
-    /// It had died. The program was not executed.
+    /// It had died, or did not move and was killed. The program was not executed.
     Dead,
     /// It could not do what it was told, and has ended.
     Failed(Error),
@@ -66,9 +71,11 @@ impl Parked {
         let Some(Stub { pid, pidfd, report }) = self.stub.take() else { return Err(Misfire::Dead) };
         let mut attempt = Attempt::new(launch, report, launch.until());
         attempt.child = Some((pid, pidfd));
+        attempt.begins_by = Some(Instant::now() + BEGINNING);
         match attempt.follow() {
             Ok(()) => attempt.finish().map_err(Misfire::Failed),
-            Err(error) if error.kind() == crate::ErrorKind::SetupDied && !attempt.executing => Err(Misfire::Dead),
+            Err(error) if error.kind() == ErrorKind::Timeout && !attempt.had_begun() => Err(Misfire::Dead),
+            Err(error) if error.kind() == ErrorKind::SetupDied && !attempt.executing => Err(Misfire::Dead),
             Err(error) => Err(Misfire::Failed(error)),
         }
     }
