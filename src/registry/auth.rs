@@ -128,7 +128,7 @@ fn token_call(
         .finish();
     let mut call = Call::new(Method::POST, url);
     call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-    call.payload = Payload::Bytes(Bytes::from(form));
+    call.payload = Payload::Secret(Bytes::from(form));
     Ok(call)
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Call {
 pub(super) enum Payload {
     Empty,
     Bytes(Bytes),
+    /// What proves who is asking: it never leaves the origin of the call's address.
+    Secret(Bytes),
     Blob(Upload),
 }
 
@@ -130,7 +132,8 @@ impl Wire {
     }
 
     /// Sends a request, and follows where it is redirected to. `authorization` goes to the origin of the call's address
-    /// and to no other: a different scheme, host or port gets none.
+    /// and to no other: a different scheme, host or port gets none, nor does anybody that such a one leads to, the origin
+    /// itself included. A [secret](Payload::Secret) body is not redirected to another origin at all (307, 308).
     pub(super) async fn send(
         &self,
         subject: &Subject,
@@ -138,8 +141,15 @@ impl Wire {
         authorization: Option<&Authorization>,
     ) -> Result<Response, Failure> {
         let mut url = call.url.clone();
+        let mut stays = true;
         for _ in 0..=MOST_REDIRECTS {
-            let authorized = authorization.filter(|_| url.origin() == call.url.origin());
+            stays &= url.origin() == call.url.origin();
+            if !stays && matches!(call.payload, Payload::Secret(_)) {
+                let host = url.host_str().unwrap_or_default();
+                let detail = format!("the redirect is refused: it leads a secret to another server, {host}");
+                return Err(subject.error(ErrorKind::Protocol, detail).hint("the registry is set up wrong").into());
+            }
+            let authorized = authorization.filter(|_| stays);
             let response = self.exchange(subject, call, url.clone(), authorized).await?;
             if !is_redirect(response.status(), &call.method) {
                 return Ok(response);
@@ -169,7 +179,9 @@ impl Wire {
         };
         let answer = match &call.payload {
             Payload::Empty => timeout(self.stall, request.send()).await,
-            Payload::Bytes(bytes) => timeout(self.stall, request.body(bytes.clone()).send()).await,
+            Payload::Bytes(bytes) | Payload::Secret(bytes) => {
+                timeout(self.stall, request.body(bytes.clone()).send()).await
+            }
             Payload::Blob(upload) => {
                 let mut answer = pin!(request.body(upload.body()).send());
                 let mut patience = upload.patience(self.stall);

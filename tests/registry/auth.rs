@@ -95,6 +95,54 @@ fn an_identity_token_is_exchanged() {
 }
 
 #[test]
+fn a_secret_does_not_go_with_a_redirect() {
+    let thief = Fake::start(|_, out| out.send("200 OK", "", br#"{"access_token":"good"}"#));
+    let home = Arc::new(std::sync::Mutex::new(String::new()));
+    for (status, target) in [
+        ("307 Temporary Redirect", format!("http://{}/token", thief.host)),
+        ("308 Permanent Redirect", format!("http://{}/token", thief.host.replace("127.0.0.1", "localhost"))),
+    ] {
+        let (tokens, realm) = token_server(move |_, out| out.send(status, &format!("Location: {target}\r\n"), b""));
+        let fake = wants_token(realm);
+        let (dir, _store) = store();
+        let file = dir.path().join("config.json");
+        std::fs::write(&file, format!(r#"{{"auths":{{"{}":{{"identitytoken":"refresh&me"}}}}}}"#, fake.host)).unwrap();
+        let registry = hasty(&fake.host).plain_http(&tokens.host).plain_http(&thief.host);
+        let registry = registry.plain_http(thief.host.replace("127.0.0.1", "localhost"));
+        let error = refused(&fake, &registry.docker_config(file), ErrorKind::Protocol);
+        assert_eq!(error.step(), Step::Authenticate, "{error}");
+        assert!(tokens.seen()[0].body.starts_with(b"grant_type=refresh_token"), "the right server is shown it");
+        assert_eq!(thief.seen().len(), 0, "{status}");
+    }
+    // Neither does a password that a detour would bring back to its server.
+    let back = home.clone();
+    let detour = Fake::start(move |_, out| {
+        let target = format!("Location: http://{}/elsewhere\r\n", back.lock().unwrap());
+        out.send("307 Temporary Redirect", &target, b"");
+    });
+    let away = detour.host.clone();
+    let fake = but_for(move |_, request, out| {
+        let basic = request.header("authorization").is_some();
+        if !basic && request.path != "/elsewhere" {
+            out.send("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", b"");
+            return true;
+        }
+        let target = format!("Location: http://{away}/detour\r\n");
+        match request.path.as_str() {
+            "/elsewhere" => out.send("404 Not Found", "", b""),
+            _ => out.send("307 Temporary Redirect", &target, b""),
+        }
+        true
+    });
+    home.lock().unwrap().push_str(&fake.host);
+    let login = hasty(&fake.host).plain_http(&detour.host).credentials(&fake.host, "tester", "s3cret");
+    refused(&fake, &login, ErrorKind::NotFound);
+    assert!(detour.seen().iter().all(|request| request.header("authorization").is_none()), "{:?}", detour.seen());
+    let back: Vec<_> = fake.seen().into_iter().filter(|request| request.path == "/elsewhere").collect();
+    assert!(!back.is_empty() && back.iter().all(|request| request.header("authorization").is_none()), "{back:?}");
+}
+
+#[test]
 fn a_realm_where_nobody_may_go() {
     let thief = Fake::start(|_, out| out.send("200 OK", "", br#"{"token":"good"}"#));
     let realms = [
