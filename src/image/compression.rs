@@ -7,10 +7,14 @@ use oci_spec::image::MediaType;
 use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 
+use crate::error::{Error, ErrorKind, Step};
+
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// What a skippable frame of zstd begins with, but for the low half of the first byte.
 const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
+/// What layers of other tools, and of old ones, may be compressed with.
+const UNREAD: [(&[u8], &str); 2] = [(b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2")];
 /// How much of a frame is decoded at once.
 const AT_ONCE: usize = 256 << 10;
 
@@ -34,6 +38,12 @@ pub(super) fn decoder<'r>(mut reader: impl BufRead + Send + 'r) -> io::Result<Bo
     let skippable = start.first().is_some_and(|byte| byte & 0xf0 == 0x50) && start.get(1..4) == Some(&ZSTD_SKIPPABLE);
     if start.starts_with(&ZSTD) || skippable {
         return Ok(Box::new(Frames { reader, decoder: FrameDecoder::new(), within: false }));
+    }
+    if let Some((_, name)) = UNREAD.iter().find(|(magic, _)| start.starts_with(magic)) {
+        let detail =
+            format!("it is compressed with {name}; gzip and zstd are read, as the image specification has them");
+        let error = Error::message(ErrorKind::Unsupported, Step::UnpackLayer, detail);
+        return Err(error.hint("have the image made anew with gzip or zstd").into());
     }
     Ok(Box::new(reader))
 }

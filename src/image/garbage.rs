@@ -275,7 +275,7 @@ impl Store {
     }
 }
 
-fn check_blob(path: &Path) -> Result<()> {
+pub(super) fn check_blob(path: &Path) -> Result<()> {
     let corrupt = |detail: String| Error::message(ErrorKind::Corrupt, Step::ReadBlob, detail).at(path);
     let digest = digest_of_path(path).ok_or_else(|| corrupt("its name is no digest".to_owned()))?;
     let mut hasher = Hasher::of(&digest)?;

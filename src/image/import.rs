@@ -1,9 +1,10 @@
 //! Images from archives and directories: image layouts (`skopeo copy … oci-archive:`), what `docker save` writes, and plain
 //! archives of a root file system.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use oci_spec::image::{
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 use super::compression;
 use super::digest::{self, Hasher};
+use super::garbage::check_blob;
 use super::layout::REF_NAME;
 use super::manifest::{DEPTH_MAX, DOCUMENT_MAX, Document};
 use super::tar::{Entries, Entry, Kind};
@@ -55,6 +57,9 @@ struct Contents {
     links: HashMap<Vec<u8>, Vec<u8>>,
 }
 
+/// The blobs that an archive or a layout was found to have.
+type Came = HashSet<Digest>;
+
 fn corrupt(path: &Path, detail: impl Into<String>) -> Error {
     Error::message(ErrorKind::Corrupt, Step::ImportImage, detail).at(path)
 }
@@ -85,7 +90,9 @@ impl Store {
     pub fn import(&self, path: impl AsRef<Path>, name: Option<&Reference>) -> Result<Vec<Imported>> {
         let path = path.as_ref();
         let _hold = self.hold()?;
-        let found = if path.is_dir() { self.take_layout(path)? } else { self.take_archive(path)? };
+        let mut came = Came::new();
+        let found =
+            if path.is_dir() { self.take_layout(path, &mut came)? } else { self.take_archive(path, &mut came)? };
         let images = match (name, found.len()) {
             (None, _) => found,
             (Some(name), 1) => found.into_iter().map(|image| Imported { name: Some(name.clone()), ..image }).collect(),
@@ -95,7 +102,7 @@ impl Store {
             }
         };
         for image in &images {
-            self.complete(&image.manifest, path, DEPTH_MAX)?;
+            self.complete(&image.manifest, path, DEPTH_MAX, &came)?;
         }
         for image in &images {
             if let Some(name) = &image.name {
@@ -114,11 +121,12 @@ impl Store {
     pub fn import_rootfs(&self, archive: impl AsRef<Path>, name: &Reference) -> Result<Descriptor> {
         let path = archive.as_ref();
         let _hold = self.hold()?;
-        let open = || File::open(path).map_err(|error| failed(path, error));
+        let open = || open_file(path).map_err(|error| failed(path, error));
         let (blob, size, media_type) = hash(open()?).map_err(|error| failed(path, error))?;
         let plain = compression::decoder(BufReader::with_capacity(BUFFER, open()?)).map_err(|e| failed(path, e))?;
         let (diff_id, ..) = hash(plain).map_err(|error| failed(path, error))?;
         let layer = Descriptor::new(media_type, size, blob);
+        self.drop_damaged(&layer)?;
         self.fill_blob(&layer, &mut open()?).map_err(|error| failed(path, error))?;
         let platform = host_platform();
         let rootfs = RootFsBuilder::default().typ("layers").diff_ids(vec![diff_id.to_string()]).build();
@@ -138,24 +146,31 @@ impl Store {
         Ok(manifest)
     }
 
-    fn take_layout(&self, dir: &Path) -> Result<Vec<Imported>> {
+    fn take_layout(&self, dir: &Path, came: &mut Came) -> Result<Vec<Imported>> {
         let path = dir.join("index.json");
         let mut text = Vec::new();
-        let file = File::open(&path).map_err(|error| failed(&path, error))?;
+        let file = open_file(&path).map_err(|error| failed(&path, error))?;
         file.take(DOCUMENT_MAX + 1).read_to_end(&mut text).map_err(|error| failed(&path, error))?;
         let images = named(&text, &path)?;
         for image in &images {
-            self.take_from_layout(dir, &image.manifest, DEPTH_MAX)?;
+            self.take_from_layout(dir, &image.manifest, DEPTH_MAX, came)?;
         }
         Ok(images)
     }
 
     /// A document of a layout with all that it names; what an index names may be missing.
-    fn take_from_layout(&self, dir: &Path, blob: &Descriptor, depth: usize) -> Result<()> {
-        let take = |blob: &Descriptor| {
+    fn take_from_layout(&self, dir: &Path, blob: &Descriptor, depth: usize, came: &mut Came) -> Result<()> {
+        let mut take = |blob: &Descriptor| {
             let path = dir.join("blobs").join(blob.digest().algorithm().as_ref()).join(blob.digest().digest());
-            let mut file = File::open(&path).map_err(|error| failed(&path, error))?;
-            self.fill_blob(blob, &mut file).map_err(|error| failed(&path, error))
+            let mut file = open_file(&path).map_err(|error| failed(&path, error))?;
+            if self.layout.blob(blob.digest()).exists() {
+                // The store's is somebody else's until the layout has shown its own.
+                check(&mut file, blob).map_err(|error| failed(&path, error))?;
+                self.drop_damaged(blob)?;
+            }
+            self.fill_blob(blob, &mut file).map_err(|error| failed(&path, error))?;
+            came.insert(blob.digest().clone());
+            Ok(())
         };
         if blob.size() > DOCUMENT_MAX || depth == 0 {
             return Err(Error::message(ErrorKind::TooLarge, Step::ImportImage, "a document too large or deep").at(dir));
@@ -168,16 +183,16 @@ impl Store {
             }
             Document::Index(index) => index.manifests().iter().try_for_each(|entry| {
                 let path = dir.join("blobs").join(entry.digest().algorithm().as_ref()).join(entry.digest().digest());
-                if path.exists() { self.take_from_layout(dir, entry, depth - 1) } else { Ok(()) }
+                if path.exists() { self.take_from_layout(dir, entry, depth - 1, came) } else { Ok(()) }
             }),
         }
     }
 
-    fn take_archive(&self, path: &Path) -> Result<Vec<Imported>> {
+    fn take_archive(&self, path: &Path, came: &mut Came) -> Result<Vec<Imported>> {
         let contents = contents(path).map_err(|error| failed(path, error))?;
         if let Some(index) = &contents.index {
             let images = named(index, path)?;
-            self.take_files(path, &contents, |name| name.starts_with(b"blobs/"))?;
+            self.take_files(path, &contents, came, |name| name.starts_with(b"blobs/"))?;
             return Ok(images);
         }
         let Some(docker) = &contents.docker else {
@@ -191,7 +206,7 @@ impl Store {
             .flat_map(|image| image.layers.iter().chain([&image.config]))
             .map(|name| contents.resolve(name).ok_or_else(|| corrupt(path, format!("{name} is not in it"))))
             .collect::<Result<_>>()?;
-        self.take_files(path, &contents, |name| wanted.iter().any(|wanted| wanted == name))?;
+        self.take_files(path, &contents, came, |name| wanted.iter().any(|wanted| wanted == name))?;
         let mut all = Vec::new();
         for image in images {
             let blob = |name: &String, own: Option<MediaType>| {
@@ -201,6 +216,7 @@ impl Store {
             };
             let layers = image.layers.iter().map(|layer| blob(layer, None)).collect::<Result<_>>()?;
             let manifest = self.put_manifest(blob(&image.config, Some(MediaType::ImageConfig))?, layers)?;
+            came.insert(manifest.digest().clone());
             let tags = image.repo_tags.unwrap_or_default();
             let names: Vec<Reference> = tags.iter().filter_map(|tag| tag.parse().ok()).collect();
             if names.is_empty() {
@@ -212,7 +228,13 @@ impl Store {
     }
 
     /// The second pass: every wanted file becomes a blob.
-    fn take_files(&self, path: &Path, contents: &Contents, wanted: impl Fn(&[u8]) -> bool) -> Result<()> {
+    fn take_files(
+        &self,
+        path: &Path,
+        contents: &Contents,
+        came: &mut Came,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<()> {
         let failed = |error| failed(path, error);
         let mut entries = open(path).map_err(failed)?;
         while let Some(entry) = entries.next().map_err(failed)? {
@@ -227,6 +249,8 @@ impl Store {
                 return Err(corrupt(path, format!("{} has the digest {digest}", String::from_utf8_lossy(&name))));
             }
             let blob = Descriptor::new(media_type.clone(), *size, digest.clone());
+            self.drop_damaged(&blob)?;
+            came.insert(digest.clone());
             let Some(mut writer) = self.write_blob(&blob)? else { continue };
             writer.restart()?;
             entries.copy(*size, |part| writer.write_all(part)).map_err(failed)?;
@@ -235,10 +259,21 @@ impl Store {
         Ok(())
     }
 
-    /// Whether everything is there that the document needs. Of an index one image at least.
-    fn complete(&self, blob: &Descriptor, path: &Path, depth: usize) -> Result<()> {
+    /// Removes a blob of the store that is not what its name says, so that it can be written anew.
+    fn drop_damaged(&self, blob: &Descriptor) -> Result<()> {
+        let path = self.layout.blob(blob.digest());
+        if !path.exists() || check_blob(&path).is_ok_and(|()| self.has(blob).is_ok()) {
+            return Ok(());
+        }
+        fs::remove_file(&path).map_err(|error| failed(&path, error))
+    }
+
+    /// Whether everything came that the document needs: that the store has it from elsewhere does not do. Of an index one
+    /// image at least.
+    fn complete(&self, blob: &Descriptor, path: &Path, depth: usize, came: &Came) -> Result<()> {
         let missing = |digest: &Digest| corrupt(path, format!("the blob {digest} is not in it"));
-        let there = |blob: &Descriptor| if self.has(blob)? { Ok(()) } else { Err(missing(blob.digest())) };
+        let has = |blob: &Descriptor| Ok::<_, Error>(came.contains(blob.digest()) && self.has(blob)?);
+        let there = |blob: &Descriptor| if has(blob)? { Ok(()) } else { Err(missing(blob.digest())) };
         there(blob)?;
         match manifest::read(&self.layout, blob)? {
             Document::Manifest(manifest) => {
@@ -249,8 +284,8 @@ impl Store {
             Document::Index(index) => {
                 let mut some = false;
                 for entry in index.manifests() {
-                    if self.has(entry)? {
-                        self.complete(entry, path, depth - 1)?;
+                    if has(entry)? {
+                        self.complete(entry, path, depth - 1, came)?;
                         some = true;
                     }
                 }
@@ -279,8 +314,37 @@ impl Contents {
 }
 
 fn open(path: &Path) -> io::Result<Entries<BufReader<Box<dyn Read + Send>>>> {
-    let decoder = compression::decoder(BufReader::with_capacity(BUFFER, File::open(path)?))?;
+    let decoder = compression::decoder(BufReader::with_capacity(BUFFER, open_file(path)?))?;
     Ok(Entries::new(BufReader::with_capacity(BUFFER, decoder)))
+}
+
+/// Opens a file that is one: a FIFO would be waited for until somebody writes to it, and what a device gives has no end.
+fn open_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file")),
+    }
+}
+
+/// Reads a file to its end, which is to be the blob, and goes back to its start.
+fn check(file: &mut File, blob: &Descriptor) -> io::Result<()> {
+    let mut hasher = Hasher::of(blob.digest())?;
+    let mut part = vec![0; BUFFER];
+    let mut size = 0;
+    loop {
+        let count = file.read(&mut part)?;
+        if count == 0 || size > blob.size() {
+            break;
+        }
+        size += count as u64;
+        hasher.update(part.get(..count).unwrap_or_default());
+    }
+    if size != blob.size() || hasher.finish() != blob.digest().as_ref() {
+        let detail = format!("its bytes are not those of {}", blob.digest());
+        return Err(Error::message(ErrorKind::Corrupt, Step::ImportImage, detail).into());
+    }
+    file.rewind()
 }
 
 fn file_name(entry: &Entry) -> Option<Vec<u8>> {

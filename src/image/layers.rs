@@ -22,7 +22,7 @@ use super::stream;
 use super::tar::Entries;
 use super::tree::{LINKS, TRASH, Tree};
 use super::unpack::{Ids, Told, Unpacked, Unpacker};
-use super::{Image, Store};
+use super::{Image, Store, vouch};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
 
@@ -124,11 +124,15 @@ impl Image {
         self.unpack_missing(&names, ids)
     }
 
-    /// Which of the layers, from the lowest, are unpacked: they stay so while the store is held.
+    /// Which of the layers, from the lowest, are unpacked and known to be this image's: they stay so while the store is held.
     #[cfg(feature = "registry")]
     pub(crate) fn unpacked(&self) -> Vec<bool> {
-        let ids = self.store().ids();
-        self.chain_ids().iter().map(|chain| self.store().layout.layer(&name_of(chain, ids)).exists()).collect()
+        let (ids, store) = (self.store().ids(), self.store());
+        let is_there = |(chain, blob): (&Digest, &Descriptor)| {
+            let layer = store.layout.layer(&name_of(chain, ids));
+            layer.exists() && vouch::is_known(store, &layer, blob.digest())
+        };
+        self.chain_ids().iter().zip(self.layers()).map(is_there).collect()
     }
 
     fn unpack_missing(&self, names: &[String], ids: Ids) -> Result<()> {
@@ -137,12 +141,14 @@ impl Image {
         // From the lowest up: two images with the same layers below never wait for one another.
         for (index, name) in names.iter().enumerate() {
             if layout.layer(name).exists() {
+                self.vouch_for(index, name)?;
                 continue;
             }
             let lock_path = layout.staging(&format!("{name}.lock"));
             let lock = lock::lock(&lock_path, Mode::Exclusive, self.store().wait)?;
             if layout.layer(name).exists() {
                 remove_lock(&lock_path);
+                self.vouch_for(index, name)?;
                 continue;
             }
             let (Some(blob), Some(diff_id)) = (self.layers().get(index), self.diff_ids().get(index)) else { continue };
@@ -161,6 +167,12 @@ impl Image {
             drop(job.lock);
         }
         result
+    }
+
+    /// A layer that is unpacked is this image's if its own blob has these contents.
+    fn vouch_for(&self, index: usize, name: &str) -> Result<()> {
+        let (Some(blob), Some(diff_id)) = (self.layers().get(index), self.diff_ids().get(index)) else { return Ok(()) };
+        vouch::vouch(self.store(), &self.store().layout.layer(name), blob, diff_id)
     }
 
     fn unpack_jobs(&self, jobs: &[Job<'_>], names: &[String], ids: Ids) -> Result<()> {
@@ -286,6 +298,7 @@ fn unpack_one(store: &Store, job: &Job<'_>, ids: Ids, budget: Arc<Budget>) -> Re
         let detail = format!("its contents have the digest {digest}, and not {}", job.diff_id);
         return Err(Error::message(ErrorKind::Corrupt, Step::UnpackLayer, detail));
     }
+    vouch::note(&job.staging, job.blob.digest())?;
     Ok(unpacked)
 }
 

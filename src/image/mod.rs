@@ -29,6 +29,7 @@ mod tests;
 mod tree;
 mod unpack;
 mod user;
+mod vouch;
 
 pub use oci_spec::image::{
     Arch, Descriptor, DescriptorBuilder, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os, Platform,

@@ -41,6 +41,7 @@ pub struct Store {
     pub(super) layout: Arc<Layout>,
     pub(super) wait: Duration,
     pub(super) squash: bool,
+    pub(super) one_tenant: bool,
     pub(super) bounds: Bounds,
 }
 
@@ -58,7 +59,13 @@ impl Store {
     /// [`ErrorKind::Store`].
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         let layout = Arc::new(Layout::open(path.as_ref())?);
-        Ok(Store { layout, wait: Duration::from_secs(600), squash: false, bounds: Bounds::default() })
+        Ok(Store {
+            layout,
+            wait: Duration::from_secs(600),
+            squash: false,
+            one_tenant: false,
+            bounds: Bounds::default(),
+        })
     }
 
     /// Opens the user's store: `$XDG_DATA_HOME/ringfence/images`, or `~/.local/share/ringfence/images`.
@@ -114,6 +121,23 @@ impl Store {
     pub fn squash_ids(mut self) -> Store {
         self.squash = true;
         self
+    }
+
+    /// Says that whoever uses this store may see all that is in it.
+    ///
+    /// Without this call a store may serve tenants that must not see each other's images. Then a pull takes a blob that is in
+    /// the store already only after its registry has shown, with the credentials in use, that it has these bytes: a piece of
+    /// it, chosen at random, is asked for. And an unpacked layer is given to an image only once the image's own blob of it was
+    /// had, and found to have these contents: a diff id that a configuration names is nobody's proof. With this call, neither
+    /// is asked, and `Registry::pull_and_unpack` does not fetch layers that are unpacked.
+    pub fn one_tenant(mut self) -> Store {
+        self.one_tenant = true;
+        self
+    }
+
+    #[cfg(feature = "registry")]
+    pub(crate) fn is_of_one_tenant(&self) -> bool {
+        self.one_tenant
     }
 
     /// Its directory.

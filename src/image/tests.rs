@@ -3,11 +3,13 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tar_core::EntryType;
 use tar_core::builder::EntryBuilder;
 
+use super::account::{Bounds, Budget};
 use super::lowers::Lowers;
 use super::settle::settle;
 use super::tar::Entries;
@@ -86,7 +88,9 @@ fn changed_archives_stay_inside() {
     let (whole, good) = (AtomicU64::new(0), AtomicU64::new(0));
     fuzz::bytes(&corpus, |bytes| {
         let staging = made(place.join(number.fetch_add(1, Ordering::Relaxed).to_string()));
-        let unpacker = Unpacker::new(Tree::make(&staging).unwrap(), Ids::Squashed, 1000);
+        let bounds = Bounds { entries: 1000, ..Bounds::default() };
+        let budget = Arc::new(Budget::new(bounds, 0, 0));
+        let unpacker = Unpacker::new(Tree::make(&staging).unwrap(), Ids::Squashed, budget);
         // A header whose checksum is right is not made by chance.
         if let Ok(mut layer) = unpacker.unpack(&mut Entries::new(summed(bytes).as_slice())) {
             whole.fetch_add(1, Ordering::Relaxed);

@@ -174,7 +174,7 @@ pub(super) fn tell(progress: &Progress, blob: &Descriptor, done: u64) {
 }
 
 /// The first byte of a `Content-Range: bytes FIRST-LAST/ALL`.
-fn starts_at(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn starts_at(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     text.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }

@@ -141,7 +141,8 @@ impl Source for FromRegistry<'_> {
             return Err(longer(&subject));
         }
         let (store, wanted) = (self.store.clone(), blob.clone());
-        if !blocking(&subject, move || store.has(&wanted)).await?? {
+        let is_enough = move || Ok::<_, Error>(store.is_of_one_tenant() && store.has(&wanted)?);
+        if !blocking(&subject, is_enough).await?? {
             let (_, bytes) = self.fetch(&subject, blob.digest().as_ref()).await?;
             put(&subject, self.store, blob, bytes).await?;
         }
@@ -199,7 +200,10 @@ fn longer(subject: &Subject) -> Error {
 async fn put(subject: &Subject, store: &Store, blob: &Descriptor, bytes: Bytes) -> Result<()> {
     let (store, blob) = (store.clone(), blob.clone());
     let write = move || -> Result<()> {
-        let Some(mut writer) = store.write_blob(&blob)? else { return Ok(()) };
+        let Some(mut writer) = store.write_blob(&blob)? else {
+            // What the store has is somebody else's: these bytes are to be the same.
+            return if store.document(&blob)? == bytes { Ok(()) } else { Err(differs(&blob)) };
+        };
         writer.restart()?;
         writer.write_all(&bytes).map_err(|error| Error::from_io(Step::WriteBlob, ErrorKind::Store, error))?;
         writer.commit()
@@ -209,6 +213,11 @@ async fn put(subject: &Subject, store: &Store, blob: &Descriptor, bytes: Bytes) 
         _ => error,
     };
     blocking(subject, write).await?.map_err(wrong)
+}
+
+fn differs(blob: &Descriptor) -> Error {
+    let detail = "the bytes have another digest";
+    Error::message(ErrorKind::Corrupt, Step::PullManifest, detail).at(blob.digest().to_string())
 }
 
 #[derive(Deserialize)]

@@ -20,7 +20,8 @@
 //! It can be wrong, slow or hostile. Whatever it sends, a pull or push ends: every answer has a deadline, a body has to
 //! keep coming, tries are counted, and there is [`timeout`](Registry::timeout) over all of it. Manifests and answers are
 //! read up to a bound, and blobs go to the disk as they come, so that memory does not grow with them. Nothing has a place
-//! in the store before its digest was found to be right. Credentials go to the registry that they are for and to the token
+//! in the store before its digest was found to be right, and what others have pulled into the store is had for a registry's
+//! own bytes alone, unless it is a store of [one tenant](Store::one_tenant). Credentials go to the registry that they are for and to the token
 //! server that it names, and nowhere else: not with a redirect, nor to where an upload is sent. From TLS nothing leads to
 //! plain HTTP, which is spoken to the hosts of [`plain_http`](Registry::plain_http) alone.
 
@@ -31,6 +32,7 @@ mod download;
 mod failure;
 mod login;
 mod manifests;
+mod possession;
 mod progress;
 mod pull;
 mod push;
@@ -231,7 +233,8 @@ impl Registry {
     }
 
     /// Pulls the image and [unpacks](Image::unpack) it: where the network is slower than that, while the rest still arrives.
-    /// A layer that has been unpacked before is not fetched: without all of its blobs an image can be run, and not pushed.
+    /// In a store of [one tenant](Store::one_tenant) a layer that has been unpacked before is not fetched: without all of its
+    /// blobs an image can be run, and not pushed.
     ///
     /// It blocks as [`pull`](Registry::pull) does.
     ///

@@ -14,6 +14,7 @@ use super::blocking::died;
 use super::download::{blocking, download};
 use super::failure::Subject;
 use super::manifests::{FromRegistry, Tree, Which, walk};
+use super::possession::prove;
 use super::progress::{Event, Present};
 use super::repository::Repository;
 use super::waves::{Pace, Waves};
@@ -94,8 +95,8 @@ impl<'a> Pull<'a> {
 
     /// Without the layers that are unpacked; they are told.
     fn still_needed(&self, blobs: Vec<Descriptor>, waves: &Waves) -> Vec<Descriptor> {
-        // Images of other platforms are there to be pushed.
-        if self.registry.all_platforms {
+        // Images of other platforms are there to be pushed. And among tenants everybody has to bring his own blobs.
+        if self.registry.all_platforms || !self.store.is_of_one_tenant() {
             return blobs;
         }
         let lacking: BTreeSet<&str> =
@@ -191,10 +192,17 @@ async fn fetch(repository: &Repository, store: &Store, blob: &Descriptor) -> Res
     let (own, wanted) = (store.clone(), blob.clone());
     let subject = Subject::new(Step::PullBlob, repository.name_of(blob));
     if blocking(&subject, move || own.has(&wanted)).await?? {
+        if !store.is_of_one_tenant() {
+            prove(repository, store, blob).await?;
+        }
         repository.progress.tell(|| Event::Present { digest, size, because: Present::Already });
         return Ok(0);
     }
     let moved = download(repository, store, blob).await?;
+    // The rest was somebody else's, who began with it or ended it meanwhile.
+    if moved < size && !store.is_of_one_tenant() {
+        prove(repository, store, blob).await?;
+    }
     repository.progress.tell(|| Event::Complete { digest, size });
     Ok(moved)
 }

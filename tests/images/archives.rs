@@ -172,3 +172,90 @@ fn broken_archives_name_nothing() {
         assert!(store.verify().unwrap().is_empty());
     }
 }
+
+/// The layout that an archive holds, as a directory.
+fn as_directory(dir: &Path, archive: &Path) -> std::path::PathBuf {
+    let layout = dir.join("layout");
+    fs::create_dir(&layout).unwrap();
+    let words = ["-C", layout.to_str().unwrap(), "-xf", archive.to_str().unwrap()];
+    assert!(Command::new("tar").args(words).status().unwrap().success());
+    layout
+}
+
+#[test]
+fn what_is_damaged_comes_in_again() {
+    let (dir, store) = with_image("quay.io/a/b:1");
+    let path = dir.path().join("images.tar");
+    write(&store, Archive::Oci, &path);
+    let layout = as_directory(dir.path(), &path);
+    let blob = store.image(&name("quay.io/a/b:1")).unwrap().layers()[0].clone();
+    let place = store.path().join("blobs/sha256").join(blob.digest().digest());
+    let good = fs::read(&place).unwrap();
+    let mut same_length = good.clone();
+    same_length[0] ^= 1;
+    for from in [&path, &layout] {
+        for bad in [&same_length[..], &good[1..]] {
+            fs::write(&place, bad).unwrap();
+            store.import(from, None).unwrap();
+            assert!(fs::read(&place).unwrap() == good, "{from:?}");
+        }
+        assert!(store.verify().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn what_another_has_brought_does_not_make_an_archive_whole() {
+    let (dir, store) = with_image("quay.io/a/b:1");
+    let path = dir.path().join("images.tar");
+    write(&store, Archive::Oci, &path);
+    let layout = as_directory(dir.path(), &path);
+    let layer = store.image(&name("quay.io/a/b:1")).unwrap().layers()[0].clone();
+    let place = layout.join("blobs/sha256").join(layer.digest().digest());
+    let refused = |from: &Path| {
+        let stolen = name("quay.io/stolen:1");
+        let error = store.import(from, Some(&stolen)).unwrap_err();
+        assert!(store.resolve(&stolen).is_err());
+        error.kind()
+    };
+    fs::write(&place, "").unwrap();
+    assert_eq!(refused(&layout), ErrorKind::Corrupt);
+    fs::remove_file(&place).unwrap();
+    let thinner = dir.path().join("thinner.tar");
+    let words = ["-C", layout.to_str().unwrap(), "-cf", thinner.to_str().unwrap(), "."];
+    assert!(Command::new("tar").args(words).status().unwrap().success());
+    assert_eq!(refused(&thinner), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_fifo_is_not_waited_for() {
+    let (dir, store) = with_image("quay.io/a/b:1");
+    let path = dir.path().join("images.tar");
+    write(&store, Archive::Oci, &path);
+    let layout = as_directory(dir.path(), &path);
+    let layer = store.image(&name("quay.io/a/b:1")).unwrap().layers()[0].clone();
+    let blob = layout.join("blobs/sha256").join(layer.digest().digest());
+    for place in [blob, layout.join("index.json"), path.clone()] {
+        fs::remove_file(&place).unwrap();
+        nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let from = if place == path { &path } else { &layout };
+        let (_dir, target) = crate::make::store();
+        assert_eq!(target.import(from, None).unwrap_err().kind(), ErrorKind::Corrupt, "{place:?}");
+    }
+}
+
+#[test]
+fn a_layer_of_another_compression_is_told() {
+    let tar = tar().file("x", "x").end();
+    for (program, text) in [("xz", "xz"), ("bzip2", "bzip2")] {
+        if Command::new(program).arg("--version").stdin(std::process::Stdio::null()).output().is_err() {
+            common::skip("xz or bzip2 is missing", false);
+            continue;
+        }
+        let (_dir, store) = crate::make::store();
+        let arch = host_platform().architecture().to_string();
+        let blob = manifest_of(&store, false, &arch, &[(&filter(&[program, "-c"], &tar), sha256(&tar))]);
+        let error = store.image_of(&blob, &host_platform()).unwrap().unpack().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+}

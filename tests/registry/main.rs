@@ -13,6 +13,7 @@ mod peer;
 mod pull;
 mod push;
 mod resume;
+mod tenants;
 mod tls;
 mod unpack;
 

@@ -12,7 +12,7 @@ use crate::peer::{Peer, lacks, run, umoci_layout};
 use crate::{client, name, noise, store, told};
 
 /// An archive with one file of so many bytes.
-fn tar(file: &str, size: usize) -> Vec<u8> {
+pub fn tar(file: &str, size: usize) -> Vec<u8> {
     let dir = TempDir::new();
     fs::write(dir.path().join(file), noise(size, size as u64)).unwrap();
     run("tar", &["-C", dir.path().to_str().unwrap(), "-cf", "-", file])
@@ -28,6 +28,7 @@ fn layers_that_are_unpacked_are_not_fetched_again() {
     let image = name(&format!("{}/app:1", peer.host));
     run("skopeo", &["copy", "-q", "--dest-tls-verify=false", &format!("oci:{layout}:1"), &format!("docker://{image}")]);
     let (dir, store) = store();
+    let store = store.one_tenant();
     let (registry, events) = told(client(&peer.host));
     let (pulled, layers) = registry.pull_and_unpack(&store, &image).unwrap();
     assert_eq!(layers.dirs().len(), 2);

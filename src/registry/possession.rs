@@ -1,0 +1,78 @@
+//! Whether a registry has a blob that the store has: what somebody else has pulled is not given for a digest alone.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{Read, Seek, SeekFrom};
+
+use oci_spec::image::Descriptor;
+use reqwest::Method;
+use reqwest::header::{HeaderValue, RANGE};
+
+use super::download::{blocking, starts_at};
+use super::failure::{Failure, Subject};
+use super::repository::Repository;
+use super::wire::Call;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::image::Store;
+
+/// How much of a blob is compared. It comes with the answer's first packets.
+const PIECE: u64 = 16 << 10;
+
+/// Has the registry show a piece of the blob, and compares it with the store's. That a registry says 200 to a `HEAD` is no
+/// proof: one that is out for other people's blobs says so of every digest.
+pub(super) async fn prove(repository: &Repository, store: &Store, blob: &Descriptor) -> Result<()> {
+    let subject = &Subject::new(Step::PullBlob, repository.name_of(blob));
+    let length = PIECE.min(blob.size());
+    let start = RandomState::new().hash_one(blob.size()) % (blob.size() - length + 1);
+    let (own, digest) = (store.clone(), blob.digest().clone());
+    let read = move || -> Result<Vec<u8>> {
+        let failed = |error: &std::io::Error| Error::io(Step::ReadBlob, error).with_kind(ErrorKind::Store);
+        let gone = || Error::message(ErrorKind::NotFound, Step::ReadBlob, "it is gone from the store");
+        let mut file = own.blob(&digest)?.ok_or_else(gone)?;
+        let mut piece = Vec::new();
+        file.seek(SeekFrom::Start(start)).map_err(|error| failed(&error))?;
+        file.take(length).read_to_end(&mut piece).map_err(|error| failed(&error))?;
+        Ok(piece)
+    };
+    let piece = &blocking(subject, read).await??;
+    repository.persist(subject, || compare(repository, subject, blob, start, piece)).await
+}
+
+async fn compare(
+    repository: &Repository,
+    subject: &Subject,
+    blob: &Descriptor,
+    start: u64,
+    piece: &[u8],
+) -> Result<(), Failure> {
+    let mut call = Call::new(Method::GET, repository.url(&format!("blobs/{}", blob.digest()))?);
+    if piece.len() as u64 != blob.size() {
+        let range = HeaderValue::from_str(&format!("bytes={start}-{}", start + piece.len() as u64 - 1));
+        call.headers.insert(RANGE, range.map_err(|error| subject.protocol(error.to_string()))?);
+    }
+    let response = repository.call(subject, &call, &[200, 206]).await?;
+    let mut skip = match response.status().as_u16() {
+        200 => start,
+        _ if starts_at(response.headers()).is_none_or(|told| told == start) => 0,
+        _ => return Err(subject.protocol("it sends another part than was asked for")),
+    };
+    let (mut flow, mut left) = (repository.wire.flow(response), piece);
+    while !left.is_empty() {
+        let Some(mut came) = flow.next(subject).await? else {
+            return Err(subject.broken(format!("it ends {} bytes too early", left.len())));
+        };
+        let known = usize::try_from(skip).unwrap_or(usize::MAX).min(came.len());
+        skip -= known as u64;
+        let came = came.split_off(known);
+        let (now, later) = left.split_at(came.len().min(left.len()));
+        if !came.starts_with(now) {
+            return Err(other(subject));
+        }
+        left = later;
+    }
+    Ok(())
+}
+
+fn other(subject: &Subject) -> Failure {
+    let error = subject.error(ErrorKind::Corrupt, "it sends something else than has this digest");
+    error.hint("the registry sends something else than its manifest says").into()
+}
