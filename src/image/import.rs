@@ -18,9 +18,10 @@ use super::digest::{self, Hasher};
 use super::garbage::check_blob;
 use super::layout::REF_NAME;
 use super::manifest::{DEPTH_MAX, DOCUMENT_MAX, Document};
+use super::platform::host_platform;
 use super::tar::{Entries, Entry, Kind};
 use super::tree;
-use super::{Reference, Store, host_platform, manifest};
+use super::{Reference, Store, manifest};
 use crate::error::{Error, ErrorKind, Result, Step};
 
 /// What a layout made by containerd or docker(1) calls an image.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageIndexBuilder};
 
+use super::beneath::{self, own_directory, own_file};
 use super::lock::{self, Mode};
 use crate::error::{Error, ErrorKind, Result, Step};
 
@@ -29,6 +30,7 @@ pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX_MAX: u64 = 64 << 20;
 /// Numbers the files of this process that replace others.
 static NEXT: AtomicU64 = AtomicU64::new(0);
+const FILES: [&str; 4] = ["oci-layout", "index.json", "lock", "index.lock"];
 const DIRS: [&str; 5] = ["blobs", "blobs/sha256", "partial", "layers", "staging"];
 
 /// Where everything is.
@@ -50,8 +52,19 @@ impl Layout {
             DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed(path, &error))
         };
         make(&layout.root)?;
+        // The root may be reached through links; what it is counts.
+        let real = layout.root.canonicalize().map_err(|error| failed(&layout.root, &error))?;
+        own_directory(&real)?;
         for dir in DIRS {
-            make(&layout.root.join(dir))?;
+            let path = layout.root.join(dir);
+            // A link to nowhere is made no directory of.
+            if path.symlink_metadata().is_err() {
+                make(&path)?;
+            }
+            own_directory(&path)?;
+        }
+        for file in FILES {
+            own_file(&layout.root.join(file))?;
         }
         let version = layout.root.join("oci-layout");
         if !version.exists() {
@@ -108,7 +121,7 @@ impl Layout {
         let path = self.index_path();
         let failed = |error: &std::io::Error| Error::io(Step::ImageIndex, error).with_kind(ErrorKind::Store).at(&path);
         let mut text = Vec::new();
-        let file = File::open(&path).map_err(|error| failed(&error))?;
+        let file = beneath::open(&path).map_err(|error| failed(&error))?;
         file.take(INDEX_MAX + 1).read_to_end(&mut text).map_err(|error| failed(&error))?;
         if text.len() as u64 > INDEX_MAX {
             let detail = format!("more than {INDEX_MAX} bytes");
@@ -146,7 +159,9 @@ impl Layout {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let new = self.root.join(format!(".{name}.{}-{number}", std::process::id()));
         let write = || {
-            let mut file = File::create(&new)?;
+            // One of this name is a killed process's, or planted: it is no file of ours to write to.
+            let _ = fs::remove_file(&new);
+            let mut file = File::create_new(&new)?;
             file.write_all(text)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;

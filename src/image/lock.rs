@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::beneath;
 use crate::error::{Error, ErrorKind, Result, Step};
 
 /// How long between two looks at a lock that another holds, at first and at most.
@@ -35,8 +36,10 @@ fn failed(path: &Path, errno: Errno) -> Error {
 
 /// Opens a file, made if it is missing, that is there to be locked.
 pub(super) fn open(path: &Path) -> Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    file.map_err(|error| Error::io(Step::LockStore, &error).with_kind(ErrorKind::Store).at(path))
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    beneath::open_with(&mut options, path)
+        .map_err(|error| Error::io(Step::LockStore, &error).with_kind(ErrorKind::Store).at(path))
 }
 
 /// Whether `path` still leads to `file`, which somebody may have renamed or removed before it was locked.

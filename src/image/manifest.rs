@@ -1,16 +1,15 @@
 //! Manifests, indexes and configurations as they are read: of a bounded size, by their digest, and never two things at once.
 
-use std::fs::File;
 use std::io::Read;
 
-use oci_spec::image::{
-    Arch, Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os, Platform,
-};
+use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Platform};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use super::beneath;
 use super::digest::Hasher;
 use super::layout::Layout;
+use super::platform::pick;
 use crate::error::{Error, ErrorKind, Result, Step};
 
 /// The largest manifest, index or configuration that is read, as registries have it.
@@ -51,7 +50,7 @@ pub(super) fn bytes(layout: &Layout, blob: &Descriptor) -> Result<Vec<u8>> {
         Error::io(Step::ReadBlob, &error).with_kind(kind).at(&path)
     };
     let mut bytes = Vec::new();
-    File::open(&path).map_err(failed)?.take(DOCUMENT_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    beneath::open(&path).map_err(failed)?.take(DOCUMENT_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     let mut hasher = Hasher::of(blob.digest())?;
     hasher.update(&bytes);
     let found = hasher.finish();
@@ -131,71 +130,6 @@ pub(super) fn resolve(layout: &Layout, blob: &Descriptor, platform: &Platform) -
     }
     let detail = format!("an index in an index, more than {DEPTH_MAX} deep");
     Err(Error::message(ErrorKind::TooLarge, Step::ImageManifest, detail).at(blob.digest().to_string()))
-}
-
-/// This machine's platform.
-///
-/// ```
-/// use ringfence::image::{Os, host_platform};
-///
-/// assert_eq!(*host_platform().os(), Os::Linux);
-/// ```
-pub fn host_platform() -> Platform {
-    let mut platform = Platform::default();
-    platform.set_os(Os::Linux);
-    let (arch, variant) = match std::env::consts::ARCH {
-        "x86_64" => (Arch::Amd64, None),
-        "aarch64" => (Arch::ARM64, Some("v8")),
-        "x86" => (Arch::i386, None),
-        "arm" => (Arch::ARM, Some("v7")),
-        other => (Arch::from(other), None),
-    };
-    platform.set_architecture(arch);
-    platform.set_variant(variant.map(str::to_owned));
-    platform
-}
-
-/// The entry of an index that suits `platform` best; the first of several that do. Of the variants one that is not newer
-/// than the platform's: as containerd has it.
-///
-/// # Errors
-///
-/// [`ErrorKind::NotFound`], with the platforms that there are.
-pub fn pick(index: &ImageIndex, platform: &Platform) -> Result<Descriptor> {
-    let rank = |variant: &Option<String>| -> u32 {
-        variant.as_deref().and_then(|text| text.trim_start_matches('v').parse().ok()).unwrap_or(0)
-    };
-    let most = match platform.variant() {
-        None => u32::from(*platform.architecture() == Arch::Amd64),
-        own => rank(own),
-    };
-    let suits = |entry: &&Descriptor| {
-        entry.platform().as_ref().is_some_and(|own| {
-            own.os() == platform.os() && own.architecture() == platform.architecture() && rank(own.variant()) <= most
-        })
-    };
-    let manifests = index.manifests();
-    let mut best: Option<&Descriptor> = None;
-    for entry in manifests.iter().filter(suits) {
-        let newer = |old: &Descriptor| {
-            let of = |d: &Descriptor| d.platform().as_ref().map_or(0, |own| rank(own.variant()));
-            of(entry) > of(old)
-        };
-        if best.is_none_or(newer) {
-            best = Some(entry);
-        }
-    }
-    // An entry that says nothing is taken before none is.
-    let best = best.or_else(|| manifests.iter().find(|entry| entry.platform().is_none()));
-    best.cloned().ok_or_else(|| {
-        let shown = |p: &Platform| {
-            let variant = p.variant().as_ref().map(|v| format!("/{v}")).unwrap_or_default();
-            format!("{}/{}{variant}", p.os(), p.architecture())
-        };
-        let there: Vec<String> = manifests.iter().filter_map(|m| m.platform().as_ref()).take(50).map(shown).collect();
-        let detail = format!("nothing for {}, only {}", shown(platform), there.join(", "));
-        Error::message(ErrorKind::NotFound, Step::ImageManifest, detail)
-    })
 }
 
 /// The configuration of a manifest.

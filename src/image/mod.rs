@@ -4,6 +4,7 @@
 //! Everything that comes from outside is bounded: a document by 4 MiB, an index within an index by four steps.
 
 mod account;
+mod beneath;
 mod blob;
 mod build;
 mod compression;
@@ -18,6 +19,7 @@ mod links;
 mod lock;
 mod lowers;
 mod manifest;
+mod platform;
 mod reference;
 mod run;
 mod settle;
@@ -44,7 +46,7 @@ pub use import::Imported;
 pub use layers::Layers;
 #[cfg(feature = "registry")]
 pub(crate) use manifest::{DEPTH_MAX, DOCUMENT_MAX, Document, parse};
-pub use manifest::{host_platform, pick};
+pub use platform::{host_platform, pick};
 pub use reference::Reference;
 pub use store::{Hold, Store};
 pub use unpack::Ids;

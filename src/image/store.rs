@@ -12,11 +12,13 @@ use oci_spec::image::{Descriptor, Digest, ImageManifestBuilder, MediaType, Platf
 use serde::Serialize;
 
 use super::account::Bounds;
+use super::beneath;
 use super::blob::{self, Begun, BlobWriter};
 use super::digest::digest_of;
 use super::layout::{Layout, REF_NAME};
 use super::lock::{self, Mode};
-use super::manifest::{self, host_platform};
+use super::manifest;
+use super::platform::host_platform;
 use super::{Image, Reference};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::units::Bytes;
@@ -56,7 +58,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`].
+    /// [`ErrorKind::Store`], also where its directories belong to another user than root and the caller, others may write to
+    /// them, or a link stands in the place of one of its directories and files.
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         let layout = Arc::new(Layout::open(path.as_ref())?);
         Ok(Store {
@@ -171,7 +174,7 @@ impl Store {
     /// [`ErrorKind::Store`].
     pub fn blob(&self, digest: &Digest) -> Result<Option<File>> {
         let path = self.layout.blob(digest);
-        match File::open(&path) {
+        match beneath::open(&path) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(Step::ReadBlob, &error).with_kind(ErrorKind::Store).at(&path)),

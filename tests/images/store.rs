@@ -247,3 +247,63 @@ fn changes_of_names_from_many_threads_all_arrive() {
     });
     assert_eq!(store.images().unwrap().len(), 64);
 }
+
+#[test]
+fn a_directory_that_others_may_write_to_is_no_store() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = crate::common::TempDir::new();
+    let elsewhere = dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("file"), "kept").unwrap();
+    let refused = |root: &std::path::Path| {
+        let error = Store::open(root).unwrap_err();
+        assert_eq!((error.kind(), error.step()), (ErrorKind::Store, Step::OpenStore), "{error}");
+        assert!(error.remedy().is_some(), "{error}");
+    };
+    for mode in [0o777, 0o1777, 0o770, 0o702] {
+        let root = dir.path().join(format!("mode{mode:o}"));
+        fs::create_dir(&root).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(mode)).unwrap();
+        refused(&root);
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "nothing is made in it");
+    }
+    for place in ["blobs", "partial", "layers", "staging", "lock", "index.lock", "index.json", "oci-layout"] {
+        for target in [elsewhere.clone(), elsewhere.join("file"), elsewhere.join("missing")] {
+            let root = dir.path().join("planted");
+            fs::create_dir(&root).unwrap();
+            symlink(target, root.join(place)).unwrap();
+            refused(&root);
+            assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1, "{place}");
+            fs::remove_dir_all(&root).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_link_in_the_place_of_a_file_is_not_followed() {
+    use std::os::unix::fs::symlink;
+    let (dir, store) = store();
+    let (outside, blob) = (dir.path().join("outside"), manifest(&store, false, "amd64", &[b"x"]));
+    fs::write(&outside, "kept").unwrap();
+    // The next files that replace the index.
+    for number in 0..2000 {
+        symlink(&outside, store.path().join(format!(".index.json.{}-{number}", std::process::id()))).unwrap();
+    }
+    store.tag(&name("a"), &blob).unwrap();
+    assert_eq!(fs::read_to_string(&outside).unwrap(), "kept");
+    let place = store.path().join("blobs/sha256").join(blob.digest().digest());
+    fs::rename(&place, &outside).unwrap();
+    symlink(&outside, &place).unwrap();
+    assert_eq!(store.blob(blob.digest()).unwrap_err().kind(), ErrorKind::Store);
+    assert_eq!(store.image(&name("a")).unwrap_err().kind(), ErrorKind::Store);
+    for lock in ["lock", "index.lock"] {
+        let path = store.path().join(lock);
+        fs::remove_file(&path).unwrap();
+        symlink(&outside, &path).unwrap();
+        assert!(store.remove(&name("a")).is_err() || store.hold().is_err(), "{lock}");
+        fs::remove_file(&path).unwrap();
+    }
+    let partial = store.path().join("partial").join(EMPTY.replace(':', "-"));
+    symlink(&outside, partial).unwrap();
+    assert_eq!(store.write_blob(&empty()).unwrap_err().kind(), ErrorKind::Store);
+}

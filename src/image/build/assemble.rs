@@ -15,7 +15,8 @@ use oci_spec::image::{
 };
 
 use super::super::lowers::{Found, Lowers};
-use super::super::manifest::{self, host_platform};
+use super::super::manifest;
+use super::super::platform::host_platform;
 use super::super::{Image, Reference};
 use super::compressed::{Compressed, Layer};
 use super::layer::{LayerWriter, Style};
