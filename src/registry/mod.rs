@@ -167,7 +167,8 @@ impl Registry {
         self
     }
 
-    /// Pulls the images for all platforms that a name stands for, so that it can be pushed as it is.
+    /// Pulls the images for all platforms that a name stands for, so that it can be pushed as it is. Where none is for the
+    /// [platform](Registry::platform), [`pull`](Registry::pull) gives the first of the others.
     pub fn all_platforms(mut self) -> Self {
         self.all_platforms = true;
         self

@@ -19,7 +19,7 @@ use super::progress::{Event, Present};
 use super::repository::Repository;
 use super::waves::{Pace, Waves};
 use super::{Clock, Registry};
-use crate::error::{Result, Step};
+use crate::error::{ErrorKind, Result, Step};
 use crate::image::{Hold, Image, Layers, Reference, Store};
 
 pub(super) async fn pull(registry: &Registry, store: &Store, name: &Reference) -> Result<Image> {
@@ -160,9 +160,17 @@ impl<'a> Pull<'a> {
     async fn name_it(&self) -> Result<Image> {
         let (own, name, top) = (self.store.clone(), self.name.clone(), self.top.clone());
         let platform = self.registry.platform.clone();
+        let others = if self.registry.all_platforms { self.tree.documents.clone() } else { Vec::new() };
         let named = move || {
             own.tag(&name, &top)?;
-            own.image_for(&name, &platform)
+            let image = own.image_for(&name, &platform);
+            match image {
+                // The first that is an image: documents stand after what they refer to, the last entry first.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    others.iter().rev().find_map(|other| own.image_of(other, &platform).ok()).ok_or(error)
+                }
+                image => image,
+            }
         };
         blocking(&self.subject, named).await?
     }

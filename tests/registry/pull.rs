@@ -107,6 +107,10 @@ fn an_index_gives_the_platform_that_is_asked_for() {
 
     let mut platform = Platform::default();
     platform.set_os(Os::Windows);
+    // All that there are may be those of others.
+    let (_dir, foreign) = store();
+    let first = client(&peer.host).platform(platform.clone()).all_platforms().pull(&foreign, &image).unwrap();
+    assert_eq!((first.config().architecture(), foreign.images().unwrap().len()), (&Arch::Amd64, 1));
     let (_dir, store) = store();
     let error = client(&peer.host).platform(platform).pull(&store, &image).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
