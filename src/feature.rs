@@ -59,6 +59,8 @@ pub enum Feature {
     BoundingSet,
     /// [`seccomp`](crate::Sandbox::seccomp).
     Seccomp,
+    /// [`output_limit`](crate::Sandbox::output_limit).
+    OutputLimit,
 }
 
 impl Feature {
@@ -89,6 +91,7 @@ impl Feature {
         Feature::LandlockAbstractSockets,
         Feature::BoundingSet,
         Feature::Seccomp,
+        Feature::OutputLimit,
     ];
 
     /// The builder call that asks for it, or the part of one.
@@ -119,6 +122,7 @@ impl Feature {
             Feature::LandlockAbstractSockets => "landlock abstract sockets",
             Feature::BoundingSet => "capabilities",
             Feature::Seccomp => "seccomp",
+            Feature::OutputLimit => "output_limit",
         }
     }
 }

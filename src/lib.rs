@@ -140,7 +140,7 @@ pub use caps::Capability;
 pub use cgroup::SystemdScope;
 pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
 pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
-pub use child::{Child, Outcome, Output, Usage, Verdict};
+pub use child::{Child, Outcome, Output, OutputStream, Usage, Verdict};
 pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};
 pub use feature::{Enforced, Enforcement, Feature, ParseFeatureError};

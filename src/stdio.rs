@@ -2,13 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Seek, Write};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::{SFlag, fstat, makedev};
 
 use crate::error::{Error, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd, Slot};
@@ -104,6 +105,9 @@ pub(crate) struct Policy {
 pub(crate) struct Streams {
     inside: [PlanFd; 3],
     pub(crate) outside: [Option<OwnedFd>; 3],
+    files: Option<u64>,
+    /// stdout or stderr is the caller's own.
+    pub(crate) passed_on: bool,
 }
 
 impl Policy {
@@ -114,7 +118,44 @@ impl Policy {
     }
 }
 
+/// What a stream of output can be limited by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sink {
+    /// It is read by the library, or nobody.
+    Counted,
+    /// A file of this size.
+    File(u64),
+    /// It is the caller's own, passed on.
+    Callers,
+    /// Somebody else reads it.
+    Elsewhere,
+}
+
+impl Stdio {
+    pub(crate) fn sink(&self) -> Sink {
+        match &self.0 {
+            Source::Null | Source::Piped | Source::Bytes(_) => Sink::Counted,
+            Source::Inherit => Sink::Callers,
+            Source::Fd(fd) => sink(fd.as_fd()),
+        }
+    }
+}
+
+fn sink(fd: BorrowedFd<'_>) -> Sink {
+    let Ok(stat) = fstat(fd) else { return Sink::Elsewhere };
+    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => Sink::File(u64::try_from(stat.st_size).unwrap_or(0)),
+        SFlag::S_IFCHR if stat.st_rdev == makedev(1, 3) => Sink::Counted,
+        _ => Sink::Elsewhere,
+    }
+}
+
 impl Streams {
+    /// The size of the largest file among stdout and stderr.
+    pub(crate) fn largest_file(&self) -> Option<u64> {
+        self.files
+    }
+
     /// Opens what one run needs.
     pub(crate) fn open(stdio: [&Stdio; 3]) -> Result<Streams> {
         let mut outside = [None, None, None];
@@ -135,7 +176,10 @@ impl Streams {
             }
         };
         let inside = [open(0)?, open(1)?, open(2)?];
-        Ok(Streams { inside, outside })
+        let size = |stdio: &&Stdio| if let Sink::File(size) = stdio.sink() { Some(size) } else { None };
+        let files = stdio[1..].iter().filter_map(size).max();
+        let passed_on = stdio[1..].iter().any(|stdio| stdio.sink() == Sink::Callers);
+        Ok(Streams { inside, outside, files, passed_on })
     }
 }
 

@@ -368,7 +368,7 @@ fn a_limit_that_strikes_after_the_end_has_not_ended_the_program() {
     let crash = ("kill -SEGV $$", Verdict::Signaled(libc::SIGSEGV));
     let killed = ("kill -KILL $$", Verdict::Signaled(libc::SIGKILL));
     for (script, verdict) in [crash, killed, ("exit 3", Verdict::Exited(3))] {
-        let started: Vec<(String, Child, fn(Child) -> Outcome)> = kinds()
+        let started: Vec<_> = kinds()
             .iter()
             .enumerate()
             .flat_map(|(i, kind)| ENDINGS.map(|(name, end)| (format!("{name} {i}"), kind.clone(), end)))

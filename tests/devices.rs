@@ -220,7 +220,7 @@ fn a_descriptor_that_is_passed_in_is_open_already() {
 /// The same tries again and again, each time after a word from outside.
 struct Again {
     child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    lines: std::io::Lines<BufReader<ringfence::OutputStream>>,
 }
 
 impl Again {

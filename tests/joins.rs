@@ -4,7 +4,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::process::ChildStdout;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use ringfence::{Child, ErrorKind, Namespaces, Proc, Sandbox, Stdio, Step, TimeOf
 /// A sandbox to be joined. It obeys lines on its stdin and ends with it.
 struct Target {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: BufReader<ringfence::OutputStream>,
 }
 
 impl Target {

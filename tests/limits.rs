@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use common::{cgroup_parent, no_cgroups, probe, stdout};
@@ -416,4 +417,65 @@ fn a_parent_shared_by_processes_goes_with_the_last_of_them() {
     assert!(maker.wait().unwrap().success());
     assert!(child.wait().unwrap().code().is_some());
     // The leak check looks for the parent.
+}
+
+/// A program that writes eight times four kilobytes.
+fn writes() -> Sandbox {
+    common::sh("i=0; while [ $i -lt 8 ]; do printf '%4096d' 0 || exit 9; i=$((i+1)); done").output_limit(10_000u64)
+}
+
+fn read_to_end(child: &mut ringfence::Child) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(child.stdout.as_mut().unwrap(), &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn output_is_limited_whoever_reads_it() {
+    let _clean = common::clean();
+    // By the caller.
+    let mut child = writes().stdout(ringfence::Stdio::piped()).spawn().unwrap();
+    assert_eq!(read_to_end(&mut child).len(), 10_000);
+    assert!(child.stdout.as_ref().unwrap().is_truncated());
+    assert_eq!(child.wait().unwrap().verdict(), Verdict::OutputLimit);
+    // In a file, which may have something in it already.
+    let dir = common::TempDir::new();
+    let path = dir.path().join("out");
+    fs::write(&path, "12345").unwrap();
+    let file = || fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let outcome = writes().stdout(file()).status().unwrap();
+    assert_eq!((outcome.verdict(), fs::metadata(&path).unwrap().len()), (Verdict::OutputLimit, 10_005));
+    // Without the limit both are whole.
+    let whole = writes().output_limit(1u64 << 30).output().unwrap();
+    assert_eq!((whole.outcome.verdict(), whole.stdout.len(), whole.truncated), (Verdict::Exited(0), 32_768, false));
+}
+
+#[test]
+fn output_that_is_cut_ends_nothing() {
+    let _clean = common::clean();
+    let output = writes().output_cut(true).output().unwrap();
+    assert_eq!((output.outcome.verdict(), output.stdout.len(), output.truncated), (Verdict::Exited(0), 10_000, true));
+    let mut child = writes().output_cut(true).stdout(ringfence::Stdio::piped()).spawn().unwrap();
+    assert_eq!(read_to_end(&mut child).len(), 10_000);
+    assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(0));
+}
+
+#[test]
+fn output_that_nobody_can_count_is_refused() {
+    let _clean = common::clean();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let sandbox = writes().stdout(writer.try_clone().unwrap());
+    let error = sandbox.check().unwrap_err();
+    assert!(error.problems()[0].feature == Some(Feature::OutputLimit), "{error}");
+    assert_eq!(sandbox.spawn().unwrap_err().to_string(), error.to_string());
+    let command = ringfence::Command::new("/bin/true").stdout(writer);
+    assert_eq!(writes().prepare().unwrap().with(command).spawn().unwrap_err().to_string(), error.to_string());
+    let optional = sandbox.best_effort(Feature::OutputLimit).command("/bin/true");
+    let mut child = optional.spawn().unwrap();
+    assert!(matches!(child.enforced().get(Feature::OutputLimit), Some(Enforcement::Missing(_))));
+    child.wait().unwrap();
+    let mut own = writes().command("/bin/true").spawn().unwrap();
+    assert!(matches!(own.enforced().get(Feature::OutputLimit), Some(Enforcement::Partial(_))));
+    own.wait().unwrap();
+    drop(reader);
 }

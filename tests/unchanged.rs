@@ -146,11 +146,13 @@ fn state() -> BTreeMap<&'static str, String> {
     ])
 }
 
-/// The sockets of the threads that clone, the one that holds ids, the eventfd of the one that watches, and the mount namespace to start from.
+/// The sockets of the threads that clone, the one that holds ids, the eventfd and the epoll set of the one that watches, and
+/// the mount namespace to start from.
 fn is_of_the_library(link: &str) -> bool {
     link.starts_with("socket:")
         || link.starts_with("mnt:")
         || link == "anon_inode:[eventfd]"
+        || link == "anon_inode:[eventpoll]"
         || link.starts_with("/proc/")
 }
 

@@ -5,16 +5,19 @@ mod output;
 mod pressure;
 mod remains;
 mod shared;
+mod stream;
 mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{ChildStderr, ChildStdin, ChildStdout};
+use std::process::ChildStdin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use outcome::{Outcome, Output, Usage, Verdict};
 pub(crate) use remains::Remains;
 use shared::{New, Shared};
+use stream::Meter;
+pub use stream::OutputStream;
 
 use crate::cgroup::{Group, Limits, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -52,9 +55,9 @@ pub struct Child {
     /// The writing end of the program's stdin, if it was [piped](crate::Stdio::piped).
     pub stdin: Option<ChildStdin>,
     /// The reading end of the program's stdout, if it was [piped](crate::Stdio::piped).
-    pub stdout: Option<ChildStdout>,
+    pub stdout: Option<OutputStream>,
     /// The reading end of the program's stderr, if it was [piped](crate::Stdio::piped).
-    pub stderr: Option<ChildStderr>,
+    pub stderr: Option<OutputStream>,
     /// What the [`seccomp`](crate::Sandbox::seccomp) profile asks about, where it has [`Action::Notify`](crate::Action::Notify)
     /// and was not [supervised](crate::Sandbox::spawn_supervised) from the start. To be taken and answered by another thread,
     /// or before a wait, which closes it as it closes stdin.
@@ -62,7 +65,7 @@ pub struct Child {
     /// `None` once the handle has been given up.
     shared: Option<Arc<Shared>>,
     enforced: Enforced,
-    output_limit: Option<u64>,
+    meter: Option<Arc<Meter>>,
     stop_signal: i32,
     timings: Option<Timings>,
 }
@@ -91,6 +94,9 @@ pub(crate) struct Parts {
     pub(crate) own_pid_ns: bool,
     pub(crate) own_process_group: bool,
     pub(crate) output_limit: Option<u64>,
+    pub(crate) output_cut: bool,
+    /// A stream is a file, whose size RLIMIT_FSIZE limits.
+    pub(crate) writes_file: bool,
     /// The program stands under a filter of ours.
     pub(crate) seccomp: bool,
     /// That filter asks somebody.
@@ -130,17 +136,19 @@ impl Child {
             cpu_rlimit: parts.watch.cpu_rlimit,
             seccomp: parts.seccomp,
             asks: parts.asks,
+            writes_file: parts.writes_file,
             held: parts.held,
             past: parts.past,
         })?);
+        let meter = parts.output_limit.map(|limit| Meter::new(limit, parts.output_cut, &shared));
         let child = Child {
             stdin: stdin.map(ChildStdin::from),
-            stdout: stdout.map(ChildStdout::from),
-            stderr: stderr.map(ChildStderr::from),
+            stdout: stdout.map(|pipe| OutputStream::new(pipe, meter.clone())),
+            stderr: stderr.map(|pipe| OutputStream::new(pipe, meter.clone())),
             notifications: parts.notifications,
             shared: Some(shared.clone()),
             enforced: parts.enforced,
-            output_limit: parts.output_limit,
+            meter,
             stop_signal: parts.stop_signal,
             timings: parts.running.timings,
         };
@@ -247,7 +255,13 @@ impl Child {
             // The outcome is known and counts; the rest is tried again from behind.
             let _ = watch::adopt(shared);
         }
-        result
+        result.map(|outcome| outcome.map(|outcome| self.told(outcome)))
+    }
+
+    /// Output that is not all there is no answer, whether the program ended for it or before it was read.
+    fn told(&self, outcome: Outcome) -> Outcome {
+        let struck = self.meter.as_ref().is_some_and(|meter| meter.has_struck());
+        if struck { outcome.with_verdict(Verdict::OutputLimit) } else { outcome }
     }
 
     /// Asks the program to end, with SIGTERM or the [`stop_signal`](crate::Sandbox::stop_signal), and kills everything in the
@@ -345,6 +359,7 @@ impl Child {
             let _ = watch::adopt(shared);
             return Err(error);
         }
+        let outcome = outcome.map(|outcome| self.told(outcome));
         outcome.ok_or_else(|| Error::message(ErrorKind::Control, Step::Wait, "the wait came back without an end"))
     }
 

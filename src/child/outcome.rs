@@ -140,6 +140,8 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// What it wrote to stderr, if that was piped.
     pub stderr: Vec<u8>,
+    /// The program wrote more than [`output_limit`](crate::Sandbox::output_limit), and the rest is not here.
+    pub truncated: bool,
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Child, Output, Verdict};
+use super::{Child, Output};
 use crate::error::{Error, Result, Step};
 
 /// How often one stream is read before it is the other's turn: a flood on one does not hold up the other.
@@ -34,27 +34,20 @@ impl<R: Read + AsFd> Capture<R> {
         Ok(Capture { stream, bytes: Vec::new() })
     }
 
-    /// Reads what is there, in at most `turns`, and keeps `room` bytes of it; gives whether there was more than that.
-    fn drain(&mut self, room: u64, turns: usize) -> Result<bool> {
+    /// Takes what is there, in at most so many turns.
+    fn drain(&mut self, turns: usize) -> Result<()> {
         let mut chunk = [0; 16 << 10];
-        let mut room = usize::try_from(room).unwrap_or(usize::MAX);
         for _ in 0..turns {
             let Some(stream) = &mut self.stream else { break };
             match stream.read(&mut chunk) {
                 Ok(0) => self.stream = None,
-                Ok(n) => {
-                    self.bytes.extend_from_slice(&chunk[..n.min(room)]);
-                    if n > room {
-                        return Ok(true);
-                    }
-                    room -= n;
-                }
+                Ok(n) => self.bytes.extend_from_slice(&chunk[..n]),
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::io(Step::Output, &error)),
             }
         }
-        Ok(false)
+        Ok(())
     }
 }
 
@@ -73,44 +66,21 @@ impl Child {
         let mut stderr = Capture::new(self.stderr.take())?;
         let shared = self.shared()?.clone();
         shared.attend();
-        let limit = self.output_limit.unwrap_or(u64::MAX);
-        let mut cut = false;
         loop {
             // Looked at before the pipes are emptied: what was written before the end is in them by then.
             let ended = shared.wait(Some(Instant::now()))?.is_some();
             let turns = if ended { TURNS_FOR_ALL } else { TURNS };
-            let over = drain_both(&mut stdout, &mut stderr, limit, turns)?;
-            if over {
-                shared.stop(Some(Verdict::OutputLimit))?;
-                cut = true;
-                break;
-            }
-            if ended {
+            stdout.drain(turns)?;
+            stderr.drain(turns)?;
+            if ended || self.meter.as_ref().is_some_and(|meter| meter.has_struck()) {
                 break;
             }
             wait_for_more(&stdout, &stderr, shared.pidfd())?;
         }
         let outcome = self.wait()?;
-        // Output that is not all there is no answer, whether the program ended for it or before it was read.
-        let outcome = if cut { outcome.with_verdict(Verdict::OutputLimit) } else { outcome };
-        Ok(Output { outcome, stdout: stdout.bytes, stderr: stderr.bytes })
+        let truncated = self.meter.as_ref().is_some_and(|meter| meter.is_over());
+        Ok(Output { outcome, stdout: stdout.bytes, stderr: stderr.bytes, truncated })
     }
-}
-
-/// Gives whether the two together wrote more than `limit`.
-fn drain_both<A: Read + AsFd, B: Read + AsFd>(
-    a: &mut Capture<A>,
-    b: &mut Capture<B>,
-    limit: u64,
-    turns: usize,
-) -> Result<bool> {
-    let taken = |a: &Capture<A>, b: &Capture<B>| (a.bytes.len() + b.bytes.len()) as u64;
-    let room = limit.saturating_sub(taken(a, b));
-    if a.drain(room, turns)? {
-        return Ok(true);
-    }
-    let room = limit.saturating_sub(taken(a, b));
-    b.drain(room, turns)
 }
 
 fn wait_for_more<A: AsFd, B: AsFd>(a: &Capture<A>, b: &Capture<B>, pidfd: BorrowedFd<'_>) -> Result<()> {

@@ -50,6 +50,8 @@ pub(super) struct Shared {
     cpu_rlimit: Option<Duration>,
     seccomp: bool,
     asks: bool,
+    /// A stream is a file, whose size RLIMIT_FSIZE limits.
+    writes_file: bool,
     /// Stays as long as the sandbox.
     _held: Option<Held>,
     before: Stats,
@@ -84,6 +86,7 @@ pub(super) struct New {
     pub(super) seccomp: bool,
     /// The watching thread waits for the program, too.
     pub(super) asks: bool,
+    pub(super) writes_file: bool,
     pub(super) held: Option<Held>,
     pub(super) past: Past,
 }
@@ -115,6 +118,7 @@ impl Shared {
             cpu_rlimit: new.cpu_rlimit,
             seccomp: new.seccomp,
             asks: new.asks,
+            writes_file: new.writes_file,
             _held: new.held,
             before,
         })
@@ -297,7 +301,10 @@ impl Shared {
         // Limits kill: whoever died of another signal was not ended by one.
         let reason = reason.filter(|_| libc::WTERMSIG(status) == libc::SIGKILL);
         let usage = self.usage(&stats, ended);
-        let reason = reason.or_else(|| self.ran_into_rlimit(status, &usage)).or_else(|| self.ran_into_filter(status));
+        let reason = reason
+            .or_else(|| self.ran_into_rlimit(status, &usage))
+            .or_else(|| self.ran_into_filter(status))
+            .or_else(|| self.ran_into_size(status));
         Outcome::new(status, reason, usage)
     }
 
@@ -313,6 +320,12 @@ impl Shared {
     }
 
     /// A filter kills with SIGSYS. A program can send that to itself as well, and deceive nobody but itself.
+    /// What SIGXFSZ says where the limit of output limits the size of files.
+    fn ran_into_size(&self, status: i32) -> Option<Verdict> {
+        let by_signal = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGXFSZ;
+        (self.writes_file && by_signal).then_some(Verdict::OutputLimit)
+    }
+
     fn ran_into_filter(&self, status: i32) -> Option<Verdict> {
         let by_signal = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS;
         (self.seccomp && by_signal).then_some(Verdict::Seccomp)

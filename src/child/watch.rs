@@ -326,6 +326,7 @@ mod tests {
             cpu_rlimit: None,
             seccomp: false,
             asks: false,
+            writes_file: false,
             held: Default::default(),
             past: Default::default(),
         };

@@ -10,9 +10,11 @@ use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount::{Kind, Mount};
 use crate::namespace::{IdMaps, Namespaces, UserLimit};
 use crate::security::{self, Capabilities, Landlock, Names, Seccomp};
+use crate::stdio::{Sink, Stdio};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
 const NAME_MAX: usize = 64;
+const UNCOUNTED: &str = "a stream is a descriptor that somebody else reads, so what goes there cannot be counted";
 /// The highest number that a passed descriptor may have.
 const FD_MAX: i32 = 1 << 16;
 
@@ -47,6 +49,7 @@ impl Sandbox {
         let security = self.privileges();
         let bounding = self.judge_capabilities(&security, &mut problems, &mut enforced);
         let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
+        self.judge_output(&mut enforced, &mut problems);
         if seccomp.is_some() && landlock.is_empty() {
             problems.extend(self.way_around_filter());
         }
@@ -60,6 +63,27 @@ impl Sandbox {
         } else {
             Err(Error::refused(problems))
         }
+    }
+
+    /// Whether what the program writes can be counted.
+    fn judge_output(&self, enforced: &mut Enforced, problems: &mut Vec<Problem>) {
+        if self.output_limit.is_none() {
+            return;
+        }
+        let problem = self.uncounted(&self.stdio.streams);
+        let missing = problem.is_some();
+        problems.extend(problem.filter(|_| !self.best_effort.contains(&Feature::OutputLimit)));
+        let whole = if missing { Enforcement::Missing(UNCOUNTED.into()) } else { Enforcement::Full };
+        enforced.set(Feature::OutputLimit, whole);
+    }
+
+    /// A stream of output that nobody can count.
+    pub(super) fn uncounted(&self, streams: &[Option<Stdio>; 3]) -> Option<Problem> {
+        let elsewhere = streams[1..].iter().flatten().any(|stdio| stdio.sink() == Sink::Elsewhere);
+        (self.output_limit.is_some() && elsewhere).then(|| {
+            let remedy = "use Stdio::piped() or a file, or best_effort(Feature::OutputLimit)";
+            Problem::invalid("output_limit", UNCOUNTED, remedy).for_feature(Feature::OutputLimit)
+        })
     }
 
     /// The filter that will stand.

@@ -14,6 +14,7 @@ use super::supervise::{Listening, Supervisor};
 use crate::cgroup::Group;
 use crate::child::{Child, Parts, Past, Watch};
 use crate::error::{Error, Result, Step};
+use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount;
 use crate::namespace::{Namespaces, Outside, Writer};
 use crate::plan::Plan;
@@ -153,10 +154,12 @@ impl Sandbox {
             scratch: made.scratch.take(),
             claim: made.claim.take(),
             lease: made.lease.take(),
-            enforced: judgement.enforced.clone(),
+            enforced: self.enforced_with(judgement, streams),
             own_pid_ns,
             own_process_group: self.program.leads_group(own_pid_ns),
             output_limit: self.output_limit,
+            output_cut: self.output_cut,
+            writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
             seccomp: judgement.seccomp.is_some(),
             asks: listening.is_some(),
             notifications: listening.and_then(Listening::notifications),
@@ -171,6 +174,16 @@ impl Sandbox {
         })?;
         // Dropped with an error, the handle ends the program.
         noted.map(|()| child)
+    }
+
+    /// What holds in a run with these streams.
+    fn enforced_with(&self, judgement: &Judgement, streams: &Streams) -> Enforced {
+        let mut enforced = judgement.enforced.clone();
+        if streams.passed_on && enforced.get(Feature::OutputLimit) == Some(&Enforcement::Full) {
+            let gap = "what goes to the caller's own stdout or stderr, passed on, is not counted";
+            enforced.set(Feature::OutputLimit, Enforcement::Partial(gap));
+        }
+        enforced
     }
 
     /// What a look beforehand would have said about a step that the kernel has forbidden.

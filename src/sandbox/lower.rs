@@ -18,6 +18,7 @@ use crate::plan::{Plan, Slot};
 use crate::program::{Program, Resource, lower_groups, lower_ids};
 use crate::security::Seccomp;
 use crate::spawn::{self, FailurePage};
+use crate::stdio::Streams;
 use crate::stub::wire::{code, record};
 use crate::sys::fork_mark::PerProcess;
 
@@ -123,7 +124,7 @@ impl Sandbox {
     }
 
     fn lower_exec(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
-        self.lower_limits_of_process(plan, judgement);
+        self.lower_limits_of_process(plan, judgement, &run.streams);
         lower_unblock_signals(plan);
         let how = judgement.seccomp.as_ref().map_or(0, |profile| profile.lower(plan));
         run.invocation.lower_exec(plan, how, setup.failure);
@@ -167,7 +168,7 @@ impl Sandbox {
         plan.op(Step::OwnerAlive, code::OWNER_ALIVE, []);
     }
 
-    fn lower_limits_of_process(&self, plan: &mut Plan, judgement: &Judgement) {
+    fn lower_limits_of_process(&self, plan: &mut Plan, judgement: &Judgement, streams: &Streams) {
         if let Some(limit) = self.cpu_time.filter(|_| !judgement.account_cpu) {
             let seconds = limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0));
             let program =
@@ -175,6 +176,13 @@ impl Sandbox {
             program.lower_rlimits(plan);
         }
         self.program.lower_rlimits(plan);
+        if let (Some(limit), Some(size)) = (self.output_limit, streams.largest_file()) {
+            let asked = |(resource, soft, _): &(Resource, u64, u64)| (*resource == Resource::FileSize).then_some(*soft);
+            let asked = self.program.rlimits.iter().filter_map(asked).min();
+            let own = Resource::FileSize.own().map_or(u64::MAX, |(_, hard)| hard);
+            let most = size.saturating_add(limit).min(asked.unwrap_or(u64::MAX)).min(own);
+            Program { rlimits: vec![(Resource::FileSize, most, most)], ..Program::default() }.lower_rlimits(plan);
+        }
     }
 }
 

@@ -72,6 +72,7 @@ pub struct Sandbox {
     pub(crate) wall_time: Option<Duration>,
     pub(crate) cpu_time: Option<Duration>,
     pub(crate) output_limit: Option<u64>,
+    pub(crate) output_cut: bool,
     pub(crate) setup_timeout: Option<Duration>,
     pub(crate) timings: bool,
     pub(crate) best_effort: BTreeSet<Feature>,

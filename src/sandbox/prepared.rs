@@ -11,7 +11,7 @@ use super::supervise::Supervisor;
 use crate::child::{Child, Outcome, Output};
 use crate::command::Command;
 use crate::error::{Error, Result};
-use crate::feature::Enforced;
+use crate::feature::{Enforced, Feature};
 use crate::program::Invocation;
 use crate::security::Notifications;
 use crate::stdio::{Stdio, Streams};
@@ -147,7 +147,10 @@ impl Prepared {
     /// A run of `command`, or of the policy's own program; `default` stands for streams that nobody told.
     pub(crate) fn run(&self, command: Option<&Command>, default: &[Stdio; 3]) -> Result<Run> {
         let Policy { sandbox, own, .. } = &*self.policy;
-        let invalid = command.map(Command::invalid).unwrap_or_default();
+        let mut invalid = command.map(Command::invalid).unwrap_or_default();
+        if !sandbox.best_effort.contains(&Feature::OutputLimit) {
+            invalid.extend(command.and_then(|command| sandbox.uncounted(&command.streams)));
+        }
         if !invalid.is_empty() {
             return Err(Error::refused(invalid));
         }

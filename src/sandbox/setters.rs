@@ -360,11 +360,25 @@ impl Sandbox {
         self
     }
 
-    /// The most bytes that [`Child::wait_with_output`](crate::Child::wait_with_output) takes from stdout and stderr
-    /// together; then everything in the sandbox is killed: [`Verdict::OutputLimit`](crate::Verdict::OutputLimit). That is the
-    /// verdict of all output that was cut off, also where the program had ended by then.
+    /// The most bytes that the program may write to stdout and stderr together; then everything in the sandbox is killed:
+    /// [`Verdict::OutputLimit`](crate::Verdict::OutputLimit). That is the verdict of all output that was cut off, also where
+    /// the program had ended by then. [`output_cut`](Sandbox::output_cut) throws the rest away instead.
+    ///
+    /// Pipes count as they are read, by [`Child::wait_with_output`](crate::Child::wait_with_output) or by the caller. A stream that
+    /// is a file is limited in its size (`RLIMIT_FSIZE`), as is every file that the program then writes. Other descriptors, which
+    /// somebody else reads, cannot be counted: they are refused, unless
+    /// [`best_effort`](Sandbox::best_effort)`(`[`Feature::OutputLimit`](crate::Feature::OutputLimit)`)` goes without. The caller's own
+    /// stdout and stderr, passed on, are not counted.
     pub fn output_limit(mut self, limit: impl Into<Bytes>) -> Self {
         self.output_limit = Some(limit.into().get());
+        self
+    }
+
+    /// Whether output beyond [`output_limit`](Sandbox::output_limit) is thrown away while the program goes on, instead of ending it.
+    /// [`Output::truncated`](crate::Output::truncated) tells. A file as a stream cannot be cut: writing to it fails (EFBIG), or
+    /// ends the program.
+    pub fn output_cut(mut self, cut: bool) -> Self {
+        self.output_cut = cut;
         self
     }
 

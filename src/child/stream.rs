@@ -1,0 +1,117 @@
+//! The ends of the pipes that a program writes to, which count what comes.
+
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use super::outcome::Verdict;
+use super::shared::Shared;
+
+/// What stdout and stderr of one sandbox give together.
+#[derive(Debug)]
+pub(super) struct Meter {
+    limit: u64,
+    /// What goes beyond the limit is thrown away, and nobody is killed.
+    cuts: bool,
+    taken: AtomicU64,
+    over: AtomicBool,
+    shared: Weak<Shared>,
+}
+
+impl Meter {
+    pub(super) fn new(limit: u64, cuts: bool, shared: &Arc<Shared>) -> Arc<Meter> {
+        let (taken, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Meter { limit, cuts, taken, over, shared: Arc::downgrade(shared) })
+    }
+
+    /// Whether more came than may.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Whether that ended the program.
+    pub(super) fn has_struck(&self) -> bool {
+        !self.cuts && self.is_over()
+    }
+
+    /// Counts `count` bytes, and gives how many of them may be passed on.
+    fn pass(&self, count: usize) -> usize {
+        let before = self.taken.fetch_add(count as u64, Ordering::AcqRel);
+        let kept = usize::try_from(self.limit.saturating_sub(before)).unwrap_or(usize::MAX).min(count);
+        if kept < count {
+            self.over.store(true, Ordering::Release);
+            if let Some(shared) = self.shared.upgrade().filter(|_| !self.cuts) {
+                // A kill that fails leaves nobody to tell; wait and drop will see.
+                let _ = shared.stop(Some(Verdict::OutputLimit));
+            }
+        }
+        kept
+    }
+}
+
+/// A program's stdout or stderr, to be read: the end of a pipe, as [`std::process::ChildStdout`].
+///
+/// Where the sandbox has an [`output_limit`](crate::Sandbox::output_limit), what is read counts: beyond it everything in the
+/// sandbox is killed and the stream ends, or, with [`output_cut`](crate::Sandbox::output_cut), the rest is read and thrown away.
+/// What is turned into a descriptor, or read through one, is not counted any more.
+#[derive(Debug)]
+pub struct OutputStream {
+    pipe: PipeReader,
+    meter: Option<Arc<Meter>>,
+}
+
+impl OutputStream {
+    pub(super) fn new(pipe: OwnedFd, meter: Option<Arc<Meter>>) -> OutputStream {
+        OutputStream { pipe: pipe.into(), meter }
+    }
+
+    /// Whether more came than [`output_limit`](crate::Sandbox::output_limit) lets through, from this stream and the other
+    /// together.
+    pub fn is_truncated(&self) -> bool {
+        self.meter.as_ref().is_some_and(|meter| meter.is_over())
+    }
+}
+
+impl Read for OutputStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.pipe.read(buffer)?;
+            let Some(meter) = self.meter.as_ref().filter(|_| count > 0) else { return Ok(count) };
+            let kept = meter.pass(count);
+            if kept > 0 || !meter.cuts {
+                return Ok(kept);
+            }
+        }
+    }
+}
+
+impl AsFd for OutputStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+impl AsRawFd for OutputStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.pipe.as_raw_fd()
+    }
+}
+
+impl From<OutputStream> for OwnedFd {
+    fn from(stream: OutputStream) -> OwnedFd {
+        stream.pipe.into()
+    }
+}
+
+impl From<OutputStream> for std::process::Stdio {
+    fn from(stream: OutputStream) -> std::process::Stdio {
+        OwnedFd::from(stream).into()
+    }
+}
+
+impl From<OutputStream> for crate::stdio::Stdio {
+    fn from(stream: OutputStream) -> crate::stdio::Stdio {
+        OwnedFd::from(stream).into()
+    }
+}
