@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::fsmount::{lower_new_mount, make, open, set, set_fd};
-use super::lower::{CWD, MOVE_MOUNT_F_EMPTY_PATH, UPPER, WHOLE, attach, open_dir, set_flags, source, upper_dirs};
+use super::lower::{CWD, MOVE_MOUNT_F_EMPTY_PATH, UPPER, attach, open_dir, set_flags, source, upper_dirs, whole};
 use super::root::{Base, RootFs, Upper};
 use super::{Context, MountFlags, Policy, Tmpfs};
 use crate::error::{Result, Step};
@@ -31,7 +31,7 @@ impl Policy {
                 let at = Path::new("/");
                 let overlay = open(plan, "overlay", at);
                 set(plan, overlay, "source", "overlay", at);
-                for (key, value) in WHOLE {
+                for (key, value) in whole() {
                     set(plan, overlay, key, value, at);
                 }
                 for layer in lowers {

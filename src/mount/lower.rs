@@ -16,6 +16,7 @@ use super::{idmapped, place};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::{Added, Arg, Plan, PlanFd, Slot, Tree};
 use crate::stub::wire::{code, target};
+use crate::sys::fork_mark::PerProcess;
 use crate::units::Bytes;
 
 const AT_RECURSIVE: u64 = 0x8000;
@@ -29,7 +30,7 @@ const OPTIONS_MAX: usize = 4095;
 pub(super) const CWD: i32 = libc::AT_FDCWD;
 /// Has an upper hold all of what it holds (Linux 4.19): without it a host may have overlayfs note that the rest of a directory or
 /// of a file is in another place below, and the upper is none without those layers, for us and for whoever makes a layer of it.
-pub(super) const WHOLE: [(&str, &str); 2] = [("redirect_dir", "off"), ("metacopy", "off")];
+const WHOLE: [(&str, &str); 2] = [("redirect_dir", "off"), ("metacopy", "off")];
 /// What errors call the file systems in memory that an overlay is put together in.
 pub(super) const UPPER: &str = "upper of the root";
 pub(super) const LAYERS: &str = "layers";
@@ -284,6 +285,17 @@ fn lower_linked(plan: &mut Plan, (upper, work): &(PathBuf, PathBuf)) -> (PathBuf
     (place::lower_link(plan, "/../upper", upper), place::lower_link(plan, "/../work", work))
 }
 
+/// Options for an overlay that is not one of a user namespace of the sandbox's own. Below another user namespace overlayfs takes
+/// them from nobody (EPERM), and can note no such thing, which is in attributes that only the initial one may set.
+pub(super) fn whole() -> &'static [(&'static str, &'static str)] {
+    static INITIAL: PerProcess<bool> = PerProcess::new();
+    let initial = INITIAL.get_or_try(|| {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        Ok::<_, Errno>(map.split_whitespace().eq(["0", "0", "4294967295"]))
+    });
+    if initial.is_ok_and(|initial| *initial) { &WHOLE } else { &[] }
+}
+
 fn overlay_options(
     lowers: &[PathBuf],
     upper: Option<&(PathBuf, PathBuf)>,
@@ -301,7 +313,7 @@ fn overlay_options(
         // Has both of WHOLE by itself, and refuses redirect_dir=off where that means to follow.
         options.push(",userxattr");
     } else {
-        WHOLE.iter().for_each(|(key, value)| options.push(format!(",{key}={value}")));
+        whole().iter().for_each(|(key, value)| options.push(format!(",{key}={value}")));
     }
     if options.len() > OPTIONS_MAX {
         let text = format!("the names of layers take {} bytes, and mount(2) takes {OPTIONS_MAX}", options.len());
