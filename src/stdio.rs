@@ -105,7 +105,8 @@ pub(crate) struct Policy {
 pub(crate) struct Streams {
     inside: [PlanFd; 3],
     pub(crate) outside: [Option<OwnedFd>; 3],
-    files: Option<u64>,
+    /// The size of the largest file among stdout and stderr.
+    pub(crate) largest_file: Option<u64>,
     /// stdout or stderr is the caller's own.
     pub(crate) passed_on: bool,
 }
@@ -136,12 +137,12 @@ impl Stdio {
         match &self.0 {
             Source::Null | Source::Piped | Source::Bytes(_) => Sink::Counted,
             Source::Inherit => Sink::Callers,
-            Source::Fd(fd) => sink(fd.as_fd()),
+            Source::Fd(fd) => sink_of(fd.as_fd()),
         }
     }
 }
 
-fn sink(fd: BorrowedFd<'_>) -> Sink {
+fn sink_of(fd: BorrowedFd<'_>) -> Sink {
     let Ok(stat) = fstat(fd) else { return Sink::Elsewhere };
     match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => Sink::File(u64::try_from(stat.st_size).unwrap_or(0)),
@@ -151,11 +152,6 @@ fn sink(fd: BorrowedFd<'_>) -> Sink {
 }
 
 impl Streams {
-    /// The size of the largest file among stdout and stderr.
-    pub(crate) fn largest_file(&self) -> Option<u64> {
-        self.files
-    }
-
     /// Opens what one run needs.
     pub(crate) fn open(stdio: [&Stdio; 3]) -> Result<Streams> {
         let mut outside = [None, None, None];
@@ -176,10 +172,10 @@ impl Streams {
             }
         };
         let inside = [open(0)?, open(1)?, open(2)?];
-        let size = |stdio: &&Stdio| if let Sink::File(size) = stdio.sink() { Some(size) } else { None };
-        let files = stdio[1..].iter().filter_map(size).max();
-        let passed_on = stdio[1..].iter().any(|stdio| stdio.sink() == Sink::Callers);
-        Ok(Streams { inside, outside, files, passed_on })
+        let sinks = [stdio[1].sink(), stdio[2].sink()];
+        let size = |sink| if let Sink::File(size) = sink { Some(size) } else { None };
+        let largest_file = sinks.into_iter().filter_map(size).max();
+        Ok(Streams { inside, outside, largest_file, passed_on: sinks.contains(&Sink::Callers) })
     }
 }
 

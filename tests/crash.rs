@@ -246,16 +246,22 @@ impl Drop for Planted {
     }
 }
 
+/// An owner of two sandboxes with scratch directories in `scratch`; its programs, and its token.
+fn owner_of_scratch(root: &Path, scratch: &Path) -> (Owner, Vec<OwnedFd>, String) {
+    let mut owner = Owner::start(&format!("owns-scratch {} {}", root.display(), scratch.display()));
+    let programs = owner.programs();
+    let token = entries(scratch)[0].split('-').nth(1).unwrap().to_owned();
+    (owner, programs, token)
+}
+
 /// A program that may write where records stand gives another record for the owner's token, in its place as well, and
 /// what it says would have the reaper remove what the living owner holds.
 #[test]
 fn no_record_speaks_for_an_owner_but_the_owners_own() {
     let _clean = common::clean();
     let (root, scratch) = (common::root_dir(), common::TempDir::new());
-    let mut owner = Owner::start(&format!("owns-scratch {} {}", root.path().display(), scratch.path().display()));
-    let programs = owner.programs();
+    let (owner, programs, token) = owner_of_scratch(root.path(), scratch.path());
     let held = entries(scratch.path());
-    let token = held[0].split('-').nth(1).unwrap().to_owned();
     let text = format!("scratch {}\0cgroup /sys/fs/cgroup\0", scratch.path().display());
     let dirs = runtime_dirs();
     let own = dirs.iter().map(|dir| dir.join(&token)).find(|path| path.exists()).expect("the owner's record");
@@ -285,9 +291,7 @@ fn no_record_speaks_for_an_owner_but_the_owners_own() {
 fn what_others_have_put_there_is_passed_over_and_blocks_nothing() {
     let _clean = common::clean();
     let (root, scratch) = (common::root_dir(), common::TempDir::new());
-    let mut owner = Owner::start(&format!("owns-scratch {} {}", root.path().display(), scratch.path().display()));
-    let programs = owner.programs();
-    let token = entries(scratch.path())[0].split('-').nth(1).unwrap().to_owned();
+    let (owner, programs, token) = owner_of_scratch(root.path(), scratch.path());
     let dir = runtime_dirs().pop().unwrap();
     let name = |digit: char| dir.join(String::from(digit).repeat(32));
     let planted = Planted("abcd".chars().map(name).collect());

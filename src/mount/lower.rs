@@ -15,6 +15,7 @@ use super::{Bind, Context, Kind, Mount, MountFlags, Overlay, Policy, clean, over
 use super::{idmapped, place};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::{Added, Arg, Plan, PlanFd, Slot, Tree};
+use crate::proc::user_ns;
 use crate::stub::wire::{code, target};
 use crate::sys::fork_mark::PerProcess;
 use crate::units::Bytes;
@@ -289,10 +290,7 @@ fn lower_linked(plan: &mut Plan, (upper, work): &(PathBuf, PathBuf)) -> (PathBuf
 /// them from nobody (EPERM), and can note no such thing, which is in attributes that only the initial one may set.
 pub(super) fn whole() -> &'static [(&'static str, &'static str)] {
     static INITIAL: PerProcess<bool> = PerProcess::new();
-    let initial = INITIAL.get_or_try(|| {
-        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        Ok::<_, Errno>(map.split_whitespace().eq(["0", "0", "4294967295"]))
-    });
+    let initial = INITIAL.get_or_try(|| Ok::<_, Errno>(user_ns::is_initial()));
     if initial.is_ok_and(|initial| *initial) { &WHOLE } else { &[] }
 }
 

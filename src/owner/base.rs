@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::unistd::Uid;
 
 use crate::error::{Error, Result, Step};
+use crate::proc::user_ns;
 use crate::sys::fork_mark::PerProcess;
 
 const HINT: &str = "choose a directory of your own, below directories of your own or root's, with RootFs::scratch_in()";
@@ -44,10 +45,8 @@ fn is_trusted(uid: u32) -> bool {
 fn unknown_uid() -> Option<u32> {
     static UNKNOWN: PerProcess<Option<u32>> = PerProcess::new();
     let found = UNKNOWN.get_or_try(|| {
-        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        let all = map.split_whitespace().eq(["0", "0", "4294967295"]);
         let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
-        Ok::<_, Errno>(overflow.and_then(|text| text.trim().parse().ok()).filter(|_| !all))
+        Ok::<_, Errno>(overflow.and_then(|text| text.trim().parse().ok()).filter(|_| !user_ns::is_initial()))
     });
     found.ok().copied().flatten()
 }

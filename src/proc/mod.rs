@@ -3,3 +3,4 @@
 pub(crate) mod identity;
 pub(crate) mod mountinfo;
 pub(crate) mod subid;
+pub(crate) mod user_ns;

@@ -159,7 +159,7 @@ impl Sandbox {
             own_process_group: self.program.leads_group(own_pid_ns),
             output_limit: self.output_limit,
             output_cut: self.output_cut,
-            writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
+            writes_file: self.output_limit.is_some() && streams.largest_file.is_some(),
             seccomp: judgement.seccomp.is_some(),
             asks: listening.is_some(),
             notifications: listening.and_then(Listening::notifications),

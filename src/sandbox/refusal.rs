@@ -12,6 +12,7 @@ use crate::error::Problem;
 use crate::mount::{Kind, MountFlags};
 use crate::namespace::Namespaces;
 use crate::proc::mountinfo::{self, Seen};
+use crate::proc::user_ns;
 use crate::spawn;
 
 impl Sandbox {
@@ -40,7 +41,7 @@ impl Sandbox {
         if ns.joins(Namespaces::USER) || ns.joins(Namespaces::MOUNT) {
             return Vec::new();
         }
-        if !ns.new.contains(Namespaces::USER) && read("/proc/self/uid_map").split_whitespace().eq(WHOLE) {
+        if !ns.new.contains(Namespaces::USER) && user_ns::is_initial() {
             return Vec::new();
         }
         let text = read("/proc/self/mountinfo");
@@ -53,9 +54,6 @@ impl Sandbox {
         wanted.filter_map(|(fstype, to_write)| covered(fstype, mountinfo::seen(&text, fstype, to_write))).collect()
     }
 }
-
-/// The uid_map of the first user namespace.
-const WHOLE: [&str; 3] = ["0", "0", "4294967295"];
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()

@@ -92,6 +92,21 @@ fn config_of(site: &Site) -> String {
     manifest["config"]["digest"].as_str().unwrap().to_owned()
 }
 
+/// A registry with an image of this configuration and layer, whose blobs are those of the store in `dir`.
+fn of_one_layer(config: &Descriptor, layer: &Descriptor, dir: &crate::common::TempDir) -> Fake {
+    let text = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","config":{},"layers":[{}]}}"#,
+        MediaType::ImageManifest,
+        blob_json(config),
+        blob_json(layer)
+    );
+    let blobs = dir.path().join("store/blobs/sha256");
+    with_manifest(text.into_bytes(), move |request, out| {
+        let digits = request.path.rsplit(':').next().unwrap().to_owned();
+        out.send("200 OK", "", &fs::read(blobs.join(digits)).unwrap());
+    })
+}
+
 #[test]
 fn a_diff_id_is_no_proof() {
     let (dir, store) = store();
@@ -101,17 +116,7 @@ fn a_diff_id_is_no_proof() {
     let (thief_dir, thief) = crate::store();
     let layer = thief.put_blob(MediaType::ImageLayer, &tar("own", 5)).unwrap();
     let config: Descriptor = thief.put_blob(MediaType::ImageConfig, &config).unwrap();
-    let text = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{}","config":{},"layers":[{}]}}"#,
-        MediaType::ImageManifest,
-        blob_json(&config),
-        blob_json(&layer)
-    );
-    let blobs = thief_dir.path().join("store/blobs/sha256");
-    let fake = with_manifest(text.into_bytes(), move |request, out| {
-        let digits = request.path.rsplit(':').next().unwrap().to_owned();
-        out.send("200 OK", "", &fs::read(blobs.join(digits)).unwrap());
-    });
+    let fake = of_one_layer(&config, &layer, &thief_dir);
     let image = name(&format!("{}/stolen:1", fake.host));
     let error = client(&fake.host).pull_and_unpack(&store, &image).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
@@ -120,17 +125,7 @@ fn a_diff_id_is_no_proof() {
     // With the same contents in another compression it is the same layer, which is not unpacked once more.
     let zipped = crate::peer::run("sh", &["-c", &format!("gzip -nc {}", path_of(&dir, &site))]);
     let layer = thief.put_blob(MediaType::ImageLayerGzip, &zipped).unwrap();
-    let text = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{}","config":{},"layers":[{}]}}"#,
-        MediaType::ImageManifest,
-        blob_json(&config),
-        blob_json(&layer)
-    );
-    let blobs = thief_dir.path().join("store/blobs/sha256");
-    let fake = with_manifest(text.into_bytes(), move |request, out| {
-        let digits = request.path.rsplit(':').next().unwrap().to_owned();
-        out.send("200 OK", "", &fs::read(blobs.join(digits)).unwrap());
-    });
+    let fake = of_one_layer(&config, &layer, &thief_dir);
     let image = name(&format!("{}/same:1", fake.host));
     let (_, layers) = client(&fake.host).pull_and_unpack(&store, &image).unwrap();
     assert!(layers.dirs()[0].join("secret").exists());
