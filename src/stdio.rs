@@ -105,10 +105,8 @@ pub(crate) struct Policy {
 pub(crate) struct Streams {
     inside: [PlanFd; 3],
     pub(crate) outside: [Option<OwnedFd>; 3],
-    /// The size of the largest file among stdout and stderr.
-    pub(crate) largest_file: Option<u64>,
-    /// stdout or stderr is the caller's own.
-    pub(crate) passed_on: bool,
+    /// Of stdout and stderr.
+    pub(crate) sinks: [Sink; 2],
 }
 
 impl Policy {
@@ -152,6 +150,11 @@ fn sink_of(fd: BorrowedFd<'_>) -> Sink {
 }
 
 impl Streams {
+    /// The size of the largest file among stdout and stderr.
+    pub(crate) fn largest_file(&self) -> Option<u64> {
+        self.sinks.iter().filter_map(|sink| if let Sink::File(size) = sink { Some(*size) } else { None }).max()
+    }
+
     /// Opens what one run needs.
     pub(crate) fn open(stdio: [&Stdio; 3]) -> Result<Streams> {
         let mut outside = [None, None, None];
@@ -173,9 +176,7 @@ impl Streams {
         };
         let inside = [open(0)?, open(1)?, open(2)?];
         let sinks = [stdio[1].sink(), stdio[2].sink()];
-        let size = |sink| if let Sink::File(size) = sink { Some(size) } else { None };
-        let largest_file = sinks.into_iter().filter_map(size).max();
-        Ok(Streams { inside, outside, largest_file, passed_on: sinks.contains(&Sink::Callers) })
+        Ok(Streams { inside, outside, sinks })
     }
 }
 

@@ -469,6 +469,10 @@ fn output_that_nobody_can_count_is_refused() {
     assert!(error.problems()[0].feature == Some(Feature::OutputLimit), "{error}");
     assert_eq!(sandbox.spawn().unwrap_err().to_string(), error.to_string());
     let command = ringfence::Command::new("/bin/true").stdout(writer);
+    let optional = writes().best_effort(Feature::OutputLimit).prepare().unwrap();
+    let mut child = optional.with(&command).spawn().unwrap();
+    assert!(matches!(child.enforced().get(Feature::OutputLimit), Some(Enforcement::Missing(_))));
+    child.wait().unwrap();
     assert_eq!(writes().prepare().unwrap().with(command).spawn().unwrap_err().to_string(), error.to_string());
     let optional = sandbox.best_effort(Feature::OutputLimit).command("/bin/true");
     let mut child = optional.spawn().unwrap();

@@ -14,7 +14,8 @@ use crate::stdio::{Sink, Stdio};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
 const NAME_MAX: usize = 64;
-const UNCOUNTED: &str = "a stream is a descriptor that somebody else reads, so what goes there cannot be counted";
+pub(super) const UNCOUNTED: &str =
+    "a stream is a descriptor that somebody else reads, so what goes there cannot be counted";
 /// The highest number that a passed descriptor may have.
 const FD_MAX: i32 = 1 << 16;
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Sandbox;
-use super::judge::Judgement;
+use super::judge::{Judgement, UNCOUNTED};
 use super::lower::{Setup, Shape};
 use super::made::Made;
 use super::supervise::{Listening, Supervisor};
@@ -20,7 +20,7 @@ use crate::namespace::{Namespaces, Outside, Writer};
 use crate::plan::Plan;
 use crate::program::Invocation;
 use crate::spawn::{self, Launch, Running};
-use crate::stdio::{Stdio, Streams};
+use crate::stdio::{Sink, Stdio, Streams};
 
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -159,7 +159,7 @@ impl Sandbox {
             own_process_group: self.program.leads_group(own_pid_ns),
             output_limit: self.output_limit,
             output_cut: self.output_cut,
-            writes_file: self.output_limit.is_some() && streams.largest_file.is_some(),
+            writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
             seccomp: judgement.seccomp.is_some(),
             asks: listening.is_some(),
             notifications: listening.and_then(Listening::notifications),
@@ -179,9 +179,13 @@ impl Sandbox {
     /// What holds in a run with these streams.
     fn enforced_with(&self, judgement: &Judgement, streams: &Streams) -> Enforced {
         let mut enforced = judgement.enforced.clone();
-        if streams.passed_on && enforced.get(Feature::OutputLimit) == Some(&Enforcement::Full) {
-            let gap = "what goes to the caller's own stdout or stderr, passed on, is not counted";
-            enforced.set(Feature::OutputLimit, Enforcement::Partial(gap));
+        if enforced.get(Feature::OutputLimit) == Some(&Enforcement::Full) {
+            if streams.sinks.contains(&Sink::Elsewhere) {
+                enforced.set(Feature::OutputLimit, Enforcement::Missing(UNCOUNTED.into()));
+            } else if streams.sinks.contains(&Sink::Callers) {
+                let gap = "what goes to the caller's own stdout or stderr, passed on, is not counted";
+                enforced.set(Feature::OutputLimit, Enforcement::Partial(gap));
+            }
         }
         enforced
     }

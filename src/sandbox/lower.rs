@@ -176,7 +176,7 @@ impl Sandbox {
             program.lower_rlimits(plan);
         }
         self.program.lower_rlimits(plan);
-        if let (Some(limit), Some(size)) = (self.output_limit, streams.largest_file) {
+        if let (Some(limit), Some(size)) = (self.output_limit, streams.largest_file()) {
             let asked = |(resource, soft, _): &(Resource, u64, u64)| (*resource == Resource::FileSize).then_some(*soft);
             let asked = self.program.rlimits.iter().filter_map(asked).min();
             let own = Resource::FileSize.own().map_or(u64::MAX, |(_, hard)| hard);
