@@ -29,6 +29,7 @@ struct Pair {
 /// Makes the whiteouts of the directories that show nothing of those below, and takes those away that hide nothing: overlayfs
 /// lists a whiteout in a directory that it merges with nothing.
 pub(super) fn hide(layer: &mut Unpacked, lowers: &Lowers) -> Result<()> {
+    drop_hidden(layer)?;
     // All that is below is left out of the overlay.
     let alone = layer.tree.hiding.contains(&InRoot::new());
     if !alone {
@@ -48,6 +49,33 @@ pub(super) fn hide(layer: &mut Unpacked, lowers: &Lowers) -> Result<()> {
     Ok(())
 }
 
+/// Takes away whiteouts in what shows nothing of those below, and directories that only these have implied.
+fn drop_hidden(layer: &mut Unpacked) -> Result<()> {
+    let tree = &mut layer.tree;
+    let is_hidden = |path: &&InRoot| tree.is_hidden(path);
+    let whiteouts: Vec<InRoot> = tree.whiteouts.iter().filter(is_hidden).cloned().collect();
+    let implied: Vec<InRoot> = tree.implied.iter().filter(is_hidden).cloned().collect();
+    for path in &whiteouts {
+        let fail = |errno| failed(errno, path);
+        if let Some(place) = whiteout_at(tree, path).map_err(fail)? {
+            unlinkat(&place.dir, place.name.as_c_str(), UnlinkatFlags::NoRemoveDir).map_err(fail)?;
+        }
+        tree.whiteouts.remove(path);
+    }
+    // Inner ones first.
+    for path in implied.iter().rev() {
+        let fail = |errno| failed(errno, path);
+        let Some(place) = tree.find(path).map_err(fail)? else { continue };
+        match unlinkat(&place.dir, place.name.as_c_str(), UnlinkatFlags::RemoveDir) {
+            Ok(()) => tree.implied.remove(path),
+            Err(Errno::ENOTEMPTY | Errno::ENOTDIR | Errno::ENOENT) => false,
+            Err(errno) => return Err(fail(errno)),
+        };
+    }
+    tree.moved();
+    layer.count(b"")
+}
+
 /// The place of a whiteout, unless later entries have replaced it.
 fn whiteout_at(tree: &mut Tree, path: &[u8]) -> nix::Result<Option<Place>> {
     let Some(place) = tree.find(path)? else { return Ok(None) };
@@ -57,7 +85,7 @@ fn whiteout_at(tree: &mut Tree, path: &[u8]) -> nix::Result<Option<Place>> {
 fn hide_below(layer: &mut Unpacked, lowers: &Lowers, path: &[u8]) -> Result<()> {
     let fail = |errno| failed(errno, path);
     let Found::Directory(below) = lowers.find(path).map_err(fail)? else { return Ok(()) };
-    if layer.tree.hides_way(path).map_err(fail)? {
+    if layer.tree.hides_real_way(path).map_err(fail)? {
         return Ok(());
     }
     let Some(place) = layer.tree.place(path).map_err(fail)? else { return Ok(()) };

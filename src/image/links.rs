@@ -218,7 +218,7 @@ pub(super) fn link_back(layer: &mut Unpacked, lowers: &Lowers, copied: &CopiedBy
             let fail = |errno| failed(errno, path);
             let same = |stat: &FileStat| stat.st_ino == *inode;
             let seen = matches!(lowers.find(path).map_err(fail)?, Found::Other(_, stat) if same(&stat));
-            if !seen || layer.tree.hides_way(path).map_err(fail)? {
+            if !seen || layer.tree.hides_real_way(path).map_err(fail)? {
                 continue;
             }
             layer.account.take_entries(1, path)?;

@@ -100,6 +100,9 @@ fn is_dir(layer: &mut Unpacked, path: &[u8]) -> Result<bool> {
 
 fn relocate(layer: &mut Unpacked, ids: Ids, path: &[u8], target: &[u8]) -> nix::Result<()> {
     let Some(place) = layer.tree.find(path)? else { return Ok(()) };
+    if layer.tree.only_hides(place.open_dir()?)? && layer.tree.replaces(target)? {
+        return layer.tree.clear(path, &place);
+    }
     let to = match layer.tree.dir(target) {
         // A later entry has taken it all away.
         Err(Errno::ENOTDIR) => return layer.tree.clear(path, &place),
@@ -133,6 +136,10 @@ fn rename_all(layer: &mut Unpacked, path: &[u8], target: &[u8]) -> Vec<(InRoot, 
             set.remove(&old);
             set.insert(renamed(&old));
         }
+    }
+    let below = |name: &InRoot| name.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"));
+    for name in layer.links.iter_mut().flat_map(|link| &mut link.names).filter(|name| below(name)) {
+        *name = renamed(name);
     }
     let mut moved = Vec::new();
     for old in at_or_below(&layer.tree.implied, path) {

@@ -343,8 +343,8 @@ impl Tree {
         Ok((current, done.join(&b'/')))
     }
 
-    /// Whether the layer removes what those below have on the way to `path`: a directory shows nothing of theirs, or there is
-    /// something else in its place.
+    /// Whether the layer removes what those below have on the way to `path`, on which links of its own may be: a
+    /// directory shows nothing of theirs, or there is something else in its place.
     pub(super) fn hides_way(&mut self, path: &[u8]) -> nix::Result<bool> {
         let dir = split(path).unwrap_or_default().0;
         if self.is_hidden(path) || self.open_in_root(dir, ResolveFlag::RESOLVE_NO_SYMLINKS).is_ok() {
@@ -356,6 +356,25 @@ impl Tree {
             Err(Errno::ENOTDIR) => Ok(true),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// The same for `real`, a path of theirs without links: of what may be in its place a link is one, wherever it leads.
+    pub(super) fn hides_real_way(&mut self, real: &[u8]) -> nix::Result<bool> {
+        Ok(self.is_hidden(real) || self.replaces(split(real).unwrap_or_default().0)?)
+    }
+
+    /// Whether the layer has something else in place of the directory `real` of theirs, or of one above it.
+    pub(super) fn replaces(&mut self, real: &[u8]) -> nix::Result<bool> {
+        let mut current = self.root.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+        for name in names(real) {
+            self.step()?;
+            current = match openat(&current, OsStr::from_bytes(name), DIRECTORY | OFlag::O_PATH, Mode::empty()) {
+                Err(Errno::ENOENT) => return Ok(false),
+                Err(Errno::ENOTDIR | Errno::ELOOP) => return Ok(true),
+                next => next?,
+            };
+        }
+        Ok(false)
     }
 
     pub(super) fn imply(&mut self, real: InRoot) {
@@ -438,7 +457,7 @@ impl Tree {
     }
 
     /// Whether there is nothing in a directory but what was made for whiteouts.
-    fn only_hides(&mut self, dir: OwnedFd) -> nix::Result<bool> {
+    pub(super) fn only_hides(&mut self, dir: OwnedFd) -> nix::Result<bool> {
         let mut todo = vec![dir];
         while let Some(dir) = todo.pop() {
             for entry in Dir::openat(&dir, c".", DIRECTORY | OFlag::O_RDONLY, Mode::empty())?.iter() {

@@ -310,6 +310,26 @@ fn a_hard_link_keeps_what_its_target_was() {
     }
 }
 
+/// A link that takes the place of a directory takes away what was in it, whoever it leads to.
+#[test]
+fn a_hard_link_keeps_no_name_where_a_link_has_taken_its_directory() {
+    let below = tar().dir("a", 0o755).dir("a/a", 0o755).file("a/a/f", "x").hard_link("a/b", "a/a/f");
+    let above = tar().symlink("a/a", "nowhere/at/all").hard_link("f", "a/b");
+    let (_dir, store) = store();
+    let layers = unpacked(&store, &[below, above]);
+    assert_eq!(seen(&layers, "ls a; readlink a/a; stat -c %h f a/b"), "a\nb\nnowhere/at/all\n2\n2");
+}
+
+/// A name that a link of a layer below leads elsewhere is one of the copy all the same: of one that is made anew, too.
+#[test]
+fn a_hard_link_that_is_led_elsewhere_is_what_it_links_to() {
+    let below = tar().dir("b", 0o755).symlink("b/b", "nowhere/at/all").symlink("a", "beside").symlink("f", "b");
+    let above = tar().dir("f/b", 0o755).hard_link("f/b/x", "a");
+    let (_dir, store) = store();
+    let layers = unpacked(&store, &[below, above]);
+    assert_eq!(seen(&layers, "readlink b/b/x a; stat -c %h a b/b/x"), "beside\nbeside\n2\n2");
+}
+
 /// overlayfs lists a whiteout in a directory that it merges with nothing.
 #[test]
 fn whiteouts_that_hide_nothing_are_not_seen() {
@@ -329,6 +349,24 @@ fn whiteouts_that_hide_nothing_are_not_seen() {
     assert_eq!(seen(&unpacked(&store, std::slice::from_ref(&lowest)), "ls -A . new"), ".:\nkept\nnew\n\nnew:");
     let alone = lowest.file(".wh..wh..opq", "").file("new/x", "");
     assert_eq!(seen(&unpacked(&store, &[below, alone]), "ls -A . new"), ".:\nkept\nnew\n\nnew:\nx");
+}
+
+#[test]
+fn a_whiteout_that_is_led_to_what_the_layer_replaces_makes_nothing() {
+    let below = tar().dir("a", 0o755).file("a/f", "x").symlink("b", "a").dir("c", 0o755).file("c/f", "x");
+    let below = below.symlink("d", "c");
+    let above = tar().file("b/.wh.f", "").symlink("a", "nowhere/at/all").file("d/.wh.f", "").file(".wh.c", "");
+    let (_dir, store) = store();
+    assert_eq!(seen(&unpacked(&store, &[below, above]), "find . | sort"), ".\n./a\n./b\n./d");
+}
+
+#[test]
+fn a_directory_that_only_whiteouts_imply_goes_with_what_is_above_it() {
+    let below = tar().dir("a", 0o755).dir("a/b", 0o755).file("a/b/f", "x").dir("a/c", 0o755).file("a/c/f", "x");
+    let above = tar().file("a/b/.wh.f", "").file("a/c/.wh..wh..opq", "").file("a/d/e/.wh.f", "").file("a/g/f", "x");
+    let above = above.file("a/.wh..wh..opq", "");
+    let (_dir, store) = store();
+    assert_eq!(seen(&unpacked(&store, &[below, above]), "cd a; find . | sort"), ".\n./g\n./g/f");
 }
 
 /// Two kinds of marks are believed by two kinds of mounts, and copied up by the other one: a layer has neither.
