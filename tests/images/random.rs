@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ringfence::Overlay;
 use ringfence::image::{Image, Store};
@@ -13,6 +13,7 @@ use tar_core::EntryType;
 use crate::common::{self, TempDir, is_root};
 use crate::make::{Tar, descriptor_json, entry, image, tar};
 
+/// The first seed; a change is tried with the same ones each time, and with others by whoever looks for faults of old.
 const SEED: &str = "RINGFENCE_TEST_SEED";
 const AT_MOST: Duration = Duration::from_secs(25);
 const IMAGES: u64 = 60;
@@ -191,11 +192,12 @@ impl Writer {
         let dirs = self
             .paths(|dir, node| *node == Node::Dir && !is_below(&path, dir) && !is_below(dir, &path) && *dir != path);
         let target = self.random.of(&dirs)?;
-        let mut link = entry(EntryType::Symlink, &path);
+        let way = self.spelled(&path);
+        let mut link = entry(EntryType::Symlink, &way);
         link.link_name(format!("/{target}"));
         self.write(link, 0o777, "");
         self.put(&path, Node::Link(target.clone()));
-        Some(format!("link {path} -> {target}"))
+        Some(format!("link {way} -> {target}"))
     }
 
     fn hard_link(&mut self) -> Option<String> {
@@ -393,19 +395,15 @@ fn random_images_are_unpacked_as_umoci_does() {
     if Command::new("umoci").arg("--version").output().is_err() {
         return common::skip("it needs umoci", false);
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let (first, count) = match std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => (seed, 1),
-        None => (now, IMAGES),
-    };
+    let first = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let start = Instant::now();
     let mut compared = 0;
-    for seed in (first..first + count).take_while(|_| start.elapsed() < AT_MOST) {
+    for seed in (first..first + IMAGES).take_while(|_| start.elapsed() < AT_MOST) {
         let (layers, log) = random_image(seed);
         println!("{SEED}={seed}\n{log}");
         let differ = difference(&layers);
         assert!(differ.is_empty(), "{}", differ.join("\n"));
         compared += 1;
     }
-    assert!(compared >= count.min(5), "only {compared} images in {AT_MOST:?}");
+    assert!(compared >= 5, "only {compared} images in {AT_MOST:?}");
 }
