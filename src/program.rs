@@ -276,6 +276,17 @@ impl Invocation {
             .collect()
     }
 
+    /// The bytes of the longest of the strings that execve(2) copies, and of all of them with their places.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        let words = std::iter::once(&self.command).chain(&self.args).map(|word| word.len());
+        let variables = self.environment.iter().map(|(name, value)| name.len() + 1 + value.len());
+        let place = size_of::<usize>();
+        let longest_and_all = words.chain(variables).map(|len| len + 1);
+        let (longest, all) =
+            longest_and_all.fold((0, 2 * place), |(longest, all), len| (longest.max(len), all + len + place));
+        (longest as u64, all as u64)
+    }
+
     /// The working directory: the one asked for, else `/` on a root of the sandbox's own.
     pub(crate) fn lower_cwd(&self, plan: &mut Plan, own_root: bool) {
         let Some(cwd) = &self.cwd else { return };

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use ringfence::{
     Bind, Bytes, Dev, ErrorKind, HidePid, Mount, Mqueue, Overlay, Proc, RawMount, RootFs, Sandbox, Step, Sysfs, Tmpfs,
@@ -472,4 +473,27 @@ fn a_mount_of_ones_own_takes_the_place_of_a_default() {
     let none = sandbox.default_mounts(false);
     assert_eq!(common::stdout(&none), "/dev: /proc:".replace(": ", ":  "));
     assert!(File::open(root.path().join("dev/null")).is_err());
+}
+
+/// Each of them is a descriptor, and one message to the thread that clones takes 253.
+#[test]
+fn as_many_files_are_bound_and_passed_as_the_caller_may_open() {
+    let _clean = common::clean();
+    let dir = source();
+    let from = dir.path().join("file");
+    let bound = |sandbox: Sandbox| (0..600).fold(sandbox, |sandbox, i| sandbox.bind_ro(&from, format!("/tmp/b/{i}")));
+    let count = ["-c", "cat /tmp/b/* | wc -c"];
+    let passed = |sandbox: Sandbox| (0..400).fold(sandbox, |sandbox, i| sandbox.fd(3 + i, File::open(&from).unwrap()));
+    for sandbox in [common::strict(), common::sandbox().rootfs(RootFs::programs())] {
+        let policy = bound(sandbox.clone()).command("/bin/sh").args(count);
+        policy.check().unwrap();
+        assert_eq!(common::stdout(&policy), "2400");
+        let policy = passed(sandbox).command("/bin/sh").args(["-c", "ls /proc/self/fd | wc -l; cat /proc/self/fd/402"]);
+        policy.check().unwrap();
+        assert_eq!(common::stdout(&policy.pid_ns()), "404\nhost");
+    }
+    let pool = bound(common::strict()).pool(1).unwrap();
+    pool.wait_ready(Duration::from_secs(60)).unwrap();
+    let output = pool.output(ringfence::Command::new("/bin/sh").args(count)).unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "2400");
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use common::{TempDir, probe};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use ringfence::{Error, ErrorKind, Mount, Proc, Sandbox, Sysfs};
+use ringfence::{Error, ErrorKind, Mount, Overlay, Proc, Resource, RootFs, Sandbox, Sysfs};
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -203,4 +203,53 @@ fn a_look_beforehand_starts_nothing() {
         assert!(child_of_ours() <= 0);
     }
     assert_eq!(fs::read_to_string("/proc/thread-self/children").unwrap(), before);
+}
+
+/// What a spawn would be refused for is found beforehand, with what is to be done about it.
+#[test]
+fn a_look_beforehand_finds_what_a_spawn_would_fail_at() {
+    let _clean = common::clean();
+    let dir = TempDir::new();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let nowhere = dir.path().join("nowhere");
+    let long = "x".repeat(128 << 10);
+    let plain = common::sandbox;
+    let root = |sandbox: Sandbox| sandbox.rootfs(RootFs::programs());
+    let own = |resource| nix::sys::resource::getrlimit(resource).unwrap().1;
+    let (files, stack) = (own(nix::sys::resource::Resource::RLIMIT_NOFILE), 1 << 20);
+    let open = || fs::File::open(&file).unwrap();
+    let mut table = vec![
+        ("nowhere", root(plain()).bind(&nowhere, "/mnt")),
+        ("nowhere", root(plain()).bind_ro(nowhere.join("below"), "/mnt")),
+        ("nowhere", plain().rootfs(&nowhere)),
+        ("no directory", plain().rootfs(&file)),
+        ("nowhere", plain().rootfs(RootFs::overlay([nowhere.clone()]))),
+        ("nowhere", plain().rootfs(RootFs::overlay([dir.path()]).upper(&nowhere, dir.path()))),
+        ("nowhere", root(plain()).mount(Overlay::new("/mnt", [&nowhere]))),
+        ("one argument", plain().arg(&long)),
+        ("one argument", plain().env("X", &long)),
+        ("together", plain().args(vec![&long[1..]; 50])),
+        ("together", plain().rlimit(Resource::Stack, stack, stack).args(vec![&long[1..]; 4])),
+        ("nr_open", plain().rlimit(Resource::OpenFiles, 1, u64::MAX)),
+        ("above the caller's", plain().user_ns().rlimit(Resource::OpenFiles, 1, files + 1)),
+        ("open files", plain().fd(60_000, open())),
+        ("0 is taken", plain().fd(0, open())),
+        ("groups", plain().user_ns().groups([27])),
+    ];
+    if common::is_root() {
+        table.push(("groups", Sandbox::strict().groups([27])));
+    }
+    if !common::no_cgroups() {
+        table.push(("cpu", plain().cgroup_parent(common::cgroup_parent()).cpuset("4000")));
+    }
+    for (reason, sandbox) in table {
+        let sandbox = sandbox.command("/bin/true");
+        let error = sandbox.check().expect_err(reason);
+        assert!(error.to_string().contains(reason), "{reason}: {error}");
+        assert!(error.problems().iter().all(|problem| !problem.remedy.is_empty()), "{error:?}");
+        assert!(sandbox.spawn().is_err(), "{reason}: a spawn is not refused");
+    }
+    let most = plain().args(vec![&long[1..]; 8]).rlimit(Resource::OpenFiles, 64, files);
+    works(&root(most).bind(&file, "/mnt"));
 }

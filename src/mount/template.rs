@@ -22,7 +22,7 @@ use crate::error::{Error, Step};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::mount;
 
-/// Each tree is a descriptor, and one message to the spawning thread carries 253.
+/// Each tree is a descriptor of the caller's, who may have 1,024.
 const MOST_TREES: usize = 128;
 
 static TEMPLATE: PerProcess<Option<OwnedFd>> = PerProcess::new();

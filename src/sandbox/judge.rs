@@ -54,6 +54,12 @@ impl Sandbox {
         if seccomp.is_some() && landlock.is_empty() {
             problems.extend(self.way_around_filter());
         }
+        problems.extend(self.unreachable_rlimits());
+        if thorough {
+            problems.extend(self.missing_sources());
+            problems.extend(self.too_many_descriptors());
+            problems.extend(self.too_long_arguments());
+        }
         if thorough && problems.is_empty() {
             problems.extend(self.refused_by_kernel());
         }

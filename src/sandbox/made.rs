@@ -9,7 +9,7 @@ use caps::{CapSet, Capability};
 use nix::errno::Errno;
 
 use super::Sandbox;
-use super::judge::Judgement;
+use super::judge::{Judgement, has};
 use super::launch::Compiled;
 use super::lower::Shape;
 use crate::cgroup::{self, Device, DeviceAccess, Devices, Group, Host};
@@ -165,13 +165,22 @@ impl Sandbox {
     /// The empty mount namespace, where it can be used: it belongs to the caller's user namespace, and the host's files
     /// cannot be found from it.
     pub(super) fn template(&self) -> Option<BorrowedFd<'static>> {
-        let fits = self.namespaces.new.contains(Namespaces::MOUNT)
+        if self.fits_template() && may_use_template() { self.mounts.template() } else { None }
+    }
+
+    fn fits_template(&self) -> bool {
+        self.namespaces.new.contains(Namespaces::MOUNT)
             && !self.namespaces.new.contains(Namespaces::USER)
             && self.namespaces.join.is_empty()
             // Where its rules forbid making a node, the host's own is bound.
             && self.limits.devices.as_ref().is_none_or(may_make_nodes)
-            && self.mounts.fits_template();
-        if fits && may_use_template() { self.mounts.template() } else { None }
+            && self.mounts.fits_template()
+    }
+
+    /// Whether each mount of the host's is a descriptor of the caller's.
+    pub(super) fn opens_mounts_ahead(&self) -> bool {
+        let is_others = self.namespaces.new.contains(Namespaces::USER) && has(Capability::CAP_SYS_ADMIN);
+        is_others || (self.fits_template() && may_use_template())
     }
 
     /// What otherwise comes and goes with each of the runs.

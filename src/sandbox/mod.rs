@@ -1,5 +1,6 @@
 //! The builder: the one place that knows a whole sandbox, and that fixes the order in which policies become ops.
 
+mod bounds;
 mod getters;
 mod judge;
 mod launch;

@@ -24,6 +24,9 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::Clone, Errno::EBUSY) => {
             "the control group has controllers enabled for its children and takes no process"
         }
+        (Step::PlaceFd | Step::OpenTree, Errno::EMFILE | Errno::ETOOMANYREFS) => {
+            "the caller's soft limit of open files (RLIMIT_NOFILE) is reached: raise it, or use fewer mounts and descriptors"
+        }
         (Step::LoadStub, Errno::EACCES | Errno::EPERM) => {
             "executing a memfd is forbidden here (vm.memfd_noexec is 2, or a security module refuses it), and there is no \
              place for a file: root needs fsopen(2) (Linux 5.2), others a TMPDIR, /run/user/UID, /dev/shm or /var/tmp that \

@@ -166,18 +166,25 @@ fn attempt<'a>(launch: &'a Launch<'a>, file_stub: bool) -> Result<Attempt<'a>> {
     refuse_large(launch.plan)?;
     let mut fds: Vec<RawFd> = vec![theirs.as_raw_fd()];
     fds.extend(launch.plan.fds().iter().map(|fd| fd.raw()));
-    let plan = send_plan(&report, &launch.plan.encode(launch.fail, launch.timed.is_some()), fds.len())?;
-    fds.extend(plan.as_ref().map(AsRawFd::as_raw_fd));
-    fds.extend(launch.cgroup.map(|fd| fd.as_raw_fd()));
-    if fds.len() > MAX_FDS {
-        let text = format!("{} descriptors are to be passed, and one message takes {MAX_FDS}", fds.len());
-        return Err(Error::message(ErrorKind::Invalid, Step::PlaceFd, text));
-    }
+    let encoded = launch.plan.encode(launch.fail, launch.timed.is_some());
+    let cgroup = launch.cgroup.map(|fd| fd.as_raw_fd());
+    let (plan, ahead) = if fds.len() + 2 <= MAX_FDS {
+        let plan = send_plan(&report, &encoded, fds.len())?;
+        fds.extend(plan.iter().map(AsRawFd::as_raw_fd).chain(cgroup));
+        (plan, 0)
+    } else {
+        let (plan, number) = (plan_file(&encoded)?, fds.len());
+        fds.extend([plan.as_raw_fd()].into_iter().chain(cgroup));
+        let ahead = send_ahead(&report, fds.split_off(MAX_FDS))?;
+        send_elsewhere(&report, number, encoded.len())?;
+        (Some(plan), ahead)
+    };
     let job = Job {
         namespaces: launch.namespaces,
         into_cgroup: launch.cgroup.is_some(),
         own_stub: launch.seen_inside,
         file_stub,
+        ahead,
     };
     let until = launch.until();
     let stopwatch = launch.timed.map(Stopwatch::start);
@@ -231,9 +238,26 @@ fn send_plan(report: &OwnedFd, plan: &[u8], before: usize) -> Result<Option<Owne
         return Ok(None);
     }
     let file = plan_file(plan)?;
-    report::send(report, &report::elsewhere(wire::FIRST_FD + before as RawFd, plan.len()))
-        .map_err(|errno| Error::new(Step::ReadPlan, errno))?;
+    send_elsewhere(report, before, plan.len())?;
     Ok(Some(file))
+}
+
+fn send_elsewhere(report: &OwnedFd, number: usize, size: usize) -> Result<()> {
+    report::send(report, &report::elsewhere(wire::FIRST_FD + number as RawFd, size))
+        .map_err(|errno| Error::new(Step::ReadPlan, errno))
+}
+
+/// Sends what one message does not take, for the spawner to receive before it clones. Gives the number of messages.
+fn send_ahead(report: &OwnedFd, fds: Vec<RawFd>) -> Result<u32> {
+    let mut messages = 0;
+    for fds in fds.chunks(MAX_FDS) {
+        report::send_with_fds(report, &[0], fds).map_err(|errno| {
+            let error = Error::new(Step::PlaceFd, errno).detail("sending them to the spawning thread");
+            hint::for_failure(Step::PlaceFd, errno).into_iter().fold(error, Error::hint)
+        })?;
+        messages += 1;
+    }
+    Ok(messages)
 }
 
 pub(super) fn plan_file(plan: &[u8]) -> Result<OwnedFd> {
@@ -401,7 +425,11 @@ impl<'a> Attempt<'a> {
         let errno = Errno::from_raw(record.errno);
         let (error, step) = match record.kind {
             record::FAILED_BEFORE_STUB => {
-                let step = if record.value == wire::BEFORE_STUB_CLONE { Step::Clone } else { Step::LoadStub };
+                let step = match record.value {
+                    wire::BEFORE_STUB_CLONE => Step::Clone,
+                    wire::BEFORE_STUB_FDS => Step::PlaceFd,
+                    _ => Step::LoadStub,
+                };
                 (Error::new(step, errno), step)
             }
             record::FAILED => {

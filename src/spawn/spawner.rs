@@ -44,6 +44,8 @@ pub(super) struct Job {
     pub(super) own_stub: bool,
     /// A stub that is no memfd, whose exec has been refused.
     pub(super) file_stub: bool,
+    /// How many messages with further descriptors wait on the report socket, before the plan.
+    pub(super) ahead: u32,
 }
 
 impl Job {
@@ -55,6 +57,7 @@ impl Job {
         bytes[8] = u8::from(self.into_cgroup);
         bytes[9] = u8::from(self.own_stub);
         bytes[10] = u8::from(self.file_stub);
+        bytes[12..].copy_from_slice(&self.ahead.to_ne_bytes());
         bytes
     }
 
@@ -62,7 +65,10 @@ impl Job {
         let mut word = [0; 8];
         word.copy_from_slice(&bytes[..8]);
         let [into_cgroup, own_stub, file_stub] = [bytes[8], bytes[9], bytes[10]].map(|byte| byte != 0);
-        Job { namespaces: u64::from_ne_bytes(word), into_cgroup, own_stub, file_stub }
+        let mut ahead = [0; 4];
+        ahead.copy_from_slice(&bytes[12..]);
+        let (namespaces, ahead) = (u64::from_ne_bytes(word), u32::from_ne_bytes(ahead));
+        Job { namespaces, into_cgroup, own_stub, file_stub, ahead }
     }
 }
 
@@ -231,7 +237,10 @@ fn serve(stack: &Stack, has_stub: bool, finished: &AtomicU64) -> ! {
     loop {
         // A message cut short, or no room for its descriptors: the caller sees its socket close.
         if let Ok((job, count)) = take_job() {
-            let cgroup = job.into_cgroup.then(|| wire::FIRST_FD + count as RawFd - 1);
+            let ahead = (0..job.ahead).try_fold(count, |count, _| {
+                let more = receive(wire::REPORT_FD, &mut [0])?;
+                Ok(count + more)
+            });
             // Closed below, with all that came for the job.
             let stub = if job.own_stub || job.file_stub || !has_stub {
                 image::own(job.file_stub).map(IntoRawFd::into_raw_fd)
@@ -239,7 +248,9 @@ fn serve(stack: &Stack, has_stub: bool, finished: &AtomicU64) -> ! {
                 Ok(table::STUB)
             };
             let failed = |value| move |errno| (value, errno);
-            answer(stub.map_err(failed(wire::BEFORE_STUB_IMAGE)).and_then(|stub| {
+            answer(ahead.map_err(failed(wire::BEFORE_STUB_FDS)).and_then(|count| {
+                let stub = stub.map_err(failed(wire::BEFORE_STUB_IMAGE))?;
+                let cgroup = job.into_cgroup.then(|| wire::FIRST_FD + count as RawFd - 1);
                 let request = Request { namespaces: job.namespaces, cgroup, stub };
                 clone::clone(stack, &request).map_err(failed(wire::BEFORE_STUB_CLONE))
             }));
@@ -251,17 +262,24 @@ fn serve(stack: &Stack, has_stub: bool, finished: &AtomicU64) -> ! {
 
 fn take_job() -> Result<(Job, usize), Errno> {
     let mut bytes = [0; Job::SIZE];
+    let count = receive(table::SOCKET, &mut bytes)?;
+    Ok((Job::decode(&bytes), count))
+}
+
+/// One message; gives the number of its descriptors.
+fn receive(socket: RawFd, bytes: &mut [u8]) -> Result<usize, Errno> {
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
-    let mut buffers = [IoSliceMut::new(&mut bytes)];
+    let mut buffers = [IoSliceMut::new(bytes)];
     // Without MSG_CMSG_CLOEXEC: all that arrives is for the stub.
-    let message = recvmsg::<()>(table::SOCKET, &mut buffers, Some(&mut space), MsgFlags::empty())?;
+    let message = recvmsg::<()>(socket, &mut buffers, Some(&mut space), MsgFlags::empty())?;
     let mut count = 0;
-    for control in message.cmsgs()? {
+    // An error of nix's: there was no room for all of them.
+    for control in message.cmsgs().map_err(|_| Errno::EMFILE)? {
         if let ControlMessageOwned::ScmRights(fds) = control {
             count += fds.len();
         }
     }
-    Ok((Job::decode(&bytes), count))
+    Ok(count)
 }
 
 /// Tells the caller, on the report socket, what became of the clone, or what failed before it. A caller that waits no

@@ -206,3 +206,5 @@ pub const BEFORE_STUB_CLONE: i32 = 0;
 pub const BEFORE_STUB_EXEC: i32 = 1;
 /// `value` of [`record::FAILED_BEFORE_STUB`]: there could be no file of the stub, and no clone was made.
 pub const BEFORE_STUB_IMAGE: i32 = 2;
+/// `value` of [`record::FAILED_BEFORE_STUB`]: the descriptors did not fit into the spawner's table, and no clone was made.
+pub const BEFORE_STUB_FDS: i32 = 3;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ringfence::{Child, Command, IdMap, RootFs, Sandbox, Stdio};
 
-use crate::{Answers, attack, common};
+use crate::{Answers, attack, attack_inside, common};
 
 /// An id of the test's own, for two that share it.
 const ONE: u32 = 0x7700_1234;
@@ -50,7 +50,11 @@ fn a_sandbox_that_sees_others_cannot_signal_them() {
         own().command("/bin/sleep").arg("1000").spawn().unwrap(),
     ];
     victims.push(pool.spawn(Command::new("/bin/sleep").arg("1000")).unwrap());
-    for attacker in [Sandbox::new().user_ns(), own(), bound(own())] {
+    for (attacker, attack) in [
+        (Sandbox::new().user_ns(), attack as fn(Sandbox, &str) -> Answers),
+        (own(), attack_inside),
+        (bound(own()), attack_inside),
+    ] {
         for victim in &mut victims {
             let pid = victim.id().to_string();
             assert_eq!(attack(attacker.clone(), &format!("kill {pid}")).get(&pid), "EPERM");

@@ -1,0 +1,104 @@
+//! What a spawn would run into beyond namespaces and control groups: sources that are not there, and limits of the caller's.
+
+use std::fs;
+use std::path::Path;
+
+use caps::Capability;
+
+use super::Sandbox;
+use super::judge::has;
+use crate::error::Problem;
+use crate::mount::Kind;
+use crate::namespace::Namespaces;
+use crate::proc::user_ns;
+use crate::program::Resource;
+
+/// Descriptors of the library's own in a caller or a spawning thread, for one sandbox, with some to spare.
+const OWN_DESCRIPTORS: u64 = 32;
+
+impl Sandbox {
+    /// Whether the limits of the process can be set: a hard limit above the caller's asks for CAP_SYS_RESOURCE in the initial
+    /// user namespace, and no limit of open files is above `fs.nr_open`.
+    pub(super) fn unreachable_rlimits(&self) -> Vec<Problem> {
+        let apart = self.namespaces.apart().contains(Namespaces::USER);
+        let may_raise = || !apart && has(Capability::CAP_SYS_RESOURCE) && user_ns::is_initial();
+        let most_files = || fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse::<u64>().ok();
+        let problem = |(resource, _, hard): &(Resource, u64, u64)| {
+            let own = resource.own().map_or(u64::MAX, |(_, own)| own);
+            if *resource == Resource::OpenFiles && most_files().is_some_and(|most| *hard > most) {
+                let reason = format!("{resource:?}: {hard} is above fs.nr_open");
+                return Some(Problem::unsupported("rlimit", reason, "give less, or raise that sysctl as root"));
+            }
+            (*hard > own && !may_raise()).then(|| {
+                let reason = format!("{resource:?}: the hard limit {hard} is above the caller's, which is {own}");
+                let remedy =
+                    "give at most that; above it only root may, and without a user namespace around the program";
+                Problem::unsupported("rlimit", reason, remedy)
+            })
+        };
+        self.program.rlimits.iter().filter_map(problem).collect()
+    }
+
+    /// What of the host is to be seen inside and is not there. In a mount namespace that is joined it may be.
+    pub(super) fn missing_sources(&self) -> Vec<Problem> {
+        if self.namespaces.joins(Namespaces::MOUNT) {
+            return Vec::new();
+        }
+        let roots = self.mounts.root.iter().flat_map(|root| root.sources());
+        let mut problems: Vec<Problem> = roots.filter_map(|path| missing("rootfs", path, true)).collect();
+        for mount in &self.mounts.mounts {
+            problems.extend(match &mount.kind {
+                Kind::Bind(_) => {
+                    mount.kind.sources().into_iter().filter_map(|path| missing("bind", path, false)).collect()
+                }
+                Kind::Overlay(_) => {
+                    mount.kind.sources().into_iter().filter_map(|path| missing("mount", path, true)).collect()
+                }
+                _ => Vec::new(),
+            });
+        }
+        problems
+    }
+
+    /// Whether the caller's table, and the spawning thread's, hold what travels with a plan.
+    pub(super) fn too_many_descriptors(&self) -> Option<Problem> {
+        let (soft, _) = Resource::OpenFiles.own()?;
+        let trees = if self.opens_mounts_ahead() { self.mounts.mounts.len() } else { 0 };
+        let highest = self.stdio.extra.iter().map(|(number, _)| number + 1).max().unwrap_or(0);
+        let needed = ((trees + self.stdio.extra.len()) as u64 + OWN_DESCRIPTORS).max(highest as u64);
+        (needed > soft).then(|| {
+            let reason = format!("its mounts and descriptors need {needed} open files, and the caller may have {soft}");
+            let remedy = "raise the soft limit of open files (RLIMIT_NOFILE), or use fewer of them";
+            Problem::unsupported("fd", reason, remedy)
+        })
+    }
+
+    /// Whether execve(2) takes the arguments and the environment of now.
+    pub(super) fn too_long_arguments(&self) -> Option<Problem> {
+        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+        let each = 32 * u64::try_from(page).ok()?;
+        let asked = self.program.rlimits.iter().rev().find(|(resource, ..)| *resource == Resource::Stack);
+        let stack = asked.map(|(_, soft, _)| *soft).or_else(|| Resource::Stack.own().map(|(soft, _)| soft))?;
+        let most = (stack / 4).min(6 << 20).max(each);
+        let (longest, all) = self.program.invocation().size();
+        let reason = if longest > each {
+            format!("one argument or variable has {longest} bytes, and the kernel takes {each}")
+        } else if all > most {
+            format!("arguments and environment have {all} bytes together, and the kernel takes {most}")
+        } else {
+            return None;
+        };
+        let remedy = "give it to stdin (Stdio::bytes) or in a file";
+        Some(Problem::unsupported("command", reason, remedy))
+    }
+}
+
+fn missing(call: &'static str, path: &Path, is_dir: bool) -> Option<Problem> {
+    let reason = match fs::metadata(path) {
+        Ok(found) if is_dir && !found.is_dir() => "it is no directory".to_owned(),
+        Ok(_) => return None,
+        Err(error) => error.to_string(),
+    };
+    let remedy = "name what the caller has on the host";
+    Some(Problem::unsupported(call, format!("{}: {reason}", path.display()), remedy))
+}
