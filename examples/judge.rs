@@ -431,8 +431,8 @@ impl Judge {
     /// Without a memory limit of a control group, an allocation fails instead: a runtime error.
     fn expected(&self, mark: Mark) -> Result<Mark> {
         let enforced = self.sandbox(&["sh".into()])?.memory_limit(self.args.memory).check()?;
-        let full = enforced.get(Feature::MemoryLimit) == Some(&Enforcement::Full);
-        Ok(if mark == Mark::MemoryLimit && !full { Mark::RuntimeError } else { mark })
+        let lacks = matches!(enforced.get(Feature::MemoryLimit), Some(Enforcement::Missing(_)));
+        Ok(if mark == Mark::MemoryLimit && lacks { Mark::RuntimeError } else { mark })
     }
 
     /// The compiler or interpreter that the program needs and that is not to be had inside.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::probe;
-use ringfence::{Bytes, ErrorKind, Feature, Sandbox, Step, Verdict};
+use ringfence::{Bytes, Enforcement, ErrorKind, Feature, Landlock, RootFs, Sandbox, Step, Verdict};
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -229,5 +229,53 @@ fn a_group_of_somebody_else_is_not_for_an_ordinary_user() {
         let sandbox = Sandbox::new().user(65534, 65534).command(copy).env("RINGFENCE_CALLER", "tells /jobs").cwd("/");
         let text = common::stdout(&sandbox);
         assert!(text.contains("not writable") && text.contains("Delegate=yes"), "{text}");
+    }
+}
+
+/// The files of an ordinary user's group belong to who the program is outside. Each policy is told as holding in full, and
+/// keeps the program from its own group, or as holding in part.
+#[test]
+fn a_limit_that_holds_in_full_is_not_lifted_by_the_program() {
+    let _clean = common::clean();
+    if no_v2() || common::is_root() {
+        return;
+    }
+    let own = common::cgroup_parent();
+    let attack = format!(
+        "for procs in /sys/fs/cgroup{0}/rf-*/cgroup.procs /tmp/x{0}/rf-*/cgroup.procs /tmp/x/fs/cgroup{0}/rf-*/cgroup.procs; do
+            dir=${{procs%/*}}
+            (echo 7 >$dir/cgroup.max.descendants) 2>/dev/null && echo lifted
+            (echo 0 >$dir/../../session/cgroup.procs) 2>/dev/null && echo left
+        done
+        unshare -UrCm sh -c 'mount -t cgroup2 none /mnt && echo 7 >/mnt/cgroup.max.descendants' 2>/dev/null && echo lifted
+        true",
+        own.display()
+    );
+    let limited = || common::sandbox().cgroup_parent(&own).memory_limit(Bytes::mib(64)).pids_limit(50);
+    let reads = || Landlock::new().read("/").execute("/").write("/dev");
+    // What Landlock lacks before Linux 6.2 is to refuse truncating.
+    let ruled = |rules| limited().landlock(rules).best_effort(Feature::LandlockFiles);
+    let seen = |sandbox: &Sandbox| {
+        let sandbox = sandbox.clone().command("/bin/sh").args(["-c", &attack]);
+        let enforced = sandbox.check().unwrap();
+        let of = |feature| enforced.get(feature).unwrap().clone();
+        assert_eq!(of(Feature::MemoryLimit), of(Feature::PidsLimit));
+        (of(Feature::MemoryLimit) == Enforcement::Full, common::stdout(&sandbox))
+    };
+    for (sandbox, holds, done) in [
+        (limited(), false, "lifted\nleft"),
+        (ruled(reads()), true, ""),
+        (ruled(reads().write("/sys/fs")), false, "lifted\nleft"),
+        (limited().mount_ns(), false, ""),
+        (limited().mount_ns().cgroup_ns(), true, ""),
+        (limited().mount_ns().max_user_namespaces(0), true, ""),
+        (limited().rootfs(RootFs::dir("/")).cgroup_ns(), true, ""),
+        (limited().rootfs(RootFs::programs()).bind("/sys", "/tmp/x").cgroup_ns(), true, ""),
+        (limited().rootfs(RootFs::programs()).bind(V2, "/tmp/x").cgroup_ns(), true, ""),
+        (limited().rootfs(RootFs::programs()), false, ""),
+        (common::strict().bind("/sys", "/tmp/x"), true, ""),
+    ] {
+        let (full, said) = seen(&sandbox);
+        assert_eq!((full, said.as_str()), (holds, done), "{sandbox:?}");
     }
 }

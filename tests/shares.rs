@@ -168,8 +168,8 @@ fn groups_made_inside_are_limited() {
         assert!(asked.iter().all(|f| matches!(child.enforced().get(*f), Some(Enforcement::Missing(_)))));
         return end(child);
     }
-    assert!(sandbox.check().unwrap().is_full());
-    assert_eq!(make(limited().pids_limit(9), "a b c a/d"), "");
+    assert!(common::holds(&sandbox.check().unwrap()));
+    assert_eq!(make(limited().cgroup_max_descendants(100), "a b c a/d"), "");
     assert_eq!(make(sandbox.clone(), "a b"), "");
     let third = make(limited().cgroup_max_descendants(2), "a b c");
     assert!(

@@ -1,8 +1,6 @@
 //! Where this host keeps which controller, from `/proc/self/mountinfo` and `/proc/self/cgroup`.
 
-use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -11,6 +9,7 @@ use procfs::process::MountInfo;
 
 use super::parents::Hold;
 use super::{Controllers, Limits, Version, devices, kernfs};
+use crate::proc::mountinfo::unescape;
 use crate::{Error, ErrorKind, Result, Step};
 
 /// One mounted hierarchy.
@@ -223,23 +222,6 @@ fn below(dir: &Path, path: &Path) -> PathBuf {
     let rest: PathBuf =
         path.components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir)).collect();
     if rest.as_os_str().is_empty() { dir.to_owned() } else { dir.join(rest) }
-}
-
-/// mountinfo writes space, tab, newline and backslash as octal.
-fn unescape(text: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let octal = tail.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        if let Some(value) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            bytes.push(value);
-            rest = &tail[3..];
-        } else {
-            bytes.push(byte);
-            rest = tail;
-        }
-    }
-    OsString::from_vec(bytes).into()
 }
 
 /// A mount is covered if its mount point leads to another filesystem.

@@ -38,13 +38,14 @@ pub(super) const LAYERS: &str = "layers";
 
 impl Policy {
     /// Writes the ops. `scratch` is the directory that was made for an overlay's upper, `ready` what
-    /// [`lower_ahead`](Policy::lower_ahead) has left.
+    /// [`lower_ahead`](Policy::lower_ahead) has left, `groups` the [`control_groups`](Policy::control_groups) that are closed.
     pub(crate) fn lower(
         &self,
         plan: &mut Plan,
         context: Context,
         scratch: Option<&Path>,
         ready: Option<Ready>,
+        groups: &[PathBuf],
     ) -> Result<()> {
         if !context.template {
             lower_propagation(plan);
@@ -73,7 +74,7 @@ impl Policy {
             lower_mount(plan, mount, root, Context { way, ..context })?;
             ways |= way;
         }
-        ways |= self.lower_masks(plan, root, covers, Before::new(&mounts, rootfs.as_ref()));
+        ways |= self.lower_masks(plan, root, covers, groups, Before::new(&mounts, rootfs.as_ref()));
         if let Some(rootfs) = &rootfs {
             if rootfs.read_only && !rootfs.is_host() {
                 set_flags(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), false, Path::new("/"));

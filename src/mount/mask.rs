@@ -70,8 +70,16 @@ impl Policy {
     }
 
     /// Writes the ops for all paths. `root` is the new root. Gives what their ways have needed.
-    pub(super) fn lower_masks(&self, plan: &mut Plan, root: Slot, covers: Option<Covers>, before: Before<'_>) -> u64 {
-        let given = |paths| given(paths, before);
+    pub(super) fn lower_masks(
+        &self,
+        plan: &mut Plan,
+        root: Slot,
+        covers: Option<Covers>,
+        groups: &[PathBuf],
+        before: Before<'_>,
+    ) -> u64 {
+        let masks = || given(&self.masks, before);
+        let read_only = || given(&self.read_only_paths, before).chain(given(groups, before));
         let own = |paths: &'static [&str]| {
             let paths = if self.default_masks { paths } else { &[] };
             paths.iter().map(|path| (Path::new(path), target::NO_SYMLINKS))
@@ -79,18 +87,18 @@ impl Policy {
         let heat = if self.default_masks { thermal() } else { &[] };
         let heat = heat.iter().map(|path| (path.as_path(), target::NO_SYMLINKS));
         if let Some(covers) = covers {
-            for place in own(&MASKED).chain(heat).chain(given(&self.masks)) {
+            for place in own(&MASKED).chain(heat).chain(masks()) {
                 lower_cover(plan, root, place, covers);
             }
             plan.close(Step::Mask, covers.empty);
             plan.close(Step::Mask, covers.null);
         }
         own(&READ_ONLY).for_each(|place| lower_read_only(plan, root, place));
-        for (path, way) in given(&self.read_only_paths) {
+        for (path, way) in read_only() {
             let needed = if way == 0 { 0 } else { target::NOT_TO_BE_MADE };
             lower_read_only(plan, root, (path, way | needed));
         }
-        given(&self.masks).chain(given(&self.read_only_paths)).fold(0, |ways, (_, way)| ways | way)
+        masks().chain(read_only()).fold(0, |ways, (_, way)| ways | way)
     }
 }
 

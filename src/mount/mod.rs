@@ -4,6 +4,7 @@
 //! there. The new root is mounted over `/`, everything else below the new root's descriptor, then pivot_root(2) makes it
 //! the root and the host's goes away; over the template's, which is empty, chroot(2) enters it. A target is resolved as if the root had been entered already, so no symbolic link in it leads out.
 
+mod cgroups;
 mod fast;
 mod fsmount;
 mod handed;

@@ -1,5 +1,7 @@
 //! /proc/PID/mountinfo: proc_pid_mountinfo(5).
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use procfs::process::MountInfo;
@@ -57,6 +59,44 @@ pub(crate) fn seen(text: &str, fstype: &str, to_write: bool) -> Seen {
     best
 }
 
+/// A mount of control groups in the caller's mount namespace, to which can be written.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ControlGroups {
+    pub(crate) at: PathBuf,
+    /// Whoever is in a control group namespace writes neither its own limits nor other groups (`nsdelegate`).
+    pub(crate) delegates: bool,
+}
+
+pub(crate) fn control_groups(text: &str) -> Vec<ControlGroups> {
+    let all = text.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| MountInfo::from_line(line).ok());
+    let is_writable = |mount: &MountInfo| {
+        let options = [&mount.mount_options, &mount.super_options];
+        matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2") && !options.iter().any(|all| all.contains_key("ro"))
+    };
+    let found = all.filter(is_writable).map(|mount| ControlGroups {
+        at: unescape(mount.mount_point.as_os_str().as_encoded_bytes()),
+        delegates: mount.fs_type == "cgroup2" && mount.super_options.contains_key("nsdelegate"),
+    });
+    found.collect()
+}
+
+/// mountinfo writes space, tab, newline and backslash as octal.
+pub(crate) fn unescape(text: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        if let Some(value) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            bytes.push(value);
+            rest = &tail[3..];
+        } else {
+            bytes.push(byte);
+            rest = tail;
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
 fn is_empty(place: &Path) -> bool {
     EMPTY.iter().any(|empty| place == Path::new(empty))
 }
@@ -74,6 +114,7 @@ mod tests {
     fn hostile_text_is_survived() {
         crate::fuzz::texts(&[HOST], |text| {
             let _ = (seen(text, "proc", true), seen(text, "sysfs", false), root_is_a_mount(text));
+            let _ = control_groups(text);
         });
     }
 
@@ -100,6 +141,16 @@ mod tests {
     fn sysfs_may_be_read_only_where_only_that_is_wanted() {
         assert_eq!(seen(HOST, "sysfs", false), Seen::Fully);
         assert_eq!(seen(HOST, "sysfs", true), Seen::ReadOnly);
+    }
+
+    #[test]
+    fn control_groups_are_told_where_they_can_be_written_to() {
+        let found = |at: &str, delegates| ControlGroups { at: at.into(), delegates };
+        let text = format!(
+            "{HOST}26 24 0:27 / /a\\040b ro - cgroup2 cgroup2 rw\n\
+            27 24 0:28 /x /a\\040c rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n28 24 0:29 / /d rw - cgroup cgroup rw,memory\n"
+        );
+        assert_eq!(control_groups(&text), [found("/sys/fs/cgroup", false), found("/a c", true), found("/d", false)]);
     }
 
     #[test]

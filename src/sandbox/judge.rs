@@ -1,5 +1,7 @@
 //! The judgement before a spawn: what contradicts itself, and what this host cannot do.
 
+use std::path::PathBuf;
+
 use caps::{CapSet, Capability};
 use nix::unistd::{Gid, Uid};
 
@@ -36,6 +38,8 @@ pub(super) struct Judgement {
     pub(super) bounding: bool,
     /// The filter that the program will stand under.
     pub(super) seccomp: Option<Seccomp>,
+    /// Where the program would see its own control group, and must not write to it.
+    pub(super) control_groups: Vec<PathBuf>,
 }
 
 impl Sandbox {
@@ -47,6 +51,7 @@ impl Sandbox {
         problems.extend(self.missing_privileges());
         let (limits, account_cpu, mut enforced) = self.judge_limits(thorough, &mut problems)?;
         let landlock = self.judge_landlock(&mut enforced, &mut problems);
+        let control_groups = self.judge_own_group(&landlock, &mut enforced);
         let security = self.privileges();
         let bounding = self.judge_capabilities(&security, &mut problems, &mut enforced);
         let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
@@ -64,7 +69,7 @@ impl Sandbox {
             problems.extend(self.refused_by_kernel());
         }
         if problems.is_empty() {
-            Ok(Judgement { enforced, limits, account_cpu, maps, landlock, security, bounding, seccomp })
+            Ok(Judgement { enforced, limits, account_cpu, maps, landlock, security, bounding, seccomp, control_groups })
         } else if !thorough {
             self.judge(true)
         } else {
@@ -315,7 +320,8 @@ impl Sandbox {
     pub(super) fn privileges(&self) -> security::Policy {
         let mut policy = self.security.clone();
         if policy.capabilities.is_none() && self.namespaces.new.contains(Namespaces::USER) {
-            let admin = self.mounts.changes_mounts().then_some(Capability::CAP_SYS_ADMIN);
+            let protects = self.namespaces.new.contains(Namespaces::MOUNT) && self.owns_its_group();
+            let admin = (self.mounts.changes_mounts() || protects).then_some(Capability::CAP_SYS_ADMIN);
             let ptrace = self.program.init.then_some(Capability::CAP_SYS_PTRACE);
             let dropped = admin.into_iter().chain(ptrace);
             policy.capabilities = Some(Capabilities::all_but(dropped)).filter(|_| admin.or(ptrace).is_some());

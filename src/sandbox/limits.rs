@@ -144,7 +144,8 @@ impl Sandbox {
         self.devices(devices.allow(device, access))
     }
 
-    /// How many control groups may be made inside the sandbox's own (`cgroup.max.descendants`; none on v1).
+    /// How many control groups may be made inside the sandbox's own (`cgroup.max.descendants`; none on v1). An ordinary
+    /// user's program sees its control groups read-only without it.
     pub fn cgroup_max_descendants(mut self, limit: u64) -> Self {
         self.limits = self.limits.max_descendants(limit);
         self

@@ -81,7 +81,7 @@ impl Sandbox {
         let ready = self.mounts.lower_ahead(&mut plan, context, scratch)?;
         self.namespaces.lower(&mut plan, template)?;
         if self.namespaces.new.contains(Namespaces::MOUNT) {
-            self.mounts.lower(&mut plan, context, scratch, ready)?;
+            self.mounts.lower(&mut plan, context, scratch, ready, &judgement.control_groups)?;
         }
         let landlock = self.landlock.as_ref().and_then(|rules| rules.lower(&mut plan, &judgement.landlock));
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);

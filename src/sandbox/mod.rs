@@ -7,6 +7,7 @@ mod launch;
 mod limits;
 mod lower;
 mod made;
+mod own_group;
 mod parked;
 mod prepared;
 mod refusal;

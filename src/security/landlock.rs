@@ -97,6 +97,16 @@ impl Landlock {
         self.allow(path, READ | make_bitflags!(AccessFs::{WriteFile | Truncate | IoctlDev}))
     }
 
+    /// Whether something at or below `path` may be written to.
+    pub(crate) fn lets_write(&self, path: &Path) -> bool {
+        let written = CHANGE | AccessFs::WriteFile;
+        let meets = |rule: &PathBuf| {
+            let rule = rule.canonicalize().unwrap_or_else(|_| rule.clone());
+            path.starts_with(&rule) || rule.starts_with(path)
+        };
+        self.paths.is_empty() || self.paths.iter().any(|(rule, rights)| rights.intersects(written) && meets(rule))
+    }
+
     /// No TCP port may be bound or connected to, but those that are named. Binding to port 0 is, as any other, refused.
     ///
     /// Landlock sees connect(2) and bind(2) of TCP sockets. A filter of seccomp(2), which comes along, refuses what leads to

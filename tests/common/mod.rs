@@ -114,6 +114,16 @@ pub fn cgroup_parent() -> PathBuf {
     delegated().unwrap_or_else(|| "/".into()).join(format!("ringfence-tests-{}", std::process::id()))
 }
 
+/// Whether all that was asked for holds: an ordinary user's group belongs to the program, too, unless that has a root.
+pub fn holds(enforced: &ringfence::Enforced) -> bool {
+    use ringfence::Enforcement::{Full, Partial};
+    enforced.iter().all(|(_, how)| match how {
+        Full => true,
+        Partial(gap) => !is_root() && gap.starts_with("the group belongs to the caller's user"),
+        _ => false,
+    })
+}
+
 /// Whether limits are those of cgroup v2 here.
 pub fn is_v2() -> bool {
     fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok_and(|text| text.contains("memory"))

@@ -1,0 +1,80 @@
+//! Where the program would see control groups of the host, and could write to them.
+
+use std::path::{Path, PathBuf, absolute};
+
+use super::root::{Base, RootFs};
+use super::{Kind, MountFlags, Policy, clean};
+
+impl Policy {
+    /// The paths inside at which `hierarchies` of the host, or directories of one, stand writable. Where the root is the
+    /// host's own, they stand where they do outside.
+    pub(crate) fn control_groups(&self, hierarchies: &[PathBuf]) -> Vec<PathBuf> {
+        let mut places = match &self.root {
+            None => hierarchies.to_vec(),
+            Some(root) => in_root(root, hierarchies),
+        };
+        for mount in &self.mounts {
+            let target = clean(&mount.target);
+            match &mount.kind {
+                Kind::Bind(bind) if !bind.flags(false).contains(MountFlags::READ_ONLY) => {
+                    let seen = |at: &PathBuf| seen(&bind.source, bind.recursive, &target, at);
+                    places.extend(hierarchies.iter().filter_map(seen));
+                }
+                Kind::Raw(raw) if raw.fstype.to_string_lossy().starts_with("cgroup") => places.push(target),
+                _ => {}
+            }
+        }
+        places
+    }
+}
+
+fn in_root(root: &RootFs, hierarchies: &[PathBuf]) -> Vec<PathBuf> {
+    let source = match &root.base {
+        Base::Host => Path::new("/"),
+        Base::Dir(dir) => dir,
+        Base::Programs | Base::Overlay(_) => return Vec::new(),
+    };
+    let seen = |at: &PathBuf| seen(source, true, Path::new("/"), at);
+    if root.read_only { Vec::new() } else { hierarchies.iter().filter_map(seen).collect() }
+}
+
+/// Where what stands at `at` on the host stands inside, if `source` is shown at `target`.
+fn seen(source: &Path, recursive: bool, target: &Path, at: &Path) -> Option<PathBuf> {
+    let real = source.canonicalize().or_else(|_| absolute(source)).ok()?;
+    if real.starts_with(at) {
+        return Some(target.to_owned());
+    }
+    let below = at.strip_prefix(&real).ok().filter(|_| recursive)?;
+    Some(target.join(below))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::{Bind, RawMount};
+
+    #[test]
+    fn writable_control_groups_are_found_wherever_they_come_along() {
+        let all = [PathBuf::from("/sys/fs/cgroup")];
+        let found = |policy: &Policy| -> Vec<String> {
+            policy.control_groups(&all).iter().map(|path| path.display().to_string()).collect()
+        };
+        let with = |mount| Policy { root: Some(RootFs::programs()), mounts: vec![mount], ..Policy::default() };
+        assert_eq!(found(&Policy::default()), ["/sys/fs/cgroup"]);
+        let rooted = |root| Policy { root: Some(root), ..Policy::default() };
+        assert_eq!(found(&rooted(RootFs::dir("/"))), ["/sys/fs/cgroup"]);
+        assert_eq!(found(&rooted(RootFs::dir("/sys"))), ["/fs/cgroup"]);
+        for root in [RootFs::dir("/srv"), RootFs::host(), RootFs::programs(), RootFs::dir("/").read_only()] {
+            assert!(found(&rooted(root)).is_empty());
+        }
+        assert_eq!(found(&with(Bind::new("/sys", "/x/").into())), ["/x/fs/cgroup"]);
+        assert_eq!(found(&with(Bind::new("/sys/fs/../fs/cgroup/", "/x").into())), ["/x/"]);
+        assert_eq!(found(&with(Bind::new("/sys/fs/cgroup/a/b", "/x").into())), ["/x"]);
+        assert_eq!(found(&with(RawMount::new("none", "/x", "cgroup2").into())), ["/x"]);
+        for bind in
+            [Bind::new("/sys", "/x").read_only(), Bind::new("/sys", "/x").non_recursive(), Bind::new("/usr", "/x")]
+        {
+            assert!(found(&with(bind.into())).is_empty());
+        }
+    }
+}
