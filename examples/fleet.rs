@@ -132,7 +132,7 @@ impl Container {
             None => "runs".to_owned(),
         };
         let now = stats.and_then(|stats| stats.memory_current).filter(|_| self.outcome.is_none());
-        let peak = usage.as_ref().map(|usage| usage.peak_memory);
+        let peak = usage.as_ref().and_then(|usage| usage.peak_memory);
         let peak = peak.or_else(|| stats.and_then(|stats| stats.memory_peak));
         let cpu = stats.and_then(|stats| stats.cpu_usage).filter(|_| usage.is_none());
         let cpu = cpu.or_else(|| usage.as_ref().map(|usage| usage.user + usage.system));

@@ -337,7 +337,7 @@ impl Judge {
 fn line(name: &str, judged: &Judged) -> String {
     let usage = judged.usage;
     let time = format!("{:.3} s", (usage.user + usage.system).as_secs_f64());
-    let memory = usage.peak_memory.to_string();
+    let memory = usage.peak_memory.map_or("-".to_owned(), |memory| memory.to_string());
     format!("{name:<16} {:<7} {time:>9} {memory:>10}  {}", judged.mark, judged.detail)
 }
 
@@ -349,7 +349,7 @@ fn json(name: &str, judged: &Judged) -> String {
         judged.mark,
         (usage.user + usage.system).as_millis(),
         usage.wall.as_millis(),
-        usage.peak_memory.get(),
+        usage.peak_memory.map_or("null".to_owned(), |memory| memory.get().to_string()),
         quoted(&judged.detail),
     )
 }

@@ -193,7 +193,7 @@ impl Tour {
         let (verdict, usage) = (output.outcome.verdict().to_string(), output.outcome.usage());
         let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
         let (wall, cpu) = (seconds(usage.wall), seconds(usage.user + usage.system));
-        let memory = usage.peak_memory.to_string();
+        let memory = usage.peak_memory.map_or("-".to_owned(), |memory| memory.to_string());
         println!("{program:<12} {limit:<21} {verdict:<22} {wall:>7} {cpu:>7} {memory:>9}{}", self.mark(holds));
     }
 
@@ -244,7 +244,12 @@ impl Tour {
 
 /// Whether this host enforces the feature for the sandbox. Nothing is started.
 fn holds(sandbox: &Sandbox, feature: Feature) -> Result<bool> {
-    Ok(!matches!(sandbox.check()?.get(feature), Some(Enforcement::Missing(_) | Enforcement::Partial(_))))
+    Ok(match sandbox.check()?.get(feature) {
+        // What each process has by itself is no limit of all.
+        Some(Enforcement::Partial(_)) => feature != Feature::CpuTime,
+        Some(Enforcement::Missing(_)) => false,
+        _ => true,
+    })
 }
 
 // What runs in it.

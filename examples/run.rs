@@ -387,7 +387,9 @@ fn tell_end(outcome: &Outcome, stats: bool) {
     eprintln!("wall    {:.3} s", usage.wall.as_secs_f64());
     eprintln!("user    {:.3} s", usage.user.as_secs_f64());
     eprintln!("system  {:.3} s", usage.system.as_secs_f64());
-    eprintln!("memory  {} at the most", usage.peak_memory);
+    if let Some(memory) = usage.peak_memory {
+        eprintln!("memory  {memory} at the most");
+    }
     if let (Some(read), Some(written)) = (usage.io_read, usage.io_written) {
         eprintln!("io      {read} read, {written} written");
     }

@@ -82,7 +82,8 @@ fn run(script: &Path, args: &[String]) -> Result<ExitCode, Error> {
         println!("--- what it complained of\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
     let usage = output.outcome.usage();
-    println!("--- {}, after {:.2?}, with {} of memory", output.outcome.verdict(), usage.wall, usage.peak_memory);
+    let memory = usage.peak_memory.map_or(String::new(), |memory| format!(", with {memory} of memory"));
+    println!("--- {}, after {:.2?}{memory}", output.outcome.verdict(), usage.wall);
     Ok(if output.outcome.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -115,7 +116,10 @@ fn answer(what: &str, command: &str) -> Result<(String, bool), Error> {
     let output = sandbox.output()?;
     let text = match output.outcome.verdict() {
         Verdict::Exited(_) => first_line(&output),
-        Verdict::OutOfMemory => format!("ended: out of memory, at {}", output.outcome.usage().peak_memory),
+        Verdict::OutOfMemory => match output.outcome.usage().peak_memory {
+            Some(memory) => format!("ended: out of memory, at {memory}"),
+            None => "ended: out of memory".to_owned(),
+        },
         Verdict::WallTime => format!("ended: out of wall time, after {:.1?}", output.outcome.usage().wall),
         other => format!("ended: {other}"),
     };

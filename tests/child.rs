@@ -429,3 +429,15 @@ fn truncated_output_is_told_whenever_the_program_ends() {
         assert_eq!((output.outcome.verdict(), output.stdout.len()), (Verdict::OutputLimit, 1), "round {round}");
     }
 }
+
+/// The kernel tells of the program's process what the caller had, whose memory it has shared.
+#[test]
+fn the_callers_memory_is_not_told_as_the_programs() {
+    let _clean = common::clean();
+    let ballast = vec![1u8; 200 << 20];
+    let peak = |sandbox: Sandbox| sandbox.status().unwrap().usage().peak_memory;
+    assert_eq!(peak(common::sandbox().command("/bin/true")), None);
+    let hog = peak(probe::run(common::sandbox(), "hog 600000000")).unwrap();
+    assert!((600_000_000..800_000_000).contains(&hog.get()), "{hog}");
+    assert!(ballast.iter().all(|byte| *byte == 1));
+}

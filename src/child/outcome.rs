@@ -60,10 +60,10 @@ pub struct Usage {
     pub user: Duration,
     /// Processor time in the kernel.
     pub system: Duration,
-    /// The most memory at one time. With a memory limit that of the control group, page cache included; else the
-    /// largest resident set of one process, and no less than the caller's own was: the program's process
-    /// begins as one that shares the caller's memory, and the kernel does not forget.
-    pub peak_memory: Bytes,
+    /// The most memory at one time. With a memory limit that of the control group, page cache included; else the largest
+    /// resident set of one process. `None` where no control group counts and the program took no more than the caller: its
+    /// process begins as one that shares the caller's memory, and what getrusage(2) tells of it is the caller's.
+    pub peak_memory: Option<Bytes>,
     /// Read from block devices; `None` where no control group counts it.
     pub io_read: Option<Bytes>,
     /// Written to block devices; `None` where no control group counts it.

@@ -341,7 +341,7 @@ impl Shared {
             wall: self.ended_at.get_or_init(Instant::now).saturating_duration_since(self.started),
             user: since(stats.cpu_user, before.cpu_user).unwrap_or(ended_user),
             system: since(stats.cpu_system, before.cpu_system).unwrap_or(ended_system),
-            peak_memory: stats.memory_peak.unwrap_or(Bytes::new(ended.map_or(0, |e| e.max_rss))),
+            peak_memory: stats.memory_peak.or_else(|| Some(Bytes::new(ended?.largest()?))),
             io_read: bytes_since(stats.io_read, before.io_read),
             io_written: bytes_since(stats.io_written, before.io_written),
             oom_kills: stats.oom_kills,

@@ -5,6 +5,7 @@ use std::io::Read;
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Platform};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 
 use super::beneath;
 use super::digest::Hasher;
@@ -61,7 +62,28 @@ pub(super) fn bytes(layout: &Layout, blob: &Descriptor) -> Result<Vec<u8>> {
 }
 
 fn json<T: DeserializeOwned>(bytes: &[u8], blob: &Descriptor) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| corrupt(blob, error.to_string()))
+    let failed = |error: serde_json::Error| corrupt(blob, error.to_string());
+    serde_json::from_slice(bytes).or_else(|error| {
+        let mut value: Value = serde_json::from_slice(bytes).map_err(failed)?;
+        if !fill_texts(&mut value) {
+            return Err(failed(error));
+        }
+        serde_json::from_value(value).map_err(failed)
+    })
+}
+
+/// Labels and annotations that are null are empty, as for every reader that is written in Go. Gives whether there are some.
+fn fill_texts(value: &mut Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter_mut().fold(false, |filled, item| fill_texts(item) | filled),
+        Value::Object(members) => members.iter_mut().fold(false, |filled, (name, member)| {
+            let texts = member.as_object_mut().filter(|_| matches!(name.as_str(), "Labels" | "annotations"));
+            let nulls = texts.into_iter().flat_map(|texts| texts.values_mut()).filter(|text| text.is_null());
+            let count = nulls.map(|text| *text = Value::String(String::new())).count();
+            fill_texts(member) | (count > 0) | filled
+        }),
+        _ => false,
+    }
 }
 
 /// What tells the kinds of documents apart.

@@ -1,6 +1,7 @@
 //! The name of an image.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use oci_spec::distribution::{self, ParseError};
@@ -10,11 +11,14 @@ use crate::error::{Error, ErrorKind, Step};
 
 /// The longest text that is looked at: a registry, a repository of 255 characters, a tag of 128, a digest.
 const LENGTH_MAX: usize = 1024;
+/// A host that nobody has (RFC 6761).
+const STAND_IN: &str = "ipv6.invalid";
 
 /// The name of an image, as registries have it: `REGISTRY/REPOSITORY:TAG@DIGEST`.
 ///
 /// Without a registry it is `docker.io`, where a repository of one word is below `library`; with neither tag nor digest
-/// the tag is `latest`. The first word is a registry if it has a dot or a colon in it, or is `localhost`.
+/// the tag is `latest`. The first word is a registry if it has a dot or a colon in it, or is `localhost`; an IPv6 address
+/// stands in brackets.
 ///
 /// ```
 /// use ringfence::image::Reference;
@@ -28,6 +32,8 @@ const LENGTH_MAX: usize = 1024;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
+    /// An IPv6 address, with its port. The grammar of names knows none, so `name` has [`STAND_IN`] there.
+    address: Option<String>,
     name: distribution::Reference,
     digest: Option<Digest>,
 }
@@ -35,7 +41,7 @@ pub struct Reference {
 impl Reference {
     /// The host, and the port if there is one.
     pub fn registry(&self) -> &str {
-        self.name.registry()
+        self.address.as_deref().unwrap_or(self.name.registry())
     }
 
     /// The name within the registry.
@@ -56,7 +62,7 @@ impl Reference {
     /// The same repository's manifest of that digest, whatever its tag.
     pub fn with_digest(&self, digest: &Digest) -> Reference {
         let name = self.name.clone_with_digest(digest.to_string());
-        Reference { name, digest: Some(digest.clone()) }
+        Reference { address: self.address.clone(), name, digest: Some(digest.clone()) }
     }
 
     /// Whether both are of one repository.
@@ -77,10 +83,24 @@ impl FromStr for Reference {
         if text.len() > LENGTH_MAX {
             return Err(failed("it is too long"));
         }
-        let name: distribution::Reference = text.parse().map_err(|error| failed(&reason(text, &error)))?;
+        let address = text.starts_with('[').then(|| address(text).ok_or_else(|| failed("this is no IPv6 address")));
+        let (address, rest) = address.transpose()?.unzip();
+        let text = rest.map_or(text.to_owned(), |rest| format!("{STAND_IN}{rest}"));
+        let name: distribution::Reference = text.parse().map_err(|error| failed(&reason(&text, &error)))?;
         let digest = name.digest().map(Digest::from_str).transpose().map_err(|error| failed(&error.to_string()))?;
-        Ok(Reference { name, digest })
+        Ok(Reference { address, name, digest })
     }
+}
+
+/// The address in brackets that a name begins with, as it is written shortest, with its port, and what follows.
+fn address(text: &str) -> Option<(String, &str)> {
+    let (host, rest) = text.split_once('/')?;
+    let (address, port) = host.strip_prefix('[')?.split_once(']')?;
+    let address: Ipv6Addr = address.parse().ok()?;
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let fits = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+    let rest = text.get(text.len() - rest.len() - 1..)?;
+    fits.then(|| (format!("[{address}]{port}"), rest))
 }
 
 fn reason(text: &str, error: &ParseError) -> String {
@@ -110,7 +130,11 @@ impl TryFrom<&str> for Reference {
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.name.fmt(f)
+        let name = self.name.to_string();
+        match &self.address {
+            Some(address) => write!(f, "{address}{}", name.strip_prefix(STAND_IN).unwrap_or_default()),
+            None => f.write_str(&name),
+        }
     }
 }
 
@@ -128,6 +152,8 @@ mod tests {
             ("index.docker.io/debian", "docker.io/library/debian:latest"),
             ("localhost/a", "localhost/a:latest"),
             ("127.0.0.1:5000/a/b__c:V1", "127.0.0.1:5000/a/b__c:V1"),
+            ("[::1]:5000/a", "[::1]:5000/a:latest"),
+            ("[FC00:0::0:1]/a/b:V1@DIGEST", "[fc00::1]/a/b:V1@DIGEST"),
             ("quay.io/a@DIGEST", "quay.io/a@DIGEST"),
             ("quay.io/a:1@DIGEST", "quay.io/a:1@DIGEST"),
         ];
@@ -155,6 +181,12 @@ mod tests {
             ("a//b", "form"),
             ("a/../b", "form"),
             ("https://quay.io/a", "form"),
+            ("[::1]:5000", "IPv6"),
+            ("[::g]/a", "IPv6"),
+            ("[fe80::1%eth0]/a", "IPv6"),
+            ("[::1]:99999/a", "IPv6"),
+            ("[::1]x/a", "IPv6"),
+            ("[::1]/A", "lowercase"),
             (&short, "length"),
             (&upper, "hexadecimal"),
             (&long, "255"),

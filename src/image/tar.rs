@@ -6,7 +6,7 @@
 use std::io::{self, BufRead, Write};
 
 use tar_core::parse::{Limits, ParseError, ParseEvent, ParsedEntry, Parser};
-use tar_core::{EntryType, PaxExtensions};
+use tar_core::{EntryType, Header, PaxExtensions};
 
 const BLOCK: usize = 512;
 /// Everything that may stand before the contents of one entry: long names, pax records, maps of sparse files.
@@ -187,8 +187,9 @@ enum Event {
 
 fn parse_event(parser: &mut Parser, headers: &[u8]) -> io::Result<Event> {
     let event = match parser.parse(headers) {
-        // Times before 1970 are no number for it. It has kept nothing of what it read, and can be asked anew.
-        Err(ParseError::InvalidPaxValue { key: "mtime", .. }) => {
+        // Times before 1970 are no number for it, nor are empty values. It has kept nothing of what it read, and can be asked
+        // anew.
+        Err(ParseError::InvalidPaxValue { key: "mtime" | "uid" | "gid", .. }) => {
             parser.set_ignore_pax_errors(true);
             let event = parser.parse(headers);
             parser.set_ignore_pax_errors(false);
@@ -242,6 +243,7 @@ fn owned(entry: &ParsedEntry<'_>, sparse: Option<(Vec<(u64, u64)>, u64)>) -> io:
     };
     if let Some(pax) = entry.pax {
         pax_values(pax, &mut own)?;
+        empty_values(entry.header, &mut own);
     }
     Ok(own)
 }
@@ -252,6 +254,7 @@ fn pax_values(pax: &[u8], entry: &mut Entry) -> io::Result<()> {
         let record = record.map_err(|error| invalid(error.to_string()))?;
         let value = || std::str::from_utf8(record.value_bytes()).unwrap_or_default();
         match record.key_bytes() {
+            b"mtime" | b"uid" | b"gid" if value().is_empty() => {}
             b"mtime" => entry.mtime = time(value()).ok_or_else(|| invalid("a pax record with a bad time"))?,
             b"size" | b"uid" | b"gid" if value().parse::<u64>().is_err() => {
                 return Err(invalid("a pax record with a bad number"));
@@ -260,6 +263,18 @@ fn pax_values(pax: &[u8], entry: &mut Entry) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// An empty value leaves what the header says (pax(1), as Go reads it). An empty size does not: readers that disagree about
+/// where the next entry begins see two archives in one.
+fn empty_values(header: &Header, entry: &mut Entry) {
+    if entry.path.is_empty() {
+        let prefix = header.prefix().filter(|prefix| !prefix.is_empty());
+        entry.path = prefix.into_iter().chain([header.path_bytes()]).collect::<Vec<_>>().join(&b'/');
+    }
+    if entry.target.is_empty() && matches!(entry.kind, Kind::Symlink | Kind::HardLink) {
+        entry.target = header.link_name_bytes().to_vec();
+    }
 }
 
 /// Decimal seconds as pax has them, rounded down.

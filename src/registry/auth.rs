@@ -19,6 +19,7 @@ const LARGEST_TOKEN: usize = 1 << 20;
 /// The authorization for one registry, and one set of scopes in it.
 pub(super) struct Auth {
     host: String,
+    repository: String,
     scopes: Vec<String>,
     logins: Logins,
     given: Option<Login>,
@@ -39,8 +40,14 @@ struct Token {
 
 impl Auth {
     /// `given` goes before what `logins` has.
-    pub(super) fn new(host: &str, scopes: Vec<String>, logins: Logins, given: Option<Login>) -> Self {
-        Auth { host: host.to_owned(), scopes, logins, given, state: Mutex::default() }
+    pub(super) fn new(host: &str, repository: &str, scopes: Vec<String>, logins: Logins, given: Option<Login>) -> Self {
+        let (host, repository) = (host.to_owned(), repository.to_owned());
+        Auth { host, repository, scopes, logins, given, state: Mutex::default() }
+    }
+
+    /// Why nothing better was shown, if that is a fault of this machine's.
+    pub(super) async fn fault(&self) -> Option<String> {
+        self.state.lock().await.login.as_ref().and_then(Login::fault)
     }
 
     /// What to show without having been asked, which is what was good before.
@@ -63,7 +70,7 @@ impl Auth {
         }
         let login = match (&state.login, &self.given) {
             (Some(login), _) | (None, Some(login)) => login.clone(),
-            (None, None) => self.logins.find(&self.host).await?,
+            (None, None) => self.logins.find(&self.host, &self.repository).await?,
         };
         state.login = Some(login.clone());
         let subject = Subject::new(Step::Authenticate, &self.host);
@@ -74,7 +81,10 @@ impl Auth {
             }
             Some(Challenge::Basic) => match login {
                 Login::Password { user, password } => Authorization::Basic { user, password },
-                Login::Anonymous => return Err(denied(&subject, "it wants a user and a password")),
+                Login::Anonymous | Login::Lacking(_) => {
+                    let fault = login.fault().map_or(String::new(), |fault| format!("; {fault}"));
+                    return Err(denied(&subject, format!("it wants a user and a password{fault}")));
+                }
                 Login::Identity(_) => return Err(denied(&subject, "it wants a password, and the login has a token")),
             },
             None => return Err(subject.protocol("it wants to be shown something, and does not say what")),
@@ -137,14 +147,15 @@ async fn token(wire: &Wire, subject: &Subject, call: &Call, login: &Login) -> Re
         Login::Password { user, password } => {
             Some(Authorization::Basic { user: user.clone(), password: password.clone() })
         }
-        Login::Anonymous | Login::Identity(_) => None,
+        Login::Anonymous | Login::Identity(_) | Login::Lacking(_) => None,
     };
     let response = wire.send(subject, call, basic.as_ref()).await?;
     let status = response.status();
     match status {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
-            return Err(denied(subject, format!("the token server refuses ({status})")));
+            let fault = login.fault().map_or(String::new(), |fault| format!("; {fault}"));
+            return Err(denied(subject, format!("the token server refuses ({status}){fault}")));
         }
         _ => return Err(super::repository::refused(subject, response.status(), response.headers(), "")),
     }

@@ -38,7 +38,22 @@ fn parse(text: &str) -> Vec<Challenge> {
         }
         Some(Challenge::Bearer { realm: param("realm")?, service: param("service") })
     };
-    ChallengeParser::new(text).map_while(Result::ok).filter_map(one).collect()
+    ChallengeParser::new(&single_spaced(text)).map_while(Result::ok).filter_map(one).collect()
+}
+
+/// RFC 9110 has one space after the scheme, and allows for senders of more; the parser does not.
+fn single_spaced(text: &str) -> String {
+    let (mut spaced, mut quoted, mut escaped) = (String::with_capacity(text.len()), false, false);
+    for c in text.chars().map(|c| if c == '\t' { ' ' } else { c }) {
+        if !quoted && c == ' ' && (spaced.is_empty() || spaced.ends_with(' ')) {
+            continue;
+        }
+        let ends = c == '"' && !escaped;
+        quoted ^= ends;
+        escaped = quoted && c == '\\' && !escaped;
+        spaced.push(c);
+    }
+    spaced
 }
 
 #[cfg(test)]
@@ -65,6 +80,14 @@ mod tests {
         assert_eq!(of(&["Basic realm=\"x\"", "bearer realm=\"https://t/\""]), bearer("https://t/", None));
         assert_eq!(of(&["Basic realm=\"x\", Bearer realm=\"https://t/\""]), bearer("https://t/", None));
         assert_eq!(of(&["Basic realm=\"x\""]), Some(Challenge::Basic));
+    }
+
+    #[test]
+    fn more_space_than_needed_does_no_harm() {
+        let expected = bearer("https://t/a  b", Some("s"));
+        assert_eq!(of(&["Bearer  realm=\"https://t/a  b\",  service=\"s\""]), expected);
+        assert_eq!(of(&["Bearer \trealm=\"https://t/a  b\" ,\tservice=s"]), expected);
+        assert_eq!(of(&["  Bearer realm=\"https://t/\\\"  b\""]), bearer("https://t/\"  b", None));
     }
 
     #[test]

@@ -108,6 +108,10 @@ fn tls_hint(error: &rustls::Error) -> &'static str {
         rustls::Error::InvalidMessage(_) => {
             "the registry does not speak TLS; where that is meant, plain_http allows it"
         }
+        rustls::Error::InvalidCertificate(_) if error.to_string().contains("CaUsedAsEndEntity") => {
+            "the registry shows an authority's certificate as its own: have it made as a server's \
+             (openssl req -x509 -addext basicConstraints=critical,CA:FALSE …), and give that with ca_pem"
+        }
         rustls::Error::InvalidCertificate(_) => {
             "if the registry has a certificate authority of its own, give it with ca_pem"
         }

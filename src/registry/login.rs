@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufReader, ErrorKind as IoKind, Read};
+use std::io::{ErrorKind as IoKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use docker_credential::{CredentialRetrievalError as Fault, DockerCredential, get_credential_from_reader};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -41,6 +42,8 @@ pub(super) enum Login {
     },
     /// A refresh token of OAuth 2.
     Identity(String),
+    /// Nothing, since this credential helper, which may know something, is not there.
+    Lacking(String),
 }
 
 impl fmt::Debug for Login {
@@ -49,27 +52,42 @@ impl fmt::Debug for Login {
             Login::Anonymous => "Anonymous",
             Login::Password { .. } => "Password",
             Login::Identity(_) => "Identity",
+            Login::Lacking(_) => "Lacking",
         })
     }
 }
 
+impl Login {
+    /// Why there is nothing to be shown, if that is a fault of this machine's.
+    pub(super) fn fault(&self) -> Option<String> {
+        match self {
+            Login::Lacking(helper) => {
+                Some(format!("docker-credential-{helper}, which the login file names, is not in PATH"))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Logins {
-    /// The login for the registry `host`. A helper that does not answer in time is an error; it is left alone then.
-    pub(super) async fn find(&self, host: &str) -> Result<Login> {
+    /// The login for `repository` of the registry `host`. A helper that does not answer in time is an error; it is left alone then.
+    pub(super) async fn find(&self, host: &str, repository: &str) -> Result<Login> {
         let (files, must_exist) = match self {
             Logins::Anonymous => return Ok(Login::Anonymous),
             Logins::File(path) => (vec![path.clone()], true),
             Logins::Default => (default_files(|name| std::env::var_os(name)), false),
         };
-        let server = if host == "docker.io" { DOCKER_HUB.to_owned() } else { host.to_owned() };
+        let (registry, repository) = (host.to_owned(), repository.to_owned());
         let search = tokio::task::spawn_blocking(move || {
+            let mut found = Login::Anonymous;
             for file in &files {
-                match read(file, &server, must_exist)? {
+                match read(file, &registry, &repository, must_exist)? {
                     Login::Anonymous => {}
+                    lacking @ Login::Lacking(_) => found = lacking,
                     login => return Ok(login),
                 }
             }
-            Ok(Login::Anonymous)
+            Ok(found)
         });
         match timeout(HELPER_TAKES, search).await {
             Ok(Ok(found)) => found,
@@ -92,21 +110,35 @@ fn default_files(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     docker.map(|dir| dir.join("config.json")).into_iter().chain(podman).collect()
 }
 
-fn read(path: &Path, server: &str, must_exist: bool) -> Result<Login> {
-    let file = match File::open(path) {
+fn read(path: &Path, host: &str, repository: &str, must_exist: bool) -> Result<Login> {
+    let mut file = match File::open(path) {
         Ok(file) => file.take(LARGEST_FILE),
         Err(error) if !must_exist && matches!(error.kind(), IoKind::NotFound | IoKind::NotADirectory) => {
             return Ok(Login::Anonymous);
         }
         Err(error) => return Err(Error::io(Step::Credentials, &error).at(path)),
     };
-    let fault = match get_credential_from_reader(BufReader::new(file), server) {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|error| Error::io(Step::Credentials, &error).at(path))?;
+    // As a file that somebody has touched, and nobody has logged in with.
+    if bytes.trim_ascii().is_empty() {
+        return Ok(Login::Anonymous);
+    }
+    let mut server = if host == "docker.io" { DOCKER_HUB.to_owned() } else { host.to_owned() };
+    let mut lacking = None;
+    if let Ok(mut config) = serde_json::from_slice::<Value>(&bytes) {
+        mend(&mut config);
+        server = narrowest(&config, host, repository).unwrap_or(server);
+        lacking = leave_helper_out(&mut config, &server, std::env::var_os("PATH"));
+        bytes = config.to_string().into_bytes();
+    }
+    let fault = match get_credential_from_reader(bytes.as_slice(), &server) {
         Ok(DockerCredential::UsernamePassword(user, password)) => return Ok(Login::Password { user, password }),
         Ok(DockerCredential::IdentityToken(token)) => return Ok(Login::Identity(token)),
         Err(fault) => fault,
     };
     match fault {
-        Fault::NoCredentialConfigured => Ok(Login::Anonymous),
+        Fault::NoCredentialConfigured => Ok(lacking.map_or(Login::Anonymous, Login::Lacking)),
         // The words that helpers have for it, as docker's own library knows them.
         Fault::HelperFailure { stdout, .. } if stdout.contains("credentials not found") => Ok(Login::Anonymous),
         // What a helper writes may hold a secret.
@@ -119,6 +151,52 @@ fn read(path: &Path, server: &str, must_exist: bool) -> Result<Login> {
     }
 }
 
+/// What other tools pass over: an empty token, and white space in what is encoded.
+fn mend(config: &mut Value) {
+    let auths = config.get_mut("auths").and_then(Value::as_object_mut);
+    for auth in auths.into_iter().flat_map(|auths| auths.values_mut()).filter_map(Value::as_object_mut) {
+        for key in ["identitytoken", "auth", "username", "password"] {
+            if auth.get(key).is_some_and(|value| value.is_null() || value.as_str().is_some_and(str::is_empty)) {
+                auth.remove(key);
+            }
+        }
+        if let Some(Value::String(encoded)) = auth.get_mut("auth") {
+            encoded.retain(|c| !c.is_ascii_whitespace());
+        }
+    }
+}
+
+/// The key of the narrowest part of the registry that the file has a login for, below the registry as a whole:
+/// containers-auth.json(5).
+fn narrowest(config: &Value, host: &str, repository: &str) -> Option<String> {
+    let auths = config.get("auths")?.as_object()?;
+    let whole = format!("{host}/{repository}");
+    let parts = std::iter::successors(Some(whole.as_str()), |part| Some(part.rsplit_once('/')?.0));
+    parts.take_while(|part| *part != host).find(|part| auths.contains_key(*part)).map(str::to_owned)
+}
+
+/// Takes the helper that the file has for `server` out of it if there is no such program, and gives its name.
+fn leave_helper_out(config: &mut Value, server: &str, path: Option<OsString>) -> Option<String> {
+    let is_there = |helper: &str| {
+        let name = format!("docker-credential-{helper}");
+        path.as_ref().is_some_and(|path| std::env::split_paths(path).any(|dir| dir.join(&name).is_file()))
+    };
+    let mut lacking = None;
+    for (section, key) in [(Some("credHelpers"), server), (None, "credsStore")] {
+        let within = match section {
+            Some(section) => config.get_mut(section),
+            None => Some(&mut *config),
+        };
+        let Some(within) = within.and_then(Value::as_object_mut) else { continue };
+        let Some(helper) = within.get(key).and_then(Value::as_str).map(str::to_owned) else { continue };
+        if helper.is_empty() || !is_there(&helper) {
+            within.remove(key);
+            lacking = lacking.or(Some(helper).filter(|helper| !helper.is_empty()));
+        }
+    }
+    lacking
+}
+
 const HELPER: &str = "the file names it in credHelpers or credsStore; it has to be in PATH, and to know the registry";
 
 fn unreadable(path: &Path, detail: impl Into<String>, hint: &str) -> Error {
@@ -128,6 +206,42 @@ fn unreadable(path: &Path, detail: impl Into<String>, hint: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn login(config: &str, repository: &str) -> Login {
+        let dir = std::env::temp_dir().join(format!("ringfence-login-{}-{repository}", std::process::id()));
+        std::fs::write(&dir, config).unwrap();
+        let found = read(&dir, "h:1", &repository.replace('-', "/"), true);
+        std::fs::remove_file(&dir).unwrap();
+        found.unwrap()
+    }
+
+    #[test]
+    fn what_other_tools_read_is_read() {
+        let password = |user: &str| Login::Password { user: user.into(), password: "b".into() };
+        assert_eq!(login("", "empty"), Login::Anonymous);
+        assert_eq!(login(" \n", "blank"), Login::Anonymous);
+        // a:b
+        let broken = r#"{"auths":{"h:1":{"auth":"YT\npi\n","identitytoken":"","username":null}}}"#;
+        assert_eq!(login(broken, "broken"), password("a"));
+        let token = r#"{"auths":{"h:1":{"auth":"YTpi","identitytoken":"t"}}}"#;
+        assert_eq!(login(token, "token"), Login::Identity("t".into()));
+        let missing = r#"{"credsStore":"ringfence-none","credHelpers":{"h:1":"ringfence-gone"}}"#;
+        assert_eq!(login(missing, "missing"), Login::Lacking("ringfence-gone".into()));
+        let beside = r#"{"credsStore":"ringfence-none","auths":{"h:1":{"auth":"YTpi"}}}"#;
+        assert_eq!(login(beside, "beside"), password("a"));
+        assert_eq!(login(r#"{"credsStore":""}"#, "none"), Login::Anonymous);
+    }
+
+    #[test]
+    fn the_narrowest_login_is_taken() {
+        // d:b, c:b, a:b
+        let config = r#"{"auths":{"h:1":{"auth":"ZDpi"},"h:1/x":{"auth":"Yzpi"},"h:1/x/y":{"auth":"YTpi"}}}"#;
+        let user = |repository: &str| match login(config, repository) {
+            Login::Password { user, .. } => user,
+            other => format!("{other:?}"),
+        };
+        assert_eq!(["x-y-z", "x-y", "x-yz", "x", "xy", "z"].map(user), ["a", "a", "c", "c", "d", "d"]);
+    }
 
     #[test]
     fn the_files_are_where_docker_and_podman_put_them() {

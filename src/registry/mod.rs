@@ -135,7 +135,8 @@ impl Registry {
         self
     }
 
-    /// Logs in to the registry `host` with these, and not with what docker or podman know.
+    /// Logs in to the registry `host`, or to a part of it as in `host/namespace`, with these, and not with what docker or
+    /// podman know. The narrowest part counts, and of the same part what was given last.
     pub fn credentials(
         mut self,
         host: impl Into<String>,
@@ -294,7 +295,11 @@ impl Registry {
         let plain = PlainHosts::new(&self.plain)?;
         // Docker's registry is elsewhere than its name says.
         let base = plain.base(if host == "docker.io" { "registry-1.docker.io" } else { host })?;
-        let given = self.given.iter().find(|(given, _)| given == host).map(|(_, login)| login.clone());
+        let whole = format!("{host}/{}", name.repository());
+        let covers =
+            |given: &str| whole.strip_prefix(given).is_some_and(|rest| rest.starts_with('/')) || whole == given;
+        let given = self.given.iter().filter(|(given, _)| covers(given)).rev().max_by_key(|(given, _)| given.len());
+        let given = given.map(|(_, login)| login.clone());
         let tls = match self.tls.get() {
             Some(tls) => tls.clone(),
             None => {
@@ -304,7 +309,7 @@ impl Registry {
         };
         Ok(Repository {
             wire: Wire::new(tls, plain, self.stall)?,
-            auth: Auth::new(host, scopes, self.logins.clone(), given),
+            auth: Auth::new(host, name.repository(), scopes, self.logins.clone(), given),
             base,
             host: host.to_owned(),
             name: name.repository().to_owned(),

@@ -73,7 +73,13 @@ impl Repository {
         let (status, headers) = (response.status(), response.headers().clone());
         // What cannot be read in time explains nothing.
         let body = self.wire.flow(response).collect(subject, LARGEST_EXPLANATION).await;
-        Err(refused(subject, status, &headers, &explanation(body.ok().flatten().as_deref().unwrap_or_default())))
+        let mut why = explanation(body.ok().flatten().as_deref().unwrap_or_default());
+        if matches!(status.as_u16(), 401 | 403)
+            && let Some(fault) = self.auth.fault().await
+        {
+            why = [why, fault].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
+        }
+        Err(refused(subject, status, &headers, &why))
     }
 
     /// Does `work` until it succeeds, fails for good, or has failed too often.

@@ -82,6 +82,11 @@ impl Landlock {
     }
 
     /// Files at and below `path` may be executed, and read: programs, loaders, libraries, scripts.
+    ///
+    /// That keeps files from being executed, not code from being run: Landlock knows files by their paths, so a program can
+    /// execute what it has written to a memfd (memfd_create(2)), or map it, and what it reads a loader or an interpreter runs.
+    /// What the code may do is limited by the same rules. A [`Seccomp`](crate::Seccomp) that refuses `memfd_create` closes
+    /// the first.
     pub fn execute(self, path: impl Into<PathBuf>) -> Self {
         self.allow(path, READ | AccessFs::Execute)
     }

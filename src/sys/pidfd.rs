@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::resource::{UsageWho, getrusage};
 
 use super::by_pid;
 pub(crate) use super::by_pid::pid_of;
@@ -19,7 +20,16 @@ pub(crate) struct Ended {
     pub(crate) user: Duration,
     pub(crate) system: Duration,
     /// The largest resident set of any one process, in bytes.
-    pub(crate) max_rss: u64,
+    max_rss: u64,
+}
+
+impl Ended {
+    /// The largest resident set of the process or one of its children, if it is theirs: a process that has shared the caller's
+    /// memory is told to have had what the caller had.
+    pub(crate) fn largest(&self) -> Option<u64> {
+        let own = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+        Some(self.max_rss).filter(|most| *most > u64::try_from(own.max_rss()).unwrap_or(0).saturating_mul(1024))
+    }
 }
 
 /// pidfd_open(2), since 5.3. The descriptor is close-on-exec.

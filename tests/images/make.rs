@@ -106,7 +106,7 @@ pub fn descriptor_json(blob: &Descriptor) -> String {
 fn config(arch: &str, diff_ids: &[String]) -> String {
     let ids: Vec<String> = diff_ids.iter().map(|id| format!("\"{id}\"")).collect();
     format!(
-        r#"{{"architecture":"{arch}","os":"linux","config":{{"Env":["A=b"],"Entrypoint":null,"Labels":null}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+        r#"{{"architecture":"{arch}","os":"linux","config":{{"Env":["A=b"],"Entrypoint":null,"Labels":{{"a":null}}}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
         ids.join(",")
     )
 }

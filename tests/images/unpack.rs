@@ -330,6 +330,23 @@ fn a_hard_link_that_is_led_elsewhere_is_what_it_links_to() {
     assert_eq!(seen(&layers, "readlink b/b/x a; stat -c %h a b/b/x"), "beside\nbeside\n2\n2");
 }
 
+/// A pax record without a value leaves what the header says; a size is not left to chance.
+#[test]
+fn empty_pax_values_are_none() {
+    let (_dir, store) = store();
+    let mut file = entry(EntryType::Regular, "file");
+    file.add_pax("path", "").add_pax("mtime", "").add_pax("uid", "").add_pax("gid", "").add_pax("uname", "");
+    file.mtime(777).unwrap();
+    let mut link = entry(EntryType::Symlink, "link");
+    link.link_name("file").add_pax("linkpath", "").add_pax("SCHILY.xattr.user.empty", "");
+    let layers = unpacked(&store, &[tar().with(file, b"x").with(link, b"")]);
+    assert_eq!(seen(&layers, "stat -c %Y file; cat link"), "777\nx");
+    let mut file = entry(EntryType::Regular, "file");
+    file.add_pax("size", "");
+    let error = image(&store, &[tar().with(file, b"x").end()]).unpack().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
 /// overlayfs lists a whiteout in a directory that it merges with nothing.
 #[test]
 fn whiteouts_that_hide_nothing_are_not_seen() {

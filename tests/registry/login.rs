@@ -110,7 +110,11 @@ fn with_helper(host: &str) {
     push(r#"{"credsStore":"good","auths":{}}"#).unwrap();
     let error = push(r#"{"credsStore":"knows-nothing"}"#).unwrap_err();
     assert_eq!((error.kind(), error.step()), (ErrorKind::Denied, Step::Authenticate), "{error}");
-    for helper in ["fails", "babbles", "none-of-that-name"] {
+    // Others go on without one that is not there; what is public can be had.
+    let error = push(r#"{"credsStore":"none-of-that-name"}"#).unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Denied, Step::Authenticate), "{error}");
+    assert!(error.to_string().contains("docker-credential-none-of-that-name"), "{error}");
+    for helper in ["fails", "babbles"] {
         let error = push(&format!(r#"{{"credsStore":"{helper}"}}"#)).unwrap_err();
         assert_eq!((error.kind(), error.step()), (ErrorKind::Setup, Step::Credentials), "{helper}: {error}");
         assert!(error.to_string().contains("helper") && !error.to_string().contains("s3cret"), "{helper}: {error}");

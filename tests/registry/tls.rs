@@ -63,6 +63,34 @@ fn an_authority_of_ones_own_is_trusted_when_it_is_given() {
     assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
 }
 
+/// A certificate that vouches for itself is taken if it is a server's, and told what to do if it is an authority's.
+#[test]
+fn a_self_signed_certificate_of_a_server_is_one() {
+    if lacks(&["docker-registry", "openssl"]) {
+        return;
+    }
+    let (_dir, own) = store();
+    let dir = TempDir::new();
+    for (ca, is_taken) in [("FALSE", true), ("TRUE", false)] {
+        let [certificate, key] = ["pem", "key"].map(|ext| dir.path().join(format!("{ca}.{ext}")));
+        let extensions = format!("basicConstraints=critical,CA:{ca}");
+        let mut args = vec!["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"];
+        args.extend(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", &extensions]);
+        args.extend(["-keyout", key.to_str().unwrap(), "-out", certificate.to_str().unwrap()]);
+        run("openssl", &args);
+        let peer = Peer::with(Setup { tls: Some((&certificate, &key)), ..Setup::default() });
+        let image = name(&format!("{}/app:1", peer.host));
+        make_image(&own, &image, &[&noise(10, 1)]);
+        let pushed = Registry::new().anonymous().ca_pem(std::fs::read(&certificate).unwrap()).push(&own, &image);
+        if is_taken {
+            pushed.unwrap();
+            continue;
+        }
+        let error = pushed.unwrap_err();
+        assert!(error.remedy().unwrap().contains("CA:FALSE"), "{error}");
+    }
+}
+
 #[test]
 fn plain_http_is_spoken_to_those_only_that_it_is_said_of() {
     let Some(peer) = Peer::start() else { return };
