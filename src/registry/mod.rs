@@ -37,6 +37,7 @@ mod progress;
 mod pull;
 mod push;
 mod repository;
+mod session;
 mod tls;
 mod upload;
 mod waves;

@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use oci_spec::image::Descriptor;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
-use reqwest::{Method, Response, Url};
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::blocking::died;
 use super::download::{blocking, tell};
-use super::failure::{Failure, Subject};
+use super::failure::Subject;
 use super::manifests::{InStore, Which, walk};
 use super::progress::{Event, Present};
 use super::pull::resolved;
-use super::repository::Repository;
+use super::repository::{Repository, Tries};
+use super::session::{Sending, Session, exists};
 use super::upload::Upload;
 use super::wire::{Call, Payload};
 use super::{Clock, Registry};
@@ -100,7 +101,21 @@ async fn push_blob(repository: &Repository, store: &Store, blob: &Descriptor, so
         return Err(error.hint("pull the image again"));
     }
     let upload = &upload(repository, store, blob);
-    if !repository.persist(subject, || send(repository, subject, blob, source, upload)).await? {
+    let sending = Sending { repository, subject, blob, source, upload };
+    let (mut session, mut tries) = (None, Tries::new(repository));
+    let was_sent = loop {
+        let had = session.as_ref().map_or(0, |session: &Session| session.at);
+        match sending.send(&mut session).await {
+            Ok(was_sent) => break was_sent,
+            Err(failure) => {
+                if session.as_ref().is_some_and(|session| session.at > had) {
+                    tries.forget();
+                }
+                tries.after(subject, failure).await?;
+            }
+        }
+    };
+    if !was_sent {
         repository.progress.tell(|| Event::Present { digest, size, because: Present::Mounted });
         return Ok(0);
     }
@@ -115,50 +130,6 @@ fn upload(repository: &Repository, store: &Store, blob: &Descriptor) -> Upload {
     Upload::new(blob.size(), open, move |sent| tell(&progress, &told, sent))
 }
 
-async fn exists(repository: &Repository, subject: &Subject, blob: &Descriptor) -> Result<bool, Failure> {
-    let call = Call::new(Method::HEAD, repository.url(&format!("blobs/{}", blob.digest()))?);
-    Ok(repository.call(subject, &call, &[200, 404]).await?.status() == 200)
-}
-
-/// Mounts the blob, which is `false`, or sends it.
-async fn send(
-    repository: &Repository,
-    subject: &Subject,
-    blob: &Descriptor,
-    source: Option<&String>,
-    upload: &Upload,
-) -> Result<bool, Failure> {
-    let digest = blob.digest().to_string();
-    let mut url = repository.url("blobs/uploads/")?;
-    if let Some(source) = source {
-        url.query_pairs_mut().append_pair("mount", &digest).append_pair("from", source);
-    }
-    let mut call = Call::new(Method::POST, url);
-    call.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    let response = repository.call(subject, &call, &[201, 202]).await?;
-    if response.status() == 201 {
-        return match source {
-            Some(_) => Ok(false),
-            None => Err(subject.protocol("it says that it has what it was not sent")),
-        };
-    }
-    let mut place = location(repository, subject, &response)?;
-    place.query_pairs_mut().append_pair("digest", &digest);
-    let mut call = Call::new(Method::PUT, place);
-    call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    call.payload = Payload::Blob(upload.clone());
-    repository.call(subject, &call, &[201]).await?;
-    Ok(true)
-}
-
-/// Where the blob is to be sent: by the specification it may be anywhere, and credentials then stay here.
-fn location(repository: &Repository, subject: &Subject, response: &Response) -> Result<Url, Failure> {
-    let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
-    let to = to.ok_or_else(|| subject.protocol("it does not say where the blob is to be sent"))?;
-    let place = repository.wire.plain().judge(response.url(), to);
-    place.map_err(|why| subject.protocol(format!("the place for the blob is refused: {why}")))
-}
-
 /// A manifest or index, under its digest, or under `tag`.
 async fn push_document(repository: &Repository, store: &Store, document: &Descriptor, tag: Option<&str>) -> Result<()> {
     let subject = &Subject::new(Step::PushManifest, repository.name_of(document));
@@ -171,7 +142,7 @@ async fn push_document(repository: &Repository, store: &Store, document: &Descri
         .insert(CONTENT_TYPE, media_type.map_err(|error| subject.error(ErrorKind::Corrupt, error.to_string()))?);
     call.payload = Payload::Bytes(Bytes::from(bytes));
     let call = &call;
-    let response = repository.persist(subject, || repository.call(subject, call, &[201])).await?;
+    let response = repository.persist(subject, || repository.call(subject, call, &[200, 201, 202])).await?;
     let told = response.headers().get("docker-content-digest").and_then(|told| told.to_str().ok());
     match told.filter(|told| told.split(':').next() == digest.split(':').next() && *told != digest) {
         Some(told) => {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +42,16 @@ impl Upload {
         listener: impl Fn(u64) + Send + Sync + 'static,
     ) -> Self {
         Upload { open: Arc::new(open), listener: Arc::new(listener), size, sent: Arc::default() }
+    }
+
+    /// `length` bytes of it from `from` on. The listener is told of all of it, as far as it has gone.
+    pub(super) fn part(&self, from: u64, length: u64) -> Upload {
+        let (open, listener) = (self.open.clone(), self.listener.clone());
+        let open = move || {
+            let mut file = open()?;
+            file.seek(io::SeekFrom::Start(from)).map(|_| file)
+        };
+        Upload::new(length, open, move |sent| listener(from + sent))
     }
 
     /// The body for one try.

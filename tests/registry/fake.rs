@@ -58,6 +58,24 @@ impl Answer<'_> {
         self.raw(format!("{:x}\r\n", bytes.len())) && self.raw(bytes) && self.raw("\r\n")
     }
 
+    /// What the server at `host` says to the same request.
+    pub fn forward(&mut self, host: &str, request: &Request) {
+        let mut server = TcpStream::connect(host).unwrap();
+        let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", request.method, request.path);
+        for (key, value) in request.headers.iter().filter(|(key, _)| !key.eq_ignore_ascii_case("connection")) {
+            text += &format!("{key}: {value}\r\n");
+        }
+        server.write_all(format!("{text}\r\n").as_bytes()).unwrap();
+        server.write_all(&request.body).unwrap();
+        let mut answer = Vec::new();
+        server.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+        let own = format!("http://{}", request.header("host").unwrap());
+        self.raw(head.replace(&format!("http://{host}"), &own));
+        self.raw(&answer[end..]);
+    }
+
     /// Takes so many bytes of a body that was left unread, and keeps none.
     pub fn swallow(&mut self, length: u64) {
         io::copy(&mut (&mut *self.stream as &mut dyn Read).take(length), &mut io::sink()).unwrap();

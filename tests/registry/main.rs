@@ -16,6 +16,7 @@ mod resume;
 mod tenants;
 mod tls;
 mod unpack;
+mod upload;
 
 use std::io::Read;
 use std::sync::{Arc, Mutex};
