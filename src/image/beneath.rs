@@ -26,6 +26,21 @@ pub(super) fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<Fi
     }
 }
 
+/// Opens a directory. A link is ENOTDIR.
+pub(super) fn open_dir(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
+}
+
+/// Whether anything stands there, be it a link.
+pub(super) fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Whether a directory stands there, and no link to one.
+pub(super) fn is_dir(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
+}
+
 /// Refuses a directory that is none, is a link, or that others than its owner and root may write to. The owner has to be
 /// root or the caller.
 pub(super) fn own_directory(path: &Path) -> Result<()> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::Flock;
 use oci_spec::image::{Descriptor, Digest};
 
+use super::beneath;
 use super::digest::Hasher;
 use super::layout::Layout;
 use super::lock::{self, Mode, Pause};
@@ -164,7 +165,7 @@ impl BlobWriter {
             let dir = place.parent().unwrap_or(self.layout.root());
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
             fs::rename(&self.path, &place)?;
-            File::open(dir)?.sync_all()
+            beneath::open_dir(dir)?.sync_all()
         };
         publish().map_err(|error| failed(&place, &error))
     }
@@ -194,7 +195,7 @@ impl Write for BlobWriter {
 pub(super) fn is_whole(layout: &Layout, blob: &Descriptor) -> Result<bool> {
     let path = layout.blob(blob.digest());
     match path.symlink_metadata() {
-        Ok(metadata) if metadata.len() == blob.size() => Ok(true),
+        Ok(metadata) if metadata.is_file() && metadata.len() == blob.size() => Ok(true),
         Ok(metadata) => {
             let detail = format!("it has {} bytes, and not {}", metadata.len(), blob.size());
             Err(Error::message(ErrorKind::Corrupt, Step::ReadBlob, detail).at(blob.digest().to_string()))

@@ -1,18 +1,18 @@
 //! What a store holds, what of it nobody needs, and whether it is still what it was.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, Digest};
 
+use super::beneath;
 use super::digest::Hasher;
 use super::layers::read_record;
 use super::lock::{self, Mode};
 use super::manifest::{self, DEPTH_MAX, Document};
-use super::{Store, host_platform};
+use super::{Reference, Store, host_platform};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
 
@@ -131,9 +131,14 @@ fn digest_of_path(path: &Path) -> Option<Digest> {
 }
 
 impl Store {
-    fn needed(&self) -> Result<Needed> {
+    /// What names need, but for `without`.
+    fn needed(&self, without: Option<&Reference>) -> Result<Needed> {
         let mut needed = Needed::default();
+        let without = without.map(Reference::to_string);
         for entry in self.layout.index()?.manifests() {
+            if without.is_some() && super::store::ref_name(entry) == without.as_ref() {
+                continue;
+            }
             needed.add(self, entry, DEPTH_MAX);
         }
         Ok(needed)
@@ -145,7 +150,7 @@ impl Store {
     ///
     /// [`ErrorKind::Store`], [`ErrorKind::Corrupt`] for its index.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
-        let needed = self.needed()?;
+        let needed = self.needed(None)?;
         let mut usage = DiskUsage { images: self.layout.index()?.manifests().len() as u64, ..DiskUsage::default() };
         for (path, size) in files(&self.layout.blobs())? {
             usage.blobs += size;
@@ -169,8 +174,13 @@ impl Store {
     ///
     /// [`ErrorKind::Timeout`] if something is added for longer than [`wait`](Store::wait) says; [`ErrorKind::Store`].
     pub fn prune(&self) -> Result<Pruned> {
+        self.prune_without(None)
+    }
+
+    /// As if the image of that name were no more.
+    pub(super) fn prune_without(&self, name: Option<&Reference>) -> Result<Pruned> {
         let _alone = lock::lock(&self.layout.hold_lock(), Mode::Exclusive, self.wait)?;
-        let needed = self.needed()?;
+        let needed = self.needed(name)?;
         let mut pruned = Pruned::default();
         let unneeded = files(&self.layout.blobs())?.into_iter().filter(|(path, _)| !needed.has_blob(path));
         for (path, size) in unneeded.chain(files(&self.layout.partials())?) {
@@ -195,7 +205,7 @@ impl Store {
 
     /// Removes an unpacked layer, unless somebody holds it. It loses its name first: nobody finds a part of one.
     fn remove_layer(&self, path: &Path) -> Result<bool> {
-        let dir = File::open(path).map_err(|error| failed(path, &error))?;
+        let dir = beneath::open_dir(path).map_err(|error| failed(path, &error))?;
         let Ok(_lock) = lock::try_lock(dir, path, Mode::Exclusive)? else { return Ok(false) };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let gone = self.layout.staging(&format!("{name}.gone"));
@@ -239,7 +249,8 @@ impl Store {
         }
         for (path, _) in layers(&self.layout.layers())? {
             let gone = || Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "its files are gone").at(&path);
-            let check = read_record(&path).and_then(|_| path.join("fs").is_dir().then_some(()).ok_or_else(gone));
+            let check =
+                read_record(&path).and_then(|_| beneath::is_dir(&path.join("fs")).then_some(()).ok_or_else(gone));
             if let Err(error) = check {
                 damages.push(Damage { subject: path.display().to_string(), error });
             }
@@ -279,13 +290,10 @@ pub(super) fn check_blob(path: &Path) -> Result<()> {
     let corrupt = |detail: String| Error::message(ErrorKind::Corrupt, Step::ReadBlob, detail).at(path);
     let digest = digest_of_path(path).ok_or_else(|| corrupt("its name is no digest".to_owned()))?;
     let mut hasher = Hasher::of(&digest)?;
-    // Somebody's FIFO among the blobs would be waited for.
-    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
-    let file = File::options().read(true).custom_flags(flags).open(path);
-    let mut file = file.map_err(|error| failed(path, &error))?;
-    if !file.metadata().map_err(|error| failed(path, &error))?.is_file() {
-        return Err(corrupt("it is no file".to_owned()));
-    }
+    let mut file = match beneath::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Err(corrupt(error.to_string())),
+        opened => opened.map_err(|error| failed(path, &error))?,
+    };
     let mut buffer = vec![0; 256 << 10];
     loop {
         let count = file.read(&mut buffer).map_err(|error| failed(path, &error))?;

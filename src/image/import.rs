@@ -13,6 +13,7 @@ use oci_spec::image::{
 };
 use serde::Deserialize;
 
+use super::beneath;
 use super::compression;
 use super::digest::{self, Hasher};
 use super::garbage::check_blob;
@@ -263,7 +264,7 @@ impl Store {
     /// Removes a blob of the store that is not what its name says, so that it can be written anew.
     fn drop_damaged(&self, blob: &Descriptor) -> Result<()> {
         let path = self.layout.blob(blob.digest());
-        if !path.exists() || check_blob(&path).is_ok_and(|()| self.has(blob).is_ok()) {
+        if !beneath::is_there(&path) || check_blob(&path).is_ok_and(|()| self.has(blob).is_ok()) {
             return Ok(());
         }
         fs::remove_file(&path).map_err(|error| failed(&path, error))

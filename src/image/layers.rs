@@ -1,7 +1,7 @@
 //! The layers of an image as directories: made once, by one, and held by all who run from them.
 
-use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ use nix::unistd::{Uid, syncfs};
 use oci_spec::image::{Descriptor, Digest};
 
 use super::account::Budget;
+use super::beneath;
 use super::digest::Hasher;
 use super::lock::{self, Mode, Pause};
 use super::lowers::Lowers;
@@ -130,7 +131,7 @@ impl Image {
         let (ids, store) = (self.store().ids(), self.store());
         let is_there = |(chain, blob): (&Digest, &Descriptor)| {
             let layer = store.layout.layer(&name_of(chain, ids));
-            layer.exists() && vouch::is_known(store, &layer, blob.digest())
+            beneath::is_there(&layer) && vouch::is_known(store, &layer, blob.digest())
         };
         self.chain_ids().iter().zip(self.layers()).map(is_there).collect()
     }
@@ -140,13 +141,13 @@ impl Image {
         let mut jobs = Vec::new();
         // From the lowest up: two images with the same layers below never wait for one another.
         for (index, name) in names.iter().enumerate() {
-            if layout.layer(name).exists() {
+            if beneath::is_there(&layout.layer(name)) {
                 self.vouch_for(index, name)?;
                 continue;
             }
             let lock_path = layout.staging(&format!("{name}.lock"));
             let lock = lock::lock(&lock_path, Mode::Exclusive, self.store().wait)?;
-            if layout.layer(name).exists() {
+            if beneath::is_there(&layout.layer(name)) {
                 remove_lock(&lock_path);
                 self.vouch_for(index, name)?;
                 continue;
@@ -206,7 +207,7 @@ impl Image {
     fn budget(&self, names: &[String]) -> Result<Budget> {
         let layout = &self.store().layout;
         let (mut bytes, mut entries) = (0u64, 0u64);
-        for layer in names.iter().map(|name| layout.layer(name)).filter(|layer| layer.exists()) {
+        for layer in names.iter().map(|name| layout.layer(name)).filter(|layer| beneath::is_there(layer)) {
             let told = read_record(&layer)?.told;
             (bytes, entries) = (bytes.saturating_add(told.bytes), entries.saturating_add(told.entries));
         }
@@ -217,7 +218,7 @@ impl Image {
     fn publish(&self, jobs: &[Job<'_>]) -> Result<()> {
         let layout = &self.store().layout;
         let layers = layout.layers();
-        let dir = File::open(&layers).map_err(|error| failed(&layers, &error))?;
+        let dir = beneath::open_dir(&layers).map_err(|error| failed(&layers, &error))?;
         syncfs(&dir).map_err(|errno| sys_failed(&layers, errno))?;
         for job in jobs {
             let place = layout.layer(&job.name);
@@ -306,12 +307,15 @@ fn write_record(layer: &Path, record: &Record) -> Result<()> {
     let path = layer.join("layer.json");
     let text = serde_json::to_vec(record)
         .map_err(|error| Error::message(ErrorKind::Store, Step::UnpackLayer, error.to_string()).at(&path))?;
-    fs::write(&path, text).map_err(|error| failed(&path, &error))
+    let written = beneath::open_with(OpenOptions::new().write(true).create_new(true), &path);
+    written.and_then(|mut file| file.write_all(&text)).map_err(|error| failed(&path, &error))
 }
 
 pub(super) fn read_record(layer: &Path) -> Result<Record> {
     let path = layer.join("layer.json");
-    let text = fs::read(&path).map_err(|error| failed(&path, &error))?;
+    let mut text = Vec::new();
+    let read = beneath::open(&path).and_then(|mut file| file.read_to_end(&mut text));
+    read.map_err(|error| failed(&path, &error))?;
     serde_json::from_slice(&text)
         .map_err(|error| Error::message(ErrorKind::Corrupt, Step::UnpackLayer, error.to_string()).at(&path))
 }
@@ -327,8 +331,13 @@ fn open_layers(store: &Store, names: &[String], ids: Ids) -> Result<Layers> {
         let record = read_record(&path)?;
         layers.skipped += record.told.skipped;
         layers.left_out.extend(record.told.left_out);
+        let files = path.join("fs");
+        if !beneath::is_dir(&files) {
+            let error = Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "its files are gone");
+            return Err(error.at(&files).hint("prune the store, and unpack the image again"));
+        }
         if !hidden {
-            layers.dirs.push(path.join("fs"));
+            layers.dirs.push(files);
         }
         hidden |= record.told.opaque;
     }
@@ -340,7 +349,7 @@ fn open_layers(store: &Store, names: &[String], ids: Ids) -> Result<Layers> {
 fn hold_layer(path: &Path) -> Result<Flock<File>> {
     let mut pause = Pause::default();
     loop {
-        let dir = File::open(path).map_err(|error| failed(path, &error))?;
+        let dir = beneath::open_dir(path).map_err(|error| failed(path, &error))?;
         if let Ok(lock) = lock::try_lock(dir, path, Mode::Shared)? {
             return Ok(lock);
         }

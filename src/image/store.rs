@@ -362,12 +362,24 @@ impl Store {
         Ok(index.manifests().iter().filter_map(named).collect())
     }
 
-    /// Takes a name away. What no name needs any more stays until it is [pruned](Store::prune).
+    /// Takes a name away. What no name needs any more stays until it is [pruned](Store::prune), or goes first where the disk
+    /// is full and has no room for the new list of names.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::NotFound`].
     pub fn remove(&self, name: &Reference) -> Result<()> {
+        let is_full = |error: &Error| matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
+        match self.forget(name) {
+            Err(error) if is_full(&error) => {
+                self.prune_without(Some(name))?;
+                self.forget(name)
+            }
+            done => done,
+        }
+    }
+
+    fn forget(&self, name: &Reference) -> Result<()> {
         let text = name.to_string();
         self.layout.change_index(self.wait, |entries| {
             let before = entries.len();

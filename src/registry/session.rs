@@ -157,7 +157,7 @@ impl Sending<'_> {
     /// The last request, which names the digest, with the blob if none of it has been sent.
     async fn finish(&self, own: &Session) -> Result<Response, Failure> {
         let mut place = own.place.clone();
-        place.query_pairs_mut().append_pair("digest", &self.blob.digest().to_string());
+        place.query_pairs_mut().append_pair("digest", self.blob.digest().as_ref());
         let mut call = Call::new(Method::PUT, place);
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         if own.at == 0 {

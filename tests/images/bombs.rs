@@ -2,6 +2,7 @@
 //! little more room than the limit allows. So the kernel says what was used, and not we.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -111,6 +112,9 @@ fn explode() {
     if name == "overlay" {
         dir = overlay_in(&dir);
     }
+    if name == "full" {
+        return remove_on_full_disk(Store::open(dir.join("store")).unwrap());
+    }
     let (store, layers) = bomb(name.to_str().unwrap(), Store::open(dir.join("store")).unwrap());
     let layers: Vec<Vec<u8>> = layers.into_iter().map(Tar::end).collect();
     let result = match image(&store, &layers).unpack() {
@@ -126,6 +130,28 @@ fn explode() {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     println!("came to {result} {}", memory.trim().trim_end_matches(" kB"));
+}
+
+/// The list of names is written anew, for which there is no room.
+fn remove_on_full_disk(store: Store) {
+    let name = |text: &str| text.parse().unwrap();
+    for number in 0..20 {
+        let own = image(&store, &[tar().file("file", &format!("{number}").repeat(100_000)).end()]);
+        store.tag(&name(&format!("a:{number}")), own.descriptor()).unwrap();
+    }
+    let filler = fs::File::create(store.path().join("../filler")).unwrap();
+    while (&filler).write_all(&[0; 512]).is_ok() {}
+    let error = store.tag(&name("b:1"), &store.resolve(&name("a:1")).unwrap()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "the disk is full: {error}");
+    store.remove(&name("a:1")).unwrap();
+    assert_eq!(store.images().unwrap().len(), 19);
+    assert!(store.verify().unwrap().is_empty());
+    println!("came to removed 0");
+}
+
+#[test]
+fn an_image_is_removed_from_a_full_disk() {
+    assert_eq!(explode_on("full", "size=16m").0, "removed");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod crash;
 mod garbage;
 mod make;
 mod oracle;
+mod planted;
 mod random;
 mod store;
 mod unpack;
