@@ -69,6 +69,14 @@ pub(crate) fn digest_of(bytes: &[u8]) -> Result<Digest, Error> {
     parse(&hasher.finish())
 }
 
+/// Whether these bytes have the digest.
+#[cfg(feature = "registry")]
+pub(crate) fn is_of(bytes: &[u8], digest: &Digest) -> Result<bool, Error> {
+    let mut hasher = Hasher::of(digest)?;
+    hasher.update(bytes);
+    Ok(hasher.finish() == digest.as_ref())
+}
+
 /// A digest as it is written, `ALGORITHM:DIGITS`.
 pub(super) fn parse(text: &str) -> Result<Digest, Error> {
     let failed = |error: oci_spec::OciSpecError| {

@@ -40,6 +40,8 @@ pub use oci_spec::image::{
 pub use blob::BlobWriter;
 pub use build::ImageBuilder;
 pub use digest::Digest;
+#[cfg(feature = "registry")]
+pub(crate) use digest::{digest_of, is_of};
 pub use export::Archive;
 pub use garbage::{Damage, DiskUsage, Pruned};
 pub use import::Imported;

@@ -18,7 +18,7 @@ use crate::image::Platform;
 use crate::image::{DEPTH_MAX, DOCUMENT_MAX, Document, Reference, Store, parse, pick};
 
 const DIGEST_HEADER: &str = "docker-content-digest";
-const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 /// Manifests that one name may stand for.
 const MANIFESTS_MAX: usize = 1000;
@@ -227,7 +227,7 @@ struct Named {
 }
 
 /// What the answer says that it is, and else the document itself.
-fn media_type(headers: &HeaderMap, bytes: &[u8]) -> MediaType {
+pub(super) fn media_type(headers: &HeaderMap, bytes: &[u8]) -> MediaType {
     let told = headers.get(CONTENT_TYPE).and_then(|told| told.to_str().ok()).unwrap_or_default();
     let told = told.split(';').next().unwrap_or_default().trim();
     if told.starts_with("application/vnd.") {

@@ -27,11 +27,14 @@
 
 mod auth;
 mod blocking;
+mod catalog;
+mod certs;
 mod challenge;
 mod download;
 mod failure;
 mod login;
 mod manifests;
+mod mirrors;
 mod possession;
 mod progress;
 mod pull;
@@ -44,7 +47,7 @@ mod waves;
 mod wire;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -52,13 +55,15 @@ use std::time::{Duration, Instant};
 pub use progress::{Event, Present, Timings};
 
 use auth::Auth;
+use certs::Certs;
 use login::{Login, Logins};
+use mirrors::Mirrors;
 use progress::Progress;
 use repository::{Repository, Retries};
 use wire::{PlainHosts, Wire};
 
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::image::{Image, Layers, Platform, Reference, Store, host_platform};
+use crate::image::{Descriptor, Image, Layers, Platform, Reference, Store, host_platform};
 
 /// Pulls from and pushes to registries: how, and as whom.
 ///
@@ -70,6 +75,10 @@ use crate::image::{Image, Layers, Platform, Reference, Store, host_platform};
 pub struct Registry {
     plain: Vec<String>,
     authorities: Vec<Vec<u8>>,
+    /// For single hosts.
+    certs: Vec<(String, Certs)>,
+    certs_dirs: Vec<PathBuf>,
+    mirrors: Mirrors,
     /// Made once, from the system's many certificates, which takes longer than a pull of what is there.
     tls: Arc<OnceLock<rustls::ClientConfig>>,
     logins: Logins,
@@ -88,6 +97,9 @@ impl Default for Registry {
         Registry {
             plain: Vec::new(),
             authorities: Vec::new(),
+            certs: Vec::new(),
+            certs_dirs: Vec::new(),
+            mirrors: Mirrors::default(),
             tls: Arc::default(),
             logins: Logins::Default,
             given: Vec::new(),
@@ -134,6 +146,57 @@ impl Registry {
         self.authorities.push(pem.into());
         self.tls = Arc::default();
         self
+    }
+
+    /// Shows this certificate to the registry `host` where it asks for one, and to no other server: the certificate, with
+    /// those in between, and its private key, both in PEM.
+    pub fn client_certificate(
+        mut self,
+        host: impl Into<String>,
+        certificate: impl Into<Vec<u8>>,
+        key: impl Into<Vec<u8>>,
+    ) -> Self {
+        let client = Some((certificate.into(), key.into()));
+        self.certs.push((host.into(), Certs { client, ..Certs::default() }));
+        self
+    }
+
+    /// Takes certificates for single hosts from a directory as docker and podman have it, such as `/etc/docker/certs.d`:
+    /// authorities from `HOST[:PORT]/*.crt`, and what this side shows from the first `HOST[:PORT]/*.cert` with its `*.key`.
+    /// They are read when they are needed, and used for that registry alone, not for its token server or for where it
+    /// redirects to. Without this call none is read.
+    pub fn certs_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.certs_dirs.push(dir.into());
+        self
+    }
+
+    /// Looks for images whose names begin with `prefix`, a registry or a part of one, at `mirror` first: `HOST[:PORT][/PATH]`,
+    /// to which the rest of the name is added. Several are asked in their order, then the registry itself. They keep their
+    /// name in the store; each place gets its own credentials. A push goes to the registry.
+    ///
+    /// What a tag stands for is the mirror's word; a digest in the name is checked wherever it comes from.
+    ///
+    /// ```
+    /// use ringfence::registry::Registry;
+    ///
+    /// let registry = Registry::new().mirror("docker.io", "mirror.example.org/hub");
+    /// # drop(registry);
+    /// ```
+    pub fn mirror(mut self, prefix: impl Into<String>, mirror: impl Into<String>) -> Self {
+        self.mirrors.add(prefix.into(), mirror.into());
+        self
+    }
+
+    /// Takes mirrors, locations, and blocked and insecure registries from a file: containers-registries.conf(5), version 2,
+    /// `[[registry]]`. Its other parts say how short names are searched for, which is not done here. `insecure` means plain
+    /// HTTP, as [`plain_http`](Registry::plain_http); a certificate that nobody vouches for is not taken.
+    ///
+    /// # Errors
+    ///
+    /// That of reading it; [`ErrorKind::Invalid`] if it is none.
+    pub fn registries_conf(mut self, path: impl AsRef<Path>) -> Result<Self> {
+        self.plain.extend(self.mirrors.read(path.as_ref())?);
+        Ok(self)
     }
 
     /// Logs in to the registry `host`, or to a part of it as in `host/namespace`, with these, and not with what docker or
@@ -232,7 +295,16 @@ impl Registry {
     ///
     /// As [`pull`](Registry::pull); [`ErrorKind::Unsupported`] outside of tokio.
     pub async fn pull_async(&self, store: &Store, name: &Reference) -> Result<Image> {
-        self.bounded(name, pull::pull(self, store, name)).await
+        let work = async {
+            let mut places = self.mirrors.places(name)?;
+            loop {
+                match pull::pull(self, store, name, places.next()).await {
+                    Err(error) => places.failed(error, &self.progress)?,
+                    done => return done,
+                }
+            }
+        };
+        self.bounded(name, work).await
     }
 
     /// Pulls the image and [unpacks](Image::unpack) it: where the network is slower than that, while the rest still arrives.
@@ -254,7 +326,16 @@ impl Registry {
     ///
     /// As [`pull_and_unpack`](Registry::pull_and_unpack); [`ErrorKind::Unsupported`] outside of tokio.
     pub async fn pull_and_unpack_async(&self, store: &Store, name: &Reference) -> Result<(Image, Layers)> {
-        self.bounded(name, pull::pull_and_unpack(self, store, name)).await
+        let work = async {
+            let mut places = self.mirrors.places(name)?;
+            loop {
+                match pull::pull_and_unpack(self, store, name, places.next()).await {
+                    Err(error) => places.failed(error, &self.progress)?,
+                    done => return done,
+                }
+            }
+        };
+        self.bounded(name, work).await
     }
 
     /// Has what the store knows by this name in the registry: blobs that it lacks are sent, or taken from another of its
@@ -278,6 +359,58 @@ impl Registry {
         self.bounded(name, push::push(self, store, name)).await
     }
 
+    /// What the name stands for in its registry: a manifest or an index, with its digest. Nothing is put into a store.
+    ///
+    /// It blocks as [`pull`](Registry::pull) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Registry::pull).
+    pub fn resolve(&self, name: &Reference) -> Result<Descriptor> {
+        blocking::run(self.bounded(name, catalog::resolve(self, name)))?
+    }
+
+    /// The tags of the repository that `name` is in, in the registry's order (distribution specification 1.1, "Listing
+    /// Tags"). It blocks as [`pull`](Registry::pull) does.
+    ///
+    /// ```no_run
+    /// use ringfence::registry::Registry;
+    ///
+    /// for tag in Registry::new().tags(&"alpine".parse()?)? {
+    ///     println!("{tag}");
+    /// }
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Registry::pull); [`ErrorKind::TooLarge`] for a list without an end.
+    pub fn tags(&self, name: &Reference) -> Result<Vec<String>> {
+        blocking::run(self.bounded(name, catalog::tags(self, name)))?
+    }
+
+    /// What refers to the manifest `REPOSITORY@DIGEST`: signatures, attestations, lists of parts; those of the type `artifact_type`
+    /// alone if one is given (distribution specification 1.1, "Listing Referrers", and the tag schema of registries before).
+    /// It blocks as [`pull`](Registry::pull) does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the name has no digest; and as [`pull`](Registry::pull).
+    pub fn referrers(&self, name: &Reference, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
+        blocking::run(self.bounded(name, catalog::referrers(self, name, artifact_type)))?
+    }
+
+    /// Deletes from the registry: the manifest of the digest, with all its tags, if the name has one, else the tag alone
+    /// (distribution specification 1.1, "Deleting"). Blobs go when the registry clears them away. It blocks as
+    /// [`pull`](Registry::pull) does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] where the registry deletes nothing, or no tags; and as [`pull`](Registry::pull).
+    pub fn delete(&self, name: &Reference) -> Result<()> {
+        blocking::run(self.bounded(name, catalog::delete(self, name)))?
+    }
+
     async fn bounded<T>(&self, name: &Reference, work: impl Future<Output = Result<T>>) -> Result<T> {
         if tokio::runtime::Handle::try_current().is_err() {
             let error = Error::message(ErrorKind::Unsupported, Step::Registry, "there is no tokio runtime here");
@@ -288,6 +421,13 @@ impl Registry {
                 Error::message(ErrorKind::Timeout, Step::Registry, format!("not done after {:?}", self.timeout));
             Err(error.at(name.to_string()).hint("try again, which goes on from here, or raise timeout"))
         })
+    }
+
+    fn certs_of(&self, host: &str) -> Result<Certs> {
+        let mut certs = Certs::default();
+        certs.client = self.certs.iter().rev().find(|(own, _)| own == host).and_then(|(_, certs)| certs.client.clone());
+        self.certs_dirs.iter().try_for_each(|dir| certs.read(dir, host))?;
+        Ok(certs)
     }
 
     /// The repository that `name` is in, with a connection pool of its own.
@@ -304,12 +444,19 @@ impl Registry {
         let tls = match self.tls.get() {
             Some(tls) => tls.clone(),
             None => {
-                let tls = tls::config(&self.authorities)?;
+                let tls = tls::config(&self.authorities, None)?;
                 self.tls.get_or_init(|| tls).clone()
             }
         };
+        let certs = self.certs_of(host)?;
+        let own = match certs.is_empty() {
+            true => None,
+            false => {
+                Some((&base, tls::config(&[&*self.authorities, &certs.authorities].concat(), certs.client.as_ref())?))
+            }
+        };
         Ok(Repository {
-            wire: Wire::new(tls, plain, self.stall)?,
+            wire: Wire::new(tls, own, plain, self.stall)?,
             auth: Auth::new(host, name.repository(), scopes, self.logins.clone(), given),
             base,
             host: host.to_owned(),

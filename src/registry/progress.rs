@@ -64,6 +64,13 @@ pub enum Event {
         /// What failed.
         reason: String,
     },
+    /// A mirror does not have it, or cannot be used: the next place is asked.
+    Elsewhere {
+        /// The image's name there.
+        place: String,
+        /// What failed.
+        reason: String,
+    },
     /// All is done.
     Finished(Timings),
 }

@@ -22,8 +22,9 @@ use super::{Clock, Registry};
 use crate::error::{ErrorKind, Result, Step};
 use crate::image::{Hold, Image, Layers, Reference, Store};
 
-pub(super) async fn pull(registry: &Registry, store: &Store, name: &Reference) -> Result<Image> {
-    let mut pull = Pull::begin(registry, store, name).await?;
+/// `from` is where the image called `name` is to be had.
+pub(super) async fn pull(registry: &Registry, store: &Store, name: &Reference, from: &Reference) -> Result<Image> {
+    let mut pull = Pull::begin(registry, store, name, from).await?;
     let blobs = std::mem::take(&mut pull.tree.blobs);
     pull.fetch(blobs, &mut None).await?;
     let image = pull.name_it().await?;
@@ -31,8 +32,13 @@ pub(super) async fn pull(registry: &Registry, store: &Store, name: &Reference) -
     Ok(image)
 }
 
-pub(super) async fn pull_and_unpack(registry: &Registry, store: &Store, name: &Reference) -> Result<(Image, Layers)> {
-    let mut pull = Pull::begin(registry, store, name).await?;
+pub(super) async fn pull_and_unpack(
+    registry: &Registry,
+    store: &Store,
+    name: &Reference,
+    from: &Reference,
+) -> Result<(Image, Layers)> {
+    let mut pull = Pull::begin(registry, store, name, from).await?;
     // What the layers are called when they are unpacked is in the configuration.
     let blobs = std::mem::take(&mut pull.tree.blobs);
     let (configs, blobs): (Vec<_>, Vec<_>) = blobs.into_iter().partition(|blob| pull.is_config(blob));
@@ -73,15 +79,15 @@ struct Pull<'a> {
 
 impl<'a> Pull<'a> {
     /// Finds out what there is to do.
-    async fn begin(registry: &'a Registry, store: &'a Store, name: &'a Reference) -> Result<Self> {
+    async fn begin(registry: &'a Registry, store: &'a Store, name: &'a Reference, from: &Reference) -> Result<Self> {
         let mut clock = Clock::start();
-        let subject = Subject::new(Step::Registry, name.to_string());
+        let subject = Subject::new(Step::Registry, from.to_string());
         let own = store.clone();
         let _hold = blocking(&subject, move || own.hold()).await??;
-        let scopes = vec![format!("repository:{}:pull", name.repository())];
-        let repository = Arc::new(registry.repository(name, scopes)?);
+        let scopes = vec![format!("repository:{}:pull", from.repository())];
+        let repository = Arc::new(registry.repository(from, scopes)?);
         let source = FromRegistry { repository: &repository, store };
-        let top = source.top(name).await?;
+        let top = source.top(from).await?;
         let which = if registry.all_platforms { Which::All } else { Which::For(&registry.platform) };
         let tree = walk(&source, &top, which).await?;
         clock.resolved();

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::error::{Error, ErrorKind, Result, Step};
 
 /// TLS with the system's certificate authorities, and these in PEM. Nothing of the process is set for it.
-pub(super) fn config(authorities: &[Vec<u8>]) -> Result<ClientConfig> {
+pub(super) fn config(authorities: &[Vec<u8>], client: Option<&(Vec<u8>, Vec<u8>)>) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     // A system without any, or with some that cannot be read, may still have the one that is needed.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -26,7 +26,17 @@ pub(super) fn config(authorities: &[Vec<u8>]) -> Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| Error::message(ErrorKind::Unsupported, Step::Registry, error.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let builder = builder.with_root_certificates(roots);
+    let Some((certificates, key)) = client else { return Ok(builder.with_no_client_auth()) };
+    let certificates = CertificateDer::pem_slice_iter(certificates).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| unshown(&error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unshown(&error.to_string()))?;
+    builder.with_client_auth_cert(certificates, key).map_err(|error| unshown(&error.to_string()))
+}
+
+fn unshown(why: &str) -> Error {
+    let error = Error::message(ErrorKind::Invalid, Step::Registry, format!("no certificate of a client's: {why}"));
+    error.hint("a certificate in PEM and its private key in PEM, without a password, are needed")
 }
 
 fn unusable(why: &str) -> Error {
@@ -40,9 +50,11 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_is_told() {
-        assert!(config(&[]).is_ok());
+        assert!(config(&[], None).is_ok());
         for pem in ["", "no pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-            let error = config(&[pem.into()]).unwrap_err();
+            let error = config(&[pem.into()], None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{pem}");
+            let error = config(&[], Some(&(pem.into(), pem.into()))).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{pem}");
         }
     }

@@ -22,6 +22,8 @@ const SLOWEST: u64 = 1024;
 /// A connection pool and the rules for its use.
 pub(super) struct Wire {
     client: Client,
+    /// For the registry itself, where it has certificates of its own.
+    own: Option<(Url, Client)>,
     plain: PlainHosts,
     stall: Duration,
 }
@@ -115,16 +117,27 @@ fn host_and_port(url: &Url) -> Option<(String, u16)> {
 }
 
 impl Wire {
-    pub(super) fn new(tls: rustls::ClientConfig, plain: PlainHosts, stall: Duration) -> Result<Self> {
+    /// `own`: how one server is spoken to, and no other.
+    pub(super) fn new(
+        tls: rustls::ClientConfig,
+        own: Option<(&Url, rustls::ClientConfig)>,
+        plain: PlainHosts,
+        stall: Duration,
+    ) -> Result<Self> {
+        let client = Wire::client(tls, stall)?;
+        let own = own.map(|(url, tls)| Ok::<_, Error>((url.clone(), Wire::client(tls, stall)?))).transpose()?;
+        Ok(Wire { client, own, plain, stall })
+    }
+
+    fn client(tls: rustls::ClientConfig, stall: Duration) -> Result<Client> {
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(Policy::none())
             .connect_timeout(stall)
             .tcp_nodelay(true)
             .user_agent(concat!("ringfence/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Error::message(ErrorKind::Unsupported, Step::Registry, error.to_string()))?;
-        Ok(Wire { client, plain, stall })
+            .build();
+        client.map_err(|error| Error::message(ErrorKind::Unsupported, Step::Registry, error.to_string()))
     }
 
     pub(super) fn plain(&self) -> &PlainHosts {
@@ -171,7 +184,9 @@ impl Wire {
         url: Url,
         authorization: Option<&Authorization>,
     ) -> Result<Response, Failure> {
-        let mut request = self.client.request(call.method.clone(), url).headers(call.headers.clone());
+        let own = self.own.as_ref().filter(|(own, _)| own.origin() == url.origin());
+        let client = own.map_or(&self.client, |(_, client)| client);
+        let mut request = client.request(call.method.clone(), url).headers(call.headers.clone());
         request = match authorization {
             Some(Authorization::Basic { user, password }) => request.basic_auth(user, Some(password)),
             Some(Authorization::Bearer(token)) => request.bearer_auth(token),

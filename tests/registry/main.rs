@@ -5,11 +5,13 @@
 mod common;
 
 mod auth;
+mod catalog;
 mod fake;
 mod hostile;
 mod login;
 mod memory;
 mod peer;
+mod places;
 mod pull;
 mod push;
 mod resume;

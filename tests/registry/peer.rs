@@ -57,7 +57,7 @@ impl Peer {
         let host = format!("127.0.0.1:{port}");
         let data = dir.path().join("data");
         let mut config = format!(
-            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n",
+            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  delete:\n    enabled: true\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n",
             data.display()
         );
         if let Some((certificate, key)) = setup.tls {
