@@ -258,6 +258,34 @@ impl Store {
         Ok(damages)
     }
 
+    /// Compares unpacked layers of named images, those of this machine's platform, with their archives: names, kinds, modes,
+    /// owners, times, attributes, contents. They are unpacked anew for it, which takes as much time as the first time, and as
+    /// much room on the disk until it is done. Says the first difference of each layer; removes nothing: to mend one, remove
+    /// the name, [prune](Store::prune) and unpack the image again.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`]; those of [`Image::unpack`](super::Image::unpack) where a blob is damaged, which
+    /// [`verify`](Store::verify) tells.
+    pub fn verify_unpacked(&self) -> Result<Vec<Damage>> {
+        let mut damages = Vec::new();
+        let mut seen = HashSet::new();
+        for (name, _) in self.images()? {
+            let image = match self.image(&name) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                image => image?,
+            };
+            if !seen.insert(image.chain_ids().to_vec()) {
+                continue;
+            }
+            damages.extend(image.differences()?.into_iter().map(|(path, what)| {
+                let error = Error::message(ErrorKind::Corrupt, Step::UnpackLayer, what).at(&path);
+                Damage { subject: path.display().to_string(), error }
+            }));
+        }
+        Ok(damages)
+    }
+
     /// What a document needs and the store lacks. Of an index only what is there is looked at.
     fn missing(&self, blob: &Descriptor, depth: usize, top: bool, missing: &mut BTreeMap<String, Error>) {
         if !top && !self.has(blob).unwrap_or(true) {

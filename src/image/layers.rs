@@ -15,6 +15,7 @@ use oci_spec::image::{Descriptor, Digest};
 
 use super::account::Budget;
 use super::beneath;
+use super::compare;
 use super::digest::Hasher;
 use super::lock::{self, Mode, Pause};
 use super::lowers::Lowers;
@@ -159,7 +160,8 @@ impl Image {
         if jobs.is_empty() {
             return Ok(());
         }
-        let result = self.unpack_jobs(&jobs, names, ids);
+        let result = self.budget(names).and_then(|budget| self.unpack_jobs(&jobs, names, ids, budget));
+        let result = result.and_then(|()| self.publish(&jobs));
         for job in jobs {
             if result.is_err() {
                 let _ = owner::remove_tree(&job.staging, None);
@@ -170,14 +172,48 @@ impl Image {
         result
     }
 
+    /// In what the unpacked layers differ from what their archives say: all are unpacked anew beside them.
+    pub(super) fn differences(&self) -> Result<Vec<(PathBuf, String)>> {
+        let _hold = self.store().hold()?;
+        let (ids, layout) = (self.store().ids(), &self.store().layout);
+        let names: Vec<String> = self.chain_ids().iter().map(|chain| name_of(chain, ids)).collect();
+        if !names.iter().any(|name| beneath::is_there(&layout.layer(name))) {
+            return Ok(Vec::new());
+        }
+        let mut jobs = Vec::new();
+        for (index, ((name, blob), diff_id)) in names.iter().zip(self.layers()).zip(self.diff_ids()).enumerate() {
+            let lock_path = layout.staging(&format!("{name}.verify.lock"));
+            let lock = lock::lock(&lock_path, Mode::Exclusive, self.store().wait)?;
+            let staging = layout.staging(&format!("{name}.verify"));
+            jobs.push(Job { blob, diff_id, index, name: name.clone(), staging, lock, lock_path });
+        }
+        let unpacked = self.unpack_jobs(&jobs, &names, ids, Budget::new(self.store().bounds, 0, 0));
+        let compare = |job: &Job<'_>| -> Result<Option<(PathBuf, String)>> {
+            let layer = layout.layer(&job.name);
+            if !beneath::is_there(&layer) {
+                return Ok(None);
+            }
+            let differs = compare::difference(&layer.join("fs"), &job.staging.join("fs"));
+            let differs = differs.map_err(|errno| sys_failed(&layer, errno))?;
+            Ok(differs.map(|(path, what)| (layer.join("fs").join(path), what)))
+        };
+        let found = unpacked.and_then(|()| jobs.iter().filter_map(|job| compare(job).transpose()).collect());
+        for job in jobs {
+            let _ = owner::remove_tree(&job.staging, None);
+            remove_lock(&job.lock_path);
+            drop(job.lock);
+        }
+        found
+    }
+
     /// A layer that is unpacked is this image's if its own blob has these contents.
     fn vouch_for(&self, index: usize, name: &str) -> Result<()> {
         let (Some(blob), Some(diff_id)) = (self.layers().get(index), self.diff_ids().get(index)) else { return Ok(()) };
         vouch::vouch(self.store(), &self.store().layout.layer(name), blob, diff_id)
     }
 
-    fn unpack_jobs(&self, jobs: &[Job<'_>], names: &[String], ids: Ids) -> Result<()> {
-        let budget = Arc::new(self.budget(names)?);
+    fn unpack_jobs(&self, jobs: &[Job<'_>], names: &[String], ids: Ids, budget: Budget) -> Result<()> {
+        let budget = Arc::new(budget);
         let mut layers = unpack_side_by_side(self.store(), jobs, ids, &budget)?;
         let layout = &self.store().layout;
         let place = |name: &String| match jobs.iter().find(|job| job.name == *name) {
@@ -199,8 +235,7 @@ impl Image {
             write_record(&job.staging, &record)?;
             remove_rest(&job.staging)?;
         }
-        drop(layers);
-        self.publish(jobs)
+        Ok(())
     }
 
     /// What the layers that are there have left for the others.

@@ -7,6 +7,7 @@ mod account;
 mod beneath;
 mod blob;
 mod build;
+mod compare;
 mod compression;
 mod digest;
 mod export;

@@ -1,13 +1,16 @@
 //! What goes, what stays, and what is found to be wrong.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Seek, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use ringfence::ErrorKind;
 use ringfence::image::{Descriptor, Digest, MediaType, Reference, Store};
 
-use crate::make::{image, store, tar};
+use tar_core::EntryType;
+
+use crate::make::{entry, image, store, tar};
 
 fn name(text: &str) -> Reference {
     text.parse().unwrap()
@@ -105,4 +108,58 @@ fn a_fifo_among_the_blobs_is_not_waited_for() {
     assert_eq!((damages[0].subject.as_str(), damages[0].error.kind()), (fifo.to_str().unwrap(), ErrorKind::Corrupt));
     store.prune().unwrap();
     assert!(!fifo.exists());
+}
+
+/// Everything that an archive says of a file is compared.
+#[test]
+fn what_has_been_done_to_an_unpacked_layer_is_found() {
+    let (_dir, store) = store();
+    let mut attributed = entry(EntryType::Regular, "d/attributed");
+    attributed.add_pax("SCHILY.xattr.user.mark", "1");
+    let below = tar().dir("d", 0o755).file("d/file", "one").file("d/gone", "two").symlink("d/link", "file");
+    let below = below.with(attributed, b"x").hard_link("d/hard", "d/file");
+    let above = tar().file("d/.wh.gone", "").file("d/new", "three").hard_link("copied", "d/file");
+    let image = image(&store, &[below.end(), above.end()]);
+    store.tag(&name("a"), image.descriptor()).unwrap();
+    assert!(store.verify_unpacked().unwrap().is_empty(), "nothing is unpacked");
+    let layers = image.unpack().unwrap();
+    assert!(store.verify_unpacked().unwrap().is_empty());
+    let low = layers.dirs().last().unwrap().join("d");
+    let as_it_was = |file: &str| fs::metadata(low.join(file)).unwrap();
+    let (dir_time, time) = (as_it_was(".").modified().unwrap(), as_it_was("file").modified().unwrap());
+    let was = as_it_was("file").permissions();
+    let found = |path: &str, word: &str| {
+        let damages = store.verify_unpacked().unwrap();
+        assert_eq!(damages.len(), 1, "{word}: {damages:?}");
+        assert!(damages[0].subject.ends_with(path), "{word}: {damages:?}");
+        assert!(damages[0].error.to_string().contains(word), "{damages:?}");
+        assert_eq!(damages[0].error.kind(), ErrorKind::Corrupt);
+    };
+    let file = low.join("new-name");
+    fs::write(&file, "").unwrap();
+    found("d", "time");
+    fs::remove_file(&file).unwrap();
+    fs::File::open(&low).unwrap().set_modified(dir_time).unwrap();
+    assert!(store.verify_unpacked().unwrap().is_empty(), "all is as it was");
+    let changed = fs::File::options().write(true).open(low.join("file")).unwrap();
+    (&changed).write_all(b"ONE").unwrap();
+    changed.set_modified(time).unwrap();
+    found("d/file", "bytes");
+    (&changed).rewind().unwrap();
+    (&changed).write_all(b"one").unwrap();
+    changed.set_modified(time).unwrap();
+    fs::set_permissions(low.join("file"), fs::Permissions::from_mode(0o4755)).unwrap();
+    found("d/file", "mode");
+    fs::set_permissions(low.join("file"), was).unwrap();
+    changed.set_modified(time).unwrap();
+    assert!(store.verify_unpacked().unwrap().is_empty(), "all is as it was");
+    let marked = low.join("attributed");
+    let status = std::process::Command::new("python3")
+        .args(["-c", "import os, sys; os.setxattr(sys.argv[1], 'user.mark', b'2')"])
+        .arg(&marked)
+        .status();
+    assert!(status.unwrap().success());
+    found("d/attributed", "attributes");
+    let left: Vec<_> = fs::read_dir(store.path().join("staging")).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -139,7 +139,7 @@ fn a_certificate_is_shown_to_the_host_that_it_is_for() {
     // As docker has it on disk, with the authority.
     let certs = dir.path().join("certs.d").join(&strict.host);
     fs::create_dir_all(&certs).unwrap();
-    let put = |from: &Path, name: &str| drop(fs::copy(from, certs.join(name)).unwrap());
+    let put = |from: &Path, name: &str| assert!(fs::copy(from, certs.join(name)).is_ok());
     put(&server.0, "ca.crt");
     put(&own.0, "client.cert");
     let registry = || Registry::new().anonymous().certs_dir(dir.path().join("certs.d"));
