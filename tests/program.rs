@@ -196,8 +196,8 @@ fn every_limit_of_a_process_arrives() {
                 assert_eq!(line[name.len()..].split_whitespace().collect::<Vec<_>>(), ["7", "7"]);
             }
             Err(error) => {
-                assert_eq!((error.step(), error.raw_os_error()), (Step::Rlimit, Some(libc::EPERM)), "{error}");
-                assert_eq!(error.path(), Some(Path::new(&format!("{kind:?}"))));
+                assert_eq!((error.step(), error.kind()), (Step::Validate, ErrorKind::Unsupported), "{error}");
+                assert!(error.to_string().contains(&format!("{kind:?}")), "{error}");
             }
         }
     }
@@ -298,9 +298,6 @@ fn descriptor_numbers_that_cannot_be_are_refused() {
     {
         assert_eq!(sandbox.check().unwrap_err().kind(), ErrorKind::Invalid);
     }
-    let many = (3..303).fold(program("/bin/true", &[]), |sandbox, number| sandbox.fd(number, file()));
-    let error = many.output().unwrap_err();
-    assert_eq!((error.kind(), error.step()), (ErrorKind::Invalid, Step::PlaceFd), "{error}");
     let error = program("/bin/true", &[]).fd(65_000, file()).output().unwrap_err();
     assert_eq!((error.step(), error.raw_os_error()), (Step::PlaceFd, Some(libc::EBADF)), "{error}");
     assert!(error.remedy().unwrap().contains("RLIMIT_NOFILE"), "{error}");

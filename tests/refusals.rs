@@ -241,7 +241,7 @@ fn a_look_beforehand_finds_what_a_spawn_would_fail_at() {
         table.push(("groups", Sandbox::strict().groups([27])));
     }
     if !common::no_cgroups() {
-        table.push(("cpu", plain().cgroup_parent(common::cgroup_parent()).cpuset("4000")));
+        table.push(("processors", plain().cgroup_parent(common::cgroup_parent()).cpuset("4000")));
     }
     for (reason, sandbox) in table {
         let sandbox = sandbox.command("/bin/true");

@@ -7,7 +7,9 @@ use caps::Capability;
 
 use super::Sandbox;
 use super::judge::has;
+use crate::cgroup::Limits;
 use crate::error::Problem;
+use crate::feature::Feature;
 use crate::mount::Kind;
 use crate::namespace::Namespaces;
 use crate::proc::user_ns;
@@ -91,6 +93,20 @@ impl Sandbox {
         let remedy = "give it to stdin (Stdio::bytes) or in a file";
         Some(Problem::unsupported("command", reason, remedy))
     }
+}
+
+/// Whether a list of processors or of memory nodes names one that the machine cannot have.
+pub(super) fn absent_processors(limits: &Limits) -> Option<Problem> {
+    let lists = [("cpu", "processors", &limits.cpuset), ("node", "memory nodes", &limits.cpuset_mems)];
+    lists.into_iter().find_map(|(kind, plural, list)| {
+        let there = fs::read_to_string(format!("/sys/devices/system/{kind}/possible")).ok()?;
+        let highest = |list: &str| list.trim().split([',', '-']).filter_map(|number| number.parse::<u32>().ok()).max();
+        let (wanted, most) = (highest(list.as_deref()?)?, highest(&there)?);
+        (wanted > most).then(|| {
+            let reason = format!("there is no {wanted} among the {plural} of this machine, {}", there.trim());
+            Problem::unsupported("cpuset", reason, "name some of those").for_feature(Feature::Cpuset)
+        })
+    })
 }
 
 fn missing(call: &'static str, path: &Path, is_dir: bool) -> Option<Problem> {

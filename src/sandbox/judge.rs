@@ -6,6 +6,7 @@ use caps::{CapSet, Capability};
 use nix::unistd::{Gid, Uid};
 
 use super::Sandbox;
+use super::bounds::absent_processors;
 use crate::cgroup;
 use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
@@ -381,7 +382,8 @@ impl Sandbox {
         if !thorough && self.best_effort.is_empty() {
             return Ok((limits, account_cpu, enforced));
         }
-        for problem in self.group_problems(host, &limits, account_cpu) {
+        let absent = absent_processors(&limits);
+        for problem in self.group_problems(host, &limits, account_cpu).into_iter().chain(absent) {
             match problem.feature.filter(|feature| self.best_effort.contains(feature)) {
                 Some(feature) => {
                     let missing = match feature {

@@ -415,7 +415,7 @@ fn an_upload_goes_with_credentials_to_the_registry_alone() {
 fn an_upload_that_nobody_takes() {
     let fake = Fake::start(move |request, out| match request.method.as_str() {
         "POST" => out.send("202 Accepted", "Location: /unread\r\n", b""),
-        "PUT" => out.stall(),
+        "PATCH" | "PUT" => out.stall(),
         _ => out.send("404 Not Found", "", b""),
     });
     let (_dir, store) = store();
