@@ -320,3 +320,104 @@ fn a_namespace_asked_for_twice_is_a_conflict() {
         assert!(error.problems().iter().any(|problem| problem.subject.starts_with("join")), "{error}");
     }
 }
+
+/// The arguments of clone3(2) as they were when `set_tid` came (5.5).
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+}
+
+/// Makes processes of the number `pid` in the namespaces of `of`, one each time that it is told to, and ends it when it is
+/// told so; each step is answered.
+fn makes_processes(of: u32, pid: i32, steps: &std::sync::mpsc::Receiver<()>, done: &std::sync::mpsc::Sender<()>) {
+    for name in ["ipc", "net"] {
+        let namespace = File::open(format!("/proc/{of}/ns/{name}")).unwrap();
+        nix::sched::setns(namespace, nix::sched::CloneFlags::empty()).unwrap();
+    }
+    while steps.recv().is_ok() {
+        let exit_signal = libc::SIGCHLD as u64;
+        let args = CloneArgs { exit_signal, set_tid: &raw const pid as u64, set_tid_size: 1, ..CloneArgs::default() };
+        // SAFETY: the arguments are of the size that is told, and the child does nothing but wait for a signal.
+        let made = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+        if made == 0 {
+            loop {
+                // SAFETY: no pointer, and nothing of the parent's is touched.
+                unsafe { libc::syscall(libc::SYS_pause) };
+            }
+        }
+        assert_eq!(made, i64::from(pid), "{}", std::io::Error::last_os_error());
+        done.send(()).unwrap();
+        let _ = steps.recv();
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::wait::waitpid(pid, None).unwrap();
+        done.send(()).unwrap();
+    }
+}
+
+/// Two sets of namespaces have processes of one number by turns. Who joins two namespaces of that number gets both of one
+/// process, or an error: never one of each. Without the second look at the number, one of some hundred runs has one of each.
+#[test]
+fn a_pid_that_another_process_gets_meanwhile_is_an_error() {
+    let _clean = common::clean();
+    if !common::is_root() {
+        return;
+    }
+    let targets = [(), ()].map(|()| Target::new(Sandbox::new().namespaces(Namespaces::IPC | Namespaces::NET), ""));
+    let mut ended = Sandbox::new().command("/bin/true").spawn().unwrap();
+    let pid = ended.id();
+    ended.wait().unwrap();
+    let stop = AtomicBool::new(false);
+    let (mut whole, mut failed) = (0, 0);
+    std::thread::scope(|scope| {
+        let makers = [0, 1].map(|one: usize| {
+            let of = targets[one].child.id();
+            let (step, steps) = std::sync::mpsc::channel();
+            let (says, done) = std::sync::mpsc::channel();
+            scope.spawn(move || makes_processes(of, pid as i32, &steps, &says));
+            (step, done)
+        });
+        let stop = &stop;
+        scope.spawn(move || {
+            for (step, done) in makers.iter().cycle() {
+                for _ in ["make", "end"] {
+                    step.send(()).unwrap();
+                    done.recv().unwrap();
+                }
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let links = targets.iter().map(|target| [target.link("ipc"), target.link("net")]).collect::<Vec<_>>();
+        while whole < 1000 || failed < 20 {
+            let guest = Sandbox::new().join_pid(Namespaces::IPC | Namespaces::UTS | Namespaces::NET, pid);
+            match guest.command("/bin/readlink").args(["/proc/self/ns/ipc", "/proc/self/ns/net"]).output() {
+                Ok(output) => {
+                    let text = String::from_utf8(output.stdout).unwrap();
+                    let both: Vec<String> = text.lines().map(str::to_owned).collect();
+                    if !links.iter().any(|link| *link == *both) {
+                        stop.store(true, Ordering::Relaxed);
+                        panic!("{both:?} is of two processes: {links:?}");
+                    }
+                    whole += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error.step(), Step::JoinNamespace, "{error}");
+                    failed += 1;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}

@@ -14,12 +14,14 @@
 //! | TCP and UDP buffers | the machine, `tcp_mem` and `udp_mem` | v1: a quarter of the memory limit; v2: the memory limit |
 //! | AF_UNIX buffers, pipes | counted | the memory limit |
 //! | queued signals, timers | the creator's user | 1,024 |
+//! | watches of epoll(7) | the user, a twenty-fifth of the memory | an id of its own, and the memory limit |
 //! | locks of files | no limit | none but time: 192 bytes a lock, uncounted |
 
 use std::io::{BufRead, BufReader};
 
 use ringfence::{Action, Bytes, Child, Compare, Dev, Resource, Rule, Sandbox, Seccomp, Stdio, UserLimit, Verdict};
 
+use crate::take::EPOLL_WATCHES;
 use crate::{Answers, attack, attack_at, attack_inside, common};
 
 /// Takes, and holds what it has until the child's stdin is closed.
@@ -70,6 +72,27 @@ fn tables_of_the_creators_user_are_not_taken_whole() {
     assert_eq!(taken(no_filter(), "fanotify"), (0, "EMFILE".to_owned()));
     assert_eq!(taken(no_filter().user_limit(UserLimit::FanotifyGroups, 2), "fanotify"), (2, "EMFILE".to_owned()));
     assert_eq!(taken(common::strict(), "fanotify"), (0, "EPERM".to_owned()));
+}
+
+/// One process gets as many as its descriptors make, in a table of an id of its own: where the table has room for just one
+/// such process (tests/vm/guest makes it so), a second sandbox's id still has a whole one, and so has the host.
+#[test]
+fn watches_of_epoll_are_counted_for_each_sandbox_and_are_memory() {
+    let _clean = common::clean();
+    let expected = (EPOLL_WATCHES, "descriptors".to_owned());
+    let (mut first, answers) = holder(common::strict(), "epoll");
+    assert_eq!((answers.get("taken").parse().unwrap(), answers.get("ends").to_owned()), expected);
+    assert_eq!(taken(common::strict(), "epoll"), expected, "the second");
+    assert_eq!(attack(Sandbox::new(), "take epoll").get("ends"), "descriptors", "the host");
+    drop(first.stdin.take());
+    assert_eq!(first.wait().unwrap().verdict(), Verdict::Exited(0));
+    if common::no_cgroups() {
+        return;
+    }
+    let exe = std::env::current_exe().unwrap();
+    let small = common::strict().memory_limit(Bytes::mib(8)).bind_ro(exe, "/tmp/attack");
+    let output = attack_at(small, "/tmp/attack", "take epoll").output().unwrap();
+    assert_eq!(output.outcome.verdict(), Verdict::OutOfMemory);
 }
 
 #[test]

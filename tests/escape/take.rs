@@ -31,6 +31,7 @@ pub fn run(words: &[&str]) {
         "tcp" => bytes(&mut kept, tcp),
         "unix" => bytes(&mut kept, unix),
         "pipes" => bytes(&mut kept, pipe),
+        "epoll" => watched_by_epoll(&mut kept),
         "filters" => count(1, &mut kept, |_| filter()),
         "names" => names(),
         other => panic!("nothing {other} to take"),
@@ -42,6 +43,9 @@ pub fn run(words: &[&str]) {
     }
 }
 
+/// How many epoll sets, and how many descriptors that each of them watches.
+const EACH: u64 = 240;
+pub const EPOLL_WATCHES: u64 = EACH * EACH;
 const FAN_REPORT_FID: usize = 0x200;
 
 fn count(most: u64, kept: &mut Vec<OwnedFd>, take: impl Fn(u64) -> io::Result<OwnedFd>) -> (u64, String) {
@@ -114,6 +118,25 @@ fn watches(kept: &mut Vec<OwnedFd>) -> (u64, String) {
         }
     }
     (taken, "none".to_owned())
+}
+
+/// Each of as many epoll sets as have room watches each of as many descriptors.
+fn watched_by_epoll(kept: &mut Vec<OwnedFd>) -> (u64, String) {
+    let new = |call_number| fd(call(call_number, [0; 6])).unwrap();
+    let sets: Vec<OwnedFd> = (0..EACH).map(|_| new(libc::SYS_epoll_create1)).collect();
+    let watched: Vec<OwnedFd> = (0..EACH).map(|_| new(libc::SYS_eventfd2)).collect();
+    let event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+    let mut taken = 0;
+    for (set, one) in sets.iter().flat_map(|set| watched.iter().map(move |one| (set, one))) {
+        let place = &raw const event as usize;
+        let args = [set.as_raw_fd() as usize, libc::EPOLL_CTL_ADD as usize, one.as_raw_fd() as usize, place, 0, 0];
+        match call(libc::SYS_epoll_ctl, args) {
+            Ok(_) => taken += 1,
+            Err(error) => return (taken, errno(&error)),
+        }
+    }
+    kept.extend(sets.into_iter().chain(watched));
+    (taken, "descriptors".to_owned())
 }
 
 /// The addresses of a name, which a C library would ask netlink about if it could.
