@@ -13,8 +13,7 @@ use nix::errno::Errno;
 use nix::sys::resource;
 
 use crate::error::{Problem, Step};
-use crate::plan::{Added, Arg, Plan, Slot, has_nul};
-use crate::stub::wire::code;
+use crate::plan::{Added, Arg, Exec, ExecFlags, Plan, Slot, has_nul};
 
 /// Where a program is looked for when its environment has no PATH.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -199,17 +198,17 @@ impl Program {
 
     /// Supplementary groups, gid, uid: in this order, since each takes the right to the one before. `joined`: the user
     /// namespace is one that was there.
-    pub(crate) fn lower_user(&self, plan: &mut Plan, may_set_groups: bool, joined: bool) {
+    pub(crate) fn emit_user(&self, plan: &mut Plan, may_set_groups: bool, joined: bool) {
         match &self.groups {
-            Some(groups) if may_set_groups => drop(lower_groups(plan, groups)),
+            Some(groups) if may_set_groups => drop(emit_groups(plan, groups)),
             // An ordinary user's namespace may not let them be changed.
-            None if joined => drop(lower_groups(plan, &[]).tolerate(Errno::EPERM)),
-            None if may_set_groups && self.user.is_some() => drop(lower_groups(plan, &[])),
+            None if joined => drop(emit_groups(plan, &[]).tolerate(Errno::EPERM)),
+            None if may_set_groups && self.user.is_some() => drop(emit_groups(plan, &[])),
             _ => {}
         }
         match self.user {
-            Some((uid, gid)) => lower_ids(plan, uid, gid),
-            None if joined => lower_ids_as_seen(plan),
+            Some((uid, gid)) => emit_ids(plan, uid, gid),
+            None if joined => emit_ids_as_seen(plan),
             None => {}
         }
     }
@@ -223,7 +222,7 @@ impl Program {
         self.session(pid_ns) != Session::Inherit
     }
 
-    pub(crate) fn lower_session(&self, plan: &mut Plan, pid_ns: bool) {
+    pub(crate) fn emit_session(&self, plan: &mut Plan, pid_ns: bool) {
         match self.session(pid_ns) {
             Session::Inherit => {}
             Session::NewGroup => drop(plan.call(Step::Session, libc::SYS_setpgid, [0.into(), 0.into()])),
@@ -233,22 +232,22 @@ impl Program {
 
     /// Raises hard limits beyond the caller's, which takes CAP_SYS_RESOURCE: before user and capabilities are the program's.
     /// The soft ones come last: they would limit the setup.
-    pub(crate) fn lower_raised_rlimits(&self, plan: &mut Plan) {
+    pub(crate) fn emit_raised_rlimits(&self, plan: &mut Plan) {
         for (resource, _, hard) in &self.rlimits {
             if let Some((soft, _)) = resource.own().filter(|(_, own)| hard > own) {
-                lower_rlimit(plan, *resource, soft, *hard);
+                emit_rlimit(plan, *resource, soft, *hard);
             }
         }
     }
 
-    pub(crate) fn lower_rlimits(&self, plan: &mut Plan) {
+    pub(crate) fn emit_rlimits(&self, plan: &mut Plan) {
         for (resource, soft, hard) in &self.rlimits {
-            lower_rlimit(plan, *resource, *soft, *hard);
+            emit_rlimit(plan, *resource, *soft, *hard);
         }
     }
 
     /// `inherited` holds the caller's umask, which the stub has put aside.
-    pub(crate) fn lower_umask(&self, plan: &mut Plan, inherited: Slot) {
+    pub(crate) fn emit_umask(&self, plan: &mut Plan, inherited: Slot) {
         let mask = self.umask.map_or(Arg::from(inherited), Arg::from);
         plan.call(Step::Umask, libc::SYS_umask, [mask]);
     }
@@ -288,41 +287,39 @@ impl Invocation {
     }
 
     /// The working directory: the one asked for, else `/` on a root of the sandbox's own.
-    pub(crate) fn lower_cwd(&self, plan: &mut Plan, own_root: bool) {
+    pub(crate) fn emit_cwd(&self, plan: &mut Plan, own_root: bool) {
         let Some(cwd) = &self.cwd else { return };
         let path = plan.string(cwd);
         plan.call(Step::Cwd, libc::SYS_chdir, [path.into()]).at(cwd);
         if own_root {
-            plan.op(Step::Cwd, code::CWD_INSIDE, []).at(cwd);
+            plan.check_cwd().at(cwd);
         }
     }
 
-    /// The last op. `how` are the bits of the wire's `exec`, with the place in which a silent failure is told.
-    pub(crate) fn lower_exec(&self, plan: &mut Plan, how: u64, failure: Option<Slot>) {
+    /// Emits the exec, the last op. `failure` holds the address of the page in which a silent failure is told.
+    pub(crate) fn emit_exec(&self, plan: &mut Plan, flags: ExecFlags, failure: Option<Slot>) {
         let candidates = self.candidates();
         let argv = plan.strings(std::iter::once(&self.command).chain(&self.args).map(|arg| [arg.as_os_str()]));
         let envp = plan.strings(self.environment.iter().map(|(name, value)| [name.as_os_str(), "=".as_ref(), value]));
         let paths = plan.strings(candidates.iter().map(|path| [path.as_os_str()]));
-        let failure = failure.map_or(Arg::Value(0), Arg::from);
-        plan.op(Step::Exec, code::EXEC, [paths.into(), argv.into(), envp.into(), how.into(), failure])
-            .at(&self.command);
+        plan.exec(Exec { paths, argv, envp, flags, failure }).at(&self.command);
     }
 }
 
-fn lower_rlimit(plan: &mut Plan, resource: Resource, soft: u64, hard: u64) {
+fn emit_rlimit(plan: &mut Plan, resource: Resource, soft: u64, hard: u64) {
     let limits = plan.words(&[soft, hard]);
     let args = [0.into(), resource.number().into(), limits.into(), 0.into()];
     plan.call(Step::Rlimit, libc::SYS_prlimit64, args).at(format!("{resource:?}"));
 }
 
-pub(crate) fn lower_ids(plan: &mut Plan, uid: u32, gid: u32) {
+pub(crate) fn emit_ids(plan: &mut Plan, uid: u32, gid: u32) {
     plan.call(Step::Gid, libc::SYS_setresgid, [gid.into(), gid.into(), gid.into()]).at(gid.to_string());
     plan.call(Step::Uid, libc::SYS_setresuid, [uid.into(), uid.into(), uid.into()]).at(uid.to_string());
 }
 
 /// Has the program be outside whom it looks like inside. Who joins a user namespace that does not know its ids is called
 /// nobody there, and is still itself, be it root, to every file.
-fn lower_ids_as_seen(plan: &mut Plan) {
+fn emit_ids_as_seen(plan: &mut Plan) {
     let calls =
         [(Step::Gid, libc::SYS_getgid, libc::SYS_setresgid), (Step::Uid, libc::SYS_getuid, libc::SYS_setresuid)];
     for (step, get, set) in calls {
@@ -332,7 +329,7 @@ fn lower_ids_as_seen(plan: &mut Plan) {
     }
 }
 
-pub(crate) fn lower_groups<'p>(plan: &'p mut Plan, groups: &[u32]) -> Added<'p> {
+pub(crate) fn emit_groups<'p>(plan: &'p mut Plan, groups: &[u32]) -> Added<'p> {
     let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
     let list = plan.bytes(&bytes);
     plan.call(Step::Groups, libc::SYS_setgroups, [groups.len().into(), list.into()])

@@ -198,15 +198,15 @@ fn in_memory(bytes: &[u8]) -> Result<PlanFd> {
 
 impl Streams {
     /// Passes the descriptors on, and gives each its number right before the exec. Everything else is closed by it.
-    pub(crate) fn lower(&self, plan: &mut Plan, extra: &[(RawFd, Arc<OwnedFd>)]) {
+    pub(crate) fn emit(&self, plan: &mut Plan, extra: &[(RawFd, Arc<OwnedFd>)]) {
         let streams = self.inside.iter().cloned().enumerate().map(|(i, fd)| (i as RawFd, fd));
         let mut placed: Vec<(RawFd, RawFd)> =
             streams.chain(further(extra)).map(|(number, fd)| (plan.fd(fd), number)).collect();
         if !extra.is_empty() {
             move_up(plan, &mut placed);
         }
-        lower_close_on_exec(plan);
-        lower_places(plan, &placed);
+        emit_close_on_exec(plan);
+        emit_places(plan, &placed);
     }
 
     /// What the program gets.
@@ -218,7 +218,7 @@ impl Streams {
 impl Policy {
     /// Passes the further descriptors on, and leaves 0, 1 and 2 free for streams that come later. Gives where the pipe of
     /// the thread that cloned is then.
-    pub(crate) fn lower_ahead(&self, plan: &mut Plan) -> Arg {
+    pub(crate) fn emit_ahead(&self, plan: &mut Plan) -> Arg {
         let mut placed: Vec<(RawFd, RawFd)> = further(&self.extra).map(|(number, fd)| (plan.fd(fd), number)).collect();
         let mut parent = Arg::from(PARENT_FD);
         if !placed.is_empty() {
@@ -228,8 +228,8 @@ impl Policy {
             plan.call(Step::PlaceFd, libc::SYS_dup3, place).store(slot);
             parent = slot.into();
         }
-        lower_close_on_exec(plan);
-        lower_places(plan, &placed);
+        emit_close_on_exec(plan);
+        emit_places(plan, &placed);
         for stream in 0..3 {
             plan.call(Step::CloseFds, libc::SYS_close, [stream.into()]).tolerate(Errno::EBADF);
         }
@@ -241,7 +241,7 @@ fn further(extra: &[(RawFd, Arc<OwnedFd>)]) -> impl Iterator<Item = (RawFd, Plan
     extra.iter().map(|(number, fd)| (*number, PlanFd::Shared(fd.clone())))
 }
 
-fn lower_places(plan: &mut Plan, placed: &[(RawFd, RawFd)]) {
+fn emit_places(plan: &mut Plan, placed: &[(RawFd, RawFd)]) {
     for (from, to) in placed {
         plan.call(Step::PlaceFd, libc::SYS_dup3, [Arg::from(*from), Arg::from(*to), 0.into()])
             .at(to.to_string())
@@ -268,7 +268,7 @@ fn move_up(plan: &mut Plan, placed: &mut [(RawFd, RawFd)]) -> RawFd {
 
 /// `close_range(CLOSE_RANGE_CLOEXEC)`, 5.11; without it one by one: the stub holds nothing but what it was passed, and
 /// what it opened close-on-exec.
-fn lower_close_on_exec(plan: &mut Plan) {
+fn emit_close_on_exec(plan: &mut Plan) {
     // The report, the plan and its descriptors, and the directory of a v2 group in which the stub was born.
     let passed = PARENT_FD..FIRST_FD + 3 + plan.fds().len() as RawFd;
     let flag = libc::CLOSE_RANGE_CLOEXEC;

@@ -1,13 +1,13 @@
 //! Where the way to a mount has to be made fast, because the program could rename a directory on it, or exchange a link, and
 //! so put something else in the mount's place.
 //!
-//! Decided by the policy, as far as it tells; the stub looks at the mounts and does it, see [`target::FAST`].
+//! Decided by the policy, as far as it tells; the stub looks at the mounts and does it, see [`PlaceFlags::PINNED`].
 
 use std::path::Path;
 
 use super::root::{Base, RootFs, Upper};
 use super::{Kind, Mount, MountFlags, clean};
-use crate::stub::wire::target;
+use crate::plan::PlaceFlags;
 
 impl Kind {
     /// Whether what is written there stays on the host.
@@ -57,7 +57,7 @@ impl<'m> Before<'m> {
     }
 
     /// The bits for the place `at`. `protects`: what is put there keeps something from being written, or seen.
-    pub(super) fn way_to(&self, at: &Path, protects: bool) -> u64 {
+    pub(super) fn way_to(&self, at: &Path, protects: bool) -> PlaceFlags {
         let is_below = |mount: &&Mount| clean(at).starts_with(clean(&mount.target));
         let is_below_writable = self.mounts.iter().rfind(is_below).is_some_and(|mount| mount.kind.is_writable());
         // A link on a root that is not the program's may lead to one of these.
@@ -65,10 +65,10 @@ impl<'m> Before<'m> {
         // One in the root itself has nothing on its way but a link.
         let has_way = protects || clean(at).components().count() > 2;
         if !has_way || !(is_below_writable || may_be) {
-            return 0;
+            return PlaceFlags::empty();
         }
-        let links = if protects { target::NO_LOOSE_LINKS } else { 0 };
-        target::FAST | links | if self.is_root_fixed { target::FIXED_ROOT } else { 0 }
+        let links = if protects { PlaceFlags::NO_LOOSE_LINKS } else { PlaceFlags::empty() };
+        PlaceFlags::PINNED | links | if self.is_root_fixed { PlaceFlags::FIXED_ROOT } else { PlaceFlags::empty() }
     }
 }
 
@@ -82,17 +82,24 @@ mod tests {
         let way =
             |mounts: &[Mount], root: RootFs, at: &str| Before::new(mounts, Some(&root)).way_to(Path::new(at), false);
         let fixed = || RootFs::programs();
-        assert_eq!(way(&[Tmpfs::new("/tmp").into(), Bind::new("/a", "/b/c").read_only().into()], fixed(), "/usr/x"), 0);
-        assert_eq!(way(&[Tmpfs::new("/tmp").into()], fixed(), "/tmp/a/b"), target::FAST | target::FIXED_ROOT);
+        assert_eq!(
+            way(&[Tmpfs::new("/tmp").into(), Bind::new("/a", "/b/c").read_only().into()], fixed(), "/usr/x"),
+            PlaceFlags::empty()
+        );
+        assert_eq!(way(&[Tmpfs::new("/tmp").into()], fixed(), "/tmp/a/b"), PlaceFlags::PINNED | PlaceFlags::FIXED_ROOT);
         let work: [Mount; 2] = [Bind::new("/w", "/w").into(), Bind::new("/w/x", "/w/x").read_only().into()];
-        assert_eq!(way(&work[..1], fixed(), "/w/.git/hooks"), target::FAST | target::FIXED_ROOT);
-        assert_eq!(way(&work, RootFs::host(), "/w/x/y"), target::FAST | target::FIXED_ROOT, "a link may lead back");
-        assert_eq!(way(&[], RootFs::dir("/r"), "/a/b"), target::FAST);
-        assert_eq!(way(&[], RootFs::dir("/r").read_only(), "/a/b"), 0);
-        assert_eq!(way(&[], RootFs::dir("/r"), "/proc"), 0);
-        assert_eq!(way(&[], RootFs::overlay(["/l"]).scratch(), "/a/b"), 0);
-        assert_eq!(way(&[], RootFs::overlay(["/l"]).upper("/u", "/k"), "/a/b"), target::FAST);
+        assert_eq!(way(&work[..1], fixed(), "/w/.git/hooks"), PlaceFlags::PINNED | PlaceFlags::FIXED_ROOT);
+        assert_eq!(
+            way(&work, RootFs::host(), "/w/x/y"),
+            PlaceFlags::PINNED | PlaceFlags::FIXED_ROOT,
+            "a link may lead back"
+        );
+        assert_eq!(way(&[], RootFs::dir("/r"), "/a/b"), PlaceFlags::PINNED);
+        assert_eq!(way(&[], RootFs::dir("/r").read_only(), "/a/b"), PlaceFlags::empty());
+        assert_eq!(way(&[], RootFs::dir("/r"), "/proc"), PlaceFlags::empty());
+        assert_eq!(way(&[], RootFs::overlay(["/l"]).scratch(), "/a/b"), PlaceFlags::empty());
+        assert_eq!(way(&[], RootFs::overlay(["/l"]).upper("/u", "/k"), "/a/b"), PlaceFlags::PINNED);
         let protected = Before::new(&[], None).way_to(Path::new("/x"), true);
-        assert_eq!(protected, target::FAST | target::NO_LOOSE_LINKS);
+        assert_eq!(protected, PlaceFlags::PINNED | PlaceFlags::NO_LOOSE_LINKS);
     }
 }

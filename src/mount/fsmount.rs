@@ -8,7 +8,7 @@ use crate::plan::{Arg, Plan, Slot};
 use crate::sys::mount::{FSCONFIG_CMD_CREATE, FSCONFIG_SET_FD, FSCONFIG_SET_STRING, FSMOUNT_CLOEXEC, FSOPEN_CLOEXEC};
 
 /// Leaves in `tree` a mount of a new file system.
-pub(super) fn lower_new_mount(
+pub(super) fn emit_new_mount(
     plan: &mut Plan,
     fstype: &str,
     options: &[(&str, &str)],

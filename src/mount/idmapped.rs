@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::lower::{CWD, MOVE_MOUNT_F_EMPTY_PATH, attach};
+use super::emit::{CWD, MOVE_MOUNT_F_EMPTY_PATH, attach};
 use super::{Kind, Policy, place};
 use crate::error::{Error, Result, Step};
 use crate::plan::{Plan, PlanFd, Slot};
@@ -25,12 +25,12 @@ impl Policy {
 
 /// The directories in a [`place`] where the layers stand, in their order. Without an upper layer overlayfs wants two: one that is
 /// alone gets an empty one below it.
-pub(super) fn lower_layers(plan: &mut Plan, layers: &[PathBuf], has_upper: bool) -> Result<Vec<PathBuf>> {
+pub(super) fn emit_layers(plan: &mut Plan, layers: &[PathBuf], has_upper: bool) -> Result<Vec<PathBuf>> {
     let mut places = Vec::new();
     for (i, layer) in layers.iter().enumerate() {
         let place = place::make_dir(plan, &format!("/../layer{i}"));
         let tree = plan.slot();
-        lower_tree(plan, layer, tree)?;
+        emit_tree(plan, layer, tree)?;
         let name = plan.string(&place);
         attach(plan, tree, CWD.into(), name.into(), MOVE_MOUNT_F_EMPTY_PATH, layer);
         plan.close(Step::MoveMount, tree);
@@ -43,7 +43,7 @@ pub(super) fn lower_layers(plan: &mut Plan, layers: &[PathBuf], has_upper: bool)
 }
 
 /// Leaves in `tree` a copy of the mount at `path`, which overlayfs takes without what is mounted below.
-fn lower_tree(plan: &mut Plan, path: &Path, tree: Slot) -> Result<()> {
+fn emit_tree(plan: &mut Plan, path: &Path, tree: Slot) -> Result<()> {
     let fd = mount::clone_tree(path, false).map_err(|errno| Error::new(Step::OpenTree, errno).at(path))?;
     let fd = Arc::new(fd);
     let number = plan.fd(PlanFd::Shared(fd.clone()));

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::fsmount::{lower_new_mount, make, open, set, set_fd};
-use super::lower::{CWD, MOVE_MOUNT_F_EMPTY_PATH, UPPER, attach, open_dir, set_flags, source, upper_dirs, whole};
+use super::emit::{CWD, MOVE_MOUNT_F_EMPTY_PATH, UPPER, attach, open_dir, set_flags, source, upper_dirs, whole};
+use super::fsmount::{emit_new_mount, make, open, set, set_fd};
 use super::root::{Base, RootFs, Upper};
 use super::{Context, MountFlags, Policy, Tmpfs};
 use crate::error::{Result, Step};
@@ -20,7 +20,7 @@ pub(crate) struct Ready {
 
 impl Policy {
     /// Writes the ops that put the overlay of the root together. To be called before the mount namespace is left.
-    pub(crate) fn lower_ahead(
+    pub(crate) fn emit_ahead(
         &self,
         plan: &mut Plan,
         context: Context,
@@ -38,7 +38,7 @@ impl Policy {
                     let layer = source(layer)?;
                     take(plan, overlay, "lowerdir+", CWD.into(), &layer, &layer);
                 }
-                let ready = Ready { overlay: plan.slot(), upper: lower_upper(plan, overlay, upper, scratch)? };
+                let ready = Ready { overlay: plan.slot(), upper: emit_upper(plan, overlay, upper, scratch)? };
                 make(plan, overlay, *flags, ready.overlay, at);
                 if let Some(upper) = ready.upper {
                     // The overlay writes by a mount of its own. This one stays below the root: who takes that away, which
@@ -54,9 +54,9 @@ impl Policy {
 }
 
 /// Tells the overlay of its upper and its work directory. Gives the file system that was made for them.
-fn lower_upper(plan: &mut Plan, overlay: Slot, upper: &Upper, scratch: Option<&Path>) -> Result<Option<Slot>> {
+fn emit_upper(plan: &mut Plan, overlay: Slot, upper: &Upper, scratch: Option<&Path>) -> Result<Option<Slot>> {
     if let Upper::Tmpfs(size) = upper {
-        return Ok(Some(lower_memory(plan, overlay, &Tmpfs::new("/").size(*size))));
+        return Ok(Some(emit_memory(plan, overlay, &Tmpfs::new("/").size(*size))));
     }
     if let Some((upper, work)) = upper_dirs(upper, scratch)? {
         take(plan, overlay, "upperdir", CWD.into(), &upper, &upper);
@@ -65,12 +65,12 @@ fn lower_upper(plan: &mut Plan, overlay: Slot, upper: &Upper, scratch: Option<&P
     Ok(None)
 }
 
-fn lower_memory(plan: &mut Plan, overlay: Slot, tmpfs: &Tmpfs) -> Slot {
+fn emit_memory(plan: &mut Plan, overlay: Slot, tmpfs: &Tmpfs) -> Slot {
     let (memory, at) = (plan.slot(), Path::new(UPPER));
     let (size, inodes) = tmpfs.limits();
     let (size, inodes) = (size.to_string(), inodes.to_string());
     let options = [("source", "tmpfs"), ("size", &*size), ("nr_inodes", &*inodes), ("mode", "755")];
-    lower_new_mount(plan, "tmpfs", &options, MountFlags::empty(), memory, at);
+    emit_new_mount(plan, "tmpfs", &options, MountFlags::empty(), memory, at);
     for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
         let text = plan.string(name);
         plan.call(Step::Scratch, libc::SYS_mkdirat, [memory.into(), text.into(), 0o755.into()]).at(name);

@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
+use super::emit::{self, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH};
 use super::fast::Before;
-use super::fsmount::lower_new_mount;
-use super::lower::{self, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH};
+use super::fsmount::emit_new_mount;
 use super::{Context, MountFlags, Policy};
 use crate::error::Step;
-use crate::plan::{Plan, Slot};
-use crate::stub::wire::{code, target};
+use crate::plan::{PlaceFlags, Plan, Slot};
 use crate::sys::fork_mark::PerProcess;
 
 /// Files that tell of the machine as a whole, of its memory, keys, timers, heat and hardware.
@@ -42,7 +41,7 @@ const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
 
 /// A path and how it is found: in the kernel's own file systems no symbolic link leads anywhere, and elsewhere the way to
 /// it is made fast.
-type Place<'p> = (&'p Path, u64);
+type Place<'p> = (&'p Path, PlaceFlags);
 
 /// What is mounted on masked paths: the null device on a file, an empty directory on a directory.
 #[derive(Debug, Clone, Copy)]
@@ -55,50 +54,50 @@ pub(super) struct Covers {
 
 impl Policy {
     /// Writes the ops that get the covers, before there is a root.
-    pub(super) fn lower_covers(&self, plan: &mut Plan, context: Context) -> Option<Covers> {
+    pub(super) fn emit_covers(&self, plan: &mut Plan, context: Context) -> Option<Covers> {
         if !self.default_masks && self.masks.is_empty() {
             return None;
         }
         let clear = if context.template { MountFlags::NO_DEV } else { MountFlags::empty() };
         let covers = Covers { null: plan.slot(), empty: plan.slot(), clear };
         if context.template {
-            lower_own(plan, covers)
+            emit_own(plan, covers)
         } else {
-            lower_of_host(plan, covers)
+            emit_of_host(plan, covers)
         }
         Some(covers)
     }
 
     /// Writes the ops for all paths. `root` is the new root. Gives what their ways have needed.
-    pub(super) fn lower_masks(
+    pub(super) fn emit_masks(
         &self,
         plan: &mut Plan,
         root: Slot,
         covers: Option<Covers>,
         groups: &[PathBuf],
         before: Before<'_>,
-    ) -> u64 {
+    ) -> PlaceFlags {
         let masks = || given(&self.masks, before);
         let read_only = || given(&self.read_only_paths, before).chain(given(groups, before));
         let own = |paths: &'static [&str]| {
             let paths = if self.default_masks { paths } else { &[] };
-            paths.iter().map(|path| (Path::new(path), target::NO_SYMLINKS))
+            paths.iter().map(|path| (Path::new(path), PlaceFlags::NO_SYMLINKS))
         };
         let heat = if self.default_masks { thermal() } else { &[] };
-        let heat = heat.iter().map(|path| (path.as_path(), target::NO_SYMLINKS));
+        let heat = heat.iter().map(|path| (path.as_path(), PlaceFlags::NO_SYMLINKS));
         if let Some(covers) = covers {
             for place in own(&MASKED).chain(heat).chain(masks()) {
-                lower_cover(plan, root, place, covers);
+                emit_cover(plan, root, place, covers);
             }
             plan.close(Step::Mask, covers.empty);
             plan.close(Step::Mask, covers.null);
         }
-        own(&READ_ONLY).for_each(|place| lower_read_only(plan, root, place));
+        own(&READ_ONLY).for_each(|place| emit_read_only(plan, root, place));
         for (path, way) in read_only() {
-            let needed = if way == 0 { 0 } else { target::NOT_TO_BE_MADE };
-            lower_read_only(plan, root, (path, way | needed));
+            let needed = if way.is_empty() { way } else { PlaceFlags::NOT_TO_BE_MADE };
+            emit_read_only(plan, root, (path, way | needed));
         }
-        masks().chain(read_only()).fold(0, |ways, (_, way)| ways | way)
+        masks().chain(read_only()).fold(PlaceFlags::empty(), |ways, (_, way)| ways | way)
     }
 }
 
@@ -118,30 +117,30 @@ fn thermal() -> &'static [PathBuf] {
 }
 
 /// The host's null device, which has to be that (CVE-2025-31133).
-fn lower_of_host(plan: &mut Plan, Covers { null, empty, .. }: Covers) {
+fn emit_of_host(plan: &mut Plan, Covers { null, empty, .. }: Covers) {
     let name = plan.string("/dev/null");
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let device = plan.call(Step::Mask, libc::SYS_openat, [libc::AT_FDCWD.into(), name.into(), flags.into()]);
     device.at("/dev/null").hint("masked files are covered with the caller's null device").store(null);
-    plan.op(Step::Mask, code::IS_NULL, [null.into()])
+    plan.check_null_device(null)
         .at("/dev/null")
         .hint("the caller's /dev/null is not the null device (character device 1:3)");
     let quiet = MountFlags::READ_ONLY | MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC;
     let options = [("source", "tmpfs"), ("size", "4k"), ("nr_inodes", "2"), ("mode", "555")];
-    lower_new_mount(plan, "tmpfs", &options, quiet, empty, Path::new("masked directories"));
+    emit_new_mount(plan, "tmpfs", &options, quiet, empty, Path::new("masked directories"));
 }
 
 /// In the template, which has no /dev, both are the sandbox's own. What has them lies below the root, where nothing leads.
-fn lower_own(plan: &mut Plan, Covers { null, empty, .. }: Covers) {
+fn emit_own(plan: &mut Plan, Covers { null, empty, .. }: Covers) {
     let (tree, at) = (plan.slot(), Path::new("covers of masked paths"));
     let options = [("source", "tmpfs"), ("size", "4k"), ("nr_inodes", "4"), ("mode", "555")];
-    lower_new_mount(plan, "tmpfs", &options, MountFlags::QUIET | MountFlags::NO_EXEC, tree, at);
+    emit_new_mount(plan, "tmpfs", &options, MountFlags::QUIET | MountFlags::NO_EXEC, tree, at);
     let (file, dir, top) = (plan.string("null"), plan.string("empty"), plan.string("/"));
     let (mode, device) = (libc::S_IFCHR | 0o666, makedev(1, 3));
     plan.call(Step::Mask, libc::SYS_mknodat, [tree.into(), file.into(), mode.into(), device.into()]).at("/dev/null");
     plan.call(Step::Mask, libc::SYS_mkdirat, [tree.into(), dir.into(), 0o555.into()]).at(at);
-    lower::attach(plan, tree, libc::AT_FDCWD.into(), top.into(), MOVE_MOUNT_F_EMPTY_PATH, at);
-    lower::set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, at);
+    emit::attach(plan, tree, libc::AT_FDCWD.into(), top.into(), MOVE_MOUNT_F_EMPTY_PATH, at);
+    emit::set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, at);
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     for (name, slot) in [(file, null), (dir, empty)] {
         plan.call(Step::Mask, libc::SYS_openat, [tree.into(), name.into(), flags.into()]).at(at).store(slot);
@@ -150,12 +149,12 @@ fn lower_own(plan: &mut Plan, Covers { null, empty, .. }: Covers) {
 }
 
 /// What is not there needs no cover.
-fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, Covers { null, empty, clear }: Covers) {
+fn emit_cover(plan: &mut Plan, root: Slot, (path, links): Place, Covers { null, empty, clear }: Covers) {
     const FILE_PART: u8 = 7;
     const DIRECTORY_PART: u8 = 5;
     let place = plan.slot();
     let tree = plan.slot();
-    lower::lower_target(plan, root, path, target::EXISTING | links, place)
+    emit::emit_target(plan, root, path, PlaceFlags::EXISTING | links, place)
         .tolerate(Errno::ENOENT)
         .tolerate(Errno::ENOTDIR)
         .skip_on_tolerated(DIRECTORY_PART);
@@ -167,7 +166,7 @@ fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, Covers { null,
     plan.call(Step::Mask, libc::SYS_close, [tree.into()]);
     plan.call(Step::Mask, libc::SYS_close, [place.into()]).skip_on_success(FILE_PART);
 
-    lower::lower_target(plan, root, path, target::EXISTING | target::FILE | links, place)
+    emit::emit_target(plan, root, path, PlaceFlags::EXISTING | PlaceFlags::FILE | links, place)
         .tolerate(Errno::ENOENT)
         .tolerate(Errno::ENOTDIR)
         .skip_on_tolerated(FILE_PART - 1);
@@ -175,16 +174,16 @@ fn lower_cover(plan: &mut Plan, root: Slot, (path, links): Place, Covers { null,
     move_to(plan, tree, place, path);
     // It may be the host's own node: a device can be written to all the same, but its mode and owner stay what they are.
     let still = MountFlags::READ_ONLY | MountFlags::NO_SUID | MountFlags::NO_EXEC;
-    lower::set_flags(plan, tree, still, clear, false, path);
+    emit::set_flags(plan, tree, still, clear, false, path);
     plan.close(Step::Mask, tree);
     plan.close(Step::Mask, place);
 }
 
 /// The path bound onto itself, with all that is mounted below it.
-fn lower_read_only(plan: &mut Plan, root: Slot, (path, links): Place) {
+fn emit_read_only(plan: &mut Plan, root: Slot, (path, links): Place) {
     let (place, tree) = (plan.slot(), plan.slot());
-    let found = lower::lower_target(plan, root, path, target::EXISTING | target::FILE | links, place);
-    let found = if links & target::NOT_TO_BE_MADE == 0 {
+    let found = emit::emit_target(plan, root, path, PlaceFlags::EXISTING | PlaceFlags::FILE | links, place);
+    let found = if !links.contains(PlaceFlags::NOT_TO_BE_MADE) {
         found.tolerate(Errno::ENOENT).tolerate(Errno::ENOTDIR)
     } else {
         found.tolerate(Errno::ENODATA)
@@ -192,7 +191,7 @@ fn lower_read_only(plan: &mut Plan, root: Slot, (path, links): Place) {
     found.skip_on_tolerated(6);
     open_tree(plan, place, AT_RECURSIVE, tree, path);
     move_to(plan, tree, place, path);
-    lower::set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), true, path);
+    emit::set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), true, path);
     plan.close(Step::Mask, tree);
     plan.close(Step::Mask, place);
 }

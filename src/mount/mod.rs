@@ -5,13 +5,13 @@
 //! the root and the host's goes away; over the template's, which is empty, chroot(2) enters it. A target is resolved as if the root had been entered already, so no symbolic link in it leads out.
 
 mod cgroups;
+mod emit;
 mod fast;
 mod fsmount;
 mod handed;
 mod idmapped;
 mod kinds;
 mod layers;
-mod lower;
 mod mask;
 mod place;
 mod programs;
@@ -31,10 +31,10 @@ pub(crate) use special::NODES;
 pub(crate) use template::lacks_node;
 
 use crate::error::Problem;
-use crate::plan::has_nul;
+use crate::plan::{PlaceFlags, has_nul};
 pub(crate) use handed::{Handed, hands_over, refuse_mapping};
 
-/// What lowering needs to know of the rest of the sandbox.
+/// The facts about the rest of the sandbox on which the ops of mounts depend.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context {
     /// A user namespace of the sandbox's own: device nodes cannot be made, overlay keeps its marks in user xattrs.
@@ -51,7 +51,7 @@ pub(crate) struct Context {
     /// The setup has left the host for the [`template`]: the host's files come as descriptors.
     pub(crate) template: bool,
     /// How the way to the mount that is written is made [`fast`].
-    pub(crate) way: u64,
+    pub(crate) way: PlaceFlags,
 }
 
 /// The policy: what the builder has been told about mounts.

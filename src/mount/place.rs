@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::lower::{CWD, LAYERS, MOVE_MOUNT_F_EMPTY_PATH, attach, lower_copy, mount_here};
+use super::emit::{CWD, LAYERS, MOVE_MOUNT_F_EMPTY_PATH, attach, emit_copy, mount_here};
 use super::{Tmpfs, overlay_list};
 use crate::error::{Error, Result, Step};
 use crate::plan::{Plan, Tree};
@@ -13,7 +13,7 @@ use crate::units::Bytes;
 const NAMES_MAX: usize = 2 << 10;
 
 /// Puts it there. It takes at most `size` of memory. `what` is what it is for.
-pub(super) fn lower(plan: &mut Plan, size: Bytes, what: &str) {
+pub(super) fn emit(plan: &mut Plan, size: Bytes, what: &str) {
     let top = plan.string("/");
     plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
     let options = Tmpfs::new("/").size(size).options();
@@ -21,7 +21,7 @@ pub(super) fn lower(plan: &mut Plan, size: Bytes, what: &str) {
 }
 
 /// Takes it away again, with all that is mounted in it: an overlay has copies of its own.
-pub(super) fn lower_away(plan: &mut Plan) {
+pub(super) fn emit_away(plan: &mut Plan) {
     let place = plan.string("/..");
     plan.call(Step::Mount, libc::SYS_umount2, [place.into(), libc::MNT_DETACH.into()]).at(LAYERS);
 }
@@ -33,11 +33,11 @@ pub(super) fn make_dir(plan: &mut Plan, path: &str) -> PathBuf {
 }
 
 /// Where in the place the directory `scratch` stands, to whose way the setup's user may be denied the right.
-pub(super) fn lower_scratch(plan: &mut Plan, scratch: &Path) -> Result<PathBuf> {
+pub(super) fn emit_scratch(plan: &mut Plan, scratch: &Path) -> Result<PathBuf> {
     let place = make_dir(plan, "/../scratch");
     let copy = Tree::new(scratch, false).map_err(|errno| Error::new(Step::OpenTree, errno).at(scratch))?;
     let (tree, name) = (plan.slot(), plan.string(&place));
-    lower_copy(plan, copy, scratch, tree);
+    emit_copy(plan, copy, scratch, tree);
     attach(plan, tree, CWD.into(), name.into(), MOVE_MOUNT_F_EMPTY_PATH, scratch);
     plan.close(Step::MoveMount, tree);
     Ok(place)
@@ -54,12 +54,12 @@ pub(super) fn size_for(layers: &[PathBuf]) -> Bytes {
 }
 
 /// Short names for layers, in their order.
-pub(super) fn lower_links(plan: &mut Plan, layers: &[PathBuf]) -> Vec<PathBuf> {
-    layers.iter().enumerate().map(|(i, layer)| lower_link(plan, &format!("/../{i}"), layer)).collect()
+pub(super) fn emit_links(plan: &mut Plan, layers: &[PathBuf]) -> Vec<PathBuf> {
+    layers.iter().enumerate().map(|(i, layer)| emit_link(plan, &format!("/../{i}"), layer)).collect()
 }
 
 /// A link in the place to what its name says.
-pub(super) fn lower_link(plan: &mut Plan, name: &str, to: &Path) -> PathBuf {
+pub(super) fn emit_link(plan: &mut Plan, name: &str, to: &Path) -> PathBuf {
     let (target, at) = (plan.string(to), plan.string(name));
     plan.call(Step::Scratch, libc::SYS_symlinkat, [target.into(), CWD.into(), at.into()]).at(to);
     name.into()

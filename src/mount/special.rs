@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
-use super::fsmount::lower_new_mount;
-use super::lower::{attach_to, lower_single_tree, lower_target, mount_on, set_flags};
+use super::emit::{attach_to, emit_single_tree, emit_target, mount_on, set_flags};
+use super::fsmount::emit_new_mount;
 use super::{Context, Dev, MountFlags, Tmpfs};
 use crate::error::Step;
-use crate::plan::{Plan, Slot};
-use crate::stub::wire::target;
+use crate::plan::{PlaceFlags, Plan, Slot};
 
 /// The nodes that programs expect, with their numbers: the kernel's Documentation/admin-guide/devices.txt.
 pub(crate) const NODES: [(&str, u32, u32); 6] =
@@ -23,19 +22,19 @@ const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "ptmx"),
 ];
 
-pub(super) fn lower_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, context: Context) {
+pub(super) fn emit_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, context: Context) {
     let quiet = MountFlags::NO_SUID | MountFlags::NO_EXEC;
     let options = [("source", "tmpfs"), ("size", "64k"), ("nr_inodes", "256"), ("mode", "755")];
     let dir = plan.slot();
-    lower_new_mount(plan, "tmpfs", &options, quiet, dir, at);
+    emit_new_mount(plan, "tmpfs", &options, quiet, dir, at);
     // A /dev that is a link would hide what stands elsewhere. It is found once: whoever may write to the root directory
     // can exchange it at any time.
     let place = plan.slot();
-    lower_target(plan, root, at, target::NO_SYMLINKS | context.way, place);
+    emit_target(plan, root, at, PlaceFlags::NO_SYMLINKS | context.way, place);
     attach_to(plan, dir, place.into(), "", at);
     plan.close(Step::MoveMount, place);
     for (name, major, minor) in NODES {
-        lower_node(plan, name, makedev(major.into(), minor.into()), dir, at);
+        emit_node(plan, name, makedev(major.into(), minor.into()), dir, at);
     }
     for (to, name) in LINKS {
         let (text, link) = (plan.string(to), plan.string(name));
@@ -62,7 +61,7 @@ fn mount_inside(plan: &mut Plan, dev: &Path, name: &str, fstype: &str, flags: Mo
 
 /// Makes the node; where that is forbidden (EPERM in a user namespace, without CAP_MKNOD or by rules for devices) binds the
 /// host's. Read-only, which says nothing about the device, but keeps root inside from changing the node's mode and owner.
-fn lower_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, at: &Path) {
+fn emit_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, at: &Path) {
     let text = plan.string(name);
     let mode = libc::S_IFCHR | 0o666;
     let shown = at.join(name);
@@ -72,7 +71,7 @@ fn lower_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, at: &Path) {
     let fallback = plan.len();
     let (tree, mode) = (plan.slot(), libc::S_IFREG | 0o666);
     plan.call(Step::Dev, libc::SYS_mknodat, [dir.into(), text.into(), mode.into(), 0.into()]).at(&shown);
-    lower_single_tree(plan, &PathBuf::from("/dev").join(name), tree);
+    emit_single_tree(plan, &PathBuf::from("/dev").join(name), tree);
     attach_to(plan, tree, dir.into(), name, &shown);
     set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, &shown);
     plan.close(Step::MoveMount, tree);

@@ -4,9 +4,9 @@
 //! made after the control groups are entered, or the caller's own paths would show in it; the time namespace by
 //! unshare, because an exec right after the clone would freeze its offsets.
 
+mod emit;
 mod idmap;
 mod lease;
-mod lower;
 mod newidmap;
 mod user_limit;
 

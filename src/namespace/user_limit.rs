@@ -50,7 +50,7 @@ impl UserLimit {
 impl Policy {
     /// Limits what the users of the new user namespace take. The files are those of the namespace of who opens them; to be
     /// called after the maps are written.
-    pub(crate) fn lower_user_limits(&self, plan: &mut Plan) {
+    pub(crate) fn emit_user_limits(&self, plan: &mut Plan) {
         for (limit, count) in &self.user_limits {
             if limit.is_without_table(DIR.as_ref()) {
                 continue;

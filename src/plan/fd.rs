@@ -9,6 +9,35 @@ use nix::errno::Errno;
 use crate::error::{Error, Result, Step};
 use crate::sys::mount;
 
+/// The name of a descriptor that each run brings along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunFd {
+    /// The page in which a silent failure is told.
+    FailurePage,
+    /// The `cgroup.procs` of this number that the stub writes itself to.
+    CgroupProcs(usize),
+    /// The Landlock ruleset.
+    Ruleset,
+}
+
+/// The descriptors that one run brings along, by their names.
+#[derive(Debug, Default)]
+pub(crate) struct RunFds<'f> {
+    pub(crate) failure_page: Option<BorrowedFd<'f>>,
+    pub(crate) cgroup_procs: Vec<BorrowedFd<'f>>,
+    pub(crate) ruleset: Option<BorrowedFd<'f>>,
+}
+
+impl<'f> RunFds<'f> {
+    fn get(&self, name: RunFd) -> Option<BorrowedFd<'f>> {
+        match name {
+            RunFd::FailurePage => self.failure_page,
+            RunFd::CgroupProcs(number) => self.cgroup_procs.get(number).copied(),
+            RunFd::Ruleset => self.ruleset,
+        }
+    }
+}
+
 /// A descriptor that travels with a plan. Its owner may be shared with the policy, so that a policy spawns many times.
 #[derive(Debug, Clone)]
 pub(crate) enum PlanFd {
@@ -17,8 +46,8 @@ pub(crate) enum PlanFd {
     Held(RawFd),
     /// A copy of a mount, which each run makes for itself: once it is attached it is used up.
     Tree(Arc<Tree>),
-    /// The one of this number among those that are given for a run.
-    Given(usize),
+    /// One that each run brings along.
+    OfRun(RunFd),
 }
 
 impl PlanFd {
@@ -27,16 +56,16 @@ impl PlanFd {
         match self {
             PlanFd::Shared(fd) => fd.as_raw_fd(),
             PlanFd::Held(fd) => *fd,
-            PlanFd::Tree(_) | PlanFd::Given(_) => -1,
+            PlanFd::Tree(_) | PlanFd::OfRun(_) => -1,
         }
     }
 
-    pub(super) fn open(&self, given: &[RawFd], ids: Option<BorrowedFd<'_>>) -> Result<PlanFd> {
+    pub(super) fn open(&self, given: &RunFds<'_>, ids: Option<BorrowedFd<'_>>) -> Result<PlanFd> {
         match self {
             PlanFd::Tree(tree) => Ok(tree.open(ids)?.into()),
-            PlanFd::Given(index) => {
-                let fd = given.get(*index).copied();
-                fd.map(PlanFd::Held).ok_or_else(|| Error::new(Step::ReadPlan, Errno::EBADF))
+            PlanFd::OfRun(name) => {
+                let fd = given.get(*name).ok_or_else(|| Error::new(Step::ReadPlan, Errno::EBADF))?;
+                Ok(PlanFd::Held(fd.as_raw_fd()))
             }
             other => Ok(other.clone()),
         }

@@ -5,16 +5,18 @@
 
 mod encode;
 mod fd;
+mod ops;
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 
-pub(crate) use fd::{PlanFd, Tree};
+pub(crate) use fd::{PlanFd, RunFd, RunFds, Tree};
+pub(crate) use ops::{Exec, ExecFlags, PlaceFlags, Request};
 
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::stub::wire;
@@ -111,8 +113,6 @@ pub(crate) struct Plan {
     /// What the ops are about, one text after the other. It stays outside.
     paths: Vec<u8>,
     fds: Vec<PlanFd>,
-    /// How many of them are given for each run.
-    given: usize,
     /// It holds what only one run can use.
     single_use: bool,
     /// Detached mounts, and where they come from.
@@ -216,7 +216,7 @@ impl Plan {
     }
 
     /// One of the ops that need more than one call ([`wire::code`]).
-    pub(crate) fn op<const N: usize>(&mut self, step: Step, code: u32, args: [Arg; N]) -> Added<'_> {
+    fn op<const N: usize>(&mut self, step: Step, code: u32, args: [Arg; N]) -> Added<'_> {
         const { assert!(N <= 6, "an op has at most six arguments") };
         self.add(step, code, 0, &args)
     }
@@ -258,14 +258,13 @@ impl Plan {
         wire::REPORT_FD + self.fds.len() as i32
     }
 
-    /// Passes a descriptor on that is given for each run ([`for_run`](Plan::for_run)), in the order of these calls.
-    pub(crate) fn given(&mut self) -> i32 {
-        self.given += 1;
-        self.fd(PlanFd::Given(self.given - 1))
+    /// Passes a descriptor on that each run brings along ([`for_run`](Plan::for_run)); gives the number that it has in the stub.
+    pub(crate) fn run_fd(&mut self, name: RunFd) -> i32 {
+        self.fd(PlanFd::OfRun(name))
     }
 
     /// The plan of one run, with the descriptors that it has by itself. `ids`: the user namespace by which mounts show ids.
-    pub(crate) fn for_run(&self, given: &[RawFd], ids: Option<BorrowedFd<'_>>) -> Result<Plan> {
+    pub(crate) fn for_run(&self, given: &RunFds<'_>, ids: Option<BorrowedFd<'_>>) -> Result<Plan> {
         let mut plan = self.clone();
         for fd in &mut plan.fds {
             *fd = fd.open(given, ids)?;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::Sandbox;
 use super::judge::{Judgement, UNCOUNTED};
-use super::lower::{Setup, Shape};
 use super::made::Made;
+use super::setup::{Setup, Shape};
 use super::supervise::{Listening, Supervisor};
 use crate::cgroup::Group;
 use crate::child::{Child, Parts, Past, Watch};
@@ -95,7 +95,7 @@ impl Sandbox {
             parks: false,
             begun,
             listener: listening.as_ref().map(|listening| &listening.sender),
-            write: &|plan, setup| self.lower_run(plan, &compiled.judgement, setup, &run),
+            write: &|plan, setup| self.emit_run(plan, &compiled.judgement, setup, &run),
             go: spawn::launch,
         };
         let running = self.set_up(compiled, &mut made, &goal)?;
@@ -228,7 +228,7 @@ impl Sandbox {
     /// All ops of one run. `procs` are those of a v2 group that the child is not born into.
     fn plan<T>(&self, compiled: &Compiled, made: &Made, procs: Option<&OwnedFd>, goal: &Goal<'_, T>) -> Result<Plan> {
         let setup = self.setup(compiled, &made.shape(procs), made.template)?;
-        let mut plan = setup.plan.for_run(&made.given(procs), made.exchange())?;
+        let mut plan = setup.plan.for_run(&made.run_fds(procs), made.exchange())?;
         (goal.write)(&mut plan, &setup);
         Ok(plan)
     }
@@ -244,7 +244,7 @@ impl Sandbox {
         if let Some(setup) = last().as_ref().filter(|setup| setup.shape == *shape) {
             return Ok(setup.clone());
         }
-        let setup = Arc::new(self.lower_setup(&compiled.judgement, shape, template)?);
+        let setup = Arc::new(self.emit_setup(&compiled.judgement, shape, template)?);
         if !setup.plan.is_single_use() {
             *last() = Some(setup.clone());
         }

@@ -1,7 +1,7 @@
 //! What is made outside for one sandbox, before a child exists: control group, scratch directory, and descriptors that the
 //! setup is given.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use nix::errno::Errno;
 use super::Sandbox;
 use super::judge::{Judgement, has};
 use super::launch::Compiled;
-use super::lower::Shape;
+use super::setup::Shape;
 use crate::cgroup::{self, Device, DeviceAccess, Devices, Group, Host};
 use crate::error::{Error, Result, Step};
 use crate::mount::{self, Upper};
 use crate::namespace::{self, IdMaps, Lease, Namespaces, Outside, exchanging};
 use crate::owner::{self, Claim, Scratch};
+use crate::plan::RunFds;
 use crate::security::Seccomp;
 use crate::spawn::FailurePage;
 
@@ -133,13 +134,14 @@ impl Made {
         self.maps = judgement.maps.clone();
     }
 
-    /// The descriptors that the setup is given, in the order in which its ops ask for them.
-    pub(super) fn given(&self, procs: Option<&OwnedFd>) -> Vec<RawFd> {
-        let page = self.failure.iter().map(AsFd::as_fd);
+    /// The descriptors that the setup of this run has by name. `procs`: those of a v2 group that the child is not born into.
+    pub(super) fn run_fds<'f>(&'f self, procs: Option<&'f OwnedFd>) -> RunFds<'f> {
         let v1 = self.group.iter().flat_map(Group::v1_procs);
-        let ruleset = self.ruleset.iter().map(AsFd::as_fd);
-        let all = page.chain(v1).chain(procs.map(AsFd::as_fd)).chain(ruleset.clone()).chain(ruleset);
-        all.map(|fd| fd.as_raw_fd()).collect()
+        RunFds {
+            failure_page: self.failure.as_ref().map(AsFd::as_fd),
+            cgroup_procs: v1.chain(procs.map(AsFd::as_fd)).collect(),
+            ruleset: self.ruleset.as_ref().map(AsFd::as_fd),
+        }
     }
 }
 

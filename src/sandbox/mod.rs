@@ -5,7 +5,6 @@ mod getters;
 mod judge;
 mod launch;
 mod limits;
-mod lower;
 mod made;
 mod own_group;
 mod parked;
@@ -14,6 +13,7 @@ mod refusal;
 #[cfg(feature = "systemd")]
 mod scope;
 mod setters;
+mod setup;
 mod strict;
 mod supervise;
 mod user_ns;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::launch::{Goal, Run};
-use super::lower::Setup;
 use super::made::Made;
 use super::prepared::{Policy, Prepared};
+use super::setup::Setup;
 use crate::cgroup::{Group, Stats};
 use crate::child::{Child, Past, Remains};
 use crate::error::{Error, Problem, Result, Step};
@@ -54,7 +54,7 @@ impl Prepared {
             begun: None,
             listener: None,
             write: &|plan, setup| {
-                sandbox.lower_parking(plan);
+                sandbox.emit_parking(plan);
                 *used.borrow_mut() = Some(setup.clone());
             },
             go: spawn::park,
@@ -93,7 +93,7 @@ impl Parked {
     pub(crate) fn fire(self, prepared: &Prepared, run: &mut Run, undertaker: fn(OwnedFd)) -> Result<Child, Misfire> {
         let Policy { sandbox, compiled, .. } = &*prepared.policy;
         let Parked { stub, made, setup, before, mounts } = self;
-        let plan = sandbox.lower_fire(&compiled.judgement, &setup, run);
+        let plan = sandbox.emit_fire(&compiled.judgement, &setup, run);
         let launch = Launch {
             init: sandbox.program.init,
             failure: made.failure.as_ref(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Sandbox;
 use super::launch::{Compiled, Run};
-use super::lower::Shape;
 use super::made::Kept;
+use super::setup::Shape;
 use super::supervise::Supervisor;
 use crate::child::{Child, Outcome, Output};
 use crate::command::Command;

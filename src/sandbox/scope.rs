@@ -11,14 +11,13 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Sandbox;
-use super::lower::{lower_beginning, lower_unblock_signals};
 use super::made::Site;
+use super::setup::{emit_beginning, emit_unblock_signals};
 use crate::cgroup::{Group, Host, Limits, Manager, SystemdScope};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
 use crate::plan::{Plan, Slot};
 use crate::spawn::{self, Launch};
-use crate::stub::wire::{self, code, record};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::pidfd;
 
@@ -134,25 +133,17 @@ fn step_aside(host: &Host, scope: &Path, pid: i32) -> Result<()> {
 /// reads from the spawner's pipe, whose end is the owner's death, until then.
 fn keeper_plan() -> Plan {
     let mut plan = Plan::new();
-    lower_beginning(&mut plan);
-    plan.op(Step::Fork, code::RECLONE, [code::ORPHAN.into()]);
+    emit_beginning(&mut plan);
+    plan.reclone_as_orphan();
     plan.call(Step::Session, libc::SYS_setsid, []);
     let root = plan.string("/");
     plan.call(Step::Cwd, libc::SYS_chdir, [root.into()]);
     // systemd ends a scope with SIGTERM.
-    lower_unblock_signals(&mut plan);
+    emit_unblock_signals(&mut plan);
     // No program is executed, but this is what the owner waits for; end of file follows.
-    let word = plan.words(&[record::EXEC.into(), 0]);
-    let (size, flags) = (size_of::<wire::Record>(), libc::MSG_NOSIGNAL);
-    let zero = || 0.into();
-    plan.call(
-        Step::Report,
-        libc::SYS_sendto,
-        [Slot::REPORT.into(), word.into(), size.into(), flags.into(), zero(), zero()],
-    );
+    plan.announce_exec();
     plan.call(Step::Report, libc::SYS_close, [Slot::REPORT.into()]);
-    let byte = plan.words(&[0]);
-    plan.call(Step::OwnerAlive, libc::SYS_read, [wire::PARENT_FD.into(), byte.into(), 1.into()]);
+    plan.await_end_of_owner();
     plan.call(Step::OwnerAlive, libc::SYS_exit_group, [0.into()]);
     plan
 }

@@ -8,7 +8,6 @@ use caps::Capability;
 use super::prctl;
 use crate::error::{Problem, Step};
 use crate::plan::Plan;
-use crate::stub::wire::code;
 use crate::sys::fork_mark::PerProcess;
 
 /// Version 3 of capset(2): 64 capabilities, in two halves.
@@ -169,11 +168,11 @@ impl Capabilities {
 
     /// The change of user has cleared the effective set, and CAP_SETPCAP is needed once more: for the bounding set, and
     /// for securebits.
-    pub(super) fn lower(&self, plan: &mut Plan, setpcap: bool) {
+    pub(super) fn emit(&self, plan: &mut Plan, setpcap: bool) {
         let own = if setpcap { Capability::CAP_SETPCAP.bitmask() } else { 0 };
         capset(plan, own, self.wanted() | own, self.inheritable);
         if setpcap {
-            plan.op(Step::Capabilities, code::DROP_BOUNDING, [self.bounding.into()]).at("bounding set");
+            plan.drop_bounding(self.bounding);
         }
         let ambient = libc::PR_CAP_AMBIENT as u64;
         prctl(plan, Step::Capabilities, [ambient, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64]);

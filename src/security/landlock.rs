@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use super::Seccomp;
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
 use crate::feature::{Enforcement, Feature};
-use crate::plan::{Plan, has_nul};
+use crate::plan::{Plan, RunFd, has_nul};
 use crate::sys::table;
 
 /// The last version of Landlock whose rights are known here. What later ones add is left as it is without Landlock.
@@ -306,17 +306,17 @@ impl Landlock {
 
     /// Adds the paths to the ruleset, which is given twice for each run: once as what it is, once to take a number that the
     /// paths can have. To be called after the last mount, while the stub may still search every directory.
-    pub(crate) fn lower(&self, plan: &mut Plan, held: &[Feature]) -> Option<Ruleset> {
+    pub(crate) fn emit(&self, plan: &mut Plan, held: &[Feature]) -> Option<Ruleset> {
         if held.is_empty() {
             return None;
         }
         let ports = self.tcp.as_ref().filter(|_| held.contains(&Feature::LandlockTcp));
         let filter = ports.map(|ports| Seccomp::beside_landlock(may_listen(ports)));
-        let ruleset = Ruleset { fd: plan.given(), path_fd: plan.given(), filter };
+        let ruleset = Ruleset { fd: plan.run_fd(RunFd::Ruleset), path_fd: plan.run_fd(RunFd::Ruleset), filter };
         if held.contains(&Feature::LandlockFiles) {
             let abi = kernel_abi();
             for (path, rights) in &self.paths {
-                ruleset.lower_path(plan, path, *rights & AccessFs::from_all(abi));
+                ruleset.emit_path(plan, path, *rights & AccessFs::from_all(abi));
             }
         }
         Some(ruleset)
@@ -355,7 +355,7 @@ fn not_made(error: &RulesetError) -> Error {
 impl Ruleset {
     /// The rule names the path by a descriptor whose number has to stand in a structure, so it gets a number that is known
     /// beforehand.
-    fn lower_path(&self, plan: &mut Plan, path: &Path, rights: BitFlags<AccessFs>) {
+    fn emit_path(&self, plan: &mut Plan, path: &Path, rights: BitFlags<AccessFs>) {
         const LANDLOCK_RULE_PATH_BENEATH: u32 = 1;
         let (name, slot) = (plan.string(path), plan.slot());
         let flags = libc::O_PATH | libc::O_CLOEXEC;
@@ -383,12 +383,12 @@ impl Ruleset {
 
     /// Puts the ruleset on the stub, and so on the program, with the filter beside it. To be called when nothing more has to be opened, and before
     /// descriptors get the numbers that the program knows.
-    pub(crate) fn lower_restriction(&self, plan: &mut Plan) {
+    pub(crate) fn emit_restriction(&self, plan: &mut Plan) {
         let set = [libc::PR_SET_NO_NEW_PRIVS.into(), 1.into(), 0.into(), 0.into(), 0.into()];
         plan.call(Step::Prctl, libc::SYS_prctl, set).at("PR_SET_NO_NEW_PRIVS");
         plan.call(Step::Landlock, libc::SYS_landlock_restrict_self, [self.fd.into(), 0.into()])
             .hint("E2BIG: sixteen Landlock rulesets are in force around the caller already");
-        self.filter.iter().for_each(|filter| filter.lower_early(plan));
+        self.filter.iter().for_each(|filter| filter.emit_early(plan));
     }
 }
 

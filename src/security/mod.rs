@@ -33,7 +33,7 @@ impl Policy {
 
     /// A session keyring of the sandbox's own, which nothing is in. To be called first: it counts against the quota of the
     /// user that asks for it (/proc/sys/kernel/keys), and root's is the larger one.
-    pub(crate) fn lower_keyring(&self, plan: &mut Plan) {
+    pub(crate) fn emit_keyring(&self, plan: &mut Plan) {
         const KEYCTL_JOIN_SESSION_KEYRING: u64 = 1;
         if self.session_keyring {
             // ENOSYS: a kernel without keys has no keyring to share.
@@ -43,16 +43,16 @@ impl Policy {
     }
 
     /// To be called before the change of user, which would take the permitted set.
-    pub(crate) fn lower_keep(&self, plan: &mut Plan) {
+    pub(crate) fn emit_keep(&self, plan: &mut Plan) {
         if self.capabilities.is_some() {
             prctl(plan, Step::Capabilities, [libc::PR_SET_KEEPCAPS as u64, 1]);
         }
     }
 
     /// To be called after the change of user. `bounding`: the bounding set can be cut down.
-    pub(crate) fn lower(&self, plan: &mut Plan, bounding: bool) {
+    pub(crate) fn emit(&self, plan: &mut Plan, bounding: bool) {
         if let Some(capabilities) = &self.capabilities {
-            capabilities.lower(plan, bounding);
+            capabilities.emit(plan, bounding);
         }
         if self.no_new_privs {
             prctl(plan, Step::NoNewPrivs, [libc::PR_SET_NO_NEW_PRIVS as u64, 1]);

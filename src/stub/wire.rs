@@ -151,7 +151,7 @@ pub mod target {
     /// Nothing is made.
     pub const EXISTING: u64 = 4;
     /// Directories on the way that the program could rename are bound onto themselves. The following bits go with this one.
-    pub const FAST: u64 = 8;
+    pub const PINNED: u64 = 8;
     /// No link may stand where the program could exchange it (ELOOP).
     pub const NO_LOOSE_LINKS: u64 = 16;
     /// What is missing where the program could not make it is ENODATA, and not ENOENT.

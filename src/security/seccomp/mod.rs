@@ -22,8 +22,7 @@ pub use rule::{Action, Compare, Rule};
 
 use crate::error::{Error, ErrorKind, Problem, Step};
 use crate::feature::Feature;
-use crate::plan::{Arg, Plan, Ptr};
-use crate::stub::wire::{code, exec};
+use crate::plan::{Arg, ExecFlags, Plan, Ptr};
 use crate::sys::seccomp as kernel;
 use bpf::{Answers, Decision};
 use table::Known;
@@ -305,24 +304,24 @@ impl Seccomp {
     }
 
     /// struct sock_fprog: the number of instructions, padding, and where they are.
-    fn lower_program(&self, plan: &mut Plan) -> Ptr {
+    fn emit_program(&self, plan: &mut Plan) -> Ptr {
         let program = &self.compiled().program;
         let filter = plan.bytes(program);
         plan.record([Arg::from(program.len() / 8), filter.into()])
     }
 
     /// Writes the op of a filter that allows all that the stub has still to do. `no_new_privs` has to be set by then.
-    pub(crate) fn lower_early(&self, plan: &mut Plan) {
-        let program = self.lower_program(plan);
+    pub(crate) fn emit_early(&self, plan: &mut Plan) {
+        let program = self.emit_program(plan);
         plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), 0.into(), program.into()]);
     }
 
     /// Writes the ops that come right before the exec; gives what the exec has to know.
-    pub(crate) fn lower(&self, plan: &mut Plan) -> u64 {
+    pub(crate) fn emit(&self, plan: &mut Plan) -> ExecFlags {
         let compiled = self.compiled();
         let set = libc::PR_SET_NO_NEW_PRIVS;
         plan.call(Step::NoNewPrivs, libc::SYS_prctl, [set.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
-        let program = self.lower_program(plan);
+        let program = self.emit_program(plan);
         let mut flags = 0;
         if self.0.log {
             flags |= libc::SECCOMP_FILTER_FLAG_LOG;
@@ -331,19 +330,19 @@ impl Seccomp {
             flags |= libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
         }
         // Said before the filter, which may not let the stub say it.
-        plan.op(Step::Exec, code::ANNOUNCE, []);
+        plan.announce_exec();
         if self.asks() {
             flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-            plan.op(Step::Seccomp, code::LISTEN, [flags.into(), program.into()]);
+            plan.install_filter_and_send_listener(flags, program);
         } else {
             plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), flags.into(), program.into()]);
         }
-        let mut how = exec::ANNOUNCED;
+        let mut how = ExecFlags::ANNOUNCED;
         if self.needs_failure_page() {
-            how |= exec::SILENT;
+            how |= ExecFlags::SILENT;
         }
         if compiled.stub_may_exit {
-            how |= exec::MAY_EXIT;
+            how |= ExecFlags::MAY_EXIT;
         }
         how
     }

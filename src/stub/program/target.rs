@@ -14,7 +14,7 @@ const RESOLVE_IN_ROOT: u64 = 0x10;
 /// Opens `path` below `root`. `path` is absolute or relative, has no `.`, `..` or empty components, and is
 /// written to on the way (and restored).
 pub fn resolve(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
-    if kind & target::FAST == 0 {
+    if kind & target::PINNED == 0 {
         return find(root, path, kind);
     }
     if kind & target::EXISTING == 0 {

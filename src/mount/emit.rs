@@ -14,9 +14,8 @@ use super::root::{Base, RootFs, Upper};
 use super::{Bind, Context, Kind, Mount, MountFlags, Overlay, Policy, clean, overlay_list};
 use super::{idmapped, place};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::plan::{Added, Arg, Plan, PlanFd, Slot, Tree};
+use crate::plan::{Added, Arg, PlaceFlags, Plan, PlanFd, Slot, Tree};
 use crate::proc::user_ns;
-use crate::stub::wire::{code, target};
 use crate::sys::fork_mark::PerProcess;
 use crate::units::Bytes;
 
@@ -38,8 +37,8 @@ pub(super) const LAYERS: &str = "layers";
 
 impl Policy {
     /// Writes the ops. `scratch` is the directory that was made for an overlay's upper, `ready` what
-    /// [`lower_ahead`](Policy::lower_ahead) has left, `groups` the [`control_groups`](Policy::control_groups) that are closed.
-    pub(crate) fn lower(
+    /// [`emit_ahead`](Policy::emit_ahead) has left, `groups` the [`control_groups`](Policy::control_groups) that are closed.
+    pub(crate) fn emit(
         &self,
         plan: &mut Plan,
         context: Context,
@@ -48,9 +47,9 @@ impl Policy {
         groups: &[PathBuf],
     ) -> Result<()> {
         if !context.template {
-            lower_propagation(plan);
+            emit_propagation(plan);
         }
-        let covers = self.lower_covers(plan, context);
+        let covers = self.emit_covers(plan, context);
         let mounts = self.all(context.pid_ns);
         let cwd = plan.slot();
         let root = match ready {
@@ -60,31 +59,30 @@ impl Policy {
         let rootfs = self.root.clone().map(|root| RootFs { read_only: root.read_only || self.read_only_root, ..root });
         let has_place = match &rootfs {
             Some(_) if ready.is_some() => false,
-            Some(rootfs) => lower_root(plan, rootfs, root, context, scratch)?,
+            Some(rootfs) => emit_root(plan, rootfs, root, context, scratch)?,
             None => {
                 open_dir(plan, Step::Mount, CWD.into(), "/", root).at("/");
                 open_dir(plan, Step::Cwd, CWD.into(), ".", cwd).at(".");
                 false
             }
         };
-        let mut ways = 0;
+        let mut ways = PlaceFlags::empty();
         for (i, mount) in mounts.iter().enumerate() {
             let before = Before::new(&mounts[..i], rootfs.as_ref());
             let way = before.way_to(&mount.target, mount.kind.protects());
-            lower_mount(plan, mount, root, Context { way, ..context })?;
+            emit_mount(plan, mount, root, Context { way, ..context })?;
             ways |= way;
         }
-        ways |= self.lower_masks(plan, root, covers, groups, Before::new(&mounts, rootfs.as_ref()));
+        ways |= self.emit_masks(plan, root, covers, groups, Before::new(&mounts, rootfs.as_ref()));
         if let Some(rootfs) = &rootfs {
             if rootfs.read_only && !rootfs.is_host() {
                 set_flags(plan, root, MountFlags::READ_ONLY, MountFlags::empty(), false, Path::new("/"));
             }
-            lower_entry(plan, root, context, has_place);
+            emit_entry(plan, root, context, has_place);
         } else {
             plan.call(Step::Cwd, libc::SYS_fchdir, [cwd.into()]);
-            if ways & target::FAST != 0 {
-                plan.op(Step::Cwd, code::CWD_AGAIN, [])
-                    .hint("the caller's working directory has to be found by its name");
+            if ways.contains(PlaceFlags::PINNED) {
+                plan.reenter_cwd().hint("the caller's working directory has to be found by its name");
             }
             plan.close(Step::Cwd, cwd);
         }
@@ -94,7 +92,7 @@ impl Policy {
 }
 
 /// Nothing mounted from here on is seen outside, and nothing mounted outside shows here.
-fn lower_propagation(plan: &mut Plan) {
+fn emit_propagation(plan: &mut Plan) {
     let root = plan.string("/");
     let flags = libc::MS_REC | libc::MS_PRIVATE;
     plan.call(Step::Propagation, libc::SYS_mount, [0.into(), root.into(), 0.into(), Arg::from(flags), 0.into()]);
@@ -128,12 +126,7 @@ pub(super) fn set_flags<'p>(
     .at(at)
     .may_be_missing()
     .skip_on_success(1);
-    plan.op(
-        Step::MountAttr,
-        code::REMOUNT,
-        [tree.into(), set.ms().into(), clear.ms().into(), u64::from(recursive).into()],
-    )
-    .at(at)
+    plan.remount(tree, set.ms(), clear.ms(), recursive).at(at)
 }
 
 /// mount(2) at the working directory.
@@ -157,18 +150,18 @@ pub(super) fn mount_on<'p>(
 
 /// Leaves in `root` a descriptor of the new root, which stands on top of `/`. Gives whether a place for what an overlay takes
 /// by name stands there as well.
-fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, scratch: Option<&Path>) -> Result<bool> {
+fn emit_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, scratch: Option<&Path>) -> Result<bool> {
     let mut was_read_only = false;
     match &rootfs.base {
-        Base::Host => lower_tree(plan, Path::new("/"), true, false, root, context)?,
+        Base::Host => emit_tree(plan, Path::new("/"), true, false, root, context)?,
         Base::Dir(dir) => {
             let dir = source(dir)?;
             was_read_only = rootfs.read_only && is_read_only(&dir)?;
             let mapped = context.mapped.is_some_and(|ids| rootfs.is_handed(&dir, ids));
-            lower_tree(plan, &dir, true, mapped, root, context)?;
+            emit_tree(plan, &dir, true, mapped, root, context)?;
         }
-        Base::Programs => return super::programs::lower(plan, rootfs.flags, root, context).map(|()| false),
-        Base::Overlay(lowers) => return lower_overlay_root(plan, lowers, rootfs, root, context, scratch),
+        Base::Programs => return super::programs::emit(plan, rootfs.flags, root, context).map(|()| false),
+        Base::Overlay(lowers) => return emit_overlay_root(plan, lowers, rootfs, root, context, scratch),
     }
     let (slash, top) = (Path::new("/"), plan.string("/"));
     attach(plan, root, CWD.into(), top.into(), MOVE_MOUNT_F_EMPTY_PATH, slash);
@@ -187,35 +180,33 @@ fn lower_root(plan: &mut Plan, rootfs: &RootFs, root: Slot, context: Context, sc
 /// `open_tree(OPEN_TREE_CLONE)`, 5.2: a copy of a mount that stands nowhere yet. It is made outside where the host's path
 /// means nothing, in the template, and where it may be closed to the user that the setup runs as; it can be moved into the
 /// mount namespace of another user namespace.
-fn lower_tree(plan: &mut Plan, path: &Path, recursive: bool, mapped: bool, tree: Slot, context: Context) -> Result<()> {
+fn emit_tree(plan: &mut Plan, path: &Path, recursive: bool, mapped: bool, tree: Slot, context: Context) -> Result<()> {
     if !context.template && !context.ahead && !mapped {
-        lower_own_tree(plan, path, recursive, tree);
+        emit_own_tree(plan, path, recursive, tree);
         return Ok(());
     }
     match Tree::new(path, recursive) {
         // The caller is root of a user namespace that does not own its mounts, the kernel is before 5.12, or a filter refuses.
-        Err(Errno::EPERM | Errno::ENOSYS) if !context.template && !mapped => {
-            lower_own_tree(plan, path, recursive, tree)
-        }
+        Err(Errno::EPERM | Errno::ENOSYS) if !context.template && !mapped => emit_own_tree(plan, path, recursive, tree),
         made => {
             // Without it there is no map either, and the sandbox can go without that.
             let lacks_map = mapped && matches!(made, Err(Errno::EPERM | Errno::ENOSYS));
             let step = if lacks_map { Step::IdMapMount } else { Step::OpenTree };
             let copy = made.map_err(|errno| Error::new(step, errno).at(path))?;
-            lower_copy(plan, copy.with_mapped_ids(mapped), path, tree);
+            emit_copy(plan, copy.with_mapped_ids(mapped), path, tree);
         }
     }
     Ok(())
 }
 
 /// Leaves in `tree` what the caller has copied.
-pub(super) fn lower_copy(plan: &mut Plan, copy: Tree, path: &Path, tree: Slot) {
+pub(super) fn emit_copy(plan: &mut Plan, copy: Tree, path: &Path, tree: Slot) {
     let number = plan.fd(PlanFd::Tree(Arc::new(copy)));
     let flag = libc::F_DUPFD_CLOEXEC;
     plan.call(Step::OpenTree, libc::SYS_fcntl, [number.into(), flag.into(), 0.into()]).at(path).store(tree);
 }
 
-fn lower_own_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot) {
+fn emit_own_tree(plan: &mut Plan, path: &Path, recursive: bool, tree: Slot) {
     let name = plan.string(path);
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64 | if recursive { AT_RECURSIVE } else { 0 };
     plan.call(Step::OpenTree, libc::SYS_open_tree, [CWD.into(), name.into(), flags.into()]).at(path).store(tree);
@@ -227,7 +218,7 @@ pub(super) fn attach(plan: &mut Plan, tree: Slot, dir: Arg, name: Arg, flags: u6
 }
 
 /// mount(2) on `/` puts the mount on top of the root without entering it, and `/..` leads there.
-fn lower_overlay_root(
+fn emit_overlay_root(
     plan: &mut Plan,
     lowers: &[PathBuf],
     rootfs: &RootFs,
@@ -240,31 +231,31 @@ fn lower_overlay_root(
     let mut has_place = true;
     let upper = match (&rootfs.upper, scratch) {
         (Upper::Scratch(_), Some(scratch)) if context.other_user => {
-            place::lower(plan, place::size_for(&lowers), UPPER);
-            let layers = place::lower_scratch(plan, scratch)?;
+            place::emit(plan, place::size_for(&lowers), UPPER);
+            let layers = place::emit_scratch(plan, scratch)?;
             Some((layers.join("upper"), layers.join("work")))
         }
         (Upper::Tmpfs(size), _) => {
             let links = if linked { place::size_for(&lowers) } else { Bytes::new(0) };
-            place::lower(plan, Bytes::new(size.get().saturating_add(links.get())), UPPER);
+            place::emit(plan, Bytes::new(size.get().saturating_add(links.get())), UPPER);
             Some((place::make_dir(plan, "/../upper"), place::make_dir(plan, "/../work")))
         }
         (upper, scratch) => {
             has_place = linked || rootfs.id_mapped;
             if has_place {
-                place::lower(plan, place::size_for(&lowers), LAYERS);
+                place::emit(plan, place::size_for(&lowers), LAYERS);
             } else {
                 let top = plan.string("/");
                 plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
             }
             let upper = upper_dirs(upper, scratch)?;
-            if linked { upper.map(|upper| lower_linked(plan, &upper)) } else { upper }
+            if linked { upper.map(|upper| emit_linked(plan, &upper)) } else { upper }
         }
     };
     if rootfs.id_mapped {
-        lowers = idmapped::lower_layers(plan, &lowers, upper.is_some())?;
+        lowers = idmapped::emit_layers(plan, &lowers, upper.is_some())?;
     } else if linked {
-        lowers = place::lower_links(plan, &lowers);
+        lowers = place::emit_links(plan, &lowers);
     }
     let options = overlay_options(&lowers, upper.as_ref(), context)?;
     let (overlay, top) = ("overlay".as_ref(), Path::new("/"));
@@ -283,8 +274,8 @@ pub(super) fn upper_dirs(upper: &Upper, scratch: Option<&Path>) -> Result<Option
 }
 
 /// Short names for an upper and its work directory.
-fn lower_linked(plan: &mut Plan, (upper, work): &(PathBuf, PathBuf)) -> (PathBuf, PathBuf) {
-    (place::lower_link(plan, "/../upper", upper), place::lower_link(plan, "/../work", work))
+fn emit_linked(plan: &mut Plan, (upper, work): &(PathBuf, PathBuf)) -> (PathBuf, PathBuf) {
+    (place::emit_link(plan, "/../upper", upper), place::emit_link(plan, "/../work", work))
 }
 
 /// Options for an overlay that is not one of a user namespace of the sandbox's own. Below another user namespace overlayfs takes
@@ -337,38 +328,45 @@ fn is_read_only(path: &Path) -> Result<bool> {
 }
 
 /// Opens the place of a mount below the root, making it if need be.
-pub(super) fn lower_target<'p>(plan: &'p mut Plan, root: Slot, path: &Path, kind: u64, slot: Slot) -> Added<'p> {
-    let name = plan.string(clean(path));
-    plan.op(Step::MountTarget, code::TARGET, [root.into(), name.into(), kind.into()]).at(path).store(slot)
+pub(super) fn emit_target<'p>(plan: &'p mut Plan, root: Slot, path: &Path, flags: PlaceFlags, slot: Slot) -> Added<'p> {
+    plan.find_place(root, &clean(path), flags, slot).at(path)
 }
 
 /// Makes the place of a mount the working directory: mount(2) then needs no path that could be turned elsewhere.
-pub(super) fn enter_target(plan: &mut Plan, root: Slot, path: &Path, kind: u64) {
+pub(super) fn enter_target(plan: &mut Plan, root: Slot, path: &Path, kind: PlaceFlags) {
     let slot = plan.slot();
-    lower_target(plan, root, path, kind, slot);
+    emit_target(plan, root, path, kind, slot);
     plan.call(Step::MountTarget, libc::SYS_fchdir, [slot.into()]).at(path);
     plan.close(Step::MountTarget, slot);
 }
 
 /// Mounts a file system at `path` below the root.
-pub(super) fn mount_at(plan: &mut Plan, root: Slot, path: &Path, fstype: &str, flags: u64, options: &str, kind: u64) {
+pub(super) fn mount_at(
+    plan: &mut Plan,
+    root: Slot,
+    path: &Path,
+    fstype: &str,
+    flags: u64,
+    options: &str,
+    kind: PlaceFlags,
+) {
     enter_target(plan, root, path, kind);
     mount_here(plan, fstype.as_ref(), fstype.as_ref(), flags, options.as_ref(), path);
 }
 
-fn lower_mount(plan: &mut Plan, mount: &Mount, root: Slot, context: Context) -> Result<()> {
+fn emit_mount(plan: &mut Plan, mount: &Mount, root: Slot, context: Context) -> Result<()> {
     let at = mount.target.as_path();
     let quiet = MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC;
-    let (way, plain) = (context.way, context.way | target::NO_SYMLINKS);
+    let (way, plain) = (context.way, context.way | PlaceFlags::NO_SYMLINKS);
     match &mount.kind {
-        Kind::Bind(bind) => lower_bind(plan, bind, root, at, context)?,
+        Kind::Bind(bind) => emit_bind(plan, bind, root, at, context)?,
         Kind::Tmpfs(tmpfs) => mount_at(plan, root, at, "tmpfs", tmpfs.flags.ms(), &tmpfs.options(), way),
         // A /proc or /sys behind a link would put the kernel's files where the image's author wants them.
         Kind::Proc(proc) => mount_at(plan, root, at, "proc", proc.flags.ms(), &proc.options(), plain),
         Kind::Sysfs => mount_at(plan, root, at, "sysfs", (quiet | MountFlags::READ_ONLY).ms(), "", plain),
         Kind::Mqueue => mount_at(plan, root, at, "mqueue", quiet.ms(), "", way),
-        Kind::Dev(dev) => super::special::lower_dev(plan, dev, root, at, context),
-        Kind::Overlay(overlay) => lower_overlay(plan, overlay, root, at, context)?,
+        Kind::Dev(dev) => super::special::emit_dev(plan, dev, root, at, context),
+        Kind::Overlay(overlay) => emit_overlay(plan, overlay, root, at, context)?,
         Kind::Raw(raw) => {
             enter_target(plan, root, at, way);
             mount_here(plan, &raw.fstype, &raw.source, raw.ms_flags, &raw.data, at);
@@ -377,14 +375,14 @@ fn lower_mount(plan: &mut Plan, mount: &Mount, root: Slot, context: Context) -> 
     Ok(())
 }
 
-pub(super) fn lower_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path, context: Context) -> Result<()> {
+pub(super) fn emit_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path, context: Context) -> Result<()> {
     let path = source(&bind.source)?;
     let found = fs::metadata(&path).map_err(|error| Error::io(Step::OpenSource, &error).at(&path))?.file_type();
-    let kind = if found.is_dir() { 0 } else { target::FILE };
+    let kind = if found.is_dir() { PlaceFlags::empty() } else { PlaceFlags::FILE };
     let flags = bind.flags(found.is_char_device() || found.is_block_device());
     let tree = plan.slot();
     let mapped = context.mapped.is_some_and(|ids| bind.is_handed(ids));
-    lower_tree(plan, &path, bind.recursive, mapped, tree, context)?;
+    emit_tree(plan, &path, bind.recursive, mapped, tree, context)?;
     attach_at(plan, tree, root, at, kind | context.way);
     if !flags.is_empty() {
         set_flags(plan, tree, flags, MountFlags::empty(), bind.recursive, at);
@@ -394,9 +392,9 @@ pub(super) fn lower_bind(plan: &mut Plan, bind: &Bind, root: Slot, at: &Path, co
 }
 
 /// Puts a detached tree at `at` below the root.
-pub(super) fn attach_at(plan: &mut Plan, tree: Slot, root: Slot, at: &Path, kind: u64) {
+pub(super) fn attach_at(plan: &mut Plan, tree: Slot, root: Slot, at: &Path, kind: PlaceFlags) {
     let (place, empty) = (plan.slot(), plan.string(""));
-    lower_target(plan, root, at, kind, place);
+    emit_target(plan, root, at, kind, place);
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     attach(plan, tree, place.into(), empty.into(), flags, at);
     plan.close(Step::MoveMount, place);
@@ -410,11 +408,11 @@ pub(super) fn attach_to(plan: &mut Plan, tree: Slot, dir: Arg, name: &str, at: &
 }
 
 /// A tree of one path of the host, not its submounts, where the stub opens it.
-pub(super) fn lower_single_tree(plan: &mut Plan, path: &Path, tree: Slot) {
-    lower_own_tree(plan, path, false, tree);
+pub(super) fn emit_single_tree(plan: &mut Plan, path: &Path, tree: Slot) {
+    emit_own_tree(plan, path, false, tree);
 }
 
-fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, context: Context) -> Result<()> {
+fn emit_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, context: Context) -> Result<()> {
     let mut lowers: Vec<PathBuf> = overlay.lowers.iter().map(|dir| source(dir)).collect::<Result<_>>()?;
     let mut upper = match &overlay.upper {
         Some((upper, work)) => Some((source(upper)?, source(work)?)),
@@ -422,28 +420,28 @@ fn lower_overlay(plan: &mut Plan, overlay: &Overlay, root: Slot, at: &Path, cont
     };
     let has_place = overlay.id_mapped || place::are_long(&lowers);
     if has_place {
-        place::lower(plan, place::size_for(&lowers), LAYERS);
+        place::emit(plan, place::size_for(&lowers), LAYERS);
         lowers = if overlay.id_mapped {
-            idmapped::lower_layers(plan, &lowers, upper.is_some())?
+            idmapped::emit_layers(plan, &lowers, upper.is_some())?
         } else {
-            upper = upper.map(|upper| lower_linked(plan, &upper));
-            place::lower_links(plan, &lowers)
+            upper = upper.map(|upper| emit_linked(plan, &upper));
+            place::emit_links(plan, &lowers)
         };
     }
     let options = overlay_options(&lowers, upper.as_ref(), context)?;
     enter_target(plan, root, at, context.way);
     mount_here(plan, "overlay".as_ref(), "overlay".as_ref(), overlay.flags.ms(), &options, at);
     if has_place {
-        place::lower_away(plan);
+        place::emit_away(plan);
     }
     Ok(())
 }
 
 /// Makes the new root the root. In the template nothing of the host lies below it, and the kernel's two waits for all
 /// processors that taking an old root off costs are saved.
-fn lower_entry(plan: &mut Plan, root: Slot, context: Context, has_place: bool) {
+fn emit_entry(plan: &mut Plan, root: Slot, context: Context, has_place: bool) {
     if !context.template {
-        return lower_pivot(plan, root, has_place);
+        return emit_pivot(plan, root, has_place);
     }
     let here = plan.string(".");
     plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");
@@ -452,12 +450,12 @@ fn lower_entry(plan: &mut Plan, root: Slot, context: Context, has_place: bool) {
 
 /// pivot_root(2) with both arguments ".": the old root ends up on top of the new one, and is taken off. A place for what an
 /// overlay takes by name is mounted on the old root, and lies on top of that.
-fn lower_pivot(plan: &mut Plan, root: Slot, has_place: bool) {
+fn emit_pivot(plan: &mut Plan, root: Slot, has_place: bool) {
     let stacked = 1 + u64::from(has_place);
     let here = plan.string(".");
     plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");
     plan.call(Step::PivotRoot, libc::SYS_pivot_root, [here.into(), here.into()]).at("/");
-    plan.op(Step::DetachOldRoot, code::DETACH_OLD_ROOT, [stacked.into()]).at("/");
+    plan.detach_old_root(stacked.into());
     let top = plan.string("/");
     plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
 }

@@ -8,8 +8,7 @@ use nix::errno::Errno;
 
 use super::{IdMaps, JoinSource, Namespaces, Policy, Writer};
 use crate::error::{Error, Result, Step};
-use crate::plan::{Arg, Plan, PlanFd};
-use crate::stub::wire::{code, record};
+use crate::plan::{Arg, Plan, PlanFd, Request};
 use crate::sys::pidfd;
 
 /// User first, since it gives the right to the others; pid last but for mount, which changes what paths mean.
@@ -32,9 +31,9 @@ fn no_process(pid: i32, errno: Errno) -> Error {
 
 impl Policy {
     /// Writes the id maps, by the stub where it may, else from outside.
-    pub(crate) fn lower_maps(&self, plan: &mut Plan, maps: &IdMaps) {
+    pub(crate) fn emit_maps(&self, plan: &mut Plan, maps: &IdMaps) {
         if maps.writer != Writer::Inside {
-            plan.op(Step::WriteIdMap, code::SYNC, [record::NEED_MAPS.into()]);
+            plan.request(Step::WriteIdMap, Request::IdMaps);
             return;
         }
         for (file, text) in maps.files() {
@@ -45,11 +44,11 @@ impl Policy {
     /// Joins what exists and makes what the clone did not, in the order that the kernel needs. To be called after the
     /// control groups are entered. With a `template`, a mount namespace, the new one is made from that, not from the
     /// caller's.
-    pub(crate) fn lower(&self, plan: &mut Plan, template: Option<BorrowedFd<'_>>) -> Result<()> {
+    pub(crate) fn emit(&self, plan: &mut Plan, template: Option<BorrowedFd<'_>>) -> Result<()> {
         let processes = self.joined_processes()?;
         for kind in JOIN_ORDER {
             for (_, source) in self.join.iter().filter(|(joined, _)| *joined == kind) {
-                self.lower_join(plan, kind, source)?;
+                self.emit_join(plan, kind, source)?;
             }
         }
         // As long as nobody has reaped it, its number was its own while its namespaces were opened.
@@ -66,7 +65,7 @@ impl Policy {
             plan.call(Step::Unshare, libc::SYS_unshare, [late.bits().into()]);
         }
         if self.new.contains(Namespaces::TIME) && self.joins(Namespaces::USER) {
-            self.lower_new_time(plan);
+            self.emit_new_time(plan);
         }
         if let Some(name) = &self.hostname {
             let text = plan.string(name);
@@ -77,10 +76,10 @@ impl Policy {
             plan.call(Step::Domainname, libc::SYS_setdomainname, [text.into(), name.len().into()]).at(name);
         }
         if self.new.contains(Namespaces::NET) {
-            lower_loopback(plan);
+            emit_loopback(plan);
         }
         if self.reclones() {
-            plan.op(Step::Fork, code::RECLONE, []);
+            plan.reclone();
         }
         Ok(())
     }
@@ -102,7 +101,7 @@ impl Policy {
         Ok(held)
     }
 
-    fn lower_join(&self, plan: &mut Plan, kind: Namespaces, source: &JoinSource) -> Result<()> {
+    fn emit_join(&self, plan: &mut Plan, kind: Namespaces, source: &JoinSource) -> Result<()> {
         let (fd, path) = match source {
             JoinSource::Fd(fd) => (PlanFd::Shared(fd.clone()), PathBuf::from("given descriptor")),
             JoinSource::Pid(pid) => {
@@ -122,15 +121,15 @@ impl Policy {
     /// Makes the time namespace, unless it is to belong to a user namespace that is still to be joined. To be called while
     /// the stub is dumpable and has not changed its user: after that its files in /proc are root's, and an ordinary user
     /// cannot write the offsets.
-    pub(crate) fn lower_time(&self, plan: &mut Plan) {
+    pub(crate) fn emit_time(&self, plan: &mut Plan) {
         if self.new.contains(Namespaces::TIME) && !self.joins(Namespaces::USER) {
-            self.lower_new_time(plan);
+            self.emit_new_time(plan);
         }
     }
 
     /// The offsets can be written only before anybody is in the namespace, and the process that made it is not: it
     /// enters by setns.
-    fn lower_new_time(&self, plan: &mut Plan) {
+    fn emit_new_time(&self, plan: &mut Plan) {
         plan.call(Step::Unshare, libc::SYS_unshare, [Namespaces::TIME.bits().into()]);
         let offsets: String = [("monotonic", self.monotonic), ("boottime", self.boottime)]
             .into_iter()
@@ -149,7 +148,7 @@ impl Policy {
 }
 
 /// `ifconfig lo up`: a new network namespace has a loopback device that is down.
-fn lower_loopback(plan: &mut Plan) {
+fn emit_loopback(plan: &mut Plan) {
     let slot = plan.slot();
     // struct ifreq: a name of 16 bytes, then a union that begins with the flags.
     let mut request = [0u8; 40];

@@ -14,12 +14,11 @@ use super::launch::Run;
 use crate::error::{Result, Step};
 use crate::mount::Context;
 use crate::namespace::{IdMaps, Namespaces, Writer};
-use crate::plan::{Plan, Slot};
-use crate::program::{Program, Resource, lower_groups, lower_ids};
+use crate::plan::{ExecFlags, PlaceFlags, Plan, Request, RunFd, Slot};
+use crate::program::{Program, Resource, emit_groups, emit_ids};
 use crate::security::Seccomp;
 use crate::spawn::{self, FailurePage};
 use crate::stdio::Streams;
-use crate::stub::wire::{code, record};
 use crate::sys::fork_mark::PerProcess;
 
 /// The group to which terminals belong.
@@ -53,7 +52,7 @@ pub(super) struct Setup {
 impl Sandbox {
     /// All that comes before the program is known. Each stage has its reason in the module that writes it. The descriptors
     /// of a run are given in this order: the failure page, each `cgroup.procs`, the Landlock ruleset twice.
-    pub(super) fn lower_setup(
+    pub(super) fn emit_setup(
         &self,
         judgement: &Judgement,
         shape: &Shape,
@@ -61,83 +60,83 @@ impl Sandbox {
     ) -> Result<Setup> {
         let mut plan = Plan::new();
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
-        let umask = lower_beginning(&mut plan);
+        let umask = emit_beginning(&mut plan);
         if shape.fenced {
             // While the stub still looks like a process of the caller's user.
-            plan.op(Step::JoinCgroup, code::SYNC, [record::NEED_GROUP.into()]);
+            plan.request(Step::JoinCgroup, Request::ControlGroup);
         }
-        self.security.lower_keyring(&mut plan);
+        self.security.emit_keyring(&mut plan);
         let wants_page = judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page);
-        let failure = wants_page.then(|| lower_failure_page(&mut plan));
+        let failure = wants_page.then(|| emit_failure_page(&mut plan));
         match &judgement.maps {
-            Some(maps) => self.lower_maps(&mut plan, maps),
-            None => self.namespaces.lower_time(&mut plan),
+            Some(maps) => self.emit_maps(&mut plan, maps),
+            None => self.namespaces.emit_time(&mut plan),
         }
-        self.namespaces.lower_user_limits(&mut plan);
+        self.namespaces.emit_user_limits(&mut plan);
         // From here on nobody of the same user may look into the stub or its descriptors (CVE-2016-9962).
         plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
-        lower_join_cgroups(&mut plan, shape);
+        emit_join_cgroups(&mut plan, shape);
         let (context, scratch) = (self.mount_context(judgement, shape), shape.scratch.as_deref());
-        let ready = self.mounts.lower_ahead(&mut plan, context, scratch)?;
-        self.namespaces.lower(&mut plan, template)?;
+        let ready = self.mounts.emit_ahead(&mut plan, context, scratch)?;
+        self.namespaces.emit(&mut plan, template)?;
         if self.namespaces.new.contains(Namespaces::MOUNT) {
-            self.mounts.lower(&mut plan, context, scratch, ready, &judgement.control_groups)?;
+            self.mounts.emit(&mut plan, context, scratch, ready, &judgement.control_groups)?;
         }
-        let landlock = self.landlock.as_ref().and_then(|rules| rules.lower(&mut plan, &judgement.landlock));
+        let landlock = self.landlock.as_ref().and_then(|rules| rules.emit(&mut plan, &judgement.landlock));
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
-        self.program.lower_raised_rlimits(&mut plan);
-        judgement.security.lower_keep(&mut plan);
-        self.program.lower_user(&mut plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
-        judgement.security.lower(&mut plan, judgement.bounding);
-        self.lower_owner(&mut plan);
+        self.program.emit_raised_rlimits(&mut plan);
+        judgement.security.emit_keep(&mut plan);
+        self.program.emit_user(&mut plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
+        judgement.security.emit(&mut plan, judgement.bounding);
+        self.emit_owner(&mut plan);
         if self.program.init {
-            plan.op(Step::Fork, code::INIT, []);
+            plan.fork_init();
         }
-        self.program.lower_session(&mut plan, pid_ns);
-        self.program.lower_umask(&mut plan, umask);
-        landlock.iter().for_each(|ruleset| ruleset.lower_restriction(&mut plan));
+        self.program.emit_session(&mut plan, pid_ns);
+        self.program.emit_umask(&mut plan, umask);
+        landlock.iter().for_each(|ruleset| ruleset.emit_restriction(&mut plan));
         if judgement.security.capabilities.is_none() {
-            plan.op(Step::Capabilities, code::CLEAR_INHERITABLE, []);
+            plan.clear_inheritable();
         }
         Ok(Setup { shape: shape.clone(), plan, failure })
     }
 
     /// What the run executes, and with which streams.
-    pub(super) fn lower_run(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
-        run.invocation.lower_cwd(plan, self.mounts.root.is_some());
-        run.streams.lower(plan, &self.stdio.extra);
-        self.lower_exec(plan, judgement, setup, run);
+    pub(super) fn emit_run(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
+        run.invocation.emit_cwd(plan, self.mounts.root.is_some());
+        run.streams.emit(plan, &self.stdio.extra);
+        self.emit_exec(plan, judgement, setup, run);
     }
 
     /// The stub waits for the program.
-    pub(super) fn lower_parking(&self, plan: &mut Plan) {
-        let parent = self.stdio.lower_ahead(plan);
-        plan.op(Step::Report, code::PARK, [parent]);
+    pub(super) fn emit_parking(&self, plan: &mut Plan) {
+        let parent = self.stdio.emit_ahead(plan);
+        plan.park(parent);
     }
 
     /// What the program is, for a stub that has waited for it; the streams come with this plan.
-    pub(super) fn lower_fire(&self, judgement: &Judgement, setup: &Setup, run: &Run) -> Plan {
+    pub(super) fn emit_fire(&self, judgement: &Judgement, setup: &Setup, run: &Run) -> Plan {
         let mut plan = setup.plan.continued();
-        run.invocation.lower_cwd(&mut plan, self.mounts.root.is_some());
-        self.lower_exec(&mut plan, judgement, setup, run);
+        run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
+        self.emit_exec(&mut plan, judgement, setup, run);
         plan
     }
 
-    fn lower_exec(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
-        self.lower_limits_of_process(plan, judgement, &run.streams);
-        lower_unblock_signals(plan);
-        let how = judgement.seccomp.as_ref().map_or(0, |profile| profile.lower(plan));
-        run.invocation.lower_exec(plan, how, setup.failure);
+    fn emit_exec(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
+        self.emit_limits_of_process(plan, judgement, &run.streams);
+        emit_unblock_signals(plan);
+        let how = judgement.seccomp.as_ref().map_or(ExecFlags::empty(), |profile| profile.emit(plan));
+        run.invocation.emit_exec(plan, how, setup.failure);
     }
 
-    fn lower_maps(&self, plan: &mut Plan, maps: &IdMaps) {
-        self.namespaces.lower_maps(plan, maps);
-        self.namespaces.lower_time(plan);
+    fn emit_maps(&self, plan: &mut Plan, maps: &IdMaps) {
+        self.namespaces.emit_maps(plan, maps);
+        self.namespaces.emit_time(plan);
         let Some((uid, gid)) = maps.setup() else { return };
         if !maps.deny_setgroups {
-            lower_groups(plan, &[]);
+            emit_groups(plan, &[]);
         }
-        lower_ids(plan, uid.inside, gid.inside);
+        emit_ids(plan, uid.inside, gid.inside);
     }
 
     fn mount_context(&self, judgement: &Judgement, shape: &Shape) -> Context {
@@ -147,7 +146,7 @@ impl Sandbox {
         let may_remount = given.is_none_or(|given| given.reaches(Capability::CAP_SYS_ADMIN));
         Context {
             template: shape.template.is_some(),
-            way: 0,
+            way: PlaceFlags::empty(),
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
             other_user,
@@ -160,45 +159,45 @@ impl Sandbox {
     }
 
     /// The death signal (after the last change of user, which clears it), then a look whether the owner is still there.
-    fn lower_owner(&self, plan: &mut Plan) {
+    fn emit_owner(&self, plan: &mut Plan) {
         if !self.program.outlive_owner {
             let signal = DEATH_SIGNAL;
             plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), signal.into()]);
         }
-        plan.op(Step::OwnerAlive, code::OWNER_ALIVE, []);
+        plan.check_owner();
     }
 
-    fn lower_limits_of_process(&self, plan: &mut Plan, judgement: &Judgement, streams: &Streams) {
+    fn emit_limits_of_process(&self, plan: &mut Plan, judgement: &Judgement, streams: &Streams) {
         if let Some(limit) = self.cpu_time.filter(|_| !judgement.account_cpu) {
             let seconds = limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0));
             let program =
                 Program { rlimits: vec![(Resource::Cpu, seconds, seconds.saturating_add(1))], ..Default::default() };
-            program.lower_rlimits(plan);
+            program.emit_rlimits(plan);
         }
-        self.program.lower_rlimits(plan);
+        self.program.emit_rlimits(plan);
         if let (Some(limit), Some(size)) = (self.output_limit, streams.largest_file()) {
             let asked = |(resource, soft, _): &(Resource, u64, u64)| (*resource == Resource::FileSize).then_some(*soft);
             let asked = self.program.rlimits.iter().filter_map(asked).min();
             let own = Resource::FileSize.own().map_or(u64::MAX, |(_, hard)| hard);
             let most = size.saturating_add(limit).min(asked.unwrap_or(u64::MAX)).min(own);
-            Program { rlimits: vec![(Resource::FileSize, most, most)], ..Program::default() }.lower_rlimits(plan);
+            Program { rlimits: vec![(Resource::FileSize, most, most)], ..Program::default() }.emit_rlimits(plan);
         }
     }
 }
 
 /// The stub's name, default signal actions, and a umask that leaves modes alone; gives the slot with the old one.
-pub(super) fn lower_beginning(plan: &mut Plan) -> Slot {
+pub(super) fn emit_beginning(plan: &mut Plan) -> Slot {
     let name = plan.string(spawn::stub_name().to_string_lossy().as_ref());
     plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_NAME.into(), name.into()]);
-    plan.op(Step::Signals, code::RESET_SIGNALS, []);
+    plan.reset_signals();
     let umask = plan.slot();
     plan.call(Step::Umask, libc::SYS_umask, [0.into()]).store(umask);
     umask
 }
 
 /// A page that outlives the descriptors and an init's fork, and ends with the exec; gives the slot with its address.
-fn lower_failure_page(plan: &mut Plan) -> Slot {
-    let (number, slot) = (plan.given(), plan.slot());
+fn emit_failure_page(plan: &mut Plan) -> Slot {
+    let (number, slot) = (plan.run_fd(RunFd::FailurePage), plan.slot());
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
     let args = [0.into(), FailurePage::SIZE.into(), access.into(), flags.into(), number.into(), 0.into()];
     plan.call(Step::Report, libc::SYS_mmap, args).store(slot);
@@ -206,16 +205,16 @@ fn lower_failure_page(plan: &mut Plan) -> Slot {
 }
 
 /// On v1, and on v2 where it was not born inside, the stub enters by itself.
-fn lower_join_cgroups(plan: &mut Plan, shape: &Shape) {
+fn emit_join_cgroups(plan: &mut Plan, shape: &Shape) {
     let own = plan.string("0");
-    for _ in 0..shape.procs {
-        let number = plan.given();
+    for number in 0..shape.procs {
+        let number = plan.run_fd(RunFd::CgroupProcs(number));
         plan.call(Step::JoinCgroup, libc::SYS_write, [number.into(), own.into(), 1.into()])
             .at(shape.group.as_deref().unwrap_or("cgroup.procs".as_ref()));
     }
 }
 
-pub(super) fn lower_unblock_signals(plan: &mut Plan) {
+pub(super) fn emit_unblock_signals(plan: &mut Plan) {
     let none = plan.words(&[0]);
     let set_mask = libc::SIG_SETMASK;
     plan.call(Step::Signals, libc::SYS_rt_sigprocmask, [set_mask.into(), none.into(), 0.into(), 8.into()]);
