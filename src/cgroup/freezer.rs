@@ -11,8 +11,9 @@ use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::Mode;
 
+use super::controllers::Version;
+use super::kernfs;
 use super::part::Part;
-use super::{Version, kernfs};
 use crate::sys::timeout;
 
 /// How soon it is noticed that a group was thawed before it stood still, of which no event tells.

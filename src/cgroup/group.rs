@@ -7,13 +7,19 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::host::{Hierarchy, Host};
+use super::controllers::{Controllers, Version};
+use super::hierarchy::Hierarchy;
+use super::host::Host;
+use super::limits::Limits;
 use super::limits::controller_of;
 use super::part::Part;
+use super::pressure::{Pressure, PressureTrigger, PsiResource, PsiThreshold};
+use super::remedies::DELEGATE;
+use super::stats::Stats;
 use super::write::Write;
-use super::{Controllers, Limits, Pressure, PressureTrigger, PsiResource, PsiThreshold, Stats, Version};
 use super::{devices, freezer, kernfs, kill, pressure, support, v1, v2};
-use crate::{Error, ErrorKind, Feature, Problem, Result, Step};
+use crate::error::{Error, ErrorKind, Problem, Result, Step};
+use crate::feature::Feature;
 
 /// How long a killed group without `cgroup.kill` may take to become empty.
 const KILL_BOUND: Duration = Duration::from_secs(1);
@@ -106,7 +112,7 @@ impl Group {
             Some(controller) => format!("this host has no {} controller", controller.name()),
             None => "no hierarchy takes a group".to_owned(),
         };
-        Err(Error::message(ErrorKind::Unsupported, Step::CreateCgroup, detail).hint(super::problems::DELEGATE))
+        Err(Error::message(ErrorKind::Unsupported, Step::CreateCgroup, detail).hint(DELEGATE))
     }
 
     /// Adds a part; one that no limit needs may be refused by the host.

@@ -4,9 +4,13 @@ use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 
+use super::controllers::Version;
+use super::limits::Limits;
 use super::part::Part;
-use super::{HugetlbStats, Limits, Version};
-use crate::{Bytes, Feature, Problem, Result};
+use super::stats::HugetlbStats;
+use crate::error::{Problem, Result};
+use crate::feature::Feature;
+use crate::units::Bytes;
 
 const SIZES: &str = "/sys/kernel/mm/hugepages";
 

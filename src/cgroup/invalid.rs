@@ -1,7 +1,11 @@
 //! Values that no kernel would take.
 
-use super::{Devices, IoLimit, Limits};
-use crate::{Bytes, Feature, Problem};
+use super::devices::Devices;
+use super::io::IoLimit;
+use super::limits::Limits;
+use crate::error::Problem;
+use crate::feature::Feature;
+use crate::units::Bytes;
 
 /// `PID_MAX_LIMIT` of 64-bit kernels; `pids.max` takes no greater number.
 const PIDS_CEILING: u64 = 4 << 20;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor, stat};
 
-use crate::{Bytes, Error, ErrorKind, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::units::Bytes;
 
 /// The rates at which a sandbox may read and write one whole disk: `blkio.throttle.*_device` on v1, which slows
 /// reads and direct writes only, `io.max` on v2 (4.5).

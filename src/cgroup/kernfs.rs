@@ -7,17 +7,27 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd;
+use nix::unistd::{self, AccessFlags};
 
+use crate::error::{Error, Step};
 use crate::sys::table;
-use crate::{Error, Step};
 
 /// A directory as an anchor for `openat`; nothing can be read from it.
 pub(super) fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
         .and_then(table::above_stdio)
+}
+
+/// The nearest of `path` and the directories above it that exists.
+pub(super) fn nearest(path: &Path) -> Option<(&Path, OwnedFd)> {
+    path.ancestors().find_map(|dir| Some((dir, open_dir(dir).ok()?)))
+}
+
+/// Whether the file of the group at `dir` can be written with the effective ids.
+pub(super) fn can_write(dir: &impl AsFd, file: &CStr) -> nix::Result<()> {
+    unistd::faccessat(dir.as_fd(), file, AccessFlags::W_OK, AtFlags::AT_EACCESS)
 }
 
 /// Writes `value` with one write(2), as these files want it.

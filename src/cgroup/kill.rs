@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::controllers::Controllers;
+use super::freezer;
 use super::part::Part;
-use super::{Controllers, freezer};
+use crate::error::{Error, Result, Step};
 use crate::sys::pidfd;
-use crate::{Error, Result, Step};
 
 /// A freeze is a help, not a need: how long one is waited for in each round.
 const FREEZE_BOUND: Duration = Duration::from_millis(10);

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Controllers, Devices, IoLimit};
-use crate::{Bytes, Feature};
+use super::controllers::Controllers;
+use super::devices::Devices;
+use super::io::IoLimit;
+use crate::feature::Feature;
+use crate::units::Bytes;
 
 /// Limits of a sandbox, enforced by its control group. What is not set is not limited.
 ///

@@ -1,7 +1,6 @@
 //! The levels above a sandbox's group that did not exist: made for it, and removed with the last group below them.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,8 +8,7 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, mkdir, unlinkat};
 
-use super::host::Hierarchy;
-use super::{Controllers, Version, kernfs, v1};
+use super::hierarchy::Hierarchy;
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::xattr;
 
@@ -101,22 +99,6 @@ fn make_levels(hierarchy: &Hierarchy, base: &Path) -> nix::Result<()> {
             Err(Errno::ENOENT) => return Ok(()),
             Err(errno) => return Err(errno),
         };
-    }
-    Ok(())
-}
-
-/// Gives a v1 cpuset below the hierarchy's top what it needs to take tasks, level by level.
-pub(super) fn fill_cpusets(hierarchy: &Hierarchy, path: &Path) -> nix::Result<()> {
-    if hierarchy.version == Version::V2 || !hierarchy.controllers.contains(Controllers::CPUSET) {
-        return Ok(());
-    }
-    let mut above = kernfs::open_dir(&hierarchy.mount)?;
-    let mut dir = hierarchy.mount.clone();
-    for level in path.strip_prefix(&hierarchy.mount).into_iter().flat_map(Path::components) {
-        dir.push(level);
-        let fd = kernfs::open_dir(&dir)?;
-        v1::fill_cpuset(above.as_fd(), fd.as_fd())?;
-        above = fd;
     }
     Ok(())
 }

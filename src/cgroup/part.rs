@@ -12,10 +12,12 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::host::Hierarchy;
-use super::{Controllers, Version, kernfs, parents};
+use super::controllers::{Controllers, Version};
+use super::hierarchy::Hierarchy;
+use super::remedies::DELEGATE;
+use super::{cpuset, kernfs, parents};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::table;
-use crate::{Error, ErrorKind, Result, Step};
 
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
@@ -46,7 +48,7 @@ impl Part {
         let fail = |errno| creation_failed(errno, &base.join(name));
         let path = parents::make_below(hierarchy, &base, name, parent.is_some()).map_err(fail)?;
         let controllers = if hierarchy.version == Version::V1 { hierarchy.controllers } else { asked };
-        let made = parents::fill_cpusets(hierarchy, &path)
+        let made = cpuset::fill(hierarchy, &path)
             .and_then(|()| Part::open(hierarchy.version, controllers, &path, &hierarchy.mount));
         made.map_err(|errno| {
             let _ = unlinkat(AT_FDCWD, &path, UnlinkatFlags::RemoveDir);
@@ -195,7 +197,7 @@ fn creation_failed(errno: Errno, path: &Path) -> Error {
     let error = Error::new(Step::CreateCgroup, errno).at(path);
     match errno {
         Errno::EEXIST => error.hint("a group of this name is not ours to use"),
-        Errno::EACCES | Errno::EPERM | Errno::EROFS => error.hint(super::problems::DELEGATE),
+        Errno::EACCES | Errno::EPERM | Errno::EROFS => error.hint(DELEGATE),
         Errno::EAGAIN => error.hint("cgroup.max.descendants or cgroup.max.depth of a group above is reached"),
         Errno::ENOSPC => {
             error.hint("the kernel takes no more groups, or the parent cpuset has no cpus or memory nodes")

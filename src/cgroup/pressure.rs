@@ -14,8 +14,8 @@ use procfs::PressureRecord;
 
 use super::kernfs;
 use super::part::Part;
+use crate::error::{Error, ErrorKind, Problem, Result, Step};
 use crate::sys::{table, timeout};
-use crate::{Error, ErrorKind, Problem, Result, Step};
 
 /// The kernel's `WINDOW_MIN_US` and `WINDOW_MAX_US`.
 const WINDOWS: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(10);

@@ -1,18 +1,15 @@
 //! What this host cannot enforce, by name and with the remedy.
 
-use std::ffi::CStr;
 use std::path::{Component, Path};
 
-use caps::{CapSet, Capability};
-use nix::errno::Errno;
-
-use super::host::{Hierarchy, Host, can_write, nearest};
+use super::controllers::{Controllers, Version};
+use super::hierarchy::Hierarchy;
+use super::host::Host;
 use super::limits::{Limits, controller_of};
-use super::{Controllers, Version, devices, hugetlb, support, v2};
-use crate::{Enforcement, Feature, Problem};
+use super::{devices, hugetlb, support};
+use crate::error::Problem;
+use crate::feature::{Enforcement, Feature};
 
-pub(super) const DELEGATE: &str = "run as root, or in a delegated group (systemd-run --user --scope -p Delegate=yes), \
-                                   or name one with cgroup_parent";
 const NO_SWAP: &str = "this kernel does not account for swap";
 const WEIGHED: &str = "only on disks with the scheduler bfq, or with io.cost.qos switched on";
 const SWAP_REMEDY: &str = "boot with swapaccount=1";
@@ -129,54 +126,6 @@ impl Host {
     }
 }
 
-impl Hierarchy {
-    /// Why no group with `controller` can be made below `parent`.
-    pub(super) fn refusal(&self, controller: Controllers, parent: Option<&Path>) -> Option<(String, &'static str)> {
-        let Some(base) = self.base(parent) else {
-            let reason = format!("{} does not show the caller's own group", self.mount.display());
-            return Some((reason, "name a visible group with cgroup_parent"));
-        };
-        let Some((dir, fd)) = nearest(&base).filter(|(dir, _)| dir.starts_with(&self.mount)) else {
-            return Some((format!("{} cannot be opened", base.display()), "make the mount accessible"));
-        };
-        match can_write(&fd, c".") {
-            Ok(()) => {}
-            Err(Errno::EROFS) => {
-                let reason = format!("{} is mounted read-only", dir.display());
-                return Some((reason, "mount it writable (container engines: a private cgroup namespace, privileged)"));
-            }
-            Err(_) => return Some((format!("{} is not writable", dir.display()), DELEGATE)),
-        }
-        if self.version == Version::V1 {
-            let privileged = || caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false);
-            let denied = controller == Controllers::DEVICES && !privileged();
-            return denied.then(|| ("writing devices.deny needs CAP_SYS_ADMIN".to_owned(), "run as root"));
-        }
-        let obstacle = match controller {
-            inherent if Controllers::INHERENT.contains(inherent) => None,
-            Controllers::DEVICES => devices::filter::obstacle_above(&self.mount, &base),
-            _ => v2::obstacle(&self.mount, &base, controller),
-        };
-        obstacle.or_else(|| self.fence(&base))
-    }
-
-    /// v2 moves a process (or clones it into a group) only for who may write `cgroup.procs` of the nearest common
-    /// ancestor of both groups.
-    pub(super) fn fence(&self, base: &Path) -> Option<(String, &'static str)> {
-        let own = self.own.as_deref()?;
-        let common = own.ancestors().find(|dir| base.starts_with(dir))?;
-        let (_, fd) = nearest(common)?;
-        const PROCS: &CStr = c"cgroup.procs";
-        can_write(&fd, PROCS).err()?;
-        let reason = format!(
-            "processes cannot be moved to {}: {}/cgroup.procs is not writable",
-            base.display(),
-            common.display()
-        );
-        Some((reason, DELEGATE))
-    }
-}
-
 pub(crate) fn invalid_parent(parent: &Path) -> Option<Problem> {
     let plain = |c: Component<'_>| c != Component::ParentDir && !c.as_os_str().as_encoded_bytes().contains(&0);
     if parent.is_absolute() && parent.components().all(plain) {
@@ -191,5 +140,22 @@ fn absence_remedy(controller: Controllers) -> &'static str {
         "boot with cgroup_enable=memory, or mount cgroup2 on /sys/fs/cgroup"
     } else {
         "mount cgroup2 on /sys/fs/cgroup, or use a kernel with the controller"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::host::tests::{HYBRID, parse};
+
+    #[test]
+    fn a_host_without_hierarchies_misses_every_feature() {
+        let host = parse("23 1 0:20 / / rw - ext4 /dev/root rw\n", "");
+        let limits = Limits::new().memory(1 << 20).pids(5);
+        let problems = host.problems(&limits, true, None);
+        let features: Vec<_> = problems.iter().filter_map(|p| p.feature).collect();
+        assert_eq!(features, [Feature::MemoryLimit, Feature::PidsLimit, Feature::CpuTime]);
+        assert!(Feature::ALL.iter().all(|f| matches!(host.enforcement(*f), Enforcement::Missing(_))));
+        assert!(matches!(parse(HYBRID, "").enforcement(Feature::SwapLimit), Enforcement::Missing(_)));
     }
 }

@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::controllers::{Controllers, Version};
 use super::part::Part;
-use super::{Controllers, Version, kernfs, kill};
-use crate::{Error, Result, Step};
+use super::{kernfs, kill};
+use crate::error::{Error, Result, Step};
 
 /// How long one group is waited for.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// Kills and removes every group `rf-TOKEN-…` directly below `dir`, and removes those named `rk-TOKEN-…` (kept on
-/// purpose) that nothing runs in. Returns how many were removed; a `dir` that is gone has none. All are tried, and the
-/// first failure is returned.
-pub(crate) fn sweep(dir: &Path, token: &str) -> Result<usize> {
+/// Removes the groups directly below `dir` that carry `token`, and returns their number. A group whose name begins with
+/// `owned` and the token is killed first. A group whose name begins with `kept` and the token is removed only if no
+/// process runs in it. Every group is tried, and the first failure is returned. A missing `dir` has no groups.
+pub(crate) fn sweep(dir: &Path, token: &str, owned: &str, kept: &str) -> Result<usize> {
     if token.is_empty() || token.contains(['/', '-']) {
         return Err(Error::new(Step::Reap, Errno::EINVAL).at(token));
     }
@@ -28,12 +29,12 @@ pub(crate) fn sweep(dir: &Path, token: &str) -> Result<usize> {
         Err(Errno::ENOENT) => return Ok(0),
         Err(errno) => return Err(fail(errno)),
     };
-    let (ours, kept) = (format!("rf-{token}-"), format!("rk-{token}-"));
+    let (owned, kept) = (format!("{owned}{token}-"), format!("{kept}{token}-"));
     let (mut removed, mut failure) = (0, None);
     for name in kernfs::subgroups(fd.as_fd()).map_err(fail)? {
         let name = name.as_bytes();
         let path = dir.join(OsStr::from_bytes(name));
-        let outcome = if name.starts_with(ours.as_bytes()) {
+        let outcome = if name.starts_with(owned.as_bytes()) {
             clear(&path, true)
         } else if name.starts_with(kept.as_bytes()) {
             clear(&path, false)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Bytes;
+use crate::units::Bytes;
 
 /// What a sandbox uses, or used: the numbers of its control group, those of every process that ever was in it.
 ///

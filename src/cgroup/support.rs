@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 
 use procfs::KernelVersion;
 
-use super::host::Hierarchy;
-use super::{Limits, Version, kernfs};
-use crate::{Bytes, Feature, Problem};
+use super::controllers::Version;
+use super::hierarchy::Hierarchy;
+use super::kernfs;
+use super::limits::Limits;
+use crate::error::Problem;
+use crate::feature::Feature;
+use crate::units::Bytes;
 
 const V2_REMEDY: &str = "boot with cgroup v2 alone (systemd.unified_cgroup_hierarchy=1)";
 

@@ -6,8 +6,16 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::*;
-use crate::{Bytes, ErrorKind, Feature};
+use super::controllers::{Controllers, Version};
+use super::devices::{Device, DeviceAccess, Devices};
+use super::group::Group;
+use super::host::Host;
+use super::io::IoLimit;
+use super::limits::Limits;
+use super::stale::sweep;
+use crate::error::ErrorKind;
+use crate::feature::Feature;
+use crate::units::Bytes;
 
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -376,15 +384,15 @@ fn only_the_dead_owners_groups_are_swept() {
         let mut doomed = stale.run("while :; do (sleep 1000 & sleep 1000); done");
         let mut living = kept.run("while :; do sleep 1000; done");
         let dirs = stale.0.parent_dirs().to_vec();
-        let counts: Vec<_> = dirs.iter().map(|dir| sweep(dir, "dead").unwrap()).collect();
+        let counts: Vec<_> = dirs.iter().map(|dir| sweep(dir, "dead", "rf-", "rk-").unwrap()).collect();
         assert_eq!(counts, vec![2; dirs.len()]);
         assert!(!doomed.wait().unwrap().success());
         assert!(living.try_wait().unwrap().is_none());
         let stand = |group: &Made, name| group.dirs(name).iter().filter(|dir| dir.exists()).count();
         assert_eq!((stand(&stale, "rf-dead-1"), stand(&kept_empty, "rk-dead-2")), (0, 0));
         assert_eq!((stand(&other, "rf-deadly-1"), stand(&kept, "rk-dead-1")), (dirs.len(), dirs.len()));
-        assert_eq!(sweep(&dirs[0].join("none"), "dead").unwrap(), 0);
-        assert!(sweep(&dirs[0], "").is_err());
+        assert_eq!(sweep(&dirs[0].join("none"), "dead", "rf-", "rk-").unwrap(), 0);
+        assert!(sweep(&dirs[0], "", "rf-", "rk-").is_err());
         kept.0.kill().unwrap();
         living.wait().unwrap();
     }

@@ -7,9 +7,10 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
+use super::controllers::Controllers;
+use super::kernfs;
 use super::limits::controller_of;
-use super::{Controllers, kernfs};
-use crate::Feature;
+use crate::feature::Feature;
 
 /// The greatest weight that the scheduler bfq knows; its default is 100, as that of `io.weight`.
 pub(super) const BFQ_HEAVIEST: u64 = 1000;

@@ -6,11 +6,12 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 
-use super::{Devices, program};
+use super::program;
+use super::rules::Devices;
 use crate::cgroup::kernfs;
 use crate::cgroup::part::Part;
+use crate::error::{Error, Result, Step};
 use crate::sys::bpf;
-use crate::{Error, Result, Step};
 
 const EXCLUSIVE: &str = "a group above has a device program that admits no others (BPF_F_ALLOW_MULTI)";
 

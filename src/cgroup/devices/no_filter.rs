@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::Devices;
+use super::rules::Devices;
 use crate::cgroup::part::Part;
-use crate::{Error, ErrorKind, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
 
 const REASON: &str = "on cgroup v2 the rules are a BPF program, and this build has none";
 const REMEDY: &str = "build ringfence with its feature `devices`, which is on by default";

@@ -6,8 +6,9 @@
 
 use rbpf::insn_builder::{Arch, BpfCode, Cond, Instruction, IntoBytes, MemSize, Source};
 
+use super::device::{DeviceAccess, Kind};
+use super::rules::Devices;
 use super::table::{Minors, Table};
-use super::{DeviceAccess, Devices, Kind};
 
 /// `struct bpf_cgroup_dev_ctx`: type and access in one word, then the two numbers.
 const ACCESS_TYPE: i16 = 0;
@@ -43,7 +44,7 @@ enum Branch {
 
 /// The program, as `BPF_PROG_LOAD` takes it.
 pub(super) fn assemble(devices: &Devices) -> Vec<u8> {
-    let tree = tree(&Table::new(devices, Kind::Char), &Table::new(devices, Kind::Block));
+    let tree = tree(&devices.table(Kind::Char), &devices.table(Kind::Block));
     let mut code = BpfCode::new();
     code.load_x(MemSize::Word).set_dst(REQUEST_TYPE).set_src(CONTEXT).set_off(ACCESS_TYPE).push();
     code.mov(Source::Reg, Arch::X32).set_dst(REQUEST_ACCESS).set_src(REQUEST_TYPE).push();
@@ -155,9 +156,9 @@ impl Verdicts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::tests::{Random, all_devices, decide};
+    use super::super::tests::{Random, all_devices, decide};
     use super::*;
-    use crate::cgroup::devices::Device;
+    use crate::cgroup::devices::device::Device;
 
     /// Whether the program lets the request through, in an emulator.
     fn permits(code: &[u8], kind: Kind, major: u32, minor: u32, request: DeviceAccess) -> bool {
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_longest_list_fits_into_a_program_of_the_oldest_kernel() {
-        let rules = super::super::RULES_MAX as u32;
+        let rules = super::super::rules::RULES_MAX as u32;
         let one_by_one = (0..rules).fold(Devices::none(), |all, n| {
             all.allow(Device::char(n, n), DeviceAccess::from_bits_truncate(1 + (n % 6) as u8))
         });

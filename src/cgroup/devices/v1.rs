@@ -9,11 +9,12 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
+use super::device::{Device, DeviceAccess, Kind};
+use super::rules::Devices;
 use super::table::{Minors, Table};
-use super::{Device, DeviceAccess, Devices, Kind};
 use crate::cgroup::kernfs;
 use crate::cgroup::part::Part;
-use crate::{Result, Step};
+use crate::error::{Result, Step};
 
 const ALLOW: &CStr = c"devices.allow";
 const DENY: &CStr = c"devices.deny";
@@ -35,7 +36,7 @@ pub(in crate::cgroup) struct List {
 impl List {
     /// `None` where v1 cannot say it.
     pub(in crate::cgroup) fn new(devices: &Devices) -> Option<List> {
-        let tables = [Kind::Char, Kind::Block].map(|kind| (kind, Table::new(devices, kind)));
+        let tables = [Kind::Char, Kind::Block].map(|kind| (kind, devices.table(kind)));
         [false, true].into_iter().find_map(|allows_by_default| {
             let mut exceptions = Vec::new();
             for (kind, table) in &tables {
@@ -154,7 +155,7 @@ fn widens_from(minors: &Minors, wider: &Minors, except: impl Fn(DeviceAccess) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::tests::{Random, all_devices, decide};
+    use super::super::tests::{Random, all_devices, decide};
     use super::*;
 
     /// The kernel's devcgroup_check_permission.

@@ -19,8 +19,8 @@ use zbus::wire::Type;
 use zbus::wire::export::serde::Serialize;
 
 use super::message::{self, FIXED, Head, Message, kind};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::{table, timeout};
-use crate::{Error, ErrorKind, Result, Step};
 
 const DAEMON: Name =
     Name { destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };

@@ -6,9 +6,9 @@ use std::time::Instant;
 use nix::errno::Errno;
 use zbus::wire::{ObjectPath, Variant};
 
-use super::SystemdScope;
 use super::bus::{Address, Bus, Name};
-use crate::{Error, ErrorKind, Result, Step};
+use super::scope::SystemdScope;
+use crate::error::{Error, ErrorKind, Result, Step};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: Name =

@@ -11,9 +11,10 @@ use zbus::wire::export::serde::Serialize;
 use zbus::wire::{ObjectPath, OwnedVariant, Type};
 
 use super::bus::{Address, Bus};
+use super::manager::Manager;
 use super::message::{self, Head, Message, kind};
-use super::{Manager, SystemdScope};
-use crate::{Error, ErrorKind};
+use super::scope::SystemdScope;
+use crate::error::{Error, ErrorKind};
 
 const BOUND: Duration = Duration::from_secs(20);
 const JOB: &str = "/org/freedesktop/systemd1/job/17";
@@ -58,7 +59,7 @@ impl Daemon {
         Bus::open(&self.addresses(), Instant::now() + BOUND).unwrap()
     }
 
-    fn manager(&self, bound: Duration) -> crate::Result<Manager> {
+    fn manager(&self, bound: Duration) -> crate::error::Result<Manager> {
         Manager::on(&self.addresses(), Instant::now() + bound)
     }
 

@@ -3,11 +3,14 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::UNLIMITED;
+use super::limits::UNLIMITED;
+use crate::cgroup::controllers::Controllers;
 use crate::cgroup::kernfs::{self, field};
 use crate::cgroup::part::Part;
-use crate::cgroup::{Controllers, Stats, hugetlb, v2};
-use crate::{Bytes, Result};
+use crate::cgroup::stats::Stats;
+use crate::cgroup::{hugetlb, pids};
+use crate::error::{Result, Step};
+use crate::units::Bytes;
 
 /// What is of no interest once the program has ended.
 pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<()> {
@@ -15,7 +18,7 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
         read_memory(part, stats)?;
     }
     if part.controllers.contains(Controllers::PIDS) {
-        v2::read_pids(part, stats)?;
+        pids::read_current(part, stats)?;
     }
     if part.controllers.contains(Controllers::HUGETLB) {
         stats.hugetlb = hugetlb::stats(part)?;
@@ -44,7 +47,7 @@ pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<(
         stats.oom_kills = oom_kills(part)?;
     }
     if part.controllers.contains(Controllers::PIDS) {
-        stats.pids_limit_hits = v2::pids_limit_hits(part)?;
+        stats.pids_limit_hits = pids::limit_hits(part)?;
     }
     if part.controllers.contains(Controllers::CPUACCT) && stats.cpu_usage.is_none() {
         stats.cpu_usage = cpu_usage(part)?;
@@ -101,7 +104,7 @@ pub(in crate::cgroup) fn oom_kills(part: &Part) -> Result<Option<u64>> {
         }
         Ok(())
     };
-    part.walk(&mut add).map_err(|errno| part.failed(crate::Step::Stats, errno, c"memory.oom_control"))?;
+    part.walk(&mut add).map_err(|errno| part.failed(Step::Stats, errno, c"memory.oom_control"))?;
     Ok(total)
 }
 

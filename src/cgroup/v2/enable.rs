@@ -5,12 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::unistd::{AccessFlags, faccessat};
 
+use crate::cgroup::controllers::Controllers;
 use crate::cgroup::kernfs::{self, failed};
-use crate::cgroup::{Controllers, problems};
-use crate::{Result, Step};
+use crate::cgroup::remedies::DELEGATE;
+use crate::error::{Result, Step};
 
 /// The directories from `mount` down to `base`, both included.
 fn chain(mount: &Path, base: &Path) -> Vec<PathBuf> {
@@ -65,7 +64,7 @@ pub(in crate::cgroup) fn enable(mount: &Path, base: &Path, wanted: Controllers) 
             Errno::EBUSY => fail(errno).hint(INTERNAL),
             // Enabling cpuset moves all below to a new one, each as by sched_setaffinity(2).
             Errno::EPERM if missing.contains(Controllers::CPUSET) => fail(errno).hint(PRIVILEGED),
-            Errno::EACCES | Errno::EPERM => fail(errno).hint(problems::DELEGATE),
+            Errno::EACCES | Errno::EPERM => fail(errno).hint(DELEGATE),
             Errno::EOPNOTSUPP => fail(errno).hint(THREADED),
             _ => fail(errno),
         })?;
@@ -96,12 +95,12 @@ pub(in crate::cgroup) fn obstacle(
         if holds_processes(fd.as_fd()).unwrap_or(false) {
             return Some((format!("{name} is not enabled below {dir}, and processes live in it"), INTERNAL));
         }
-        match faccessat(fd.as_fd(), FILE, AccessFlags::W_OK, AtFlags::AT_EACCESS) {
+        match kernfs::can_write(&fd, FILE) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
             Err(_) => {
                 let reason =
                     format!("{name} is not enabled below {dir}, and its cgroup.subtree_control is not writable");
-                return Some((reason, problems::DELEGATE));
+                return Some((reason, DELEGATE));
             }
         }
     }

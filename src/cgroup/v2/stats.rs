@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use crate::cgroup::controllers::Controllers;
 use crate::cgroup::kernfs::field;
 use crate::cgroup::part::Part;
-use crate::cgroup::{Controllers, Stats, hugetlb};
-use crate::{Bytes, Result};
+use crate::cgroup::stats::Stats;
+use crate::cgroup::{hugetlb, pids};
+use crate::error::Result;
+use crate::units::Bytes;
 
 /// What is of the present moment, and of no interest once the program has ended.
 pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<()> {
@@ -19,7 +22,7 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
         (stats.memory_anon, stats.memory_file, stats.memory_kernel) = (bytes("anon"), bytes("file"), bytes("kernel"));
     }
     if part.controllers.contains(Controllers::PIDS) {
-        read_pids(part, stats)?;
+        pids::read_current(part, stats)?;
     }
     if part.controllers.contains(Controllers::HUGETLB) {
         stats.hugetlb = hugetlb::stats(part)?;
@@ -35,7 +38,7 @@ pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<(
         read_memory_events(part, stats)?;
     }
     if part.controllers.contains(Controllers::PIDS) {
-        stats.pids_limit_hits = pids_limit_hits(part)?;
+        stats.pids_limit_hits = pids::limit_hits(part)?;
     }
     if let Some(text) = part.text(c"cpu.stat")? {
         let time = |key| field(&text, key).map(Duration::from_micros);
@@ -58,18 +61,6 @@ pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<(
         stats.io_writes = Some(key_sum(&text, "wios="));
     }
     Ok(())
-}
-
-/// The pids controller has the same files on v1.
-pub(in crate::cgroup) fn read_pids(part: &Part, stats: &mut Stats) -> Result<()> {
-    stats.pids_current = part.number(c"pids.current")?;
-    stats.pids_peak = part.number(c"pids.peak")?;
-    Ok(())
-}
-
-/// Forks that failed at `pids.max`; on v1 as well.
-pub(in crate::cgroup) fn pids_limit_hits(part: &Part) -> Result<Option<u64>> {
-    Ok(part.text(c"pids.events")?.and_then(|text| field(&text, "max")))
 }
 
 pub(in crate::cgroup) fn cpu_usage(part: &Part) -> Result<Option<Duration>> {
@@ -141,7 +132,7 @@ mod tests {
         let mut stats = Stats::default();
         // The sizes of huge pages are the host's.
         let controllers = Controllers::all() - Controllers::HUGETLB;
-        let part = Part::open(crate::cgroup::Version::V2, controllers, &dir, &dir).unwrap();
+        let part = Part::open(crate::cgroup::controllers::Version::V2, controllers, &dir, &dir).unwrap();
         read_current(&part, &mut stats).unwrap();
         read_totals(&part, &mut stats).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();

@@ -1,0 +1,66 @@
+//! Why limits cannot be enforced in a scope.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::manager::Manager;
+use super::scope::SystemdScope;
+use crate::cgroup::controllers::Controllers;
+use crate::cgroup::host::Host;
+use crate::cgroup::limits::{Limits, controller_of};
+use crate::cgroup::{devices, kernfs};
+use crate::error::Problem;
+use crate::feature::Feature;
+
+/// How long a check waits for systemd.
+const CHECK_BOUND: Duration = Duration::from_secs(5);
+const NOT_UNIFIED: &str = "boot with systemd.unified_cgroup_hierarchy=1, or leave systemd_scope out";
+const NOT_DELEGATED: &str = "as root, for users' managers: Delegate=cpu cpuset io memory pids in a drop-in of \
+                             user@.service";
+
+impl SystemdScope {
+    /// What of the policy cannot be enforced in a scope: for want of cgroup v2, of systemd on its bus, or of a controller
+    /// that the user's manager was given. Nothing is made.
+    pub(crate) fn problems(&self, host: &Host, limits: &Limits, account_cpu: bool) -> Vec<Problem> {
+        if self.invalid().is_some() {
+            return Vec::new();
+        }
+        let until = Instant::now() + CHECK_BOUND;
+        let group = Manager::of_caller(until).and_then(|mut manager| manager.control_group());
+        let mut features = limits.features();
+        features.extend(account_cpu.then_some(Feature::CpuTime));
+        let mut problems = Vec::new();
+        for feature in features {
+            let told = |(reason, remedy)| Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature);
+            problems.extend(obstacle(host, group.as_deref().ok(), feature).map(told));
+            problems.extend(group.as_ref().err().map(|error| error.problem(feature.as_str()).for_feature(feature)));
+        }
+        problems
+    }
+}
+
+/// Why `feature` cannot be had in a scope of the manager whose group is `manager`, and the remedy.
+fn obstacle(host: &Host, manager: Option<&Path>, feature: Feature) -> Option<(String, &'static str)> {
+    let controller = controller_of(feature);
+    if controller == Controllers::DEVICES {
+        // On v2 a program of the caller's own, for which systemd has nothing to give.
+        return devices::filter::obstacle();
+    }
+    let name = controller.name();
+    let Some(v2) = host.v2().filter(|v2| v2.controllers.contains(controller)) else {
+        return Some((format!("a scope is used with cgroup v2, which has no {name} controller here"), NOT_UNIFIED));
+    };
+    let dir = v2.base(Some(manager?))?;
+    if let Some((reason, remedy)) = v2.lacks(feature, Some(&dir)) {
+        return Some((reason.to_owned(), remedy));
+    }
+    if Controllers::INHERENT.contains(controller) {
+        return None;
+    }
+    // systemd enables for a delegated scope what its manager has.
+    let given = kernfs::open_dir(&dir).and_then(|fd| kernfs::read(fd.as_fd(), c"cgroup.controllers"));
+    let given: Controllers = given.unwrap_or_default().split_whitespace().map(Controllers::named).collect();
+    let reason = || format!("systemd was not given the {name} controller in {}", dir.display());
+    (!given.contains(controller)).then(|| (reason(), NOT_DELEGATED))
+}
