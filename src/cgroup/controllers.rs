@@ -10,22 +10,22 @@ bitflags! {
         const PIDS = 1 << 1;
         const CPU = 1 << 2;
         const CPUSET = 1 << 3;
-        /// `blkio` on v1.
+        /// Named `blkio` on v1.
         const IO = 1 << 4;
-        /// Only on v1; every v2 group accounts cpu time by itself.
+        /// Exists only on v1. Every v2 group counts its CPU time without a controller.
         const CPUACCT = 1 << 5;
-        /// Only on v1; every v2 group can be frozen since 5.2.
+        /// Exists only on v1. Every v2 group can be frozen since 5.2.
         const FREEZER = 1 << 6;
-        /// Only on v1; a v2 group takes a BPF program since 4.15.
+        /// Exists only on v1. A v2 group takes a BPF program since 4.15.
         const DEVICES = 1 << 7;
         const HUGETLB = 1 << 8;
-        /// The limits of v2 groups as such, which are in each of them since 4.14.
+        /// The limits of v2 groups that need no controller. Every v2 group has them since 4.14.
         const CORE = 1 << 9;
     }
 }
 
 impl Controllers {
-    /// What every v2 group has, whatever is enabled above it.
+    /// The abilities of every v2 group, whatever is enabled above the group.
     pub(super) const INHERENT: Controllers = Controllers::CPUACCT.union(Controllers::FREEZER).union(Controllers::CORE);
 
     const NAMES: [(&'static str, Controllers); 10] = [
@@ -41,18 +41,19 @@ impl Controllers {
         ("hugetlb", Controllers::HUGETLB),
     ];
 
-    /// The controller of this name; empty for one that this crate has no use for.
+    /// Returns the controller of this name, or nothing for a controller that this crate does not
+    /// use.
     pub(super) fn named(name: &str) -> Controllers {
         Controllers::NAMES.iter().find(|(n, _)| *n == name).map_or(Controllers::empty(), |(_, c)| *c)
     }
 
-    /// The v2 name of a single controller.
+    /// Returns the v2 name of a single controller.
     pub(super) fn name(self) -> &'static str {
         Controllers::NAMES.iter().find(|(_, c)| *c == self).map_or("", |(n, _)| n)
     }
 }
 
-/// The two kernel interfaces.
+/// The two kernel interfaces of control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     V1,

@@ -7,7 +7,8 @@ use super::controllers::{Controllers, Version};
 use super::hierarchy::Hierarchy;
 use super::kernfs;
 
-/// Gives a v1 cpuset below the hierarchy's top what it needs to take tasks, level by level.
+/// Gives a new v1 cpuset, level by level from the mount point, the cpus and memory nodes that tasks
+/// need to join it.
 pub(super) fn fill(hierarchy: &Hierarchy, path: &Path) -> nix::Result<()> {
     if hierarchy.version == Version::V2 || !hierarchy.controllers.contains(Controllers::CPUSET) {
         return Ok(());
@@ -23,7 +24,8 @@ pub(super) fn fill(hierarchy: &Hierarchy, path: &Path) -> nix::Result<()> {
     Ok(())
 }
 
-/// A v1 cpuset starts without cpus and memory nodes, and no task can join it: it gets those of the group above.
+/// Copies cpus and memory nodes from the group above. A v1 cpuset starts without them, and no task
+/// can join it before.
 fn fill_one(above: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> nix::Result<()> {
     for file in [c"cpuset.cpus", c"cpuset.mems"] {
         if kernfs::read(dir, file)?.trim().is_empty() {

@@ -1,4 +1,4 @@
-//! One mounted hierarchy of control groups.
+//! A mounted hierarchy of control groups.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -7,13 +7,13 @@ use procfs::process::MountInfo;
 use super::controllers::{Controllers, Version};
 use crate::proc::mountinfo::unescape;
 
-/// One mounted hierarchy.
+/// A mounted hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
     pub(super) version: Version,
     pub(super) controllers: Controllers,
     pub(super) mount: PathBuf,
-    /// The group that the mount shows at its top, as seen from the caller's cgroup namespace.
+    /// The group at the top of the mount, as seen from the caller's cgroup namespace.
     pub(super) root: PathBuf,
     /// The directory of the caller's own group, if the mount shows it.
     pub(super) own: Option<PathBuf>,
@@ -42,9 +42,9 @@ impl Hierarchy {
         self.version == Version::V1 && self.controllers.contains(controller)
     }
 
-    /// The directory below which groups are made: the caller's own, or `parent` counted from the hierarchy's root. In
-    /// a mount that shows only a part of the hierarchy, as in a container, a path outside of that part is counted
-    /// from the top of the mount.
+    /// Returns the directory below which groups are made: the caller's own group, or `parent`
+    /// counted from the root of the hierarchy. A mount may show only a part of the hierarchy, as in
+    /// a container. A path outside of that part is counted from the top of the mount.
     pub(super) fn base(&self, parent: Option<&Path>) -> Option<PathBuf> {
         let Some(parent) = parent else { return self.own.clone() };
         if !parent.is_absolute() || !is_plain(parent) {
@@ -54,7 +54,7 @@ impl Hierarchy {
     }
 }
 
-/// The caller's path in the lines `ID:CONTROLLERS:PATH`; v2 has no controllers there.
+/// Finds the caller's path in the lines `ID:CONTROLLERS:PATH`. The line of v2 has no controllers.
 fn own_path(text: &str, version: Version, controllers: Controllers) -> Option<PathBuf> {
     text.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -67,7 +67,8 @@ fn own_path(text: &str, version: Version, controllers: Controllers) -> Option<Pa
     })
 }
 
-/// Whether the path has no `..`: the kernel shows groups outside of the cgroup namespace's root that way.
+/// Returns whether the path has no `..`. The kernel shows groups outside of the cgroup namespace's
+/// root with `..`.
 fn is_plain(path: &Path) -> bool {
     path.components().all(|c| c != Component::ParentDir)
 }

@@ -1,4 +1,5 @@
-//! Where this host keeps which controller, from `/proc/self/mountinfo` and `/proc/self/cgroup`.
+//! Detects which hierarchy has which controller, from `/proc/self/mountinfo` and
+//! `/proc/self/cgroup`.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -13,24 +14,25 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::proc::mountinfo::unescape;
 use crate::sys::fork_mark::PerProcess;
 
-/// The hierarchies of this host. Found once; a host does not move its controllers while groups are in use.
+/// The hierarchies of this host. They are detected once: a host does not move its controllers while
+/// groups are in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
     pub(super) hierarchies: Vec<Hierarchy>,
-    /// Whether the kernel accounts for swap, as far as can be seen: always true on v2.
+    /// Whether the kernel accounts for swap, as far as the files show. Always true on v2.
     pub(super) swap: bool,
-    /// Whether v1 memory groups are not hierarchical unless told so, as before 5.11.
+    /// Whether v1 memory groups are not hierarchical by default, as before 5.11.
     pub(super) flat_memory: bool,
-    /// Memory that a limit of it does not count.
+    /// A reason why memory limits do not count all memory.
     pub(super) uncounted: Option<&'static str>,
-    /// Whether v2 groups can be frozen (5.2), once one was made.
+    /// Whether v2 groups can be frozen (5.2). Set when the first group is made.
     pub(super) v2_freezes: OnceLock<bool>,
-    /// Set once a device program was loaded.
+    /// Set when a device program was loaded.
     pub(super) filters_devices: OnceLock<()>,
 }
 
 impl Host {
-    /// Looks at the mounts and the group of this process.
+    /// Reads the mounts and the group of this process.
     pub(crate) fn detect() -> Result<Host> {
         let read = |path: &str| {
             std::fs::read_to_string(path).map_err(|e| Error::io(Step::Detect, &e).at(path).hint("mount /proc"))
@@ -41,8 +43,8 @@ impl Host {
         Ok(Host { uncounted: host.uncounted(&booted), ..host })
     }
 
-    /// The same from texts, for a filesystem that begins at `root`; `visible` tells the mounts that other mounts
-    /// have not covered.
+    /// Builds the host from texts, for a filesystem that begins at `root`. `visible` tells whether
+    /// no other mount covers a mount.
     pub(super) fn parse(
         mountinfo: &str,
         own: &str,
@@ -75,8 +77,8 @@ impl Host {
         })
     }
 
-    /// What the kernel, which was booted with this command line, leaves out of the memory that it counts. The last of
-    /// several `cgroup.memory=` adds to those before.
+    /// Returns the memory that the kernel, booted with this command line, does not count. Several
+    /// `cgroup.memory=` add up.
     fn uncounted(&self, booted: &str) -> Option<&'static str> {
         let home = self.home(Controllers::MEMORY)?;
         let told = |word: &str| {
@@ -98,15 +100,15 @@ impl Host {
         self.hierarchies.iter().find(|h| h.version == Version::V2)
     }
 
-    /// The hierarchy that has `controller`. A controller is bound to one hierarchy at a time; cpu time and the
-    /// freezer, which v2 has without any controller, are taken from there.
+    /// Returns the hierarchy that has `controller`. A controller belongs to one hierarchy at a
+    /// time. CPU time and the freezer, which v2 has without a controller, are taken from v2.
     pub(super) fn home(&self, controller: Controllers) -> Option<&Hierarchy> {
         let has = |h: &&Hierarchy| h.controllers.contains(controller);
         self.v2().filter(has).or_else(|| self.hierarchies.iter().find(has))
     }
 }
 
-/// The hierarchies of this host, looked at once in each process.
+/// Returns the hierarchies of this host, detected once in each process.
 pub(crate) fn host() -> Result<&'static Host> {
     static HOST: PerProcess<Host> = PerProcess::new();
     match HOST.get() {
@@ -118,7 +120,8 @@ pub(crate) fn host() -> Result<&'static Host> {
     }
 }
 
-/// Of two mounts of one hierarchy the one that shows the caller's group serves, then the one that shows everything.
+/// Adds a hierarchy. Of two mounts of one hierarchy, the mount that shows the caller's group is
+/// kept, then the mount that shows the whole hierarchy.
 fn keep_better(all: &mut Vec<Hierarchy>, new: Hierarchy) {
     let rank = |h: &Hierarchy| (h.own.is_some(), h.root == Path::new("/"));
     match all.iter_mut().find(|h| h.version == new.version && h.controllers == new.controllers) {
@@ -128,7 +131,8 @@ fn keep_better(all: &mut Vec<Hierarchy>, new: Hierarchy) {
     }
 }
 
-/// A mount is covered if its mount point leads to another filesystem.
+/// Returns whether no other mount covers a mount. A mount is covered if its mount point leads to
+/// another filesystem.
 fn is_visible(mount: &MountInfo, at: &Path) -> bool {
     stat(at).is_ok_and(|st| mount.majmin == format!("{}:{}", major(st.st_dev), minor(st.st_dev)))
 }

@@ -1,4 +1,4 @@
-//! Values that no kernel would take.
+//! Finds values that no kernel would take.
 
 use super::devices::Devices;
 use super::io::IoLimit;
@@ -25,7 +25,7 @@ fn outside(feature: Feature, value: Option<u64>, least: u64, most: u64, remedy: 
 }
 
 impl Limits {
-    /// Every value that no kernel would take.
+    /// Returns every value that no kernel would take.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = self.invalid_memory();
         problems.extend(self.invalid_cpu());
@@ -93,7 +93,8 @@ impl Limits {
         problems
     }
 
-    /// What makes sense only beside what a living group has already.
+    /// Returns the problem of a limit that makes sense only together with a limit that a living
+    /// group already has.
     pub(crate) fn incomplete(&self) -> Option<Problem> {
         if self.cpu_burst.is_none_or(|burst| burst.is_zero()) || self.cpu.is_some() {
             return None;

@@ -1,4 +1,4 @@
-//! Control groups: one model over three sorts of host.
+//! Control groups: one model for three kinds of host.
 //!
 //! | host | limits | kill, freeze, list, cpu time |
 //! | --- | --- | --- |
@@ -6,9 +6,11 @@
 //! | hybrid (v1 controllers, v2 without them) | v1 | v2: `cgroup.kill`, `cgroup.freeze` and `cpu.stat` need no controller |
 //! | v1 only | v1 | v1: `freezer`, `pids`, `cpuacct` |
 //!
-//! [`Host`](host::Host) says where each controller is, [`Group`](group::Group) is the group of one sandbox and has a
-//! [`Part`](part::Part) in each hierarchy that it needs. [`v1`] and [`v2`] are the tables: which file takes which
-//! limit, which file gives which number. [`support`] knows the limits that not every kernel has.
+//! [`Host`](host::Host) knows the hierarchy of each controller. [`Group`](group::Group) is the
+//! group of one sandbox and has a [`Part`](part::Part) in each hierarchy that the sandbox needs.
+//! [`v1`] and [`v2`] are tables: they name the file for each limit and for each number of the
+//! statistics. [`support`] knows the limits that not every kernel has. Imports run downward only: a
+//! `mod.rs` declares and re-exports, and no two files import each other.
 
 mod controllers;
 mod cpuset;

@@ -1,4 +1,5 @@
-//! The levels above a sandbox's group that did not exist: made for it, and removed with the last group below them.
+//! The missing parent groups of a sandbox's group. They are made for it, and removed with the last
+//! group below them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -14,10 +15,11 @@ use crate::sys::xattr;
 
 #[derive(Debug, Default)]
 struct Levels {
-    /// Those that this process made and has not removed yet. It is the process that remembers, not the group that happened
-    /// to come first: the last one out removes the level, whoever made it.
+    /// The groups that this process made and has not removed yet. The process remembers them, not
+    /// the sandbox that happened to come first: the last sandbox to leave removes a parent group,
+    /// whichever sandbox made it.
     made: HashSet<PathBuf>,
-    /// Those that stay although nobody is below them, and for how many.
+    /// The groups that stay although they are empty, with the number of their guards.
     held: HashMap<PathBuf, usize>,
 }
 
@@ -31,11 +33,11 @@ fn lock(levels: &Mutex<Levels>) -> MutexGuard<'_, Levels> {
     levels.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps the levels above groups of which one comes after the other. It makes none.
+/// Keeps parent groups while sandboxes come and go below them. The guard makes no group itself.
 #[derive(Debug)]
 pub(crate) struct Hold {
     home: &'static Mutex<Levels>,
-    /// The lowest level, and where its hierarchy is mounted.
+    /// The lowest parent group in each hierarchy, and the mount point of the hierarchy.
     places: Vec<(PathBuf, PathBuf)>,
 }
 
@@ -51,7 +53,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         if LEVELS.get().is_none_or(|here| !std::ptr::eq(here, self.home)) {
-            // A fork's: what it was to keep is its parent's.
+            // This is a forked copy: the parent process keeps the groups.
             return;
         }
         for (base, top) in &self.places {
@@ -68,8 +70,9 @@ impl Drop for Hold {
     }
 }
 
-/// Makes a directory `name` in `base` and, with `levels`, what is missing from the hierarchy's top to `base`. Another
-/// sandbox may remove such a level between any two calls, so ENOENT is tried again.
+/// Makes a directory `name` in `base` and, with `levels`, the missing groups from the top of the
+/// hierarchy to `base`. Another sandbox may remove such a group between any two calls, so the
+/// function retries on ENOENT.
 pub(super) fn make_below(hierarchy: &Hierarchy, base: &Path, name: &str, levels: bool) -> nix::Result<PathBuf> {
     let path = base.join(name);
     let mut tries = 0;
@@ -95,7 +98,7 @@ fn make_levels(hierarchy: &Hierarchy, base: &Path) -> nix::Result<()> {
                 levels.made.insert(dir.to_owned());
             }
             Err(Errno::EEXIST) => continue,
-            // Removed again by another process; the caller begins anew.
+            // Another process has removed the group again; the caller retries.
             Err(Errno::ENOENT) => return Ok(()),
             Err(errno) => return Err(errno),
         };
@@ -103,8 +106,8 @@ fn make_levels(hierarchy: &Hierarchy, base: &Path) -> nix::Result<()> {
     Ok(())
 }
 
-/// Removes the levels from `base` upwards, and below the hierarchy's `top`, that this crate made, in this process or (by
-/// their mark) in another, and that are empty now.
+/// Removes the parent groups from `base` upwards, below the hierarchy's `top`, that are empty and
+/// that this crate made: in this process, or in another one, as their mark tells.
 pub(super) fn release(base: &Path, top: &Path) {
     let Ok(mut levels) = levels().map(lock) else { return };
     for dir in base.ancestors().take_while(|dir| *dir != top) {
@@ -113,7 +116,7 @@ pub(super) fn release(base: &Path, top: &Path) {
         }
         match unlinkat(nix::fcntl::AT_FDCWD, dir, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => levels.made.remove(dir),
-            // Other sandboxes, or someone else's processes, are in it.
+            // Other sandboxes or foreign processes are in the group.
             Err(_) => return,
         };
     }

@@ -21,23 +21,23 @@ use crate::sys::table;
 
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
-/// After this long in EBUSY what keeps the group is not just on its way out.
+/// After EBUSY for this long, the processes that keep the group are not simply exiting.
 const STUBBORN: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) version: Version,
-    /// On v1 all controllers of the hierarchy, on v2 those that were asked for.
+    /// On v1 all controllers of the hierarchy, on v2 the requested ones.
     pub(super) controllers: Controllers,
     pub(super) path: PathBuf,
-    /// Where the hierarchy is mounted.
+    /// The mount point of the hierarchy.
     pub(super) top: PathBuf,
     dir: OwnedFd,
     gone: AtomicBool,
 }
 
 impl Part {
-    /// Makes the directory; one that exists is somebody else's and an error.
+    /// Makes the directory. An existing directory belongs to somebody else and is an error.
     pub(super) fn create(hierarchy: &Hierarchy, parent: Option<&Path>, name: &str, asked: Controllers) -> Result<Part> {
         let base = hierarchy.base(parent).ok_or_else(|| {
             Error::new(Step::CreateCgroup, Errno::ENOENT)
@@ -57,7 +57,7 @@ impl Part {
         })
     }
 
-    /// A directory that exists.
+    /// Opens an existing directory.
     pub(super) fn open(version: Version, controllers: Controllers, path: &Path, top: &Path) -> nix::Result<Part> {
         let dir = kernfs::open_dir(path)?;
         Ok(Part { version, controllers, path: path.to_owned(), top: top.to_owned(), dir, gone: AtomicBool::new(false) })
@@ -67,12 +67,12 @@ impl Part {
         self.dir.as_fd()
     }
 
-    /// The failure of `step` at one of the group's files.
+    /// Returns the error of `step` at one of the group's files.
     pub(super) fn failed(&self, step: Step, errno: Errno, file: &CStr) -> Error {
         self.error(step, errno).at(kernfs::join(&self.path, file))
     }
 
-    /// The failure of `step` at the group.
+    /// Returns the error of `step` at the group.
     pub(super) fn error(&self, step: Step, errno: Errno) -> Error {
         let error = Error::new(step, errno).at(&self.path);
         match step {
@@ -81,17 +81,18 @@ impl Part {
         }
     }
 
-    /// The text of a file; `None` if the kernel does not have it.
+    /// Reads a file. Returns `None` if the kernel does not have the file.
     pub(super) fn text(&self, file: &CStr) -> Result<Option<String>> {
         kernfs::read_optional(self.dir(), file).map_err(|errno| self.failed(Step::Stats, errno, file))
     }
 
-    /// The number in a file; `None` if the kernel does not have it or it says `max`.
+    /// Reads a number from a file. Returns `None` if the kernel does not have the file, or if the
+    /// file says `max`.
     pub(super) fn number(&self, file: &CStr) -> Result<Option<u64>> {
         kernfs::number(self.dir(), file).map_err(|errno| self.failed(Step::Stats, errno, file))
     }
 
-    /// Writes a file if the group has it; tells whether it does.
+    /// Writes a file if the group has it. Returns whether the group has the file.
     pub(super) fn write_optional(&self, file: &CStr, value: &str) -> nix::Result<bool> {
         match kernfs::write(self.dir(), file, value) {
             Ok(()) => Ok(true),
@@ -100,8 +101,9 @@ impl Part {
         }
     }
 
-    /// Where a child with one thread writes `0` and so moves itself. On v1 that is `tasks`: a thread that moves itself alone
-    /// does not take the kernel's lock over all forks and exits (since 5.16), whose taking waits for all processors.
+    /// Opens the file to which a child with one thread writes `0` to move itself. On v1 that is
+    /// `tasks`: a thread that moves only itself does not take the kernel's lock over all forks and
+    /// exits (since 5.16). Taking that lock waits for all processors.
     pub(super) fn open_procs(&self) -> Result<OwnedFd> {
         let file = if self.version == Version::V1 { c"tasks" } else { c"cgroup.procs" };
         openat(self.dir(), file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
@@ -109,18 +111,20 @@ impl Part {
             .map_err(|errno| self.failed(Step::CreateCgroup, errno, file))
     }
 
-    /// Visits the group and those that were made below it.
+    /// Visits the group and all groups below it.
     pub(super) fn walk(&self, visit: &mut dyn FnMut(BorrowedFd<'_>) -> nix::Result<()>) -> nix::Result<()> {
         kernfs::walk(self.dir(), visit, &mut |_, _| Ok(()))
     }
 
-    /// Every process in the group and below it, as this pid namespace numbers them (0 for one outside of it).
+    /// Returns every process in the group and below, with its number in this pid namespace (0 for a
+    /// process outside of it).
     pub(super) fn processes(&self) -> nix::Result<Vec<i32>> {
         let mut pids = Vec::new();
         self.walk(&mut |dir| {
             match kernfs::read(dir, c"cgroup.procs") {
                 Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
-                // A threaded group: its processes stand in the list of the domain above, which is ours or below it.
+                // This is a threaded group. Its processes are listed in the domain above, which is
+                // this group or one below it.
                 Err(Errno::EOPNOTSUPP) => {}
                 Err(errno) => return Err(errno),
             }
@@ -141,8 +145,9 @@ impl Part {
         }
     }
 
-    /// Removes the group and all below it. A group is busy while a process of it is not quite dead, so EBUSY is tried
-    /// again until `deadline`; `stubborn` is called once in a while when that takes long.
+    /// Removes the group and all groups below it. A group is busy while one of its processes is
+    /// still exiting, so the function retries on EBUSY until `deadline`. It calls `stubborn` from
+    /// time to time when that takes long.
     pub(super) fn remove(&self, deadline: Instant, stubborn: &dyn Fn()) -> Result<()> {
         if self.gone.load(Ordering::Acquire) {
             return Ok(());
@@ -177,7 +182,8 @@ impl Part {
         Ok(())
     }
 
-    /// Removes the groups that were made inside, deepest first, and tells whether there were any and all are gone.
+    /// Removes the groups that were made inside, deepest first. Returns whether there were any and
+    /// all are gone.
     fn remove_below(&self, deadline: Instant) -> nix::Result<bool> {
         let removed = RefCell::new(false);
         kernfs::walk(

@@ -1,4 +1,4 @@
-//! Whether the caller may make groups in a hierarchy, and move processes to them.
+//! Checks whether the caller may make groups in a hierarchy and move processes into them.
 
 use std::ffi::CStr;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::remedies::DELEGATE;
 use super::{devices, v2};
 
 impl Hierarchy {
-    /// Why no group with `controller` can be made below `parent`.
+    /// Returns why no group with `controller` can be made below `parent`, and the remedy.
     pub(super) fn refusal(&self, controller: Controllers, parent: Option<&Path>) -> Option<(String, &'static str)> {
         let Some(base) = self.base(parent) else {
             let reason = format!("{} does not show the caller's own group", self.mount.display());
@@ -43,8 +43,9 @@ impl Hierarchy {
         obstacle.or_else(|| self.fence(&base))
     }
 
-    /// v2 moves a process (or clones it into a group) only for who may write `cgroup.procs` of the nearest common
-    /// ancestor of both groups.
+    /// Returns why the caller may not move processes to `base`, and the remedy. On v2, moving a
+    /// process, or cloning it into a group, needs write access to `cgroup.procs` of the nearest
+    /// common ancestor of both groups.
     pub(super) fn fence(&self, base: &Path) -> Option<(String, &'static str)> {
         let own = self.own.as_deref()?;
         let common = own.ancestors().find(|dir| base.starts_with(dir))?;

@@ -5,14 +5,14 @@ use super::part::Part;
 use super::stats::Stats;
 use crate::error::Result;
 
-/// The pids controller has the same files on v1.
+/// Reads the number of processes and its peak.
 pub(super) fn read_current(part: &Part, stats: &mut Stats) -> Result<()> {
     stats.pids_current = part.number(c"pids.current")?;
     stats.pids_peak = part.number(c"pids.peak")?;
     Ok(())
 }
 
-/// Forks that failed at `pids.max`; on v1 as well.
+/// Reads the number of forks that failed at `pids.max`.
 pub(super) fn limit_hits(part: &Part) -> Result<Option<u64>> {
     Ok(part.text(c"pids.events")?.and_then(|text| field(&text, "max")))
 }

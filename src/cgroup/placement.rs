@@ -1,4 +1,4 @@
-//! Where the groups of a sandbox stand.
+//! Chooses the hierarchies and directories in which the groups of a sandbox stand.
 
 use std::path::{Path, PathBuf};
 
@@ -11,24 +11,25 @@ use super::parents::Hold;
 use crate::error::{Error, Result, Step};
 
 impl Host {
-    /// The directories in which a group with these limits may stand.
+    /// Returns the directories in which a group with these limits may stand.
     pub(crate) fn bases(&self, limits: &Limits, parent: Option<&Path>) -> Vec<PathBuf> {
         self.serving(limits).filter_map(|hierarchy| hierarchy.base(parent)).collect()
     }
 
-    /// Keeps, once they are made, the levels above groups with these limits.
+    /// Keeps the parent groups above groups with these limits, once they are made.
     pub(crate) fn hold(&self, limits: &Limits, parent: &Path) -> Result<Hold> {
         let places = self.serving(limits).filter_map(|h| Some((h.base(Some(parent))?, h.mount.clone()))).collect();
         Hold::new(places).map_err(|errno| Error::new(Step::CreateCgroup, errno))
     }
 
-    /// The hierarchies in which a group with these limits may stand.
+    /// Returns the hierarchies in which a group with these limits may stand.
     fn serving(&self, limits: &Limits) -> impl Iterator<Item = &Hierarchy> {
         let useful = limits.controllers() | Controllers::CPUACCT | Controllers::FREEZER | Controllers::PIDS;
         self.hierarchies.iter().filter(move |h| h.version == Version::V2 || h.controllers.intersects(useful))
     }
 
-    /// Where rules about devices are kept for a group below `parent`: on v2 if the caller may load programs, else on v1.
+    /// Returns the hierarchy that enforces device rules for a group below `parent`: v2 if the
+    /// caller may load programs, else v1.
     pub(super) fn device_home(&self, parent: Option<&Path>) -> Option<&Hierarchy> {
         let v1 = self.hierarchies.iter().find(|h| h.is_v1_with(Controllers::DEVICES));
         let v2 = self.v2().filter(|_| self.filters_devices());

@@ -1,4 +1,4 @@
-//! What this host cannot enforce, by name and with the remedy.
+//! Finds the limits that this host cannot enforce, with the reason and the remedy.
 
 use std::path::{Component, Path};
 
@@ -15,11 +15,12 @@ const WEIGHED: &str = "only on disks with the scheduler bfq, or with io.cost.qos
 const SWAP_REMEDY: &str = "boot with swapaccount=1";
 
 impl Host {
-    /// What of the policy cannot be enforced below `parent`. It opens and reads a dozen files: for checks and for the
-    /// explanation of a failure, not for each spawn.
+    /// Returns the parts of the policy that cannot be enforced below `parent`. The check opens and
+    /// reads about a dozen files: it serves explicit checks and the explanation of a failure, and
+    /// does not run at each spawn.
     pub(crate) fn problems(&self, limits: &Limits, account_cpu: bool, parent: Option<&Path>) -> Vec<Problem> {
         if parent.is_some_and(|parent| invalid_parent(parent).is_some()) {
-            // Said already, as a contradiction of the policy.
+            // The check of the policy itself has reported this path.
             return Vec::new();
         }
         let mut features = limits.features();
@@ -42,7 +43,7 @@ impl Host {
         problems
     }
 
-    /// Protection of memory that the groups above `parent`, and itself, do not have to give.
+    /// Returns the memory protection that `parent` and the groups above it do not have to give.
     pub(super) fn unprotected(&self, limits: &Limits, parent: Option<&Path>) -> Vec<Problem> {
         if limits.memory_low.is_none() && limits.memory_min.is_none() {
             return Vec::new();
@@ -67,14 +68,14 @@ impl Host {
         } else if feature == Feature::SwapLimit && !self.swap {
             (NO_SWAP.to_owned(), SWAP_REMEDY)
         } else {
-            // Cpu time can be had from two hierarchies, and one is enough.
+            // Two hierarchies can count CPU time, and one of them is enough.
             let refusals: Option<Vec<_>> = homes.iter().map(|home| home.refusal(controller, parent)).collect();
             refusals?.swap_remove(0)
         };
         Some(Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature))
     }
 
-    /// Why no hierarchy has the controller of `feature`, and the remedy.
+    /// Returns why no hierarchy has the controller of `feature`, and the remedy.
     fn absence(&self, feature: Feature) -> (String, &'static str) {
         let controller = controller_of(feature);
         if let Some((reason, remedy)) = support::v1_lacks(feature).filter(|_| controller == Controllers::CORE) {
@@ -87,7 +88,8 @@ impl Host {
         {
             return obstacle;
         }
-        // Only the root group, which has every controller of the kernel, is without a type (4.14).
+        // The root group has every controller of the kernel, and is the only one without
+        // `cgroup.type` (4.14).
         let inner = |h: &&Hierarchy| h.version == Version::V2 && h.mount.join("cgroup.type").exists();
         if let Some(v2) = self.hierarchies.iter().find(inner) {
             let reason = format!("the group that {} shows was not given the {name} controller", v2.mount.display());
@@ -101,7 +103,7 @@ impl Host {
         (reason, absence_remedy(controller))
     }
 
-    /// How well the kernel enforces `feature`, wherever the group is.
+    /// Returns how well the kernel enforces `feature`, independent of the group's place.
     pub(crate) fn enforcement(&self, feature: Feature) -> Enforcement {
         let controller = controller_of(feature);
         let home = if feature == Feature::Devices { self.device_home(None) } else { self.home(controller) };

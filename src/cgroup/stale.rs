@@ -1,4 +1,4 @@
-//! Clearing the groups of an owner that died.
+//! Removes the groups of an owner that died.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -13,12 +13,13 @@ use super::part::Part;
 use super::{kernfs, kill};
 use crate::error::{Error, Result, Step};
 
-/// How long one group is waited for.
+/// The longest wait for one group.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// Removes the groups directly below `dir` that carry `token`, and returns their number. A group whose name begins with
-/// `owned` and the token is killed first. A group whose name begins with `kept` and the token is removed only if no
-/// process runs in it. Every group is tried, and the first failure is returned. A missing `dir` has no groups.
+/// Removes the groups directly below `dir` that carry `token`, and returns their number. A group
+/// whose name begins with `owned` and the token is killed first. A group whose name begins with
+/// `kept` and the token is removed only if no process runs in it. Every group is tried, and the
+/// first failure is returned. A missing `dir` has no groups.
 pub(crate) fn sweep(dir: &Path, token: &str, owned: &str, kept: &str) -> Result<usize> {
     if token.is_empty() || token.contains(['/', '-']) {
         return Err(Error::new(Step::Reap, Errno::EINVAL).at(token));
@@ -65,7 +66,7 @@ fn clear(path: &Path, lethal: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// A group tells by its files which hierarchy it is in.
+/// Opens a group. The files of the group tell which hierarchy it is in.
 fn inspect(path: &Path) -> nix::Result<Part> {
     let has = |file: &str| path.join(file).exists();
     let version = if has("cgroup.events") { Version::V2 } else { Version::V1 };

@@ -1,4 +1,4 @@
-//! The limits that not every kernel has, and those that hold only if the groups above let them.
+//! The limits that not every kernel has, and the limits that depend on the groups above.
 
 use std::ffi::CStr;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::units::Bytes;
 
 const V2_REMEDY: &str = "boot with cgroup v2 alone (systemd.unified_cgroup_hierarchy=1)";
 
-/// Why v1 has no such limit, and the remedy.
+/// Returns why v1 has no such limit, and the remedy.
 pub(super) fn v1_lacks(feature: Feature) -> Option<(&'static str, &'static str)> {
     let reason = match feature {
         Feature::MemoryHigh => "cgroup v1 has no memory.high, and its soft limit does nothing until the host is short",
@@ -29,11 +29,13 @@ pub(super) fn v1_lacks(feature: Feature) -> Option<(&'static str, &'static str)>
     Some((reason, if core { "mount cgroup2, with or without controllers" } else { V2_REMEDY }))
 }
 
-/// Which file has to be there for a limit that came after the kernels that this crate runs on.
+/// The files of a limit that is newer than the oldest supported kernel. The limit needs one of
+/// them.
 struct Newcomer {
     v1: &'static [&'static str],
     v2: &'static [&'static str],
-    /// A file of the same controller that is older; on v2 it is not in the root group.
+    /// An older file of the same controller, on v1 and on v2. On v2 the root group does not have
+    /// the file.
     beside: [&'static str; 2],
     since: Option<(u8, u8)>,
     reason: &'static str,
@@ -70,7 +72,7 @@ fn newcomer(feature: Feature) -> Option<Newcomer> {
     })
 }
 
-/// Why a file of `feature` is missing, and the remedy, for an error when it could not be written.
+/// Returns why a file of `feature` is missing, and the remedy, for the error of a failed write.
 pub(super) fn missing_file(feature: Feature) -> Option<(&'static str, &'static str)> {
     if feature == Feature::HugetlbLimit {
         return Some(("this kernel has no huge pages of that size", "see /sys/kernel/mm/hugepages"));
@@ -79,7 +81,7 @@ pub(super) fn missing_file(feature: Feature) -> Option<(&'static str, &'static s
 }
 
 impl Hierarchy {
-    /// Why groups below `base` do not have the file that takes `feature`, and the remedy.
+    /// Returns why groups below `base` do not have the file for `feature`, and the remedy.
     pub(super) fn lacks(&self, feature: Feature, base: Option<&Path>) -> Option<(&'static str, &'static str)> {
         if self.version == Version::V1
             && let Some(lack) = v1_lacks(feature)
@@ -91,8 +93,8 @@ impl Hierarchy {
         (!has).then_some((newcomer.reason, newcomer.remedy))
     }
 
-    /// Whether groups that exist have it: those from `base` upwards, and those right below the top. `None` if none of
-    /// them has the controller.
+    /// Returns whether existing groups have one of the files: the groups from `base` upwards, and
+    /// those directly below the top. Returns `None` if no such group has the controller.
     fn sees(&self, newcomer: &Newcomer, base: Option<&Path>) -> Option<bool> {
         let (files, beside) = match self.version {
             Version::V1 => (newcomer.v1, newcomer.beside[0]),
@@ -105,18 +107,19 @@ impl Hierarchy {
         Some(files.iter().any(|file| group.join(file).exists()))
     }
 
-    /// What the kernel's version, or what it has loaded, lets expect.
+    /// Returns whether the kernel's version, or its loaded modules, promise the files.
     fn should_have(&self, newcomer: &Newcomer) -> bool {
         if let Some((major, minor)) = newcomer.since {
             return KernelVersion::current().is_ok_and(|now| (now.major, now.minor) >= (major, minor));
         }
-        // Both are in the top group: the switch of the cost model on v2, figures of bfq on v1.
+        // The top group has both files: the switch of the cost model on v2, the statistics of bfq
+        // on v1.
         let loaded = ["io.cost.qos", "blkio.bfq.io_service_bytes"].iter().any(|file| self.mount.join(file).exists());
         loaded || (self.version == Version::V2 && a_disk_may_use_bfq())
     }
 }
 
-/// Protection of memory that the groups from `base` upwards do not have to give.
+/// Returns the memory protection that the groups from `base` upwards do not have to give.
 pub(super) fn unprotected(mount: &Path, limits: &Limits, base: &Path) -> Vec<Problem> {
     let asked = [
         (Feature::MemoryLow, c"memory.low", limits.memory_low),
@@ -132,10 +135,11 @@ pub(super) fn unprotected(mount: &Path, limits: &Limits, base: &Path) -> Vec<Pro
     asked.into_iter().filter_map(problem).collect()
 }
 
-/// The group from `base` up to below the root that protects least, if that is less than `asked`.
+/// Returns the group with the least protection, from `base` up to below the root, if it has less
+/// than `asked`.
 fn weakest<'a>(mount: &Path, base: &'a Path, file: &CStr, asked: Bytes) -> Option<(&'a Path, Bytes)> {
     let groups = base.ancestors().take_while(|dir| dir.starts_with(mount));
-    // The root, which alone has no type, is not limited by anything.
+    // Nothing limits the root, which is the only group without `cgroup.type`.
     let limited = groups.filter(|dir| *dir != mount || dir.join("cgroup.type").exists());
     let protects = |dir: &'a Path| {
         let text = fs::read_to_string(kernfs::join(dir, file)).unwrap_or_default();
@@ -145,7 +149,7 @@ fn weakest<'a>(mount: &Path, base: &'a Path, file: &CStr, asked: Bytes) -> Optio
     limited.map(protects).min_by_key(|(_, bytes)| *bytes).filter(|(_, bytes)| *bytes < asked)
 }
 
-/// Whether bfq is loaded: each disk lists the schedulers that it could have.
+/// Returns whether bfq is loaded. Each disk lists the schedulers that it can use.
 fn a_disk_may_use_bfq() -> bool {
     let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let mut lists = disks.filter_map(|disk| fs::read_to_string(disk.path().join("queue/scheduler")).ok());

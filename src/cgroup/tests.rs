@@ -1,4 +1,5 @@
-//! Against the kernel of this host, as root or in a delegated group, below a parent of the tests' own.
+//! Tests against the kernel of this host, as root or in a delegated group, below a parent group of
+//! their own.
 
 use std::fs::read_to_string;
 use std::io::Write as _;
@@ -19,7 +20,7 @@ use crate::units::Bytes;
 
 const WAIT: Duration = Duration::from_secs(5);
 
-/// The host as it is and, where it is a hybrid one, also as if v2 were not mounted.
+/// Returns the host and, if it is hybrid, also the same host without v2.
 fn hosts() -> Vec<Host> {
     let host = Host::detect().unwrap();
     let limits = Limits::new().memory(1 << 20).pids(5).cpu(0.5);
@@ -45,7 +46,7 @@ fn parent(test: &str) -> PathBuf {
     top.join(format!("ringfence-tests-cgroup-{}/{test}", std::process::id()))
 }
 
-/// A group that goes away with its processes, however the test ends.
+/// A group that is removed with its processes, however the test ends.
 struct Made(Group);
 
 impl Made {
@@ -129,7 +130,7 @@ fn a_frozen_group_uses_no_cpu_until_it_is_thawed() {
         group.0.freeze(WAIT).unwrap();
         let before = used();
         std::thread::sleep(Duration::from_millis(50));
-        // v2 says `frozen` while the last task is on its way to sleep.
+        // v2 says `frozen` while the last task is still on its way to sleep.
         assert!(used() < before + Duration::from_millis(5), "{:?} after {before:?}", used());
         group.0.thaw().unwrap();
         eventually("it runs again", || used() > before + Duration::from_millis(10));
@@ -139,7 +140,8 @@ fn a_frozen_group_uses_no_cpu_until_it_is_thawed() {
     }
 }
 
-/// Without a look at what was asked for last, a freeze that another thread takes back waits out its time.
+/// A freeze that another thread takes back must not wait until its timeout. It has to read back the
+/// requested state.
 #[test]
 fn a_freeze_that_is_taken_back_does_not_wait() {
     use std::sync::atomic::{AtomicBool, Ordering};

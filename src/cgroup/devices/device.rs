@@ -1,4 +1,4 @@
-//! Devices, and single rules about them.
+//! Devices, and single rules about devices.
 
 use std::fmt;
 use std::path::Path;
@@ -13,14 +13,14 @@ pub(super) const MAJOR_MAX: u32 = (1 << 12) - 1;
 pub(super) const MINOR_MAX: u32 = (1 << 20) - 1;
 
 bitflags! {
-    /// What a rule is about: the `rwm` of the kernel's `devices.allow`.
+    /// The kinds of access that a rule covers: the letters `rwm` of the kernel's `devices.allow`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub struct DeviceAccess: u8 {
-        /// Making the node: mknod(2).
+        /// Making the device node with mknod(2).
         const MKNOD = 1;
-        /// Opening it to read.
+        /// Opening the device to read.
         const READ = 1 << 1;
-        /// Opening it to write.
+        /// Opening the device to write.
         const WRITE = 1 << 2;
     }
 }
@@ -31,8 +31,9 @@ pub(super) enum Kind {
     Char,
 }
 
-/// One device, or every device that has a part of its numbers. The numbers are those of `ls -l` and of the kernel's
-/// [list](https://www.kernel.org/doc/html/latest/admin-guide/devices.html).
+/// One device, or all devices that share a part of their numbers. The numbers are those that `ls
+/// -l` shows and that the kernel's
+/// [list](https://www.kernel.org/doc/html/latest/admin-guide/devices.html) names.
 ///
 /// ```
 /// use ringfence::Device;
@@ -48,17 +49,17 @@ pub struct Device {
 }
 
 impl Device {
-    /// A character device; `None` stands for any number.
+    /// Names a character device. `None` stands for any number.
     pub fn char(major: impl Into<Option<u32>>, minor: impl Into<Option<u32>>) -> Self {
         Device { kind: Some(Kind::Char), major: major.into(), minor: minor.into() }
     }
 
-    /// A block device; `None` stands for any number.
+    /// Names a block device. `None` stands for any number.
     pub fn block(major: impl Into<Option<u32>>, minor: impl Into<Option<u32>>) -> Self {
         Device { kind: Some(Kind::Block), major: major.into(), minor: minor.into() }
     }
 
-    /// Every device of both types.
+    /// Names every device of both types.
     pub const fn any() -> Self {
         Device { kind: None, major: None, minor: None }
     }
@@ -88,12 +89,12 @@ impl Device {
         Device::memory(9)
     }
 
-    /// `/dev/tty`, which leads to the terminal of the session.
+    /// `/dev/tty`, the terminal of the calling session.
     pub const fn tty() -> Self {
         Device { kind: Some(Kind::Char), major: Some(5), minor: Some(0) }
     }
 
-    /// `/dev/ptmx`, which makes a new terminal in the devpts beside it.
+    /// `/dev/ptmx`, which makes a new terminal in the devpts next to it.
     pub const fn ptmx() -> Self {
         Device { kind: Some(Kind::Char), major: Some(5), minor: Some(2) }
     }
@@ -107,10 +108,10 @@ impl Device {
         Device { kind: Some(Kind::Char), major: Some(1), minor: Some(minor) }
     }
 
-    /// The device that the node at `path` leads to now, as in `Device::at("/dev/kvm")`.
+    /// Returns the device behind the node at `path`, as in `Device::at("/dev/kvm")`.
     ///
     /// # Errors
-    /// If there is no such path, or it is no device.
+    /// Fails if the path does not exist or is not a device node.
     pub fn at(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let stat = stat(path).map_err(|errno| Error::new(Step::OpenSource, errno).at(path))?;

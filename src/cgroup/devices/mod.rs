@@ -1,7 +1,8 @@
-//! Which devices may be opened and made.
+//! The rules about the devices that may be opened and made.
 //!
-//! [`Devices`] is a list of rules. [`table`] resolves it, once for both kernel interfaces: a program for cgroup v2
-//! ([`program`], [`filter`]) and the lines of `devices.allow` for v1 ([`v1`]).
+//! [`Devices`] is a list of rules. [`table`] resolves the list once for both kernel interfaces:
+//! into a BPF program for cgroup v2 ([`program`], [`filter`]) and into lines of `devices.allow` for
+//! v1 ([`v1`]).
 
 mod device;
 #[cfg_attr(not(feature = "devices"), path = "no_filter.rs")]

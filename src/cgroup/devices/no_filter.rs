@@ -1,4 +1,4 @@
-//! In place of the programs for v2 groups, in a build without them.
+//! Replaces [`filter`](super::filter) in a build without BPF programs for v2 groups.
 
 use std::path::Path;
 

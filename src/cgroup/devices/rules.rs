@@ -1,25 +1,29 @@
-//! The list of rules that a caller gives.
+//! The list of device rules that a caller gives.
 
 use super::device::{Device, DeviceAccess, Kind, MAJOR_MAX, MINOR_MAX, Rule};
 use super::table::{Table, decide};
 use crate::error::Problem;
 use crate::feature::Feature;
 
-/// Each wildcard may meet each other one: the table grows with the square.
+/// Limits the rules: every wildcard may meet every other one, so the table grows with the square.
 pub(super) const RULES_MAX: usize = 500;
-/// A program may have 4,096 instructions before 5.2. A branch of it is one, and some forty are around them.
+/// Limits the branches: before 5.2 a program may have 4,096 instructions. A branch is one of them,
+/// and about forty more surround the branches.
 const BRANCHES_MAX: usize = 4000;
 
-/// The devices that the programs in a sandbox may open and make: a list of rules, of which the last that matches
-/// decides, for each of reading, writing and making by itself. What no rule matches is denied.
+/// The devices that the programs in a sandbox may open and make. `Devices` is a list of rules. For
+/// each of reading, writing and making a node, the last rule that matches decides. A device that no
+/// rule matches is denied.
 ///
-/// It is enforced by a program of type `BPF_PROG_TYPE_CGROUP_DEVICE` on hosts with cgroup v2 (4.15), which needs the crate
-/// feature `devices` (on by default), and CAP_SYS_ADMIN, or CAP_BPF and CAP_NET_ADMIN (5.8), in the first user namespace;
-/// on hosts with v1 only, or where programs cannot be had, by `devices.allow`, which needs root and no crate feature.
-/// Groups above can deny more: nothing is allowed that they do not allow.
+/// On hosts with cgroup v2 a program of type `BPF_PROG_TYPE_CGROUP_DEVICE` enforces the rules
+/// (4.15). The program needs the crate feature `devices` (on by default) and, in the first user
+/// namespace, CAP_SYS_ADMIN, or CAP_BPF and CAP_NET_ADMIN (5.8). On hosts with v1 only, and where
+/// the caller cannot load programs, `devices.allow` enforces the rules, which needs root and no
+/// crate feature. Groups above the sandbox can deny more: a device that they deny stays denied.
 ///
-/// The rules hold from the sandbox's first moment, so for its own mounts too: a block device that is to be mounted has to
-/// be allowed, and where making the nodes of `/dev` is not, those of the host are bound. They are asked when a device is
+/// The rules apply from the first moment of the sandbox, and therefore to its own mounts too: a
+/// block device that the sandbox mounts must be allowed. Where making the nodes of `/dev` is
+/// denied, the nodes of the host are bind-mounted. The kernel checks the rules when a device is
 /// opened; a descriptor that the caller passes in is open already.
 ///
 /// ```no_run
@@ -40,14 +44,14 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// No rule, so no device at all.
+    /// Returns an empty list, which denies every device.
     pub fn none() -> Self {
         Devices::default()
     }
 
-    /// What programs expect, and no more: `null`, `zero`, `full`, `random`, `urandom`, `tty`, `ptmx` and the terminals in
-    /// `pts`, which are the default devices of the OCI's runtime specification. Their nodes may be made, too; those of
-    /// other devices may not.
+    /// Returns rules for the devices that programs commonly need: `null`, `zero`, `full`, `random`,
+    /// `urandom`, `tty`, `ptmx` and the terminals in `pts`. These are the default devices of the
+    /// OCI runtime specification. Programs may also make nodes of these devices, and of no others.
     pub fn standard() -> Self {
         let devices = [
             Device::null(),
@@ -62,18 +66,19 @@ impl Devices {
         devices.into_iter().fold(Devices::none(), |all, device| all.allow(device, DeviceAccess::all()))
     }
 
-    /// Adds a rule that allows.
+    /// Adds a rule that allows access.
     pub fn allow(self, device: Device, access: DeviceAccess) -> Self {
         self.rule(device, access, true)
     }
 
-    /// Adds a rule that denies. cgroup v1 cannot take a device out of the many that a wider rule allows, unless that rule
-    /// allows everything: there, it is an error.
+    /// Adds a rule that denies access. cgroup v1 cannot except a device from a wider rule that
+    /// allows many, unless that rule allows every device: on v1 this is an error.
     pub fn deny(self, device: Device, access: DeviceAccess) -> Self {
         self.rule(device, access, false)
     }
 
-    /// Whether a request for all of `access` to `device` is allowed; of a wildcard, to each device that it stands for.
+    /// Returns whether the rules allow all of `access` to `device`. For a wildcard, they must allow
+    /// it to every device that matches.
     ///
     /// ```
     /// use ringfence::{Device, DeviceAccess, Devices};
@@ -90,7 +95,7 @@ impl Devices {
         kinds.all(|kind| self.table(kind).allows(device.major, device.minor, access))
     }
 
-    /// The rules about devices of one type, resolved.
+    /// Returns the resolved rules for devices of one type.
     pub(super) fn table(&self, kind: Kind) -> Table {
         Table::new(&self.rules, kind)
     }
@@ -100,7 +105,7 @@ impl Devices {
         self
     }
 
-    /// What no kernel could mean.
+    /// Returns the rules that no kernel could enforce.
     pub(in crate::cgroup) fn invalid(&self) -> Vec<Problem> {
         let subject = Feature::Devices.as_str();
         let bad = self.rules.iter().map(|rule| rule.device).filter(|device| !device.is_valid());

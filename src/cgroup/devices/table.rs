@@ -1,21 +1,22 @@
-//! The rules resolved: what is allowed for each device that some rule names, and for all others.
+//! The resolved rules: the access to each device that a rule names, and to all other devices.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::device::{DeviceAccess, Kind, Rule};
 
-/// What is allowed for the minor numbers of one or more majors.
+/// The access to the minor numbers of one or more majors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Minors {
-    /// Only those that differ from the others.
+    /// Contains only minors whose access differs from `others`.
     pub(super) named: BTreeMap<u32, DeviceAccess>,
     pub(super) others: DeviceAccess,
 }
 
-/// What is allowed for the devices of one type. Two lists of rules that mean the same have the same table.
+/// The access to the devices of one type. Two lists of rules with the same meaning have the same
+/// table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
-    /// Only those that differ from the others.
+    /// Contains only majors whose access differs from `others`.
     pub(super) named: BTreeMap<u32, Minors>,
     pub(super) others: Minors,
 }
@@ -30,7 +31,7 @@ impl Table {
         Table { named: named.filter(|(_, minors)| *minors != others).collect(), others }
     }
 
-    /// Whether all of `access` is allowed to the device; without a number, to those of all numbers.
+    /// Returns whether all of `access` to the device is allowed. `None` stands for all numbers.
     pub(super) fn allows(&self, major: Option<u32>, minor: Option<u32>, access: DeviceAccess) -> bool {
         match major {
             Some(major) => self.named.get(&major).unwrap_or(&self.others).allows(minor, access),
@@ -38,7 +39,7 @@ impl Table {
         }
     }
 
-    /// How many tests and ends it takes to find a device in it.
+    /// Returns how many tests and ends a program needs to find a device in the table.
     pub(super) fn branches(&self) -> usize {
         let minors = |minors: &Minors| minors.named.len() + 1;
         self.named.values().map(|one| 1 + minors(one)).sum::<usize>() + minors(&self.others)
@@ -46,7 +47,7 @@ impl Table {
 }
 
 impl Minors {
-    /// Those of `major`, or of the majors that no rule names.
+    /// Resolves the minors of `major`, or with `None` those of every major that no rule names.
     fn new(rules: &[&Rule], major: Option<u32>) -> Minors {
         let of_major = |rule: &&&Rule| rule.device.major.is_none() || rule.device.major == major;
         let rules: Vec<&Rule> = rules.iter().filter(of_major).copied().collect();
@@ -68,7 +69,7 @@ impl Minors {
     }
 }
 
-/// The same for one device, without a table.
+/// Returns the access to one device without building a table.
 pub(super) fn decide(rules: &[Rule], kind: Kind, major: u32, minor: u32) -> DeviceAccess {
     let is = |wanted: Option<u32>, number| wanted.is_none_or(|wanted| wanted == number);
     let of_kind = |rule: &&Rule| rule.device.kind.is_none_or(|of| of == kind);
@@ -79,7 +80,8 @@ pub(super) fn decide(rules: &[Rule], kind: Kind, major: u32, minor: u32) -> Devi
     access
 }
 
-/// The last rule that matches decides about each sort of access.
+/// Returns the access that the rules give to `minor`, or with `None` to every minor that no rule
+/// names. For each kind of access the last matching rule decides.
 fn allowed(rules: &[&Rule], minor: Option<u32>) -> DeviceAccess {
     let mut access = DeviceAccess::empty();
     for rule in rules.iter().filter(|rule| rule.device.minor.is_none() || rule.device.minor == minor) {

@@ -1,9 +1,9 @@
-//! The rules as they are written, applied to one device at a time, against the resolved table.
+//! Compares the resolved table with the rules as written, applied to one device at a time.
 
 use super::device::{Device, DeviceAccess, Kind};
 use super::rules::Devices;
 
-/// What the documentation of [`Devices`] says, word by word.
+/// Applies the rules literally, as the documentation of [`Devices`] describes them.
 pub(super) fn decide(devices: &Devices, kind: Kind, major: u32, minor: u32) -> DeviceAccess {
     let mut access = DeviceAccess::empty();
     for one in [DeviceAccess::READ, DeviceAccess::WRITE, DeviceAccess::MKNOD] {
@@ -20,7 +20,7 @@ pub(super) fn decide(devices: &Devices, kind: Kind, major: u32, minor: u32) -> D
     access
 }
 
-/// A random number generator of the simplest sort (xorshift), so that a failure can be repeated.
+/// A very simple random number generator (xorshift), so that a failure can be repeated.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -31,7 +31,7 @@ impl Random {
         self.0 % n
     }
 
-    /// Rules about few devices, so that they overlap.
+    /// Returns random rules about few devices, so that the rules overlap.
     pub(super) fn devices(&mut self) -> Devices {
         let mut devices = Devices::none();
         for _ in 0..self.below(12) {
@@ -45,7 +45,7 @@ impl Random {
     }
 }
 
-/// Every device that random rules could tell apart.
+/// Returns every device that random rules can distinguish.
 pub(super) fn all_devices() -> impl Iterator<Item = (Kind, u32, u32)> {
     let numbers = || (0..6).flat_map(|major| (0..6).map(move |minor| (major, minor)));
     [Kind::Block, Kind::Char].into_iter().flat_map(move |kind| numbers().map(move |(a, i)| (kind, a, i)))
@@ -72,7 +72,7 @@ fn a_wildcard_is_allowed_if_every_device_is() {
     for _ in 0..150 {
         let devices = random.devices();
         for (kind, major, minor) in all_devices() {
-            // 0 stands for any number; 5 is one that no rule names.
+            // 0 stands for any number; no rule names 5.
             let number = |n| Some(n).filter(|n| *n > 0);
             let wildcard = Device { kind: Some(kind), major: number(major), minor: number(minor) };
             let of = |number: Option<u32>| number.map_or(0..=5, |n| n..=n);

@@ -1,4 +1,4 @@
-//! A connection to a message bus: opened for a few calls, bounded in time, and gone.
+//! A connection to a message bus: opened for a few calls, with a deadline, and closed.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -24,10 +24,10 @@ use crate::sys::{table, timeout};
 
 const DAEMON: Name =
     Name { destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
-/// More signals than could come between a call and its answer.
+/// A bound above the number of signals that can arrive between a call and its answer.
 const MOST_WAITING: usize = 10_000;
 
-/// Where on the bus a method is.
+/// The address of a method's object on the bus.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Name {
     pub(super) destination: &'static str,
@@ -35,7 +35,7 @@ pub(super) struct Name {
     pub(super) interface: &'static str,
 }
 
-/// One of the two buses, as the environment or the usual places say.
+/// The socket of a bus, from the environment or at the usual path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {
     Path(PathBuf),
@@ -43,7 +43,7 @@ pub(super) enum Address {
 }
 
 impl Address {
-    /// The system's bus for root, the user's own for everyone else.
+    /// Returns the sockets of the system bus for root, and of the user's own bus for everyone else.
     pub(super) fn of_caller() -> Vec<Address> {
         let uid = Uid::effective();
         let (variable, usual) = if uid.is_root() {
@@ -56,7 +56,7 @@ impl Address {
         if named.is_empty() { vec![Address::Path(usual)] } else { named }
     }
 
-    /// Reads `unix:path=/a;unix:abstract=b,guid=…`; other transports are passed over.
+    /// Reads `unix:path=/a;unix:abstract=b,guid=…`. Other transports are skipped.
     pub(super) fn list(text: &[u8]) -> Vec<Address> {
         let pairs = |entry: &[u8]| entry.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
         let entries = text.split(|byte| *byte == b';').filter_map(|entry| entry.strip_prefix(b"unix:")).map(pairs);
@@ -85,7 +85,7 @@ impl Address {
         };
         let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         let fd = table::above_stdio(fd)?;
-        // Bounds connect(2) as well, which waits while the daemon's backlog is full.
+        // The timeout also bounds connect(2), which waits while the daemon's backlog is full.
         let left = until.saturating_duration_since(Instant::now()).as_millis().clamp(1, 1 << 31);
         setsockopt(&fd, SendTimeout, &TimeVal::milliseconds(left as i64))?;
         connect(fd.as_raw_fd(), &address)?;
@@ -97,7 +97,7 @@ fn bytes(path: PathBuf) -> Vec<u8> {
     path.into_os_string().into_vec()
 }
 
-/// Addresses write unusual bytes as `%20`.
+/// Decodes an address, in which unusual bytes are written as `%20`.
 fn unescape(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -117,21 +117,21 @@ fn unescape(text: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// A connection on which this process has a name.
+/// A connection on which the daemon has given this process a name.
 #[derive(Debug)]
 pub(super) struct Bus {
     fd: OwnedFd,
     until: Instant,
     serial: u32,
     place: OsString,
-    /// What came while an answer was awaited.
+    /// The signals that arrived while a call waited for its answer.
     waiting: VecDeque<Message>,
-    /// The name that the daemon gave.
+    /// The name that the daemon gave to this process.
     pub(super) name: String,
 }
 
 impl Bus {
-    /// Opens the first of `addresses` that answers. Everything on this connection is done at `until`.
+    /// Opens the first of `addresses` that answers. Every call on this connection ends at `until`.
     pub(super) fn open(addresses: &[Address], until: Instant) -> Result<Bus> {
         let mut last = None;
         for address in addresses {
@@ -143,7 +143,7 @@ impl Bus {
         Err(last.unwrap_or_else(|| no_bus(Errno::ENOENT, &OsString::from("DBUS_SESSION_BUS_ADDRESS"))))
     }
 
-    /// The handshake: who we are is what the kernel tells the daemon of the socket.
+    /// Does the handshake. The daemon learns the caller's user from the kernel, by the socket.
     fn greet(fd: OwnedFd, until: Instant, place: OsString) -> Result<Bus> {
         let mut bus = Bus { fd, until, serial: 0, place, waiting: VecDeque::new(), name: String::new() };
         let uid: String = Uid::effective().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
@@ -167,12 +167,12 @@ impl Bus {
         Ok(bus)
     }
 
-    /// Calls a method of the daemon's own.
+    /// Calls a method of the daemon itself.
     pub(super) fn call_daemon<T: Serialize + Type>(&mut self, member: &str, body: &T) -> Result<Message> {
         self.call(DAEMON, member, Some(body))
     }
 
-    /// Calls a method and waits for its answer.
+    /// Calls a method and waits for the answer.
     pub(super) fn call<T: Serialize + Type>(&mut self, name: Name, member: &str, body: Option<&T>) -> Result<Message> {
         self.serial += 1;
         let serial = self.serial;
@@ -198,7 +198,7 @@ impl Bus {
         }
     }
 
-    /// The next signal.
+    /// Returns the next signal.
     pub(super) fn signal(&mut self) -> Result<Message> {
         if let Some(message) = self.waiting.pop_front() {
             return Ok(message);
@@ -265,13 +265,13 @@ impl Bus {
         Error::new(Step::SystemdScope, errno).at(&self.place)
     }
 
-    /// The failure of a peer that says nothing.
+    /// Returns the error for a peer that does not answer in time.
     pub(super) fn late(&self) -> Error {
         let detail = "no answer from systemd in time";
         Error::message(ErrorKind::Timeout, Step::SystemdScope, detail).at(&self.place).hint("see setup_timeout()")
     }
 
-    /// The failure of a call that was answered, and with no.
+    /// Returns the error for a call that was answered with an error.
     fn refused(&self, member: &str, answer: &Message) -> Error {
         let text = answer.body::<(String,)>().map(|(text,)| text).unwrap_or_default();
         let name = answer.head.error.as_str();

@@ -1,4 +1,4 @@
-//! The v2 hierarchy of this host, as the placement of scopes needs to see it.
+//! The v2 hierarchy of this host, as systemd scopes use it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,23 +7,24 @@ use crate::cgroup::host::Host;
 use crate::cgroup::limits::Limits;
 
 impl Host {
-    /// The group of the process `pid` on v2, from the root of the hierarchy as the caller sees it.
+    /// Returns the v2 group of the process `pid`, counted from the root of the hierarchy as the
+    /// caller sees it.
     pub(crate) fn v2_group_of(pid: i32) -> Option<PathBuf> {
         let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         text.lines().find_map(|line| line.strip_prefix("0::")).map(PathBuf::from)
     }
 
-    /// The directory of a v2 group, given from the root of the hierarchy.
+    /// Returns the directory of a v2 group that is given from the root of the hierarchy.
     pub(crate) fn v2_dir(&self, group: &Path) -> Option<PathBuf> {
         self.v2().and_then(|v2| v2.base(Some(group)))
     }
 
-    /// Whether v2 has every controller that these limits need.
+    /// Returns whether v2 has every controller that these limits need.
     pub(crate) fn is_unified_for(&self, limits: &Limits) -> bool {
         self.v2().is_some_and(|v2| v2.controllers.contains(limits.controllers() - Controllers::DEVICES))
     }
 
-    /// This host as it looks to a process in `group`.
+    /// Returns this host as a process in `group` sees it.
     pub(crate) fn seen_from(&self, group: &Path) -> Host {
         let mut host = self.clone();
         for v2 in host.hierarchies.iter_mut().filter(|hierarchy| hierarchy.version == Version::V2) {
@@ -32,8 +33,8 @@ impl Host {
         host
     }
 
-    /// Whether the caller may not move a process of its own into `group`, though it may write there: that takes the right
-    /// to write to the nearest group above both.
+    /// Returns whether the caller may not move its own processes into `group`, even if it may write
+    /// there. Moving needs write access to the nearest group above both.
     pub(crate) fn is_fenced_off(&self, group: &Path) -> bool {
         self.v2().is_some_and(|v2| v2.base(Some(group)).is_some_and(|dir| v2.fence(&dir).is_some()))
     }

@@ -1,10 +1,13 @@
-//! Groups on hosts where systemd owns the tree: below a transient scope that it makes and hands over.
+//! Groups on hosts where systemd owns the tree. systemd makes a transient scope and delegates it,
+//! and the groups stand below that scope.
 //!
-//! One scope a process, not one a sandbox: making a unit costs systemd and the bus milliseconds, and every client that
-//! listens hears of it, so hosts that start many sandboxes a second drown in it. Within a scope with `Delegate=yes` the
-//! tree is ours: sandboxes get their groups by mkdir(2), as below any [`cgroup_parent`](crate::Sandbox::cgroup_parent).
+//! Each process has one scope, not each sandbox: making a unit costs systemd and the bus
+//! milliseconds, and every client that listens is told, which overloads hosts that start many
+//! sandboxes a second. Within a scope with `Delegate=yes` the tree belongs to the caller: mkdir(2)
+//! makes the groups of sandboxes, as below any [`cgroup_parent`](crate::Sandbox::cgroup_parent).
 //!
-//! A scope stands as long as processes are in it, so one of ours stays there, parked, until its owner's end.
+//! A scope exists as long as processes are in it. Therefore one process of this crate stays parked
+//! in the scope until its owner ends.
 
 mod bus;
 mod host;

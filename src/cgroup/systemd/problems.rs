@@ -1,4 +1,4 @@
-//! Why limits cannot be enforced in a scope.
+//! Finds the limits that cannot be enforced in a scope.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -13,15 +13,16 @@ use crate::cgroup::{devices, kernfs};
 use crate::error::Problem;
 use crate::feature::Feature;
 
-/// How long a check waits for systemd.
+/// The longest wait for systemd in a check.
 const CHECK_BOUND: Duration = Duration::from_secs(5);
 const NOT_UNIFIED: &str = "boot with systemd.unified_cgroup_hierarchy=1, or leave systemd_scope out";
 const NOT_DELEGATED: &str = "as root, for users' managers: Delegate=cpu cpuset io memory pids in a drop-in of \
                              user@.service";
 
 impl SystemdScope {
-    /// What of the policy cannot be enforced in a scope: for want of cgroup v2, of systemd on its bus, or of a controller
-    /// that the user's manager was given. Nothing is made.
+    /// Returns the parts of the policy that cannot be enforced in a scope: because cgroup v2,
+    /// systemd on its bus, or a controller of the user's manager is missing. The check makes
+    /// nothing.
     pub(crate) fn problems(&self, host: &Host, limits: &Limits, account_cpu: bool) -> Vec<Problem> {
         if self.invalid().is_some() {
             return Vec::new();
@@ -40,11 +41,12 @@ impl SystemdScope {
     }
 }
 
-/// Why `feature` cannot be had in a scope of the manager whose group is `manager`, and the remedy.
+/// Returns why `feature` cannot be enforced in a scope of the manager with the group `manager`, and
+/// the remedy.
 fn obstacle(host: &Host, manager: Option<&Path>, feature: Feature) -> Option<(String, &'static str)> {
     let controller = controller_of(feature);
     if controller == Controllers::DEVICES {
-        // On v2 a program of the caller's own, for which systemd has nothing to give.
+        // On v2 the caller loads its own device program, to which systemd has nothing to add.
         return devices::filter::obstacle();
     }
     let name = controller.name();
@@ -58,7 +60,7 @@ fn obstacle(host: &Host, manager: Option<&Path>, feature: Feature) -> Option<(St
     if Controllers::INHERENT.contains(controller) {
         return None;
     }
-    // systemd enables for a delegated scope what its manager has.
+    // systemd enables for a delegated scope the controllers that its manager has.
     let given = kernfs::open_dir(&dir).and_then(|fd| kernfs::read(fd.as_fd(), c"cgroup.controllers"));
     let given: Controllers = given.unwrap_or_default().split_whitespace().map(Controllers::named).collect();
     let reason = || format!("systemd was not given the {name} controller in {}", dir.display());

@@ -1,12 +1,12 @@
-//! The scope that a caller asks for.
+//! The systemd scope that a caller requests.
 
 use crate::error::Problem;
 
-/// A transient scope of systemd's, below which the groups of sandboxes are made: see
+/// A transient scope of systemd, below which the groups of sandboxes are made. See
 /// [`Sandbox::systemd_scope`](crate::Sandbox::systemd_scope).
 ///
-/// Each process has one for each different value of this type, made with the first sandbox and gone with the process
-/// and its last sandbox.
+/// Each process has one scope for each different value of this type. The first sandbox makes the
+/// scope, which ends with the process and its last sandbox.
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SystemdScope {
@@ -15,23 +15,25 @@ pub struct SystemdScope {
 }
 
 impl SystemdScope {
-    /// A scope where systemd puts those that ask for nothing: `system.slice`, or `app.slice` of the user.
+    /// Describes a scope at systemd's default place: in `system.slice`, or in `app.slice` of the
+    /// user.
     pub fn new() -> Self {
         SystemdScope::default()
     }
 
-    /// The slice that it belongs to, as in `batch.slice`; made by systemd if missing. What limits that slice limits
-    /// all sandboxes in it together. systemd.slice(5).
+    /// Puts the scope into a slice, as in `batch.slice`, which systemd makes if missing. The limits
+    /// of the slice apply to all sandboxes in it together. See systemd.slice(5).
     pub fn slice(self, name: impl Into<String>) -> Self {
         SystemdScope { slice: Some(name.into()), ..self }
     }
 
-    /// What `systemctl status` calls it. Without this call "Sandboxes of process 1234".
+    /// Sets the description that `systemctl status` shows. The default is "Sandboxes of process
+    /// 1234".
     pub fn description(self, text: impl Into<String>) -> Self {
         SystemdScope { description: Some(text.into()), ..self }
     }
 
-    /// What systemd would take for no name or text.
+    /// Returns the problem of a name or text that systemd would refuse.
     pub(crate) fn invalid(&self) -> Option<Problem> {
         let fits = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
         if let Some(slice) = &self.slice {

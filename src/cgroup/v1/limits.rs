@@ -11,13 +11,15 @@ use crate::cgroup::{hugetlb, kernfs};
 use crate::feature::Feature;
 use crate::units::Bytes;
 
-/// `PAGE_COUNTER_MAX` in bytes, rounded down for the largest page: what an unlimited v1 memory counter reads.
+/// `PAGE_COUNTER_MAX` in bytes, rounded down for the largest page: the value of an unlimited v1
+/// memory counter.
 pub(super) const UNLIMITED: u64 = 0x7fff_ffff_ffff_0000;
-/// There with `CONFIG_MEMCG_V1` and `CONFIG_INET`.
+/// The limit on socket buffers. It exists with `CONFIG_MEMCG_V1` and `CONFIG_INET`.
 const SOCKETS: &CStr = c"memory.kmem.tcp.limit_in_bytes";
 const DEFAULT_PERIOD: u64 = 100_000;
 
-/// What a new group needs, in the order of writing: the kernel refuses a memory+swap limit below the memory limit.
+/// Returns the writes for a new group, in their order: the kernel refuses a memory+swap limit below
+/// the memory limit.
 pub(in crate::cgroup) fn writes(limits: &Limits) -> Vec<Write> {
     let mut writes = Vec::new();
     if let Some(memory) = limits.memory {
@@ -37,14 +39,16 @@ pub(in crate::cgroup) fn writes(limits: &Limits) -> Vec<Write> {
     writes
 }
 
-/// The buffers of TCP and UDP sockets have a counter of their own, which begins with the first limit that is written, and
-/// with the sockets made after that. A quarter more than the limit, then, is the most of both.
+/// Returns the write of a memory limit. The buffers of TCP and UDP sockets have a separate counter,
+/// which starts with the first limit that is written and counts sockets made after that. Together
+/// both counters allow at most a quarter more than the limit.
 fn memory_write(bytes: u64) -> Write {
     let write = Write::new(Feature::MemoryLimit, c"memory.limit_in_bytes", bytes);
     write.and(SOCKETS, bytes / 4)
 }
 
-/// The same for a group whose values are not the defaults; memory is [`memory_updates`]'.
+/// Returns the writes for a group that has limits already. [`memory_updates`] returns those for
+/// memory.
 pub(in crate::cgroup) fn updates(limits: &Limits) -> Vec<Write> {
     const BURST: &CStr = c"cpu.cfs_burst_us";
     let mut writes = Vec::new();
@@ -80,7 +84,7 @@ fn plain_writes(limits: &Limits) -> Vec<Write> {
         put(Feature::Cpuset, c"cpuset.mems", mems.clone());
     }
     if let Some(weight) = limits.io_weight {
-        // blkio.weight went with its scheduler, cfq, in 5.0.
+        // The kernel removed blkio.weight together with its scheduler, cfq, in 5.0.
         put(Feature::IoWeight, c"blkio.bfq.weight", weight.min(BFQ_HEAVIEST).to_string());
     }
     for io in &limits.io {
@@ -102,13 +106,15 @@ fn plain_writes(limits: &Limits) -> Vec<Write> {
     writes
 }
 
-/// `sched_weight_from_cgroup` of kernel/sched: both defaults, 100 and 1024, are the same weight.
+/// Converts a weight as the kernel's `sched_weight_from_cgroup` does: the defaults, 100 and 1024,
+/// are the same weight.
 fn shares(weight: u64) -> u64 {
     (weight * 1024 + 50) / 100
 }
 
-/// The writes that change memory and swap of a living group. At no moment may the memory limit exceed the one of
-/// memory+swap, so a rising pair is written from the top and a falling one from the bottom.
+/// Returns the writes that change memory and swap of a living group. The memory limit must never
+/// exceed the limit of memory+swap. Therefore a rising pair is written from the top, and a falling
+/// pair from the bottom.
 pub(in crate::cgroup) fn memory_updates(dir: BorrowedFd<'_>, limits: &Limits) -> nix::Result<Vec<Write>> {
     if limits.memory.is_none() && limits.swap.is_none() {
         return Ok(Vec::new());
@@ -117,10 +123,10 @@ pub(in crate::cgroup) fn memory_updates(dir: BorrowedFd<'_>, limits: &Limits) ->
     let old_sum = kernfs::number(dir, c"memory.memsw.limit_in_bytes")?;
     let memory = limits.memory.map_or(old, Bytes::get);
     let sum = match (limits.swap, old_sum) {
-        // Without a memory limit there is no sum that would limit swap alone.
+        // Without a memory limit no sum would limit swap alone.
         (Some(_), _) if memory >= UNLIMITED => return Err(Errno::EINVAL),
         (Some(swap), _) => Some(memory.saturating_add(swap.get())),
-        // What was swap's share stays swap's share.
+        // The share of swap in the sum stays the same.
         (None, Some(sum)) if sum < UNLIMITED => Some(memory.saturating_add(sum.saturating_sub(old))),
         (None, _) => None,
     };

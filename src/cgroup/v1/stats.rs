@@ -1,4 +1,4 @@
-//! What the files of cgroup v1 count.
+//! The statistics in the files of cgroup v1.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::cgroup::{hugetlb, pids};
 use crate::error::{Result, Step};
 use crate::units::Bytes;
 
-/// What is of no interest once the program has ended.
+/// Reads the values that matter only while the program runs.
 pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<()> {
     if part.controllers.contains(Controllers::MEMORY) {
         read_memory(part, stats)?;
@@ -40,7 +40,7 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
     Ok(())
 }
 
-/// What the outcome tells of.
+/// Reads the values that the outcome reports.
 pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<()> {
     if part.controllers.contains(Controllers::MEMORY) {
         stats.memory_peak = part.number(c"memory.max_usage_in_bytes")?.map(Bytes::new);
@@ -67,8 +67,9 @@ pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<(
     Ok(())
 }
 
-/// The part of `total` that `user` has of both. Since 5.18 the kernel counts these by what runs at a clock tick, which may
-/// be far off for a short life; v2 corrects them by the measured sum, and so does this.
+/// Returns the share of `user` in `total`, in proportion to `user` and `system`. Since 5.18 the
+/// kernel counts these two by clock ticks, which can be far off for a short life. v2 scales them to
+/// the measured sum, and this function does the same.
 fn share(total: Duration, user: Duration, system: Duration) -> Duration {
     match (user + system).as_nanos() {
         0 => total,
@@ -94,7 +95,8 @@ pub(in crate::cgroup) fn cpu_usage(part: &Part) -> Result<Option<Duration>> {
     Ok(part.number(c"cpuacct.usage")?.map(Duration::from_nanos))
 }
 
-/// On v1 the kernel counts a kill at the victim's own group only, so the groups that were made inside are added.
+/// Counts OOM kills in the group and in all groups below it: v1 counts a kill only at the group of
+/// the killed process.
 pub(in crate::cgroup) fn oom_kills(part: &Part) -> Result<Option<u64>> {
     let mut total = None;
     let mut add = |dir: BorrowedFd<'_>| {
@@ -108,7 +110,7 @@ pub(in crate::cgroup) fn oom_kills(part: &Part) -> Result<Option<u64>> {
     Ok(total)
 }
 
-/// Sums lines of `MAJOR:MINOR OPERATION value`.
+/// Sums the values in lines of `MAJOR:MINOR OPERATION value`.
 fn device_sum(text: &str, operation: &str) -> u64 {
     let value = |line: &str| {
         let mut words = line.split_whitespace();

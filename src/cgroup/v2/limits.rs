@@ -8,7 +8,7 @@ use crate::cgroup::write::{BFQ_HEAVIEST, Write};
 use crate::feature::Feature;
 use crate::units::Bytes;
 
-/// What a group needs; each file takes the new value whatever the old one was.
+/// Returns the writes for a group. Each file takes the new value whatever the old one was.
 pub(in crate::cgroup) fn writes(limits: &Limits) -> Vec<Write> {
     let mut writes = memory_writes(limits);
     writes.extend(cpu_writes(limits));

@@ -1,4 +1,4 @@
-//! What the files of cgroup v2 count.
+//! The statistics in the files of cgroup v2.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::cgroup::{hugetlb, pids};
 use crate::error::Result;
 use crate::units::Bytes;
 
-/// What is of the present moment, and of no interest once the program has ended.
+/// Reads the values that matter only while the program runs.
 pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<()> {
     if part.controllers.contains(Controllers::MEMORY) {
         stats.memory_current = part.number(c"memory.current")?.map(Bytes::new);
@@ -31,7 +31,7 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
     Ok(())
 }
 
-/// What adds up over the program's life.
+/// Reads the values that add up over the program's life.
 pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<()> {
     if part.controllers.contains(Controllers::MEMORY) {
         stats.memory_peak = part.number(c"memory.peak")?.map(Bytes::new);
@@ -67,7 +67,8 @@ pub(in crate::cgroup) fn cpu_usage(part: &Part) -> Result<Option<Duration>> {
     Ok(part.text(c"cpu.stat")?.and_then(|text| field(&text, "usage_usec")).map(Duration::from_micros))
 }
 
-/// `memory.events` counts the whole subtree, unless the hierarchy is mounted with `memory_localevents`.
+/// Reads `memory.events`, which counts the whole subtree unless the hierarchy is mounted with
+/// `memory_localevents`.
 fn read_memory_events(part: &Part, stats: &mut Stats) -> Result<()> {
     let Some(text) = part.text(c"memory.events")? else { return Ok(()) };
     stats.memory_low_breaches = field(&text, "low");
@@ -79,7 +80,7 @@ fn read_memory_events(part: &Part, stats: &mut Stats) -> Result<()> {
     Ok(())
 }
 
-/// Sums `key=value` words, one of them in each line of a device.
+/// Sums the values of `key=value` words. The line of each device has one such word.
 fn key_sum(text: &str, key: &str) -> u64 {
     let values = text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
     values.fold(0, u64::saturating_add)
@@ -130,7 +131,7 @@ mod tests {
             std::fs::write(dir.join(file), text).unwrap();
         }
         let mut stats = Stats::default();
-        // The sizes of huge pages are the host's.
+        // The sizes of huge pages depend on the host.
         let controllers = Controllers::all() - Controllers::HUGETLB;
         let part = Part::open(crate::cgroup::controllers::Version::V2, controllers, &dir, &dir).unwrap();
         read_current(&part, &mut stats).unwrap();
