@@ -32,9 +32,9 @@ pub(crate) struct Group {
     /// `cgroup.procs` of each v1 part, open until the child has joined.
     procs: Vec<OwnedFd>,
     killed: AtomicBool,
-    /// Whether `memory.oom.group` was set when the group was made.
+    /// True if `memory.oom.group` was set when the group was made.
     oom_group: bool,
-    /// Whether groups of the v2 hierarchy can have memory limits.
+    /// True if groups of the v2 hierarchy can have memory limits.
     v2_memory: bool,
 }
 
@@ -61,7 +61,7 @@ impl Group {
         };
         let built = group
             .make_parts(host, parent, name, limits, account_cpu)
-            .and_then(|()| refuse(group.not_here(limits)))
+            .and_then(|()| refuse(group.unsupported(limits)))
             .and_then(|()| refuse(host.unprotected(limits, parent)))
             .and_then(|()| group.write_limits(host, limits))
             .and_then(|()| group.open_procs());
@@ -88,7 +88,7 @@ impl Group {
         let mut needed = limits.controllers();
         if let Some(hierarchy) = host.v2() {
             let mut here = needed & hierarchy.controllers;
-            if needed.contains(Controllers::DEVICES) && host.device_home(parent) == Some(hierarchy) {
+            if needed.contains(Controllers::DEVICES) && host.device_hierarchy(parent) == Some(hierarchy) {
                 here |= Controllers::DEVICES;
             }
             self.add(host, hierarchy, parent, name, here, here.is_empty())?;
@@ -124,10 +124,10 @@ impl Group {
         hierarchy: &Hierarchy,
         parent: Option<&Path>,
         name: &str,
-        asked: Controllers,
+        requested: Controllers,
         optional: bool,
     ) -> Result<()> {
-        match Part::create(hierarchy, parent, name, asked) {
+        match Part::create(hierarchy, parent, name, requested) {
             // From here on the part is removed with the others, whatever fails.
             Ok(part) => self.parts.push(part),
             Err(error) if optional && error.raw_os_error() != Some(libc::EEXIST) => return Ok(()),
@@ -161,7 +161,7 @@ impl Group {
             };
             // Before 5.11 the kernel would not charge groups inside this group to this group.
             if host.flat_memory && part.version == Version::V1 && part.controllers.contains(Controllers::MEMORY) {
-                put(part, c"memory.use_hierarchy", "1")?;
+                write_file(part, c"memory.use_hierarchy", "1")?;
             }
             let mut enabled = false;
             for write in writes.iter().filter(|write| part.controllers.contains(write.controller())) {
@@ -218,7 +218,7 @@ impl Group {
         self.parts.first().ok_or_else(|| Error::new(Step::Stats, Errno::ENOENT))
     }
 
-    /// Returns the path of the first part, which names the group in errors.
+    /// Returns the path of the first part, which ends with the name of the group.
     pub(crate) fn name(&self) -> &Path {
         self.parts.first().map_or(Path::new(""), |part| &part.path)
     }
@@ -256,6 +256,7 @@ impl Group {
         freezer::frozen_above(part).map_err(|errno| part.error(Step::Freeze, errno))
     }
 
+    /// Reads all statistics of the group.
     pub(crate) fn stats(&self) -> Result<Stats> {
         let mut stats = self.totals()?;
         for part in &self.parts {
@@ -283,14 +284,16 @@ impl Group {
     /// Resets the peaks where the kernel can (v1), and returns what was counted until now.
     pub(crate) fn count_from_here(&self) -> Result<Stats> {
         let memory = self.part(Controllers::MEMORY).filter(|part| part.version == Version::V1);
-        memory.map_or(Ok(()), |part| put(part, c"memory.max_usage_in_bytes", "0"))?;
+        memory.map_or(Ok(()), |part| write_file(part, c"memory.max_usage_in_bytes", "0"))?;
         self.totals()
     }
 
+    /// Reads the pressure of the group, which needs a v2 part.
     pub(crate) fn pressure(&self, resource: PsiResource) -> Result<Pressure> {
         pressure::read(self.v2().ok_or_else(pressure::without_v2)?, resource)
     }
 
+    /// Sets up a trigger for pressure on the group, which needs a v2 part.
     pub(crate) fn pressure_trigger(&self, resource: PsiResource, threshold: PsiThreshold) -> Result<PressureTrigger> {
         pressure::trigger(self.v2().ok_or_else(pressure::without_v2)?, resource, threshold)
     }
@@ -310,16 +313,17 @@ impl Group {
         // This holds whether or not this group has a memory limit itself.
         let Some(v2) = self.v2().filter(|_| self.v2_memory) else { return false };
         let set = |dir: &Path| std::fs::read_to_string(dir.join("memory.oom.group")).is_ok_and(|t| t.trim() == "1");
-        self.oom_group || v2.path.ancestors().skip(1).take_while(|dir| dir.starts_with(&v2.top)).any(set)
+        self.oom_group || v2.path.ancestors().skip(1).take_while(|dir| dir.starts_with(&v2.mount)).any(set)
     }
 
     /// Returns the limits that this group cannot have.
-    fn not_here(&self, limits: &Limits) -> Vec<Problem> {
+    fn unsupported(&self, limits: &Limits) -> Vec<Problem> {
         let mut problems = Vec::new();
         for feature in limits.features() {
             let part = self.part(controller_of(feature));
-            let lack = support::v1_lacks(feature).filter(|_| part.is_none_or(|part| part.version == Version::V1));
-            let problem = match (part, lack) {
+            let missing =
+                support::unsupported_on_v1(feature).filter(|_| part.is_none_or(|part| part.version == Version::V1));
+            let problem = match (part, missing) {
                 (_, Some((reason, remedy))) => Problem::unsupported(feature.as_str(), reason, remedy),
                 (None, None) => not_in_group(feature.as_str()),
                 (Some(_), None) => continue,
@@ -332,11 +336,11 @@ impl Group {
     /// Changes limits of the living group. Each limit needs a controller that the group has.
     pub(crate) fn update(&self, limits: &Limits) -> Result<()> {
         refuse(limits.invalid())?;
-        refuse(self.not_here(limits))?;
+        refuse(self.unsupported(limits))?;
         if let Some(part) = self.part(Controllers::MEMORY)
             && let Some(base) = part.path.parent()
         {
-            refuse(support::unprotected(&part.top, limits, base))?;
+            refuse(support::unprotected(&part.mount, limits, base))?;
         }
         for part in &self.parts {
             let mut writes = Vec::new();
@@ -375,6 +379,7 @@ impl Group {
         Err(fail(Errno::ETIMEDOUT).hint("a process is in uninterruptible sleep"))
     }
 
+    /// Lets every process of a frozen group run again.
     pub(crate) fn thaw(&self) -> Result<()> {
         let part = self.freezer()?;
         freezer::thaw(part).map_err(|errno| part.error(Step::Freeze, errno))
@@ -418,12 +423,12 @@ impl Group {
         for part in self.parts.iter().rev() {
             // A process that left the v2 part by itself survived cgroup.kill, but is still in the
             // v1 parts.
-            let stubborn = || {
+            let on_delay = || {
                 if self.killed.load(Ordering::Acquire) {
                     let _ = kill::signal(part);
                 }
             };
-            if let Err(error) = part.remove(deadline, &stubborn) {
+            if let Err(error) = part.remove(deadline, &on_delay) {
                 failure = failure.or(Some(error));
             }
         }
@@ -431,7 +436,7 @@ impl Group {
     }
 }
 
-fn put(part: &Part, file: &'static std::ffi::CStr, value: &str) -> Result<()> {
+fn write_file(part: &Part, file: &'static std::ffi::CStr, value: &str) -> Result<()> {
     kernfs::write(part.dir(), file, value).map_err(|errno| part.failed(Step::SetLimit, errno, file))
 }
 

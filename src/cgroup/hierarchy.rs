@@ -20,6 +20,8 @@ pub(crate) struct Hierarchy {
 }
 
 impl Hierarchy {
+    /// Builds the hierarchy of a mount, or returns `None` if it has no controller of use. `own` is
+    /// the text of `/proc/self/cgroup`.
     pub(super) fn of(mount: &MountInfo, at: PathBuf, own: &str) -> Option<Hierarchy> {
         let (version, controllers) = if mount.fs_type == "cgroup2" {
             let listed = std::fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
@@ -38,6 +40,7 @@ impl Hierarchy {
         Some(Hierarchy { version, controllers, mount: at, root, own })
     }
 
+    /// Returns whether this is a v1 hierarchy that has `controller`.
     pub(super) fn is_v1_with(&self, controller: Controllers) -> bool {
         self.version == Version::V1 && self.controllers.contains(controller)
     }
@@ -73,6 +76,7 @@ fn is_plain(path: &Path) -> bool {
     path.components().all(|c| c != Component::ParentDir)
 }
 
+/// Joins an absolute or relative `path` to `dir`.
 pub(super) fn below(dir: &Path, path: &Path) -> PathBuf {
     let rest: PathBuf =
         path.components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir)).collect();

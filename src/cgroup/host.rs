@@ -19,13 +19,13 @@ use crate::sys::fork_mark::PerProcess;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
     pub(super) hierarchies: Vec<Hierarchy>,
-    /// Whether the kernel accounts for swap, as far as the files show. Always true on v2.
+    /// True if the kernel accounts for swap, as far as the files show. Always true on v2.
     pub(super) swap: bool,
-    /// Whether v1 memory groups are not hierarchical by default, as before 5.11.
+    /// True if v1 memory groups are not hierarchical by default, as before 5.11.
     pub(super) flat_memory: bool,
     /// A reason why memory limits do not count all memory.
     pub(super) uncounted: Option<&'static str>,
-    /// Whether v2 groups can be frozen (5.2). Set when the first group is made.
+    /// True if v2 groups can be frozen (5.2). Set when the first group is made.
     pub(super) v2_freezes: OnceLock<bool>,
     /// Set when a device program was loaded.
     pub(super) filters_devices: OnceLock<()>,
@@ -80,29 +80,30 @@ impl Host {
     /// Returns the memory that the kernel, booted with this command line, does not count. Several
     /// `cgroup.memory=` add up.
     fn uncounted(&self, booted: &str) -> Option<&'static str> {
-        let home = self.home(Controllers::MEMORY)?;
-        let told = |word: &str| {
+        let hierarchy = self.hierarchy_of(Controllers::MEMORY)?;
+        let has_word = |word: &str| {
             let values = booted.split_whitespace().filter_map(|option| option.strip_prefix("cgroup.memory="));
             values.flat_map(|value| value.split(',')).any(|value| value == word)
         };
-        let sockets = match home.version {
-            Version::V1 => home.mount.join("memory.kmem.tcp.limit_in_bytes").exists(),
-            Version::V2 => !told("nosocket"),
+        let sockets = match hierarchy.version {
+            Version::V1 => hierarchy.mount.join("memory.kmem.tcp.limit_in_bytes").exists(),
+            Version::V2 => !has_word("nosocket"),
         };
-        match (sockets, told("nokmem")) {
+        match (sockets, has_word("nokmem")) {
             (_, true) => Some("the kernel was booted with cgroup.memory=nokmem: its own memory is not counted"),
             (false, _) => Some("the buffers of sockets are not counted by this kernel"),
             (true, false) => None,
         }
     }
 
+    /// Returns the v2 hierarchy, if one is mounted.
     pub(super) fn v2(&self) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|h| h.version == Version::V2)
     }
 
     /// Returns the hierarchy that has `controller`. A controller belongs to one hierarchy at a
     /// time. CPU time and the freezer, which v2 has without a controller, are taken from v2.
-    pub(super) fn home(&self, controller: Controllers) -> Option<&Hierarchy> {
+    pub(super) fn hierarchy_of(&self, controller: Controllers) -> Option<&Hierarchy> {
         let has = |h: &&Hierarchy| h.controllers.contains(controller);
         self.v2().filter(has).or_else(|| self.hierarchies.iter().find(has))
     }
@@ -156,11 +157,11 @@ pub(super) mod tests {
     }
 
     fn own(host: &Host, controller: Controllers) -> Option<&str> {
-        host.home(controller)?.own.as_deref()?.to_str()
+        host.hierarchy_of(controller)?.own.as_deref()?.to_str()
     }
 
     fn base(host: &Host, controller: Controllers, parent: &str) -> Option<PathBuf> {
-        host.home(controller)?.base(Some(Path::new(parent)))
+        host.hierarchy_of(controller)?.base(Some(Path::new(parent)))
     }
 
     pub(in crate::cgroup) const HYBRID: &str = "\
@@ -180,7 +181,7 @@ pub(super) mod tests {
         assert_eq!(own(&host, Controllers::MEMORY), Some("/nonexistent/sys/fs/cgroup/memory/a/b"));
         assert_eq!(own(&host, Controllers::CPU), Some("/nonexistent/sys/fs/cgroup/cpu,cpuacct/c"));
         assert_eq!(own(&host, Controllers::CPUACCT), Some("/nonexistent/sys/fs/cgroup/unified/u"));
-        assert_eq!(host.home(Controllers::PIDS), None);
+        assert_eq!(host.hierarchy_of(Controllers::PIDS), None);
         let jobs = base(&host, Controllers::MEMORY, "/jobs/x");
         assert_eq!(jobs, Some("/nonexistent/sys/fs/cgroup/memory/jobs/x".into()));
         assert_eq!(base(&host, Controllers::MEMORY, "/jobs/../x"), None);

@@ -207,7 +207,7 @@ impl Limits {
 
     /// Returns the features that these limits need, in the order of the documentation.
     pub(crate) fn features(&self) -> Vec<Feature> {
-        let asked = [
+        let requested = [
             (Feature::MemoryLimit, self.memory.is_some()),
             (Feature::MemoryHigh, self.memory_high.is_some()),
             (Feature::MemoryLow, self.memory_low.is_some()),
@@ -227,7 +227,7 @@ impl Limits {
             (Feature::CgroupMaxDepth, self.max_depth.is_some()),
             (Feature::Devices, self.devices.is_some()),
         ];
-        asked.into_iter().filter(|(_, asked)| *asked).map(|(feature, _)| feature).collect()
+        requested.into_iter().filter(|(_, requested)| *requested).map(|(feature, _)| feature).collect()
     }
 
     /// Returns the same limits without those of `feature`.

@@ -49,7 +49,7 @@ pub(crate) use group::Group;
 pub(crate) use host::{Host, host};
 pub use io::IoLimit;
 pub use limits::Limits;
-pub(crate) use parents::Hold;
+pub(crate) use parents::ParentGuard;
 pub use pressure::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub(crate) use problems::invalid_parent;
 pub(crate) use stale::sweep;

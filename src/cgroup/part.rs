@@ -22,23 +22,30 @@ use crate::sys::table;
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// After EBUSY for this long, the processes that keep the group are not simply exiting.
-const STUBBORN: Duration = Duration::from_millis(2);
+const SLOW_EXIT: Duration = Duration::from_millis(2);
 
+/// The directory of a sandbox's group in one hierarchy, which stays open.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) version: Version,
-    /// On v1 all controllers of the hierarchy, on v2 the requested ones.
+    /// All controllers of the hierarchy on v1, the requested ones on v2.
     pub(super) controllers: Controllers,
     pub(super) path: PathBuf,
     /// The mount point of the hierarchy.
-    pub(super) top: PathBuf,
+    pub(super) mount: PathBuf,
     dir: OwnedFd,
+    /// True once the directory was removed.
     gone: AtomicBool,
 }
 
 impl Part {
     /// Makes the directory. An existing directory belongs to somebody else and is an error.
-    pub(super) fn create(hierarchy: &Hierarchy, parent: Option<&Path>, name: &str, asked: Controllers) -> Result<Part> {
+    pub(super) fn create(
+        hierarchy: &Hierarchy,
+        parent: Option<&Path>,
+        name: &str,
+        requested: Controllers,
+    ) -> Result<Part> {
         let base = hierarchy.base(parent).ok_or_else(|| {
             Error::new(Step::CreateCgroup, Errno::ENOENT)
                 .at(&hierarchy.mount)
@@ -47,22 +54,30 @@ impl Part {
         })?;
         let fail = |errno| creation_failed(errno, &base.join(name));
         let path = parents::make_below(hierarchy, &base, name, parent.is_some()).map_err(fail)?;
-        let controllers = if hierarchy.version == Version::V1 { hierarchy.controllers } else { asked };
+        let controllers = if hierarchy.version == Version::V1 { hierarchy.controllers } else { requested };
         let made = cpuset::fill(hierarchy, &path)
             .and_then(|()| Part::open(hierarchy.version, controllers, &path, &hierarchy.mount));
         made.map_err(|errno| {
             let _ = unlinkat(AT_FDCWD, &path, UnlinkatFlags::RemoveDir);
-            parents::release(&base, &hierarchy.mount);
+            parents::remove_empty(&base, &hierarchy.mount);
             fail(errno)
         })
     }
 
     /// Opens an existing directory.
-    pub(super) fn open(version: Version, controllers: Controllers, path: &Path, top: &Path) -> nix::Result<Part> {
+    pub(super) fn open(version: Version, controllers: Controllers, path: &Path, mount: &Path) -> nix::Result<Part> {
         let dir = kernfs::open_dir(path)?;
-        Ok(Part { version, controllers, path: path.to_owned(), top: top.to_owned(), dir, gone: AtomicBool::new(false) })
+        Ok(Part {
+            version,
+            controllers,
+            path: path.to_owned(),
+            mount: mount.to_owned(),
+            dir,
+            gone: AtomicBool::new(false),
+        })
     }
 
+    /// Returns the open directory (`O_PATH`).
     pub(super) fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
@@ -133,6 +148,7 @@ impl Part {
         Ok(pids)
     }
 
+    /// Returns whether a process lives in the group or below.
     pub(super) fn is_populated(&self) -> nix::Result<bool> {
         match kernfs::read_optional(self.dir(), c"cgroup.events") {
             Ok(Some(text)) => Ok(kernfs::field(&text, "populated") == Some(1)),
@@ -146,9 +162,9 @@ impl Part {
     }
 
     /// Removes the group and all groups below it. A group is busy while one of its processes is
-    /// still exiting, so the function retries on EBUSY until `deadline`. It calls `stubborn` from
+    /// still exiting, so the function retries on EBUSY until `deadline`. It calls `on_delay` from
     /// time to time when that takes long.
-    pub(super) fn remove(&self, deadline: Instant, stubborn: &dyn Fn()) -> Result<()> {
+    pub(super) fn remove(&self, deadline: Instant, on_delay: &dyn Fn()) -> Result<()> {
         if self.gone.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -169,15 +185,15 @@ impl Part {
             if now >= deadline {
                 return Err(self.error(Step::RemoveCgroup, errno).hint("processes are left in it"));
             }
-            if now - start > STUBBORN {
-                stubborn();
+            if now - start > SLOW_EXIT {
+                on_delay();
             }
             std::thread::sleep(pause.min(deadline - now));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         self.gone.store(true, Ordering::Release);
         if let Some(base) = self.path.parent() {
-            parents::release(base, &self.top);
+            parents::remove_empty(base, &self.mount);
         }
         Ok(())
     }
@@ -199,6 +215,7 @@ impl Part {
     }
 }
 
+/// Explains why the directory could not be made.
 fn creation_failed(errno: Errno, path: &Path) -> Error {
     let error = Error::new(Step::CreateCgroup, errno).at(path);
     match errno {

@@ -14,7 +14,11 @@ use super::{devices, v2};
 
 impl Hierarchy {
     /// Returns why no group with `controller` can be made below `parent`, and the remedy.
-    pub(super) fn refusal(&self, controller: Controllers, parent: Option<&Path>) -> Option<(String, &'static str)> {
+    pub(super) fn creation_obstacle(
+        &self,
+        controller: Controllers,
+        parent: Option<&Path>,
+    ) -> Option<(String, &'static str)> {
         let Some(base) = self.base(parent) else {
             let reason = format!("{} does not show the caller's own group", self.mount.display());
             return Some((reason, "name a visible group with cgroup_parent"));
@@ -40,13 +44,13 @@ impl Hierarchy {
             Controllers::DEVICES => devices::filter::obstacle_above(&self.mount, &base),
             _ => v2::obstacle(&self.mount, &base, controller),
         };
-        obstacle.or_else(|| self.fence(&base))
+        obstacle.or_else(|| self.move_obstacle(&base))
     }
 
     /// Returns why the caller may not move processes to `base`, and the remedy. On v2, moving a
     /// process, or cloning it into a group, needs write access to `cgroup.procs` of the nearest
     /// common ancestor of both groups.
-    pub(super) fn fence(&self, base: &Path) -> Option<(String, &'static str)> {
+    pub(super) fn move_obstacle(&self, base: &Path) -> Option<(String, &'static str)> {
         let own = self.own.as_deref()?;
         let common = own.ancestors().find(|dir| base.starts_with(dir))?;
         let (_, fd) = nearest(common)?;

@@ -7,7 +7,7 @@ use super::devices;
 use super::hierarchy::Hierarchy;
 use super::host::Host;
 use super::limits::Limits;
-use super::parents::Hold;
+use super::parents::ParentGuard;
 use crate::error::{Error, Result, Step};
 
 impl Host {
@@ -17,9 +17,9 @@ impl Host {
     }
 
     /// Keeps the parent groups above groups with these limits, once they are made.
-    pub(crate) fn hold(&self, limits: &Limits, parent: &Path) -> Result<Hold> {
-        let places = self.serving(limits).filter_map(|h| Some((h.base(Some(parent))?, h.mount.clone()))).collect();
-        Hold::new(places).map_err(|errno| Error::new(Step::CreateCgroup, errno))
+    pub(crate) fn hold(&self, limits: &Limits, parent: &Path) -> Result<ParentGuard> {
+        let bases = self.serving(limits).filter_map(|h| Some((h.base(Some(parent))?, h.mount.clone()))).collect();
+        ParentGuard::new(bases).map_err(|errno| Error::new(Step::CreateCgroup, errno))
     }
 
     /// Returns the hierarchies in which a group with these limits may stand.
@@ -30,11 +30,11 @@ impl Host {
 
     /// Returns the hierarchy that enforces device rules for a group below `parent`: v2 if the
     /// caller may load programs, else v1.
-    pub(super) fn device_home(&self, parent: Option<&Path>) -> Option<&Hierarchy> {
+    pub(super) fn device_hierarchy(&self, parent: Option<&Path>) -> Option<&Hierarchy> {
         let v1 = self.hierarchies.iter().find(|h| h.is_v1_with(Controllers::DEVICES));
         let v2 = self.v2().filter(|_| self.filters_devices());
         match (v1, v2) {
-            (Some(v1), Some(v2)) if v2.refusal(Controllers::DEVICES, parent).is_some() => Some(v1),
+            (Some(v1), Some(v2)) if v2.creation_obstacle(Controllers::DEVICES, parent).is_some() => Some(v1),
             _ => v2.or(v1),
         }
     }

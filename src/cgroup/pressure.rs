@@ -196,7 +196,8 @@ pub(super) fn trigger(part: &Part, resource: PsiResource, threshold: PsiThreshol
         Ok(fd)
     });
     let fd = written.map_err(|errno| match errno {
-        // Since 6.5 the kernel takes such windows; before, it demands the capability or nothing.
+        // Since 6.5 the kernel refuses other windows to a caller without the capability. Earlier
+        // kernels demand the capability for every trigger, or for none.
         Errno::EINVAL => explained(part, errno, file).hint("without CAP_SYS_RESOURCE windows are multiples of 2 s"),
         Errno::EPERM | Errno::EACCES => explained(part, errno, file).hint("it needs CAP_SYS_RESOURCE"),
         _ => explained(part, errno, file),

@@ -27,15 +27,15 @@ impl Host {
         features.extend(account_cpu.then_some(Feature::CpuTime));
         let mut problems: Vec<_> = features.iter().filter_map(|f| self.problem(*f, parent)).collect();
         let swap_alone = limits.swap.is_some() && limits.memory.is_none();
-        if swap_alone && self.home(Controllers::MEMORY).is_some_and(|h| h.version == Version::V1) {
+        if swap_alone && self.hierarchy_of(Controllers::MEMORY).is_some_and(|h| h.version == Version::V1) {
             let reason = "cgroup v1 limits only the sum of memory and swap";
             problems.push(
                 Problem::unsupported("swap_limit", reason, "set memory_limit too").for_feature(Feature::SwapLimit),
             );
         }
-        let unsaid = limits.devices.as_ref().is_some_and(|rules| devices::v1::List::new(rules).is_none());
-        if unsaid && self.device_home(parent).is_some_and(|h| h.version == Version::V1) {
-            let (reason, remedy) = devices::v1::HOLE;
+        let inexpressible = limits.devices.as_ref().is_some_and(|rules| devices::v1::List::new(rules).is_none());
+        if inexpressible && self.device_hierarchy(parent).is_some_and(|h| h.version == Version::V1) {
+            let (reason, remedy) = devices::v1::NOT_EXPRESSIBLE;
             problems.push(Problem::unsupported("devices", reason, remedy).for_feature(Feature::Devices));
         }
         problems.extend(hugetlb::unknown_size(limits));
@@ -48,29 +48,32 @@ impl Host {
         if limits.memory_low.is_none() && limits.memory_min.is_none() {
             return Vec::new();
         }
-        let home = self.home(Controllers::MEMORY).filter(|home| home.version == Version::V2);
-        let based = home.and_then(|home| Some((home, home.base(parent)?)));
-        based.map_or(Vec::new(), |(home, base)| support::unprotected(&home.mount, limits, &base))
+        let hierarchy = self.hierarchy_of(Controllers::MEMORY).filter(|hierarchy| hierarchy.version == Version::V2);
+        let based = hierarchy.and_then(|hierarchy| Some((hierarchy, hierarchy.base(parent)?)));
+        based.map_or(Vec::new(), |(hierarchy, base)| support::unprotected(&hierarchy.mount, limits, &base))
     }
 
+    /// Returns why `feature` cannot be enforced below `parent`.
     fn problem(&self, feature: Feature, parent: Option<&Path>) -> Option<Problem> {
         let controller = controller_of(feature);
-        let mut homes: Vec<_> = self.hierarchies.iter().filter(|h| h.controllers.contains(controller)).collect();
+        let mut candidates: Vec<_> = self.hierarchies.iter().filter(|h| h.controllers.contains(controller)).collect();
         if feature == Feature::Devices {
-            homes = self.device_home(parent).into_iter().collect();
+            candidates = self.device_hierarchy(parent).into_iter().collect();
         }
-        let base = self.home(controller).and_then(|home| home.base(parent));
-        let lack = self.home(controller).and_then(|home| home.lacks(feature, base.as_deref()));
-        let (reason, remedy) = if homes.is_empty() {
+        let base = self.hierarchy_of(controller).and_then(|hierarchy| hierarchy.base(parent));
+        let missing =
+            self.hierarchy_of(controller).and_then(|hierarchy| hierarchy.unsupported(feature, base.as_deref()));
+        let (reason, remedy) = if candidates.is_empty() {
             self.absence(feature)
-        } else if let Some((reason, remedy)) = lack {
+        } else if let Some((reason, remedy)) = missing {
             (reason.to_owned(), remedy)
         } else if feature == Feature::SwapLimit && !self.swap {
             (NO_SWAP.to_owned(), SWAP_REMEDY)
         } else {
             // Two hierarchies can count CPU time, and one of them is enough.
-            let refusals: Option<Vec<_>> = homes.iter().map(|home| home.refusal(controller, parent)).collect();
-            refusals?.swap_remove(0)
+            let obstacles: Option<Vec<_>> =
+                candidates.iter().map(|hierarchy| hierarchy.creation_obstacle(controller, parent)).collect();
+            obstacles?.swap_remove(0)
         };
         Some(Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature))
     }
@@ -78,7 +81,8 @@ impl Host {
     /// Returns why no hierarchy has the controller of `feature`, and the remedy.
     fn absence(&self, feature: Feature) -> (String, &'static str) {
         let controller = controller_of(feature);
-        if let Some((reason, remedy)) = support::v1_lacks(feature).filter(|_| controller == Controllers::CORE) {
+        if let Some((reason, remedy)) = support::unsupported_on_v1(feature).filter(|_| controller == Controllers::CORE)
+        {
             return (reason.to_owned(), remedy);
         }
         let name = controller.name();
@@ -106,17 +110,18 @@ impl Host {
     /// Returns how well the kernel enforces `feature`, independent of the group's place.
     pub(crate) fn enforcement(&self, feature: Feature) -> Enforcement {
         let controller = controller_of(feature);
-        let home = if feature == Feature::Devices { self.device_home(None) } else { self.home(controller) };
-        match (home, feature) {
+        let hierarchy =
+            if feature == Feature::Devices { self.device_hierarchy(None) } else { self.hierarchy_of(controller) };
+        match (hierarchy, feature) {
             (None, _) => {
                 let (reason, remedy) = self.absence(feature);
                 Enforcement::Missing(format!("{reason}; {remedy}"))
             }
             (Some(_), Feature::SwapLimit) if !self.swap => Enforcement::Missing(format!("{NO_SWAP}; {SWAP_REMEDY}")),
-            (Some(home), Feature::IoLimit) if home.version == Version::V1 => {
+            (Some(hierarchy), Feature::IoLimit) if hierarchy.version == Version::V1 => {
                 Enforcement::Partial("cgroup v1 limits reads and direct writes only; buffered writes are not throttled")
             }
-            (Some(home), _) => match home.lacks(feature, None) {
+            (Some(hierarchy), _) => match hierarchy.unsupported(feature, None) {
                 Some((reason, remedy)) => Enforcement::Missing(format!("{reason}; {remedy}")),
                 None if feature == Feature::MemoryLimit => {
                     self.uncounted.map_or(Enforcement::Full, Enforcement::Partial)
@@ -128,6 +133,7 @@ impl Host {
     }
 }
 
+/// Returns the problem of a parent group whose path is not absolute or contains `..`.
 pub(crate) fn invalid_parent(parent: &Path) -> Option<Problem> {
     let plain = |c: Component<'_>| c != Component::ParentDir && !c.as_os_str().as_encoded_bytes().contains(&0);
     if parent.is_absolute() && parent.components().all(plain) {

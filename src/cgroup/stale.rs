@@ -50,16 +50,16 @@ pub(crate) fn sweep(dir: &Path, token: &str, owned: &str, kept: &str) -> Result<
     failure.map_or(Ok(removed), Err)
 }
 
-fn clear(path: &Path, lethal: bool) -> Result<bool> {
+fn clear(path: &Path, kill_first: bool) -> Result<bool> {
     let fail = |errno| Error::new(Step::Reap, errno).at(path);
     let part = match inspect(path) {
         Err(Errno::ENOENT) => return Ok(false),
         other => other.map_err(fail)?,
     };
-    if !lethal && part.is_populated().map_err(fail)? {
+    if !kill_first && part.is_populated().map_err(fail)? {
         return Ok(false);
     }
-    if lethal {
+    if kill_first {
         kill::kill(&[&part], BOUND)?;
     }
     part.remove(Instant::now() + BOUND, &|| {})?;

@@ -17,7 +17,7 @@ use crate::units::Bytes;
 const V2_REMEDY: &str = "boot with cgroup v2 alone (systemd.unified_cgroup_hierarchy=1)";
 
 /// Returns why v1 has no such limit, and the remedy.
-pub(super) fn v1_lacks(feature: Feature) -> Option<(&'static str, &'static str)> {
+pub(super) fn unsupported_on_v1(feature: Feature) -> Option<(&'static str, &'static str)> {
     let reason = match feature {
         Feature::MemoryHigh => "cgroup v1 has no memory.high, and its soft limit does nothing until the host is short",
         Feature::MemoryLow | Feature::MemoryMin => "cgroup v1 protects no memory of a group",
@@ -31,39 +31,39 @@ pub(super) fn v1_lacks(feature: Feature) -> Option<(&'static str, &'static str)>
 
 /// The files of a limit that is newer than the oldest supported kernel. The limit needs one of
 /// them.
-struct Newcomer {
+struct RecentLimit {
     v1: &'static [&'static str],
     v2: &'static [&'static str],
     /// An older file of the same controller, on v1 and on v2. On v2 the root group does not have
     /// the file.
-    beside: [&'static str; 2],
+    older_file: [&'static str; 2],
     since: Option<(u8, u8)>,
     reason: &'static str,
     remedy: &'static str,
 }
 
-fn newcomer(feature: Feature) -> Option<Newcomer> {
+fn recent_limit(feature: Feature) -> Option<RecentLimit> {
     Some(match feature {
-        Feature::CpuBurst => Newcomer {
+        Feature::CpuBurst => RecentLimit {
             v1: &["cpu.cfs_burst_us"],
             v2: &["cpu.max.burst"],
-            beside: ["cpu.shares", "cpu.weight"],
+            older_file: ["cpu.shares", "cpu.weight"],
             since: Some((5, 14)),
             reason: "this kernel lets no unused cpu time be used later",
             remedy: "use Linux 5.14 or newer, with CONFIG_CFS_BANDWIDTH",
         },
-        Feature::CpuIdle => Newcomer {
+        Feature::CpuIdle => RecentLimit {
             v1: &["cpu.idle"],
             v2: &["cpu.idle"],
-            beside: ["cpu.shares", "cpu.weight"],
+            older_file: ["cpu.shares", "cpu.weight"],
             since: Some((5, 15)),
             reason: "this kernel has no idle groups",
             remedy: "use Linux 5.15 or newer",
         },
-        Feature::IoWeight => Newcomer {
+        Feature::IoWeight => RecentLimit {
             v1: &["blkio.bfq.weight"],
             v2: &["io.weight", "io.bfq.weight"],
-            beside: ["blkio.reset_stats", "io.stat"],
+            older_file: ["blkio.reset_stats", "io.stat"],
             since: None,
             reason: "this kernel weighs no disk access by group",
             remedy: "load the scheduler bfq (modprobe bfq), or use a kernel with CONFIG_BLK_CGROUP_IOCOST",
@@ -77,39 +77,39 @@ pub(super) fn missing_file(feature: Feature) -> Option<(&'static str, &'static s
     if feature == Feature::HugetlbLimit {
         return Some(("this kernel has no huge pages of that size", "see /sys/kernel/mm/hugepages"));
     }
-    newcomer(feature).map(|newcomer| (newcomer.reason, newcomer.remedy))
+    recent_limit(feature).map(|limit| (limit.reason, limit.remedy))
 }
 
 impl Hierarchy {
     /// Returns why groups below `base` do not have the file for `feature`, and the remedy.
-    pub(super) fn lacks(&self, feature: Feature, base: Option<&Path>) -> Option<(&'static str, &'static str)> {
+    pub(super) fn unsupported(&self, feature: Feature, base: Option<&Path>) -> Option<(&'static str, &'static str)> {
         if self.version == Version::V1
-            && let Some(lack) = v1_lacks(feature)
+            && let Some(reason_and_remedy) = unsupported_on_v1(feature)
         {
-            return Some(lack);
+            return Some(reason_and_remedy);
         }
-        let newcomer = newcomer(feature)?;
-        let has = self.sees(&newcomer, base).unwrap_or_else(|| self.should_have(&newcomer));
-        (!has).then_some((newcomer.reason, newcomer.remedy))
+        let limit = recent_limit(feature)?;
+        let has = self.has_file(&limit, base).unwrap_or_else(|| self.is_expected(&limit));
+        (!has).then_some((limit.reason, limit.remedy))
     }
 
     /// Returns whether existing groups have one of the files: the groups from `base` upwards, and
     /// those directly below the top. Returns `None` if no such group has the controller.
-    fn sees(&self, newcomer: &Newcomer, base: Option<&Path>) -> Option<bool> {
-        let (files, beside) = match self.version {
-            Version::V1 => (newcomer.v1, newcomer.beside[0]),
-            Version::V2 => (newcomer.v2, newcomer.beside[1]),
+    fn has_file(&self, limit: &RecentLimit, base: Option<&Path>) -> Option<bool> {
+        let (files, older_file) = match self.version {
+            Version::V1 => (limit.v1, limit.older_file[0]),
+            Version::V2 => (limit.v2, limit.older_file[1]),
         };
         let above = base.into_iter().flat_map(|base| base.ancestors().take_while(|dir| *dir != self.mount));
         let siblings = fs::read_dir(&self.mount).into_iter().flatten().flatten().map(|entry| entry.path());
         let mut groups = above.map(PathBuf::from).chain(siblings);
-        let group = groups.find(|dir| dir.join(beside).exists())?;
+        let group = groups.find(|dir| dir.join(older_file).exists())?;
         Some(files.iter().any(|file| group.join(file).exists()))
     }
 
     /// Returns whether the kernel's version, or its loaded modules, promise the files.
-    fn should_have(&self, newcomer: &Newcomer) -> bool {
-        if let Some((major, minor)) = newcomer.since {
+    fn is_expected(&self, limit: &RecentLimit) -> bool {
+        if let Some((major, minor)) = limit.since {
             return KernelVersion::current().is_ok_and(|now| (now.major, now.minor) >= (major, minor));
         }
         // The top group has both files: the switch of the cost model on v2, the statistics of bfq
@@ -121,23 +121,23 @@ impl Hierarchy {
 
 /// Returns the memory protection that the groups from `base` upwards do not have to give.
 pub(super) fn unprotected(mount: &Path, limits: &Limits, base: &Path) -> Vec<Problem> {
-    let asked = [
+    let requested = [
         (Feature::MemoryLow, c"memory.low", limits.memory_low),
         (Feature::MemoryMin, c"memory.min", limits.memory_min),
     ];
-    let problem = |(feature, file, asked): (Feature, &'static CStr, Option<Bytes>)| {
-        let (dir, has) = weakest(mount, base, file, asked?)?;
+    let problem = |(feature, file, requested): (Feature, &'static CStr, Option<Bytes>)| {
+        let (dir, has) = weakest(mount, base, file, requested?)?;
         let (dir, file) = (dir.display(), file.to_string_lossy());
         let reason = format!("{dir} protects {has} with its {file}, and no group below it can have more");
         let remedy = format!("raise {file} there (systemd: MemoryLow=, MemoryMin=), or choose another cgroup_parent");
         Some(Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature))
     };
-    asked.into_iter().filter_map(problem).collect()
+    requested.into_iter().filter_map(problem).collect()
 }
 
 /// Returns the group with the least protection, from `base` up to below the root, if it has less
-/// than `asked`.
-fn weakest<'a>(mount: &Path, base: &'a Path, file: &CStr, asked: Bytes) -> Option<(&'a Path, Bytes)> {
+/// than `requested`.
+fn weakest<'a>(mount: &Path, base: &'a Path, file: &CStr, requested: Bytes) -> Option<(&'a Path, Bytes)> {
     let groups = base.ancestors().take_while(|dir| dir.starts_with(mount));
     // Nothing limits the root, which is the only group without `cgroup.type`.
     let limited = groups.filter(|dir| *dir != mount || dir.join("cgroup.type").exists());
@@ -146,7 +146,7 @@ fn weakest<'a>(mount: &Path, base: &'a Path, file: &CStr, asked: Bytes) -> Optio
         let bytes = if text.trim() == "max" { u64::MAX } else { text.trim().parse().unwrap_or(0) };
         (dir, Bytes::new(bytes))
     };
-    limited.map(protects).min_by_key(|(_, bytes)| *bytes).filter(|(_, bytes)| *bytes < asked)
+    limited.map(protects).min_by_key(|(_, bytes)| *bytes).filter(|(_, bytes)| *bytes < requested)
 }
 
 /// Returns whether bfq is loaded. Each disk lists the schedulers that it can use.

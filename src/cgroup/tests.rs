@@ -38,7 +38,7 @@ fn hosts() -> Vec<Host> {
     }
     let mut alone = host.clone();
     alone.hierarchies.retain(|h| h.version == Version::V1);
-    if alone.home(Controllers::MEMORY).is_some() && alone != host { vec![host, alone] } else { vec![host] }
+    if alone.hierarchy_of(Controllers::MEMORY).is_some() && alone != host { vec![host, alone] } else { vec![host] }
 }
 
 fn parent(test: &str) -> PathBuf {
@@ -112,7 +112,8 @@ fn a_group_has_its_limits_counts_and_goes() {
         group.0.kill().unwrap();
         child.wait().unwrap();
         let dirs = group.dirs("rf-t-1");
-        let needed = if host.home(Controllers::MEMORY).is_some_and(|h| h.version == Version::V2) { 1 } else { 3 };
+        let needed =
+            if host.hierarchy_of(Controllers::MEMORY).is_some_and(|h| h.version == Version::V2) { 1 } else { 3 };
         assert!(dirs.len() >= needed && dirs.iter().all(|dir| dir.is_dir()), "{dirs:?}");
         group.0.remove(WAIT).unwrap();
         assert!(dirs.iter().all(|dir| !dir.parent().unwrap().exists()), "{dirs:?}");
@@ -275,7 +276,7 @@ fn a_group_of_that_name_is_not_adopted() {
 #[test]
 fn a_refused_limit_leaves_nothing_behind() {
     for host in hosts() {
-        if host.home(Controllers::IO).is_none() {
+        if host.hierarchy_of(Controllers::IO).is_none() {
             continue;
         }
         let limits = Limits::new().memory(1 << 20).io(IoLimit::device(4000, 77).read_bps(1 << 20));
@@ -289,7 +290,7 @@ fn a_refused_limit_leaves_nothing_behind() {
 
 #[test]
 fn swap_alone_is_refused_where_it_cannot_be_limited_alone() {
-    for host in hosts().into_iter().filter(|h| h.home(Controllers::MEMORY).unwrap().version == Version::V1) {
+    for host in hosts().into_iter().filter(|h| h.hierarchy_of(Controllers::MEMORY).unwrap().version == Version::V1) {
         let error = Group::create(&host, Some(&parent("swap")), "rf-t-1", &Limits::new().swap(0), false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert_eq!(error.problems()[0].feature, Some(Feature::SwapLimit));
@@ -354,7 +355,7 @@ fn device_rules_hold_and_change_also_with_groups_inside() {
 #[test]
 fn a_cpuset_can_be_joined_and_what_it_does_not_name_is_inherited() {
     for host in hosts() {
-        if host.home(Controllers::CPUSET).is_none() {
+        if host.hierarchy_of(Controllers::CPUSET).is_none() {
             continue;
         }
         let group = Made::new(&host, "cpuset", "rf-t-1", &Limits::new().cpuset("0"));

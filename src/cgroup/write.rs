@@ -29,7 +29,7 @@ pub(super) struct Write {
 struct Other {
     file: Cow<'static, CStr>,
     value: String,
-    /// Whether this file alone is enough, so that the first one may be missing.
+    /// True if this file alone is enough, so that the first one may be missing.
     suffices: bool,
 }
 

@@ -25,6 +25,7 @@ bitflags! {
     }
 }
 
+/// The two types of devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Kind {
     Block,
@@ -124,6 +125,7 @@ impl Device {
         Ok(Device { kind: Some(kind), major: number(major(stat.st_rdev)), minor: number(minor(stat.st_rdev)) })
     }
 
+    /// Returns whether the kernel's `dev_t` can hold the numbers.
     pub(super) fn is_valid(&self) -> bool {
         self.major.is_none_or(|n| n <= MAJOR_MAX) && self.minor.is_none_or(|n| n <= MINOR_MAX)
     }
@@ -141,6 +143,7 @@ impl fmt::Display for Device {
     }
 }
 
+/// One rule: whether the access to a device is allowed or denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Rule {
     pub(super) device: Device,

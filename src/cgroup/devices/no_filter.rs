@@ -1,4 +1,4 @@
-//! Replaces [`filter`](super::filter) in a build without BPF programs for v2 groups.
+//! Replaces `filter.rs` in a build without BPF programs for v2 groups.
 
 use std::path::Path;
 

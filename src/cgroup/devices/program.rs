@@ -60,10 +60,10 @@ pub(super) fn assemble(devices: &Devices) -> Vec<u8> {
         let left = tree.len() - at - 1;
         match *branch {
             Branch::Done(access) => {
-                code.jump_unconditional().set_off(distance(left + verdicts.place(access))).push();
+                code.jump_unconditional().set_off(distance(left + verdicts.offset(access))).push();
             }
             Branch::DoneIf(register, number, access) => {
-                let to = distance(left + verdicts.place(access));
+                let to = distance(left + verdicts.offset(access));
                 let jump = code.jump_conditional(Cond::Equals, Source::Imm);
                 jump.set_dst(register).set_imm(number as i32).set_off(to).push();
             }
@@ -131,7 +131,7 @@ impl Verdicts {
     }
 
     /// Returns the number of instructions between the tree and this verdict.
-    fn place(&self, access: DeviceAccess) -> usize {
+    fn offset(&self, access: DeviceAccess) -> usize {
         self.reached.iter().take_while(|one| **one != access).map(|one| Verdicts::length(*one)).sum()
     }
 
@@ -146,8 +146,8 @@ impl Verdicts {
             if Verdicts::length(*access) > 2 {
                 let denied = i32::from((!*access).bits());
                 code.bit_and(Source::Imm, Arch::X32).set_dst(REQUEST_ACCESS).set_imm(denied).push();
-                let behind = self.place(*access) + Verdicts::length(*access);
-                let to_the_last = self.place(DeviceAccess::empty()) - behind + 2;
+                let behind = self.offset(*access) + Verdicts::length(*access);
+                let to_the_last = self.offset(DeviceAccess::empty()) - behind + 2;
                 let jump = code.jump_conditional(Cond::NotEquals, Source::Imm);
                 jump.set_dst(REQUEST_ACCESS).set_imm(0).set_off(distance(to_the_last)).push();
             }

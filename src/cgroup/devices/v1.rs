@@ -22,7 +22,7 @@ const DENY: &CStr = c"devices.deny";
 const LIST: &CStr = c"devices.list";
 
 /// The reason and the remedy for rules that have no [`List`].
-pub(in crate::cgroup) const HOLE: (&str, &str) = (
+pub(in crate::cgroup) const NOT_EXPRESSIBLE: (&str, &str) = (
     "cgroup v1 cannot take a device out of the many that a wider rule allows",
     "allow the devices one by one, or begin with a rule that allows everything",
 );
@@ -80,7 +80,7 @@ impl List {
 /// Writes the rules to a group. `living` says that the group has rules already.
 pub(in crate::cgroup) fn write(part: &Part, devices: &Devices, living: bool) -> Result<()> {
     let Some(list) = List::new(devices) else {
-        return Err(part.error(Step::DeviceRules, Errno::EINVAL).detail(HOLE.0).hint(HOLE.1));
+        return Err(part.error(Step::DeviceRules, Errno::EINVAL).detail(NOT_EXPRESSIBLE.0).hint(NOT_EXPRESSIBLE.1));
     };
     let writes = if living {
         let current = kernfs::read(part.dir(), LIST).map_err(|errno| part.failed(Step::DeviceRules, errno, LIST))?;

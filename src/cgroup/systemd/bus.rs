@@ -22,14 +22,14 @@ use super::message::{self, FIXED, Head, Message, kind};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::{table, timeout};
 
-const DAEMON: Name =
-    Name { destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
+const DAEMON: Object =
+    Object { destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
 /// A bound above the number of signals that can arrive between a call and its answer.
 const MOST_WAITING: usize = 10_000;
 
 /// The address of a method's object on the bus.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Name {
+pub(super) struct Object {
     pub(super) destination: &'static str,
     pub(super) path: &'static str,
     pub(super) interface: &'static str,
@@ -123,7 +123,7 @@ pub(super) struct Bus {
     fd: OwnedFd,
     until: Instant,
     serial: u32,
-    place: OsString,
+    socket_name: OsString,
     /// The signals that arrived while a call waited for its answer.
     waiting: VecDeque<Message>,
     /// The name that the daemon gave to this process.
@@ -144,8 +144,8 @@ impl Bus {
     }
 
     /// Does the handshake. The daemon learns the caller's user from the kernel, by the socket.
-    fn greet(fd: OwnedFd, until: Instant, place: OsString) -> Result<Bus> {
-        let mut bus = Bus { fd, until, serial: 0, place, waiting: VecDeque::new(), name: String::new() };
+    fn greet(fd: OwnedFd, until: Instant, socket_name: OsString) -> Result<Bus> {
+        let mut bus = Bus { fd, until, serial: 0, socket_name, waiting: VecDeque::new(), name: String::new() };
         let uid: String = Uid::effective().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
         bus.write(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
         let mut line = Vec::new();
@@ -156,10 +156,12 @@ impl Bus {
             line.extend(bus.read::<1>()?);
         }
         if !line.starts_with(b"OK ") {
-            let said = String::from_utf8_lossy(&line).trim().to_owned();
-            let detail = format!("the bus does not let user {} in: {said}", Uid::effective());
+            let answer = String::from_utf8_lossy(&line).trim().to_owned();
+            let detail = format!("the bus does not let user {} in: {answer}", Uid::effective());
             let hint = "in a user namespace of its own the caller is a stranger to the bus";
-            return Err(Error::message(ErrorKind::Unsupported, Step::SystemdScope, detail).at(&bus.place).hint(hint));
+            return Err(Error::message(ErrorKind::Unsupported, Step::SystemdScope, detail)
+                .at(&bus.socket_name)
+                .hint(hint));
         }
         bus.write(b"BEGIN\r\n")?;
         let hello = bus.call(DAEMON, "Hello", None::<&()>)?;
@@ -173,7 +175,12 @@ impl Bus {
     }
 
     /// Calls a method and waits for the answer.
-    pub(super) fn call<T: Serialize + Type>(&mut self, name: Name, member: &str, body: Option<&T>) -> Result<Message> {
+    pub(super) fn call<T: Serialize + Type>(
+        &mut self,
+        name: Object,
+        member: &str,
+        body: Option<&T>,
+    ) -> Result<Message> {
         self.serial += 1;
         let serial = self.serial;
         let head = Head {
@@ -262,13 +269,13 @@ impl Bus {
     }
 
     fn failed(&self, errno: Errno) -> Error {
-        Error::new(Step::SystemdScope, errno).at(&self.place)
+        Error::new(Step::SystemdScope, errno).at(&self.socket_name)
     }
 
     /// Returns the error for a peer that does not answer in time.
     pub(super) fn late(&self) -> Error {
         let detail = "no answer from systemd in time";
-        Error::message(ErrorKind::Timeout, Step::SystemdScope, detail).at(&self.place).hint("see setup_timeout()")
+        Error::message(ErrorKind::Timeout, Step::SystemdScope, detail).at(&self.socket_name).hint("see setup_timeout()")
     }
 
     /// Returns the error for a call that was answered with an error.
@@ -285,19 +292,20 @@ impl Bus {
         } else {
             (ErrorKind::Setup, None)
         };
-        let error = Error::message(kind, Step::SystemdScope, format!("{member}: {text} ({name})")).at(&self.place);
+        let error =
+            Error::message(kind, Step::SystemdScope, format!("{member}: {text} ({name})")).at(&self.socket_name);
         hint.into_iter().fold(error, Error::hint)
     }
 }
 
-fn no_bus(errno: Errno, place: &OsString) -> Error {
+fn no_bus(errno: Errno, socket_name: &OsString) -> Error {
     let hint = if Uid::effective().is_root() {
         "it needs systemd and the system's message bus; without them name a group with cgroup_parent"
     } else {
         "it needs a user manager (loginctl enable-linger, or a login) with its bus, which XDG_RUNTIME_DIR or \
          DBUS_SESSION_BUS_ADDRESS names"
     };
-    Error::new(Step::SystemdScope, errno).with_kind(ErrorKind::Unsupported).at(Path::new(place)).hint(hint)
+    Error::new(Step::SystemdScope, errno).with_kind(ErrorKind::Unsupported).at(Path::new(socket_name)).hint(hint)
 }
 
 #[cfg(test)]

@@ -36,6 +36,6 @@ impl Host {
     /// Returns whether the caller may not move its own processes into `group`, even if it may write
     /// there. Moving needs write access to the nearest group above both.
     pub(crate) fn is_fenced_off(&self, group: &Path) -> bool {
-        self.v2().is_some_and(|v2| v2.base(Some(group)).is_some_and(|dir| v2.fence(&dir).is_some()))
+        self.v2().is_some_and(|v2| v2.base(Some(group)).is_some_and(|dir| v2.move_obstacle(&dir).is_some()))
     }
 }

@@ -6,14 +6,14 @@ use std::time::Instant;
 use nix::errno::Errno;
 use zbus::wire::{ObjectPath, Variant};
 
-use super::bus::{Address, Bus, Name};
+use super::bus::{Address, Bus, Object};
 use super::scope::SystemdScope;
 use crate::error::{Error, ErrorKind, Result, Step};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
-const MANAGER: Name =
-    Name { destination: SYSTEMD, path: "/org/freedesktop/systemd1", interface: "org.freedesktop.systemd1.Manager" };
-const PROPERTIES: Name = Name { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
+const MANAGER: Object =
+    Object { destination: SYSTEMD, path: "/org/freedesktop/systemd1", interface: "org.freedesktop.systemd1.Manager" };
+const PROPERTIES: Object = Object { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
 const JOBS: &str = "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',\
                     interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
 

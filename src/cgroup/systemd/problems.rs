@@ -33,8 +33,9 @@ impl SystemdScope {
         features.extend(account_cpu.then_some(Feature::CpuTime));
         let mut problems = Vec::new();
         for feature in features {
-            let told = |(reason, remedy)| Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature);
-            problems.extend(obstacle(host, group.as_deref().ok(), feature).map(told));
+            let unsupported =
+                |(reason, remedy)| Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature);
+            problems.extend(obstacle(host, group.as_deref().ok(), feature).map(unsupported));
             problems.extend(group.as_ref().err().map(|error| error.problem(feature.as_str()).for_feature(feature)));
         }
         problems
@@ -54,7 +55,7 @@ fn obstacle(host: &Host, manager: Option<&Path>, feature: Feature) -> Option<(St
         return Some((format!("a scope is used with cgroup v2, which has no {name} controller here"), NOT_UNIFIED));
     };
     let dir = v2.base(Some(manager?))?;
-    if let Some((reason, remedy)) = v2.lacks(feature, Some(&dir)) {
+    if let Some((reason, remedy)) = v2.unsupported(feature, Some(&dir)) {
         return Some((reason.to_owned(), remedy));
     }
     if Controllers::INHERENT.contains(controller) {

@@ -91,6 +91,7 @@ fn read_memory(part: &Part, stats: &mut Stats) -> Result<()> {
     Ok(())
 }
 
+/// Reads the CPU time used so far.
 pub(in crate::cgroup) fn cpu_usage(part: &Part) -> Result<Option<Duration>> {
     Ok(part.number(c"cpuacct.usage")?.map(Duration::from_nanos))
 }

@@ -63,6 +63,7 @@ pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<(
     Ok(())
 }
 
+/// Reads the CPU time used so far.
 pub(in crate::cgroup) fn cpu_usage(part: &Part) -> Result<Option<Duration>> {
     Ok(part.text(c"cpu.stat")?.and_then(|text| field(&text, "usage_usec")).map(Duration::from_micros))
 }
