@@ -1,4 +1,4 @@
-//! Holding all processes of a group still.
+//! Freezes and thaws all processes of a group.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -11,15 +11,17 @@ use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::Mode;
 
+use super::controllers::Version;
+use super::kernfs;
 use super::part::Part;
-use super::{Version, kernfs};
 use crate::sys::timeout;
 
-/// How soon it is noticed that a group was thawed before it stood still, of which no event tells.
+/// The interval at which `freeze` checks whether the group was thawed again. No event reports that.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Freezes and waits until everything stands still; false if it does not within `timeout`, which can be forever: on
-/// v1 for a process in uninterruptible sleep. ECANCELED if it is thawed meanwhile.
+/// Freezes the group and waits until every process is frozen. Returns false if that takes longer
+/// than `timeout`; on v1 a process in uninterruptible sleep can delay it without end. Fails with
+/// ECANCELED if the group is thawed meanwhile.
 pub(super) fn freeze(part: &Part, timeout: Duration) -> nix::Result<bool> {
     let deadline = Instant::now() + timeout;
     match part.version {
@@ -28,7 +30,7 @@ pub(super) fn freeze(part: &Part, timeout: Duration) -> nix::Result<bool> {
     }
 }
 
-/// Lets everything run again.
+/// Lets every process of the group run again.
 pub(super) fn thaw(part: &Part) -> nix::Result<()> {
     match part.version {
         Version::V1 => kernfs::write(part.dir(), c"freezer.state", "THAWED"),
@@ -36,7 +38,8 @@ pub(super) fn thaw(part: &Part) -> nix::Result<()> {
     }
 }
 
-/// `FREEZING` becomes `FROZEN` when somebody reads it after the last task has stopped: there is nothing to poll for.
+/// Freezes a v1 group. There is no event to poll for: `FREEZING` becomes `FROZEN` when the file is
+/// read after the last task has stopped.
 fn freeze_v1(part: &Part, deadline: Instant) -> nix::Result<bool> {
     kernfs::write(part.dir(), c"freezer.state", "FROZEN")?;
     let mut pause = Duration::from_micros(50);
@@ -55,7 +58,8 @@ fn freeze_v1(part: &Part, deadline: Instant) -> nix::Result<bool> {
     }
 }
 
-/// A reader of `cgroup.events` gets POLLPRI for each change after its last read.
+/// Freezes a v2 group. A reader of `cgroup.events` gets POLLPRI for each change after its last
+/// read.
 fn freeze_v2(part: &Part, deadline: Instant) -> nix::Result<bool> {
     let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
     let mut events =
@@ -83,8 +87,9 @@ fn freeze_v2(part: &Part, deadline: Instant) -> nix::Result<bool> {
     }
 }
 
-/// The nearest group from `part` upwards that is frozen by its own setting, if what is born in `part` would be frozen:
-/// a new group is frozen with those above it, so one read answers for all of them.
+/// Returns the nearest group, from `part` upwards, whose own setting is frozen, if a process born
+/// in `part` would be frozen. A new group inherits the frozen state of the groups above, so one
+/// read answers for all of them.
 pub(super) fn frozen_above(part: &Part) -> nix::Result<Option<PathBuf>> {
     let (file, frozen): (_, fn(&str) -> bool) = match part.version {
         Version::V1 => (c"freezer.state", |text| text.trim() != "THAWED"),

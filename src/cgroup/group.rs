@@ -1,4 +1,4 @@
-//! The group of one sandbox: a directory in each hierarchy that it needs.
+//! The group of one sandbox, with a directory in each hierarchy that the sandbox needs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -7,35 +7,41 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::host::{Hierarchy, Host};
+use super::controllers::{Controllers, Version};
+use super::hierarchy::Hierarchy;
+use super::host::Host;
+use super::limits::Limits;
 use super::limits::controller_of;
 use super::part::Part;
+use super::pressure::{Pressure, PressureTrigger, PsiResource, PsiThreshold};
+use super::remedies::DELEGATE;
+use super::stats::Stats;
 use super::write::Write;
-use super::{Controllers, Limits, Pressure, PressureTrigger, PsiResource, PsiThreshold, Stats, Version};
 use super::{devices, freezer, kernfs, kill, pressure, support, v1, v2};
-use crate::{Error, ErrorKind, Feature, Problem, Result, Step};
+use crate::error::{Error, ErrorKind, Problem, Result, Step};
+use crate::feature::Feature;
 
-/// How long a killed group without `cgroup.kill` may take to become empty.
+/// The longest time that a killed group without `cgroup.kill` may take to become empty.
 const KILL_BOUND: Duration = Duration::from_secs(1);
 
-/// The control group of one sandbox. Dropping it closes descriptors and no more: [`kill`](Group::kill) and
-/// [`remove`](Group::remove) are called by the owner, who knows when.
+/// The control group of one sandbox. Dropping the value only closes descriptors. The owner calls
+/// [`kill`](Group::kill) and [`remove`](Group::remove) at the right time.
 #[derive(Debug)]
 pub(crate) struct Group {
     parts: Vec<Part>,
-    /// `cgroup.procs` of each v1 part, until the child has joined.
+    /// `cgroup.procs` of each v1 part, open until the child has joined.
     procs: Vec<OwnedFd>,
     killed: AtomicBool,
-    /// Whether the OOM killer takes all of it from the beginning.
+    /// True if `memory.oom.group` was set when the group was made.
     oom_group: bool,
-    /// Whether groups of the v2 hierarchy can have limits of memory.
+    /// True if groups of the v2 hierarchy can have memory limits.
     v2_memory: bool,
 }
 
 impl Group {
-    /// Makes the group, below `parent` counted from the root of each hierarchy or below the caller's own group, and
-    /// writes the limits. On failure everything is undone, and if the host cannot do what is asked, the error lists
-    /// why.
+    /// Makes the group and writes its limits. The group stands below `parent`, which is counted
+    /// from the root of each hierarchy, or below the caller's own group. On failure everything is
+    /// undone. If the host cannot enforce the limits, the error lists the reasons.
     pub(crate) fn create(
         host: &Host,
         parent: Option<&Path>,
@@ -55,7 +61,7 @@ impl Group {
         };
         let built = group
             .make_parts(host, parent, name, limits, account_cpu)
-            .and_then(|()| refuse(group.not_here(limits)))
+            .and_then(|()| refuse(group.unsupported(limits)))
             .and_then(|()| refuse(host.unprotected(limits, parent)))
             .and_then(|()| group.write_limits(host, limits))
             .and_then(|()| group.open_procs());
@@ -69,7 +75,8 @@ impl Group {
         }
     }
 
-    /// v2 comes first: what it can do without controllers need not be had from v1.
+    /// Makes the directories. v2 comes first: an ability that v2 has without controllers is not
+    /// needed on v1.
     fn make_parts(
         &mut self,
         host: &Host,
@@ -81,7 +88,7 @@ impl Group {
         let mut needed = limits.controllers();
         if let Some(hierarchy) = host.v2() {
             let mut here = needed & hierarchy.controllers;
-            if needed.contains(Controllers::DEVICES) && host.device_home(parent) == Some(hierarchy) {
+            if needed.contains(Controllers::DEVICES) && host.device_hierarchy(parent) == Some(hierarchy) {
                 here |= Controllers::DEVICES;
             }
             self.add(host, hierarchy, parent, name, here, here.is_empty())?;
@@ -106,28 +113,29 @@ impl Group {
             Some(controller) => format!("this host has no {} controller", controller.name()),
             None => "no hierarchy takes a group".to_owned(),
         };
-        Err(Error::message(ErrorKind::Unsupported, Step::CreateCgroup, detail).hint(super::problems::DELEGATE))
+        Err(Error::message(ErrorKind::Unsupported, Step::CreateCgroup, detail).hint(DELEGATE))
     }
 
-    /// Adds a part; one that no limit needs may be refused by the host.
+    /// Adds a part. With `optional` set, which means that no limit needs the part, a refusal by the
+    /// host is no error.
     fn add(
         &mut self,
         host: &Host,
         hierarchy: &Hierarchy,
         parent: Option<&Path>,
         name: &str,
-        asked: Controllers,
+        requested: Controllers,
         optional: bool,
     ) -> Result<()> {
-        match Part::create(hierarchy, parent, name, asked) {
-            // From here on it is removed with the others, whatever fails.
+        match Part::create(hierarchy, parent, name, requested) {
+            // From here on the part is removed with the others, whatever fails.
             Ok(part) => self.parts.push(part),
             Err(error) if optional && error.raw_os_error() != Some(libc::EEXIST) => return Ok(()),
             Err(error) => return Err(error),
         }
         let Some(part) = self.parts.last_mut().filter(|part| part.version == Version::V2) else { return Ok(()) };
         part.controllers |= Controllers::INHERENT;
-        // `cgroup.freeze` is in every v2 group but the root since 5.2.
+        // Every v2 group except the root has `cgroup.freeze` since 5.2.
         let freezes = match host.v2_freezes.get() {
             Some(freezes) => *freezes,
             None => {
@@ -151,15 +159,15 @@ impl Group {
                 Version::V1 => v1::writes(limits),
                 Version::V2 => v2::writes(limits),
             };
-            // Before 5.11 a group inside ours would not be charged to ours.
+            // Before 5.11 the kernel would not charge groups inside this group to this group.
             if host.flat_memory && part.version == Version::V1 && part.controllers.contains(Controllers::MEMORY) {
-                put(part, c"memory.use_hierarchy", "1")?;
+                write_file(part, c"memory.use_hierarchy", "1")?;
             }
             let mut enabled = false;
             for write in writes.iter().filter(|write| part.controllers.contains(write.controller())) {
                 let mut written = write.carry_out(part.dir());
-                // The files of a v2 controller are there once it is enabled one level up. That is found out by
-                // writing, so that nothing is read by the spawns after the first.
+                // The files of a v2 controller appear when the controller is enabled one level up.
+                // The write itself finds that out, so that later spawns read nothing.
                 if written == Err(Errno::ENOENT) && part.version == Version::V2 && !enabled {
                     self.enable(host, part, limits)?;
                     enabled = true;
@@ -204,49 +212,51 @@ impl Group {
         self.parts.iter().find(|part| part.version == Version::V2)
     }
 
-    /// The part that lists and counts processes at the least cost.
+    /// Returns the part that lists and counts processes at the least cost.
     #[cfg(test)]
     fn tracker(&self) -> Result<&Part> {
         self.parts.first().ok_or_else(|| Error::new(Step::Stats, Errno::ENOENT))
     }
 
-    /// The name that was given to it.
+    /// Returns the path of the first part, which ends with the name of the group.
     pub(crate) fn name(&self) -> &Path {
         self.parts.first().map_or(Path::new(""), |part| &part.path)
     }
 
-    /// The v2 directory (`O_PATH`), for `CLONE_INTO_CGROUP` (5.7).
+    /// Returns the v2 directory (`O_PATH`) for `CLONE_INTO_CGROUP` (5.7).
     pub(crate) fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
         self.v2().map(Part::dir)
     }
 
-    /// Where the v2 part is, for a kernel without `CLONE_INTO_CGROUP`: a new writer for its `cgroup.procs`.
+    /// Opens `cgroup.procs` of the v2 part, for a kernel without `CLONE_INTO_CGROUP`.
     pub(crate) fn v2_procs(&self) -> Result<Option<OwnedFd>> {
         self.v2().map(Part::open_procs).transpose()
     }
 
-    /// `cgroup.procs` of each v1 part, writable: the child writes `0` to each.
+    /// Returns the writable `cgroup.procs` of each v1 part. The child writes `0` to each.
     pub(crate) fn v1_procs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.procs.iter().map(AsFd::as_fd)
     }
 
-    /// Closes the descriptors that were kept for joining.
+    /// Closes the descriptors that the child needed to join.
     pub(crate) fn joined(&mut self) {
         self.procs = Vec::new();
     }
 
-    /// The directories that the group stands in, one for each hierarchy: what [`sweep`](super::sweep) takes.
+    /// Returns the parent directory in each hierarchy, as [`sweep`](super::sweep) takes it.
     #[cfg(test)]
     pub(crate) fn parent_dirs(&self) -> Vec<PathBuf> {
         self.parts.iter().filter_map(|part| part.path.parent().map(PathBuf::from)).collect()
     }
 
-    /// The frozen group that a child cloned into this one would be frozen by: such a clone hangs in the kernel.
+    /// Returns the frozen group that would freeze a child cloned into this group. The kernel would
+    /// hang such a clone.
     pub(crate) fn frozen_above(&self) -> Result<Option<PathBuf>> {
         let Some(part) = self.part(Controllers::FREEZER) else { return Ok(None) };
         freezer::frozen_above(part).map_err(|errno| part.error(Step::Freeze, errno))
     }
 
+    /// Reads all statistics of the group.
     pub(crate) fn stats(&self) -> Result<Stats> {
         let mut stats = self.totals()?;
         for part in &self.parts {
@@ -258,8 +268,8 @@ impl Group {
         Ok(stats)
     }
 
-    /// The statistics that still mean something when everything has ended: half the files, for the end of every
-    /// sandbox.
+    /// Reads the statistics that stay valid after the last process has ended. That is half of the
+    /// files, and happens at the end of every sandbox.
     pub(crate) fn totals(&self) -> Result<Stats> {
         let mut stats = Stats::default();
         for part in &self.parts {
@@ -271,22 +281,24 @@ impl Group {
         Ok(stats)
     }
 
-    /// Has peaks begin anew, where the kernel does (v1), and gives what was counted until now.
+    /// Resets the peaks where the kernel can (v1), and returns what was counted until now.
     pub(crate) fn count_from_here(&self) -> Result<Stats> {
         let memory = self.part(Controllers::MEMORY).filter(|part| part.version == Version::V1);
-        memory.map_or(Ok(()), |part| put(part, c"memory.max_usage_in_bytes", "0"))?;
+        memory.map_or(Ok(()), |part| write_file(part, c"memory.max_usage_in_bytes", "0"))?;
         self.totals()
     }
 
+    /// Reads the pressure of the group, which needs a v2 part.
     pub(crate) fn pressure(&self, resource: PsiResource) -> Result<Pressure> {
         pressure::read(self.v2().ok_or_else(pressure::without_v2)?, resource)
     }
 
+    /// Sets up a trigger for pressure on the group, which needs a v2 part.
     pub(crate) fn pressure_trigger(&self, resource: PsiResource, threshold: PsiThreshold) -> Result<PressureTrigger> {
         pressure::trigger(self.v2().ok_or_else(pressure::without_v2)?, resource, threshold)
     }
 
-    /// Cpu time used so far: one file is read.
+    /// Reads the CPU time used so far, from one file.
     pub(crate) fn cpu_usage(&self) -> Result<Option<Duration>> {
         match self.part(Controllers::CPUACCT) {
             Some(part) if part.version == Version::V2 => v2::cpu_usage(part),
@@ -295,21 +307,23 @@ impl Group {
         }
     }
 
-    /// Whether this group or one above has `memory.oom.group` set, so that a kill anywhere below it takes all.
+    /// Returns whether this group or a group above has `memory.oom.group` set, so that the OOM
+    /// killer takes all processes together.
     pub(crate) fn is_in_oom_group(&self) -> bool {
-        // Whether or not this group has a limit of memory itself.
+        // This holds whether or not this group has a memory limit itself.
         let Some(v2) = self.v2().filter(|_| self.v2_memory) else { return false };
         let set = |dir: &Path| std::fs::read_to_string(dir.join("memory.oom.group")).is_ok_and(|t| t.trim() == "1");
-        self.oom_group || v2.path.ancestors().skip(1).take_while(|dir| dir.starts_with(&v2.top)).any(set)
+        self.oom_group || v2.path.ancestors().skip(1).take_while(|dir| dir.starts_with(&v2.mount)).any(set)
     }
 
-    /// Limits that this group cannot have.
-    fn not_here(&self, limits: &Limits) -> Vec<Problem> {
+    /// Returns the limits that this group cannot have.
+    fn unsupported(&self, limits: &Limits) -> Vec<Problem> {
         let mut problems = Vec::new();
         for feature in limits.features() {
             let part = self.part(controller_of(feature));
-            let lack = support::v1_lacks(feature).filter(|_| part.is_none_or(|part| part.version == Version::V1));
-            let problem = match (part, lack) {
+            let missing =
+                support::unsupported_on_v1(feature).filter(|_| part.is_none_or(|part| part.version == Version::V1));
+            let problem = match (part, missing) {
                 (_, Some((reason, remedy))) => Problem::unsupported(feature.as_str(), reason, remedy),
                 (None, None) => not_in_group(feature.as_str()),
                 (Some(_), None) => continue,
@@ -319,14 +333,14 @@ impl Group {
         problems
     }
 
-    /// Changes limits of the living group; only those whose controller it has.
+    /// Changes limits of the living group. Each limit needs a controller that the group has.
     pub(crate) fn update(&self, limits: &Limits) -> Result<()> {
         refuse(limits.invalid())?;
-        refuse(self.not_here(limits))?;
+        refuse(self.unsupported(limits))?;
         if let Some(part) = self.part(Controllers::MEMORY)
             && let Some(base) = part.path.parent()
         {
-            refuse(support::unprotected(&part.top, limits, base))?;
+            refuse(support::unprotected(&part.mount, limits, base))?;
         }
         for part in &self.parts {
             let mut writes = Vec::new();
@@ -350,8 +364,8 @@ impl Group {
         self.write_device_rules(limits, true).map_err(|error| error.with_kind(ErrorKind::Control))
     }
 
-    /// Stops every process and waits until all stand still. What does not within `timeout` is thawed again, and the
-    /// error is ETIMEDOUT.
+    /// Freezes every process and waits until all are frozen. If that takes longer than `timeout`,
+    /// the group is thawed again and the error is ETIMEDOUT.
     pub(crate) fn freeze(&self, timeout: Duration) -> Result<()> {
         let part = self.freezer()?;
         let fail = |errno| match errno {
@@ -365,6 +379,7 @@ impl Group {
         Err(fail(Errno::ETIMEDOUT).hint("a process is in uninterruptible sleep"))
     }
 
+    /// Lets every process of a frozen group run again.
     pub(crate) fn thaw(&self) -> Result<()> {
         let part = self.freezer()?;
         freezer::thaw(part).map_err(|errno| part.error(Step::Freeze, errno))
@@ -377,40 +392,43 @@ impl Group {
         })
     }
 
-    /// Every process, those of groups made inside included. One outside of the caller's pid namespace reads 0.
+    /// Returns every process, including those of groups made inside. A process outside of the
+    /// caller's pid namespace has the number 0.
     #[cfg(test)]
     pub(crate) fn processes(&self) -> Result<Vec<i32>> {
         let part = self.tracker()?;
         part.processes().map_err(|errno| part.failed(Step::Stats, errno, c"cgroup.procs"))
     }
 
-    /// Whether anything runs in the group or in one made inside it.
+    /// Returns whether anything runs in the group or in a group made inside.
     #[cfg(test)]
     pub(crate) fn is_populated(&self) -> Result<bool> {
         let part = self.tracker()?;
         part.is_populated().map_err(|errno| part.failed(Step::Stats, errno, c"cgroup.events"))
     }
 
-    /// Sends SIGKILL to everything. With `cgroup.kill` (5.14) this does not wait; without, it returns once the group
-    /// is empty, or EBUSY after a second.
+    /// Sends SIGKILL to every process. With `cgroup.kill` (5.14) the call does not wait. Without
+    /// it, the call returns when the group is empty, or fails with EBUSY after a second.
     pub(crate) fn kill(&self) -> Result<()> {
         self.killed.store(true, Ordering::Release);
         kill::kill(&self.parts.iter().collect::<Vec<_>>(), KILL_BOUND)
     }
 
-    /// Removes the group with all that was made inside, and the levels above that this process made if they are empty.
-    /// Waits up to `timeout` for processes to be gone. May be called again, after a failure as after a success.
+    /// Removes the group, all groups made inside, and the parent groups that this process made if
+    /// they are empty. Waits up to `timeout` for processes to end. The call may be repeated, after
+    /// a failure and after a success.
     pub(crate) fn remove(&self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         let mut failure = None;
         for part in self.parts.iter().rev() {
-            // A process that left the v2 part on its own survived cgroup.kill, but not our v1 parts.
-            let stubborn = || {
+            // A process that left the v2 part by itself survived cgroup.kill, but is still in the
+            // v1 parts.
+            let on_delay = || {
                 if self.killed.load(Ordering::Acquire) {
                     let _ = kill::signal(part);
                 }
             };
-            if let Err(error) = part.remove(deadline, &stubborn) {
+            if let Err(error) = part.remove(deadline, &on_delay) {
                 failure = failure.or(Some(error));
             }
         }
@@ -418,11 +436,11 @@ impl Group {
     }
 }
 
-fn put(part: &Part, file: &'static std::ffi::CStr, value: &str) -> Result<()> {
+fn write_file(part: &Part, file: &'static std::ffi::CStr, value: &str) -> Result<()> {
     kernfs::write(part.dir(), file, value).map_err(|errno| part.failed(Step::SetLimit, errno, file))
 }
 
-/// The kernel does not take a value, or does not have the file.
+/// Explains that the kernel refuses a value or does not have the file.
 fn refused(part: &Part, errno: Errno, write: &Write) -> Error {
     let error = part.failed(Step::SetLimit, errno, &write.file).detail(format!("writing {:?}", write.value));
     if errno == Errno::ENOENT {

@@ -1,47 +1,38 @@
-//! Where this host keeps which controller, from `/proc/self/mountinfo` and `/proc/self/cgroup`.
+//! Detects which hierarchy has which controller, from `/proc/self/mountinfo` and
+//! `/proc/self/cgroup`.
 
-use std::os::fd::AsFd;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
+use nix::errno::Errno;
 use nix::sys::stat::{major, minor, stat};
 use procfs::process::MountInfo;
 
-use super::parents::Hold;
-use super::{Controllers, Limits, Version, devices, kernfs};
+use super::controllers::{Controllers, Version};
+use super::hierarchy::{Hierarchy, below};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::proc::mountinfo::unescape;
-use crate::{Error, ErrorKind, Result, Step};
+use crate::sys::fork_mark::PerProcess;
 
-/// One mounted hierarchy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hierarchy {
-    pub(super) version: Version,
-    pub(super) controllers: Controllers,
-    pub(super) mount: PathBuf,
-    /// The group that the mount shows at its top, as seen from the caller's cgroup namespace.
-    pub(super) root: PathBuf,
-    /// The directory of the caller's own group, if the mount shows it.
-    pub(super) own: Option<PathBuf>,
-}
-
-/// The hierarchies of this host. Found once; a host does not move its controllers while groups are in use.
+/// The hierarchies of this host. They are detected once: a host does not move its controllers while
+/// groups are in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
     pub(super) hierarchies: Vec<Hierarchy>,
-    /// Whether the kernel accounts for swap, as far as can be seen: always true on v2.
+    /// True if the kernel accounts for swap, as far as the files show. Always true on v2.
     pub(super) swap: bool,
-    /// Whether v1 memory groups are not hierarchical unless told so, as before 5.11.
+    /// True if v1 memory groups are not hierarchical by default, as before 5.11.
     pub(super) flat_memory: bool,
-    /// Memory that a limit of it does not count.
+    /// A reason why memory limits do not count all memory.
     pub(super) uncounted: Option<&'static str>,
-    /// Whether v2 groups can be frozen (5.2), once one was made.
+    /// True if v2 groups can be frozen (5.2). Set when the first group is made.
     pub(super) v2_freezes: OnceLock<bool>,
-    /// Set once a device program was loaded.
-    filters_devices: OnceLock<()>,
+    /// Set when a device program was loaded.
+    pub(super) filters_devices: OnceLock<()>,
 }
 
 impl Host {
-    /// Looks at the mounts and the group of this process.
+    /// Reads the mounts and the group of this process.
     pub(crate) fn detect() -> Result<Host> {
         let read = |path: &str| {
             std::fs::read_to_string(path).map_err(|e| Error::io(Step::Detect, &e).at(path).hint("mount /proc"))
@@ -52,8 +43,8 @@ impl Host {
         Ok(Host { uncounted: host.uncounted(&booted), ..host })
     }
 
-    /// The same from texts, for a filesystem that begins at `root`; `visible` tells the mounts that other mounts
-    /// have not covered.
+    /// Builds the host from texts, for a filesystem that begins at `root`. `visible` tells whether
+    /// no other mount covers a mount.
     pub(super) fn parse(
         mountinfo: &str,
         own: &str,
@@ -86,111 +77,52 @@ impl Host {
         })
     }
 
-    /// What the kernel, which was booted with this command line, leaves out of the memory that it counts. The last of
-    /// several `cgroup.memory=` adds to those before.
+    /// Returns the memory that the kernel, booted with this command line, does not count. Several
+    /// `cgroup.memory=` add up.
     fn uncounted(&self, booted: &str) -> Option<&'static str> {
-        let home = self.home(Controllers::MEMORY)?;
-        let told = |word: &str| {
+        let hierarchy = self.hierarchy_of(Controllers::MEMORY)?;
+        let has_word = |word: &str| {
             let values = booted.split_whitespace().filter_map(|option| option.strip_prefix("cgroup.memory="));
             values.flat_map(|value| value.split(',')).any(|value| value == word)
         };
-        let sockets = match home.version {
-            Version::V1 => home.mount.join("memory.kmem.tcp.limit_in_bytes").exists(),
-            Version::V2 => !told("nosocket"),
+        let sockets = match hierarchy.version {
+            Version::V1 => hierarchy.mount.join("memory.kmem.tcp.limit_in_bytes").exists(),
+            Version::V2 => !has_word("nosocket"),
         };
-        match (sockets, told("nokmem")) {
+        match (sockets, has_word("nokmem")) {
             (_, true) => Some("the kernel was booted with cgroup.memory=nokmem: its own memory is not counted"),
             (false, _) => Some("the buffers of sockets are not counted by this kernel"),
             (true, false) => None,
         }
     }
 
-    /// The directories in which a group with these limits may stand.
-    pub(crate) fn bases(&self, limits: &Limits, parent: Option<&Path>) -> Vec<PathBuf> {
-        self.serving(limits).filter_map(|hierarchy| hierarchy.base(parent)).collect()
-    }
-
-    /// Keeps, once they are made, the levels above groups with these limits.
-    pub(crate) fn hold(&self, limits: &Limits, parent: &Path) -> Result<Hold> {
-        let places = self.serving(limits).filter_map(|h| Some((h.base(Some(parent))?, h.mount.clone()))).collect();
-        Hold::new(places).map_err(|errno| Error::new(Step::CreateCgroup, errno))
-    }
-
-    /// The hierarchies in which a group with these limits may stand.
-    fn serving(&self, limits: &Limits) -> impl Iterator<Item = &Hierarchy> {
-        let useful = limits.controllers() | Controllers::CPUACCT | Controllers::FREEZER | Controllers::PIDS;
-        self.hierarchies.iter().filter(move |h| h.version == Version::V2 || h.controllers.intersects(useful))
-    }
-
+    /// Returns the v2 hierarchy, if one is mounted.
     pub(super) fn v2(&self) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|h| h.version == Version::V2)
     }
 
-    /// Where rules about devices are kept for a group below `parent`: on v2 if the caller may load programs, else on v1.
-    pub(super) fn device_home(&self, parent: Option<&Path>) -> Option<&Hierarchy> {
-        let v1 = self.hierarchies.iter().find(|h| h.is_v1_with(Controllers::DEVICES));
-        let v2 = self.v2().filter(|_| self.filters_devices());
-        match (v1, v2) {
-            (Some(v1), Some(v2)) if v2.refusal(Controllers::DEVICES, parent).is_some() => Some(v1),
-            _ => v2.or(v1),
-        }
-    }
-
-    fn filters_devices(&self) -> bool {
-        if self.filters_devices.get().is_some() {
-            return true;
-        }
-        let able = devices::filter::obstacle().is_none();
-        if able {
-            self.filters_devices.get_or_init(|| ());
-        }
-        able
-    }
-
-    /// The hierarchy that has `controller`. A controller is bound to one hierarchy at a time; cpu time and the
-    /// freezer, which v2 has without any controller, are taken from there.
-    pub(super) fn home(&self, controller: Controllers) -> Option<&Hierarchy> {
+    /// Returns the hierarchy that has `controller`. A controller belongs to one hierarchy at a
+    /// time. CPU time and the freezer, which v2 has without a controller, are taken from v2.
+    pub(super) fn hierarchy_of(&self, controller: Controllers) -> Option<&Hierarchy> {
         let has = |h: &&Hierarchy| h.controllers.contains(controller);
         self.v2().filter(has).or_else(|| self.hierarchies.iter().find(has))
     }
 }
 
-impl Hierarchy {
-    fn of(mount: &MountInfo, at: PathBuf, own: &str) -> Option<Hierarchy> {
-        let (version, controllers) = if mount.fs_type == "cgroup2" {
-            let listed = std::fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
-            let listed: Controllers = listed.split_whitespace().map(Controllers::named).collect();
-            (Version::V2, listed | Controllers::INHERENT)
-        } else {
-            (Version::V1, mount.super_options.keys().map(|name| Controllers::named(name)).collect())
-        };
-        if controllers.is_empty() {
-            return None;
+/// Returns the hierarchies of this host, detected once in each process.
+pub(crate) fn host() -> Result<&'static Host> {
+    static HOST: PerProcess<Host> = PerProcess::new();
+    match HOST.get() {
+        Some(host) => Ok(host),
+        None => {
+            let host = Host::detect()?;
+            HOST.get_or_try(|| Ok(host)).map_err(|errno: Errno| Error::new(Step::Detect, errno))
         }
-        let root = unescape(mount.root.as_bytes());
-        let own = own_path(own, version, controllers)
-            .and_then(|path| Some(below(&at, path.strip_prefix(&root).ok()?)))
-            .filter(|path| is_plain(path));
-        Some(Hierarchy { version, controllers, mount: at, root, own })
-    }
-
-    fn is_v1_with(&self, controller: Controllers) -> bool {
-        self.version == Version::V1 && self.controllers.contains(controller)
-    }
-
-    /// The directory below which groups are made: the caller's own, or `parent` counted from the hierarchy's root. In
-    /// a mount that shows only a part of the hierarchy, as in a container, a path outside of that part is counted
-    /// from the top of the mount.
-    pub(super) fn base(&self, parent: Option<&Path>) -> Option<PathBuf> {
-        let Some(parent) = parent else { return self.own.clone() };
-        if !parent.is_absolute() || !is_plain(parent) {
-            return None;
-        }
-        Some(below(&self.mount, parent.strip_prefix(&self.root).unwrap_or(parent)))
     }
 }
 
-/// Of two mounts of one hierarchy the one that shows the caller's group serves, then the one that shows everything.
+/// Adds a hierarchy. Of two mounts of one hierarchy, the mount that shows the caller's group is
+/// kept, then the mount that shows the whole hierarchy.
 fn keep_better(all: &mut Vec<Hierarchy>, new: Hierarchy) {
     let rank = |h: &Hierarchy| (h.own.is_some(), h.root == Path::new("/"));
     match all.iter_mut().find(|h| h.version == new.version && h.controllers == new.controllers) {
@@ -200,48 +132,16 @@ fn keep_better(all: &mut Vec<Hierarchy>, new: Hierarchy) {
     }
 }
 
-/// The caller's path in the lines `ID:CONTROLLERS:PATH`; v2 has no controllers there.
-fn own_path(text: &str, version: Version, controllers: Controllers) -> Option<PathBuf> {
-    text.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (names, path) = (fields.next()?, fields.next()?);
-        let found = match version {
-            Version::V2 => names.is_empty(),
-            Version::V1 => names.split(',').any(|name| controllers.intersects(Controllers::named(name))),
-        };
-        found.then(|| PathBuf::from(path))
-    })
-}
-
-/// Whether the path has no `..`: the kernel shows groups outside of the cgroup namespace's root that way.
-fn is_plain(path: &Path) -> bool {
-    path.components().all(|c| c != Component::ParentDir)
-}
-
-fn below(dir: &Path, path: &Path) -> PathBuf {
-    let rest: PathBuf =
-        path.components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir)).collect();
-    if rest.as_os_str().is_empty() { dir.to_owned() } else { dir.join(rest) }
-}
-
-/// A mount is covered if its mount point leads to another filesystem.
+/// Returns whether no other mount covers a mount. A mount is covered if its mount point leads to
+/// another filesystem.
 fn is_visible(mount: &MountInfo, at: &Path) -> bool {
     stat(at).is_ok_and(|st| mount.majmin == format!("{}:{}", major(st.st_dev), minor(st.st_dev)))
 }
 
-/// The nearest of `path` and the directories above it that exists.
-pub(super) fn nearest(path: &Path) -> Option<(&Path, std::os::fd::OwnedFd)> {
-    path.ancestors().find_map(|dir| Some((dir, kernfs::open_dir(dir).ok()?)))
-}
-
-/// Whether the file of the group at `dir` can be written with the effective ids.
-pub(super) fn can_write(dir: &impl AsFd, file: &std::ffi::CStr) -> nix::Result<()> {
-    use nix::fcntl::AtFlags;
-    nix::unistd::faccessat(dir.as_fd(), file, nix::unistd::AccessFlags::W_OK, AtFlags::AT_EACCESS)
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -252,19 +152,19 @@ mod tests {
         crate::fuzz::texts(&[own], |text| drop(Host::parse(HYBRID, text, nowhere, |_, _| true)));
     }
 
-    fn parse(mountinfo: &str, own: &str) -> Host {
+    pub(in crate::cgroup) fn parse(mountinfo: &str, own: &str) -> Host {
         Host::parse(mountinfo, own, Path::new("/nonexistent"), |_, _| true).unwrap()
     }
 
     fn own(host: &Host, controller: Controllers) -> Option<&str> {
-        host.home(controller)?.own.as_deref()?.to_str()
+        host.hierarchy_of(controller)?.own.as_deref()?.to_str()
     }
 
     fn base(host: &Host, controller: Controllers, parent: &str) -> Option<PathBuf> {
-        host.home(controller)?.base(Some(Path::new(parent)))
+        host.hierarchy_of(controller)?.base(Some(Path::new(parent)))
     }
 
-    const HYBRID: &str = "\
+    pub(in crate::cgroup) const HYBRID: &str = "\
 23 1 0:20 / / rw - ext4 /dev/root rw
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
@@ -281,7 +181,7 @@ mod tests {
         assert_eq!(own(&host, Controllers::MEMORY), Some("/nonexistent/sys/fs/cgroup/memory/a/b"));
         assert_eq!(own(&host, Controllers::CPU), Some("/nonexistent/sys/fs/cgroup/cpu,cpuacct/c"));
         assert_eq!(own(&host, Controllers::CPUACCT), Some("/nonexistent/sys/fs/cgroup/unified/u"));
-        assert_eq!(host.home(Controllers::PIDS), None);
+        assert_eq!(host.hierarchy_of(Controllers::PIDS), None);
         let jobs = base(&host, Controllers::MEMORY, "/jobs/x");
         assert_eq!(jobs, Some("/nonexistent/sys/fs/cgroup/memory/jobs/x".into()));
         assert_eq!(base(&host, Controllers::MEMORY, "/jobs/../x"), None);
@@ -349,17 +249,5 @@ mod tests {
         assert_eq!(own(&host, Controllers::MEMORY), Some("/nonexistent/cg/mine"));
         let hidden = Host::parse(text, "4:memory:/mine\n", Path::new("/"), |_, _| false).unwrap();
         assert_eq!(hidden.hierarchies, []);
-    }
-
-    #[test]
-    fn a_host_without_hierarchies_misses_every_feature() {
-        use crate::{Enforcement, Feature};
-        let host = parse("23 1 0:20 / / rw - ext4 /dev/root rw\n", "");
-        let limits = crate::Limits::new().memory(1 << 20).pids(5);
-        let problems = host.problems(&limits, true, None);
-        let features: Vec<_> = problems.iter().filter_map(|p| p.feature).collect();
-        assert_eq!(features, [Feature::MemoryLimit, Feature::PidsLimit, Feature::CpuTime]);
-        assert!(Feature::ALL.iter().all(|f| matches!(host.enforcement(*f), Enforcement::Missing(_))));
-        assert!(matches!(parse(HYBRID, "").enforcement(Feature::SwapLimit), Enforcement::Missing(_)));
     }
 }

@@ -1,16 +1,21 @@
-//! Huge pages, which each size has files of its own for.
+//! Huge pages. Every page size has files of its own.
 
 use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 
+use super::controllers::Version;
+use super::limits::Limits;
 use super::part::Part;
-use super::{HugetlbStats, Limits, Version};
-use crate::{Bytes, Feature, Problem, Result};
+use super::stats::HugetlbStats;
+use crate::error::{Problem, Result};
+use crate::feature::Feature;
+use crate::units::Bytes;
 
 const SIZES: &str = "/sys/kernel/mm/hugepages";
 
-/// The file `suffix` of huge pages of one size, which the kernel writes in the largest of its three units.
+/// Returns the name of the file `suffix` for huge pages of one size. The kernel writes the size in
+/// the largest of three units.
 pub(super) fn file(page: Bytes, suffix: &str) -> CString {
     let bytes = page.get();
     let (unit, name) = match bytes {
@@ -21,7 +26,7 @@ pub(super) fn file(page: Bytes, suffix: &str) -> CString {
     CString::new(format!("hugetlb.{}{name}.{suffix}", bytes >> unit)).unwrap_or_default()
 }
 
-/// The sizes that this kernel has, from the directories `hugepages-NkB` in `dir`.
+/// Returns the page sizes that this kernel has, from the directories `hugepages-NkB` in `dir`.
 fn sizes(dir: &Path) -> Vec<Bytes> {
     let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let size = |name: &str| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok().map(Bytes::kib);
@@ -30,7 +35,7 @@ fn sizes(dir: &Path) -> Vec<Bytes> {
     sizes
 }
 
-/// A limit for pages that this kernel does not have.
+/// Returns the problem of a limit on pages that this kernel does not have.
 pub(super) fn unknown_size(limits: &Limits) -> Option<Problem> {
     if limits.hugetlb.is_empty() {
         return None;
@@ -42,7 +47,7 @@ pub(super) fn unknown_size(limits: &Limits) -> Option<Problem> {
     Some(Problem::unsupported(feature.as_str(), reason, format!("see {SIZES}")).for_feature(feature))
 }
 
-/// The pages of a group in the hierarchy of the controller.
+/// Reads the usage of every page size. The part must be in the hierarchy of the controller.
 pub(super) fn stats(part: &Part) -> Result<Vec<HugetlbStats>> {
     let number = |page, suffix| part.number(&file(page, suffix));
     let v1 = |page_size| {

@@ -1,7 +1,11 @@
-//! Values that no kernel would take.
+//! Finds values that no kernel would take.
 
-use super::{Devices, IoLimit, Limits};
-use crate::{Bytes, Feature, Problem};
+use super::devices::Devices;
+use super::io::IoLimit;
+use super::limits::Limits;
+use crate::error::Problem;
+use crate::feature::Feature;
+use crate::units::Bytes;
 
 /// `PID_MAX_LIMIT` of 64-bit kernels; `pids.max` takes no greater number.
 const PIDS_CEILING: u64 = 4 << 20;
@@ -21,7 +25,7 @@ fn outside(feature: Feature, value: Option<u64>, least: u64, most: u64, remedy: 
 }
 
 impl Limits {
-    /// Every value that no kernel would take.
+    /// Returns every value that no kernel would take.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = self.invalid_memory();
         problems.extend(self.invalid_cpu());
@@ -89,7 +93,8 @@ impl Limits {
         problems
     }
 
-    /// What makes sense only beside what a living group has already.
+    /// Returns the problem of a limit that makes sense only together with a limit that a living
+    /// group already has.
     pub(crate) fn incomplete(&self) -> Option<Problem> {
         if self.cpu_burst.is_none_or(|burst| burst.is_zero()) || self.cpu.is_some() {
             return None;

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor, stat};
 
-use crate::{Bytes, Error, ErrorKind, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::units::Bytes;
 
-/// The rates at which a sandbox may read and write one whole disk: `blkio.throttle.*_device` on v1, which slows
-/// reads and direct writes only, `io.max` on v2 (4.5).
+/// The rates at which a sandbox may read and write one whole disk: `blkio.throttle.*_device` on v1,
+/// which slows down only reads and direct writes, and `io.max` on v2 (4.5).
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IoLimit {
@@ -19,15 +20,17 @@ pub struct IoLimit {
 }
 
 impl IoLimit {
-    /// For the disk with these numbers, as `lsblk` shows them. The kernel takes whole disks, not partitions.
+    /// Starts a limit for the disk with these numbers, as `lsblk` shows them. The kernel takes
+    /// whole disks, not partitions.
     pub fn device(major: u64, minor: u64) -> Self {
         IoLimit { device: (major, minor), read_bps: None, write_bps: None, read_iops: None, write_iops: None }
     }
 
-    /// For the disk that holds `path`, or that `path` is if it is a device node.
+    /// Starts a limit for the disk that holds `path`, or for `path` itself if it is a device node.
     ///
     /// # Errors
-    /// If there is no such path, or no one disk behind it: btrfs, overlay, tmpfs and network filesystems have none.
+    /// Fails if the path does not exist or is not on a single disk: btrfs, overlay, tmpfs and
+    /// network filesystems have no disk.
     pub fn for_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let stat = stat(path).map_err(|errno| Error::new(Step::OpenSource, errno).at(path))?;
@@ -41,28 +44,29 @@ impl IoLimit {
         Ok(IoLimit::device(major, minor))
     }
 
-    /// Bytes read in a second.
+    /// Limits the bytes read in a second.
     pub fn read_bps(self, rate: impl Into<Bytes>) -> Self {
         IoLimit { read_bps: Some(rate.into()), ..self }
     }
 
-    /// Bytes written in a second.
+    /// Limits the bytes written in a second.
     pub fn write_bps(self, rate: impl Into<Bytes>) -> Self {
         IoLimit { write_bps: Some(rate.into()), ..self }
     }
 
-    /// Read operations in a second.
+    /// Limits the read operations in a second.
     pub fn read_iops(self, rate: u64) -> Self {
         IoLimit { read_iops: Some(rate), ..self }
     }
 
-    /// Write operations in a second.
+    /// Limits the write operations in a second.
     pub fn write_iops(self, rate: u64) -> Self {
         IoLimit { write_iops: Some(rate), ..self }
     }
 }
 
-/// The disk of a block device: of a partition the one around it. `None` for the anonymous devices (major 0).
+/// Returns the disk of a block device. The disk of a partition is the one that contains it.
+/// Anonymous devices (major 0) have none.
 fn whole_disk(sysfs: &Path, major: u64, minor: u64) -> Option<(u64, u64)> {
     let link = sysfs.join(format!("dev/block/{major}:{minor}"));
     let mut dir: PathBuf = link.canonicalize().ok()?;

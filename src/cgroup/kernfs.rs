@@ -1,4 +1,4 @@
-//! Files and directories of a mounted hierarchy.
+//! Reads and writes files of a mounted hierarchy, and walks its directories.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,38 +7,48 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd;
+use nix::unistd::{self, AccessFlags};
 
+use crate::error::{Error, Step};
 use crate::sys::table;
-use crate::{Error, Step};
 
-/// A directory as an anchor for `openat`; nothing can be read from it.
+/// Opens a directory as an anchor for `openat`. Nothing can be read from the descriptor.
 pub(super) fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
         .and_then(table::above_stdio)
 }
 
-/// Writes `value` with one write(2), as these files want it.
+/// Opens the nearest existing directory: `path` itself or one above it.
+pub(super) fn nearest(path: &Path) -> Option<(&Path, OwnedFd)> {
+    path.ancestors().find_map(|dir| Some((dir, open_dir(dir).ok()?)))
+}
+
+/// Checks that the effective ids may write the file of the group at `dir`.
+pub(super) fn can_write(dir: &impl AsFd, file: &CStr) -> nix::Result<()> {
+    unistd::faccessat(dir.as_fd(), file, AccessFlags::W_OK, AtFlags::AT_EACCESS)
+}
+
+/// Writes `value` with one write(2), as cgroup files need it.
 pub(super) fn write(dir: BorrowedFd<'_>, file: &CStr, value: &str) -> nix::Result<()> {
     let fd = openat(dir, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     loop {
         match unistd::write(&fd, value.as_bytes()) {
-            // A v1 memory limit below the usage reclaims, and a signal interrupts that.
+            // A v1 memory limit below the usage reclaims memory, and a signal interrupts that.
             Err(Errno::EINTR) => continue,
             other => return other.map(drop),
         }
     }
 }
 
-/// The whole of a file.
+/// Reads a whole file.
 pub(super) fn read(dir: BorrowedFd<'_>, file: &CStr) -> nix::Result<String> {
     let fd = openat(dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     read_all(&fd)
 }
 
-/// The rest of an open file.
+/// Reads the rest of an open file.
 pub(super) fn read_all(fd: &OwnedFd) -> nix::Result<String> {
     let mut bytes = Vec::new();
     let mut chunk = [0u8; 4096];
@@ -52,27 +62,27 @@ pub(super) fn read_all(fd: &OwnedFd) -> nix::Result<String> {
     }
 }
 
-/// A file that this kernel or this group may not have.
+/// Reads a file that this kernel or this group may not have.
 pub(super) fn read_optional(dir: BorrowedFd<'_>, file: &CStr) -> nix::Result<Option<String>> {
     match read(dir, file) {
         Ok(text) => Ok(Some(text)),
-        // EOPNOTSUPP: the file is there, but its accounting was switched off at boot.
+        // EOPNOTSUPP: the file exists, but its accounting was switched off at boot.
         Err(Errno::ENOENT | Errno::EOPNOTSUPP) => Ok(None),
         Err(errno) => Err(errno),
     }
 }
 
-/// A file with one number in it; `None` where it is missing or says `max`.
+/// Reads a file with one number. Returns `None` if the file is missing or says `max`.
 pub(super) fn number(dir: BorrowedFd<'_>, file: &CStr) -> nix::Result<Option<u64>> {
     Ok(read_optional(dir, file)?.and_then(|text| text.trim().parse().ok()))
 }
 
-/// The value behind `key` in lines of `key value`.
+/// Returns the value of `key` in lines of `key value`.
 pub(super) fn field(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// The failure of `step` at a file of the group at `dir`.
+/// Returns the error of `step` at a file of the group at `dir`.
 pub(super) fn failed(step: Step, errno: Errno, dir: &Path, file: &CStr) -> Error {
     Error::new(step, errno).at(join(dir, file))
 }
@@ -81,8 +91,8 @@ pub(super) fn join(dir: &Path, name: &CStr) -> PathBuf {
     dir.join(OsStr::from_bytes(name.to_bytes()))
 }
 
-/// The groups directly below `dir`. The link count of these directories is 2 plus one for each, which spares the
-/// reading of one without any.
+/// Returns the groups directly below `dir`. The link count of a cgroup directory is 2 plus one for
+/// each child, so a directory without children is not read.
 pub(super) fn subgroups(dir: BorrowedFd<'_>) -> nix::Result<Vec<CString>> {
     if fstat(dir)?.st_nlink == 2 {
         return Ok(Vec::new());
@@ -99,9 +109,9 @@ pub(super) fn subgroups(dir: BorrowedFd<'_>) -> nix::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// Visits `top` and every group below it: `enter` on the way down, `leave(parent, name)` once all below `name` were
-/// visited. Two descriptors are open at a time and nothing recurses, since what runs inside may nest groups as deep
-/// as it likes. A group that vanishes on the way is passed over.
+/// Visits `top` and every group below: calls `enter` on the way down, and `leave(parent, name)`
+/// after all groups below `name`. Two descriptors are open at a time and nothing recurses, because
+/// programs inside may nest groups to any depth. A group that vanishes meanwhile is skipped.
 pub(super) fn walk(
     top: BorrowedFd<'_>,
     enter: &mut dyn FnMut(BorrowedFd<'_>) -> nix::Result<()>,

@@ -1,4 +1,4 @@
-//! Killing everything in a group.
+//! Kills every process of a group.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
@@ -7,30 +7,32 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::controllers::Controllers;
+use super::freezer;
 use super::part::Part;
-use super::{Controllers, freezer};
+use crate::error::{Error, Result, Step};
 use crate::sys::pidfd;
-use crate::{Error, Result, Step};
 
-/// A freeze is a help, not a need: how long one is waited for in each round.
+/// The longest wait for a freeze in each round. A freeze helps, but is not required.
 const FREEZE_BOUND: Duration = Duration::from_millis(10);
-/// How many processes are pinned at once.
+/// The number of processes that are pinned by pidfds at once.
 const BATCH: usize = 128;
 
-/// SIGKILLs every process of a group, given its parts. With `cgroup.kill` (5.14) that is one write, and on return
-/// the processes are dying; without, it is rounds until the group is empty or `bound` has passed.
+/// Sends SIGKILL to every process of a group, given its parts. With `cgroup.kill` (5.14) that is
+/// one write, and the processes are dying when the call returns. Without it, rounds of signals go
+/// on until the group is empty or `bound` has passed.
 pub(super) fn kill(parts: &[&Part], bound: Duration) -> Result<()> {
     for part in parts {
         match part.write_optional(c"cgroup.kill", "1") {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            // ENODEV: the group is gone. EOPNOTSUPP: it was made threaded from the inside.
+            // ENODEV: the group is gone. EOPNOTSUPP: a process inside made the group threaded.
             Err(Errno::ENODEV | Errno::EOPNOTSUPP) => {}
             Err(errno) => return Err(part.failed(Step::Kill, errno, c"cgroup.kill")),
         }
     }
     for part in parts.iter().filter(|part| part.controllers.contains(Controllers::PIDS)) {
-        // No fork gets through from here on, so the rounds come to an end even where nothing can be frozen.
+        // From here on every fork fails, so the rounds end even where nothing can be frozen.
         let _ = part.write_optional(c"pids.max", "0");
     }
     kill_in_rounds(parts, Instant::now() + bound)
@@ -46,7 +48,7 @@ fn kill_in_rounds(parts: &[&Part], deadline: Instant) -> Result<()> {
     loop {
         let held = freezer.is_some_and(|part| freezer::freeze(part, FREEZE_BOUND).is_ok());
         let left = parts.iter().map(|part| signal(part)).sum::<nix::Result<usize>>();
-        // A v1 task in the refrigerator takes its SIGKILL when it is thawed.
+        // A frozen v1 task takes its SIGKILL when it is thawed.
         if held && let Some(part) = freezer {
             freezer::thaw(part).map_err(|errno| part.error(Step::Kill, errno))?;
         }
@@ -63,8 +65,9 @@ fn kill_in_rounds(parts: &[&Part], deadline: Instant) -> Result<()> {
     }
 }
 
-/// SIGKILLs what the group lists and tells how much it lists. A pid that was read may belong to another process by
-/// now; one that is listed again after a pidfd for it was opened is that pidfd's process, or the pidfd's is dead.
+/// Sends SIGKILL to every process that the group lists, and returns their number. A pid that was
+/// read may belong to another process by now. If the group lists the pid again after a pidfd was
+/// opened, then the pidfd refers to that process, or its process is dead.
 pub(super) fn signal(part: &Part) -> nix::Result<usize> {
     let listed = match part.processes() {
         Err(Errno::ENOENT | Errno::ENODEV) => return Ok(0),

@@ -1,11 +1,14 @@
-//! Typed limits.
+//! The limits of a control group, with types.
 
 use std::time::Duration;
 
-use super::{Controllers, Devices, IoLimit};
-use crate::{Bytes, Feature};
+use super::controllers::Controllers;
+use super::devices::Devices;
+use super::io::IoLimit;
+use crate::feature::Feature;
+use crate::units::Bytes;
 
-/// Limits of a sandbox, enforced by its control group. What is not set is not limited.
+/// Limits of a sandbox, which its control group enforces. A limit that is not set does not apply.
 ///
 /// ```
 /// use ringfence::{Bytes, Limits};
@@ -39,59 +42,66 @@ pub struct Limits {
 
 /// # Memory
 impl Limits {
-    /// Memory in bytes, page cache included, rounded down to whole pages: `memory.limit_in_bytes` on v1,
-    /// `memory.max` on v2 (4.5). Whoever needs more loses a process to the OOM killer.
+    /// Limits memory in bytes, page cache included, rounded down to whole pages:
+    /// `memory.limit_in_bytes` on v1, `memory.max` on v2 (4.5). The OOM killer kills a process of a
+    /// sandbox that needs more.
     ///
-    /// Swap is not counted: where the host has some, the program can have it on top, unless [`swap`](Limits::swap)
-    /// says otherwise; `swap(0)` makes this the whole of it.
+    /// The limit does not count swap: where the host has swap, the program can use it in addition,
+    /// unless [`swap`](Limits::swap) limits it. With `swap(0)` the program has no more than this
+    /// limit.
     ///
-    /// Buffers of TCP and UDP sockets are counted: on v2 with the rest, on v1 beside it, where they can be a quarter of the
-    /// limit on top (`memory.kmem.tcp.limit_in_bytes`). A kernel that leaves them out, or its own memory, makes the limit
-    /// [`Partial`](crate::Enforcement::Partial). None counts what lies unread in netlink sockets and in terminals, nor
-    /// the locks of files.
+    /// The limit counts the buffers of TCP and UDP sockets: on v2 together with the rest, on v1
+    /// separately, up to another quarter of the limit (`memory.kmem.tcp.limit_in_bytes`). On a
+    /// kernel that does not count these buffers, or not its own memory, the limit is
+    /// [`Partial`](crate::Enforcement::Partial). No kernel counts unread data in netlink sockets
+    /// and terminals, or file locks.
     pub fn memory(self, limit: impl Into<Bytes>) -> Self {
         Limits { memory: Some(limit.into()), ..self }
     }
 
-    /// Memory in bytes from which on the kernel reclaims from the sandbox, and slows down whoever asks for more:
-    /// `memory.high` on v2 (4.5). Nobody is killed for it, and it can be exceeded where nothing can be reclaimed. v1 has
-    /// none: its `memory.soft_limit_in_bytes` counts only while the whole host is short of memory.
+    /// Sets the memory in bytes above which the kernel reclaims from the sandbox and slows down
+    /// processes that allocate more: `memory.high` on v2 (4.5). No process is killed, and usage can
+    /// exceed the value where nothing can be reclaimed. v1 has no such limit: its
+    /// `memory.soft_limit_in_bytes` counts only while the whole host is short of memory.
     pub fn memory_high(self, limit: impl Into<Bytes>) -> Self {
         Limits { memory_high: Some(limit.into()), ..self }
     }
 
-    /// Memory in bytes that is not reclaimed from the sandbox while others have any that can be: `memory.low` on v2
-    /// (4.5).
+    /// Protects memory in bytes: the kernel does not reclaim it from the sandbox while it can
+    /// reclaim from other groups. `memory.low` on v2 (4.5).
     ///
-    /// No group is protected further than those above it, so each of them, up to the root, has to have that much in its
-    /// own `memory.low`; groups that this crate makes have none.
+    /// A group is protected only as far as every group above it. Each of those groups, up to the
+    /// root, needs the same value in its own `memory.low`. Groups that this crate makes have none.
     pub fn memory_low(self, protected: impl Into<Bytes>) -> Self {
         Limits { memory_low: Some(protected.into()), ..self }
     }
 
-    /// Memory in bytes that is never reclaimed from the sandbox, rather is another process killed: `memory.min` on v2
-    /// (4.18). The groups above have to have it too, as with [`memory_low`](Limits::memory_low).
+    /// Protects memory in bytes: the kernel never reclaims it from the sandbox, and rather kills
+    /// another process. `memory.min` on v2 (4.18). The groups above need the same value, as with
+    /// [`memory_low`](Limits::memory_low).
     pub fn memory_min(self, protected: impl Into<Bytes>) -> Self {
         Limits { memory_min: Some(protected.into()), ..self }
     }
 
-    /// Whether the OOM killer takes all of the sandbox or one process of it: `memory.oom.group` on v2 (4.19). Only a
-    /// process with an oom_score_adj of -1000 is spared.
+    /// Sets whether the OOM killer takes all processes of the sandbox together, or only one:
+    /// `memory.oom.group` on v2 (4.19). Only processes with an oom_score_adj of -1000 are spared.
     pub fn oom_group(self, all: bool) -> Self {
         Limits { oom_group: Some(all), ..self }
     }
 
-    /// Swap alone, in bytes, 0 for none: `memory.swap.max` on v2 (4.5). On v1, `memory.memsw.limit_in_bytes` limits the
-    /// sum of memory and swap, so there it goes with a memory limit, and needs a kernel that accounts for swap
-    /// (`swapaccount=1` on the command line of kernels before 6.1).
+    /// Limits swap alone, in bytes; 0 means no swap. `memory.swap.max` on v2 (4.5). On v1,
+    /// `memory.memsw.limit_in_bytes` limits the sum of memory and swap. There the limit needs a
+    /// memory limit too, and a kernel that accounts for swap (`swapaccount=1` on the command line
+    /// of kernels before 6.1).
     pub fn swap(self, limit: impl Into<Bytes>) -> Self {
         Limits { swap: Some(limit.into()), ..self }
     }
 
-    /// Huge pages of the size `page`, in bytes, rounded down to whole pages, 0 for none: `hugetlb.SIZE.limit_in_bytes` on
-    /// v1, `hugetlb.SIZE.max` on v2 (5.6). They are not part of [`memory`](Limits::memory). With the limit on pages in
-    /// use goes the same one on pages reserved (5.7), so that an mmap(2) beyond it fails with ENOMEM; where nothing is
-    /// reserved (`MAP_NORESERVE`), the first touch beyond it is a SIGBUS.
+    /// Limits huge pages of the size `page`, in bytes, rounded down to whole pages; 0 means none.
+    /// `hugetlb.SIZE.limit_in_bytes` on v1, `hugetlb.SIZE.max` on v2 (5.6). Huge pages do not count
+    /// as [`memory`](Limits::memory). The same limit applies to pages in use and to reserved pages
+    /// (5.7), so that an mmap(2) beyond the limit fails with ENOMEM. Where nothing is reserved
+    /// (`MAP_NORESERVE`), the first access beyond the limit raises SIGBUS.
     pub fn hugetlb(mut self, page: impl Into<Bytes>, limit: impl Into<Bytes>) -> Self {
         let page = page.into();
         self.hugetlb.retain(|(other, _)| *other != page);
@@ -102,48 +112,51 @@ impl Limits {
 
 /// # Processes and processors
 impl Limits {
-    /// No limits.
+    /// Returns an empty set of limits.
     pub fn new() -> Self {
         Limits::default()
     }
 
-    /// Processes and threads, counted together: `pids.max` (4.3). A `fork` beyond fails with EAGAIN.
+    /// Limits processes and threads, counted together: `pids.max` (4.3). A `fork` beyond the limit
+    /// fails with EAGAIN.
     pub fn pids(self, limit: u64) -> Self {
         Limits { pids: Some(limit), ..self }
     }
 
-    /// Cpu time in cores, from 0.001: `0.25` is a quarter of one, `2.0` is two. `cpu.cfs_quota_us` on v1, `cpu.max`
-    /// on v2 (4.15), in periods of 100 ms; below 0.01 cores in periods of 1 s, as the kernel takes no quota under 1 ms.
+    /// Limits CPU time in cores, from 0.001: `0.25` is a quarter of a core, `2.0` is two cores.
+    /// `cpu.cfs_quota_us` on v1, `cpu.max` on v2 (4.15), in periods of 100 ms. Below 0.01 cores the
+    /// period is 1 s, because the kernel takes no quota below 1 ms.
     pub fn cpu(self, cores: f64) -> Self {
         Limits { cpu: Some(cores), ..self }
     }
 
-    /// How much of the [cpu limit](Limits::cpu) that was left over in earlier periods may be used on top of it in one,
-    /// at most that of a whole period (0.25 cores: 25 ms): `cpu.cfs_burst_us` on v1, `cpu.max.burst` on v2 (5.14).
-    /// What is used over a longer time stays the same.
+    /// Sets how much unused time of the [cpu limit](Limits::cpu) from earlier periods one period
+    /// may use in addition, at most one whole period's (0.25 cores: 25 ms). `cpu.cfs_burst_us` on
+    /// v1, `cpu.max.burst` on v2 (5.14). The use over a longer time stays the same.
     pub fn cpu_burst(self, burst: Duration) -> Self {
         Limits { cpu_burst: Some(burst), ..self }
     }
 
-    /// Share of cpu time against the sibling groups where cpus are contended: 1 to 10000, 100 is what a group has that
-    /// asks for nothing. `cpu.weight` on v2 (4.15). On v1 `cpu.shares` = weight × 1024 / 100, which is what the v2
-    /// kernel code computes from its weight, so that one number means one thing.
+    /// Sets the share of CPU time against sibling groups while CPUs are contended: 1 to 10000. The
+    /// default of every group is 100. `cpu.weight` on v2 (4.15). On v1 `cpu.shares` = weight × 1024
+    /// / 100, which is the value that the v2 kernel code computes from its weight, so that a number
+    /// means the same on both.
     pub fn cpu_weight(self, weight: u64) -> Self {
         Limits { cpu_weight: Some(weight), ..self }
     }
 
-    /// Whether the sandbox gets only the cpu time that its sibling groups leave over: `cpu.idle`, on v1 and v2 (5.15).
-    /// It takes the place of a weight.
+    /// Sets whether the sandbox gets only the CPU time that its sibling groups leave over:
+    /// `cpu.idle` on v1 and v2 (5.15). This setting replaces a weight.
     pub fn cpu_idle(self, idle: bool) -> Self {
         Limits { cpu_idle: Some(idle), ..self }
     }
 
-    /// The cpus to run on, as in `0-3,8`: `cpuset.cpus`.
+    /// Sets the CPUs to run on, as in `0-3,8`: `cpuset.cpus`.
     pub fn cpuset(self, cpus: impl Into<String>) -> Self {
         Limits { cpuset: Some(cpus.into()), ..self }
     }
 
-    /// The memory nodes to allocate from, as in `0,2-3`: `cpuset.mems`.
+    /// Sets the memory nodes to allocate from, as in `0,2-3`: `cpuset.mems`.
     pub fn cpuset_mems(self, mems: impl Into<String>) -> Self {
         Limits { cpuset_mems: Some(mems.into()), ..self }
     }
@@ -157,28 +170,31 @@ impl Limits {
         self
     }
 
-    /// Share of a contended disk against the sibling groups: 1 to 10000, 100 is what a group has that asks for nothing.
+    /// Sets the share of a contended disk against sibling groups: 1 to 10000. The default of every
+    /// group is 100.
     ///
-    /// Two parts of the kernel know weights, and each is off until the host's owner chooses it for a disk: the scheduler
-    /// bfq (`blkio.bfq.weight` on v1, `io.bfq.weight` on v2; 5.0), for which everything above 1000 is 1000, and on v2
-    /// the cost model switched on in `io.cost.qos` (`io.weight`, 5.4).
+    /// Two parts of the kernel use weights, and the owner of the host has to enable one of them for
+    /// a disk. One is the scheduler bfq (`blkio.bfq.weight` on v1, `io.bfq.weight` on v2; 5.0),
+    /// which treats every value above 1000 as 1000. The other, on v2 only, is the cost model of
+    /// `io.cost.qos` (`io.weight`, 5.4).
     pub fn io_weight(self, weight: u64) -> Self {
         Limits { io_weight: Some(weight), ..self }
     }
 
-    /// The devices that may be opened and made: a BPF program on v2 (4.15), `devices.allow` on v1.
+    /// Sets the devices that may be opened and made: a BPF program on v2 (4.15), `devices.allow` on
+    /// v1.
     pub fn devices(self, devices: Devices) -> Self {
         Limits { devices: Some(devices), ..self }
     }
 
-    /// How many control groups may be made inside, on all levels together: `cgroup.max.descendants` on v2 (4.14), also
-    /// of a hybrid host. A `mkdir` beyond fails with EAGAIN.
+    /// Limits the control groups made inside, on all levels together: `cgroup.max.descendants` on
+    /// v2 (4.14), also on a hybrid host. A `mkdir` beyond the limit fails with EAGAIN.
     pub fn max_descendants(self, limit: u64) -> Self {
         Limits { max_descendants: Some(limit), ..self }
     }
 
-    /// How many levels of control groups may be made inside: `cgroup.max.depth` on v2 (4.14), also of a hybrid host. A
-    /// `mkdir` beyond fails with EAGAIN.
+    /// Limits the levels of control groups made inside: `cgroup.max.depth` on v2 (4.14), also on a
+    /// hybrid host. A `mkdir` beyond the limit fails with EAGAIN.
     pub fn max_depth(self, limit: u64) -> Self {
         Limits { max_depth: Some(limit), ..self }
     }
@@ -189,9 +205,9 @@ impl Limits {
         *self == Limits::default()
     }
 
-    /// The features that are asked for, in the order of the documentation.
+    /// Returns the features that these limits need, in the order of the documentation.
     pub(crate) fn features(&self) -> Vec<Feature> {
-        let asked = [
+        let requested = [
             (Feature::MemoryLimit, self.memory.is_some()),
             (Feature::MemoryHigh, self.memory_high.is_some()),
             (Feature::MemoryLow, self.memory_low.is_some()),
@@ -211,10 +227,10 @@ impl Limits {
             (Feature::CgroupMaxDepth, self.max_depth.is_some()),
             (Feature::Devices, self.devices.is_some()),
         ];
-        asked.into_iter().filter(|(_, asked)| *asked).map(|(feature, _)| feature).collect()
+        requested.into_iter().filter(|(_, requested)| *requested).map(|(feature, _)| feature).collect()
     }
 
-    /// The same limits without those of `feature`.
+    /// Returns the same limits without those of `feature`.
     pub(crate) fn without(self, feature: Feature) -> Self {
         match feature {
             Feature::MemoryLimit => Limits { memory: None, ..self },
@@ -225,7 +241,7 @@ impl Limits {
             Feature::SwapLimit => Limits { swap: None, ..self },
             Feature::HugetlbLimit => Limits { hugetlb: Vec::new(), ..self },
             Feature::PidsLimit => Limits { pids: None, ..self },
-            // There is nothing that a burst could be left over from.
+            // Without a CPU limit no time can be left over for a burst.
             Feature::CpuLimit => Limits { cpu: None, cpu_burst: None, ..self },
             Feature::CpuBurst => Limits { cpu_burst: None, ..self },
             Feature::CpuWeight => Limits { cpu_weight: None, ..self },
@@ -236,7 +252,7 @@ impl Limits {
             Feature::CgroupMaxDescendants => Limits { max_descendants: None, ..self },
             Feature::CgroupMaxDepth => Limits { max_depth: None, ..self },
             Feature::Devices => Limits { devices: None, ..self },
-            // No limit of a control group's.
+            // Control groups do not enforce this feature.
             _ => self,
         }
     }
@@ -245,20 +261,20 @@ impl Limits {
         self.features().into_iter().map(controller_of).collect()
     }
 
-    /// Quota and period in microseconds.
+    /// Returns quota and period in microseconds.
     pub(super) fn cpu_quota(&self) -> Option<(u64, u64)> {
         let cores = self.cpu?;
         let period = if cores < 0.01 { 1_000_000 } else { 100_000 };
         Some(((cores * period as f64).round() as u64, period))
     }
 
-    /// The burst in microseconds.
+    /// Returns the burst in microseconds.
     pub(super) fn cpu_burst_us(&self) -> Option<u64> {
         self.cpu_burst.map(|burst| u64::try_from(burst.as_micros()).unwrap_or(u64::MAX))
     }
 }
 
-/// The controller that enforces a feature.
+/// Returns the controller that enforces a feature.
 pub(super) fn controller_of(feature: Feature) -> Controllers {
     match feature {
         Feature::MemoryLimit
@@ -275,7 +291,7 @@ pub(super) fn controller_of(feature: Feature) -> Controllers {
         Feature::Devices => Controllers::DEVICES,
         Feature::CpuTime => Controllers::CPUACCT,
         Feature::CgroupMaxDescendants | Feature::CgroupMaxDepth => Controllers::CORE,
-        // No limit of a control group's.
+        // Control groups do not enforce this feature.
         _ => Controllers::empty(),
     }
 }

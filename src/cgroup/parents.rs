@@ -1,7 +1,7 @@
-//! The levels above a sandbox's group that did not exist: made for it, and removed with the last group below them.
+//! The missing parent groups of a sandbox's group. They are made for it, and removed with the last
+//! group below them.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,95 +9,98 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, mkdir, unlinkat};
 
-use super::host::Hierarchy;
-use super::{Controllers, Version, kernfs, v1};
+use super::hierarchy::Hierarchy;
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::xattr;
 
+/// The parent groups that this process knows.
 #[derive(Debug, Default)]
-struct Levels {
-    /// Those that this process made and has not removed yet. It is the process that remembers, not the group that happened
-    /// to come first: the last one out removes the level, whoever made it.
+struct Parents {
+    /// The groups that this process made and has not removed yet. The process remembers them, not
+    /// the sandbox that happened to come first: the last sandbox to leave removes a parent group,
+    /// whichever sandbox made it.
     made: HashSet<PathBuf>,
-    /// Those that stay although nobody is below them, and for how many.
-    held: HashMap<PathBuf, usize>,
+    /// The groups that stay although they are empty, with the number of their guards.
+    guarded: HashMap<PathBuf, usize>,
 }
 
-static LEVELS: PerProcess<Mutex<Levels>> = PerProcess::new();
+static PARENTS: PerProcess<Mutex<Parents>> = PerProcess::new();
 
-fn levels() -> nix::Result<&'static Mutex<Levels>> {
-    LEVELS.get_or_try(|| Ok::<_, Errno>(Mutex::default()))
+fn parents() -> nix::Result<&'static Mutex<Parents>> {
+    PARENTS.get_or_try(|| Ok::<_, Errno>(Mutex::default()))
 }
 
-fn lock(levels: &Mutex<Levels>) -> MutexGuard<'_, Levels> {
-    levels.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(parents: &Mutex<Parents>) -> MutexGuard<'_, Parents> {
+    parents.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps the levels above groups of which one comes after the other. It makes none.
+/// Keeps parent groups while sandboxes come and go below them. The guard makes no group itself.
 #[derive(Debug)]
-pub(crate) struct Hold {
-    home: &'static Mutex<Levels>,
-    /// The lowest level, and where its hierarchy is mounted.
-    places: Vec<(PathBuf, PathBuf)>,
+pub(crate) struct ParentGuard {
+    registry: &'static Mutex<Parents>,
+    /// The lowest parent group in each hierarchy, and the mount point of the hierarchy.
+    bases: Vec<(PathBuf, PathBuf)>,
 }
 
-impl Hold {
-    pub(super) fn new(places: Vec<(PathBuf, PathBuf)>) -> nix::Result<Hold> {
-        let home = levels()?;
-        let mut levels = lock(home);
-        places.iter().for_each(|(base, _)| *levels.held.entry(base.clone()).or_default() += 1);
-        Ok(Hold { home, places })
+impl ParentGuard {
+    pub(super) fn new(bases: Vec<(PathBuf, PathBuf)>) -> nix::Result<ParentGuard> {
+        let registry = parents()?;
+        let mut parents = lock(registry);
+        bases.iter().for_each(|(base, _)| *parents.guarded.entry(base.clone()).or_default() += 1);
+        Ok(ParentGuard { registry, bases })
     }
 }
 
-impl Drop for Hold {
+impl Drop for ParentGuard {
     fn drop(&mut self) {
-        if LEVELS.get().is_none_or(|here| !std::ptr::eq(here, self.home)) {
-            // A fork's: what it was to keep is its parent's.
+        if PARENTS.get().is_none_or(|here| !std::ptr::eq(here, self.registry)) {
+            // This is a forked copy: the parent process keeps the groups.
             return;
         }
-        for (base, top) in &self.places {
-            let mut levels = lock(self.home);
-            let left = levels.held.get(base).map_or(0, |count| count - 1);
+        for (base, mount) in &self.bases {
+            let mut parents = lock(self.registry);
+            let left = parents.guarded.get(base).map_or(0, |count| count - 1);
             if left > 0 {
-                levels.held.insert(base.clone(), left);
+                parents.guarded.insert(base.clone(), left);
                 continue;
             }
-            levels.held.remove(base);
-            drop(levels);
-            release(base, top);
+            parents.guarded.remove(base);
+            drop(parents);
+            remove_empty(base, mount);
         }
     }
 }
 
-/// Makes a directory `name` in `base` and, with `levels`, what is missing from the hierarchy's top to `base`. Another
-/// sandbox may remove such a level between any two calls, so ENOENT is tried again.
-pub(super) fn make_below(hierarchy: &Hierarchy, base: &Path, name: &str, levels: bool) -> nix::Result<PathBuf> {
+/// Makes a directory `name` in `base` and, with `make_parents`, the missing groups from the top of
+/// the hierarchy to `base`. Another sandbox may remove such a group between any two calls, so the
+/// function retries on ENOENT.
+pub(super) fn make_below(hierarchy: &Hierarchy, base: &Path, name: &str, make_parents: bool) -> nix::Result<PathBuf> {
     let path = base.join(name);
     let mut tries = 0;
     loop {
         match mkdir(&path, Mode::from_bits_truncate(0o755)) {
             Ok(()) => return Ok(path),
-            Err(Errno::ENOENT) if levels && tries < 1000 => make_levels(hierarchy, base)?,
+            Err(Errno::ENOENT) if make_parents && tries < 1000 => make_missing(hierarchy, base)?,
             Err(errno) => return Err(errno),
         }
         tries += 1;
     }
 }
 
-fn make_levels(hierarchy: &Hierarchy, base: &Path) -> nix::Result<()> {
+/// Makes the missing groups from the top of the hierarchy to `base`, and marks them.
+fn make_missing(hierarchy: &Hierarchy, base: &Path) -> nix::Result<()> {
     let missing = base.ancestors().take_while(|dir| **dir != hierarchy.mount && dir.starts_with(&hierarchy.mount));
     let mut missing: Vec<_> = missing.collect();
     missing.reverse();
     for dir in missing {
-        let mut levels = lock(levels()?);
+        let mut parents = lock(parents()?);
         match mkdir(dir, Mode::from_bits_truncate(0o755)) {
             Ok(()) => {
                 xattr::mark(dir);
-                levels.made.insert(dir.to_owned());
+                parents.made.insert(dir.to_owned());
             }
             Err(Errno::EEXIST) => continue,
-            // Removed again by another process; the caller begins anew.
+            // Another process has removed the group again; the caller retries.
             Err(Errno::ENOENT) => return Ok(()),
             Err(errno) => return Err(errno),
         };
@@ -105,33 +108,17 @@ fn make_levels(hierarchy: &Hierarchy, base: &Path) -> nix::Result<()> {
     Ok(())
 }
 
-/// Gives a v1 cpuset below the hierarchy's top what it needs to take tasks, level by level.
-pub(super) fn fill_cpusets(hierarchy: &Hierarchy, path: &Path) -> nix::Result<()> {
-    if hierarchy.version == Version::V2 || !hierarchy.controllers.contains(Controllers::CPUSET) {
-        return Ok(());
-    }
-    let mut above = kernfs::open_dir(&hierarchy.mount)?;
-    let mut dir = hierarchy.mount.clone();
-    for level in path.strip_prefix(&hierarchy.mount).into_iter().flat_map(Path::components) {
-        dir.push(level);
-        let fd = kernfs::open_dir(&dir)?;
-        v1::fill_cpuset(above.as_fd(), fd.as_fd())?;
-        above = fd;
-    }
-    Ok(())
-}
-
-/// Removes the levels from `base` upwards, and below the hierarchy's `top`, that this crate made, in this process or (by
-/// their mark) in another, and that are empty now.
-pub(super) fn release(base: &Path, top: &Path) {
-    let Ok(mut levels) = levels().map(lock) else { return };
-    for dir in base.ancestors().take_while(|dir| *dir != top) {
-        if levels.held.contains_key(dir) || !levels.made.contains(dir) && !xattr::is_marked(dir) {
+/// Removes the parent groups from `base` upwards, below `mount`, that are empty and
+/// that this crate made: in this process, or in another one, as their mark tells.
+pub(super) fn remove_empty(base: &Path, mount: &Path) {
+    let Ok(mut parents) = parents().map(lock) else { return };
+    for dir in base.ancestors().take_while(|dir| *dir != mount) {
+        if parents.guarded.contains_key(dir) || !parents.made.contains(dir) && !xattr::is_marked(dir) {
             return;
         }
         match unlinkat(nix::fcntl::AT_FDCWD, dir, UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => levels.made.remove(dir),
-            // Other sandboxes, or someone else's processes, are in it.
+            Ok(()) | Err(Errno::ENOENT) => parents.made.remove(dir),
+            // Other sandboxes or foreign processes are in the group.
             Err(_) => return,
         };
     }

@@ -12,31 +12,40 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::host::Hierarchy;
-use super::{Controllers, Version, kernfs, parents};
+use super::controllers::{Controllers, Version};
+use super::hierarchy::Hierarchy;
+use super::remedies::DELEGATE;
+use super::{cpuset, kernfs, parents};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::table;
-use crate::{Error, ErrorKind, Result, Step};
 
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
-/// After this long in EBUSY what keeps the group is not just on its way out.
-const STUBBORN: Duration = Duration::from_millis(2);
+/// After EBUSY for this long, the processes that keep the group are not simply exiting.
+const SLOW_EXIT: Duration = Duration::from_millis(2);
 
+/// The directory of a sandbox's group in one hierarchy, which stays open.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) version: Version,
-    /// On v1 all controllers of the hierarchy, on v2 those that were asked for.
+    /// All controllers of the hierarchy on v1, the requested ones on v2.
     pub(super) controllers: Controllers,
     pub(super) path: PathBuf,
-    /// Where the hierarchy is mounted.
-    pub(super) top: PathBuf,
+    /// The mount point of the hierarchy.
+    pub(super) mount: PathBuf,
     dir: OwnedFd,
+    /// True once the directory was removed.
     gone: AtomicBool,
 }
 
 impl Part {
-    /// Makes the directory; one that exists is somebody else's and an error.
-    pub(super) fn create(hierarchy: &Hierarchy, parent: Option<&Path>, name: &str, asked: Controllers) -> Result<Part> {
+    /// Makes the directory. An existing directory belongs to somebody else and is an error.
+    pub(super) fn create(
+        hierarchy: &Hierarchy,
+        parent: Option<&Path>,
+        name: &str,
+        requested: Controllers,
+    ) -> Result<Part> {
         let base = hierarchy.base(parent).ok_or_else(|| {
             Error::new(Step::CreateCgroup, Errno::ENOENT)
                 .at(&hierarchy.mount)
@@ -45,32 +54,40 @@ impl Part {
         })?;
         let fail = |errno| creation_failed(errno, &base.join(name));
         let path = parents::make_below(hierarchy, &base, name, parent.is_some()).map_err(fail)?;
-        let controllers = if hierarchy.version == Version::V1 { hierarchy.controllers } else { asked };
-        let made = parents::fill_cpusets(hierarchy, &path)
+        let controllers = if hierarchy.version == Version::V1 { hierarchy.controllers } else { requested };
+        let made = cpuset::fill(hierarchy, &path)
             .and_then(|()| Part::open(hierarchy.version, controllers, &path, &hierarchy.mount));
         made.map_err(|errno| {
             let _ = unlinkat(AT_FDCWD, &path, UnlinkatFlags::RemoveDir);
-            parents::release(&base, &hierarchy.mount);
+            parents::remove_empty(&base, &hierarchy.mount);
             fail(errno)
         })
     }
 
-    /// A directory that exists.
-    pub(super) fn open(version: Version, controllers: Controllers, path: &Path, top: &Path) -> nix::Result<Part> {
+    /// Opens an existing directory.
+    pub(super) fn open(version: Version, controllers: Controllers, path: &Path, mount: &Path) -> nix::Result<Part> {
         let dir = kernfs::open_dir(path)?;
-        Ok(Part { version, controllers, path: path.to_owned(), top: top.to_owned(), dir, gone: AtomicBool::new(false) })
+        Ok(Part {
+            version,
+            controllers,
+            path: path.to_owned(),
+            mount: mount.to_owned(),
+            dir,
+            gone: AtomicBool::new(false),
+        })
     }
 
+    /// Returns the open directory (`O_PATH`).
     pub(super) fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
 
-    /// The failure of `step` at one of the group's files.
+    /// Returns the error of `step` at one of the group's files.
     pub(super) fn failed(&self, step: Step, errno: Errno, file: &CStr) -> Error {
         self.error(step, errno).at(kernfs::join(&self.path, file))
     }
 
-    /// The failure of `step` at the group.
+    /// Returns the error of `step` at the group.
     pub(super) fn error(&self, step: Step, errno: Errno) -> Error {
         let error = Error::new(step, errno).at(&self.path);
         match step {
@@ -79,17 +96,18 @@ impl Part {
         }
     }
 
-    /// The text of a file; `None` if the kernel does not have it.
+    /// Reads a file. Returns `None` if the kernel does not have the file.
     pub(super) fn text(&self, file: &CStr) -> Result<Option<String>> {
         kernfs::read_optional(self.dir(), file).map_err(|errno| self.failed(Step::Stats, errno, file))
     }
 
-    /// The number in a file; `None` if the kernel does not have it or it says `max`.
+    /// Reads a number from a file. Returns `None` if the kernel does not have the file, or if the
+    /// file says `max`.
     pub(super) fn number(&self, file: &CStr) -> Result<Option<u64>> {
         kernfs::number(self.dir(), file).map_err(|errno| self.failed(Step::Stats, errno, file))
     }
 
-    /// Writes a file if the group has it; tells whether it does.
+    /// Writes a file if the group has it. Returns whether the group has the file.
     pub(super) fn write_optional(&self, file: &CStr, value: &str) -> nix::Result<bool> {
         match kernfs::write(self.dir(), file, value) {
             Ok(()) => Ok(true),
@@ -98,8 +116,9 @@ impl Part {
         }
     }
 
-    /// Where a child with one thread writes `0` and so moves itself. On v1 that is `tasks`: a thread that moves itself alone
-    /// does not take the kernel's lock over all forks and exits (since 5.16), whose taking waits for all processors.
+    /// Opens the file to which a child with one thread writes `0` to move itself. On v1 that is
+    /// `tasks`: a thread that moves only itself does not take the kernel's lock over all forks and
+    /// exits (since 5.16). Taking that lock waits for all processors.
     pub(super) fn open_procs(&self) -> Result<OwnedFd> {
         let file = if self.version == Version::V1 { c"tasks" } else { c"cgroup.procs" };
         openat(self.dir(), file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
@@ -107,18 +126,20 @@ impl Part {
             .map_err(|errno| self.failed(Step::CreateCgroup, errno, file))
     }
 
-    /// Visits the group and those that were made below it.
+    /// Visits the group and all groups below it.
     pub(super) fn walk(&self, visit: &mut dyn FnMut(BorrowedFd<'_>) -> nix::Result<()>) -> nix::Result<()> {
         kernfs::walk(self.dir(), visit, &mut |_, _| Ok(()))
     }
 
-    /// Every process in the group and below it, as this pid namespace numbers them (0 for one outside of it).
+    /// Returns every process in the group and below, with its number in this pid namespace (0 for a
+    /// process outside of it).
     pub(super) fn processes(&self) -> nix::Result<Vec<i32>> {
         let mut pids = Vec::new();
         self.walk(&mut |dir| {
             match kernfs::read(dir, c"cgroup.procs") {
                 Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
-                // A threaded group: its processes stand in the list of the domain above, which is ours or below it.
+                // This is a threaded group. Its processes are listed in the domain above, which is
+                // this group or one below it.
                 Err(Errno::EOPNOTSUPP) => {}
                 Err(errno) => return Err(errno),
             }
@@ -127,6 +148,7 @@ impl Part {
         Ok(pids)
     }
 
+    /// Returns whether a process lives in the group or below.
     pub(super) fn is_populated(&self) -> nix::Result<bool> {
         match kernfs::read_optional(self.dir(), c"cgroup.events") {
             Ok(Some(text)) => Ok(kernfs::field(&text, "populated") == Some(1)),
@@ -139,9 +161,10 @@ impl Part {
         }
     }
 
-    /// Removes the group and all below it. A group is busy while a process of it is not quite dead, so EBUSY is tried
-    /// again until `deadline`; `stubborn` is called once in a while when that takes long.
-    pub(super) fn remove(&self, deadline: Instant, stubborn: &dyn Fn()) -> Result<()> {
+    /// Removes the group and all groups below it. A group is busy while one of its processes is
+    /// still exiting, so the function retries on EBUSY until `deadline`. It calls `on_delay` from
+    /// time to time when that takes long.
+    pub(super) fn remove(&self, deadline: Instant, on_delay: &dyn Fn()) -> Result<()> {
         if self.gone.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -162,20 +185,21 @@ impl Part {
             if now >= deadline {
                 return Err(self.error(Step::RemoveCgroup, errno).hint("processes are left in it"));
             }
-            if now - start > STUBBORN {
-                stubborn();
+            if now - start > SLOW_EXIT {
+                on_delay();
             }
             std::thread::sleep(pause.min(deadline - now));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         self.gone.store(true, Ordering::Release);
         if let Some(base) = self.path.parent() {
-            parents::release(base, &self.top);
+            parents::remove_empty(base, &self.mount);
         }
         Ok(())
     }
 
-    /// Removes the groups that were made inside, deepest first, and tells whether there were any and all are gone.
+    /// Removes the groups that were made inside, deepest first. Returns whether there were any and
+    /// all are gone.
     fn remove_below(&self, deadline: Instant) -> nix::Result<bool> {
         let removed = RefCell::new(false);
         kernfs::walk(
@@ -191,11 +215,12 @@ impl Part {
     }
 }
 
+/// Explains why the directory could not be made.
 fn creation_failed(errno: Errno, path: &Path) -> Error {
     let error = Error::new(Step::CreateCgroup, errno).at(path);
     match errno {
         Errno::EEXIST => error.hint("a group of this name is not ours to use"),
-        Errno::EACCES | Errno::EPERM | Errno::EROFS => error.hint(super::problems::DELEGATE),
+        Errno::EACCES | Errno::EPERM | Errno::EROFS => error.hint(DELEGATE),
         Errno::EAGAIN => error.hint("cgroup.max.descendants or cgroup.max.depth of a group above is reached"),
         Errno::ENOSPC => {
             error.hint("the kernel takes no more groups, or the parent cpuset has no cpus or memory nodes")

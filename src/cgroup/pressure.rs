@@ -1,4 +1,4 @@
-//! Pressure stall information: how long the tasks of a group waited for what they were short of.
+//! Pressure stall information: the time that the tasks of a group waited for a resource.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,19 +14,21 @@ use procfs::PressureRecord;
 
 use super::kernfs;
 use super::part::Part;
+use crate::error::{Error, ErrorKind, Problem, Result, Step};
 use crate::sys::{table, timeout};
-use crate::{Error, ErrorKind, Problem, Result, Step};
 
 /// The kernel's `WINDOW_MIN_US` and `WINDOW_MAX_US`.
 const WINDOWS: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(10);
 
-/// What tasks can be short of. Each has a file in every v2 group: `cpu.pressure`, `memory.pressure`, `io.pressure`.
+/// A resource that tasks can be short of. Every v2 group has a file for each: `cpu.pressure`,
+/// `memory.pressure`, `io.pressure`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PsiResource {
-    /// Processors: a task could run, and none is free, or the [cpu limit](crate::Sandbox::cpu_limit) holds it back.
+    /// Processors: a task could run, but no processor is free, or the [cpu
+    /// limit](crate::Sandbox::cpu_limit) holds the task back.
     Cpu,
-    /// Memory: a task waits for pages to be reclaimed, or to be read in again.
+    /// Memory: a task waits until pages are reclaimed or read in again.
     Memory,
     /// Block devices: a task waits for one.
     Io,
@@ -42,27 +44,29 @@ impl PsiResource {
     }
 }
 
-/// How short of a resource the tasks of a sandbox are: [`Child::pressure`](crate::Child::pressure).
+/// The pressure on the tasks of a sandbox for one resource:
+/// [`Child::pressure`](crate::Child::pressure).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Pressure {
-    /// The time in which at least one task was held up.
+    /// The time in which at least one task waited.
     pub some: Stall,
-    /// The time in which all that had something to do were held up at once; for [`Cpu`](PsiResource::Cpu) since 5.13.
+    /// The time in which all tasks that were not idle waited at once. For [`Cpu`](PsiResource::Cpu)
+    /// since 5.13.
     pub full: Option<Stall>,
 }
 
-/// Time lost: in the kernel's running averages, and in all.
+/// The time lost by waiting: the kernel's running averages, and the total.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Stall {
-    /// Percent of the last 10 seconds. The kernel brings averages up to date every two seconds.
+    /// Percent of the last 10 seconds. The kernel updates the averages every two seconds.
     pub avg10: f32,
     /// Percent of the last minute.
     pub avg60: f32,
     /// Percent of the last five minutes.
     pub avg300: f32,
-    /// Since the sandbox began.
+    /// The total since the sandbox began.
     pub total: Duration,
 }
 
@@ -83,7 +87,7 @@ impl Pressure {
     }
 }
 
-/// How much time has to be lost within how much, for a [`PressureTrigger`] to fire.
+/// The time lost within a time window at which a [`PressureTrigger`] fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PsiThreshold {
     full: bool,
@@ -92,18 +96,19 @@ pub struct PsiThreshold {
 }
 
 impl PsiThreshold {
-    /// At least one task was held up for `stall` in all, within a `window` of 0.5 to 10 seconds.
+    /// Fires when at least one task waited for `stall` in total within a `window` of 0.5 to 10
+    /// seconds.
     pub fn some(stall: Duration, window: Duration) -> Self {
         PsiThreshold { full: false, stall, window }
     }
 
-    /// All tasks that had something to do were held up at once for `stall` in all, within a `window` of 0.5 to 10
-    /// seconds.
+    /// Fires when all tasks that were not idle waited at once for `stall` in total, within a
+    /// `window` of 0.5 to 10 seconds.
     pub fn full(stall: Duration, window: Duration) -> Self {
         PsiThreshold { full: true, stall, window }
     }
 
-    /// As the kernel reads it, in microseconds.
+    /// Formats the threshold as the kernel reads it, in microseconds.
     fn line(self) -> String {
         let kind = if self.full { "full" } else { "some" };
         format!("{kind} {} {}", self.stall.as_micros(), self.window.as_micros())
@@ -122,11 +127,13 @@ impl PsiThreshold {
     }
 }
 
-/// Fires when a sandbox was short of something for longer than it should: [`Child::pressure_trigger`](crate::Child::pressure_trigger).
+/// A trigger that fires when a sandbox was short of a resource for longer than a threshold:
+/// [`Child::pressure_trigger`](crate::Child::pressure_trigger).
 ///
-/// [`wait`](PressureTrigger::wait) blocks. For poll(2), epoll(7) and async runtimes there is the descriptor
-/// ([`AsFd`]): the event is POLLPRI (EPOLLPRI), seen by the first to ask, and at most once a window. It is not POLLIN,
-/// which is always there; POLLERR says that the sandbox is gone. Dropping the trigger takes it away.
+/// [`wait`](PressureTrigger::wait) blocks. For poll(2), epoll(7) and async runtimes the trigger
+/// gives its descriptor ([`AsFd`]). The event is POLLPRI (EPOLLPRI); the first caller that polls
+/// sees it, and it comes at most once in a window. POLLIN is always set and means nothing. POLLERR
+/// says that the sandbox is gone. Dropping the value removes the trigger.
 #[derive(Debug)]
 pub struct PressureTrigger {
     fd: OwnedFd,
@@ -134,11 +141,13 @@ pub struct PressureTrigger {
 }
 
 impl PressureTrigger {
-    /// Waits until it fires: for ever, or for `timeout`; false if that passed.
+    /// Waits until the trigger fires: without end, or for `timeout`. Returns false if `timeout` has
+    /// passed.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`] once the sandbox's control group is gone, with which the trigger goes.
+    /// Fails with [`ErrorKind::Control`] if the sandbox's control group is gone, because the
+    /// trigger goes with the group.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool> {
         let fail = |errno| Error::new(Step::Pressure, errno).at(&self.path).with_kind(ErrorKind::Control);
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -165,7 +174,7 @@ impl AsFd for PressureTrigger {
     }
 }
 
-/// The figures of a v2 group.
+/// Reads the pressure of a v2 group.
 pub(super) fn read(part: &Part, resource: PsiResource) -> Result<Pressure> {
     let file = resource.file();
     let text = kernfs::read(part.dir(), file).map_err(|errno| explained(part, errno, file))?;
@@ -175,7 +184,7 @@ pub(super) fn read(part: &Part, resource: PsiResource) -> Result<Pressure> {
     })
 }
 
-/// A trigger lives as long as the open file that it was written to.
+/// Sets up a trigger. The trigger lives as long as the open file to which it was written.
 pub(super) fn trigger(part: &Part, resource: PsiResource, threshold: PsiThreshold) -> Result<PressureTrigger> {
     if let Some(problem) = threshold.invalid() {
         return Err(Error::refused(vec![problem]));
@@ -187,7 +196,8 @@ pub(super) fn trigger(part: &Part, resource: PsiResource, threshold: PsiThreshol
         Ok(fd)
     });
     let fd = written.map_err(|errno| match errno {
-        // 6.5; before, the kernel asks for the capability or for nothing.
+        // Since 6.5 the kernel refuses other windows to a caller without the capability. Earlier
+        // kernels demand the capability for every trigger, or for none.
         Errno::EINVAL => explained(part, errno, file).hint("without CAP_SYS_RESOURCE windows are multiples of 2 s"),
         Errno::EPERM | Errno::EACCES => explained(part, errno, file).hint("it needs CAP_SYS_RESOURCE"),
         _ => explained(part, errno, file),
@@ -198,7 +208,8 @@ pub(super) fn trigger(part: &Part, resource: PsiResource, threshold: PsiThreshol
 fn explained(part: &Part, errno: Errno, file: &CStr) -> Error {
     let error = part.failed(Step::Pressure, errno, file);
     match errno {
-        // Hidden with the accounting switched off, or readable with an error, by the kernel's age.
+        // With accounting switched off, the file is missing, or reading it fails, depending on the
+        // kernel's version.
         Errno::ENOENT | Errno::EOPNOTSUPP => error
             .with_kind(ErrorKind::Unsupported)
             .hint("this kernel counts no pressure: boot with psi=1, on Linux 5.2 or newer with CONFIG_PSI"),
@@ -206,7 +217,7 @@ fn explained(part: &Part, errno: Errno, file: &CStr) -> Error {
     }
 }
 
-/// Where no v2 group is.
+/// Returns the error for a sandbox without a v2 group.
 pub(super) fn without_v2() -> Error {
     Error::message(ErrorKind::Unsupported, Step::Pressure, "cgroup v1 counts no pressure")
         .hint("mount cgroup2, with or without controllers")

@@ -1,43 +1,41 @@
-//! What this host cannot enforce, by name and with the remedy.
+//! Finds the limits that this host cannot enforce, with the reason and the remedy.
 
-use std::ffi::CStr;
 use std::path::{Component, Path};
 
-use caps::{CapSet, Capability};
-use nix::errno::Errno;
-
-use super::host::{Hierarchy, Host, can_write, nearest};
+use super::controllers::{Controllers, Version};
+use super::hierarchy::Hierarchy;
+use super::host::Host;
 use super::limits::{Limits, controller_of};
-use super::{Controllers, Version, devices, hugetlb, support, v2};
-use crate::{Enforcement, Feature, Problem};
+use super::{devices, hugetlb, support};
+use crate::error::Problem;
+use crate::feature::{Enforcement, Feature};
 
-pub(super) const DELEGATE: &str = "run as root, or in a delegated group (systemd-run --user --scope -p Delegate=yes), \
-                                   or name one with cgroup_parent";
 const NO_SWAP: &str = "this kernel does not account for swap";
 const WEIGHED: &str = "only on disks with the scheduler bfq, or with io.cost.qos switched on";
 const SWAP_REMEDY: &str = "boot with swapaccount=1";
 
 impl Host {
-    /// What of the policy cannot be enforced below `parent`. It opens and reads a dozen files: for checks and for the
-    /// explanation of a failure, not for each spawn.
+    /// Returns the parts of the policy that cannot be enforced below `parent`. The check opens and
+    /// reads about a dozen files: it serves explicit checks and the explanation of a failure, and
+    /// does not run at each spawn.
     pub(crate) fn problems(&self, limits: &Limits, account_cpu: bool, parent: Option<&Path>) -> Vec<Problem> {
         if parent.is_some_and(|parent| invalid_parent(parent).is_some()) {
-            // Said already, as a contradiction of the policy.
+            // The check of the policy itself has reported this path.
             return Vec::new();
         }
         let mut features = limits.features();
         features.extend(account_cpu.then_some(Feature::CpuTime));
         let mut problems: Vec<_> = features.iter().filter_map(|f| self.problem(*f, parent)).collect();
         let swap_alone = limits.swap.is_some() && limits.memory.is_none();
-        if swap_alone && self.home(Controllers::MEMORY).is_some_and(|h| h.version == Version::V1) {
+        if swap_alone && self.hierarchy_of(Controllers::MEMORY).is_some_and(|h| h.version == Version::V1) {
             let reason = "cgroup v1 limits only the sum of memory and swap";
             problems.push(
                 Problem::unsupported("swap_limit", reason, "set memory_limit too").for_feature(Feature::SwapLimit),
             );
         }
-        let unsaid = limits.devices.as_ref().is_some_and(|rules| devices::v1::List::new(rules).is_none());
-        if unsaid && self.device_home(parent).is_some_and(|h| h.version == Version::V1) {
-            let (reason, remedy) = devices::v1::HOLE;
+        let inexpressible = limits.devices.as_ref().is_some_and(|rules| devices::v1::List::new(rules).is_none());
+        if inexpressible && self.device_hierarchy(parent).is_some_and(|h| h.version == Version::V1) {
+            let (reason, remedy) = devices::v1::NOT_EXPRESSIBLE;
             problems.push(Problem::unsupported("devices", reason, remedy).for_feature(Feature::Devices));
         }
         problems.extend(hugetlb::unknown_size(limits));
@@ -45,42 +43,46 @@ impl Host {
         problems
     }
 
-    /// Protection of memory that the groups above `parent`, and itself, do not have to give.
+    /// Returns the memory protection that `parent` and the groups above it do not have to give.
     pub(super) fn unprotected(&self, limits: &Limits, parent: Option<&Path>) -> Vec<Problem> {
         if limits.memory_low.is_none() && limits.memory_min.is_none() {
             return Vec::new();
         }
-        let home = self.home(Controllers::MEMORY).filter(|home| home.version == Version::V2);
-        let based = home.and_then(|home| Some((home, home.base(parent)?)));
-        based.map_or(Vec::new(), |(home, base)| support::unprotected(&home.mount, limits, &base))
+        let hierarchy = self.hierarchy_of(Controllers::MEMORY).filter(|hierarchy| hierarchy.version == Version::V2);
+        let based = hierarchy.and_then(|hierarchy| Some((hierarchy, hierarchy.base(parent)?)));
+        based.map_or(Vec::new(), |(hierarchy, base)| support::unprotected(&hierarchy.mount, limits, &base))
     }
 
+    /// Returns why `feature` cannot be enforced below `parent`.
     fn problem(&self, feature: Feature, parent: Option<&Path>) -> Option<Problem> {
         let controller = controller_of(feature);
-        let mut homes: Vec<_> = self.hierarchies.iter().filter(|h| h.controllers.contains(controller)).collect();
+        let mut candidates: Vec<_> = self.hierarchies.iter().filter(|h| h.controllers.contains(controller)).collect();
         if feature == Feature::Devices {
-            homes = self.device_home(parent).into_iter().collect();
+            candidates = self.device_hierarchy(parent).into_iter().collect();
         }
-        let base = self.home(controller).and_then(|home| home.base(parent));
-        let lack = self.home(controller).and_then(|home| home.lacks(feature, base.as_deref()));
-        let (reason, remedy) = if homes.is_empty() {
+        let base = self.hierarchy_of(controller).and_then(|hierarchy| hierarchy.base(parent));
+        let missing =
+            self.hierarchy_of(controller).and_then(|hierarchy| hierarchy.unsupported(feature, base.as_deref()));
+        let (reason, remedy) = if candidates.is_empty() {
             self.absence(feature)
-        } else if let Some((reason, remedy)) = lack {
+        } else if let Some((reason, remedy)) = missing {
             (reason.to_owned(), remedy)
         } else if feature == Feature::SwapLimit && !self.swap {
             (NO_SWAP.to_owned(), SWAP_REMEDY)
         } else {
-            // Cpu time can be had from two hierarchies, and one is enough.
-            let refusals: Option<Vec<_>> = homes.iter().map(|home| home.refusal(controller, parent)).collect();
-            refusals?.swap_remove(0)
+            // Two hierarchies can count CPU time, and one of them is enough.
+            let obstacles: Option<Vec<_>> =
+                candidates.iter().map(|hierarchy| hierarchy.creation_obstacle(controller, parent)).collect();
+            obstacles?.swap_remove(0)
         };
         Some(Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature))
     }
 
-    /// Why no hierarchy has the controller of `feature`, and the remedy.
+    /// Returns why no hierarchy has the controller of `feature`, and the remedy.
     fn absence(&self, feature: Feature) -> (String, &'static str) {
         let controller = controller_of(feature);
-        if let Some((reason, remedy)) = support::v1_lacks(feature).filter(|_| controller == Controllers::CORE) {
+        if let Some((reason, remedy)) = support::unsupported_on_v1(feature).filter(|_| controller == Controllers::CORE)
+        {
             return (reason.to_owned(), remedy);
         }
         let name = controller.name();
@@ -90,7 +92,8 @@ impl Host {
         {
             return obstacle;
         }
-        // Only the root group, which has every controller of the kernel, is without a type (4.14).
+        // The root group has every controller of the kernel, and is the only one without
+        // `cgroup.type` (4.14).
         let inner = |h: &&Hierarchy| h.version == Version::V2 && h.mount.join("cgroup.type").exists();
         if let Some(v2) = self.hierarchies.iter().find(inner) {
             let reason = format!("the group that {} shows was not given the {name} controller", v2.mount.display());
@@ -104,20 +107,21 @@ impl Host {
         (reason, absence_remedy(controller))
     }
 
-    /// How well the kernel enforces `feature`, wherever the group is.
+    /// Returns how well the kernel enforces `feature`, independent of the group's place.
     pub(crate) fn enforcement(&self, feature: Feature) -> Enforcement {
         let controller = controller_of(feature);
-        let home = if feature == Feature::Devices { self.device_home(None) } else { self.home(controller) };
-        match (home, feature) {
+        let hierarchy =
+            if feature == Feature::Devices { self.device_hierarchy(None) } else { self.hierarchy_of(controller) };
+        match (hierarchy, feature) {
             (None, _) => {
                 let (reason, remedy) = self.absence(feature);
                 Enforcement::Missing(format!("{reason}; {remedy}"))
             }
             (Some(_), Feature::SwapLimit) if !self.swap => Enforcement::Missing(format!("{NO_SWAP}; {SWAP_REMEDY}")),
-            (Some(home), Feature::IoLimit) if home.version == Version::V1 => {
+            (Some(hierarchy), Feature::IoLimit) if hierarchy.version == Version::V1 => {
                 Enforcement::Partial("cgroup v1 limits reads and direct writes only; buffered writes are not throttled")
             }
-            (Some(home), _) => match home.lacks(feature, None) {
+            (Some(hierarchy), _) => match hierarchy.unsupported(feature, None) {
                 Some((reason, remedy)) => Enforcement::Missing(format!("{reason}; {remedy}")),
                 None if feature == Feature::MemoryLimit => {
                     self.uncounted.map_or(Enforcement::Full, Enforcement::Partial)
@@ -129,54 +133,7 @@ impl Host {
     }
 }
 
-impl Hierarchy {
-    /// Why no group with `controller` can be made below `parent`.
-    pub(super) fn refusal(&self, controller: Controllers, parent: Option<&Path>) -> Option<(String, &'static str)> {
-        let Some(base) = self.base(parent) else {
-            let reason = format!("{} does not show the caller's own group", self.mount.display());
-            return Some((reason, "name a visible group with cgroup_parent"));
-        };
-        let Some((dir, fd)) = nearest(&base).filter(|(dir, _)| dir.starts_with(&self.mount)) else {
-            return Some((format!("{} cannot be opened", base.display()), "make the mount accessible"));
-        };
-        match can_write(&fd, c".") {
-            Ok(()) => {}
-            Err(Errno::EROFS) => {
-                let reason = format!("{} is mounted read-only", dir.display());
-                return Some((reason, "mount it writable (container engines: a private cgroup namespace, privileged)"));
-            }
-            Err(_) => return Some((format!("{} is not writable", dir.display()), DELEGATE)),
-        }
-        if self.version == Version::V1 {
-            let privileged = || caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false);
-            let denied = controller == Controllers::DEVICES && !privileged();
-            return denied.then(|| ("writing devices.deny needs CAP_SYS_ADMIN".to_owned(), "run as root"));
-        }
-        let obstacle = match controller {
-            inherent if Controllers::INHERENT.contains(inherent) => None,
-            Controllers::DEVICES => devices::filter::obstacle_above(&self.mount, &base),
-            _ => v2::obstacle(&self.mount, &base, controller),
-        };
-        obstacle.or_else(|| self.fence(&base))
-    }
-
-    /// v2 moves a process (or clones it into a group) only for who may write `cgroup.procs` of the nearest common
-    /// ancestor of both groups.
-    pub(super) fn fence(&self, base: &Path) -> Option<(String, &'static str)> {
-        let own = self.own.as_deref()?;
-        let common = own.ancestors().find(|dir| base.starts_with(dir))?;
-        let (_, fd) = nearest(common)?;
-        const PROCS: &CStr = c"cgroup.procs";
-        can_write(&fd, PROCS).err()?;
-        let reason = format!(
-            "processes cannot be moved to {}: {}/cgroup.procs is not writable",
-            base.display(),
-            common.display()
-        );
-        Some((reason, DELEGATE))
-    }
-}
-
+/// Returns the problem of a parent group whose path is not absolute or contains `..`.
 pub(crate) fn invalid_parent(parent: &Path) -> Option<Problem> {
     let plain = |c: Component<'_>| c != Component::ParentDir && !c.as_os_str().as_encoded_bytes().contains(&0);
     if parent.is_absolute() && parent.components().all(plain) {
@@ -191,5 +148,22 @@ fn absence_remedy(controller: Controllers) -> &'static str {
         "boot with cgroup_enable=memory, or mount cgroup2 on /sys/fs/cgroup"
     } else {
         "mount cgroup2 on /sys/fs/cgroup, or use a kernel with the controller"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::host::tests::{HYBRID, parse};
+
+    #[test]
+    fn a_host_without_hierarchies_misses_every_feature() {
+        let host = parse("23 1 0:20 / / rw - ext4 /dev/root rw\n", "");
+        let limits = Limits::new().memory(1 << 20).pids(5);
+        let problems = host.problems(&limits, true, None);
+        let features: Vec<_> = problems.iter().filter_map(|p| p.feature).collect();
+        assert_eq!(features, [Feature::MemoryLimit, Feature::PidsLimit, Feature::CpuTime]);
+        assert!(Feature::ALL.iter().all(|f| matches!(host.enforcement(*f), Enforcement::Missing(_))));
+        assert!(matches!(parse(HYBRID, "").enforcement(Feature::SwapLimit), Enforcement::Missing(_)));
     }
 }

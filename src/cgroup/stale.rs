@@ -1,4 +1,4 @@
-//! Clearing the groups of an owner that died.
+//! Removes the groups of an owner that died.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::controllers::{Controllers, Version};
 use super::part::Part;
-use super::{Controllers, Version, kernfs, kill};
-use crate::{Error, Result, Step};
+use super::{kernfs, kill};
+use crate::error::{Error, Result, Step};
 
-/// How long one group is waited for.
+/// The longest wait for one group.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// Kills and removes every group `rf-TOKEN-…` directly below `dir`, and removes those named `rk-TOKEN-…` (kept on
-/// purpose) that nothing runs in. Returns how many were removed; a `dir` that is gone has none. All are tried, and the
-/// first failure is returned.
-pub(crate) fn sweep(dir: &Path, token: &str) -> Result<usize> {
+/// Removes the groups directly below `dir` that carry `token`, and returns their number. A group
+/// whose name begins with `owned` and the token is killed first. A group whose name begins with
+/// `kept` and the token is removed only if no process runs in it. Every group is tried, and the
+/// first failure is returned. A missing `dir` has no groups.
+pub(crate) fn sweep(dir: &Path, token: &str, owned: &str, kept: &str) -> Result<usize> {
     if token.is_empty() || token.contains(['/', '-']) {
         return Err(Error::new(Step::Reap, Errno::EINVAL).at(token));
     }
@@ -28,12 +30,12 @@ pub(crate) fn sweep(dir: &Path, token: &str) -> Result<usize> {
         Err(Errno::ENOENT) => return Ok(0),
         Err(errno) => return Err(fail(errno)),
     };
-    let (ours, kept) = (format!("rf-{token}-"), format!("rk-{token}-"));
+    let (owned, kept) = (format!("{owned}{token}-"), format!("{kept}{token}-"));
     let (mut removed, mut failure) = (0, None);
     for name in kernfs::subgroups(fd.as_fd()).map_err(fail)? {
         let name = name.as_bytes();
         let path = dir.join(OsStr::from_bytes(name));
-        let outcome = if name.starts_with(ours.as_bytes()) {
+        let outcome = if name.starts_with(owned.as_bytes()) {
             clear(&path, true)
         } else if name.starts_with(kept.as_bytes()) {
             clear(&path, false)
@@ -48,23 +50,23 @@ pub(crate) fn sweep(dir: &Path, token: &str) -> Result<usize> {
     failure.map_or(Ok(removed), Err)
 }
 
-fn clear(path: &Path, lethal: bool) -> Result<bool> {
+fn clear(path: &Path, kill_first: bool) -> Result<bool> {
     let fail = |errno| Error::new(Step::Reap, errno).at(path);
     let part = match inspect(path) {
         Err(Errno::ENOENT) => return Ok(false),
         other => other.map_err(fail)?,
     };
-    if !lethal && part.is_populated().map_err(fail)? {
+    if !kill_first && part.is_populated().map_err(fail)? {
         return Ok(false);
     }
-    if lethal {
+    if kill_first {
         kill::kill(&[&part], BOUND)?;
     }
     part.remove(Instant::now() + BOUND, &|| {})?;
     Ok(true)
 }
 
-/// A group tells by its files which hierarchy it is in.
+/// Opens a group. The files of the group tell which hierarchy it is in.
 fn inspect(path: &Path) -> nix::Result<Part> {
     let has = |file: &str| path.join(file).exists();
     let version = if has("cgroup.events") { Version::V2 } else { Version::V1 };

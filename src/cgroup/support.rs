@@ -1,4 +1,4 @@
-//! The limits that not every kernel has, and those that hold only if the groups above let them.
+//! The limits that not every kernel has, and the limits that depend on the groups above.
 
 use std::ffi::CStr;
 use std::fs;
@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 
 use procfs::KernelVersion;
 
-use super::host::Hierarchy;
-use super::{Limits, Version, kernfs};
-use crate::{Bytes, Feature, Problem};
+use super::controllers::Version;
+use super::hierarchy::Hierarchy;
+use super::kernfs;
+use super::limits::Limits;
+use crate::error::Problem;
+use crate::feature::Feature;
+use crate::units::Bytes;
 
 const V2_REMEDY: &str = "boot with cgroup v2 alone (systemd.unified_cgroup_hierarchy=1)";
 
-/// Why v1 has no such limit, and the remedy.
-pub(super) fn v1_lacks(feature: Feature) -> Option<(&'static str, &'static str)> {
+/// Returns why v1 has no such limit, and the remedy.
+pub(super) fn unsupported_on_v1(feature: Feature) -> Option<(&'static str, &'static str)> {
     let reason = match feature {
         Feature::MemoryHigh => "cgroup v1 has no memory.high, and its soft limit does nothing until the host is short",
         Feature::MemoryLow | Feature::MemoryMin => "cgroup v1 protects no memory of a group",
@@ -25,39 +29,41 @@ pub(super) fn v1_lacks(feature: Feature) -> Option<(&'static str, &'static str)>
     Some((reason, if core { "mount cgroup2, with or without controllers" } else { V2_REMEDY }))
 }
 
-/// Which file has to be there for a limit that came after the kernels that this crate runs on.
-struct Newcomer {
+/// The files of a limit that is newer than the oldest supported kernel. The limit needs one of
+/// them.
+struct RecentLimit {
     v1: &'static [&'static str],
     v2: &'static [&'static str],
-    /// A file of the same controller that is older; on v2 it is not in the root group.
-    beside: [&'static str; 2],
+    /// An older file of the same controller, on v1 and on v2. On v2 the root group does not have
+    /// the file.
+    older_file: [&'static str; 2],
     since: Option<(u8, u8)>,
     reason: &'static str,
     remedy: &'static str,
 }
 
-fn newcomer(feature: Feature) -> Option<Newcomer> {
+fn recent_limit(feature: Feature) -> Option<RecentLimit> {
     Some(match feature {
-        Feature::CpuBurst => Newcomer {
+        Feature::CpuBurst => RecentLimit {
             v1: &["cpu.cfs_burst_us"],
             v2: &["cpu.max.burst"],
-            beside: ["cpu.shares", "cpu.weight"],
+            older_file: ["cpu.shares", "cpu.weight"],
             since: Some((5, 14)),
             reason: "this kernel lets no unused cpu time be used later",
             remedy: "use Linux 5.14 or newer, with CONFIG_CFS_BANDWIDTH",
         },
-        Feature::CpuIdle => Newcomer {
+        Feature::CpuIdle => RecentLimit {
             v1: &["cpu.idle"],
             v2: &["cpu.idle"],
-            beside: ["cpu.shares", "cpu.weight"],
+            older_file: ["cpu.shares", "cpu.weight"],
             since: Some((5, 15)),
             reason: "this kernel has no idle groups",
             remedy: "use Linux 5.15 or newer",
         },
-        Feature::IoWeight => Newcomer {
+        Feature::IoWeight => RecentLimit {
             v1: &["blkio.bfq.weight"],
             v2: &["io.weight", "io.bfq.weight"],
-            beside: ["blkio.reset_stats", "io.stat"],
+            older_file: ["blkio.reset_stats", "io.stat"],
             since: None,
             reason: "this kernel weighs no disk access by group",
             remedy: "load the scheduler bfq (modprobe bfq), or use a kernel with CONFIG_BLK_CGROUP_IOCOST",
@@ -66,82 +72,84 @@ fn newcomer(feature: Feature) -> Option<Newcomer> {
     })
 }
 
-/// Why a file of `feature` is missing, and the remedy, for an error when it could not be written.
+/// Returns why a file of `feature` is missing, and the remedy, for the error of a failed write.
 pub(super) fn missing_file(feature: Feature) -> Option<(&'static str, &'static str)> {
     if feature == Feature::HugetlbLimit {
         return Some(("this kernel has no huge pages of that size", "see /sys/kernel/mm/hugepages"));
     }
-    newcomer(feature).map(|newcomer| (newcomer.reason, newcomer.remedy))
+    recent_limit(feature).map(|limit| (limit.reason, limit.remedy))
 }
 
 impl Hierarchy {
-    /// Why groups below `base` do not have the file that takes `feature`, and the remedy.
-    pub(super) fn lacks(&self, feature: Feature, base: Option<&Path>) -> Option<(&'static str, &'static str)> {
+    /// Returns why groups below `base` do not have the file for `feature`, and the remedy.
+    pub(super) fn unsupported(&self, feature: Feature, base: Option<&Path>) -> Option<(&'static str, &'static str)> {
         if self.version == Version::V1
-            && let Some(lack) = v1_lacks(feature)
+            && let Some(reason_and_remedy) = unsupported_on_v1(feature)
         {
-            return Some(lack);
+            return Some(reason_and_remedy);
         }
-        let newcomer = newcomer(feature)?;
-        let has = self.sees(&newcomer, base).unwrap_or_else(|| self.should_have(&newcomer));
-        (!has).then_some((newcomer.reason, newcomer.remedy))
+        let limit = recent_limit(feature)?;
+        let has = self.has_file(&limit, base).unwrap_or_else(|| self.is_expected(&limit));
+        (!has).then_some((limit.reason, limit.remedy))
     }
 
-    /// Whether groups that exist have it: those from `base` upwards, and those right below the top. `None` if none of
-    /// them has the controller.
-    fn sees(&self, newcomer: &Newcomer, base: Option<&Path>) -> Option<bool> {
-        let (files, beside) = match self.version {
-            Version::V1 => (newcomer.v1, newcomer.beside[0]),
-            Version::V2 => (newcomer.v2, newcomer.beside[1]),
+    /// Returns whether existing groups have one of the files: the groups from `base` upwards, and
+    /// those directly below the top. Returns `None` if no such group has the controller.
+    fn has_file(&self, limit: &RecentLimit, base: Option<&Path>) -> Option<bool> {
+        let (files, older_file) = match self.version {
+            Version::V1 => (limit.v1, limit.older_file[0]),
+            Version::V2 => (limit.v2, limit.older_file[1]),
         };
         let above = base.into_iter().flat_map(|base| base.ancestors().take_while(|dir| *dir != self.mount));
         let siblings = fs::read_dir(&self.mount).into_iter().flatten().flatten().map(|entry| entry.path());
         let mut groups = above.map(PathBuf::from).chain(siblings);
-        let group = groups.find(|dir| dir.join(beside).exists())?;
+        let group = groups.find(|dir| dir.join(older_file).exists())?;
         Some(files.iter().any(|file| group.join(file).exists()))
     }
 
-    /// What the kernel's version, or what it has loaded, lets expect.
-    fn should_have(&self, newcomer: &Newcomer) -> bool {
-        if let Some((major, minor)) = newcomer.since {
+    /// Returns whether the kernel's version, or its loaded modules, promise the files.
+    fn is_expected(&self, limit: &RecentLimit) -> bool {
+        if let Some((major, minor)) = limit.since {
             return KernelVersion::current().is_ok_and(|now| (now.major, now.minor) >= (major, minor));
         }
-        // Both are in the top group: the switch of the cost model on v2, figures of bfq on v1.
+        // The top group has both files: the switch of the cost model on v2, the statistics of bfq
+        // on v1.
         let loaded = ["io.cost.qos", "blkio.bfq.io_service_bytes"].iter().any(|file| self.mount.join(file).exists());
         loaded || (self.version == Version::V2 && a_disk_may_use_bfq())
     }
 }
 
-/// Protection of memory that the groups from `base` upwards do not have to give.
+/// Returns the memory protection that the groups from `base` upwards do not have to give.
 pub(super) fn unprotected(mount: &Path, limits: &Limits, base: &Path) -> Vec<Problem> {
-    let asked = [
+    let requested = [
         (Feature::MemoryLow, c"memory.low", limits.memory_low),
         (Feature::MemoryMin, c"memory.min", limits.memory_min),
     ];
-    let problem = |(feature, file, asked): (Feature, &'static CStr, Option<Bytes>)| {
-        let (dir, has) = weakest(mount, base, file, asked?)?;
+    let problem = |(feature, file, requested): (Feature, &'static CStr, Option<Bytes>)| {
+        let (dir, has) = weakest(mount, base, file, requested?)?;
         let (dir, file) = (dir.display(), file.to_string_lossy());
         let reason = format!("{dir} protects {has} with its {file}, and no group below it can have more");
         let remedy = format!("raise {file} there (systemd: MemoryLow=, MemoryMin=), or choose another cgroup_parent");
         Some(Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature))
     };
-    asked.into_iter().filter_map(problem).collect()
+    requested.into_iter().filter_map(problem).collect()
 }
 
-/// The group from `base` up to below the root that protects least, if that is less than `asked`.
-fn weakest<'a>(mount: &Path, base: &'a Path, file: &CStr, asked: Bytes) -> Option<(&'a Path, Bytes)> {
+/// Returns the group with the least protection, from `base` up to below the root, if it has less
+/// than `requested`.
+fn weakest<'a>(mount: &Path, base: &'a Path, file: &CStr, requested: Bytes) -> Option<(&'a Path, Bytes)> {
     let groups = base.ancestors().take_while(|dir| dir.starts_with(mount));
-    // The root, which alone has no type, is not limited by anything.
+    // Nothing limits the root, which is the only group without `cgroup.type`.
     let limited = groups.filter(|dir| *dir != mount || dir.join("cgroup.type").exists());
     let protects = |dir: &'a Path| {
         let text = fs::read_to_string(kernfs::join(dir, file)).unwrap_or_default();
         let bytes = if text.trim() == "max" { u64::MAX } else { text.trim().parse().unwrap_or(0) };
         (dir, Bytes::new(bytes))
     };
-    limited.map(protects).min_by_key(|(_, bytes)| *bytes).filter(|(_, bytes)| *bytes < asked)
+    limited.map(protects).min_by_key(|(_, bytes)| *bytes).filter(|(_, bytes)| *bytes < requested)
 }
 
-/// Whether bfq is loaded: each disk lists the schedulers that it could have.
+/// Returns whether bfq is loaded. Each disk lists the schedulers that it can use.
 fn a_disk_may_use_bfq() -> bool {
     let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let mut lists = disks.filter_map(|disk| fs::read_to_string(disk.path().join("queue/scheduler")).ok());

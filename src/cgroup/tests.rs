@@ -1,4 +1,5 @@
-//! Against the kernel of this host, as root or in a delegated group, below a parent of the tests' own.
+//! Tests against the kernel of this host, as root or in a delegated group, below a parent group of
+//! their own.
 
 use std::fs::read_to_string;
 use std::io::Write as _;
@@ -6,12 +7,20 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::*;
-use crate::{Bytes, ErrorKind, Feature};
+use super::controllers::{Controllers, Version};
+use super::devices::{Device, DeviceAccess, Devices};
+use super::group::Group;
+use super::host::Host;
+use super::io::IoLimit;
+use super::limits::Limits;
+use super::stale::sweep;
+use crate::error::ErrorKind;
+use crate::feature::Feature;
+use crate::units::Bytes;
 
 const WAIT: Duration = Duration::from_secs(5);
 
-/// The host as it is and, where it is a hybrid one, also as if v2 were not mounted.
+/// Returns the host and, if it is hybrid, also the same host without v2.
 fn hosts() -> Vec<Host> {
     let host = Host::detect().unwrap();
     let limits = Limits::new().memory(1 << 20).pids(5).cpu(0.5);
@@ -29,7 +38,7 @@ fn hosts() -> Vec<Host> {
     }
     let mut alone = host.clone();
     alone.hierarchies.retain(|h| h.version == Version::V1);
-    if alone.home(Controllers::MEMORY).is_some() && alone != host { vec![host, alone] } else { vec![host] }
+    if alone.hierarchy_of(Controllers::MEMORY).is_some() && alone != host { vec![host, alone] } else { vec![host] }
 }
 
 fn parent(test: &str) -> PathBuf {
@@ -37,7 +46,7 @@ fn parent(test: &str) -> PathBuf {
     top.join(format!("ringfence-tests-cgroup-{}/{test}", std::process::id()))
 }
 
-/// A group that goes away with its processes, however the test ends.
+/// A group that is removed with its processes, however the test ends.
 struct Made(Group);
 
 impl Made {
@@ -103,7 +112,8 @@ fn a_group_has_its_limits_counts_and_goes() {
         group.0.kill().unwrap();
         child.wait().unwrap();
         let dirs = group.dirs("rf-t-1");
-        let needed = if host.home(Controllers::MEMORY).is_some_and(|h| h.version == Version::V2) { 1 } else { 3 };
+        let needed =
+            if host.hierarchy_of(Controllers::MEMORY).is_some_and(|h| h.version == Version::V2) { 1 } else { 3 };
         assert!(dirs.len() >= needed && dirs.iter().all(|dir| dir.is_dir()), "{dirs:?}");
         group.0.remove(WAIT).unwrap();
         assert!(dirs.iter().all(|dir| !dir.parent().unwrap().exists()), "{dirs:?}");
@@ -121,7 +131,7 @@ fn a_frozen_group_uses_no_cpu_until_it_is_thawed() {
         group.0.freeze(WAIT).unwrap();
         let before = used();
         std::thread::sleep(Duration::from_millis(50));
-        // v2 says `frozen` while the last task is on its way to sleep.
+        // v2 says `frozen` while the last task is still on its way to sleep.
         assert!(used() < before + Duration::from_millis(5), "{:?} after {before:?}", used());
         group.0.thaw().unwrap();
         eventually("it runs again", || used() > before + Duration::from_millis(10));
@@ -131,7 +141,8 @@ fn a_frozen_group_uses_no_cpu_until_it_is_thawed() {
     }
 }
 
-/// Without a look at what was asked for last, a freeze that another thread takes back waits out its time.
+/// A freeze that another thread takes back must not wait until its timeout. It has to read back the
+/// requested state.
 #[test]
 fn a_freeze_that_is_taken_back_does_not_wait() {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -265,7 +276,7 @@ fn a_group_of_that_name_is_not_adopted() {
 #[test]
 fn a_refused_limit_leaves_nothing_behind() {
     for host in hosts() {
-        if host.home(Controllers::IO).is_none() {
+        if host.hierarchy_of(Controllers::IO).is_none() {
             continue;
         }
         let limits = Limits::new().memory(1 << 20).io(IoLimit::device(4000, 77).read_bps(1 << 20));
@@ -279,7 +290,7 @@ fn a_refused_limit_leaves_nothing_behind() {
 
 #[test]
 fn swap_alone_is_refused_where_it_cannot_be_limited_alone() {
-    for host in hosts().into_iter().filter(|h| h.home(Controllers::MEMORY).unwrap().version == Version::V1) {
+    for host in hosts().into_iter().filter(|h| h.hierarchy_of(Controllers::MEMORY).unwrap().version == Version::V1) {
         let error = Group::create(&host, Some(&parent("swap")), "rf-t-1", &Limits::new().swap(0), false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert_eq!(error.problems()[0].feature, Some(Feature::SwapLimit));
@@ -344,7 +355,7 @@ fn device_rules_hold_and_change_also_with_groups_inside() {
 #[test]
 fn a_cpuset_can_be_joined_and_what_it_does_not_name_is_inherited() {
     for host in hosts() {
-        if host.home(Controllers::CPUSET).is_none() {
+        if host.hierarchy_of(Controllers::CPUSET).is_none() {
             continue;
         }
         let group = Made::new(&host, "cpuset", "rf-t-1", &Limits::new().cpuset("0"));
@@ -376,15 +387,15 @@ fn only_the_dead_owners_groups_are_swept() {
         let mut doomed = stale.run("while :; do (sleep 1000 & sleep 1000); done");
         let mut living = kept.run("while :; do sleep 1000; done");
         let dirs = stale.0.parent_dirs().to_vec();
-        let counts: Vec<_> = dirs.iter().map(|dir| sweep(dir, "dead").unwrap()).collect();
+        let counts: Vec<_> = dirs.iter().map(|dir| sweep(dir, "dead", "rf-", "rk-").unwrap()).collect();
         assert_eq!(counts, vec![2; dirs.len()]);
         assert!(!doomed.wait().unwrap().success());
         assert!(living.try_wait().unwrap().is_none());
         let stand = |group: &Made, name| group.dirs(name).iter().filter(|dir| dir.exists()).count();
         assert_eq!((stand(&stale, "rf-dead-1"), stand(&kept_empty, "rk-dead-2")), (0, 0));
         assert_eq!((stand(&other, "rf-deadly-1"), stand(&kept, "rk-dead-1")), (dirs.len(), dirs.len()));
-        assert_eq!(sweep(&dirs[0].join("none"), "dead").unwrap(), 0);
-        assert!(sweep(&dirs[0], "").is_err());
+        assert_eq!(sweep(&dirs[0].join("none"), "dead", "rf-", "rk-").unwrap(), 0);
+        assert!(sweep(&dirs[0], "", "rf-", "rk-").is_err());
         kept.0.kill().unwrap();
         living.wait().unwrap();
     }

@@ -7,14 +7,15 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
+use super::controllers::Controllers;
+use super::kernfs;
 use super::limits::controller_of;
-use super::{Controllers, kernfs};
-use crate::Feature;
+use crate::feature::Feature;
 
-/// The greatest weight that the scheduler bfq knows; its default is 100, as that of `io.weight`.
+/// The greatest weight that the scheduler bfq knows. Its default is 100, like that of `io.weight`.
 pub(super) const BFQ_HEAVIEST: u64 = 1000;
 
-/// What a limit comes down to.
+/// A write that sets a limit: the file and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Write {
     pub(super) feature: Feature,
@@ -23,12 +24,12 @@ pub(super) struct Write {
     other: Option<Other>,
 }
 
-/// A second file that a kernel may have.
+/// A second file, which a kernel may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Other {
     file: Cow<'static, CStr>,
     value: String,
-    /// With it, the first need not be there.
+    /// True if this file alone is enough, so that the first one may be missing.
     suffices: bool,
 }
 
@@ -37,13 +38,14 @@ impl Write {
         Write { feature, file: file.into(), value: value.to_string(), other: None }
     }
 
-    /// The other file is written too, if there is one.
+    /// Adds a second file, which is written too if it exists.
     pub(super) fn and(self, file: impl Into<Cow<'static, CStr>>, value: impl Display) -> Self {
         let other = Other { file: file.into(), value: value.to_string(), suffices: false };
         Write { other: Some(other), ..self }
     }
 
-    /// Each of the two is written that is there, and one has to be.
+    /// Adds a second file. Each of the two files is written if it exists, and one of them must
+    /// exist.
     pub(super) fn or(self, file: impl Into<Cow<'static, CStr>>, value: impl Display) -> Self {
         let other = Other { file: file.into(), value: value.to_string(), suffices: true };
         Write { other: Some(other), ..self }
@@ -53,7 +55,7 @@ impl Write {
         controller_of(self.feature)
     }
 
-    /// ENOENT: the group, or the kernel, does not have the file.
+    /// Writes the value. Fails with ENOENT if the group or the kernel does not have the file.
     pub(super) fn carry_out(&self, dir: BorrowedFd<'_>) -> nix::Result<()> {
         let first = kernfs::write(dir, &self.file, &self.value);
         let Some(other) = &self.other else { return first };
@@ -67,7 +69,7 @@ impl Write {
 
 #[cfg(test)]
 impl Write {
-    /// `file value`, and a second file in brackets.
+    /// Formats the write as `file value`, with a second file in brackets.
     pub(super) fn shown(&self) -> String {
         let mut text = format!("{} {}", self.file.to_string_lossy(), self.value);
         if let Some(other) = &self.other {

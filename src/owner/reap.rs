@@ -138,7 +138,7 @@ impl Stale<'_> {
 
     fn clear_groups(&mut self, dir: &Path, reaped: &mut Reaped) -> Result<()> {
         self.has_groups = true;
-        let removed = cgroup::sweep(dir, self.token);
+        let removed = cgroup::sweep(dir, self.token, OWNED, KEPT);
         self.kept |= holds(dir, &format!("{KEPT}{}-", self.token));
         reaped.cgroups += removed?;
         Ok(())

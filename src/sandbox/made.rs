@@ -43,7 +43,7 @@ pub(super) struct Made {
 /// What stays between the runs of a policy: the levels above its groups, and the owner's record, on which they are.
 #[derive(Debug)]
 pub(super) struct Kept {
-    _levels: Option<cgroup::Hold>,
+    _levels: Option<cgroup::ParentGuard>,
     _claim: Option<Claim>,
 }
 

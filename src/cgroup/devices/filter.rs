@@ -1,4 +1,5 @@
-//! The rules of a v2 group: a program that is attached to it before anything runs in it, and goes with it.
+//! The device rules of a v2 group: a BPF program that is attached before anything runs in the
+//! group. The kernel frees the program together with the group.
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -6,16 +7,18 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 
-use super::{Devices, program};
+use super::program;
+use super::rules::Devices;
 use crate::cgroup::kernfs;
 use crate::cgroup::part::Part;
+use crate::error::{Error, Result, Step};
 use crate::sys::bpf;
-use crate::{Error, Result, Step};
 
 const EXCLUSIVE: &str = "a group above has a device program that admits no others (BPF_F_ALLOW_MULTI)";
 
-/// Why this process cannot load programs, with the remedy. Tried out: what a filter around us, the kernel's build and
-/// its settings say has no other place to be read from.
+/// Returns why this process cannot load device programs, and the remedy. The function tries to load
+/// one: a seccomp filter around the caller, the kernel's build and its settings can be found in no
+/// other way.
 pub(in crate::cgroup) fn obstacle() -> Option<(String, &'static str)> {
     Some(explain(bpf::load_device_program(&program::assemble(&Devices::none())).err()?))
 }
@@ -36,10 +39,11 @@ fn explain(errno: Errno) -> (String, &'static str) {
     }
 }
 
-/// The nearest group, from `base` up to `mount`, whose own program keeps those of groups below away.
+/// Returns the nearest group, from `base` up to `mount`, whose own program does not permit programs
+/// in groups below it.
 pub(in crate::cgroup) fn exclusive_above(mount: &Path, base: &Path) -> Option<PathBuf> {
     for dir in base.ancestors().take_while(|dir| dir.starts_with(mount)) {
-        // Levels that are missing will be made, without a program.
+        // Missing groups are made later, without a program.
         let Ok(fd) = kernfs::open_dir(dir) else { continue };
         let attached = bpf::attached_device_programs(fd.as_fd()).ok()?;
         if attached.admits_more() {
@@ -52,22 +56,22 @@ pub(in crate::cgroup) fn exclusive_above(mount: &Path, base: &Path) -> Option<Pa
     None
 }
 
-/// Why the base of a new group keeps programs away, with the remedy.
+/// Returns why the group above a new group does not permit programs below it, and the remedy.
 pub(in crate::cgroup) fn obstacle_above(mount: &Path, base: &Path) -> Option<(String, &'static str)> {
     let dir = exclusive_above(mount, base)?;
     let reason = format!("the device program of {} admits no others", dir.display());
     Some((reason, "attach that one with BPF_F_ALLOW_MULTI, or name another group with cgroup_parent"))
 }
 
-/// Has the rules hold for a new group.
+/// Enforces the rules in a new group.
 pub(in crate::cgroup) fn attach(part: &Part, devices: &Devices) -> Result<()> {
     load(part, devices)
         .and_then(|program| bpf::attach_device_program(part.dir(), program.as_fd()).map_err(|e| failed(part, e)))
 }
 
-/// Has the rules hold in place of others. For a moment both do.
+/// Enforces the rules in place of earlier ones. For a moment both apply.
 pub(in crate::cgroup) fn replace(part: &Part, devices: &Devices) -> Result<()> {
-    // Two at a time would each leave what the other has attached.
+    // Two calls at the same time would each leave the program that the other has attached.
     static TURN: Mutex<()> = Mutex::new(());
     let program = load(part, devices)?;
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

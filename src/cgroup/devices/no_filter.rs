@@ -1,10 +1,10 @@
-//! In place of the programs for v2 groups, in a build without them.
+//! Replaces `filter.rs` in a build without BPF programs for v2 groups.
 
 use std::path::Path;
 
-use super::Devices;
+use super::rules::Devices;
 use crate::cgroup::part::Part;
-use crate::{Error, ErrorKind, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
 
 const REASON: &str = "on cgroup v2 the rules are a BPF program, and this build has none";
 const REMEDY: &str = "build ringfence with its feature `devices`, which is on by default";

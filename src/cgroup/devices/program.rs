@@ -1,20 +1,23 @@
-//! The rules as a program of type `BPF_PROG_TYPE_CGROUP_DEVICE`, which the kernel asks at each open and mknod.
+//! The rules as a program of type `BPF_PROG_TYPE_CGROUP_DEVICE`, which the kernel runs at each open
+//! and mknod.
 //!
-//! It is a tree: type, then major, then minor, then what is allowed there. In a chain of rules the kernel's verifier would
-//! follow each path through what it already knows of the numbers, and loading 30 rules would take milliseconds; here no
-//! path tests a number that it knows.
+//! The program is a decision tree: first the type, then the major number, then the minor number,
+//! then the access. In a chain of rules the kernel's verifier would follow every path with all that
+//! it knows about the numbers, and loading 30 rules would take milliseconds. No path of the tree
+//! tests a number that is already known.
 
 use rbpf::insn_builder::{Arch, BpfCode, Cond, Instruction, IntoBytes, MemSize, Source};
 
+use super::device::{DeviceAccess, Kind};
+use super::rules::Devices;
 use super::table::{Minors, Table};
-use super::{DeviceAccess, Devices, Kind};
 
-/// `struct bpf_cgroup_dev_ctx`: type and access in one word, then the two numbers.
+/// Offsets in `struct bpf_cgroup_dev_ctx`: type and access in one word, then the two numbers.
 const ACCESS_TYPE: i16 = 0;
 const MAJOR: i16 = 4;
 const MINOR: i16 = 8;
 
-/// What the registers hold.
+/// The registers that the program uses.
 const RESULT: u8 = 0;
 const CONTEXT: u8 = 1;
 const REQUEST_TYPE: u8 = 2;
@@ -22,7 +25,7 @@ const REQUEST_ACCESS: u8 = 3;
 const REQUEST_MAJOR: u8 = 4;
 const REQUEST_MINOR: u8 = 5;
 
-/// `BPF_DEVCG_DEV_*`; the access bits are `DeviceAccess`'s own.
+/// Returns the kernel's `BPF_DEVCG_DEV_*` of a type. The access bits are those of `DeviceAccess`.
 fn type_number(kind: Kind) -> u32 {
     match kind {
         Kind::Block => 1,
@@ -30,20 +33,20 @@ fn type_number(kind: Kind) -> u32 {
     }
 }
 
-/// An instruction of the tree. Each is one of the kernel's, so that distances can be counted.
+/// A node of the tree. Each node is one BPF instruction, so that jump distances can be counted.
 #[derive(Debug, Clone, Copy)]
 enum Branch {
-    /// To the verdict.
+    /// Jumps to the verdict.
     Done(DeviceAccess),
-    /// To the verdict, if the register holds the number.
+    /// Jumps to the verdict if the register holds the number.
     DoneIf(u8, u32, DeviceAccess),
-    /// Over so many instructions, unless the register holds the number.
+    /// Skips this many instructions unless the register holds the number.
     SkipUnless(u8, u32, usize),
 }
 
-/// The program, as `BPF_PROG_LOAD` takes it.
+/// Returns the program in the form that `BPF_PROG_LOAD` takes.
 pub(super) fn assemble(devices: &Devices) -> Vec<u8> {
-    let tree = tree(&Table::new(devices, Kind::Char), &Table::new(devices, Kind::Block));
+    let tree = tree(&devices.table(Kind::Char), &devices.table(Kind::Block));
     let mut code = BpfCode::new();
     code.load_x(MemSize::Word).set_dst(REQUEST_TYPE).set_src(CONTEXT).set_off(ACCESS_TYPE).push();
     code.mov(Source::Reg, Arch::X32).set_dst(REQUEST_ACCESS).set_src(REQUEST_TYPE).push();
@@ -53,14 +56,14 @@ pub(super) fn assemble(devices: &Devices) -> Vec<u8> {
     code.load_x(MemSize::Word).set_dst(REQUEST_MINOR).set_src(CONTEXT).set_off(MINOR).push();
     let verdicts = Verdicts::of(&tree);
     for (at, branch) in tree.iter().enumerate() {
-        // A branch counts from the instruction behind it.
+        // A jump counts from the instruction after itself.
         let left = tree.len() - at - 1;
         match *branch {
             Branch::Done(access) => {
-                code.jump_unconditional().set_off(distance(left + verdicts.place(access))).push();
+                code.jump_unconditional().set_off(distance(left + verdicts.offset(access))).push();
             }
             Branch::DoneIf(register, number, access) => {
-                let to = distance(left + verdicts.place(access));
+                let to = distance(left + verdicts.offset(access));
                 let jump = code.jump_conditional(Cond::Equals, Source::Imm);
                 jump.set_dst(register).set_imm(number as i32).set_off(to).push();
             }
@@ -74,7 +77,7 @@ pub(super) fn assemble(devices: &Devices) -> Vec<u8> {
     code.into_bytes().to_vec()
 }
 
-/// Every distance fits: the rules have been found to need no more than `BRANCHES_MAX`.
+/// Converts a jump distance. Every distance fits, because the rules need at most `BRANCHES_MAX`.
 fn distance(count: usize) -> i16 {
     i16::try_from(count).unwrap_or(i16::MAX)
 }
@@ -106,8 +109,8 @@ fn leaves(minors: &Minors) -> Vec<Branch> {
     named.chain(std::iter::once(Branch::Done(minors.others))).collect()
 }
 
-/// The ends of the program that some branch leads to: the kernel refuses what is never reached. Each is there once, and
-/// the last denies.
+/// The ends of the program that some branch reaches. The kernel refuses a program with unreachable
+/// instructions. Each end exists once, and the last one denies.
 struct Verdicts {
     reached: Vec<DeviceAccess>,
 }
@@ -127,12 +130,13 @@ impl Verdicts {
         Verdicts { reached }
     }
 
-    /// How many instructions stand between the tree and this verdict.
-    fn place(&self, access: DeviceAccess) -> usize {
+    /// Returns the number of instructions between the tree and this verdict.
+    fn offset(&self, access: DeviceAccess) -> usize {
         self.reached.iter().take_while(|one| **one != access).map(|one| Verdicts::length(*one)).sum()
     }
 
-    /// A result and the exit, and before them a test whether more is requested than is allowed.
+    /// Returns the length of a verdict: a result and the exit, and for partial access first a test
+    /// whether the request asks for more than is allowed.
     fn length(access: DeviceAccess) -> usize {
         if access.is_all() || access.is_empty() { 2 } else { 4 }
     }
@@ -142,8 +146,8 @@ impl Verdicts {
             if Verdicts::length(*access) > 2 {
                 let denied = i32::from((!*access).bits());
                 code.bit_and(Source::Imm, Arch::X32).set_dst(REQUEST_ACCESS).set_imm(denied).push();
-                let behind = self.place(*access) + Verdicts::length(*access);
-                let to_the_last = self.place(DeviceAccess::empty()) - behind + 2;
+                let behind = self.offset(*access) + Verdicts::length(*access);
+                let to_the_last = self.offset(DeviceAccess::empty()) - behind + 2;
                 let jump = code.jump_conditional(Cond::NotEquals, Source::Imm);
                 jump.set_dst(REQUEST_ACCESS).set_imm(0).set_off(distance(to_the_last)).push();
             }
@@ -155,11 +159,11 @@ impl Verdicts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::tests::{Random, all_devices, decide};
+    use super::super::tests::{Random, all_devices, decide};
     use super::*;
-    use crate::cgroup::devices::Device;
+    use crate::cgroup::devices::device::Device;
 
-    /// Whether the program lets the request through, in an emulator.
+    /// Returns whether the program, run in an emulator, permits the request.
     fn permits(code: &[u8], kind: Kind, major: u32, minor: u32, request: DeviceAccess) -> bool {
         let vm = rbpf::EbpfVmRaw::new(Some(code)).unwrap();
         let word = (u32::from(request.bits()) << 16) | type_number(kind);
@@ -185,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_longest_list_fits_into_a_program_of_the_oldest_kernel() {
-        let rules = super::super::RULES_MAX as u32;
+        let rules = super::super::rules::RULES_MAX as u32;
         let one_by_one = (0..rules).fold(Devices::none(), |all, n| {
             all.allow(Device::char(n, n), DeviceAccess::from_bits_truncate(1 + (n % 6) as u8))
         });
@@ -223,7 +227,7 @@ mod tests {
 
     #[test]
     fn no_rules_are_one_verdict() {
-        // The six that read the request, the jump, and the end.
+        // Six instructions read the request; then follow the jump and the end.
         assert_eq!(assemble(&Devices::none()).len() / 8, 6 + 1 + 2);
     }
 }

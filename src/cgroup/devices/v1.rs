@@ -1,31 +1,33 @@
 //! The rules as lines for `devices.allow` and `devices.deny` of cgroup v1.
 //!
-//! A group there has a default and a list of exceptions. Where the default is to deny, a request is allowed if one
-//! exception covers all of it; where it is to allow, a request is denied if one exception covers some of it. An
-//! exception has no exceptions, so a list can only widen towards the narrower rule, never take it back.
+//! A v1 group has a default and a list of exceptions. If the default denies, a request is allowed
+//! when one exception covers all of the request. If the default allows, a request is denied when
+//! one exception covers a part of the request. Exceptions cannot have exceptions: a narrower
+//! exception can add to a wider one, and never take access back.
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
+use super::device::{Device, DeviceAccess, Kind};
+use super::rules::Devices;
 use super::table::{Minors, Table};
-use super::{Device, DeviceAccess, Devices, Kind};
 use crate::cgroup::kernfs;
 use crate::cgroup::part::Part;
-use crate::{Result, Step};
+use crate::error::{Result, Step};
 
 const ALLOW: &CStr = c"devices.allow";
 const DENY: &CStr = c"devices.deny";
 const LIST: &CStr = c"devices.list";
 
-/// What speaks against rules for which there is no [`List`], and the remedy.
-pub(in crate::cgroup) const HOLE: (&str, &str) = (
+/// The reason and the remedy for rules that have no [`List`].
+pub(in crate::cgroup) const NOT_EXPRESSIBLE: (&str, &str) = (
     "cgroup v1 cannot take a device out of the many that a wider rule allows",
     "allow the devices one by one, or begin with a rule that allows everything",
 );
 
-/// What the files of a group are to say.
+/// The contents that the device files of a group shall have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cgroup) struct List {
     allows_by_default: bool,
@@ -33,9 +35,9 @@ pub(in crate::cgroup) struct List {
 }
 
 impl List {
-    /// `None` where v1 cannot say it.
+    /// Returns the list for the rules, or `None` if v1 cannot express them.
     pub(in crate::cgroup) fn new(devices: &Devices) -> Option<List> {
-        let tables = [Kind::Char, Kind::Block].map(|kind| (kind, Table::new(devices, kind)));
+        let tables = [Kind::Char, Kind::Block].map(|kind| (kind, devices.table(kind)));
         [false, true].into_iter().find_map(|allows_by_default| {
             let mut exceptions = Vec::new();
             for (kind, table) in &tables {
@@ -45,16 +47,17 @@ impl List {
         })
     }
 
-    /// The writes for a new group, which is as the one above it.
+    /// Returns the writes for a new group, which starts with the rules of its parent.
     fn writes(&self) -> Vec<(&'static CStr, String)> {
         let default = if self.allows_by_default { ALLOW } else { DENY };
         std::iter::once((default, "a".to_owned())).chain(self.exception_writes()).collect()
     }
 
-    /// The writes for a group whose `devices.list` reads `current`. Nothing that was and stays allowed is denied in
-    /// between, and a default that stays needs no `a`, which the kernel refuses (EINVAL) once there are groups inside.
+    /// Returns the writes for a group whose `devices.list` reads `current`. A device that stays
+    /// allowed is never denied in between. A default that stays the same needs no `a`, which the
+    /// kernel refuses (EINVAL) when the group has children.
     fn updates(&self, current: &str) -> Vec<(&'static CStr, String)> {
-        // A group that allows by default shows one line, and not its exceptions.
+        // A group that allows by default shows one line, without its exceptions.
         if self.allows_by_default || current.starts_with('a') {
             return self.writes();
         }
@@ -74,10 +77,10 @@ impl List {
     }
 }
 
-/// Has the rules hold for a group, which `living` says has rules already.
+/// Writes the rules to a group. `living` says that the group has rules already.
 pub(in crate::cgroup) fn write(part: &Part, devices: &Devices, living: bool) -> Result<()> {
     let Some(list) = List::new(devices) else {
-        return Err(part.error(Step::DeviceRules, Errno::EINVAL).detail(HOLE.0).hint(HOLE.1));
+        return Err(part.error(Step::DeviceRules, Errno::EINVAL).detail(NOT_EXPRESSIBLE.0).hint(NOT_EXPRESSIBLE.1));
     };
     let writes = if living {
         let current = kernfs::read(part.dir(), LIST).map_err(|errno| part.failed(Step::DeviceRules, errno, LIST))?;
@@ -98,8 +101,9 @@ pub(in crate::cgroup) fn write(part: &Part, devices: &Devices, living: bool) -> 
     Ok(())
 }
 
-/// What the group above does not allow is not allowed here either: EPERM. Of a rule for a single device the rest of its
-/// letters then holds, as it does on v2; of a wildcard nobody can tell what would.
+/// Writes one line. The kernel refuses access that the group above denies (EPERM). For a rule about
+/// a single device, the remaining letters are then written one by one, which gives the same result
+/// as on v2. For a wildcard the error stays, because nobody can tell what would be allowed.
 fn write_line(dir: BorrowedFd<'_>, file: &CStr, line: &str) -> nix::Result<()> {
     match (kernfs::write(dir, file, line), line.rsplit_once(' ')) {
         (Err(Errno::EPERM), Some((device, letters))) if file == ALLOW && !device.contains('*') => {
@@ -110,16 +114,17 @@ fn write_line(dir: BorrowedFd<'_>, file: &CStr, line: &str) -> nix::Result<()> {
     }
 }
 
-/// `c 1:3 rwm`.
+/// Formats an exception, as in `c 1:3 rwm`.
 fn line((device, access): (Device, DeviceAccess)) -> String {
     let letters = [(DeviceAccess::READ, 'r'), (DeviceAccess::WRITE, 'w'), (DeviceAccess::MKNOD, 'm')];
     let letters: String = letters.iter().filter(|(bit, _)| access.contains(*bit)).map(|(_, letter)| *letter).collect();
     format!("{device} {letters}")
 }
 
-/// The exceptions for one type of devices; `None` if a narrower one would have to take something back.
+/// Returns the exceptions for one type of devices, or `None` if a narrower exception would have to
+/// take access back.
 fn exceptions_of(kind: Kind, table: &Table, allows: bool) -> Option<Vec<(Device, DeviceAccess)>> {
-    // Of a default to allow the exceptions are what is not allowed.
+    // If the default allows, the exceptions contain the access that is denied.
     let except = |access: DeviceAccess| if allows { !access } else { access };
     let mut all = Vec::new();
     let mut put = |major, minor, access: DeviceAccess| {
@@ -143,7 +148,8 @@ fn exceptions_of(kind: Kind, table: &Table, allows: bool) -> Option<Vec<(Device,
     widens.then_some(all)
 }
 
-/// Whether every exception for one major covers those for all majors that match the same device.
+/// Returns whether every exception for one major covers the exceptions for all majors that match
+/// the same device.
 fn widens_from(minors: &Minors, wider: &Minors, except: impl Fn(DeviceAccess) -> DeviceAccess) -> bool {
     let named = minors.named.keys().chain(wider.named.keys()).all(|minor| {
         let here = except(minors.get(*minor));
@@ -154,10 +160,10 @@ fn widens_from(minors: &Minors, wider: &Minors, except: impl Fn(DeviceAccess) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::tests::{Random, all_devices, decide};
+    use super::super::tests::{Random, all_devices, decide};
     use super::*;
 
-    /// The kernel's devcgroup_check_permission.
+    /// Decides like the kernel's devcgroup_check_permission.
     fn permits(list: &List, kind: Kind, (major, minor): (u32, u32), request: DeviceAccess) -> bool {
         let mut matching = list.exceptions.iter().filter(|(device, _)| {
             device.kind == Some(kind)
@@ -224,7 +230,7 @@ mod tests {
         let memory = Devices::none().allow(Device::char(1, None), DeviceAccess::all());
         assert_eq!(lines(&memory.clone().deny(Device::null(), DeviceAccess::WRITE)), None);
         assert!(lines(&memory.clone().deny(Device::tty(), DeviceAccess::WRITE)).is_some());
-        // What is taken back for a major cannot leave out the minor that is allowed for all.
+        // A rule that denies a major cannot leave out a minor that is allowed for all majors.
         let minors = Devices::none().allow(Device::char(None, 3), DeviceAccess::all());
         assert_eq!(lines(&minors.deny(Device::char(1, None), DeviceAccess::all())), None);
     }

@@ -1,4 +1,4 @@
-//! A connection to a message bus: opened for a few calls, bounded in time, and gone.
+//! A connection to a message bus: opened for a few calls, with a deadline, and closed.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -19,23 +19,23 @@ use zbus::wire::Type;
 use zbus::wire::export::serde::Serialize;
 
 use super::message::{self, FIXED, Head, Message, kind};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::{table, timeout};
-use crate::{Error, ErrorKind, Result, Step};
 
-const DAEMON: Name =
-    Name { destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
-/// More signals than could come between a call and its answer.
+const DAEMON: Object =
+    Object { destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
+/// A bound above the number of signals that can arrive between a call and its answer.
 const MOST_WAITING: usize = 10_000;
 
-/// Where on the bus a method is.
+/// The address of a method's object on the bus.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Name {
+pub(super) struct Object {
     pub(super) destination: &'static str,
     pub(super) path: &'static str,
     pub(super) interface: &'static str,
 }
 
-/// One of the two buses, as the environment or the usual places say.
+/// The socket of a bus, from the environment or at the usual path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {
     Path(PathBuf),
@@ -43,7 +43,7 @@ pub(super) enum Address {
 }
 
 impl Address {
-    /// The system's bus for root, the user's own for everyone else.
+    /// Returns the sockets of the system bus for root, and of the user's own bus for everyone else.
     pub(super) fn of_caller() -> Vec<Address> {
         let uid = Uid::effective();
         let (variable, usual) = if uid.is_root() {
@@ -56,7 +56,7 @@ impl Address {
         if named.is_empty() { vec![Address::Path(usual)] } else { named }
     }
 
-    /// Reads `unix:path=/a;unix:abstract=b,guid=…`; other transports are passed over.
+    /// Reads `unix:path=/a;unix:abstract=b,guid=…`. Other transports are skipped.
     pub(super) fn list(text: &[u8]) -> Vec<Address> {
         let pairs = |entry: &[u8]| entry.split(|byte| *byte == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
         let entries = text.split(|byte| *byte == b';').filter_map(|entry| entry.strip_prefix(b"unix:")).map(pairs);
@@ -85,7 +85,7 @@ impl Address {
         };
         let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         let fd = table::above_stdio(fd)?;
-        // Bounds connect(2) as well, which waits while the daemon's backlog is full.
+        // The timeout also bounds connect(2), which waits while the daemon's backlog is full.
         let left = until.saturating_duration_since(Instant::now()).as_millis().clamp(1, 1 << 31);
         setsockopt(&fd, SendTimeout, &TimeVal::milliseconds(left as i64))?;
         connect(fd.as_raw_fd(), &address)?;
@@ -97,7 +97,7 @@ fn bytes(path: PathBuf) -> Vec<u8> {
     path.into_os_string().into_vec()
 }
 
-/// Addresses write unusual bytes as `%20`.
+/// Decodes an address, in which unusual bytes are written as `%20`.
 fn unescape(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -117,21 +117,21 @@ fn unescape(text: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// A connection on which this process has a name.
+/// A connection on which the daemon has given this process a name.
 #[derive(Debug)]
 pub(super) struct Bus {
     fd: OwnedFd,
     until: Instant,
     serial: u32,
-    place: OsString,
-    /// What came while an answer was awaited.
+    socket_name: OsString,
+    /// The signals that arrived while a call waited for its answer.
     waiting: VecDeque<Message>,
-    /// The name that the daemon gave.
+    /// The name that the daemon gave to this process.
     pub(super) name: String,
 }
 
 impl Bus {
-    /// Opens the first of `addresses` that answers. Everything on this connection is done at `until`.
+    /// Opens the first of `addresses` that answers. Every call on this connection ends at `until`.
     pub(super) fn open(addresses: &[Address], until: Instant) -> Result<Bus> {
         let mut last = None;
         for address in addresses {
@@ -143,9 +143,9 @@ impl Bus {
         Err(last.unwrap_or_else(|| no_bus(Errno::ENOENT, &OsString::from("DBUS_SESSION_BUS_ADDRESS"))))
     }
 
-    /// The handshake: who we are is what the kernel tells the daemon of the socket.
-    fn greet(fd: OwnedFd, until: Instant, place: OsString) -> Result<Bus> {
-        let mut bus = Bus { fd, until, serial: 0, place, waiting: VecDeque::new(), name: String::new() };
+    /// Does the handshake. The daemon learns the caller's user from the kernel, by the socket.
+    fn greet(fd: OwnedFd, until: Instant, socket_name: OsString) -> Result<Bus> {
+        let mut bus = Bus { fd, until, serial: 0, socket_name, waiting: VecDeque::new(), name: String::new() };
         let uid: String = Uid::effective().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
         bus.write(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
         let mut line = Vec::new();
@@ -156,10 +156,12 @@ impl Bus {
             line.extend(bus.read::<1>()?);
         }
         if !line.starts_with(b"OK ") {
-            let said = String::from_utf8_lossy(&line).trim().to_owned();
-            let detail = format!("the bus does not let user {} in: {said}", Uid::effective());
+            let answer = String::from_utf8_lossy(&line).trim().to_owned();
+            let detail = format!("the bus does not let user {} in: {answer}", Uid::effective());
             let hint = "in a user namespace of its own the caller is a stranger to the bus";
-            return Err(Error::message(ErrorKind::Unsupported, Step::SystemdScope, detail).at(&bus.place).hint(hint));
+            return Err(Error::message(ErrorKind::Unsupported, Step::SystemdScope, detail)
+                .at(&bus.socket_name)
+                .hint(hint));
         }
         bus.write(b"BEGIN\r\n")?;
         let hello = bus.call(DAEMON, "Hello", None::<&()>)?;
@@ -167,13 +169,18 @@ impl Bus {
         Ok(bus)
     }
 
-    /// Calls a method of the daemon's own.
+    /// Calls a method of the daemon itself.
     pub(super) fn call_daemon<T: Serialize + Type>(&mut self, member: &str, body: &T) -> Result<Message> {
         self.call(DAEMON, member, Some(body))
     }
 
-    /// Calls a method and waits for its answer.
-    pub(super) fn call<T: Serialize + Type>(&mut self, name: Name, member: &str, body: Option<&T>) -> Result<Message> {
+    /// Calls a method and waits for the answer.
+    pub(super) fn call<T: Serialize + Type>(
+        &mut self,
+        name: Object,
+        member: &str,
+        body: Option<&T>,
+    ) -> Result<Message> {
         self.serial += 1;
         let serial = self.serial;
         let head = Head {
@@ -198,7 +205,7 @@ impl Bus {
         }
     }
 
-    /// The next signal.
+    /// Returns the next signal.
     pub(super) fn signal(&mut self) -> Result<Message> {
         if let Some(message) = self.waiting.pop_front() {
             return Ok(message);
@@ -262,16 +269,16 @@ impl Bus {
     }
 
     fn failed(&self, errno: Errno) -> Error {
-        Error::new(Step::SystemdScope, errno).at(&self.place)
+        Error::new(Step::SystemdScope, errno).at(&self.socket_name)
     }
 
-    /// The failure of a peer that says nothing.
+    /// Returns the error for a peer that does not answer in time.
     pub(super) fn late(&self) -> Error {
         let detail = "no answer from systemd in time";
-        Error::message(ErrorKind::Timeout, Step::SystemdScope, detail).at(&self.place).hint("see setup_timeout()")
+        Error::message(ErrorKind::Timeout, Step::SystemdScope, detail).at(&self.socket_name).hint("see setup_timeout()")
     }
 
-    /// The failure of a call that was answered, and with no.
+    /// Returns the error for a call that was answered with an error.
     fn refused(&self, member: &str, answer: &Message) -> Error {
         let text = answer.body::<(String,)>().map(|(text,)| text).unwrap_or_default();
         let name = answer.head.error.as_str();
@@ -285,19 +292,20 @@ impl Bus {
         } else {
             (ErrorKind::Setup, None)
         };
-        let error = Error::message(kind, Step::SystemdScope, format!("{member}: {text} ({name})")).at(&self.place);
+        let error =
+            Error::message(kind, Step::SystemdScope, format!("{member}: {text} ({name})")).at(&self.socket_name);
         hint.into_iter().fold(error, Error::hint)
     }
 }
 
-fn no_bus(errno: Errno, place: &OsString) -> Error {
+fn no_bus(errno: Errno, socket_name: &OsString) -> Error {
     let hint = if Uid::effective().is_root() {
         "it needs systemd and the system's message bus; without them name a group with cgroup_parent"
     } else {
         "it needs a user manager (loginctl enable-linger, or a login) with its bus, which XDG_RUNTIME_DIR or \
          DBUS_SESSION_BUS_ADDRESS names"
     };
-    Error::new(Step::SystemdScope, errno).with_kind(ErrorKind::Unsupported).at(Path::new(place)).hint(hint)
+    Error::new(Step::SystemdScope, errno).with_kind(ErrorKind::Unsupported).at(Path::new(socket_name)).hint(hint)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What is asked of systemd, as org.freedesktop.systemd1(5) describes it.
+//! The calls to systemd, as org.freedesktop.systemd1(5) describes them.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -6,25 +6,25 @@ use std::time::Instant;
 use nix::errno::Errno;
 use zbus::wire::{ObjectPath, Variant};
 
-use super::SystemdScope;
-use super::bus::{Address, Bus, Name};
-use crate::{Error, ErrorKind, Result, Step};
+use super::bus::{Address, Bus, Object};
+use super::scope::SystemdScope;
+use crate::error::{Error, ErrorKind, Result, Step};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
-const MANAGER: Name =
-    Name { destination: SYSTEMD, path: "/org/freedesktop/systemd1", interface: "org.freedesktop.systemd1.Manager" };
-const PROPERTIES: Name = Name { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
+const MANAGER: Object =
+    Object { destination: SYSTEMD, path: "/org/freedesktop/systemd1", interface: "org.freedesktop.systemd1.Manager" };
+const PROPERTIES: Object = Object { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
 const JOBS: &str = "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',\
                     interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
 
-/// A manager of units: the system's, or the user's own.
+/// A manager of units: the manager of the system, or of the user.
 #[derive(Debug)]
 pub(crate) struct Manager {
     bus: Bus,
 }
 
 impl Manager {
-    /// The one that the caller's user asks; every answer comes by `until`.
+    /// Connects to the manager of the caller's user. Every answer arrives before `until`.
     pub(crate) fn of_caller(until: Instant) -> Result<Manager> {
         Manager::on(&Address::of_caller(), until)
     }
@@ -35,8 +35,9 @@ impl Manager {
         Ok(manager)
     }
 
-    /// systemd moves the processes that it is given by number: in another pid namespace than its own these are other
-    /// processes. The daemon has our number from the kernel, as its own namespace counts.
+    /// Checks that systemd knows this process by the same pid. systemd moves processes by number,
+    /// and in another pid namespace these numbers mean other processes. The bus daemon has the
+    /// caller's pid from the kernel, as the daemon's own namespace counts.
     fn compare_pids(&mut self) -> Result<()> {
         let name = self.bus.name.clone();
         let seen = self.bus.call_daemon("GetConnectionUnixProcessID", &(name,)).and_then(|answer| {
@@ -53,7 +54,7 @@ impl Manager {
         }
     }
 
-    /// The control group below which all units of this manager stand.
+    /// Returns the control group below which all units of this manager stand.
     pub(crate) fn control_group(&mut self) -> Result<PathBuf> {
         let answer = self.bus.call(PROPERTIES, "Get", Some(&(MANAGER.interface, "ControlGroup")))?;
         match answer.body::<Variant<'_>>() {
@@ -62,7 +63,7 @@ impl Manager {
         }
     }
 
-    /// Makes a scope around the process `pid` and waits until it stands.
+    /// Makes a scope around the process `pid` and waits until the scope is active.
     pub(crate) fn start(&mut self, scope: &SystemdScope, unit: &str, pid: i32) -> Result<()> {
         self.bus.call_daemon("AddMatch", &(JOBS,))?;
         let properties = properties(scope, pid as u32);
@@ -72,7 +73,7 @@ impl Manager {
         let job = answer.body::<ObjectPath<'_>>().map_err(odd)?.to_string();
         loop {
             let signal = self.bus.signal()?;
-            // Anyone may send this process a signal; only systemd's own counts.
+            // Anyone may send this process a signal; only signals of systemd count.
             if signal.head.member != "JobRemoved" || signal.head.sender != answer.head.sender {
                 continue;
             }
@@ -89,15 +90,15 @@ impl Manager {
         }
     }
 
-    /// Moves a process into the group `below` the scope's own. A user's manager asks the system's for it where it may not
-    /// do so itself (systemd 238).
+    /// Moves a process into the group `below` the scope's own. A user manager asks the system
+    /// manager where it may not move the process itself (systemd 238).
     pub(crate) fn attach(&mut self, unit: &str, below: &str, pid: i32) -> Result<()> {
         self.bus.call(MANAGER, "AttachProcessesToUnit", Some(&(unit, below, vec![pid as u32]))).map(drop)
     }
 }
 
-/// Nothing limits the scope itself: the limits are those of the groups in it. A default of the host's for TasksMax would
-/// hold for all of them together.
+/// Returns the properties of the unit. Nothing limits the scope itself: the groups inside have the
+/// limits. A host's default for TasksMax would apply to all of them together.
 fn properties(scope: &SystemdScope, pid: u32) -> Vec<(&str, Variant<'_>)> {
     let described = scope.description.clone().unwrap_or_else(|| format!("Sandboxes of process {}", std::process::id()));
     let mut properties: Vec<(&str, Variant<'_>)> = vec![

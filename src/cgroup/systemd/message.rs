@@ -1,18 +1,19 @@
-//! D-Bus messages: the header, and the values in it and behind it. The wire format is that of the zbus crate, which is
-//! built without its connections, and so without its threads and its runtime: they would stay in the caller's process.
+//! D-Bus messages: the header, its fields, and the values after it. The wire format comes from the
+//! zbus crate. That crate is built without its connections, so that no threads and no runtime of it
+//! stay in the caller's process.
 
 use nix::errno::Errno;
 use zbus::wire::export::serde::{Deserialize, Serialize};
 use zbus::wire::serialized::{Context, Data};
 use zbus::wire::{Endian, LE, ObjectPath, Type, Variant, to_bytes};
 
-/// Everything before the length of the header fields, and that length.
+/// The length of the fixed start of a message, up to and including the length of the header fields.
 pub(super) const FIXED: usize = 16;
-/// Far more than systemd says; the protocol's own bound is 128 MiB.
+/// A bound far above the size of systemd's messages. The bound of the protocol is 128 MiB.
 const LONGEST: usize = 1 << 20;
 const VERSION: u8 = 1;
 
-/// What a message is.
+/// The types of messages.
 pub(super) mod kind {
     pub(in super::super) const CALL: u8 = 1;
     pub(in super::super) const RETURN: u8 = 2;
@@ -34,7 +35,7 @@ mod field {
 
 type Header<'v> = (u8, u8, u8, u8, u32, u32, Vec<(u8, Variant<'v>)>);
 
-/// A message's header; what it does not have is empty.
+/// The header of a message. A missing field is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) kind: u8,
@@ -48,7 +49,7 @@ pub(super) struct Head {
     pub(super) error: String,
 }
 
-/// A message that has come.
+/// A received message.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) head: Head,
@@ -57,7 +58,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// The values behind the header, if they are of this type.
+    /// Returns the values after the header, if they have this type.
     pub(super) fn body<'m, T: Deserialize<'m> + Type>(&'m self) -> Result<T, Errno> {
         if T::SIGNATURE.to_string_no_parens() != self.signature {
             return Err(Errno::EBADMSG);
@@ -66,7 +67,7 @@ impl Message {
     }
 }
 
-/// The bytes of a message.
+/// Encodes a message.
 pub(super) fn encode<T: Serialize + Type>(head: &Head, body: Option<&T>) -> Result<Vec<u8>, Errno> {
     let invalid = |_: zbus::Error| Errno::EINVAL;
     let bytes = body.map(|body| to_bytes(Context::new(LE, 0), body)).transpose().map_err(invalid)?;
@@ -96,7 +97,8 @@ pub(super) fn encode<T: Serialize + Type>(head: &Head, body: Option<&T>) -> Resu
     Ok(message)
 }
 
-/// The last header field. As a value of the crate's the signature of several values would be that of one structure.
+/// Appends the last header field. The zbus crate would write the signature of several values as the
+/// signature of one structure.
 fn add_signature(header: &mut Vec<u8>, signature: &str) {
     header.resize(header.len().next_multiple_of(8), 0);
     header.extend([field::SIGNATURE, 1, b'g', 0, signature.len() as u8]);
@@ -114,7 +116,7 @@ fn endian(first: u8) -> Result<Endian, Errno> {
     }
 }
 
-/// The length of header and whole of the message that begins so.
+/// Returns the lengths of the header and of the whole message that begins with `start`.
 fn lengths(start: &[u8; FIXED]) -> Result<(usize, usize), Errno> {
     let endian = endian(start[0])?;
     let word = |at: usize| endian.read_u32(&start[at..at + 4]) as usize;
@@ -123,12 +125,12 @@ fn lengths(start: &[u8; FIXED]) -> Result<(usize, usize), Errno> {
     if whole > LONGEST { Err(Errno::EMSGSIZE) } else { Ok((header, whole)) }
 }
 
-/// How many bytes follow those with which a message begins.
+/// Returns the number of bytes that follow the start of a message.
 pub(super) fn remaining(start: &[u8; FIXED]) -> Result<usize, Errno> {
     lengths(start).map(|(_, whole)| whole - FIXED)
 }
 
-/// Reads a whole message.
+/// Decodes a whole message.
 pub(super) fn decode(bytes: &[u8]) -> Result<Message, Errno> {
     let start = bytes.first_chunk().ok_or(Errno::EBADMSG)?;
     let (header_len, whole) = lengths(start)?;
@@ -180,7 +182,7 @@ mod tests {
         let bytes = encode(&head, Some(&("x", 5u32))).unwrap();
         let mut want = b"l\x01\x00\x01".to_vec();
         want.extend([12, 0, 0, 0, 7, 0, 0, 0]);
-        // The fields: their length, then each aligned to 8.
+        // The header fields: their total length, then each one aligned to 8.
         want.extend([40, 0, 0, 0]);
         want.extend(b"\x01\x01o\x00\x02\x00\x00\x00/a\x00\x00\x00\x00\x00\x00");
         want.extend(b"\x03\x01s\x00\x01\x00\x00\x00M\x00\x00\x00\x00\x00\x00\x00");

@@ -1,5 +1,5 @@
-//! What is said to systemd, and what is made of its answers: on a bus of the test's own, with a real daemon in the middle,
-//! which takes no message that is not well formed, and somebody behind it who plays systemd.
+//! Tests the messages to systemd and the handling of its answers. Each test has its own bus, with a
+//! real daemon that accepts only well-formed messages, and a thread that plays systemd.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -11,21 +11,24 @@ use zbus::wire::export::serde::Serialize;
 use zbus::wire::{ObjectPath, OwnedVariant, Type};
 
 use super::bus::{Address, Bus};
+use super::manager::Manager;
 use super::message::{self, Head, Message, kind};
-use super::{Manager, SystemdScope};
-use crate::{Error, ErrorKind};
+use super::scope::SystemdScope;
+use crate::error::{Error, ErrorKind};
 
 const BOUND: Duration = Duration::from_secs(20);
 const JOB: &str = "/org/freedesktop/systemd1/job/17";
 
-/// A daemon with a bus that anyone of the same user may use as they like. Ended when dropped.
+/// A daemon with a bus that every process of the same user may use freely. Dropping the value ends
+/// the daemon.
 struct Daemon {
     process: Child,
     dir: PathBuf,
 }
 
 impl Daemon {
-    /// None, after saying so, where the program is not installed; CI has it.
+    /// Starts the daemon. Returns `None`, and says so, where the program is not installed. CI has
+    /// it.
     fn start(test: &str) -> Option<Daemon> {
         if Command::new("dbus-daemon").arg("--version").stdout(Stdio::null()).status().is_err() {
             eprintln!("SKIPPED: it needs dbus-daemon, of the package dbus-daemon");
@@ -43,7 +46,7 @@ impl Daemon {
         let mut daemon = Command::new("dbus-daemon");
         daemon.arg("--nofork").arg("--print-address").arg(format!("--config-file={}/config", dir.display()));
         let mut process = daemon.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        // It says its address once it listens.
+        // The daemon prints its address when it listens.
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("unix:path="), "{line}");
@@ -58,11 +61,11 @@ impl Daemon {
         Bus::open(&self.addresses(), Instant::now() + BOUND).unwrap()
     }
 
-    fn manager(&self, bound: Duration) -> crate::Result<Manager> {
+    fn manager(&self, bound: Duration) -> crate::error::Result<Manager> {
         Manager::on(&self.addresses(), Instant::now() + bound)
     }
 
-    /// Somebody who has systemd's name on this bus and answers one call as `play` says.
+    /// Starts a thread that owns systemd's name on this bus and answers one call by `play`.
     fn systemd<T: Send + 'static>(&self, play: impl FnOnce(&mut Bus, &Message) -> T + Send + 'static) -> JoinHandle<T> {
         let mut bus = self.connect();
         let owner: u32 = bus.call_daemon("RequestName", &("org.freedesktop.systemd1", 0u32)).unwrap().body().unwrap();
@@ -102,7 +105,7 @@ fn answer<T: Serialize + Type>(bus: &mut Bus, call: &Message, body: &T) {
     say(bus, head, body);
 }
 
-/// Tells the world, or `destination` alone, that a job is over.
+/// Signals to everyone, or to `destination` alone, that a job has ended.
 fn job_removed(bus: &mut Bus, destination: &str, job: &str, result: &str) {
     let head = Head {
         kind: kind::SIGNAL,
@@ -158,7 +161,8 @@ fn only_the_end_of_the_own_job_as_systemd_tells_it_counts() {
     let systemd = daemon.systemd(move |bus, call| {
         accept(bus, call);
         job_removed(&mut stranger, &call.head.sender, JOB, "done");
-        // An answer to the stranger means that the daemon has passed its signal on, before what follows.
+        // An answer to the stranger means that the daemon has already passed the stranger's signal
+        // on.
         stranger.call_daemon("GetNameOwner", &("org.freedesktop.systemd1",)).unwrap();
         job_removed(bus, "", "/org/freedesktop/systemd1/job/16", "done");
         job_removed(bus, "", JOB, "failed");
@@ -236,7 +240,7 @@ fn the_managers_group_is_read() {
 fn a_socket_that_nobody_serves_is_given_up() {
     let dir = std::env::temp_dir().join(format!("rftest-bus-{}-mute", std::process::id()));
     std::fs::create_dir(&dir).unwrap();
-    // It accepts nobody: the kernel connects all the same.
+    // The listener accepts nobody: the kernel connects all the same.
     let mute = std::os::unix::net::UnixListener::bind(dir.join("bus")).unwrap();
     let until = Instant::now() + Duration::from_millis(200);
     let late = Bus::open(&[Address::Path(dir.join("bus"))], until).unwrap_err();

@@ -1,21 +1,24 @@
-//! What the files of cgroup v1 count.
+//! The statistics in the files of cgroup v1.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::UNLIMITED;
+use super::limits::UNLIMITED;
+use crate::cgroup::controllers::Controllers;
 use crate::cgroup::kernfs::{self, field};
 use crate::cgroup::part::Part;
-use crate::cgroup::{Controllers, Stats, hugetlb, v2};
-use crate::{Bytes, Result};
+use crate::cgroup::stats::Stats;
+use crate::cgroup::{hugetlb, pids};
+use crate::error::{Result, Step};
+use crate::units::Bytes;
 
-/// What is of no interest once the program has ended.
+/// Reads the values that matter only while the program runs.
 pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<()> {
     if part.controllers.contains(Controllers::MEMORY) {
         read_memory(part, stats)?;
     }
     if part.controllers.contains(Controllers::PIDS) {
-        v2::read_pids(part, stats)?;
+        pids::read_current(part, stats)?;
     }
     if part.controllers.contains(Controllers::HUGETLB) {
         stats.hugetlb = hugetlb::stats(part)?;
@@ -37,14 +40,14 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
     Ok(())
 }
 
-/// What the outcome tells of.
+/// Reads the values that the outcome reports.
 pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<()> {
     if part.controllers.contains(Controllers::MEMORY) {
         stats.memory_peak = part.number(c"memory.max_usage_in_bytes")?.map(Bytes::new);
         stats.oom_kills = oom_kills(part)?;
     }
     if part.controllers.contains(Controllers::PIDS) {
-        stats.pids_limit_hits = v2::pids_limit_hits(part)?;
+        stats.pids_limit_hits = pids::limit_hits(part)?;
     }
     if part.controllers.contains(Controllers::CPUACCT) && stats.cpu_usage.is_none() {
         stats.cpu_usage = cpu_usage(part)?;
@@ -64,8 +67,9 @@ pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<(
     Ok(())
 }
 
-/// The part of `total` that `user` has of both. Since 5.18 the kernel counts these by what runs at a clock tick, which may
-/// be far off for a short life; v2 corrects them by the measured sum, and so does this.
+/// Returns the share of `user` in `total`, in proportion to `user` and `system`. Since 5.18 the
+/// kernel counts these two by clock ticks, which can be far off for a short life. v2 scales them to
+/// the measured sum, and this function does the same.
 fn share(total: Duration, user: Duration, system: Duration) -> Duration {
     match (user + system).as_nanos() {
         0 => total,
@@ -87,11 +91,13 @@ fn read_memory(part: &Part, stats: &mut Stats) -> Result<()> {
     Ok(())
 }
 
+/// Reads the CPU time used so far.
 pub(in crate::cgroup) fn cpu_usage(part: &Part) -> Result<Option<Duration>> {
     Ok(part.number(c"cpuacct.usage")?.map(Duration::from_nanos))
 }
 
-/// On v1 the kernel counts a kill at the victim's own group only, so the groups that were made inside are added.
+/// Counts OOM kills in the group and in all groups below it: v1 counts a kill only at the group of
+/// the killed process.
 pub(in crate::cgroup) fn oom_kills(part: &Part) -> Result<Option<u64>> {
     let mut total = None;
     let mut add = |dir: BorrowedFd<'_>| {
@@ -101,11 +107,11 @@ pub(in crate::cgroup) fn oom_kills(part: &Part) -> Result<Option<u64>> {
         }
         Ok(())
     };
-    part.walk(&mut add).map_err(|errno| part.failed(crate::Step::Stats, errno, c"memory.oom_control"))?;
+    part.walk(&mut add).map_err(|errno| part.failed(Step::Stats, errno, c"memory.oom_control"))?;
     Ok(total)
 }
 
-/// Sums lines of `MAJOR:MINOR OPERATION value`.
+/// Sums the values in lines of `MAJOR:MINOR OPERATION value`.
 fn device_sum(text: &str, operation: &str) -> u64 {
     let value = |line: &str| {
         let mut words = line.split_whitespace();

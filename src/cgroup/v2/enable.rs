@@ -1,18 +1,17 @@
-//! Enabling controllers down the tree.
+//! Enables controllers from the top of the tree down.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::unistd::{AccessFlags, faccessat};
 
+use crate::cgroup::controllers::Controllers;
 use crate::cgroup::kernfs::{self, failed};
-use crate::cgroup::{Controllers, problems};
-use crate::{Result, Step};
+use crate::cgroup::remedies::DELEGATE;
+use crate::error::{Result, Step};
 
-/// The directories from `mount` down to `base`, both included.
+/// Returns the directories from `mount` down to `base`, both included.
 fn chain(mount: &Path, base: &Path) -> Vec<PathBuf> {
     let mut dirs: Vec<_> = base.ancestors().take_while(|dir| dir.starts_with(mount)).map(PathBuf::from).collect();
     dirs.reverse();
@@ -23,10 +22,11 @@ fn listed(text: &str) -> Controllers {
     text.split_whitespace().map(Controllers::named).collect()
 }
 
-/// Whether controllers cannot be enabled below `dir` because processes live in it. The kernel itself refuses
-/// (EBUSY) for memory and io only: cpu, cpuset and pids are threaded controllers, and enabling one below a group
-/// with processes succeeds and turns that group into the root of a threaded subtree, in which no child group can
-/// take processes any more. The root group (it alone has no `cgroup.type`, 4.14) is exempt.
+/// Returns whether processes in `dir` prevent enabling controllers below it. The kernel itself
+/// refuses (EBUSY) only for memory and io. cpu, cpuset and pids are threaded controllers: enabling
+/// one below a group with processes succeeds, and turns the group into the root of a threaded
+/// subtree, in which no child group can take processes any more. The root group, which alone has no
+/// `cgroup.type` (4.14), is exempt.
 fn holds_processes(dir: BorrowedFd<'_>) -> nix::Result<bool> {
     match kernfs::read_optional(dir, c"cgroup.type")? {
         Some(_) => Ok(!kernfs::read(dir, c"cgroup.procs")?.is_empty()),
@@ -41,8 +41,9 @@ const THREADED: &str = "the group is part of a threaded subtree: name another wi
 const PRIVILEGED: &str = "cpuset is not enabled over the heads of more privileged processes: enable it on delegation, \
                           or keep those of other users out of the group";
 
-/// Enables controllers for the children of `base`, top down, where they are not yet. The caller is never moved out of
-/// the way: its group is its own business, and its limits are to hold for what it starts.
+/// Enables missing controllers for the children of `base`, top down. The function never moves the
+/// caller into another group: the caller's place is its own decision, and the limits of its group
+/// shall apply to everything that it starts.
 pub(in crate::cgroup) fn enable(mount: &Path, base: &Path, wanted: Controllers) -> Result<()> {
     const FILE: &CStr = c"cgroup.subtree_control";
     let wanted = wanted - Controllers::INHERENT;
@@ -51,8 +52,9 @@ pub(in crate::cgroup) fn enable(mount: &Path, base: &Path, wanted: Controllers) 
         let fd = kernfs::open_dir(&dir).map_err(fail)?;
         let missing = wanted - listed(&kernfs::read(fd.as_fd(), FILE).map_err(fail)?);
         if missing.is_empty() {
-            // Another thread's or process's write lists the controllers before it has made the children's files. One
-            // that changes nothing needs no empty group, and waits for the other.
+            // The write of another thread or process lists the controllers before it has made the
+            // files of the children. A write that changes nothing needs no empty group, and waits
+            // for the other one.
             if dir == base {
                 let _ = kernfs::write(fd.as_fd(), FILE, &switched_on(wanted));
             }
@@ -63,9 +65,10 @@ pub(in crate::cgroup) fn enable(mount: &Path, base: &Path, wanted: Controllers) 
         }
         kernfs::write(fd.as_fd(), FILE, &switched_on(missing)).map_err(|errno| match errno {
             Errno::EBUSY => fail(errno).hint(INTERNAL),
-            // Enabling cpuset moves all below to a new one, each as by sched_setaffinity(2).
+            // Enabling cpuset moves all processes below to a new cpuset, as if by
+            // sched_setaffinity(2).
             Errno::EPERM if missing.contains(Controllers::CPUSET) => fail(errno).hint(PRIVILEGED),
-            Errno::EACCES | Errno::EPERM => fail(errno).hint(problems::DELEGATE),
+            Errno::EACCES | Errno::EPERM => fail(errno).hint(DELEGATE),
             Errno::EOPNOTSUPP => fail(errno).hint(THREADED),
             _ => fail(errno),
         })?;
@@ -77,8 +80,8 @@ fn switched_on(controllers: Controllers) -> String {
     controllers.iter().map(|c| format!("+{}", c.name())).collect::<Vec<_>>().join(" ")
 }
 
-/// Why `controller` cannot be had below `base`: the reason with its path, and the remedy. The levels that do not
-/// exist, or that another sandbox removes meanwhile, are going to be made.
+/// Returns why `controller` cannot be enabled below `base`: the reason with its path, and the
+/// remedy. Groups that are missing, or that another sandbox removes meanwhile, will be made.
 pub(in crate::cgroup) fn obstacle(
     mount: &Path,
     base: &Path,
@@ -96,12 +99,12 @@ pub(in crate::cgroup) fn obstacle(
         if holds_processes(fd.as_fd()).unwrap_or(false) {
             return Some((format!("{name} is not enabled below {dir}, and processes live in it"), INTERNAL));
         }
-        match faccessat(fd.as_fd(), FILE, AccessFlags::W_OK, AtFlags::AT_EACCESS) {
+        match kernfs::can_write(&fd, FILE) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
             Err(_) => {
                 let reason =
                     format!("{name} is not enabled below {dir}, and its cgroup.subtree_control is not writable");
-                return Some((reason, problems::DELEGATE));
+                return Some((reason, DELEGATE));
             }
         }
     }
@@ -112,7 +115,8 @@ pub(in crate::cgroup) fn obstacle(
 mod tests {
     use super::*;
 
-    /// Plain files in place of a hierarchy: `mount` with memory enabled below, then `a`, then `a/b`.
+    /// Makes plain files in place of a hierarchy: `mount` with memory enabled below, then `a`, then
+    /// `a/b`.
     fn tree(name: &str) -> PathBuf {
         let mount = std::env::temp_dir().join(format!("ringfence-v2-{name}-{}", std::process::id()));
         std::fs::create_dir_all(mount.join("a/b")).unwrap();
@@ -138,7 +142,7 @@ mod tests {
         let read = |dir| std::fs::read_to_string(mount.join(dir).join("cgroup.subtree_control")).unwrap();
         let written = ["", "a", "a/b"].map(read);
         std::fs::remove_dir_all(&mount).unwrap();
-        // A plain file keeps what is not overwritten.
+        // A write to a plain file keeps the bytes that it does not overwrite.
         assert_eq!(written, ["+pidsy\n", "+memory +pids", "+memory +pids"]);
     }
 

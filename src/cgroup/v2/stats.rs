@@ -1,13 +1,16 @@
-//! What the files of cgroup v2 count.
+//! The statistics in the files of cgroup v2.
 
 use std::time::Duration;
 
+use crate::cgroup::controllers::Controllers;
 use crate::cgroup::kernfs::field;
 use crate::cgroup::part::Part;
-use crate::cgroup::{Controllers, Stats, hugetlb};
-use crate::{Bytes, Result};
+use crate::cgroup::stats::Stats;
+use crate::cgroup::{hugetlb, pids};
+use crate::error::Result;
+use crate::units::Bytes;
 
-/// What is of the present moment, and of no interest once the program has ended.
+/// Reads the values that matter only while the program runs.
 pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<()> {
     if part.controllers.contains(Controllers::MEMORY) {
         stats.memory_current = part.number(c"memory.current")?.map(Bytes::new);
@@ -19,7 +22,7 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
         (stats.memory_anon, stats.memory_file, stats.memory_kernel) = (bytes("anon"), bytes("file"), bytes("kernel"));
     }
     if part.controllers.contains(Controllers::PIDS) {
-        read_pids(part, stats)?;
+        pids::read_current(part, stats)?;
     }
     if part.controllers.contains(Controllers::HUGETLB) {
         stats.hugetlb = hugetlb::stats(part)?;
@@ -28,14 +31,14 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
     Ok(())
 }
 
-/// What adds up over the program's life.
+/// Reads the values that add up over the program's life.
 pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<()> {
     if part.controllers.contains(Controllers::MEMORY) {
         stats.memory_peak = part.number(c"memory.peak")?.map(Bytes::new);
         read_memory_events(part, stats)?;
     }
     if part.controllers.contains(Controllers::PIDS) {
-        stats.pids_limit_hits = pids_limit_hits(part)?;
+        stats.pids_limit_hits = pids::limit_hits(part)?;
     }
     if let Some(text) = part.text(c"cpu.stat")? {
         let time = |key| field(&text, key).map(Duration::from_micros);
@@ -60,23 +63,13 @@ pub(in crate::cgroup) fn read_totals(part: &Part, stats: &mut Stats) -> Result<(
     Ok(())
 }
 
-/// The pids controller has the same files on v1.
-pub(in crate::cgroup) fn read_pids(part: &Part, stats: &mut Stats) -> Result<()> {
-    stats.pids_current = part.number(c"pids.current")?;
-    stats.pids_peak = part.number(c"pids.peak")?;
-    Ok(())
-}
-
-/// Forks that failed at `pids.max`; on v1 as well.
-pub(in crate::cgroup) fn pids_limit_hits(part: &Part) -> Result<Option<u64>> {
-    Ok(part.text(c"pids.events")?.and_then(|text| field(&text, "max")))
-}
-
+/// Reads the CPU time used so far.
 pub(in crate::cgroup) fn cpu_usage(part: &Part) -> Result<Option<Duration>> {
     Ok(part.text(c"cpu.stat")?.and_then(|text| field(&text, "usage_usec")).map(Duration::from_micros))
 }
 
-/// `memory.events` counts the whole subtree, unless the hierarchy is mounted with `memory_localevents`.
+/// Reads `memory.events`, which counts the whole subtree unless the hierarchy is mounted with
+/// `memory_localevents`.
 fn read_memory_events(part: &Part, stats: &mut Stats) -> Result<()> {
     let Some(text) = part.text(c"memory.events")? else { return Ok(()) };
     stats.memory_low_breaches = field(&text, "low");
@@ -88,7 +81,7 @@ fn read_memory_events(part: &Part, stats: &mut Stats) -> Result<()> {
     Ok(())
 }
 
-/// Sums `key=value` words, one of them in each line of a device.
+/// Sums the values of `key=value` words. The line of each device has one such word.
 fn key_sum(text: &str, key: &str) -> u64 {
     let values = text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
     values.fold(0, u64::saturating_add)
@@ -139,9 +132,9 @@ mod tests {
             std::fs::write(dir.join(file), text).unwrap();
         }
         let mut stats = Stats::default();
-        // The sizes of huge pages are the host's.
+        // The sizes of huge pages depend on the host.
         let controllers = Controllers::all() - Controllers::HUGETLB;
-        let part = Part::open(crate::cgroup::Version::V2, controllers, &dir, &dir).unwrap();
+        let part = Part::open(crate::cgroup::controllers::Version::V2, controllers, &dir, &dir).unwrap();
         read_current(&part, &mut stats).unwrap();
         read_totals(&part, &mut stats).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
