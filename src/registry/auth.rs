@@ -1,5 +1,5 @@
-//! From a challenge to an authorization: basic, or a token (distribution's token specification, and its OAuth 2 variant
-//! for refresh tokens).
+//! Turns a challenge into an authorization: basic authentication, or a token (the token
+//! specification of CNCF distribution, and its OAuth 2 variant for refresh tokens).
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -13,10 +13,10 @@ use super::login::{Login, Logins};
 use super::wire::{Authorization, Call, Payload, Wire};
 use crate::error::{ErrorKind, Step};
 
-/// docker's own bound for a token server's answer.
+/// The largest answer of a token server that is read, in bytes. docker has the same limit.
 const LARGEST_TOKEN: usize = 1 << 20;
 
-/// The authorization for one registry, and one set of scopes in it.
+/// The authorization for one registry and one set of scopes.
 pub(super) struct Auth {
     host: String,
     repository: String,
@@ -39,24 +39,24 @@ struct Token {
 }
 
 impl Auth {
-    /// `given` goes before what `logins` has.
+    /// Creates an authorization. `given` credentials take precedence over those of `logins`.
     pub(super) fn new(host: &str, repository: &str, scopes: Vec<String>, logins: Logins, given: Option<Login>) -> Self {
         let (host, repository) = (host.to_owned(), repository.to_owned());
         Auth { host, repository, scopes, logins, given, state: Mutex::default() }
     }
 
-    /// Why nothing better was shown, if that is a fault of this machine's.
+    /// Returns the reason that no credentials were sent, if this machine is at fault.
     pub(super) async fn fault(&self) -> Option<String> {
         self.state.lock().await.login.as_ref().and_then(Login::fault)
     }
 
-    /// What to show without having been asked, which is what was good before.
+    /// Returns the authorization that the registry last accepted, to send without a challenge.
     pub(super) async fn current(&self) -> Option<Authorization> {
         self.state.lock().await.authorization.clone()
     }
 
-    /// What to show after a 401. `shown` is what was shown and did not do: where another request has got something new
-    /// since, that is it.
+    /// Returns the authorization to send after a 401 answer to `shown`. If another request has
+    /// renewed the authorization meanwhile, returns that one.
     pub(super) async fn renew(
         &self,
         wire: &Wire,
@@ -89,7 +89,7 @@ impl Auth {
             },
             None => return Err(subject.protocol("it wants to be shown something, and does not say what")),
         };
-        // The same once more would be refused once more.
+        // The registry would refuse the same authorization again.
         if Some(&new) == shown {
             return Err(denied(&subject, "the credentials are refused"));
         }
@@ -105,8 +105,8 @@ pub(super) fn denied(subject: &Subject, detail: impl Into<String>) -> Failure {
         .into()
 }
 
-/// The request for a token. Credentials go to whatever server the registry names, as every client does, but never
-/// without TLS where the registry is spoken to with it.
+/// Builds the request for a token. As in all clients, credentials go to the token server that the
+/// registry names, but not without TLS if the registry itself uses TLS.
 fn token_call(
     wire: &Wire,
     subject: &Subject,
@@ -164,7 +164,7 @@ async fn token(wire: &Wire, subject: &Subject, call: &Call, login: &Login) -> Re
     let parsed: Token =
         serde_json::from_slice(&body).map_err(|_| subject.protocol("the token server's answer is no token"))?;
     let token = parsed.token.filter(|token| !token.is_empty()).or(parsed.access_token).unwrap_or_default();
-    // It becomes a header: what cannot be in one is no token.
+    // The token becomes part of a header, so it must be valid there.
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(subject.protocol("the token server's token is none"));
     }

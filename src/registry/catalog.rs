@@ -1,5 +1,5 @@
-//! What a repository has beside one image: its tags, what refers to a manifest, and the end of one (distribution specification
-//! 1.1, "Listing Tags", "Listing Referrers", "Deleting").
+//! Lists and deletes what a repository contains: tags, referrers of a manifest, and manifests (OCI
+//! distribution specification 1.1, "Listing Tags", "Listing Referrers", "Deleting").
 
 use std::collections::BTreeSet;
 
@@ -17,13 +17,13 @@ use super::wire::Call;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::{DOCUMENT_MAX, Reference, digest_of, is_of};
 
-/// More than this nobody reads, and a registry that never ends could send.
+/// The largest number of pages that are read, as a registry might never end its list.
 const PAGES_MAX: usize = 1000;
 const ENTRIES_MAX: usize = 1 << 20;
 
 #[derive(Deserialize)]
 struct Tags {
-    /// docker-registry says null where there are none.
+    /// The CNCF registry sends null if there are no tags.
     tags: Option<Vec<String>>,
 }
 
@@ -109,14 +109,14 @@ pub(super) async fn referrers(registry: &Registry, name: &Reference, kind: Optio
         }
     }
     if !is_known {
-        // Before 1.1 they are listed under a tag.
+        // Before version 1.1, registries list referrers under a tag.
         let tag = digest.to_string().replacen(':', "-", 1);
         let mut pages = Pages::new(&repository, repository.url(&format!("manifests/{tag}"))?);
         if let Some((200, body)) = pages.next(&subject, &[200, 404]).await? {
             all = index(&subject, &body)?;
         }
     }
-    // Not every registry filters.
+    // Not every registry filters by type.
     let fits =
         |one: &Descriptor| kind.is_none_or(|kind| one.artifact_type().as_ref().is_some_and(|t| t.as_ref() == kind));
     Ok(all.into_iter().filter(fits).collect())
@@ -132,7 +132,7 @@ fn repository(registry: &Registry, name: &Reference, rights: &str) -> Result<Rep
     registry.repository(name, vec![format!("repository:{}:{rights}", name.repository())])
 }
 
-/// A list in pages, each with the address of the next (RFC 8288).
+/// A list in pages, each with the address of the next page (RFC 8288).
 struct Pages<'r> {
     repository: &'r Repository,
     next: Option<Url>,
@@ -144,7 +144,7 @@ impl<'r> Pages<'r> {
         Pages { repository, next: Some(first), seen: BTreeSet::new() }
     }
 
-    /// The status and the body of the next page.
+    /// Returns the status and the body of the next page.
     async fn next(&mut self, subject: &Subject, good: &[u16]) -> Result<Option<(u16, Bytes)>> {
         let Some(url) = self.next.take() else { return Ok(None) };
         if self.seen.len() >= PAGES_MAX || !self.seen.insert(url.to_string()) {
@@ -176,7 +176,7 @@ fn too_long(subject: &Subject) -> Error {
     subject.error(ErrorKind::TooLarge, format!("it has more than {DOCUMENT_MAX} bytes"))
 }
 
-/// The address in `Link: <…>; rel="next"`.
+/// Returns the address in `Link: <…>; rel="next"`.
 fn following(headers: &HeaderMap) -> Option<String> {
     let links = headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
     links.flat_map(|links| links.split(", <")).find_map(|link| {

@@ -1,4 +1,4 @@
-//! Where else an image is to be had: mirrors, as they are told or as registries.conf has them (containers-registries.conf(5)).
+//! Mirrors: given ones, or those of registries.conf (containers-registries.conf(5)).
 
 use std::fs::File;
 use std::io::Read;
@@ -10,14 +10,14 @@ use super::progress::{Event, Progress};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::Reference;
 
-/// Longer files are none.
+/// The largest file that is read, in bytes.
 const LARGEST_FILE: u64 = 4 << 20;
 
-/// What is known of the images whose names begin with `prefix`.
+/// The rule for images whose names begin with `prefix`.
 #[derive(Debug, Clone, Default)]
 struct Rule {
     prefix: String,
-    /// Where they are, if not where their names say.
+    /// The location of the images, if it differs from their names.
     location: Option<String>,
     blocked: bool,
     mirrors: Vec<Mirror>,
@@ -29,7 +29,7 @@ struct Mirror {
     which: Which,
 }
 
-/// For which names a mirror is asked.
+/// The names for which a mirror is used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Which {
@@ -39,7 +39,7 @@ enum Which {
     TagOnly,
 }
 
-/// All rules; of two with the same prefix the last counts.
+/// All rules. If two have the same prefix, the last one applies.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mirrors(Vec<Rule>);
 
@@ -75,7 +75,7 @@ struct MirrorEntry {
 }
 
 impl Mirrors {
-    /// One more mirror of the images below `prefix`, which is asked after those before.
+    /// Adds a mirror for images below `prefix`, after those added before.
     pub(super) fn add(&mut self, prefix: String, location: String) {
         let mirror = Mirror { location, which: Which::All };
         match self.0.iter_mut().rev().find(|rule| rule.prefix == prefix) {
@@ -84,7 +84,7 @@ impl Mirrors {
         }
     }
 
-    /// Takes over what the file says of registries. Gives the hosts that it calls insecure.
+    /// Adds the rules of a file. Returns the hosts that the file declares insecure.
     pub(super) fn read(&mut self, path: &Path) -> Result<Vec<String>> {
         let failed = |detail: String| Error::message(ErrorKind::Invalid, Step::Registry, detail).at(path);
         let mut text = String::new();
@@ -118,7 +118,7 @@ impl Mirrors {
         Ok(insecure)
     }
 
-    /// Where the image is to be had, the registry itself last.
+    /// Returns the sources of an image in order, the registry itself last.
     pub(super) fn places(&self, name: &Reference) -> Result<Places> {
         let mut mirrors = self.found(name)?;
         let last = mirrors.pop().unwrap_or_else(|| name.clone());
@@ -149,7 +149,7 @@ impl Mirrors {
     }
 }
 
-/// The places where an image is to be had, one after another.
+/// The sources of an image, which are tried one after another.
 #[derive(Debug)]
 pub(super) struct Places {
     mirrors: Vec<Reference>,
@@ -163,7 +163,8 @@ impl Places {
         self.mirrors.get(self.asked).unwrap_or(&self.last)
     }
 
-    /// Notes that the place that is next has failed; the failure itself, if no other place may do better.
+    /// Moves on to the next source after a failure. Returns the failure if no other source may
+    /// succeed.
     pub(super) fn failed(&mut self, error: Error, progress: &Progress) -> Result<()> {
         if self.asked < self.mirrors.len() && is_of_the_place(error.kind()) {
             let (place, reason) = (self.next().to_string(), error.to_string());
@@ -180,13 +181,14 @@ impl Places {
     }
 }
 
-/// Whether another place may do better.
+/// Returns true if another source may succeed after an error of this kind.
 fn is_of_the_place(kind: ErrorKind) -> bool {
     use ErrorKind::{Corrupt, Denied, NotFound, Protocol, Setup, Timeout, TooLarge, Unavailable, Unsupported};
     matches!(kind, Corrupt | Denied | NotFound | Protocol | Setup | Timeout | TooLarge | Unavailable | Unsupported)
 }
 
-/// What of a repository comes after the prefix, which ends at a `/`, or is `*.` with the end of a host.
+/// Returns the part of a repository after the prefix, which ends at a `/`, or is `*.` and the end
+/// of a host.
 fn rest<'w>(prefix: &str, whole: &'w str) -> Option<&'w str> {
     if let Some(domain) = prefix.strip_prefix('*') {
         let (host, rest) = whole.split_once('/')?;
@@ -199,7 +201,7 @@ fn rest<'w>(prefix: &str, whole: &'w str) -> Option<&'w str> {
     }
 }
 
-/// The same tag and digest elsewhere.
+/// Returns the reference with the same tag and digest at another location.
 fn renamed(name: &Reference, location: &str, rest: &str) -> Result<Reference> {
     let mut text = location.trim_end_matches('/').to_owned();
     if !rest.is_empty() {

@@ -1,4 +1,5 @@
-//! Whether a registry has a blob that the store has: what somebody else has pulled is not given for a digest alone.
+//! Verifies that a registry has a blob that the store has, as a tenant must not get what another
+//! tenant has pulled for a digest alone.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Seek, SeekFrom};
@@ -14,11 +15,11 @@ use super::wire::Call;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::Store;
 
-/// How much of a blob is compared. It comes with the answer's first packets.
+/// The number of bytes that are compared. They arrive with the first packets of the response.
 const PIECE: u64 = 16 << 10;
 
-/// Has the registry show a piece of the blob, and compares it with the store's. That a registry says 200 to a `HEAD` is no
-/// proof: one that is out for other people's blobs says so of every digest.
+/// Downloads a random piece of the blob, and compares it with the store's. A 200 answer to a `HEAD`
+/// request proves nothing, as a hostile registry can send it for every digest.
 pub(super) async fn prove(repository: &Repository, store: &Store, blob: &Descriptor) -> Result<()> {
     let subject = &Subject::new(Step::PullBlob, repository.name_of(blob));
     let length = PIECE.min(blob.size());

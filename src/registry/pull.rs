@@ -1,4 +1,4 @@
-//! An image from its registry into the store.
+//! Pulls an image from its registry into the store.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use super::{Clock, Registry};
 use crate::error::{ErrorKind, Result, Step};
 use crate::image::{Hold, Image, Layers, Reference, Store};
 
-/// `from` is where the image called `name` is to be had.
+/// Pulls the image called `name` from the source `from`.
 pub(super) async fn pull(registry: &Registry, store: &Store, name: &Reference, from: &Reference) -> Result<Image> {
     let mut pull = Pull::begin(registry, store, name, from).await?;
     let blobs = std::mem::take(&mut pull.tree.blobs);
@@ -39,7 +39,7 @@ pub(super) async fn pull_and_unpack(
     from: &Reference,
 ) -> Result<(Image, Layers)> {
     let mut pull = Pull::begin(registry, store, name, from).await?;
-    // What the layers are called when they are unpacked is in the configuration.
+    // The configuration contains the diff ids, by which unpacked layers are found.
     let blobs = std::mem::take(&mut pull.tree.blobs);
     let (configs, blobs): (Vec<_>, Vec<_>) = blobs.into_iter().partition(|blob| pull.is_config(blob));
     pull.fetch(configs, &mut None).await?;
@@ -63,7 +63,7 @@ pub(super) async fn pull_and_unpack(
     Ok((image, layers))
 }
 
-/// A pull under way.
+/// A pull in progress.
 struct Pull<'a> {
     registry: &'a Registry,
     store: &'a Store,
@@ -73,12 +73,12 @@ struct Pull<'a> {
     top: Descriptor,
     tree: Tree,
     clock: Clock,
-    /// Nothing that comes in is pruned before it has its name.
+    /// Keeps blobs from being pruned before the image is tagged.
     _hold: Hold,
 }
 
 impl<'a> Pull<'a> {
-    /// Finds out what there is to do.
+    /// Downloads the manifests, and lists the blobs to download.
     async fn begin(registry: &'a Registry, store: &'a Store, name: &'a Reference, from: &Reference) -> Result<Self> {
         let mut clock = Clock::start();
         let subject = Subject::new(Step::Registry, from.to_string());
@@ -99,9 +99,10 @@ impl<'a> Pull<'a> {
         self.tree.configs.contains(blob.digest().as_ref())
     }
 
-    /// Without the layers that are unpacked; they are told.
+    /// Returns the blobs without those of unpacked layers, for which an event is sent.
     fn still_needed(&self, blobs: Vec<Descriptor>, waves: &Waves) -> Vec<Descriptor> {
-        // Images of other platforms are there to be pushed. And among tenants everybody has to bring his own blobs.
+        // Images of other platforms are pulled to be pushed again. In a store with several tenants,
+        // each pull has to download or verify all of its blobs.
         if self.registry.all_platforms || !self.store.is_of_one_tenant() {
             return blobs;
         }
@@ -116,7 +117,8 @@ impl<'a> Pull<'a> {
         needed
     }
 
-    /// Several at once, those first that come first. With the first error all others end.
+    /// Downloads several blobs in parallel, in the given order. After the first error, all other
+    /// downloads end.
     async fn fetch(&mut self, blobs: Vec<Descriptor>, waves: &mut Option<Waves>) -> Result<()> {
         let mut pace = Pace::new(&blobs);
         let turns = Arc::new(Semaphore::new(self.registry.parallel));
@@ -143,7 +145,7 @@ impl<'a> Pull<'a> {
                     self.tell_unpacked(waves, layers);
                 }
                 Err(error) => {
-                    // Those that come are stopped, and those that are being unpacked are waited for.
+                    // The downloads are stopped; the layers that are being unpacked are waited for.
                     tasks.shutdown().await;
                     return Err(error);
                 }
@@ -171,7 +173,8 @@ impl<'a> Pull<'a> {
             own.tag(&name, &top)?;
             let image = own.image_for(&name, &platform);
             match image {
-                // The first that is an image: documents stand after what they refer to, the last entry first.
+                // The first document that is an image: documents come after what they refer to, the
+                // last entry first.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     others.iter().rev().find_map(|other| own.image_of(other, &platform).ok()).ok_or(error)
                 }
@@ -186,7 +189,7 @@ impl<'a> Pull<'a> {
     }
 }
 
-/// What a task has done.
+/// The result of a task.
 enum Done {
     Fetched { blob: Box<Descriptor>, moved: u64 },
     Unpacked(Range<usize>),
@@ -200,7 +203,7 @@ pub(super) fn resolved(repository: &Repository, top: &Descriptor, tree: &Tree) {
     });
 }
 
-/// One blob. Gives what came over the network.
+/// Downloads one blob. Returns the number of bytes that came over the network.
 async fn fetch(repository: &Repository, store: &Store, blob: &Descriptor) -> Result<u64> {
     let (digest, size) = (blob.digest().to_string(), blob.size());
     let (own, wanted) = (store.clone(), blob.clone());
@@ -213,7 +216,7 @@ async fn fetch(repository: &Repository, store: &Store, blob: &Descriptor) -> Res
         return Ok(0);
     }
     let moved = download(repository, store, blob).await?;
-    // The rest was somebody else's, who began with it or ended it meanwhile.
+    // Another tenant's pull began or completed the blob meanwhile.
     if moved < size && !store.is_of_one_tenant() {
         prove(repository, store, blob).await?;
     }

@@ -1,4 +1,4 @@
-//! An image of the store into its registry.
+//! Pushes an image of the store to its registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::{Clock, Registry};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::{Reference, Store};
 
-/// Repositories that are asked for blobs to mount. Each makes the token longer.
+/// The largest number of repositories that blobs are mounted from. Each makes the token longer.
 const SOURCES_MAX: usize = 8;
 
 pub(super) async fn push(registry: &Registry, store: &Store, name: &Reference) -> Result<()> {
@@ -65,7 +65,8 @@ pub(super) async fn push(registry: &Registry, store: &Store, name: &Reference) -
     Ok(())
 }
 
-/// For each of the blobs that an image of the same registry has, according to the store, that image's repository.
+/// Returns, for each wanted blob that an image of the same registry has according to the store, the
+/// repository of that image.
 async fn sources(store: &Store, name: &Reference, wanted: &BTreeSet<String>) -> Result<BTreeMap<String, String>> {
     let subject = Subject::new(Step::PushBlob, name.to_string());
     let own = store.clone();
@@ -77,7 +78,7 @@ async fn sources(store: &Store, name: &Reference, wanted: &BTreeSet<String>) -> 
         if !elsewhere || repositories.len() >= SOURCES_MAX {
             continue;
         }
-        // What the store has of it only in part is no source that can be known.
+        // An image that the store has only in part is not used as a source.
         let Ok(tree) = walk(&InStore(store), &top, Which::All).await else { continue };
         for blob in tree.blobs.iter().map(|blob| blob.digest().to_string()).filter(|digest| wanted.contains(digest)) {
             repositories.insert(other.repository().to_owned());
@@ -87,7 +88,8 @@ async fn sources(store: &Store, name: &Reference, wanted: &BTreeSet<String>) -> 
     Ok(sources)
 }
 
-/// One blob, unless it is there. Gives the bytes that went over the network.
+/// Pushes one blob, unless the registry has it. Returns the number of bytes that went over the
+/// network.
 async fn push_blob(repository: &Repository, store: &Store, blob: &Descriptor, source: Option<&String>) -> Result<u64> {
     let subject = &Subject::new(Step::PushBlob, repository.name_of(blob));
     let (digest, size) = (blob.digest().to_string(), blob.size());
@@ -130,7 +132,7 @@ fn upload(repository: &Repository, store: &Store, blob: &Descriptor) -> Upload {
     Upload::new(blob.size(), open, move |sent| tell(&progress, &told, sent))
 }
 
-/// A manifest or index, under its digest, or under `tag`.
+/// Pushes a manifest or index under `tag`, or else under its digest.
 async fn push_document(repository: &Repository, store: &Store, document: &Descriptor, tag: Option<&str>) -> Result<()> {
     let subject = &Subject::new(Step::PushManifest, repository.name_of(document));
     let (own, wanted) = (store.clone(), document.clone());

@@ -1,4 +1,5 @@
-//! One repository of a registry: requests with authorization and retries, and what each answer means.
+//! A repository of a registry: requests with authorization and retries, and the meaning of
+//! responses.
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
@@ -16,13 +17,13 @@ use super::progress::{Event, Progress};
 use super::wire::{Call, Wire};
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// An error's explanation is worth no more.
+/// The largest body of an error response that is read, in bytes.
 const LARGEST_EXPLANATION: usize = 64 << 10;
-/// A wait of our own choice: this at first, then twice as long each time.
+/// The first pause before a retry, which doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// How often to try again, and how long a registry may ask us to wait.
+/// The number of retries, and the longest pause that a registry may ask for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retries {
     pub(super) count: u32,
@@ -33,33 +34,33 @@ pub(super) struct Repository {
     pub(super) wire: Wire,
     pub(super) auth: Auth,
     pub(super) base: Url,
-    /// As names have it.
+    /// The registry's host as in references.
     pub(super) host: String,
-    /// Without the registry.
+    /// The name of the repository, without the registry.
     pub(super) name: String,
     pub(super) retries: Retries,
     pub(super) progress: Progress,
-    /// Bytes of blobs that have come until now.
+    /// The number of bytes of blobs that have arrived so far.
     pub(super) arrived: AtomicU64,
 }
 
 impl Repository {
-    /// The address of one of its things: `manifests/1`, `blobs/sha256:…`.
+    /// Returns the URL of a resource of the repository: `manifests/1`, `blobs/sha256:…`.
     pub(super) fn url(&self, thing: &str) -> Result<Url> {
         self.base
             .join(&format!("v2/{}/{thing}", self.name))
             .map_err(|error| Error::message(ErrorKind::Invalid, Step::Registry, error.to_string()).at(&self.name))
     }
 
-    /// A blob of it, as errors name it.
+    /// Returns the name of a blob for error messages.
     pub(super) fn name_of(&self, blob: &Descriptor) -> String {
         format!("{}/{}@{}", self.host, self.name, blob.digest())
     }
 
-    /// Sends a request, once more with an authorization if it takes one, and gives the answer if its status is one of
-    /// `good`.
+    /// Sends a request, and repeats it with an authorization if the registry asks for one. Returns
+    /// the response if its status is one of `good`.
     pub(super) async fn call(&self, subject: &Subject, call: &Call, good: &[u16]) -> Result<Response, Failure> {
-        // An upload may not go to where the credentials belong.
+        // An upload may go to another server, which must not get the credentials.
         let ours = call.url.origin() == self.base.origin();
         let shown = self.auth.current().await.filter(|_| ours);
         let mut response = self.wire.send(subject, call, shown.as_ref()).await?;
@@ -71,7 +72,7 @@ impl Repository {
             return Ok(response);
         }
         let (status, headers) = (response.status(), response.headers().clone());
-        // What cannot be read in time explains nothing.
+        // An explanation that does not arrive in time is left out.
         let body = self.wire.flow(response).collect(subject, LARGEST_EXPLANATION).await;
         let mut why = explanation(body.ok().flatten().as_deref().unwrap_or_default());
         if matches!(status.as_u16(), 401 | 403)
@@ -82,7 +83,7 @@ impl Repository {
         Err(refused(subject, status, &headers, &why))
     }
 
-    /// Does `work` until it succeeds, fails for good, or has failed too often.
+    /// Repeats `work` until it succeeds, fails permanently, or has failed too often.
     pub(super) async fn persist<T, W>(&self, subject: &Subject, work: impl Fn() -> W) -> Result<T>
     where
         W: Future<Output = Result<T, Failure>>,
@@ -97,7 +98,7 @@ impl Repository {
     }
 }
 
-/// The tries of one piece of work.
+/// The tries of one operation.
 pub(super) struct Tries<'a> {
     repository: &'a Repository,
     failed: u32,
@@ -108,12 +109,12 @@ impl<'a> Tries<'a> {
         Tries { repository, failed: 0 }
     }
 
-    /// The work has got on: earlier failures don't count any more.
+    /// Resets the count of failures after progress.
     pub(super) fn forget(&mut self) {
         self.failed = 0;
     }
 
-    /// Waits for the next try, or gives the failure back if there is none.
+    /// Waits for the next try, or returns the failure if there is none.
     pub(super) async fn after(&mut self, subject: &Subject, failure: Failure) -> Result<()> {
         let Retries { count, longest_wait } = self.repository.retries;
         let Failure { error, again } = failure;
@@ -134,14 +135,15 @@ impl<'a> Tries<'a> {
     }
 }
 
-/// Twice as long each time, less up to a half, so that many clients don't come back at once.
+/// Returns a pause that doubles each time, less a random part of up to a half, so that many clients
+/// do not return at the same time.
 fn own_wait(failed: u32) -> Duration {
     let whole = FIRST_WAIT.saturating_mul(1 << failed.min(10)).min(LONGEST_WAIT);
     let random = RandomState::new().hash_one(failed) % 512;
     whole - whole.mul_f64(random as f64 / 1024.0)
 }
 
-/// What an answer that is none of the good ones means.
+/// Returns the failure for a response with an unexpected status.
 pub(super) fn refused(subject: &Subject, status: StatusCode, headers: &HeaderMap, explanation: &str) -> Failure {
     let detail = if explanation.is_empty() { status.to_string() } else { format!("{status}: {explanation}") };
     let later = || {
@@ -157,7 +159,7 @@ pub(super) fn refused(subject: &Subject, status: StatusCode, headers: &HeaderMap
     }
 }
 
-/// Seconds, or a date.
+/// Parses `Retry-After`, which has seconds or a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     match text.parse() {
@@ -177,7 +179,8 @@ struct Reason {
     message: Option<String>,
 }
 
-/// The first reason of an error's body (distribution specification, "Error Codes"), in one harmless line.
+/// Returns the first reason in the body of an error (OCI distribution specification, "Error
+/// Codes"), in one line without control characters.
 fn explanation(body: &[u8]) -> String {
     let Ok(Explanation { errors }) = serde_json::from_slice(body) else { return String::new() };
     let Some(Reason { code, message }) = errors.into_iter().next() else { return String::new() };

@@ -1,4 +1,4 @@
-//! Which layers to unpack while others are still on their way.
+//! Decides which layers to unpack while others are still downloaded.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -7,12 +7,14 @@ use oci_spec::image::{Descriptor, Digest};
 
 use crate::image::Image;
 
-/// What is unpacked in a second, in compressed bytes, at least.
+/// The lowest speed at which layers are unpacked, in compressed bytes a second.
 const UNPACKS: u64 = 100 << 20;
 
-/// The layers of an image as they arrive. They are unpacked in waves: the lowest that are there, one wave at a time, and only
-/// where it will have ended before the rest is there. Side by side all of them are faster; and as long as a layer is being
-/// unpacked, whoever else needs it waits, which must not be for a network.
+/// The layers of an image as they arrive. They are unpacked in batches: a batch has the lowest
+/// layers that have arrived, only one batch runs at a time, and it starts only if it is expected to
+/// end before the last download. Otherwise, unpacking all layers in parallel at the end is faster;
+/// and other processes that need a layer wait while it is unpacked, which must not depend on the
+/// network.
 pub(super) struct Waves {
     pub(super) image: Image,
     there: Vec<bool>,
@@ -21,7 +23,7 @@ pub(super) struct Waves {
 }
 
 impl Waves {
-    /// `there` has for each of the layers whether it is unpacked.
+    /// Creates the list. `there` says for each layer whether it is unpacked already.
     pub(super) fn new(image: Image, there: Vec<bool>) -> Self {
         let begun = there.iter().take_while(|unpacked| **unpacked).count();
         Waves { image, there, begun, running: false }
@@ -41,12 +43,13 @@ impl Waves {
         self.running = false;
     }
 
-    /// Those that no wave has had.
+    /// Returns the layers that no batch has included.
     pub(super) fn left(&self) -> Range<usize> {
         self.begun..self.there.len()
     }
 
-    /// The next wave, if there is one and it may begin: when all that does not arrive for another `rest`.
+    /// Returns the next batch, if one may start. `rest` is the expected time until the last
+    /// download ends.
     pub(super) fn next(&mut self, rest: Duration) -> Option<(Image, Range<usize>)> {
         let ready = self.there.iter().take_while(|there| **there).count();
         let layers = self.begun..ready;
@@ -61,12 +64,12 @@ impl Waves {
     }
 }
 
-/// How fast blobs come.
+/// The speed of the downloads.
 pub(super) struct Pace {
     begun: Instant,
-    /// Bytes of blobs that are not whole.
+    /// The total size of the blobs that are not complete.
     unfinished: u64,
-    /// Bytes that came for those that are.
+    /// The number of bytes that came for complete blobs.
     came: u64,
 }
 
@@ -81,7 +84,7 @@ impl Pace {
         self.came += came;
     }
 
-    /// For how long the rest will still come, if `arrived` bytes have until now.
+    /// Returns the expected time until the last download ends, if `arrived` bytes have come so far.
     pub(super) fn rest(&self, arrived: u64) -> Duration {
         self.rest_after(arrived, self.begun.elapsed())
     }
