@@ -1,6 +1,7 @@
 //! System call filters: seccomp(2).
 //!
-//! Stage: the last thing before the program's exec, in the stub. The filter is compiled before a child exists.
+//! Stage: last before the program's exec, in the stub. The filter is compiled before a child
+//! exists.
 
 mod bpf;
 #[cfg(feature = "seccomp-json")]
@@ -28,15 +29,18 @@ use crate::sys::seccomp as kernel;
 use bpf::{Answers, Decision};
 use table::Known;
 
-/// More comparisons in one rule than a system call has arguments, twice over, are a mistake.
+/// The largest number of comparisons in one rule: twice the number of a system call's arguments.
+/// More are a mistake.
 const MAX_COMPARISONS: usize = 12;
 const SET_MODE_FILTER: u32 = 1;
 
-/// Which system calls the program, and everything that it starts, may make: seccomp(2).
+/// A filter of the system calls that the program, and everything that it starts, may make:
+/// seccomp(2).
 ///
-/// [`Seccomp::default`] is the list for a program that nobody vouches for, [`Seccomp::compute`] a far shorter one for
-/// programs that only compute. [`allow_list`](Seccomp::allow_list) and [`deny_list`](Seccomp::deny_list) begin with nothing.
-/// Each takes further rules; **the rule added last that matches a call decides**.
+/// [`Seccomp::default`] is for untrusted programs. [`Seccomp::compute`] is much stricter, for
+/// programs that only compute. [`allow_list`](Seccomp::allow_list) and
+/// [`deny_list`](Seccomp::deny_list) start empty. All accept further rules; **the rule added last
+/// that matches a call decides**.
 ///
 /// ```
 /// use ringfence::{Action, Compare, Rule, Sandbox, Seccomp, Verdict};
@@ -54,17 +58,20 @@ const SET_MODE_FILTER: u32 = 1;
 ///
 /// # What always holds
 ///
-/// - Calls by the rules of another architecture are refused with ENOSYS, whatever the list says: those of 32-bit programs
-///   (i386, arm), and the x32 kind on x86_64. See [`foreign`](Seccomp::foreign).
-/// - Where what is not listed gets an errno, calls with numbers that are newer than this crate get ENOSYS, so that a C
-///   library falls back on what it did before.
-/// - The filter stands before the program's first instruction, passes on to all its descendants, and can't be taken off.
-/// - It brings `no_new_privs`: a set-user-ID program would otherwise run under a filter that its author never thought of.
+/// - Calls of another architecture are refused with ENOSYS, without regard to the list: those of
+///   32-bit programs (i386, arm), and x32 calls on x86_64. See [`foreign`](Seccomp::foreign).
+/// - If calls that are not listed get an errno, calls with numbers newer than this crate get
+///   ENOSYS, so that a C library uses an older call.
+/// - The filter is in force before the program's first instruction, applies to all its descendants,
+///   and cannot be removed.
+/// - The filter implies `no_new_privs`: otherwise a set-user-ID program would run under a filter
+///   that its author did not expect.
 ///
 /// # The default
 ///
-/// Everything that Docker's and containerd's default profile of 2026 allows a program without capabilities, less what the
-/// table says, and beside it `unshare` of what is no namespace, `file_getattr` and `file_setattr`. It serves shells,
+/// The default profile allows everything that the default profiles of Docker and containerd (2026)
+/// allow a program without capabilities, except what the table says, and in addition `unshare` of
+/// what is not a namespace, `file_getattr` and `file_setattr`. It is suitable for shells,
 /// compilers, interpreters, threads, ordinary servers and clients.
 ///
 /// | system calls | answer | |
@@ -91,10 +98,11 @@ const SET_MODE_FILTER: u32 = 1;
 ///
 /// # Netlink
 ///
-/// The replies that lie unread in a netlink socket are memory that no control group counts: up to twice
-/// `net.core.rmem_max` a socket. So the default refuses AF_NETLINK. C libraries resolve names without it; what lists
-/// interfaces, as getifaddrs(3) and ip(8) do, fails. It can be allowed again. Then only the number of descriptors bounds what
-/// the program takes, here 16 of each of 16 processes:
+/// Unread replies in a netlink socket use memory that no control group counts: up to twice
+/// `net.core.rmem_max` for each socket. So the default profile refuses AF_NETLINK. C libraries
+/// resolve names without it; programs that list interfaces, such as getifaddrs(3) and ip(8), fail.
+/// A rule can allow it again. Then only the number of descriptors limits this memory, here 16 in
+/// each of 16 processes:
 ///
 /// ```
 /// use ringfence::{Action, Compare, Resource, Rule, Sandbox, Seccomp};
@@ -117,18 +125,18 @@ struct Profile {
     foreign: Action,
     log: bool,
     speculation: bool,
-    /// What was found out once, for all spawns; forgotten with every change.
+    /// The problems, found once for all spawns. Every change resets them.
     problems: OnceLock<Vec<Problem>>,
     compiled: OnceLock<Compiled>,
 }
 
-/// The filter, and what is known of it.
+/// The compiled filter, and its properties.
 #[derive(Debug, Clone)]
 struct Compiled {
     program: Vec<u8>,
-    /// The calls that the stub makes under the filter.
+    /// The decision about the stub's exec under the filter.
     exec: Decision,
-    /// The stub may say on its socket what went wrong, and exit.
+    /// True if the stub may report an error on its socket, and exit.
     stub_may_speak: bool,
     stub_may_exit: bool,
     actions: Vec<Action>,
@@ -154,26 +162,28 @@ impl Seccomp {
         }))
     }
 
-    /// Nothing is allowed: calls that no rule names are refused with EPERM.
+    /// Creates a profile that refuses all calls with EPERM, except those that rules name.
     pub fn allow_list() -> Self {
         Seccomp::with_default(Action::EPERM)
     }
 
-    /// Everything is allowed that no rule names.
+    /// Creates a profile that allows all calls, except those that rules name.
     pub fn deny_list() -> Self {
         Seccomp::with_default(Action::Allow)
     }
 
-    /// For programs that compute: they can read files, use memory, threads, clocks and signals, and write to descriptors that
-    /// they were given. Refused with EPERM, beside what the [default](Seccomp::default) refuses, are sockets, new
-    /// processes, and whatever makes, changes or removes a file; opening one for writing is refused with EACCES, and
-    /// `openat2` with ENOSYS, since its flags lie in memory.
+    /// Creates a profile for programs that compute: they can read files, use memory, threads,
+    /// clocks and signals, and write to inherited descriptors. In addition to what the
+    /// [default](Seccomp::default) refuses, the profile refuses sockets, new processes, and
+    /// creating, changing or removing files with EPERM; opening files for writing with EACCES; and
+    /// `openat2` with ENOSYS, as its flags are in memory.
     pub fn compute() -> Self {
         static COMPUTE: OnceLock<Seccomp> = OnceLock::new();
         COMPUTE.get_or_init(presets::compute).clone()
     }
 
-    /// What stands beside Landlock's rules for TCP ports; `listens`: the program may be connected to.
+    /// Creates the filter beside Landlock's rules for TCP ports. `listens` says whether the program
+    /// may accept connections.
     pub(crate) fn beside_landlock(listens: bool) -> Self {
         static FILTERS: [OnceLock<Seccomp>; 2] = [OnceLock::new(), OnceLock::new()];
         FILTERS[usize::from(listens)].get_or_init(|| sockets::beside_landlock(listens)).clone()
@@ -186,44 +196,44 @@ impl Seccomp {
         self
     }
 
-    /// Adds a rule. Of those that match a call, the one added last decides.
+    /// Adds a rule. If several rules match a call, the one added last decides.
     pub fn rule(self, rule: Rule) -> Self {
         self.change(|profile| profile.rules.push(rule))
     }
 
-    /// Allows system calls, with whatever arguments.
+    /// Allows system calls with any arguments.
     pub fn allow(self, names: impl IntoIterator<Item = impl Into<Cow<'static, str>>>) -> Self {
         self.rule(Rule::new(names, Action::Allow))
     }
 
-    /// Refuses system calls with EPERM, with whatever arguments.
+    /// Refuses system calls with EPERM, with any arguments.
     pub fn deny(self, names: impl IntoIterator<Item = impl Into<Cow<'static, str>>>) -> Self {
         self.rule(Rule::new(names, Action::EPERM))
     }
 
-    /// What happens to calls that no rule matches.
+    /// Sets the action for calls that no rule matches.
     pub fn otherwise(self, action: impl Into<Action>) -> Self {
         self.change(|profile| profile.default = action.into())
     }
 
-    /// What happens to calls by the rules of another architecture; ENOSYS, until this says otherwise. They can be refused in
-    /// other ways, but not allowed, since their numbers mean other calls.
+    /// Sets the action for calls of another architecture. By default, ENOSYS. Such calls cannot be
+    /// allowed, as their numbers mean other calls.
     pub fn foreign(self, action: impl Into<Action>) -> Self {
         self.change(|profile| profile.foreign = action.into())
     }
 
-    /// Has the kernel's audit log tell of every refusal too (`SECCOMP_FILTER_FLAG_LOG`, 4.14).
+    /// Logs every refused call to the kernel's audit log (`SECCOMP_FILTER_FLAG_LOG`, Linux 4.14).
     pub fn log(self, wanted: bool) -> Self {
         self.change(|profile| profile.log = wanted)
     }
 
-    /// Goes without the mitigation of speculative store bypass that kernels before 5.16 switch on for every program under
-    /// a filter (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`, 4.17).
+    /// Disables the mitigation of speculative store bypass, which kernels before 5.16 enable for
+    /// every program under a filter (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`, Linux 4.17).
     pub fn allow_speculation(self, wanted: bool) -> Self {
         self.change(|profile| profile.speculation = wanted)
     }
 
-    /// What no rule can mean.
+    /// Returns the mistakes in rules.
     fn mistakes(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut report = |reason: String, remedy: &str| problems.push(Problem::invalid("seccomp", reason, remedy));
@@ -250,7 +260,7 @@ impl Seccomp {
         problems
     }
 
-    /// What contradicts itself.
+    /// Returns the settings that contradict each other.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         self.0.problems.get_or_init(|| self.contradictions()).clone()
     }
@@ -272,7 +282,7 @@ impl Seccomp {
         problems
     }
 
-    /// What this kernel cannot do.
+    /// Returns what this kernel does not support.
     pub(crate) fn unsupported(&self) -> Option<Problem> {
         let missing = self.compiled().actions.iter().find_map(|action| {
             let errno = kernel::has_action(action.code()).err()?;
@@ -285,12 +295,12 @@ impl Seccomp {
         Some(Problem::unsupported("seccomp", missing, remedy).for_feature(Feature::Seccomp))
     }
 
-    /// Whether a supervisor is asked about anything.
+    /// Returns true if the profile asks a supervisor about any call.
     pub(crate) fn asks(&self) -> bool {
         self.compiled().actions.contains(&Action::Notify)
     }
 
-    /// Whether one is asked about the exec of the program itself.
+    /// Returns true if the profile asks a supervisor about the exec of the program itself.
     pub(crate) fn asks_about_exec(&self) -> bool {
         self.compiled().exec.actions().any(|action| action == Action::Notify)
     }
@@ -299,25 +309,27 @@ impl Seccomp {
         self.0.compiled.get_or_init(|| self.0.compile())
     }
 
-    /// Under a filter that may keep the stub from saying so, the errno of a failed exec is left in a page that both share.
+    /// Returns true if the filter may prevent the stub from reporting a failed exec. Then the errno
+    /// is passed in a shared page.
     pub(crate) fn needs_failure_page(&self) -> bool {
         !(self.compiled().stub_may_speak && self.compiled().stub_may_exit)
     }
 
-    /// struct sock_fprog: the number of instructions, padding, and where they are.
+    /// Emits a struct sock_fprog: the number of instructions, padding, and their address.
     fn lower_program(&self, plan: &mut Plan) -> Ptr {
         let program = &self.compiled().program;
         let filter = plan.bytes(program);
         plan.record([Arg::from(program.len() / 8), filter.into()])
     }
 
-    /// Writes the op of a filter that allows all that the stub has still to do. `no_new_privs` has to be set by then.
+    /// Emits the op for a filter that allows everything that the stub has still to do.
+    /// `no_new_privs` must be set before.
     pub(crate) fn lower_early(&self, plan: &mut Plan) {
         let program = self.lower_program(plan);
         plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), 0.into(), program.into()]);
     }
 
-    /// Writes the ops that come right before the exec; gives what the exec has to know.
+    /// Emits the ops that come right before the exec. Returns flags for the exec.
     pub(crate) fn lower(&self, plan: &mut Plan) -> u64 {
         let compiled = self.compiled();
         let set = libc::PR_SET_NO_NEW_PRIVS;
@@ -330,7 +342,7 @@ impl Seccomp {
         if self.0.speculation {
             flags |= libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
         }
-        // Said before the filter, which may not let the stub say it.
+        // The announcement comes before the filter, which may not allow it.
         plan.op(Step::Exec, code::ANNOUNCE, []);
         if self.asks() {
             flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
@@ -348,7 +360,7 @@ impl Seccomp {
         how
     }
 
-    /// The error of an exec that failed under the filter.
+    /// Returns the error for an exec that failed under the filter.
     pub(crate) fn explain(&self, error: Error) -> Error {
         let by_filter = |action: Action| matches!(action, Action::Errno(errno) if Some(errno) == error.raw_os_error());
         if error.kind() == ErrorKind::Exec && self.compiled().exec.actions().any(by_filter) {
