@@ -27,7 +27,8 @@ const PLACEHOLDER_HOST: &str = "ipv6.invalid";
 /// let reference: Reference = "debian".parse()?;
 /// assert_eq!(reference.to_string(), "docker.io/library/debian:latest");
 /// let reference: Reference = "localhost:5000/app:1".parse()?;
-/// assert_eq!((reference.registry(), reference.repository(), reference.tag()), ("localhost:5000", "app", Some("1")));
+/// assert_eq!(reference.registry(), "localhost:5000");
+/// assert_eq!((reference.repository(), reference.tag()), ("app", Some("1")));
 /// assert!("Debian".parse::<Reference>().is_err());
 /// # Ok::<(), ringfence::Error>(())
 /// ```

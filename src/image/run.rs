@@ -63,7 +63,8 @@ impl Sandbox {
     /// # fn main() -> Result<(), ringfence::Error> {
     /// let store = Store::open_default()?;
     /// let image = store.image(&"debian:12".parse()?)?;
-    /// Sandbox::from_image(&image)?.memory_limit(64 << 20).command("cat").arg("/etc/os-release").status()?;
+    /// let sandbox = Sandbox::from_image(&image)?.memory_limit(64 << 20);
+    /// sandbox.command("cat").arg("/etc/os-release").status()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -83,14 +84,15 @@ impl Sandbox {
     /// Takes the program, its parameters and the root file system from an image, and changes
     /// nothing else:
     ///
-    /// | of the image | becomes |
-    /// | --- | --- |
-    /// | its layers | an [overlay](RootFs::overlay) with 64 MiB of memory for what is written; for more, or a directory, call [`rootfs`](Sandbox::rootfs)`(image.rootfs()?.scratch())` |
-    /// | Entrypoint and Cmd | the program, unless [`command`](Sandbox::command) names one; [`args`](Sandbox::args) alone replace Cmd |
-    /// | Env | the whole environment, with a PATH and the user's HOME where it has none |
-    /// | User, looked up in the image's own /etc/passwd and /etc/group | [`user`](Sandbox::user) and, without a user namespace, [`groups`](Sandbox::groups) |
-    /// | WorkingDir | [`cwd`](Sandbox::cwd) |
-    /// | StopSignal | [`stop_signal`](Sandbox::stop_signal) |
+    /// - The layers become an [overlay](RootFs::overlay) with 64 MiB of memory for changes. For
+    ///   more space, or a directory, call [`rootfs`](Sandbox::rootfs)`(image.rootfs()?.scratch())`.
+    /// - Entrypoint and Cmd become the program, unless [`command`](Sandbox::command) names another;
+    ///   [`args`](Sandbox::args) alone replaces Cmd.
+    /// - Env becomes the whole environment. PATH and the user's HOME are added if it lacks them.
+    /// - User, looked up in the image's own /etc/passwd and /etc/group, becomes
+    ///   [`user`](Sandbox::user) and, without a user namespace, [`groups`](Sandbox::groups).
+    /// - WorkingDir becomes [`cwd`](Sandbox::cwd).
+    /// - StopSignal becomes [`stop_signal`](Sandbox::stop_signal).
     ///
     /// Volumes are ordinary directories of the image: what the program writes there is lost with
     /// the sandbox, unless a directory is [bound](Sandbox::bind) to them.

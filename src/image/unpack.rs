@@ -2,8 +2,8 @@
 //! specification.
 //!
 //! Unpacking needs no lower layer. What depends on lower layers (directories that the archive does
-//! not list, hard links to files of a lower layer) is recorded, and [completed](super::complete) when
-//! these are there.
+//! not list, hard links to files of a lower layer) is recorded, and [completed](super::complete)
+//! when these are there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
@@ -91,7 +91,7 @@ pub(super) struct Unpacked {
     /// The indexes of links by the inode of their placeholder.
     pub(super) placeholders: HashMap<u64, usize>,
     pub(super) quota: LayerQuota,
-    /// The part of the tree's counts that the account already includes.
+    /// The part of the tree's counts that the quota already includes.
     counted: (u64, u64),
     pub(super) summary: Summary,
 }
