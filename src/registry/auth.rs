@@ -9,8 +9,9 @@ use tokio::sync::Mutex;
 
 use super::challenge::{Challenge, challenge};
 use super::failure::{Failure, Subject};
+use super::http::{Authorization, Call, HttpClient, Payload};
 use super::login::{Login, Logins};
-use super::wire::{Authorization, Call, Payload, Wire};
+use super::response::{denied, refused};
 use crate::error::{ErrorKind, Step};
 
 /// The largest answer of a token server that is read, in bytes. docker has the same limit.
@@ -59,7 +60,7 @@ impl Auth {
     /// renewed the authorization meanwhile, returns that one.
     pub(super) async fn renew(
         &self,
-        wire: &Wire,
+        http: &HttpClient,
         base: &Url,
         headers: &HeaderMap,
         shown: Option<&Authorization>,
@@ -76,12 +77,12 @@ impl Auth {
         let subject = Subject::new(Step::Authenticate, &self.host);
         let new = match challenge(headers) {
             Some(Challenge::Bearer { realm, service }) => {
-                let call = token_call(wire, &subject, base, &realm, service.as_deref(), &self.scopes, &login)?;
-                token(wire, &subject, &call, &login).await?
+                let call = token_call(http, &subject, base, &realm, service.as_deref(), &self.scopes, &login)?;
+                token(http, &subject, &call, &login).await?
             }
             Some(Challenge::Basic) => match login {
                 Login::Password { user, password } => Authorization::Basic { user, password },
-                Login::Anonymous | Login::Lacking(_) => {
+                Login::Anonymous | Login::MissingHelper(_) => {
                     let fault = login.fault().map_or(String::new(), |fault| format!("; {fault}"));
                     return Err(denied(&subject, format!("it wants a user and a password{fault}")));
                 }
@@ -98,17 +99,10 @@ impl Auth {
     }
 }
 
-pub(super) fn denied(subject: &Subject, detail: impl Into<String>) -> Failure {
-    let error = subject.error(ErrorKind::Denied, detail);
-    error
-        .hint("log in with docker or podman, or give credentials; without either, only what is public can be had")
-        .into()
-}
-
 /// Builds the request for a token. As in all clients, credentials go to the token server that the
 /// registry names, but not without TLS if the registry itself uses TLS.
 fn token_call(
-    wire: &Wire,
+    http: &HttpClient,
     subject: &Subject,
     base: &Url,
     realm: &str,
@@ -119,7 +113,7 @@ fn token_call(
     if Url::parse(realm).is_err() {
         return Err(subject.protocol("its token server has no address"));
     }
-    let mut url = wire.plain().judge(base, realm).map_err(|why| {
+    let mut url = http.plain().resolve_redirect(base, realm).map_err(|why| {
         subject
             .error(ErrorKind::Protocol, format!("its token server is refused: {why}"))
             .hint("the registry is set up wrong")
@@ -142,14 +136,14 @@ fn token_call(
     Ok(call)
 }
 
-async fn token(wire: &Wire, subject: &Subject, call: &Call, login: &Login) -> Result<Authorization, Failure> {
+async fn token(http: &HttpClient, subject: &Subject, call: &Call, login: &Login) -> Result<Authorization, Failure> {
     let basic = match login {
         Login::Password { user, password } => {
             Some(Authorization::Basic { user: user.clone(), password: password.clone() })
         }
-        Login::Anonymous | Login::Identity(_) | Login::Lacking(_) => None,
+        Login::Anonymous | Login::Identity(_) | Login::MissingHelper(_) => None,
     };
-    let response = wire.send(subject, call, basic.as_ref()).await?;
+    let response = http.send(subject, call, basic.as_ref()).await?;
     let status = response.status();
     match status {
         StatusCode::OK => {}
@@ -157,9 +151,9 @@ async fn token(wire: &Wire, subject: &Subject, call: &Call, login: &Login) -> Re
             let fault = login.fault().map_or(String::new(), |fault| format!("; {fault}"));
             return Err(denied(subject, format!("the token server refuses ({status}){fault}")));
         }
-        _ => return Err(super::repository::refused(subject, response.status(), response.headers(), "")),
+        _ => return Err(refused(subject, response.status(), response.headers(), "")),
     }
-    let body = wire.flow(response).collect(subject, LARGEST_TOKEN).await?;
+    let body = http.body(response).collect(subject, LARGEST_TOKEN).await?;
     let body = body.ok_or_else(|| subject.protocol("the token server's answer is too long"))?;
     let parsed: Token =
         serde_json::from_slice(&body).map_err(|_| subject.protocol("the token server's answer is no token"))?;

@@ -34,6 +34,6 @@ pub(super) fn run<T: Send>(future: impl Future<Output = T> + Send) -> Result<T> 
 }
 
 /// Returns the error for a task that did not end normally.
-pub(super) fn died(error: &tokio::task::JoinError) -> Error {
+pub(super) fn task_failed(error: &tokio::task::JoinError) -> Error {
     Error::message(ErrorKind::Setup, Step::Registry, error.to_string())
 }

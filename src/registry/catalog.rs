@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use super::Registry;
 use super::failure::{Failure, Subject};
+use super::http::Call;
 use super::manifests::{ACCEPTED, media_type};
 use super::repository::Repository;
-use super::wire::Call;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::{DOCUMENT_MAX, Reference, digest_of, is_of};
 
@@ -54,7 +54,7 @@ pub(super) async fn resolve(registry: &Registry, name: &Reference) -> Result<Des
     let get = || async move {
         let response = repository.call(subject, call, &[200]).await?;
         let headers = response.headers().clone();
-        let body = repository.wire.flow(response).collect(subject, DOCUMENT_MAX as usize).await?;
+        let body = repository.http.body(response).collect(subject, DOCUMENT_MAX as usize).await?;
         Ok::<_, Failure>((headers, body.ok_or_else(|| too_long(subject))?))
     };
     let (headers, body) = repository.persist(subject, get).await?;
@@ -158,14 +158,15 @@ impl<'r> Pages<'r> {
         let page = || async move {
             let response = repository.call(subject, call, good).await?;
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
-            let body = repository.wire.flow(response).collect(subject, DOCUMENT_MAX as usize).await?;
+            let body = repository.http.body(response).collect(subject, DOCUMENT_MAX as usize).await?;
             Ok::<_, Failure>((status, headers, body.ok_or_else(|| too_long(subject))?))
         };
         let (status, headers, body) = self.repository.persist(subject, page).await?;
         if status == 200
             && let Some(to) = following(&headers)
         {
-            let to = self.repository.wire.plain().judge(&url, &to).ok().filter(|to| to.origin() == url.origin());
+            let to =
+                self.repository.http.plain().resolve_redirect(&url, &to).ok().filter(|to| to.origin() == url.origin());
             self.next = Some(to.ok_or_else(|| subject.protocol("its next page is another server's").error)?);
         }
         Ok(Some((status, body)))

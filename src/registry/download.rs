@@ -12,14 +12,14 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::failure::{Failure, Subject};
+use super::http::Call;
 use super::progress::{BETWEEN_EVENTS, Event, Progress};
 use super::repository::{Repository, Tries};
-use super::wire::Call;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::{BlobWriter, Store};
 
 /// The number of bytes of progress after which earlier failures no longer count.
-const GETS_ON: u64 = 1 << 20;
+const PROGRESS_BYTES: u64 = 1 << 20;
 /// The number of pieces between the connection and the disk. A piece has some 10 to 400 KiB.
 const IN_FLIGHT: usize = 8;
 
@@ -57,7 +57,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     subject: &Subject,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
-    spawn_blocking(work).await.map_err(|died| subject.error(ErrorKind::Setup, died.to_string()))
+    spawn_blocking(work).await.map_err(|task_failed| subject.error(ErrorKind::Setup, task_failed.to_string()))
 }
 
 struct Fetch<'a> {
@@ -78,7 +78,7 @@ impl Fetch<'_> {
             let result;
             (writer, result) = self.attempt(writer).await?;
             let got = writer.written() - from;
-            if got >= GETS_ON {
+            if got >= PROGRESS_BYTES {
                 self.tries.forget();
             }
             match result {
@@ -91,7 +91,7 @@ impl Fetch<'_> {
     /// Sends one request for the missing bytes. Returns the writer in every case.
     async fn attempt(&mut self, writer: BlobWriter) -> Result<(BlobWriter, Result<(), Failure>)> {
         let from = writer.written();
-        self.tell(from);
+        self.send_moved(from);
         if from == self.blob.size() {
             return Ok((writer, Ok(())));
         }
@@ -139,7 +139,7 @@ impl Fetch<'_> {
 
     /// Passes the body on to the writer, without its first `skip` bytes.
     async fn pump(&mut self, response: Response, skip: u64, from: u64, sink: &mut Sink) -> Result<(), Failure> {
-        let (mut flow, mut skip, mut done) = (self.repository.wire.flow(response), skip, from);
+        let (mut flow, mut skip, mut done) = (self.repository.http.body(response), skip, from);
         let mut told = Instant::now();
         while let Some(mut piece) = flow.next(self.subject).await? {
             self.moved += piece.len() as u64;
@@ -157,23 +157,23 @@ impl Fetch<'_> {
             }
             if told.elapsed() >= BETWEEN_EVENTS {
                 told = Instant::now();
-                self.tell(done);
+                self.send_moved(done);
             }
         }
         if done < self.blob.size() {
             return Err(self.subject.broken(format!("it ends after {done} of {} bytes", self.blob.size())));
         }
-        self.tell(done);
+        self.send_moved(done);
         Ok(())
     }
 
-    fn tell(&self, done: u64) {
-        tell(&self.repository.progress, self.blob, done);
+    fn send_moved(&self, done: u64) {
+        send_moved(&self.repository.progress, self.blob, done);
     }
 }
 
-pub(super) fn tell(progress: &Progress, blob: &Descriptor, done: u64) {
-    progress.tell(|| Event::Moved { digest: blob.digest().to_string(), done, size: blob.size() });
+pub(super) fn send_moved(progress: &Progress, blob: &Descriptor, done: u64) {
+    progress.send(|| Event::Moved { digest: blob.digest().to_string(), done, size: blob.size() });
 }
 
 /// Returns the first byte of a `Content-Range: bytes FIRST-LAST/ALL` header.
@@ -218,7 +218,7 @@ impl Sink {
 
     async fn finish(mut self, subject: &Subject) -> Result<(BlobWriter, io::Result<()>)> {
         self.give = None;
-        self.thread.await.map_err(|died| subject.error(ErrorKind::Setup, died.to_string()))
+        self.thread.await.map_err(|task_failed| subject.error(ErrorKind::Setup, task_failed.to_string()))
     }
 }
 

@@ -10,12 +10,12 @@ use crate::error::{Error, ErrorKind, Step};
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: Error,
-    pub(super) again: Again,
+    pub(super) retry: Retry,
 }
 
 /// The time of the next try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
+pub(super) enum Retry {
     Never,
     /// After a pause that this library chooses.
     Soon,
@@ -25,7 +25,7 @@ pub(super) enum Again {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure { error, again: Again::Never }
+        Failure { error, retry: Retry::Never }
     }
 }
 
@@ -54,13 +54,13 @@ impl Subject {
     pub(super) fn stalled(&self, after: Duration) -> Failure {
         let detail = format!("nothing, or next to nothing, came within {after:?}");
         let error = self.error(ErrorKind::Timeout, detail).hint("try later, or raise stall_timeout");
-        Failure { error, again: Again::Soon }
+        Failure { error, retry: Retry::Soon }
     }
 
     /// Returns a failure for a connection that broke or could not be established.
     pub(super) fn broken(&self, detail: impl Into<String>) -> Failure {
         let error = self.error(ErrorKind::Unavailable, detail).hint("is the registry up, and its name right?");
-        Failure { error, again: Again::Soon }
+        Failure { error, retry: Retry::Soon }
     }
 
     /// Converts an error of the HTTP library.
@@ -68,7 +68,7 @@ impl Subject {
         if error.is_timeout() {
             return Failure {
                 error: self.error(ErrorKind::Timeout, "no connection in time").hint("is the registry reachable?"),
-                again: Again::Soon,
+                retry: Retry::Soon,
             };
         }
         if error.is_builder() || error.is_request() && error.url().is_none() {

@@ -21,7 +21,7 @@ const MOST_REDIRECTS: usize = 10;
 const SLOWEST: u64 = 1024;
 
 /// A connection pool and the rules for its use.
-pub(super) struct Wire {
+pub(super) struct HttpClient {
     client: Client,
     /// The client for the registry itself, if it has certificates of its own.
     own: Option<(Url, Client)>,
@@ -91,7 +91,7 @@ impl PlainHosts {
 
     /// Resolves the URL `to` relative to `from`, if requests may go there: never from TLS to plain
     /// HTTP, and to plain HTTP only for hosts in this list.
-    pub(super) fn judge(&self, from: &Url, to: &str) -> Result<Url, String> {
+    pub(super) fn resolve_redirect(&self, from: &Url, to: &str) -> Result<Url, String> {
         let mut to = from.join(to).map_err(|_| "it sent an address that is none".to_owned())?;
         // Credentials in a URL would become a header.
         let cleared = to.set_username("").and_then(|()| to.set_password(None));
@@ -117,7 +117,7 @@ fn host_and_port(url: &Url) -> Option<(String, u16)> {
     Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
 }
 
-impl Wire {
+impl HttpClient {
     /// Creates a connection pool. `own` is the client configuration for one server, and is used for
     /// no other.
     pub(super) fn new(
@@ -126,9 +126,9 @@ impl Wire {
         plain: PlainHosts,
         stall: Duration,
     ) -> Result<Self> {
-        let client = Wire::client(tls, stall)?;
-        let own = own.map(|(url, tls)| Ok::<_, Error>((url.clone(), Wire::client(tls, stall)?))).transpose()?;
-        Ok(Wire { client, own, plain, stall })
+        let client = HttpClient::client(tls, stall)?;
+        let own = own.map(|(url, tls)| Ok::<_, Error>((url.clone(), HttpClient::client(tls, stall)?))).transpose()?;
+        Ok(HttpClient { client, own, plain, stall })
     }
 
     fn client(tls: rustls::ClientConfig, stall: Duration) -> Result<Client> {
@@ -172,7 +172,7 @@ impl Wire {
             }
             let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             let to = to.ok_or_else(|| subject.protocol("it redirects to nowhere"))?;
-            url = self.plain.judge(&url, to).map_err(|why| {
+            url = self.plain.resolve_redirect(&url, to).map_err(|why| {
                 let failure = subject.error(ErrorKind::Protocol, format!("the redirect is refused: {why}"));
                 failure.hint("only a registry that stays with TLS, or a host given to plain_http, is followed")
             })?;
@@ -202,10 +202,10 @@ impl Wire {
             }
             Payload::Blob(upload) => {
                 let mut answer = pin!(request.body(upload.body()).send());
-                let mut patience = upload.patience(self.stall);
+                let mut stall_monitor = upload.stall_monitor(self.stall);
                 loop {
                     match timeout(self.stall, answer.as_mut()).await {
-                        Err(_) if patience.moves() => {}
+                        Err(_) if stall_monitor.has_progress() => {}
                         answer => break answer,
                     }
                 }
@@ -218,8 +218,8 @@ impl Wire {
     }
 
     /// Returns the body of a response as a stream.
-    pub(super) fn flow(&self, response: Response) -> Flow {
-        Flow { response, stall: self.stall, waited: Duration::ZERO, arrived: 0 }
+    pub(super) fn body(&self, response: Response) -> BodyStream {
+        BodyStream { response, stall: self.stall, waited: Duration::ZERO, arrived: 0 }
     }
 }
 
@@ -231,14 +231,14 @@ fn is_redirect(status: StatusCode, method: &Method) -> bool {
 }
 
 /// A body with a minimum speed: a peer that sends slower counts as silent.
-pub(super) struct Flow {
+pub(super) struct BodyStream {
     response: Response,
     stall: Duration,
     waited: Duration,
     arrived: u64,
 }
 
-impl Flow {
+impl BodyStream {
     pub(super) async fn next(&mut self, subject: &Subject) -> Result<Option<Bytes>, Failure> {
         let begun = Instant::now();
         let chunk = timeout(self.stall.saturating_sub(self.waited), self.response.chunk()).await;
@@ -298,8 +298,11 @@ mod tests {
     #[test]
     fn what_leads_away_is_judged() {
         let hosts = plain(&["a:5000", "b"]);
-        let judge = |from: &str, to: &str| hosts.judge(&Url::parse(from).unwrap(), to).map(|url| url.to_string()).ok();
-        let fine = |from, to, then: &str| assert_eq!(judge(from, to), Some(then.to_owned()), "{from} to {to}");
+        let resolve_redirect = |from: &str, to: &str| {
+            hosts.resolve_redirect(&Url::parse(from).unwrap(), to).map(|url| url.to_string()).ok()
+        };
+        let fine =
+            |from, to, then: &str| assert_eq!(resolve_redirect(from, to), Some(then.to_owned()), "{from} to {to}");
         fine("http://a:5000/v2/x", "/v2/y?z=1", "http://a:5000/v2/y?z=1");
         fine("http://a:5000/", "http://b/y", "http://b/y");
         fine("http://a:5000/", "https://c/y", "https://c/y");
@@ -316,7 +319,7 @@ mod tests {
             ("https://c/", "data:,x"),
             ("https://c/", "https://"),
         ] {
-            assert_eq!(judge(from, to), None, "{from} to {to}");
+            assert_eq!(resolve_redirect(from, to), None, "{from} to {to}");
         }
     }
 

@@ -43,7 +43,7 @@ pub(super) enum Login {
     /// A refresh token of OAuth 2.
     Identity(String),
     /// No credentials, because the named credential helper is not installed.
-    Lacking(String),
+    MissingHelper(String),
 }
 
 impl fmt::Debug for Login {
@@ -52,7 +52,7 @@ impl fmt::Debug for Login {
             Login::Anonymous => "Anonymous",
             Login::Password { .. } => "Password",
             Login::Identity(_) => "Identity",
-            Login::Lacking(_) => "Lacking",
+            Login::MissingHelper(_) => "MissingHelper",
         })
     }
 }
@@ -61,7 +61,7 @@ impl Login {
     /// Returns the reason that there are no credentials, if this machine is at fault.
     pub(super) fn fault(&self) -> Option<String> {
         match self {
-            Login::Lacking(helper) => {
+            Login::MissingHelper(helper) => {
                 Some(format!("docker-credential-{helper}, which the login file names, is not in PATH"))
             }
             _ => None,
@@ -84,7 +84,7 @@ impl Logins {
             for file in &files {
                 match read(file, &registry, &repository, must_exist)? {
                     Login::Anonymous => {}
-                    lacking @ Login::Lacking(_) => found = lacking,
+                    missing @ Login::MissingHelper(_) => found = missing,
                     login => return Ok(login),
                 }
             }
@@ -92,7 +92,7 @@ impl Logins {
         });
         match timeout(HELPER_TAKES, search).await {
             Ok(Ok(found)) => found,
-            Ok(Err(died)) => Err(Error::message(ErrorKind::Setup, Step::Credentials, died.to_string())),
+            Ok(Err(task_failed)) => Err(Error::message(ErrorKind::Setup, Step::Credentials, task_failed.to_string())),
             Err(_) => {
                 Err(Error::message(ErrorKind::Timeout, Step::Credentials, "the credential helper does not answer")
                     .at(host)
@@ -128,9 +128,9 @@ fn read(path: &Path, host: &str, repository: &str, must_exist: bool) -> Result<L
     let mut server = if host == "docker.io" { DOCKER_HUB.to_owned() } else { host.to_owned() };
     let mut lacking = None;
     if let Ok(mut config) = serde_json::from_slice::<Value>(&bytes) {
-        mend(&mut config);
-        server = narrowest(&config, host, repository).unwrap_or(server);
-        lacking = leave_helper_out(&mut config, &server, std::env::var_os("PATH"));
+        repair(&mut config);
+        server = most_specific(&config, host, repository).unwrap_or(server);
+        lacking = remove_missing_helper(&mut config, &server, std::env::var_os("PATH"));
         bytes = config.to_string().into_bytes();
     }
     let fault = match get_credential_from_reader(bytes.as_slice(), &server) {
@@ -139,7 +139,7 @@ fn read(path: &Path, host: &str, repository: &str, must_exist: bool) -> Result<L
         Err(fault) => fault,
     };
     match fault {
-        Fault::NoCredentialConfigured => Ok(lacking.map_or(Login::Anonymous, Login::Lacking)),
+        Fault::NoCredentialConfigured => Ok(lacking.map_or(Login::Anonymous, Login::MissingHelper)),
         // The messages of helpers that have no credentials, as docker's own library knows them.
         Fault::HelperFailure { stdout, .. } if stdout.contains("credentials not found") => Ok(Login::Anonymous),
         // The output of a helper may contain a secret.
@@ -153,7 +153,7 @@ fn read(path: &Path, host: &str, repository: &str, must_exist: bool) -> Result<L
 }
 
 /// Repairs what other tools tolerate: empty tokens, and white space in base64.
-fn mend(config: &mut Value) {
+fn repair(config: &mut Value) {
     let auths = config.get_mut("auths").and_then(Value::as_object_mut);
     for auth in auths.into_iter().flat_map(|auths| auths.values_mut()).filter_map(Value::as_object_mut) {
         for key in ["identitytoken", "auth", "username", "password"] {
@@ -169,7 +169,7 @@ fn mend(config: &mut Value) {
 
 /// Returns the most specific key in the login file that contains the repository and is more
 /// specific than the registry: containers-auth.json(5).
-fn narrowest(config: &Value, host: &str, repository: &str) -> Option<String> {
+fn most_specific(config: &Value, host: &str, repository: &str) -> Option<String> {
     let auths = config.get("auths")?.as_object()?;
     let whole = format!("{host}/{repository}");
     let parts = std::iter::successors(Some(whole.as_str()), |part| Some(part.rsplit_once('/')?.0));
@@ -178,7 +178,7 @@ fn narrowest(config: &Value, host: &str, repository: &str) -> Option<String> {
 
 /// Removes the credential helper for `server` from the configuration if its program is not
 /// installed, and returns its name.
-fn leave_helper_out(config: &mut Value, server: &str, path: Option<OsString>) -> Option<String> {
+fn remove_missing_helper(config: &mut Value, server: &str, path: Option<OsString>) -> Option<String> {
     let is_there = |helper: &str| {
         let name = format!("docker-credential-{helper}");
         path.as_ref().is_some_and(|path| std::env::split_paths(path).any(|dir| dir.join(&name).is_file()))
@@ -228,7 +228,7 @@ mod tests {
         let token = r#"{"auths":{"h:1":{"auth":"YTpi","identitytoken":"t"}}}"#;
         assert_eq!(login(token, "token"), Login::Identity("t".into()));
         let missing = r#"{"credsStore":"ringfence-none","credHelpers":{"h:1":"ringfence-gone"}}"#;
-        assert_eq!(login(missing, "missing"), Login::Lacking("ringfence-gone".into()));
+        assert_eq!(login(missing, "missing"), Login::MissingHelper("ringfence-gone".into()));
         let beside = r#"{"credsStore":"ringfence-none","auths":{"h:1":{"auth":"YTpi"}}}"#;
         assert_eq!(login(beside, "beside"), password("a"));
         assert_eq!(login(r#"{"credsStore":""}"#, "none"), Login::Anonymous);

@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::download::blocking;
 use super::failure::{Failure, Subject};
+use super::http::Call;
 use super::repository::Repository;
-use super::wire::Call;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::Platform;
 use crate::image::{DEPTH_MAX, DOCUMENT_MAX, Document, Reference, Store, parse, pick};
@@ -60,7 +60,7 @@ impl Tree {
 
 /// The manifests of an index that are wanted.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Which<'a> {
+pub(super) enum Platforms<'a> {
     All,
     For(&'a Platform),
 }
@@ -71,7 +71,7 @@ pub(super) trait Source {
 }
 
 /// Collects everything below `top`, without recursion, as the input decides about the depth.
-pub(super) async fn walk(source: &impl Source, top: &Descriptor, which: Which<'_>) -> Result<Tree> {
+pub(super) async fn walk(source: &impl Source, top: &Descriptor, which: Platforms<'_>) -> Result<Tree> {
     let mut tree = Tree::default();
     let mut documents: Vec<Descriptor> = Vec::new();
     let mut level = vec![top.clone()];
@@ -88,8 +88,8 @@ pub(super) async fn walk(source: &impl Source, top: &Descriptor, which: Which<'_
             match source.document(&blob).await? {
                 Document::Manifest(manifest) => tree.add(&manifest)?,
                 Document::Index(index) => match which {
-                    Which::All => below.extend(index.manifests().iter().cloned()),
-                    Which::For(platform) => {
+                    Platforms::All => below.extend(index.manifests().iter().cloned()),
+                    Platforms::For(platform) => {
                         below.push(pick(&index, platform).map_err(|error| error.at(blob.digest().to_string()))?);
                     }
                 },
@@ -187,7 +187,7 @@ impl FromRegistry<'_> {
     async fn fetch_once(&self, subject: &Subject, call: &Call) -> Result<(HeaderMap, Bytes), Failure> {
         let response: Response = self.repository.call(subject, call, &[200]).await?;
         let headers = response.headers().clone();
-        let body = self.repository.wire.flow(response).collect(subject, DOCUMENT_MAX as usize).await?;
+        let body = self.repository.http.body(response).collect(subject, DOCUMENT_MAX as usize).await?;
         Ok((headers, body.ok_or_else(|| longer(subject))?))
     }
 }

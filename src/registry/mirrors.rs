@@ -26,13 +26,13 @@ struct Rule {
 #[derive(Debug, Clone)]
 struct Mirror {
     location: String,
-    which: Which,
+    which: MirrorUse,
 }
 
 /// The names for which a mirror is used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Which {
+enum MirrorUse {
     #[default]
     All,
     DigestOnly,
@@ -71,13 +71,13 @@ struct MirrorEntry {
     #[serde(default)]
     insecure: bool,
     #[serde(default)]
-    pull_from_mirror: Which,
+    pull_from_mirror: MirrorUse,
 }
 
 impl Mirrors {
     /// Adds a mirror for images below `prefix`, after those added before.
     pub(super) fn add(&mut self, prefix: String, location: String) {
-        let mirror = Mirror { location, which: Which::All };
+        let mirror = Mirror { location, which: MirrorUse::All };
         match self.0.iter_mut().rev().find(|rule| rule.prefix == prefix) {
             Some(rule) => rule.mirrors.push(mirror),
             None => self.0.push(Rule { prefix, mirrors: vec![mirror], ..Rule::default() }),
@@ -101,14 +101,14 @@ impl Mirrors {
             if prefix.is_empty() {
                 return Err(failed("a registry with neither a prefix nor a location".to_owned()));
             }
-            let places = entry.mirror.iter().map(|mirror| (&mirror.location, mirror.insecure));
+            let sources = entry.mirror.iter().map(|mirror| (&mirror.location, mirror.insecure));
             let own = entry.location.as_ref().unwrap_or(&prefix);
-            for (place, _) in places.chain([(own, entry.insecure)]).filter(|(_, insecure)| *insecure) {
+            for (place, _) in sources.chain([(own, entry.insecure)]).filter(|(_, insecure)| *insecure) {
                 insecure.extend(place.split('/').next().map(str::to_owned));
             }
             let by_digest = entry.mirror_by_digest_only;
             let mirrors = entry.mirror.into_iter().map(|mirror| Mirror {
-                which: if by_digest { Which::DigestOnly } else { mirror.pull_from_mirror },
+                which: if by_digest { MirrorUse::DigestOnly } else { mirror.pull_from_mirror },
                 location: mirror.location,
             });
             let mirrors = mirrors.collect();
@@ -119,10 +119,10 @@ impl Mirrors {
     }
 
     /// Returns the sources of an image in order, the registry itself last.
-    pub(super) fn places(&self, name: &Reference) -> Result<Places> {
+    pub(super) fn sources(&self, name: &Reference) -> Result<Sources> {
         let mut mirrors = self.found(name)?;
         let last = mirrors.pop().unwrap_or_else(|| name.clone());
-        Ok(Places { mirrors, last, asked: 0, failures: Vec::new() })
+        Ok(Sources { mirrors, last, asked: 0, failures: Vec::new() })
     }
 
     fn found(&self, name: &Reference) -> Result<Vec<Reference>> {
@@ -136,9 +136,9 @@ impl Mirrors {
             return Err(error.at(name.to_string()).hint("the entry with this prefix says blocked = true"));
         }
         let tagged = |mirror: &&Mirror| match mirror.which {
-            Which::All => true,
-            Which::DigestOnly => name.digest().is_some(),
-            Which::TagOnly => name.digest().is_none(),
+            MirrorUse::All => true,
+            MirrorUse::DigestOnly => name.digest().is_some(),
+            MirrorUse::TagOnly => name.digest().is_none(),
         };
         let mirrors = rule.mirrors.iter().filter(tagged).map(|mirror| renamed(name, &mirror.location, rest));
         let own = match &rule.location {
@@ -151,14 +151,14 @@ impl Mirrors {
 
 /// The sources of an image, which are tried one after another.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Sources {
     mirrors: Vec<Reference>,
     last: Reference,
     asked: usize,
     failures: Vec<String>,
 }
 
-impl Places {
+impl Sources {
     pub(super) fn next(&self) -> &Reference {
         self.mirrors.get(self.asked).unwrap_or(&self.last)
     }
@@ -166,10 +166,10 @@ impl Places {
     /// Moves on to the next source after a failure. Returns the failure if no other source may
     /// succeed.
     pub(super) fn failed(&mut self, error: Error, progress: &Progress) -> Result<()> {
-        if self.asked < self.mirrors.len() && is_of_the_place(error.kind()) {
+        if self.asked < self.mirrors.len() && may_differ_elsewhere(error.kind()) {
             let (place, reason) = (self.next().to_string(), error.to_string());
             self.failures.push(format!("{place}: {reason}"));
-            progress.tell(|| Event::Elsewhere { place, reason });
+            progress.send(|| Event::Elsewhere { place, reason });
             self.asked += 1;
             return Ok(());
         }
@@ -182,7 +182,7 @@ impl Places {
 }
 
 /// Returns true if another source may succeed after an error of this kind.
-fn is_of_the_place(kind: ErrorKind) -> bool {
+fn may_differ_elsewhere(kind: ErrorKind) -> bool {
     use ErrorKind::{Corrupt, Denied, NotFound, Protocol, Setup, Timeout, TooLarge, Unavailable, Unsupported};
     matches!(kind, Corrupt | Denied | NotFound | Protocol | Setup | Timeout | TooLarge | Unavailable | Unsupported)
 }
@@ -225,9 +225,9 @@ mod tests {
         Ok((mirrors, insecure?))
     }
 
-    fn places(mirrors: &Mirrors, name: &str) -> Vec<String> {
-        let places = mirrors.found(&name.parse().unwrap()).unwrap();
-        places.iter().map(ToString::to_string).collect()
+    fn sources(mirrors: &Mirrors, name: &str) -> Vec<String> {
+        let sources = mirrors.found(&name.parse().unwrap()).unwrap();
+        sources.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -255,13 +255,13 @@ mod tests {
         "#;
         let (mirrors, insecure) = read(text).unwrap();
         assert_eq!(insecure, ["mirror:5000", "corp:1"]);
-        assert_eq!(places(&mirrors, "x/y:1"), ["mirror:5000/hub/x/y:1", "tags:1/x/y:1", "docker.io/x/y:1"]);
+        assert_eq!(sources(&mirrors, "x/y:1"), ["mirror:5000/hub/x/y:1", "tags:1/x/y:1", "docker.io/x/y:1"]);
         let digest = format!("x/y@sha256:{}", "a".repeat(64));
-        assert_eq!(places(&mirrors, &digest).len(), 2);
-        assert_eq!(places(&mirrors, "debian"), ["elsewhere.io/lib/debian:latest"]);
-        assert_eq!(places(&mirrors, "a.corp.io/x"), ["corp:1/x:latest"]);
-        assert_eq!(places(&mirrors, "docker.iox.com/x"), ["docker.iox.com/x:latest"]);
-        let error = mirrors.places(&"bad.io/x".parse().unwrap()).unwrap_err();
+        assert_eq!(sources(&mirrors, &digest).len(), 2);
+        assert_eq!(sources(&mirrors, "debian"), ["elsewhere.io/lib/debian:latest"]);
+        assert_eq!(sources(&mirrors, "a.corp.io/x"), ["corp:1/x:latest"]);
+        assert_eq!(sources(&mirrors, "docker.iox.com/x"), ["docker.iox.com/x:latest"]);
+        let error = mirrors.sources(&"bad.io/x".parse().unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     }
 
@@ -270,9 +270,9 @@ mod tests {
         let mut mirrors = Mirrors::default();
         mirrors.add("docker.io".into(), "one:1".into());
         mirrors.add("docker.io".into(), "two:2/hub/".into());
-        assert_eq!(places(&mirrors, "a/b"), ["one:1/a/b:latest", "two:2/hub/a/b:latest", "docker.io/a/b:latest"]);
+        assert_eq!(sources(&mirrors, "a/b"), ["one:1/a/b:latest", "two:2/hub/a/b:latest", "docker.io/a/b:latest"]);
         mirrors.add("h".into(), "not a host".into());
-        assert!(mirrors.places(&"h.io/x".parse().unwrap()).is_ok());
+        assert!(mirrors.sources(&"h.io/x".parse().unwrap()).is_ok());
     }
 
     #[test]

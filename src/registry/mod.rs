@@ -36,6 +36,7 @@ mod certs;
 mod challenge;
 mod download;
 mod failure;
+mod http;
 mod login;
 mod manifests;
 mod mirrors;
@@ -44,11 +45,11 @@ mod progress;
 mod pull;
 mod push;
 mod repository;
+mod response;
 mod session;
 mod tls;
+mod unpack_schedule;
 mod upload;
-mod waves;
-mod wire;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -60,11 +61,11 @@ pub use progress::{Event, Present, Timings};
 
 use auth::Auth;
 use certs::Certs;
+use http::{HttpClient, PlainHosts};
 use login::{Login, Logins};
 use mirrors::Mirrors;
 use progress::Progress;
 use repository::{Repository, Retries};
-use wire::{PlainHosts, Wire};
 
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::{Descriptor, Image, Layers, Platform, Reference, Store, host_platform};
@@ -316,10 +317,10 @@ impl Registry {
     /// runtime.
     pub async fn pull_async(&self, store: &Store, name: &Reference) -> Result<Image> {
         let work = async {
-            let mut places = self.mirrors.places(name)?;
+            let mut sources = self.mirrors.sources(name)?;
             loop {
-                match pull::pull(self, store, name, places.next()).await {
-                    Err(error) => places.failed(error, &self.progress)?,
+                match pull::pull(self, store, name, sources.next()).await {
+                    Err(error) => sources.failed(error, &self.progress)?,
                     done => return done,
                 }
             }
@@ -350,10 +351,10 @@ impl Registry {
     /// outside of a tokio runtime.
     pub async fn pull_and_unpack_async(&self, store: &Store, name: &Reference) -> Result<(Image, Layers)> {
         let work = async {
-            let mut places = self.mirrors.places(name)?;
+            let mut sources = self.mirrors.sources(name)?;
             loop {
-                match pull::pull_and_unpack(self, store, name, places.next()).await {
-                    Err(error) => places.failed(error, &self.progress)?,
+                match pull::pull_and_unpack(self, store, name, sources.next()).await {
+                    Err(error) => sources.failed(error, &self.progress)?,
                     done => return done,
                 }
             }
@@ -486,7 +487,7 @@ impl Registry {
             }
         };
         Ok(Repository {
-            wire: Wire::new(tls, own, plain, self.stall)?,
+            http: HttpClient::new(tls, own, plain, self.stall)?,
             auth: Auth::new(host, name.repository(), scopes, self.logins.clone(), given),
             base,
             host: host.to_owned(),

@@ -10,8 +10,8 @@ use reqwest::header::{HeaderValue, RANGE};
 
 use super::download::{blocking, starts_at};
 use super::failure::{Failure, Subject};
+use super::http::Call;
 use super::repository::Repository;
-use super::wire::Call;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::Store;
 
@@ -56,7 +56,7 @@ async fn compare(
         _ if starts_at(response.headers()).is_none_or(|told| told == start) => 0,
         _ => return Err(subject.protocol("it sends another part than was asked for")),
     };
-    let (mut flow, mut left) = (repository.wire.flow(response), piece);
+    let (mut flow, mut left) = (repository.http.body(response), piece);
     while !left.is_empty() {
         let Some(mut came) = flow.next(subject).await? else {
             return Err(subject.broken(format!("it ends {} bytes too early", left.len())));

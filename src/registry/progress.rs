@@ -120,7 +120,7 @@ impl Progress {
         Progress(Some(Arc::new(listener)))
     }
 
-    pub(super) fn tell(&self, event: impl FnOnce() -> Event) {
+    pub(super) fn send(&self, event: impl FnOnce() -> Event) {
         if let Some(listener) = &self.0 {
             listener(event());
         }

@@ -10,14 +10,14 @@ use oci_spec::image::Descriptor;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::blocking::died;
+use super::blocking::task_failed;
 use super::download::{blocking, download};
 use super::failure::Subject;
-use super::manifests::{FromRegistry, Tree, Which, walk};
+use super::manifests::{FromRegistry, Platforms, Tree, walk};
 use super::possession::prove;
 use super::progress::{Event, Present};
 use super::repository::Repository;
-use super::waves::{Pace, Waves};
+use super::unpack_schedule::{DownloadSpeed, UnpackSchedule};
 use super::{Clock, Registry};
 use crate::error::{ErrorKind, Result, Step};
 use crate::image::{Hold, Image, Layers, Reference, Store};
@@ -27,7 +27,7 @@ pub(super) async fn pull(registry: &Registry, store: &Store, name: &Reference, f
     let mut pull = Pull::begin(registry, store, name, from).await?;
     let blobs = std::mem::take(&mut pull.tree.blobs);
     pull.fetch(blobs, &mut None).await?;
-    let image = pull.name_it().await?;
+    let image = pull.tag().await?;
     pull.finished();
     Ok(image)
 }
@@ -50,15 +50,15 @@ pub(super) async fn pull_and_unpack(
         Ok((image, unpacked))
     };
     let (image, unpacked) = blocking(&pull.subject, read).await??;
-    let waves = Waves::new(image.clone(), unpacked);
-    let blobs = pull.still_needed(blobs, &waves);
-    let mut waves = Some(waves);
-    pull.fetch(blobs, &mut waves).await?;
+    let schedule = UnpackSchedule::new(image.clone(), unpacked);
+    let blobs = pull.still_needed(blobs, &schedule);
+    let mut schedule = Some(schedule);
+    pull.fetch(blobs, &mut schedule).await?;
     pull.clock.unpacking.get_or_insert_with(Instant::now);
     let layers = blocking(&pull.subject, move || image.unpack()).await??;
-    let rest = waves.iter().map(Waves::left).next().unwrap_or_default();
-    pull.tell_unpacked(&waves, rest);
-    let image = pull.name_it().await?;
+    let rest = schedule.iter().map(UnpackSchedule::not_started).next().unwrap_or_default();
+    pull.send_unpacked(&schedule, rest);
+    let image = pull.tag().await?;
     pull.finished();
     Ok((image, layers))
 }
@@ -88,7 +88,7 @@ impl<'a> Pull<'a> {
         let repository = Arc::new(registry.repository(from, scopes)?);
         let source = FromRegistry { repository: &repository, store };
         let top = source.top(from).await?;
-        let which = if registry.all_platforms { Which::All } else { Which::For(&registry.platform) };
+        let which = if registry.all_platforms { Platforms::All } else { Platforms::For(&registry.platform) };
         let tree = walk(&source, &top, which).await?;
         clock.resolved();
         resolved(&repository, &top, &tree);
@@ -100,27 +100,27 @@ impl<'a> Pull<'a> {
     }
 
     /// Returns the blobs without those of unpacked layers, for which an event is sent.
-    fn still_needed(&self, blobs: Vec<Descriptor>, waves: &Waves) -> Vec<Descriptor> {
+    fn still_needed(&self, blobs: Vec<Descriptor>, schedule: &UnpackSchedule) -> Vec<Descriptor> {
         // Images of other platforms are pulled to be pushed again. In a store with several tenants,
         // each pull has to download or verify all of its blobs.
         if self.registry.all_platforms || !self.store.is_of_one_tenant() {
             return blobs;
         }
         let lacking: BTreeSet<&str> =
-            waves.layers().filter(|(_, there)| !there).map(|(blob, _)| blob.as_ref()).collect();
+            schedule.layers().filter(|(_, there)| !there).map(|(blob, _)| blob.as_ref()).collect();
         let (needed, rest): (Vec<_>, Vec<Descriptor>) =
             blobs.into_iter().partition(|blob| lacking.contains(blob.digest().as_ref()));
         for blob in rest {
             let (digest, size) = (blob.digest().to_string(), blob.size());
-            self.repository.progress.tell(|| Event::Present { digest, size, because: Present::Unpacked });
+            self.repository.progress.send(|| Event::Present { digest, size, because: Present::Unpacked });
         }
         needed
     }
 
     /// Downloads several blobs in parallel, in the given order. After the first error, all other
     /// downloads end.
-    async fn fetch(&mut self, blobs: Vec<Descriptor>, waves: &mut Option<Waves>) -> Result<()> {
-        let mut pace = Pace::new(&blobs);
+    async fn fetch(&mut self, blobs: Vec<Descriptor>, schedule: &mut Option<UnpackSchedule>) -> Result<()> {
+        let mut speed = DownloadSpeed::new(&blobs);
         let turns = Arc::new(Semaphore::new(self.registry.parallel));
         let mut tasks = JoinSet::new();
         for blob in blobs {
@@ -128,21 +128,21 @@ impl<'a> Pull<'a> {
             tasks.spawn(async move {
                 let _turn = turns.acquire().await;
                 let moved = fetch(&repository, &store, &blob).await?;
-                Ok(Done::Fetched { blob: Box::new(blob), moved })
+                Ok(TaskResult::Fetched { blob: Box::new(blob), moved })
             });
         }
         let mut moved = self.clock.moved;
         while let Some(done) = tasks.join_next().await {
-            match done.unwrap_or_else(|error| Err(died(&error))) {
-                Ok(Done::Fetched { blob, moved: bytes }) => {
+            match done.unwrap_or_else(|error| Err(task_failed(&error))) {
+                Ok(TaskResult::Fetched { blob, moved: bytes }) => {
                     moved += bytes;
                     self.clock.moved(moved);
-                    pace.finished(&blob, bytes);
-                    waves.iter_mut().for_each(|waves| waves.arrived(blob.digest()));
+                    speed.finished(&blob, bytes);
+                    schedule.iter_mut().for_each(|schedule| schedule.layer_arrived(blob.digest()));
                 }
-                Ok(Done::Unpacked(layers)) => {
-                    waves.iter_mut().for_each(|waves| waves.ended());
-                    self.tell_unpacked(waves, layers);
+                Ok(TaskResult::Unpacked(layers)) => {
+                    schedule.iter_mut().for_each(|schedule| schedule.batch_ended());
+                    self.send_unpacked(schedule, layers);
                 }
                 Err(error) => {
                     // The downloads are stopped; the layers that are being unpacked are waited for.
@@ -150,22 +150,22 @@ impl<'a> Pull<'a> {
                     return Err(error);
                 }
             }
-            let rest = pace.rest(self.repository.arrived.load(Ordering::Relaxed));
-            if let Some((image, layers)) = waves.as_mut().and_then(|waves| waves.next(rest)) {
+            let rest = speed.rest(self.repository.arrived.load(Ordering::Relaxed));
+            if let Some((image, layers)) = schedule.as_mut().and_then(|schedule| schedule.next_batch(rest)) {
                 self.clock.unpacking.get_or_insert_with(Instant::now);
-                tasks.spawn_blocking(move || image.unpack_lowest(layers.end).map(|()| Done::Unpacked(layers)));
+                tasks.spawn_blocking(move || image.unpack_lowest(layers.end).map(|()| TaskResult::Unpacked(layers)));
             }
         }
         Ok(())
     }
 
-    fn tell_unpacked(&self, waves: &Option<Waves>, layers: Range<usize>) {
-        for blob in waves.iter().flat_map(|waves| waves.image.layers().get(layers.clone())).flatten() {
-            self.repository.progress.tell(|| Event::Unpacked { digest: blob.digest().to_string() });
+    fn send_unpacked(&self, schedule: &Option<UnpackSchedule>, layers: Range<usize>) {
+        for blob in schedule.iter().flat_map(|schedule| schedule.image.layers().get(layers.clone())).flatten() {
+            self.repository.progress.send(|| Event::Unpacked { digest: blob.digest().to_string() });
         }
     }
 
-    async fn name_it(&self) -> Result<Image> {
+    async fn tag(&self) -> Result<Image> {
         let (own, name, top) = (self.store.clone(), self.name.clone(), self.top.clone());
         let platform = self.registry.platform.clone();
         let others = if self.registry.all_platforms { self.tree.documents.clone() } else { Vec::new() };
@@ -185,18 +185,18 @@ impl<'a> Pull<'a> {
     }
 
     fn finished(&self) {
-        self.repository.progress.tell(|| Event::Finished(self.clock.timings()));
+        self.repository.progress.send(|| Event::Finished(self.clock.timings()));
     }
 }
 
 /// The result of a task.
-enum Done {
+enum TaskResult {
     Fetched { blob: Box<Descriptor>, moved: u64 },
     Unpacked(Range<usize>),
 }
 
 pub(super) fn resolved(repository: &Repository, top: &Descriptor, tree: &Tree) {
-    repository.progress.tell(|| Event::Resolved {
+    repository.progress.send(|| Event::Resolved {
         digest: top.digest().to_string(),
         blobs: tree.blobs.len(),
         bytes: tree.bytes(),
@@ -212,7 +212,7 @@ async fn fetch(repository: &Repository, store: &Store, blob: &Descriptor) -> Res
         if !store.is_of_one_tenant() {
             prove(repository, store, blob).await?;
         }
-        repository.progress.tell(|| Event::Present { digest, size, because: Present::Already });
+        repository.progress.send(|| Event::Present { digest, size, because: Present::Already });
         return Ok(0);
     }
     let moved = download(repository, store, blob).await?;
@@ -220,6 +220,6 @@ async fn fetch(repository: &Repository, store: &Store, blob: &Descriptor) -> Res
     if moved < size && !store.is_of_one_tenant() {
         prove(repository, store, blob).await?;
     }
-    repository.progress.tell(|| Event::Complete { digest, size });
+    repository.progress.send(|| Event::Complete { digest, size });
     Ok(moved)
 }

@@ -10,16 +10,16 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::blocking::died;
-use super::download::{blocking, tell};
+use super::blocking::task_failed;
+use super::download::{blocking, send_moved};
 use super::failure::Subject;
-use super::manifests::{InStore, Which, walk};
+use super::http::{Call, Payload};
+use super::manifests::{InStore, Platforms, walk};
 use super::progress::{Event, Present};
 use super::pull::resolved;
 use super::repository::{Repository, Tries};
-use super::session::{Sending, Session, exists};
+use super::session::{BlobUpload, UploadSession, exists};
 use super::upload::Upload;
-use super::wire::{Call, Payload};
 use super::{Clock, Registry};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::{Reference, Store};
@@ -32,7 +32,7 @@ pub(super) async fn push(registry: &Registry, store: &Store, name: &Reference) -
     let subject = Subject::new(Step::PushManifest, name.to_string());
     let (own, wanted) = (store.clone(), name.clone());
     let (_hold, top) = blocking(&subject, move || Ok::<_, Error>((own.hold()?, own.resolve(&wanted)?))).await??;
-    let tree = walk(&InStore(store), &top, Which::All).await?;
+    let tree = walk(&InStore(store), &top, Platforms::All).await?;
     let wanted: BTreeSet<String> = tree.blobs.iter().map(|blob| blob.digest().to_string()).collect();
     let sources = Arc::new(sources(store, name, &wanted).await?);
 
@@ -54,14 +54,14 @@ pub(super) async fn push(registry: &Registry, store: &Store, name: &Reference) -
     }
     let mut moved = 0;
     while let Some(done) = tasks.join_next().await {
-        moved += done.map_err(|error| died(&error))??;
+        moved += done.map_err(|error| task_failed(&error))??;
     }
     clock.moved(moved);
     for document in &tree.documents {
         let tag = name.tag().filter(|_| document.digest() == top.digest());
         push_document(&repository, store, document, tag).await?;
     }
-    repository.progress.tell(|| Event::Finished(clock.timings()));
+    repository.progress.send(|| Event::Finished(clock.timings()));
     Ok(())
 }
 
@@ -79,7 +79,7 @@ async fn sources(store: &Store, name: &Reference, wanted: &BTreeSet<String>) -> 
             continue;
         }
         // An image that the store has only in part is not used as a source.
-        let Ok(tree) = walk(&InStore(store), &top, Which::All).await else { continue };
+        let Ok(tree) = walk(&InStore(store), &top, Platforms::All).await else { continue };
         for blob in tree.blobs.iter().map(|blob| blob.digest().to_string()).filter(|digest| wanted.contains(digest)) {
             repositories.insert(other.repository().to_owned());
             sources.entry(blob).or_insert_with(|| other.repository().to_owned());
@@ -94,7 +94,7 @@ async fn push_blob(repository: &Repository, store: &Store, blob: &Descriptor, so
     let subject = &Subject::new(Step::PushBlob, repository.name_of(blob));
     let (digest, size) = (blob.digest().to_string(), blob.size());
     if repository.persist(subject, || exists(repository, subject, blob)).await? {
-        repository.progress.tell(|| Event::Present { digest, size, because: Present::Already });
+        repository.progress.send(|| Event::Present { digest, size, because: Present::Already });
         return Ok(0);
     }
     let (own, wanted) = (store.clone(), blob.clone());
@@ -103,10 +103,10 @@ async fn push_blob(repository: &Repository, store: &Store, blob: &Descriptor, so
         return Err(error.hint("pull the image again"));
     }
     let upload = &upload(repository, store, blob);
-    let sending = Sending { repository, subject, blob, source, upload };
+    let sending = BlobUpload { repository, subject, blob, source, upload };
     let (mut session, mut tries) = (None, Tries::new(repository));
     let was_sent = loop {
-        let had = session.as_ref().map_or(0, |session: &Session| session.at);
+        let had = session.as_ref().map_or(0, |session: &UploadSession| session.at);
         match sending.send(&mut session).await {
             Ok(was_sent) => break was_sent,
             Err(failure) => {
@@ -118,10 +118,10 @@ async fn push_blob(repository: &Repository, store: &Store, blob: &Descriptor, so
         }
     };
     if !was_sent {
-        repository.progress.tell(|| Event::Present { digest, size, because: Present::Mounted });
+        repository.progress.send(|| Event::Present { digest, size, because: Present::Mounted });
         return Ok(0);
     }
-    repository.progress.tell(|| Event::Complete { digest, size });
+    repository.progress.send(|| Event::Complete { digest, size });
     Ok(size)
 }
 
@@ -129,7 +129,7 @@ fn upload(repository: &Repository, store: &Store, blob: &Descriptor) -> Upload {
     let (own, digest) = (store.clone(), blob.digest().clone());
     let open = move || own.blob(&digest)?.ok_or_else(|| std::io::ErrorKind::NotFound.into());
     let (progress, told) = (repository.progress.clone(), blob.clone());
-    Upload::new(blob.size(), open, move |sent| tell(&progress, &told, sent))
+    Upload::new(blob.size(), open, move |sent| send_moved(&progress, &told, sent))
 }
 
 /// Pushes a manifest or index under `tag`, or else under its digest.

@@ -1,20 +1,18 @@
-//! A repository of a registry: requests with authorization and retries, and the meaning of
-//! responses.
+//! A repository of a registry: requests with authorization and retries.
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use oci_spec::image::Descriptor;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
-use serde::Deserialize;
 
-use super::auth::{Auth, denied};
-use super::failure::{Again, Failure, Subject};
+use super::auth::Auth;
+use super::failure::{Failure, Retry, Subject};
+use super::http::{Call, HttpClient};
 use super::progress::{Event, Progress};
-use super::wire::{Call, Wire};
+use super::response::{explanation, refused};
 use crate::error::{Error, ErrorKind, Result, Step};
 
 /// The largest body of an error response that is read, in bytes.
@@ -31,7 +29,7 @@ pub(super) struct Retries {
 }
 
 pub(super) struct Repository {
-    pub(super) wire: Wire,
+    pub(super) http: HttpClient,
     pub(super) auth: Auth,
     pub(super) base: Url,
     /// The registry's host as in references.
@@ -63,17 +61,17 @@ impl Repository {
         // An upload may go to another server, which must not get the credentials.
         let ours = call.url.origin() == self.base.origin();
         let shown = self.auth.current().await.filter(|_| ours);
-        let mut response = self.wire.send(subject, call, shown.as_ref()).await?;
+        let mut response = self.http.send(subject, call, shown.as_ref()).await?;
         if response.status() == StatusCode::UNAUTHORIZED && ours && response.url().origin() == self.base.origin() {
-            let new = self.auth.renew(&self.wire, &self.base, response.headers(), shown.as_ref()).await?;
-            response = self.wire.send(subject, call, Some(&new)).await?;
+            let new = self.auth.renew(&self.http, &self.base, response.headers(), shown.as_ref()).await?;
+            response = self.http.send(subject, call, Some(&new)).await?;
         }
         if good.contains(&response.status().as_u16()) {
             return Ok(response);
         }
         let (status, headers) = (response.status(), response.headers().clone());
         // An explanation that does not arrive in time is left out.
-        let body = self.wire.flow(response).collect(subject, LARGEST_EXPLANATION).await;
+        let body = self.http.body(response).collect(subject, LARGEST_EXPLANATION).await;
         let mut why = explanation(body.ok().flatten().as_deref().unwrap_or_default());
         if matches!(status.as_u16(), 401 | 403)
             && let Some(fault) = self.auth.fault().await
@@ -117,19 +115,19 @@ impl<'a> Tries<'a> {
     /// Waits for the next try, or returns the failure if there is none.
     pub(super) async fn after(&mut self, subject: &Subject, failure: Failure) -> Result<()> {
         let Retries { count, longest_wait } = self.repository.retries;
-        let Failure { error, again } = failure;
-        let wait = match again {
-            Again::Never => return Err(error),
+        let Failure { error, retry } = failure;
+        let wait = match retry {
+            Retry::Never => return Err(error),
             _ if self.failed >= count => return Err(error),
-            Again::After(wait) if wait > longest_wait => {
+            Retry::After(wait) if wait > longest_wait => {
                 return Err(error.hint(format!("the registry asks to wait for {wait:?}: more than longest_wait")));
             }
-            Again::After(wait) => wait,
-            Again::Soon => own_wait(self.failed).min(longest_wait),
+            Retry::After(wait) => wait,
+            Retry::Soon => own_wait(self.failed).min(longest_wait),
         };
         self.failed += 1;
         let name = subject.name.clone();
-        self.repository.progress.tell(|| Event::Retry { name, attempt: self.failed, wait, reason: error.to_string() });
+        self.repository.progress.send(|| Event::Retry { name, attempt: self.failed, wait, reason: error.to_string() });
         tokio::time::sleep(wait).await;
         Ok(())
     }
@@ -143,80 +141,9 @@ fn own_wait(failed: u32) -> Duration {
     whole - whole.mul_f64(random as f64 / 1024.0)
 }
 
-/// Returns the failure for a response with an unexpected status.
-pub(super) fn refused(subject: &Subject, status: StatusCode, headers: &HeaderMap, explanation: &str) -> Failure {
-    let detail = if explanation.is_empty() { status.to_string() } else { format!("{status}: {explanation}") };
-    let later = || {
-        let again = retry_after(headers, SystemTime::now()).map_or(Again::Soon, Again::After);
-        let error = subject.error(ErrorKind::Unavailable, detail.clone()).hint("the registry has trouble: try later");
-        Failure { error, again }
-    };
-    match status.as_u16() {
-        401 | 403 => denied(subject, detail),
-        404 => subject.error(ErrorKind::NotFound, detail).hint("is the name right, and may you see it?").into(),
-        408 | 429 | 500 | 502..=504 => later(),
-        _ => subject.protocol(detail),
-    }
-}
-
-/// Parses `Retry-After`, which has seconds or a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()),
-    }
-}
-
-#[derive(Deserialize)]
-struct Explanation {
-    errors: Vec<Reason>,
-}
-
-#[derive(Deserialize)]
-struct Reason {
-    code: String,
-    message: Option<String>,
-}
-
-/// Returns the first reason in the body of an error (OCI distribution specification, "Error
-/// Codes"), in one line without control characters.
-fn explanation(body: &[u8]) -> String {
-    let Ok(Explanation { errors }) = serde_json::from_slice(body) else { return String::new() };
-    let Some(Reason { code, message }) = errors.into_iter().next() else { return String::new() };
-    let text = message.filter(|text| !text.is_empty()).map_or(code.clone(), |text| format!("{code} ({text})"));
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reqwest::header::HeaderValue;
-
-    #[test]
-    fn a_wait_is_told_in_seconds_or_as_a_date() {
-        let of = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
-            retry_after(&headers, SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777))
-        };
-        assert_eq!(of("120"), Some(Duration::from_secs(120)));
-        assert_eq!(of("Sun, 06 Nov 1994 08:50:37 GMT"), Some(Duration::from_secs(60)));
-        assert_eq!(of("Sun, 06 Nov 1994 08:40:37 GMT"), Some(Duration::ZERO), "a date that is over");
-        assert_eq!(of("soon"), None);
-        assert_eq!(of("-1"), None);
-        assert_eq!(of("18446744073709551616"), None);
-    }
-
-    #[test]
-    fn an_explanation_is_one_short_harmless_line() {
-        let of = |text: &str| explanation(text.as_bytes());
-        assert_eq!(of(r#"{"errors":[{"code":"DENIED","message":"no\u001b[2J"}]}"#), "DENIED (no [2J)");
-        assert_eq!(of(r#"{"errors":[{"code":"DENIED"}]}"#), "DENIED");
-        assert_eq!(of(r#"{"errors":[]}"#), "");
-        assert_eq!(of("<html>"), "");
-        assert_eq!(of(&format!(r#"{{"errors":[{{"code":"{}"}}]}}"#, "x".repeat(9000))).len(), 200);
-    }
 
     #[test]
     fn waits_grow_and_end_growing() {

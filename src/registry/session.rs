@@ -5,10 +5,10 @@ use oci_spec::image::Descriptor;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, Response, Url};
 
-use super::failure::{Again, Failure, Subject};
+use super::failure::{Failure, Retry, Subject};
+use super::http::{Call, Payload};
 use super::repository::Repository;
 use super::upload::Upload;
-use super::wire::{Call, Payload};
 use crate::error::ErrorKind;
 
 /// The largest blob that is sent in one request, in bytes. Sending it again costs less than asking
@@ -23,7 +23,7 @@ const LARGEST_MINIMUM: u64 = 1 << 30;
 
 /// An upload session of the registry.
 #[derive(Debug, Clone)]
-pub(super) struct Session {
+pub(super) struct UploadSession {
     place: Url,
     /// The number of bytes that the registry has.
     pub(super) at: u64,
@@ -36,14 +36,14 @@ pub(super) struct Session {
 }
 
 /// The answer of a registry to a new upload.
-enum Begun {
+enum UploadStart {
     /// The registry has mounted the blob from the named repository.
     Mounted,
-    At(Session),
+    At(UploadSession),
 }
 
 /// A blob to upload.
-pub(super) struct Sending<'s> {
+pub(super) struct BlobUpload<'s> {
     pub(super) repository: &'s Repository,
     pub(super) subject: &'s Subject,
     pub(super) blob: &'s Descriptor,
@@ -52,13 +52,13 @@ pub(super) struct Sending<'s> {
     pub(super) upload: &'s Upload,
 }
 
-impl Sending<'_> {
+impl BlobUpload<'_> {
     /// Uploads the blob and returns true, or has the registry mount it and returns false. `session`
     /// is the session of an earlier try, and afterwards that of this one.
-    pub(super) async fn send(&self, session: &mut Option<Session>) -> Result<bool, Failure> {
+    pub(super) async fn send(&self, session: &mut Option<UploadSession>) -> Result<bool, Failure> {
         let mut own = match session.take() {
             Some(left) => match self.ask(&left).await {
-                Err(failure) if failure.again != Again::Never => {
+                Err(failure) if failure.retry != Retry::Never => {
                     *session = Some(left);
                     return Err(failure);
                 }
@@ -66,13 +66,13 @@ impl Sending<'_> {
                 // The upload may have been completed all the same.
                 _ if exists(self.repository, self.subject, self.blob).await? => return Ok(true),
                 _ => match self.begin(None).await? {
-                    Begun::Mounted => return Ok(true),
-                    Begun::At(own) => own,
+                    UploadStart::Mounted => return Ok(true),
+                    UploadStart::At(own) => own,
                 },
             },
             None => match self.begin(self.source).await? {
-                Begun::Mounted => return Ok(false),
-                Begun::At(own) => own,
+                UploadStart::Mounted => return Ok(false),
+                UploadStart::At(own) => own,
             },
         };
         let size = self.blob.size();
@@ -89,7 +89,7 @@ impl Sending<'_> {
                 // state.
                 416 => {
                     let error = self.subject.error(ErrorKind::Protocol, "it refuses the piece that comes next");
-                    return Err(Failure { error, again: Again::Soon });
+                    return Err(Failure { error, retry: Retry::Soon });
                 }
                 status if own.at == size || is_whole => {
                     *session = None;
@@ -106,7 +106,7 @@ impl Sending<'_> {
         }
     }
 
-    async fn begin(&self, source: Option<&String>) -> Result<Begun, Failure> {
+    async fn begin(&self, source: Option<&String>) -> Result<UploadStart, Failure> {
         let mut url = self.repository.url("blobs/uploads/")?;
         if let Some(source) = source {
             let digest = self.blob.digest().to_string();
@@ -117,8 +117,8 @@ impl Sending<'_> {
         let response = self.repository.call(self.subject, &call, &[200, 201, 202]).await?;
         if response.status() == 201 {
             return match source {
-                Some(_) => Ok(Begun::Mounted),
-                None if exists(self.repository, self.subject, self.blob).await? => Ok(Begun::Mounted),
+                Some(_) => Ok(UploadStart::Mounted),
+                None if exists(self.repository, self.subject, self.blob).await? => Ok(UploadStart::Mounted),
                 None => Err(self.subject.protocol("it says that it has what it was not sent")),
             };
         }
@@ -126,21 +126,21 @@ impl Sending<'_> {
         let place = place.ok_or_else(|| self.subject.protocol("it does not say where the blob is to be sent"))?;
         let told = response.headers().get("oci-chunk-min-length").and_then(|least| least.to_str().ok()?.parse().ok());
         let least = told.unwrap_or(SMALLEST_PIECE).clamp(1, LARGEST_MINIMUM);
-        Ok(Begun::At(Session { place, at: 0, piece: u64::MAX, least, whole: false }))
+        Ok(UploadStart::At(UploadSession { place, at: 0, piece: u64::MAX, least, whole: false }))
     }
 
     /// Asks for the state of an upload. Returns `None` if the registry does not say, or has
     /// nothing, which some registries write as `0-0`.
-    async fn ask(&self, left: &Session) -> Result<Option<Session>, Failure> {
+    async fn ask(&self, left: &UploadSession) -> Result<Option<UploadSession>, Failure> {
         let call = Call::new(Method::GET, left.place.clone());
         let response = self.repository.call(self.subject, &call, &[200, 202, 204]).await?;
         let at = received(response.headers()).filter(|at| *at > 1 && *at <= self.blob.size());
         let place = self.location(&response)?.unwrap_or_else(|| left.place.clone());
-        Ok(at.map(|at| Session { place, at, ..left.clone() }))
+        Ok(at.map(|at| UploadSession { place, at, ..left.clone() }))
     }
 
     /// Sends the next chunk: all the rest if the registry accepts it at once.
-    async fn go_on(&self, own: &Session) -> Result<Response, Failure> {
+    async fn go_on(&self, own: &UploadSession) -> Result<Response, Failure> {
         let rest = self.blob.size() - own.at;
         let count = own.piece.min(rest);
         let mut call = Call::new(Method::PATCH, own.place.clone());
@@ -161,7 +161,7 @@ impl Sending<'_> {
 
     /// Sends the last request, which names the digest. It includes the blob if none of it has been
     /// sent.
-    async fn finish(&self, own: &Session) -> Result<Response, Failure> {
+    async fn finish(&self, own: &UploadSession) -> Result<Response, Failure> {
         let mut place = own.place.clone();
         place.query_pairs_mut().append_pair("digest", self.blob.digest().as_ref());
         let mut call = Call::new(Method::PUT, place);
@@ -174,10 +174,10 @@ impl Sending<'_> {
         self.repository.call(self.subject, &call, &[200, 201, 202, 204, 413, 416]).await
     }
 
-    fn smaller(&self, own: &Session) -> Result<Session, Failure> {
+    fn smaller(&self, own: &UploadSession) -> Result<UploadSession, Failure> {
         let sent = own.piece.min(self.blob.size() - own.at);
         let piece = (sent / 2).clamp(own.least, LARGEST_PIECE.max(own.least));
-        if piece >= sent { Err(self.too_large(sent)) } else { Ok(Session { piece, ..own.clone() }) }
+        if piece >= sent { Err(self.too_large(sent)) } else { Ok(UploadSession { piece, ..own.clone() }) }
     }
 
     fn too_large(&self, size: u64) -> Failure {
@@ -186,21 +186,21 @@ impl Sending<'_> {
         error.hint("raise the limit of bodies of the registry, or of the proxy before it").into()
     }
 
-    fn after_piece(&self, own: &Session, response: &Response) -> Result<Session, Failure> {
+    fn after_piece(&self, own: &UploadSession, response: &Response) -> Result<UploadSession, Failure> {
         let sent = own.at + own.piece.min(self.blob.size() - own.at);
         let at = received(response.headers()).unwrap_or(sent);
         if at <= own.at || at > sent {
             return Err(self.subject.protocol(format!("it was sent {sent} bytes, and says that it has {at}")));
         }
         let place = self.location(response)?.unwrap_or_else(|| own.place.clone());
-        Ok(Session { place, at, ..own.clone() })
+        Ok(UploadSession { place, at, ..own.clone() })
     }
 
     /// Returns the URL for the next request. By the specification it may be on another server,
     /// which does not get the credentials.
     fn location(&self, response: &Response) -> Result<Option<Url>, Failure> {
         let Some(to) = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()) else { return Ok(None) };
-        let place = self.repository.wire.plain().judge(response.url(), to);
+        let place = self.repository.http.plain().resolve_redirect(response.url(), to);
         place.map(Some).map_err(|why| self.subject.protocol(format!("the place for the blob is refused: {why}")))
     }
 }

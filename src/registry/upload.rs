@@ -18,7 +18,7 @@ use super::progress::BETWEEN_EVENTS;
 
 const PIECE: usize = 256 << 10;
 /// The speed, in bytes a second, at which a registry must check and store what it has received.
-const SETTLES: u64 = 8 << 20;
+const STORE_SPEED: u64 = 8 << 20;
 
 /// A file to upload.
 #[derive(Clone)]
@@ -72,8 +72,8 @@ impl Upload {
         reqwest::Body::wrap(Pieces { pieces, told, upload: self.clone(), left: self.size })
     }
 
-    pub(super) fn patience(&self, stall: Duration) -> Patience {
-        Patience { sent: self.sent.clone(), size: self.size, seen: 0, settled: None, stall }
+    pub(super) fn stall_monitor(&self, stall: Duration) -> StallMonitor {
+        StallMonitor { sent: self.sent.clone(), size: self.size, seen: 0, settled: None, stall }
     }
 }
 
@@ -124,7 +124,7 @@ impl Body for Pieces {
 }
 
 /// A monitor that tells whether an upload without a response still makes progress.
-pub(super) struct Patience {
+pub(super) struct StallMonitor {
     sent: Arc<AtomicU64>,
     size: u64,
     seen: u64,
@@ -132,15 +132,15 @@ pub(super) struct Patience {
     stall: Duration,
 }
 
-impl Patience {
+impl StallMonitor {
     /// Returns true if bytes were sent since the last call, or if the registry may still be storing
     /// what it has received.
-    pub(super) fn moves(&mut self) -> bool {
+    pub(super) fn has_progress(&mut self) -> bool {
         let sent = self.sent.load(Ordering::Relaxed);
         if sent < self.size {
             return std::mem::replace(&mut self.seen, sent) < sent;
         }
         let since = *self.settled.get_or_insert_with(Instant::now);
-        since.elapsed() < self.stall + Duration::from_secs(self.size / SETTLES)
+        since.elapsed() < self.stall + Duration::from_secs(self.size / STORE_SPEED)
     }
 }
