@@ -66,7 +66,7 @@ impl Sandbox {
             // While the stub still looks like a process of the caller's user.
             plan.op(Step::JoinCgroup, code::SYNC, [record::NEED_GROUP.into()]);
         }
-        self.security.lower_keyring(&mut plan);
+        self.security.emit_keyring(&mut plan);
         let wants_page = judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page);
         let failure = wants_page.then(|| lower_failure_page(&mut plan));
         match &judgement.maps {
@@ -83,19 +83,19 @@ impl Sandbox {
         if self.namespaces.new.contains(Namespaces::MOUNT) {
             self.mounts.lower(&mut plan, context, scratch, ready, &judgement.control_groups)?;
         }
-        let landlock = self.landlock.as_ref().and_then(|rules| rules.lower(&mut plan, &judgement.landlock));
+        let landlock = self.landlock.as_ref().and_then(|rules| rules.emit(&mut plan, &judgement.landlock));
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
         self.program.lower_raised_rlimits(&mut plan);
-        judgement.security.lower_keep(&mut plan);
+        judgement.security.emit_keep(&mut plan);
         self.program.lower_user(&mut plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
-        judgement.security.lower(&mut plan, judgement.bounding);
+        judgement.security.emit(&mut plan, judgement.bounding);
         self.lower_owner(&mut plan);
         if self.program.init {
             plan.op(Step::Fork, code::INIT, []);
         }
         self.program.lower_session(&mut plan, pid_ns);
         self.program.lower_umask(&mut plan, umask);
-        landlock.iter().for_each(|ruleset| ruleset.lower_restriction(&mut plan));
+        landlock.iter().for_each(|ruleset| ruleset.emit_restriction(&mut plan));
         if judgement.security.capabilities.is_none() {
             plan.op(Step::Capabilities, code::CLEAR_INHERITABLE, []);
         }
@@ -126,7 +126,7 @@ impl Sandbox {
     fn lower_exec(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
         self.lower_limits_of_process(plan, judgement, &run.streams);
         lower_unblock_signals(plan);
-        let how = judgement.seccomp.as_ref().map_or(0, |profile| profile.lower(plan));
+        let how = judgement.seccomp.as_ref().map_or(0, |profile| profile.emit(plan));
         run.invocation.lower_exec(plan, how, setup.failure);
     }
 

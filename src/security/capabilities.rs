@@ -174,7 +174,7 @@ impl Capabilities {
 
     /// Emits the ops that set the sets. The change of user has cleared the effective set, so
     /// CAP_SETPCAP is raised once more for the bounding set and for securebits.
-    pub(super) fn lower(&self, plan: &mut Plan, setpcap: bool) {
+    pub(super) fn emit(&self, plan: &mut Plan, setpcap: bool) {
         let own = if setpcap { Capability::CAP_SETPCAP.bitmask() } else { 0 };
         capset(plan, own, self.wanted() | own, self.inheritable);
         if setpcap {

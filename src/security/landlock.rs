@@ -44,7 +44,8 @@ const OF_FILES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{Execute | ReadFil
 /// ```
 /// use ringfence::{Landlock, Sandbox};
 ///
-/// let rules = Landlock::new().execute("/usr").read("/etc").write("/srv/work").device("/dev").connect_tcp(443);
+/// let rules = Landlock::new().execute("/usr").read("/etc").write("/srv/work").device("/dev");
+/// let rules = rules.connect_tcp(443);
 /// let sandbox = Sandbox::new().command("/usr/bin/make").cwd("/srv/work").landlock(rules);
 /// # drop(sandbox);
 /// ```
@@ -127,15 +128,21 @@ impl Landlock {
     /// Landlock controls connect(2) and bind(2) of TCP sockets. An additional seccomp(2) filter
     /// refuses other ways to use TCP:
     ///
-    /// | system calls | answer | |
-    /// | --- | --- | --- |
-    /// | `listen`, where no port may be bound | EACCES | without bind(2) the kernel chooses a port. A filter cannot tell unix sockets from others here: a program that listens on these needs [`bind_tcp(0)`](Landlock::bind_tcp) |
-    /// | `sendto`, `sendmsg`, `sendmmsg` with MSG_FASTOPEN | EOPNOTSUPP | connects as it sends; programs then connect first |
-    /// | `socket` of AF_INET and AF_INET6 with a protocol other than 0, TCP, UDP and ICMP, or another type than SOCK_STREAM and SOCK_DGRAM | EPROTONOSUPPORT, ESOCKTNOSUPPORT, EPERM | so no MPTCP, which Linux 6.14 and newer take for no TCP, no SMC, and no TCP by hand |
-    /// | `socket` of families but AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_ALG and AF_VSOCK | EAFNOSUPPORT | so no AF_SMC, AF_RDS, AF_PACKET, … |
-    /// | `setsockopt` with TCP_ULP | ENOPROTOOPT | so no TLS in the kernel |
-    /// | `io_uring_setup`, `io_uring_enter`, `io_uring_register` | EPERM | makes sockets behind the filter's back |
-    /// | all calls by the rules of another architecture | ENOSYS | 32-bit programs do not run |
+    /// - `listen`, if no port may be bound: EACCES. Without bind(2) the kernel chooses a port. A
+    ///   filter cannot distinguish unix sockets here: a program that listens on these needs
+    ///   [`bind_tcp(0)`](Landlock::bind_tcp).
+    /// - `sendto`, `sendmsg`, `sendmmsg` with MSG_FASTOPEN: EOPNOTSUPP. They connect and send in
+    ///   one call; programs then connect first.
+    /// - `socket` of AF_INET and AF_INET6 with a protocol other than 0, TCP, UDP and ICMP, or with
+    ///   a type other than SOCK_STREAM and SOCK_DGRAM: EPROTONOSUPPORT, ESOCKTNOSUPPORT, EPERM.
+    ///   This excludes MPTCP, which Landlock does not treat as TCP since Linux 6.14, SMC, and TCP
+    ///   packets made by hand.
+    /// - `socket` of families other than AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_ALG and
+    ///   AF_VSOCK: EAFNOSUPPORT. This excludes AF_SMC, AF_RDS, AF_PACKET and others.
+    /// - `setsockopt` with TCP_ULP: ENOPROTOOPT. This excludes TLS in the kernel.
+    /// - `io_uring_setup`, `io_uring_enter`, `io_uring_register`: EPERM. io_uring creates sockets
+    ///   that the filter does not see.
+    /// - All calls of another architecture: ENOSYS. 32-bit programs do not run.
     ///
     /// If some ports may be bound, but not port 0, the enforcement is
     /// [`Enforcement::Partial`](crate::Enforcement): the program can also listen on a port that the
@@ -323,7 +330,7 @@ impl Landlock {
     /// Emits the ops that add the paths to the ruleset. Each run receives the ruleset twice: as the
     /// ruleset, and as a placeholder for the number of the path's descriptor. Must come after the
     /// last mount, while the stub may still search every directory.
-    pub(crate) fn lower(&self, plan: &mut Plan, held: &[Feature]) -> Option<Ruleset> {
+    pub(crate) fn emit(&self, plan: &mut Plan, held: &[Feature]) -> Option<Ruleset> {
         if held.is_empty() {
             return None;
         }
@@ -333,7 +340,7 @@ impl Landlock {
         if held.contains(&Feature::LandlockFiles) {
             let abi = kernel_abi();
             for (path, rights) in &self.paths {
-                ruleset.lower_path(plan, path, *rights & AccessFs::from_all(abi));
+                ruleset.emit_path(plan, path, *rights & AccessFs::from_all(abi));
             }
         }
         Some(ruleset)
@@ -372,7 +379,7 @@ fn not_made(error: &RulesetError) -> Error {
 impl Ruleset {
     /// Emits the rule for one path. The rule contains the number of the path's descriptor, so the
     /// descriptor gets a number that is known in advance.
-    fn lower_path(&self, plan: &mut Plan, path: &Path, rights: BitFlags<AccessFs>) {
+    fn emit_path(&self, plan: &mut Plan, path: &Path, rights: BitFlags<AccessFs>) {
         const LANDLOCK_RULE_PATH_BENEATH: u32 = 1;
         let (name, slot) = (plan.string(path), plan.slot());
         let flags = libc::O_PATH | libc::O_CLOEXEC;
@@ -401,12 +408,12 @@ impl Ruleset {
     /// Emits the ops that restrict the stub, and thus the program, by the ruleset and the filter
     /// beside it. Must come when nothing more has to be opened, and before descriptors get the
     /// numbers that the program knows.
-    pub(crate) fn lower_restriction(&self, plan: &mut Plan) {
+    pub(crate) fn emit_restriction(&self, plan: &mut Plan) {
         let set = [libc::PR_SET_NO_NEW_PRIVS.into(), 1.into(), 0.into(), 0.into(), 0.into()];
         plan.call(Step::Prctl, libc::SYS_prctl, set).at("PR_SET_NO_NEW_PRIVS");
         plan.call(Step::Landlock, libc::SYS_landlock_restrict_self, [self.fd.into(), 0.into()])
             .hint("E2BIG: sixteen Landlock rulesets are in force around the caller already");
-        self.filter.iter().for_each(|filter| filter.lower_early(plan));
+        self.filter.iter().for_each(|filter| filter.emit_early(plan));
     }
 }
 

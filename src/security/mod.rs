@@ -20,13 +20,13 @@ use crate::plan::Plan;
 
 /// The settings of the builder about privileges.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Policy {
+pub(crate) struct Privileges {
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) no_new_privs: bool,
     pub(crate) session_keyring: bool,
 }
 
-impl Policy {
+impl Privileges {
     /// Returns the settings that contradict each other.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         self.capabilities.iter().flat_map(Capabilities::invalid).collect()
@@ -35,7 +35,7 @@ impl Policy {
     /// Emits the op that joins a new, empty session keyring. Must come first, as the keyring counts
     /// against the quota of the user that creates it (/proc/sys/kernel/keys), and root's quota is
     /// the larger one.
-    pub(crate) fn lower_keyring(&self, plan: &mut Plan) {
+    pub(crate) fn emit_keyring(&self, plan: &mut Plan) {
         const KEYCTL_JOIN_SESSION_KEYRING: u64 = 1;
         if self.session_keyring {
             // ENOSYS: a kernel without keys has no keyring to share.
@@ -46,7 +46,7 @@ impl Policy {
 
     /// Emits the op that keeps the permitted set. Must come before the change of user, which would
     /// clear the set.
-    pub(crate) fn lower_keep(&self, plan: &mut Plan) {
+    pub(crate) fn emit_keep(&self, plan: &mut Plan) {
         if self.capabilities.is_some() {
             prctl(plan, Step::Capabilities, [libc::PR_SET_KEEPCAPS as u64, 1]);
         }
@@ -54,9 +54,9 @@ impl Policy {
 
     /// Emits the ops that set capabilities and `no_new_privs`. Must come after the change of user.
     /// `bounding` says whether the bounding set can be reduced.
-    pub(crate) fn lower(&self, plan: &mut Plan, bounding: bool) {
+    pub(crate) fn emit(&self, plan: &mut Plan, bounding: bool) {
         if let Some(capabilities) = &self.capabilities {
-            capabilities.lower(plan, bounding);
+            capabilities.emit(plan, bounding);
         }
         if self.no_new_privs {
             prctl(plan, Step::NoNewPrivs, [libc::PR_SET_NO_NEW_PRIVS as u64, 1]);

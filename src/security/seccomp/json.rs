@@ -215,8 +215,9 @@ impl Seccomp {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`]: the text is no such file or has more than 4 MiB; an action, operator or flag that is not
-    /// known; or an entry that runtimes read in different ways, which compares one argument twice.
+    /// [`ErrorKind::Invalid`] if the text is not a profile or has more than 4 MiB; for an unknown
+    /// action, operator or flag; or for an entry that compares one argument twice, which runtimes
+    /// interpret differently.
     pub fn from_json(text: &str, capabilities: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Seccomp> {
         let invalid = |reason: String| Error::message(ErrorKind::Invalid, Step::Validate, reason);
         if text.len() > MAX_LEN {
@@ -254,7 +255,7 @@ impl Entry {
     fn rule(self, default: Action) -> Result<Rule, Problem> {
         let action = self.action.action(self.errno_ret);
         let (known, unknown): (Vec<String>, Vec<String>) =
-            self.names.into_iter().chain(self.name).partition(|name| table::look_up(name) != Known::No);
+            self.names.into_iter().chain(self.name).partition(|name| table::look_up(name) != Known::Unknown);
         if !unknown.is_empty() && action.severity() > default.severity() {
             let reason = format!("{unknown:?} would be refused, but no system call is called so");
             return Err(Problem::invalid("seccomp", reason, "name it as its man page does, or leave it out"));

@@ -50,7 +50,8 @@ const SET_MODE_FILTER: u32 = 1;
 ///     .allow(["ptrace"]) // for strace(1)
 ///     .deny(["socket"])
 ///     .rule(Rule::new(["kill"], Action::KillProcess).arg(1, Compare::int(libc::SIGSTOP as u32)));
-/// let outcome = Sandbox::new().command("sh").args(["-c", "kill -STOP $$"]).seccomp(filter).status()?;
+/// let command = Sandbox::new().command("sh").args(["-c", "kill -STOP $$"]);
+/// let outcome = command.seccomp(filter).status()?;
 /// assert_eq!(outcome.verdict(), Verdict::Seccomp);
 /// # Ok(())
 /// # }
@@ -70,31 +71,48 @@ const SET_MODE_FILTER: u32 = 1;
 /// # The default
 ///
 /// The default profile allows everything that the default profiles of Docker and containerd (2026)
-/// allow a program without capabilities, except what the table says, and in addition `unshare` of
-/// what is not a namespace, `file_getattr` and `file_setattr`. It is suitable for shells,
+/// allow a program without capabilities, except what the list below says, and in addition `unshare`
+/// of what is not a namespace, `file_getattr` and `file_setattr`. It is suitable for shells,
 /// compilers, interpreters, threads, ordinary servers and clients.
 ///
-/// | system calls | answer | |
-/// | --- | --- | --- |
-/// | `clone`, `unshare` with a flag for a new namespace; `setns` | EPERM | more kernel surface than all else together |
-/// | `clone3` | ENOSYS | its flags lie in memory, where no filter sees them; C libraries fall back to `clone` |
-/// | `mount`, `umount2`, `pivot_root`, `chroot`, `open_tree`, `open_tree_attr`, `move_mount`, `fsopen`, `fsconfig`, `fsmount`, `fspick`, `mount_setattr` | EPERM | |
-/// | `io_uring_setup`, `io_uring_enter`, `io_uring_register` | EPERM | carries system calls out behind the filter's back |
-/// | `bpf`, `perf_event_open`, `userfaultfd` | EPERM | |
-/// | `keyctl`, `add_key`, `request_key` | EPERM | keyrings are not in any namespace |
-/// | `ptrace`, `process_vm_readv`, `process_vm_writev`, `process_madvise`, `pidfd_getfd`, `kcmp` | EPERM | debuggers need `allow(["ptrace"])` |
-/// | `open_by_handle_at`, `fanotify_init`, `lookup_dcookie` | EPERM | |
-/// | `init_module`, `finit_module`, `delete_module`, `kexec_load`, `kexec_file_load`, `reboot` | EPERM | |
-/// | `settimeofday`, `clock_settime`, `swapon`, `swapoff`, `quotactl`, `quotactl_fd`, `acct`, `syslog`, `sethostname`, `setdomainname`, `iopl`, `ioperm`, `vhangup`, `modify_ldt` | EPERM | `adjtimex` and `clock_adjtime` are allowed: the kernel lets only the clock's owner change it |
-/// | `mbind`, `set_mempolicy`, `get_mempolicy`, `move_pages`, `migrate_pages`, `set_mempolicy_home_node` | EPERM | |
-/// | `personality`, but for Linux, Linux 32 bit, UNAME26 and the question | EPERM | no executable data, no fixed addresses |
-/// | `ioctl` with TIOCSTI or TIOCLINUX, whatever the upper half of the argument holds | EPERM | types into the caller's terminal |
-/// | `socket` of families other than AF_UNIX, AF_INET and AF_INET6; `socketpair` of families other than AF_UNIX | EAFNOSUPPORT | so no AF_VSOCK, AF_PACKET, AF_ALG, AF_CAN, AF_NETLINK, … |
-/// | `socket` of AF_INET and AF_INET6 with a protocol other than 0, TCP, UDP and ICMP, or a type other than SOCK_STREAM, SOCK_DGRAM and SOCK_RAW | EPROTONOSUPPORT, ESOCKTNOSUPPORT | so no MPTCP, SMC, SCTP, DCCP, L2TP, … |
-/// | `io_setup` | ENOSYS | the machine has one number of asynchronous requests for all (`fs.aio-max-nr`), and four calls take it |
-/// | `mmap` with MAP_HUGETLB, `memfd_create` with MFD_HUGETLB, `shmget` with SHM_HUGETLB | ENOMEM | no limit of memory counts huge pages |
-/// | `setsockopt` with SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF | ENOPROTOOPT | compiled filters fill memory that the machine has for all (`net.core.bpf_jit_limit`) |
-/// | all others that the crate knows | EPERM | |
+/// - `clone` and `unshare` with a flag for a new namespace, `setns`: EPERM. Namespaces expose more
+///   of the kernel than all other calls together.
+/// - `clone3`: ENOSYS. Its flags are in memory, which a filter cannot see; C libraries fall back to
+///   `clone`.
+/// - `mount`, `umount2`, `pivot_root`, `chroot`, `open_tree`, `open_tree_attr`, `move_mount`,
+///   `fsopen`, `fsconfig`, `fsmount`, `fspick`, `mount_setattr`: EPERM.
+/// - `io_uring_setup`, `io_uring_enter`, `io_uring_register`: EPERM. io_uring executes operations
+///   that a filter does not see.
+/// - `bpf`, `perf_event_open`, `userfaultfd`: EPERM.
+/// - `keyctl`, `add_key`, `request_key`: EPERM. Keyrings are not in any namespace.
+/// - `ptrace`, `process_vm_readv`, `process_vm_writev`, `process_madvise`, `pidfd_getfd`, `kcmp`:
+///   EPERM. Debuggers need `allow(["ptrace"])`.
+/// - `open_by_handle_at`, `fanotify_init`, `lookup_dcookie`: EPERM.
+/// - `init_module`, `finit_module`, `delete_module`, `kexec_load`, `kexec_file_load`, `reboot`:
+///   EPERM.
+/// - `settimeofday`, `clock_settime`, `swapon`, `swapoff`, `quotactl`, `quotactl_fd`, `acct`,
+///   `syslog`, `sethostname`, `setdomainname`, `iopl`, `ioperm`, `vhangup`, `modify_ldt`: EPERM.
+///   `adjtimex` and `clock_adjtime` are allowed, as the kernel lets only the owner of the clock
+///   change it.
+/// - `mbind`, `set_mempolicy`, `get_mempolicy`, `move_pages`, `migrate_pages`,
+///   `set_mempolicy_home_node`: EPERM.
+/// - `personality`, except for Linux, 32-bit Linux, UNAME26 and the query: EPERM. So programs
+///   cannot make data executable or addresses fixed.
+/// - `ioctl` with TIOCSTI or TIOCLINUX, for any value in the upper half of the argument: EPERM.
+///   These type into the caller's terminal.
+/// - `socket` of families other than AF_UNIX, AF_INET and AF_INET6, `socketpair` of families other
+///   than AF_UNIX: EAFNOSUPPORT. This excludes AF_VSOCK, AF_PACKET, AF_ALG, AF_CAN, AF_NETLINK and
+///   others.
+/// - `socket` of AF_INET and AF_INET6 with a protocol other than 0, TCP, UDP and ICMP:
+///   EPROTONOSUPPORT; or with a type other than SOCK_STREAM, SOCK_DGRAM and SOCK_RAW:
+///   ESOCKTNOSUPPORT. This excludes MPTCP, SMC, SCTP, DCCP, L2TP and others.
+/// - `io_setup`: ENOSYS. The number of asynchronous requests is limited for the whole machine
+///   (`fs.aio-max-nr`), and four calls use it up.
+/// - `mmap` with MAP_HUGETLB, `memfd_create` with MFD_HUGETLB, `shmget` with SHM_HUGETLB: ENOMEM.
+///   The memory limit does not count huge pages.
+/// - `setsockopt` with SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF: ENOPROTOOPT. Compiled filters
+///   use memory that is limited for the whole machine (`net.core.bpf_jit_limit`).
+/// - All other calls that the crate knows: EPERM.
 ///
 /// # Netlink
 ///
@@ -238,7 +256,7 @@ impl Seccomp {
         let mut problems = Vec::new();
         let mut report = |reason: String, remedy: &str| problems.push(Problem::invalid("seccomp", reason, remedy));
         for rule in &self.0.rules {
-            for name in rule.names.iter().filter(|name| table::look_up(name) == Known::No) {
+            for name in rule.names.iter().filter(|name| table::look_up(name) == Known::Unknown) {
                 report(format!("no system call is called {name:?}"), "name it as its man page does");
             }
             if rule.args.iter().any(|(index, _)| *index > 5) || rule.args.len() > MAX_COMPARISONS {
@@ -316,7 +334,7 @@ impl Seccomp {
     }
 
     /// Emits a struct sock_fprog: the number of instructions, padding, and their address.
-    fn lower_program(&self, plan: &mut Plan) -> Ptr {
+    fn emit_program(&self, plan: &mut Plan) -> Ptr {
         let program = &self.compiled().program;
         let filter = plan.bytes(program);
         plan.record([Arg::from(program.len() / 8), filter.into()])
@@ -324,17 +342,17 @@ impl Seccomp {
 
     /// Emits the op for a filter that allows everything that the stub has still to do.
     /// `no_new_privs` must be set before.
-    pub(crate) fn lower_early(&self, plan: &mut Plan) {
-        let program = self.lower_program(plan);
+    pub(crate) fn emit_early(&self, plan: &mut Plan) {
+        let program = self.emit_program(plan);
         plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), 0.into(), program.into()]);
     }
 
     /// Emits the ops that come right before the exec. Returns flags for the exec.
-    pub(crate) fn lower(&self, plan: &mut Plan) -> u64 {
+    pub(crate) fn emit(&self, plan: &mut Plan) -> u64 {
         let compiled = self.compiled();
         let set = libc::PR_SET_NO_NEW_PRIVS;
         plan.call(Step::NoNewPrivs, libc::SYS_prctl, [set.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
-        let program = self.lower_program(plan);
+        let program = self.emit_program(plan);
         let mut flags = 0;
         if self.0.log {
             flags |= libc::SECCOMP_FILTER_FLAG_LOG;

@@ -44,7 +44,7 @@ impl Notifications {
     /// [`ErrorKind::Control`] if the kernel refuses.
     pub fn recv(&self) -> Result<Option<Notification>> {
         loop {
-            if let Heard::Question(notification) = self.hear(None)? {
+            if let Received::Question(notification) = self.receive(None)? {
                 return Ok(Some(notification));
             }
             if self.is_over() {
@@ -62,10 +62,10 @@ impl Notifications {
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Notification>> {
         let until = Instant::now().checked_add(timeout);
         loop {
-            match self.hear(until)? {
-                Heard::Question(notification) => return Ok(Some(notification)),
-                Heard::Nothing => return Ok(None),
-                Heard::Withdrawn => {}
+            match self.receive(until)? {
+                Received::Question(notification) => return Ok(Some(notification)),
+                Received::Nothing => return Ok(None),
+                Received::Withdrawn => {}
             }
         }
     }
@@ -87,29 +87,29 @@ impl Notifications {
         std::iter::from_fn(|| self.recv().transpose())
     }
 
-    fn hear(&self, until: Option<Instant>) -> Result<Heard> {
+    fn receive(&self, until: Option<Instant>) -> Result<Received> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
         loop {
             // Without a time limit, a wait is as long as possible.
             let slice = until.unwrap_or_else(|| Instant::now() + LONG);
             match poll(&mut fds, timeout::until(slice)) {
-                Ok(0) if until.is_some_and(|until| Instant::now() >= until) => return Ok(Heard::Nothing),
+                Ok(0) if until.is_some_and(|until| Instant::now() >= until) => return Ok(Received::Nothing),
                 Ok(0) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(failed(errno)),
                 Ok(_) => break,
             }
         }
         if !fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN)) {
-            return Ok(Heard::Nothing);
+            return Ok(Received::Nothing);
         }
         match kernel::receive(self.listener.as_fd()) {
             Ok(question) => {
                 let listener = self.listener.clone();
-                Ok(Heard::Question(Notification { listener, question, answered: false }))
+                Ok(Received::Question(Notification { listener, question, answered: false }))
             }
             // The calling thread was killed, or a signal has interrupted the call.
-            Err(Errno::ENOENT | Errno::EINTR) => Ok(Heard::Withdrawn),
+            Err(Errno::ENOENT | Errno::EINTR) => Ok(Received::Withdrawn),
             Err(errno) => Err(failed(errno)),
         }
     }
@@ -117,7 +117,7 @@ impl Notifications {
 
 const LONG: Duration = Duration::from_secs(3600);
 
-enum Heard {
+enum Received {
     Question(Notification),
     Nothing,
     Withdrawn,
@@ -214,7 +214,7 @@ impl Notification {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`]: EINVAL before Linux 5.5.
+    /// [`ErrorKind::Control`] with EINVAL before Linux 5.5.
     pub fn proceed(self) -> Result<bool> {
         self.answer(Answer::Continue)
     }
@@ -225,7 +225,8 @@ impl Notification {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`]: EMFILE if the program has as many descriptors as it may have; EINVAL before Linux 5.9.
+    /// [`ErrorKind::Control`] with EMFILE if the program has reached its limit of descriptors, and
+    /// with EINVAL before Linux 5.9.
     pub fn fd(mut self, fd: impl AsFd, cloexec: bool) -> Result<bool> {
         match kernel::add_fd(self.listener.as_fd(), self.question.id, fd.as_fd(), cloexec, true) {
             Ok(_) => {
@@ -266,7 +267,8 @@ impl Notification {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`]: EFAULT where there is no memory, ESRCH if the call does not wait any more, EPERM.
+    /// [`ErrorKind::Control`] with EFAULT if no memory is mapped at the address, with ESRCH if the
+    /// call no longer waits, and with EPERM if the caller may not trace the program.
     pub fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<usize> {
         let remote = RemoteIoVec { base: address as usize, len: buffer.len() };
         let pid = Pid::from_raw(self.question.pid as i32);

@@ -138,7 +138,8 @@ impl Compare {
 /// use ringfence::{Action, Compare, Rule};
 ///
 /// // socket(AF_VSOCK, …) looks as on a kernel without it.
-/// let rule = Rule::new(["socket"], Action::Errno(libc::EAFNOSUPPORT)).arg(0, Compare::int(libc::AF_VSOCK as u32));
+/// let action = Action::Errno(libc::EAFNOSUPPORT);
+/// let rule = Rule::new(["socket"], action).arg(0, Compare::int(libc::AF_VSOCK as u32));
 /// ```
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,14 +17,14 @@ pub(super) enum Known {
     /// here.
     Elsewhere,
     /// Not a system call, or one that is newer than the table.
-    No,
+    Unknown,
 }
 
 pub(super) fn look_up(name: &str) -> Known {
     match name.parse::<Sysno>() {
         Ok(call) => Known::Number(call.id().unsigned_abs()),
         Err(()) if is_elsewhere(name) => Known::Elsewhere,
-        Err(()) => Known::No,
+        Err(()) => Known::Unknown,
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
             assert_eq!(name_of(number as u32), Some(name));
         }
         assert_eq!(look_up("_llseek"), Known::Elsewhere);
-        assert_eq!(look_up("opne"), Known::No);
+        assert_eq!(look_up("opne"), Known::Unknown);
         assert!(newest() >= 469, "the table is older than Linux 6.17");
     }
 }
