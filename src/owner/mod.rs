@@ -25,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 
 pub use reap::{Reaped, reap_stale};
-use record::Record;
+use record::OwnerRecord;
 pub(crate) use scratch::Scratch;
 #[cfg(feature = "image")]
 pub(crate) use scratch::remove_tree;
@@ -40,7 +40,7 @@ pub(crate) const KEPT: &str = "rk-";
 
 /// The record of this process, and its count of claims.
 #[derive(Debug)]
-struct Registry {
+struct OwnRecord {
     #[cfg(feature = "systemd")]
     random: String,
     next: AtomicU64,
@@ -50,18 +50,18 @@ struct Registry {
 #[derive(Debug, Default)]
 struct State {
     claims: usize,
-    record: Option<Record>,
+    record: Option<OwnerRecord>,
     recorded: BTreeSet<Vec<u8>>,
 }
 
-static REGISTRY: PerProcess<Registry> = PerProcess::new();
+static OWN_RECORD: PerProcess<OwnRecord> = PerProcess::new();
 
-impl Registry {
-    fn get() -> Result<&'static Registry> {
+impl OwnRecord {
+    fn get() -> Result<&'static OwnRecord> {
         let failed = |errno: Errno| Error::new(Step::Owner, errno);
-        REGISTRY
+        OWN_RECORD
             .get_or_try(|| {
-                Ok(Registry {
+                Ok(OwnRecord {
                     #[cfg(feature = "systemd")]
                     random: random_hex(8)?,
                     next: AtomicU64::new(0),
@@ -87,40 +87,40 @@ fn random_hex(count: usize) -> Result<String, Errno> {
 /// The right of one sandbox to leave files on the host. While a claim lives, the record exists.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    registry: &'static Registry,
+    own_record: &'static OwnRecord,
     name: String,
 }
 
 /// Returns a name that no other process uses, and that this process uses only once.
 #[cfg(feature = "systemd")]
 pub(crate) fn unique() -> Result<String> {
-    let registry = Registry::get()?;
-    Ok(format!("{}-{}", registry.random, registry.next.fetch_add(1, Ordering::Relaxed)))
+    let own_record = OwnRecord::get()?;
+    Ok(format!("{}-{}", own_record.random, own_record.next.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// Creates a claim. If `kept` is true, what is made outlives its owner.
 pub(crate) fn claim(kept: bool) -> Result<Claim> {
-    let registry = Registry::get()?;
-    let mut state = registry.lock();
+    let own_record = OwnRecord::get()?;
+    let mut state = own_record.lock();
     if state.record.is_none() {
         state.recorded.clear();
     }
     let record = match state.record.take() {
         Some(record) => record,
-        None => Record::make()?,
+        None => OwnerRecord::make()?,
     };
-    let number = registry.next.fetch_add(1, Ordering::Relaxed);
+    let number = own_record.next.fetch_add(1, Ordering::Relaxed);
     let prefix = if kept { KEPT } else { OWNED };
     let name = format!("{prefix}{}-{number}", record.token());
     state.record = Some(record);
     state.claims += 1;
-    Ok(Claim { registry, name })
+    Ok(Claim { own_record, name })
 }
 
 impl Claim {
     /// Returns true in the process that created the claim, and false in a fork.
     pub(crate) fn is_here(&self) -> bool {
-        REGISTRY.get().is_some_and(|here| std::ptr::eq(here, self.registry))
+        OWN_RECORD.get().is_some_and(|here| std::ptr::eq(here, self.own_record))
     }
 
     /// Returns the name for the files of this sandbox, which is unique.
@@ -139,7 +139,7 @@ impl Claim {
     /// Records directories that are not recorded yet. `levels` returns directories to remove
     /// afterwards if they are empty.
     fn record(&self, kind: &[u8], dirs: &[PathBuf], levels: impl FnOnce() -> Vec<PathBuf>) -> Result<()> {
-        let mut state = self.registry.lock();
+        let mut state = self.own_record.lock();
         let entry = |kind: &[u8], dir: &PathBuf| [kind, dir.as_os_str().as_bytes(), b"\0"].concat();
         let entries = dirs.iter().map(|dir| entry(kind, dir));
         let new: Vec<Vec<u8>> = entries.filter(|entry| !state.recorded.contains(entry)).collect();
@@ -167,7 +167,7 @@ impl Claim {
     /// Leaves the record to [`reap_stale`] if one of these directories still exists.
     pub(crate) fn keep_if_left(&self, made: &[PathBuf]) {
         if made.iter().any(|path| path.symlink_metadata().is_ok()) {
-            self.registry.lock().claims += 1;
+            self.own_record.lock().claims += 1;
         }
     }
 
@@ -183,17 +183,17 @@ impl Drop for Claim {
             // A fork owns nothing here.
             return;
         }
-        let mut state = self.registry.lock();
+        let mut state = self.own_record.lock();
         state.claims = state.claims.saturating_sub(1);
         if state.claims == 0 {
-            state.record.take().into_iter().for_each(Record::remove);
+            state.record.take().into_iter().for_each(OwnerRecord::remove);
         }
     }
 }
 
 /// Returns the token of this process, if it has one.
 fn own_token() -> Option<String> {
-    REGISTRY.get()?.lock().record.as_ref().map(|record| record.token().to_owned())
+    OWN_RECORD.get()?.lock().record.as_ref().map(|record| record.token().to_owned())
 }
 
 #[cfg(test)]
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn the_record_stands_while_a_claim_lives() {
         let claim = claim(false).unwrap();
-        let record = claim.registry.lock().record.as_ref().unwrap().path().to_owned();
+        let record = claim.own_record.lock().record.as_ref().unwrap().path().to_owned();
         claim.record_cgroups(&["/proc/x/y".into()]).unwrap();
         claim.record_cgroups(&["/proc/x/y".into()]).unwrap();
         assert_eq!(std::fs::read(&record).unwrap(), b"cgroup /proc/x/y\0level /proc/x/y\0level /proc/x\0");

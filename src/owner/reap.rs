@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::record::{self, Found};
+use super::record::{self, RecordState};
 use super::scratch::{self, Removal};
 use super::{KEPT, OWNED, dir, own_token};
 use crate::cgroup;
@@ -91,13 +91,13 @@ pub fn reap_stale() -> Result<Reaped> {
 /// finds nothing.
 fn reap_owner(runtime: BorrowedFd<'_>, base: &Path, name: &str, reaped: &mut Reaped) -> Result<()> {
     let failed = |errno| Error::new(Step::Reap, errno).at(base.join(name));
-    let (_lock, text) = match record::look(runtime, name).map_err(failed)? {
-        Found::Nothing => return Ok(()),
-        Found::Planted => {
+    let (_lock, text) = match record::read(runtime, name).map_err(failed)? {
+        RecordState::Live => return Ok(()),
+        RecordState::Planted => {
             reaped.passed_over += 1;
             return Ok(());
         }
-        Found::Stale(lock, text) => (lock, text),
+        RecordState::Stale(lock, text) => (lock, text),
     };
     let mut stale = Stale { token: name, kept: false, has_groups: false, result: Ok(()) };
     if record::is_token(name) {
@@ -144,7 +144,7 @@ impl Stale<'_> {
     fn clear_groups(&mut self, dir: &Path, reaped: &mut Reaped) -> Result<()> {
         self.has_groups = true;
         let removed = cgroup::sweep(dir, self.token);
-        self.kept |= holds(dir, &format!("{KEPT}{}-", self.token));
+        self.kept |= has_entry(dir, &format!("{KEPT}{}-", self.token));
         reaped.cgroups += removed?;
         Ok(())
     }
@@ -211,7 +211,7 @@ fn remove_level(dir: &Path) {
 }
 
 /// Returns true if `dir` has an entry whose name begins with `prefix`.
-fn holds(dir: &Path, prefix: &str) -> bool {
+fn has_entry(dir: &Path, prefix: &str) -> bool {
     fs::read_dir(dir)
         .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().as_bytes().starts_with(prefix.as_bytes())))
 }

@@ -30,7 +30,7 @@ const SIZE_MAX: u64 = 1 << 20;
 
 /// The record of this process.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct OwnerRecord {
     file: Flock<File>,
     dir: OwnedFd,
     path: PathBuf,
@@ -39,19 +39,19 @@ pub(super) struct Record {
 
 /// The result of reading a record.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum RecordState {
     /// The owner lives, or the record is gone.
-    Nothing,
+    Live,
     /// The file does not match its name: another program has put it there.
     Planted,
     /// The owner is dead. The record stays locked while this value lives.
     Stale(Flock<File>, Vec<u8>),
 }
 
-impl Record {
+impl OwnerRecord {
     /// Creates and locks a record. If a reaper removes the file before it is locked, creates it
     /// again.
-    pub(super) fn make() -> Result<Record> {
+    pub(super) fn make() -> Result<OwnerRecord> {
         let (dir, base) = runtime_dir()?;
         let failed = |errno| Error::new(Step::Owner, errno).at(&base);
         loop {
@@ -60,10 +60,10 @@ impl Record {
             let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
             let file = openat(&dir, new.as_str(), flags | OFlag::O_CLOEXEC, Mode::S_IRUSR | Mode::S_IWUSR);
             let file = File::from(file.map_err(failed)?);
-            match Record::name(file, dir.as_fd(), &new, &random) {
+            match OwnerRecord::name(file, dir.as_fd(), &new, &random) {
                 Ok((file, token)) => {
                     let path = base.join(&token);
-                    return Ok(Record { file, dir, path, token });
+                    return Ok(OwnerRecord { file, dir, path, token });
                 }
                 Err(Errno::ENOENT) => {}
                 Err(errno) => {
@@ -120,30 +120,30 @@ fn inode_text(stat: &FileStat) -> String {
 }
 
 /// Reads the record `name` in `dir`.
-pub(super) fn look(dir: BorrowedFd<'_>, name: &str) -> nix::Result<Found> {
+pub(super) fn read(dir: BorrowedFd<'_>, name: &str) -> nix::Result<RecordState> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(dir, name, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(Found::Nothing),
-        Err(Errno::ELOOP | Errno::EACCES | Errno::ENXIO) => return Ok(Found::Planted),
+        Err(Errno::ENOENT) => return Ok(RecordState::Live),
+        Err(Errno::ELOOP | Errno::EACCES | Errno::ENXIO) => return Ok(RecordState::Planted),
         other => File::from(other?),
     };
     let stat = fstat(&file)?;
     let is_file = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
     let is_named = is_new(name) || name.ends_with(&inode_text(&stat));
     if !is_file || !is_named || stat.st_uid != Uid::effective().as_raw() {
-        return Ok(Found::Planted);
+        return Ok(RecordState::Planted);
     }
     let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Err((_, Errno::EWOULDBLOCK)) => return Ok(Found::Nothing),
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(RecordState::Live),
         other => other.map_err(|(_, errno)| errno)?,
     };
     if fstat(file.as_fd())?.st_nlink == 0 {
-        return Ok(Found::Nothing);
+        return Ok(RecordState::Live);
     }
     let mut text = Vec::new();
     let read = (&mut *file).take(SIZE_MAX + 1).read_to_end(&mut text);
     read.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-    Ok(if text.len() as u64 > SIZE_MAX { Found::Planted } else { Found::Stale(file, text) })
+    Ok(if text.len() as u64 > SIZE_MAX { RecordState::Planted } else { RecordState::Stale(file, text) })
 }
 
 /// Returns the directories that records may be in, the preferred one first. Each belongs to the

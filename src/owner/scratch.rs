@@ -62,7 +62,7 @@ impl Scratch {
         let name = CString::new(name).map_err(|_| failed(Errno::EINVAL))?;
         let above = dir::open_named(base).map_err(failed)?;
         let top = dir::make(above.as_fd(), &name, Mode::S_IRWXU);
-        let top = top.inspect_err(|errno| unmake(above.as_fd(), &name, *errno)).map_err(failed)?;
+        let top = top.inspect_err(|errno| remove_partial(above.as_fd(), &name, *errno)).map_err(failed)?;
         let id = dir::id_of(&fstat(&top).map_err(failed)?);
         let scratch = Scratch { path: path.clone(), id, done: false };
         let open = Mode::from_bits_truncate(0o755);
@@ -89,7 +89,7 @@ impl Scratch {
 
     /// Records the process that has the directory mounted. Without a control group, a later process
     /// could not find it otherwise.
-    pub(crate) fn note(&self, process: BorrowedFd<'_>) -> Result<()> {
+    pub(crate) fn record_process(&self, process: BorrowedFd<'_>) -> Result<()> {
         let failed = |errno| Error::new(Step::Scratch, errno).at(&self.path);
         let line = match Identity::of(process) {
             // The process has ended already.
@@ -184,7 +184,7 @@ pub(super) fn process_of(above: BorrowedFd<'_>, name: &OsStr) -> Option<Identity
 }
 
 /// Removes a directory that could not be created completely.
-fn unmake(above: BorrowedFd<'_>, name: &CStr, errno: Errno) {
+fn remove_partial(above: BorrowedFd<'_>, name: &CStr, errno: Errno) {
     if errno != Errno::EEXIST {
         let _ = unlinkat(above, name, UnlinkatFlags::RemoveDir);
     }
