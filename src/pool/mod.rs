@@ -1,7 +1,7 @@
 //! Pools of sandboxes whose setup is done, so that a spawn needs only one message to the waiting
 //! stub.
 
-mod keeper;
+mod filler;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::{Parked, Prepared, Sandbox};
 use crate::spawn::Misfire;
 use crate::stdio::Stdio;
-use keeper::Keeper;
+use filler::Filler;
 
 /// The time that a drop waits for a sandbox that is being made. After that, the thread that makes
 /// the sandbox removes it.
@@ -112,7 +112,7 @@ pub struct PoolStats {
 /// The state that the handle and the thread share.
 #[derive(Debug)]
 struct Shared {
-    keeper: &'static Keeper,
+    filler: &'static Filler,
     prepared: Prepared,
     state: Mutex<State>,
     /// Notified when a sandbox was made, or could not be made.
@@ -157,11 +157,11 @@ impl Pool {
     /// started.
     pub fn new(prepared: &Prepared, size: usize) -> Result<Pool> {
         prepared.can_park()?;
-        let keeper = Keeper::get()?;
+        let filler = Filler::get()?;
         let state = State { stats: PoolStats { size, ..PoolStats::default() }, ..State::default() };
-        let shared = Shared { keeper, prepared: prepared.clone(), state: Mutex::new(state), changed: Condvar::new() };
+        let shared = Shared { filler, prepared: prepared.clone(), state: Mutex::new(state), changed: Condvar::new() };
         let shared = Arc::new(shared);
-        keeper.take_on(&shared)?;
+        filler.add_pool(&shared)?;
         Ok(Pool { shared })
     }
 
@@ -199,7 +199,7 @@ impl Pool {
         shared.require_home()?;
         let mut run = shared.prepared.run(Some(command), default)?;
         while let Some(parked) = shared.take() {
-            let fired = parked.fire(&shared.prepared, &mut run, keeper::bury);
+            let fired = parked.fire(&shared.prepared, &mut run, filler::release_mounts);
             shared.used(matches!(fired, Err(Misfire::Dead)));
             match fired {
                 Ok(child) => return Ok(child),
@@ -208,7 +208,7 @@ impl Pool {
             }
         }
         shared.state().stats.misses += 1;
-        shared.keeper.wake();
+        shared.filler.wake();
         shared.prepared.launch_run(run, None)
     }
 
@@ -251,7 +251,7 @@ impl Pool {
         let surplus = state.ready.split_off(kept);
         drop(state);
         end(surplus);
-        self.shared.keeper.wake();
+        self.shared.filler.wake();
     }
 
     /// Removes the sandboxes that are ready, and makes new ones. Call this after a change of
@@ -265,7 +265,7 @@ impl Pool {
         let old = std::mem::take(&mut state.ready);
         drop(state);
         end(old);
-        self.shared.keeper.wake();
+        self.shared.filler.wake();
     }
 
     /// Returns the prepared policy, for spawns without the pool and for what the policy enforces.
@@ -300,7 +300,7 @@ impl Shared {
 
     /// Returns true in the process that made the pool, and false in a fork.
     fn is_home(&self) -> bool {
-        self.keeper.is_here()
+        self.filler.is_here()
     }
 
     fn require_home(&self) -> Result<()> {
@@ -319,12 +319,12 @@ impl Shared {
         *(if dead { &mut stats.died } else { &mut stats.hits }) += 1;
         let is_low = state.ready.len() * 2 < state.stats.size;
         drop(state);
-        if is_low { self.keeper.wake() } else { self.keeper.wake_soon() }
+        if is_low { self.filler.wake() } else { self.filler.wake_soon() }
     }
 
     fn take(&self) -> Option<Parked> {
         let parked = self.state().ready.pop_front()?;
-        self.keeper.leave(&parked);
+        self.filler.unwatch(&parked);
         Some(parked)
     }
 
@@ -341,15 +341,15 @@ impl Shared {
         state.stale = false;
         drop(state);
         let begun = Instant::now();
-        let made = self.prepared.park().and_then(|parked| self.keeper.watch(&parked).map(|()| parked));
-        let surplus = self.state().settle(made, begun.elapsed());
+        let made = self.prepared.park().and_then(|parked| self.filler.watch(&parked).map(|()| parked));
+        let surplus = self.state().add_made(made, begun.elapsed());
         drop(surplus);
         self.changed.notify_all();
         Next::More
     }
 
     /// Removes the sandboxes that have died.
-    fn bury(&self) {
+    fn remove_dead(&self) {
         let mut state = self.state();
         let (dead, alive): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.ready).into_iter().partition(is_dead);
         state.ready = alive;
@@ -364,14 +364,14 @@ impl Shared {
         let all = std::mem::take(&mut state.ready);
         drop(state);
         end(all);
-        self.keeper.wake();
+        self.filler.wake();
         let until = Instant::now() + DROP_PATIENCE;
         let mut state = self.state();
         while state.refilling && Instant::now() < until {
             state = self.changed.wait_timeout(state, DROP_PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(state);
-        self.keeper.rest(until);
+        self.filler.join_until(until);
     }
 }
 
@@ -385,7 +385,7 @@ enum Next {
 
 impl State {
     /// Adds a new sandbox to the pool. Returns it if it is not wanted any more.
-    fn settle(&mut self, made: Result<Parked>, took: Duration) -> Option<Parked> {
+    fn add_made(&mut self, made: Result<Parked>, took: Duration) -> Option<Parked> {
         self.refilling = false;
         match made {
             Ok(parked) => {
