@@ -131,7 +131,7 @@ impl Feature {
 
 /// An error for a text that is not the name of a [`Feature`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no feature of a sandbox: they are named as the builder's calls, such as memory_limit")]
+#[error("{0:?} is not a feature of a sandbox: features have the names of the builder's methods, such as memory_limit")]
 pub struct ParseFeatureError(String);
 
 /// Parses a name that [`Feature::as_str`] returns.

@@ -105,7 +105,7 @@ impl fmt::Display for Bytes {
 /// An error for a text that is not an amount. An amount is a number with an optional suffix K, M, G
 /// or T (powers of 1024). With a suffix, the number may have decimals.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no amount of bytes: write a number, with K, M, G or T for powers of 1024")]
+#[error("{0:?} is not an amount of bytes: write a number, with K, M, G or T for powers of 1024")]
 pub struct ParseBytesError(String);
 
 impl FromStr for Bytes {

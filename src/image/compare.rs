@@ -80,7 +80,7 @@ fn entry(left: &OwnedFd, right: &OwnedFd, name: &CString) -> nix::Result<Option<
     }
     if kind == SFlag::S_IFLNK {
         let target = |dir: &OwnedFd| readlinkat(dir, name.as_c_str());
-        return Ok((target(left)? != target(right)?).then(|| "it leads elsewhere".to_owned()));
+        return Ok((target(left)? != target(right)?).then(|| "its target differs".to_owned()));
     }
     if !is_file && kind != SFlag::S_IFDIR {
         return Ok(None);
@@ -97,10 +97,10 @@ fn entry(left: &OwnedFd, right: &OwnedFd, name: &CString) -> nix::Result<Option<
         names.into_iter().map(|name| Ok((name.clone(), xattr::get(file.as_fd(), &name)?))).collect()
     };
     if attributes(&here)? != attributes(&there)? {
-        return Ok(Some("it has other attributes".to_owned()));
+        return Ok(Some("its attributes differ".to_owned()));
     }
     if is_file && !same_bytes(File::from(here), File::from(there)).map_err(|error| errno(&error))? {
-        return Ok(Some("it has other bytes".to_owned()));
+        return Ok(Some("its contents differ".to_owned()));
     }
     Ok(None)
 }

@@ -80,7 +80,7 @@ fn move_implied(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result<()> {
         let moved = rename_all(layer, &path, &target);
         (moves, along) = (moves + 1, along + moved.len());
         if moves > MOVES_MAX || along > ALONG_MAX {
-            let detail = "too many directories that layers below lead elsewhere";
+            let detail = "too many directories that are links in lower layers";
             return Err(Error::message(ErrorKind::TooLarge, Step::UnpackLayer, detail));
         }
         layer.count(&path)?;

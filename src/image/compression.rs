@@ -42,10 +42,11 @@ pub(super) fn decoder<'r>(mut reader: impl BufRead + Send + 'r) -> io::Result<Bo
         return Ok(Box::new(Frames { reader, decoder: FrameDecoder::new(), within: false }));
     }
     if let Some((_, name)) = UNREAD.iter().find(|(magic, _)| start.starts_with(magic)) {
-        let detail =
-            format!("it is compressed with {name}; gzip and zstd are read, as the image specification has them");
+        let detail = format!(
+            "the layer is compressed with {name}; only gzip and zstd are supported, as in the image specification"
+        );
         let error = Error::message(ErrorKind::Unsupported, Step::UnpackLayer, detail);
-        return Err(error.hint("have the image made anew with gzip or zstd").into());
+        return Err(error.hint("build the image again with gzip or zstd").into());
     }
     Ok(Box::new(reader))
 }

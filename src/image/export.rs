@@ -107,7 +107,7 @@ impl Store {
                 }
                 Ok(())
             }
-            Document::Index(_) if depth == 0 => Err(broken("an index in an index, too deep")),
+            Document::Index(_) if depth == 0 => Err(broken("indexes are nested too deeply")),
             Document::Index(index) => index.manifests().iter().try_for_each(|entry| match self.has(entry)? {
                 true => self.reach(entry, depth - 1, all),
                 false => Ok(()),

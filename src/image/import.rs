@@ -107,7 +107,7 @@ impl Store {
             (None, _) => found,
             (Some(name), 1) => found.into_iter().map(|image| Imported { name: Some(name.clone()), ..image }).collect(),
             (Some(_), count) => {
-                let detail = format!("{count} images, and one name for them");
+                let detail = format!("there are {count} images, but only one name");
                 return Err(Error::message(ErrorKind::Invalid, Step::ImportImage, detail).at(path));
             }
         };
@@ -208,7 +208,7 @@ impl Store {
         }
         let Some(docker) = &contents.docker else {
             return Err(corrupt(path, "neither index.json nor manifest.json is in it")
-                .hint("take an archive of a root file system in with Store::import_rootfs()"));
+                .hint("use Store::import_rootfs() for an archive of a root file system"));
         };
         let images: Vec<DockerImage> =
             serde_json::from_slice(docker).map_err(|error| corrupt(path, format!("manifest.json: {error}")))?;
@@ -291,7 +291,7 @@ impl Store {
                 there(manifest.config())?;
                 manifest.layers().iter().try_for_each(there)
             }
-            Document::Index(_) if depth == 0 => Err(corrupt(path, "an index in an index, too deep")),
+            Document::Index(_) if depth == 0 => Err(corrupt(path, "indexes are nested too deeply")),
             Document::Index(index) => {
                 let mut some = false;
                 for entry in index.manifests() {
@@ -336,7 +336,7 @@ fn open_file(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file")),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "this is not a regular file")),
     }
 }
 

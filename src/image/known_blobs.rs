@@ -43,7 +43,7 @@ pub(super) fn check(store: &Store, layer: &Path, blob: &Descriptor, diff_id: &Di
     })?;
     let ((), found) = stream::hash_decompressed(file, Hasher::of(diff_id)?, store.limits.bytes, |_| Ok(()))?;
     if found != diff_id.as_ref() {
-        let detail = format!("its contents have the digest {found}, and not {diff_id}");
+        let detail = format!("the contents have the digest {found}, not {diff_id}");
         return Err(Error::message(ErrorKind::Corrupt, Step::UnpackLayer, detail).at(blob.digest().to_string()));
     }
     record(layer, blob.digest())

@@ -349,7 +349,7 @@ fn unpack_one(store: &Store, job: &Job<'_>, ids: Ids, image_quota: Arc<ImageQuot
         Unpacker::new(tree, ids, image_quota).unpack(&mut Entries::new(chunks))
     })?;
     if digest != job.diff_id.as_ref() {
-        let detail = format!("its contents have the digest {digest}, and not {}", job.diff_id);
+        let detail = format!("the contents have the digest {digest}, not {}", job.diff_id);
         return Err(Error::message(ErrorKind::Corrupt, Step::UnpackLayer, detail));
     }
     known_blobs::record(&job.staging, job.blob.digest())?;
@@ -387,7 +387,7 @@ fn open_layers(store: &Store, names: &[String], ids: Ids) -> Result<Layers> {
         layers.left_out.extend(record.summary.left_out);
         let files = path.join("fs");
         if !nofollow::is_dir(&files) {
-            let error = Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "its files are gone");
+            let error = Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "the layer's files are missing");
             return Err(error.at(&files).hint("prune the store, and unpack the image again"));
         }
         if !hidden {

@@ -71,7 +71,7 @@ pub(super) fn lock(path: &Path, mode: Mode, wait: Duration) -> Result<Flock<File
             Ok(lock) if is_current(&lock, path) => return Ok(lock),
             Ok(_) => file = open(path)?,
             Err(_) if Instant::now() >= until => {
-                let detail = format!("another process held it for {wait:?}");
+                let detail = format!("another process held the lock for {wait:?}");
                 let error = Error::message(ErrorKind::Timeout, Step::LockStore, detail).at(path);
                 return Err(error.hint("wait longer with Store::wait()"));
             }

@@ -113,10 +113,10 @@ pub(crate) fn parse(bytes: &[u8], blob: &Descriptor) -> Result<Document> {
     if named.starts_with(DOCKER_OLD) || kind.schema_version == Some(1) || kind.fs_layers.is_some() {
         let detail = "a Docker manifest of schema 1, which has no digests of its layers' contents";
         let error = Error::message(ErrorKind::Unsupported, Step::ImageManifest, detail);
-        return Err(error.at(blob.digest().to_string()).hint("have the image pushed anew by a current tool"));
+        return Err(error.at(blob.digest().to_string()).hint("push the image again with a current tool"));
     }
     if let Some(own) = kind.media_type.as_deref().filter(|own| *own != named) {
-        return Err(corrupt(blob, format!("it says that it is {own}, and its descriptor that it is {named}")));
+        return Err(corrupt(blob, format!("the document says that it is {own}, but its descriptor says {named}")));
     }
     let (index, manifest) = (kind.manifests.is_some(), kind.layers.is_some() || kind.config.is_some());
     match named {
@@ -164,7 +164,7 @@ pub(super) fn configuration(layout: &Layout, manifest: &ImageManifest) -> Result
         MediaType::ImageConfig => {}
         MediaType::Other(name) if name == "application/vnd.docker.container.image.v1+json" => {}
         other => {
-            let detail = format!("a configuration of the type {other}: it is no image to run");
+            let detail = format!("a configuration of the type {other}: this is not an image that can run");
             let error = Error::message(ErrorKind::Unsupported, Step::ImageManifest, detail);
             return Err(error.at(blob.digest().to_string()));
         }
@@ -177,7 +177,7 @@ pub(super) fn configuration(layout: &Layout, manifest: &ImageManifest) -> Result
 pub(super) fn diff_ids(manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Digest>> {
     let ids = config.rootfs().diff_ids();
     if ids.len() != manifest.layers().len() {
-        let detail = format!("{} layers, and diff ids for {}", manifest.layers().len(), ids.len());
+        let detail = format!("{} layers, but diff ids for {}", manifest.layers().len(), ids.len());
         return Err(corrupt(manifest.config(), detail));
     }
     ids.iter().map(|id| super::digest::parse(id)).collect()

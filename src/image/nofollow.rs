@@ -23,7 +23,7 @@ pub(super) fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<Fi
     let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file")),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "this is not a regular file")),
     }
 }
 
@@ -49,13 +49,14 @@ pub(super) fn check_directory(path: &Path) -> Result<()> {
     let metadata = path.symlink_metadata().map_err(|error| failed(&error))?;
     let refuse = |detail: String| {
         let error = Error::message(ErrorKind::Store, Step::OpenStore, detail).at(path);
-        Err(error.hint("a store's directories belong to its user, are closed to others, and are no links: use another"))
+        let hint = "the directories of a store must belong to its user, be closed to others, and not be links";
+        Err(error.hint(hint))
     };
     if !metadata.is_dir() {
-        return refuse("it is no directory".to_owned());
+        return refuse("this is not a directory".to_owned());
     }
     if metadata.mode() & 0o022 != 0 {
-        return refuse(format!("others may write to it (mode {:o})", metadata.mode() & 0o7777));
+        return refuse(format!("other users may write to it (mode {:o})", metadata.mode() & 0o7777));
     }
     if metadata.uid() != 0 && metadata.uid() != Uid::effective().as_raw() {
         return refuse(format!("it belongs to the user {}", metadata.uid()));
@@ -70,8 +71,8 @@ pub(super) fn check_file(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::io(Step::OpenStore, &error).with_kind(ErrorKind::Store).at(path)),
         Ok(_) => {
-            let error = Error::message(ErrorKind::Store, Step::OpenStore, "it is no regular file").at(path);
-            Err(error.hint("somebody has put it into the store: use another, or remove it"))
+            let error = Error::message(ErrorKind::Store, Step::OpenStore, "this is not a regular file").at(path);
+            Err(error.hint("another program has put it into the store: remove it, or use another store"))
         }
     }
 }

@@ -87,7 +87,7 @@ impl FromStr for Reference {
         if text.len() > LENGTH_MAX {
             return Err(failed("it is too long"));
         }
-        let address = text.starts_with('[').then(|| address(text).ok_or_else(|| failed("this is no IPv6 address")));
+        let address = text.starts_with('[').then(|| address(text).ok_or_else(|| failed("this is not an IPv6 address")));
         let (address, rest) = address.transpose()?.unzip();
         let text = rest.map_or(text.to_owned(), |rest| format!("{PLACEHOLDER_HOST}{rest}"));
         let name: distribution::Reference = text.parse().map_err(|error| failed(&reason(&text, &error)))?;

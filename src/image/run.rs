@@ -127,7 +127,7 @@ impl Sandbox {
         }
         if let Some(signal) = text(config.and_then(|config| config.stop_signal().as_ref())) {
             sandbox = sandbox.stop_signal(signal_number(&signal).ok_or_else(|| {
-                let detail = format!("the image is to be stopped with {signal:?}, which is no signal");
+                let detail = format!("the image's stop signal {signal:?} is not a signal");
                 Error::message(ErrorKind::Corrupt, Step::ImageManifest, detail).at(image.id().to_string())
             })?);
         }

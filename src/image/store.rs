@@ -238,7 +238,7 @@ impl Store {
             WriteStart::Complete => Ok(None),
             WriteStart::Writer(writer) => Ok(Some(*writer)),
             WriteStart::Busy => {
-                let detail = "another writer is at it";
+                let detail = "another writer is writing the blob";
                 Err(Error::message(ErrorKind::InUse, Step::WriteBlob, detail).at(blob.digest().to_string()))
             }
         }
@@ -294,7 +294,7 @@ impl Store {
     pub fn tag(&self, name: &Reference, manifest: &Descriptor) -> Result<()> {
         let _hold = self.hold()?;
         if name.digest().is_some_and(|digest| digest != manifest.digest()) {
-            let detail = format!("the name is that of another digest than {}", manifest.digest());
+            let detail = format!("the name contains a digest other than {}", manifest.digest());
             return Err(Error::message(ErrorKind::Invalid, Step::ImageName, detail).at(name.to_string()));
         }
         manifest::read(&self.layout, manifest)?;

@@ -172,7 +172,7 @@ impl<R: BufRead> Entries<R> {
     /// Reads the whole contents, which may have at most `most` bytes.
     pub(super) fn contents(&mut self, most: u64) -> io::Result<Vec<u8>> {
         if self.left > most {
-            return Err(invalid(format!("{} bytes, where at most {most} are read", self.left)));
+            return Err(invalid(format!("{} bytes, but at most {most} are read", self.left)));
         }
         let mut contents = Vec::new();
         self.copy(self.left, |part| contents.write_all(part))?;
@@ -233,7 +233,7 @@ fn owned(entry: &ParsedEntry<'_>, sparse: Option<(Vec<(u64, u64)>, u64)>) -> io:
     };
     // Readers disagree about whether such an entry has contents, which attackers use.
     if entry.size > 0 && !matches!(kind, Kind::File | Kind::Other(_)) {
-        return Err(invalid("an entry that is no file and has contents"));
+        return Err(invalid("an entry that is not a file and has contents"));
     }
     let mut own = Entry {
         kind,

@@ -176,7 +176,7 @@ impl Unpacker {
             Err(Errno::ENOTDIR) if is_whiteout(&path) => return Ok(()),
             place => place.map_err(|errno| failed(errno, &path))?,
         };
-        let place = place.ok_or_else(|| corrupt(&entry.path, "the root is no directory"))?;
+        let place = place.ok_or_else(|| corrupt(&entry.path, "the root is not a directory"))?;
         if let Some(hidden) = place.name.to_bytes().strip_prefix(WHITEOUT) {
             return self.whiteout(&path, &place, hidden);
         }
@@ -444,8 +444,10 @@ pub(super) fn whiteout_failed(errno: Errno, tree: &Tree, path: &[u8]) -> Error {
 fn chown_failed(errno: Errno, path: &[u8]) -> Error {
     let error = failed(errno, path);
     match errno {
-        Errno::EINVAL => error.hint("its owner has no id in this user namespace: map more, or Store::squash_ids()"),
-        Errno::EPERM => error.hint("giving files away needs CAP_CHOWN: Store::squash_ids() keeps them"),
+        Errno::EINVAL => {
+            error.hint("the file's owner has no id in this user namespace: map more ids, or use Store::squash_ids()")
+        }
+        Errno::EPERM => error.hint("changing owners needs CAP_CHOWN: Store::squash_ids() goes without"),
         _ => error,
     }
 }
@@ -463,7 +465,7 @@ fn write_contents<R: BufRead>(
     for (offset, length) in map {
         let mut at = *offset;
         if offset.checked_add(*length).is_none_or(|end| end > *size) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a sparse file with data behind its end"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a sparse file with data after its end"));
         }
         entries.copy(*length, |mut part| {
             count(part.len())?;

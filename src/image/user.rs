@@ -94,7 +94,7 @@ fn number(text: &str) -> Option<Result<u32>> {
         return None;
     }
     Some(id(text).ok_or_else(|| {
-        let text = format!("{text} is no id: ids go up to {ID_MAX}");
+        let text = format!("{text} is not an id: the largest id is {ID_MAX}");
         Error::message(ErrorKind::Invalid, Step::ImageUser, text)
     }))
 }

@@ -45,7 +45,8 @@ impl Store {
             damages.extend(missing.into_values().map(|error| Damage { subject: name.clone(), error }));
         }
         for (path, _) in layers(&self.layout.layers())? {
-            let gone = || Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "its files are gone").at(&path);
+            let gone =
+                || Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "the layer's files are missing").at(&path);
             let check =
                 read_record(&path).and_then(|_| nofollow::is_dir(&path.join("fs")).then_some(()).ok_or_else(gone));
             if let Err(error) = check {
@@ -116,7 +117,7 @@ impl Store {
 /// Checks the bytes of a blob against the digest in its path.
 pub(super) fn check_blob(path: &Path) -> Result<()> {
     let corrupt = |detail: String| Error::message(ErrorKind::Corrupt, Step::ReadBlob, detail).at(path);
-    let digest = digest_of_path(path).ok_or_else(|| corrupt("its name is no digest".to_owned()))?;
+    let digest = digest_of_path(path).ok_or_else(|| corrupt("the file's name is not a digest".to_owned()))?;
     let mut hasher = Hasher::of(&digest)?;
     let mut file = match nofollow::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Err(corrupt(error.to_string())),

@@ -25,9 +25,9 @@ pub(super) fn refuse_exchangeable(base: &Path) -> Result<()> {
         let meta = fs::symlink_metadata(dir).map_err(|error| failed(dir, &error))?;
         let sticky = meta.mode() & libc::S_ISVTX != 0;
         let reason = if !is_trusted(meta.uid()) {
-            format!("user {}, who owns it, could exchange what the sandbox is to write to", meta.uid())
+            format!("user {}, its owner, could replace the directory that the sandbox writes to", meta.uid())
         } else if meta.mode() & 0o022 != 0 && !sticky {
-            "others may write to it, and could exchange what the sandbox is to write to".to_owned()
+            "others may write to it, and could replace the directory that the sandbox writes to".to_owned()
         } else {
             continue;
         };

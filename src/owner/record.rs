@@ -193,7 +193,7 @@ fn not_private(path: &Path) -> Error {
     // A process that has run out of descriptors cannot open the file either.
     match fs::File::open(path) {
         Err(error) if error.raw_os_error() == Some(libc::EMFILE) => Error::io(Step::Owner, &error).at(path),
-        _ => Error::new(Step::Owner, Errno::EPERM).at(path).detail("not a directory of the caller's alone"),
+        _ => Error::new(Step::Owner, Errno::EPERM).at(path).detail("not a directory that only the caller can use"),
     }
 }
 

@@ -144,9 +144,8 @@ fn remove_known(path: &Path, id: Option<dir::Id>, until: Option<Instant>) -> Res
     };
     match remove_below(above.as_fd(), path.file_name().unwrap_or_default(), id, until).map_err(failed)? {
         Removal::Removed | Removal::Gone => Ok(()),
-        Removal::Foreign => {
-            Err(failed(Errno::EPERM).detail("it is not the caller's own, or open to others, or not what was made here"))
-        }
+        Removal::Foreign => Err(failed(Errno::EPERM)
+            .detail("the directory belongs to another user, is open to others, or is not the one that was made here")),
     }
 }
 

@@ -307,7 +307,7 @@ impl Shared {
         if self.is_home() {
             return Ok(());
         }
-        let text = "the pool belongs to the process that made it, of which this is a fork";
+        let text = "the pool belongs to the process that made it, and this is a fork";
         Err(Error::message(ErrorKind::Control, Step::Spawner, text))
     }
 

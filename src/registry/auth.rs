@@ -88,7 +88,7 @@ impl Auth {
                 }
                 Login::Identity(_) => return Err(denied(&subject, "it wants a password, and the login has a token")),
             },
-            None => return Err(subject.protocol("it wants to be shown something, and does not say what")),
+            None => return Err(subject.protocol("the registry asks for an authorization, but does not say which")),
         };
         // The registry would refuse the same authorization again.
         if Some(&new) == shown {
@@ -111,12 +111,12 @@ fn token_call(
     login: &Login,
 ) -> Result<Call, Failure> {
     if Url::parse(realm).is_err() {
-        return Err(subject.protocol("its token server has no address"));
+        return Err(subject.protocol("the registry names a token server without an address"));
     }
     let mut url = http.plain().resolve_redirect(base, realm).map_err(|why| {
         subject
-            .error(ErrorKind::Protocol, format!("its token server is refused: {why}"))
-            .hint("the registry is set up wrong")
+            .error(ErrorKind::Protocol, format!("the registry's token server is refused: {why}"))
+            .hint("the registry is not configured correctly")
     })?;
     let service = service.into_iter().map(|service| ("service", service));
     let Login::Identity(refresh) = login else {
@@ -156,11 +156,11 @@ async fn token(http: &HttpClient, subject: &Subject, call: &Call, login: &Login)
     let body = http.body(response).collect(subject, LARGEST_TOKEN).await?;
     let body = body.ok_or_else(|| subject.protocol("the token server's answer is too long"))?;
     let parsed: Token =
-        serde_json::from_slice(&body).map_err(|_| subject.protocol("the token server's answer is no token"))?;
+        serde_json::from_slice(&body).map_err(|_| subject.protocol("the token server's answer is not a token"))?;
     let token = parsed.token.filter(|token| !token.is_empty()).or(parsed.access_token).unwrap_or_default();
     // The token becomes part of a header, so it must be valid there.
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(subject.protocol("the token server's token is none"));
+        return Err(subject.protocol("the token server's token is not valid"));
     }
     Ok(Authorization::Bearer(token))
 }

@@ -33,8 +33,8 @@ pub(super) async fn tags(registry: &Registry, name: &Reference) -> Result<Vec<St
     let mut all = Vec::new();
     let mut pages = Pages::new(&repository, repository.url("tags/list?n=1000")?);
     while let Some((_, body)) = pages.next(&subject, &[200]).await? {
-        let page: Tags =
-            serde_json::from_slice(&body).map_err(|_| subject.protocol("its list of tags is none").error)?;
+        let page: Tags = serde_json::from_slice(&body)
+            .map_err(|_| subject.protocol("the registry's list of tags is not valid").error)?;
         all.extend(page.tags.unwrap_or_default());
         if all.len() > ENTRIES_MAX {
             return Err(subject.error(ErrorKind::TooLarge, format!("it has more than {ENTRIES_MAX} tags")));
@@ -77,19 +77,20 @@ pub(super) async fn delete(registry: &Registry, name: &Reference) -> Result<()> 
     if response.status().is_success() {
         return Ok(());
     }
-    let error = subject.error(ErrorKind::Unsupported, format!("it deletes no such thing ({})", response.status()));
+    let error = subject
+        .error(ErrorKind::Unsupported, format!("the registry does not support this deletion ({})", response.status()));
     Err(error.hint(if digest.is_some() {
-        "deleting may be switched off: docker-registry wants REGISTRY_STORAGE_DELETE_ENABLED=true"
+        "deletion may be disabled: docker-registry needs REGISTRY_STORAGE_DELETE_ENABLED=true"
     } else {
-        "many registries delete manifests by their digest alone, with all their tags: give what resolve() says"
+        "many registries delete manifests only by digest, with all their tags: use the digest that resolve() returns"
     }))
 }
 
 pub(super) async fn referrers(registry: &Registry, name: &Reference, kind: Option<&str>) -> Result<Vec<Descriptor>> {
     let subject = Subject::new(Step::Registry, name.to_string());
     let Some(digest) = name.digest() else {
-        let error = subject.error(ErrorKind::Invalid, "what refers to a manifest is known by its digest");
-        return Err(error.hint("give REPOSITORY@DIGEST, with what resolve() says"));
+        let error = subject.error(ErrorKind::Invalid, "referrers of a manifest can be listed only by its digest");
+        return Err(error.hint("use REPOSITORY@DIGEST, with the digest that resolve() returns"));
     };
     let repository = repository(registry, name, "pull")?;
     let mut url = repository.url(&format!("referrers/{digest}"))?;
@@ -123,8 +124,8 @@ pub(super) async fn referrers(registry: &Registry, name: &Reference, kind: Optio
 }
 
 fn index(subject: &Subject, body: &[u8]) -> Result<Vec<Descriptor>> {
-    let index: ImageIndex =
-        serde_json::from_slice(body).map_err(|_| subject.protocol("its list of referrers is no index").error)?;
+    let index: ImageIndex = serde_json::from_slice(body)
+        .map_err(|_| subject.protocol("the registry's list of referrers is not an index").error)?;
     Ok(index.manifests().clone())
 }
 
@@ -148,7 +149,7 @@ impl<'r> Pages<'r> {
     async fn next(&mut self, subject: &Subject, good: &[u16]) -> Result<Option<(u16, Bytes)>> {
         let Some(url) = self.next.take() else { return Ok(None) };
         if self.seen.len() >= PAGES_MAX || !self.seen.insert(url.to_string()) {
-            return Err(subject.error(ErrorKind::TooLarge, "its list does not end"));
+            return Err(subject.error(ErrorKind::TooLarge, "the registry's list does not end"));
         }
         let mut call = Call::new(Method::GET, url.clone());
         call.headers
@@ -167,7 +168,8 @@ impl<'r> Pages<'r> {
         {
             let to =
                 self.repository.http.plain().resolve_redirect(&url, &to).ok().filter(|to| to.origin() == url.origin());
-            self.next = Some(to.ok_or_else(|| subject.protocol("its next page is another server's").error)?);
+            self.next =
+                Some(to.ok_or_else(|| subject.protocol("the next page of the list is on another server").error)?);
         }
         Ok(Some((status, body)))
     }

@@ -51,9 +51,8 @@ impl Certs {
         for path in paths.iter().filter(|path| is(path, "cert")) {
             let key = path.with_extension("key");
             if !paths.contains(&key) {
-                let error =
-                    Error::message(ErrorKind::Invalid, Step::Registry, "a client's certificate without its key");
-                return Err(error.at(path).hint("the key stands beside it, with the extension .key"));
+                let error = Error::message(ErrorKind::Invalid, Step::Registry, "a client certificate without its key");
+                return Err(error.at(path).hint("the key must be beside it, with the extension .key"));
             }
             if self.client.is_none() {
                 let certificate = pem(path).map_err(|error| failed(path, &error))?;

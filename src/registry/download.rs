@@ -40,7 +40,7 @@ pub(super) async fn download(repository: &Repository, store: &Store, blob: &Desc
             // The part that another writer left may have been wrong. The store has removed all of
             // it.
             Err(error) if error.kind() == ErrorKind::Corrupt && fetch.pieces > 1 && !second => second = true,
-            Err(error) => return Err(error.hint("the registry sends something else than its manifest says")),
+            Err(error) => return Err(error.hint("the registry sends bytes that differ from its manifest")),
         }
     }
 }
@@ -125,13 +125,13 @@ impl Fetch<'_> {
         let skip = match response.status().as_u16() {
             200 => from,
             206 if from > 0 && starts_at(response.headers()).is_none_or(|start| start == from) => 0,
-            206 => return Err(self.subject.protocol("it sends another part than was asked for")),
+            206 => return Err(self.subject.protocol("the registry sends a part that was not asked for")),
             status => return Err(self.subject.protocol(format!("it answers {status} to no range at all"))),
         };
         let rest = self.blob.size() - from + skip;
         match length(response.headers()).filter(|told| *told != rest) {
             Some(told) => {
-                Err(self.subject.protocol(format!("it announces {told} bytes where there have to be {rest}")))
+                Err(self.subject.protocol(format!("the registry announces {told} bytes, but {rest} are expected")))
             }
             None => Ok((response, skip)),
         }

@@ -52,14 +52,14 @@ impl Subject {
 
     /// Returns a failure for a peer that was silent for too long.
     pub(super) fn stalled(&self, after: Duration) -> Failure {
-        let detail = format!("nothing, or next to nothing, came within {after:?}");
+        let detail = format!("the registry was silent, or almost silent, for {after:?}");
         let error = self.error(ErrorKind::Timeout, detail).hint("try later, or raise stall_timeout");
         Failure { error, retry: Retry::Soon }
     }
 
     /// Returns a failure for a connection that broke or could not be established.
     pub(super) fn broken(&self, detail: impl Into<String>) -> Failure {
-        let error = self.error(ErrorKind::Unavailable, detail).hint("is the registry up, and its name right?");
+        let error = self.error(ErrorKind::Unavailable, detail).hint("is the registry running, and its name correct?");
         Failure { error, retry: Retry::Soon }
     }
 

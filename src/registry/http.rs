@@ -69,7 +69,7 @@ impl PlainHosts {
     pub(super) fn new(names: &[String]) -> Result<Self> {
         let parse = |name: &String| {
             address("http", name).as_ref().and_then(host_and_port).ok_or_else(|| {
-                let error = Error::message(ErrorKind::Invalid, Step::Registry, "this is no host");
+                let error = Error::message(ErrorKind::Invalid, Step::Registry, "this is not a host");
                 error.at(name).hint("plain_http takes HOST or HOST:PORT")
             })
         };
@@ -85,19 +85,19 @@ impl PlainHosts {
         match (address("http", host).filter(|url| self.has(url)), address("https", host)) {
             (Some(plain), _) => Ok(plain),
             (None, Some(secure)) => Ok(secure),
-            (None, None) => Err(Error::message(ErrorKind::Invalid, Step::Registry, "this is no host").at(host)),
+            (None, None) => Err(Error::message(ErrorKind::Invalid, Step::Registry, "this is not a host").at(host)),
         }
     }
 
     /// Resolves the URL `to` relative to `from`, if requests may go there: never from TLS to plain
     /// HTTP, and to plain HTTP only for hosts in this list.
     pub(super) fn resolve_redirect(&self, from: &Url, to: &str) -> Result<Url, String> {
-        let mut to = from.join(to).map_err(|_| "it sent an address that is none".to_owned())?;
+        let mut to = from.join(to).map_err(|_| "the registry sent an invalid address".to_owned())?;
         // Credentials in a URL would become a header.
         let cleared = to.set_username("").and_then(|()| to.set_password(None));
         let host = to.host_str().unwrap_or_default().to_owned();
         match (from.scheme(), to.scheme()) {
-            _ if cleared.is_err() || host.is_empty() => Err("it sent an address without a host".to_owned()),
+            _ if cleared.is_err() || host.is_empty() => Err("the registry sent an address without a host".to_owned()),
             (_, "https") => Ok(to),
             ("http", "http") if self.has(&to) => Ok(to),
             ("http", "http") => Err(format!("it leads to {host} by plain HTTP, which was allowed for others only")),
@@ -163,7 +163,10 @@ impl HttpClient {
             if !stays && matches!(call.payload, Payload::Secret(_)) {
                 let host = url.host_str().unwrap_or_default();
                 let detail = format!("the redirect is refused: it leads a secret to another server, {host}");
-                return Err(subject.error(ErrorKind::Protocol, detail).hint("the registry is set up wrong").into());
+                return Err(subject
+                    .error(ErrorKind::Protocol, detail)
+                    .hint("the registry is not configured correctly")
+                    .into());
             }
             let authorized = authorization.filter(|_| stays);
             let response = self.exchange(subject, call, url.clone(), authorized).await?;
@@ -171,13 +174,13 @@ impl HttpClient {
                 return Ok(response);
             }
             let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
-            let to = to.ok_or_else(|| subject.protocol("it redirects to nowhere"))?;
+            let to = to.ok_or_else(|| subject.protocol("the redirect has no target"))?;
             url = self.plain.resolve_redirect(&url, to).map_err(|why| {
                 let failure = subject.error(ErrorKind::Protocol, format!("the redirect is refused: {why}"));
                 failure.hint("only a registry that stays with TLS, or a host given to plain_http, is followed")
             })?;
         }
-        Err(subject.protocol(format!("it redirects more than {MOST_REDIRECTS} times")))
+        Err(subject.protocol(format!("the registry redirects more than {MOST_REDIRECTS} times")))
     }
 
     async fn exchange(

@@ -96,7 +96,7 @@ impl Logins {
             Err(_) => {
                 Err(Error::message(ErrorKind::Timeout, Step::Credentials, "the credential helper does not answer")
                     .at(host)
-                    .hint("give the credentials yourself, with credentials"))
+                    .hint("set the credentials with credentials()"))
             }
         }
     }
@@ -147,8 +147,8 @@ fn read(path: &Path, host: &str, repository: &str, must_exist: bool) -> Result<L
             Err(unreadable(path, format!("the credential helper {helper} failed"), HELPER))
         }
         Fault::HelperCommunicationError => Err(unreadable(path, "the credential helper cannot be run", HELPER)),
-        Fault::MalformedHelperResponse => Err(unreadable(path, "the credential helper makes no sense", HELPER)),
-        fault => Err(unreadable(path, fault.to_string(), "log in again, or say anonymous()")),
+        Fault::MalformedHelperResponse => Err(unreadable(path, "the credential helper's answer is not valid", HELPER)),
+        fault => Err(unreadable(path, fault.to_string(), "log in again, or call anonymous()")),
     }
 }
 

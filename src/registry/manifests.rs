@@ -167,8 +167,8 @@ impl FromRegistry<'_> {
             let other = told.filter(|told| told.starts_with("sha256:") && *told != blob.digest().to_string());
             return match other {
                 Some(told) => Err(subject
-                    .error(ErrorKind::Corrupt, format!("it was to have the digest {told}"))
-                    .hint("something between here and the registry has changed it")),
+                    .error(ErrorKind::Corrupt, format!("the expected digest is {told}"))
+                    .hint("something between this host and the registry has changed the manifest")),
                 None => Ok(blob),
             };
         };
@@ -193,7 +193,7 @@ impl FromRegistry<'_> {
 }
 
 fn longer(subject: &Subject) -> Error {
-    subject.error(ErrorKind::TooLarge, format!("it has more than {DOCUMENT_MAX} bytes")).hint("no manifest has as many")
+    subject.error(ErrorKind::TooLarge, format!("it has more than {DOCUMENT_MAX} bytes")).hint("no manifest is as large")
 }
 
 /// Writes a document to the store, after checking it against its descriptor.
@@ -210,7 +210,7 @@ async fn put(subject: &Subject, store: &Store, blob: &Descriptor, bytes: Bytes) 
         writer.commit()
     };
     let wrong = |error: Error| match error.kind() {
-        ErrorKind::Corrupt => error.hint("the registry sends something else than was asked for"),
+        ErrorKind::Corrupt => error.hint("the registry sends a document that was not asked for"),
         _ => error,
     };
     blocking(subject, write).await?.map_err(wrong)

@@ -92,7 +92,7 @@ impl Mirrors {
         let read = file.and_then(|mut file| file.read_to_string(&mut text));
         read.map_err(|error| Error::io(Step::Registry, &error).at(path))?;
         let conf: Conf = toml::from_str(&text).map_err(|error| {
-            let hint = "it has to be a registries.conf of version 2: containers-registries.conf(5)";
+            let hint = "the file must be a registries.conf of version 2: containers-registries.conf(5)";
             failed(error.to_string().trim().to_owned()).hint(hint)
         })?;
         let mut insecure = Vec::new();

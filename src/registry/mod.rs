@@ -76,7 +76,7 @@ use crate::image::{Descriptor, Image, Layers, Platform, Reference, Store, host_p
 /// the logins of docker and podman, this machine's platform, three blobs in parallel, and five
 /// retries after temporary failures. The client uses the proxies in `HTTPS_PROXY`, `HTTP_PROXY` and
 /// `NO_PROXY`.
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Clone)]
 pub struct Registry {
     plain: Vec<String>,
@@ -445,12 +445,12 @@ impl Registry {
     async fn bounded<T>(&self, name: &Reference, work: impl Future<Output = Result<T>>) -> Result<T> {
         if tokio::runtime::Handle::try_current().is_err() {
             let error = Error::message(ErrorKind::Unsupported, Step::Registry, "there is no tokio runtime here");
-            return Err(error.hint("call it in a task of one, or call pull or push, which bring their own"));
+            return Err(error.hint("call it in a task of a tokio runtime, or call the blocking method"));
         }
         tokio::time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
             let error =
                 Error::message(ErrorKind::Timeout, Step::Registry, format!("not done after {:?}", self.timeout));
-            Err(error.at(name.to_string()).hint("try again, which goes on from here, or raise timeout"))
+            Err(error.at(name.to_string()).hint("try again, which continues from here, or raise timeout"))
         })
     }
 

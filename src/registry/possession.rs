@@ -54,7 +54,7 @@ async fn compare(
     let mut skip = match response.status().as_u16() {
         200 => start,
         _ if starts_at(response.headers()).is_none_or(|told| told == start) => 0,
-        _ => return Err(subject.protocol("it sends another part than was asked for")),
+        _ => return Err(subject.protocol("the registry sends a part that was not asked for")),
     };
     let (mut flow, mut left) = (repository.http.body(response), piece);
     while !left.is_empty() {
@@ -74,6 +74,6 @@ async fn compare(
 }
 
 fn other(subject: &Subject) -> Failure {
-    let error = subject.error(ErrorKind::Corrupt, "it sends something else than has this digest");
-    error.hint("the registry sends something else than its manifest says").into()
+    let error = subject.error(ErrorKind::Corrupt, "the registry sends bytes that do not have this digest");
+    error.hint("the registry sends bytes that differ from its manifest").into()
 }

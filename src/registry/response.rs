@@ -12,9 +12,7 @@ use crate::error::ErrorKind;
 /// Returns the failure for missing or refused credentials.
 pub(super) fn denied(subject: &Subject, detail: impl Into<String>) -> Failure {
     let error = subject.error(ErrorKind::Denied, detail);
-    error
-        .hint("log in with docker or podman, or give credentials; without either, only what is public can be had")
-        .into()
+    error.hint("log in with docker or podman, or set credentials; otherwise only public images are available").into()
 }
 
 /// Returns the failure for a response with an unexpected status.
@@ -22,12 +20,17 @@ pub(super) fn refused(subject: &Subject, status: StatusCode, headers: &HeaderMap
     let detail = if explanation.is_empty() { status.to_string() } else { format!("{status}: {explanation}") };
     let later = || {
         let retry = retry_after(headers, SystemTime::now()).map_or(Retry::Soon, Retry::After);
-        let error = subject.error(ErrorKind::Unavailable, detail.clone()).hint("the registry has trouble: try later");
+        let error = subject
+            .error(ErrorKind::Unavailable, detail.clone())
+            .hint("the registry has a temporary problem: try later");
         Failure { error, retry }
     };
     match status.as_u16() {
         401 | 403 => denied(subject, detail),
-        404 => subject.error(ErrorKind::NotFound, detail).hint("is the name right, and may you see it?").into(),
+        404 => subject
+            .error(ErrorKind::NotFound, detail)
+            .hint("is the name correct, and are you allowed to see it?")
+            .into(),
         408 | 429 | 500 | 502..=504 => later(),
         _ => subject.protocol(detail),
     }

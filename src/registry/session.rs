@@ -88,7 +88,7 @@ impl BlobUpload<'_> {
                 // The registry has more or fewer bytes than expected: the next try asks for the
                 // state.
                 416 => {
-                    let error = self.subject.error(ErrorKind::Protocol, "it refuses the piece that comes next");
+                    let error = self.subject.error(ErrorKind::Protocol, "the registry refuses the next chunk");
                     return Err(Failure { error, retry: Retry::Soon });
                 }
                 status if own.at == size || is_whole => {
@@ -119,11 +119,11 @@ impl BlobUpload<'_> {
             return match source {
                 Some(_) => Ok(UploadStart::Mounted),
                 None if exists(self.repository, self.subject, self.blob).await? => Ok(UploadStart::Mounted),
-                None => Err(self.subject.protocol("it says that it has what it was not sent")),
+                None => Err(self.subject.protocol("the registry says that it has a blob that was not sent")),
             };
         }
         let place = self.location(&response)?;
-        let place = place.ok_or_else(|| self.subject.protocol("it does not say where the blob is to be sent"))?;
+        let place = place.ok_or_else(|| self.subject.protocol("the registry does not say where to send the blob"))?;
         let told = response.headers().get("oci-chunk-min-length").and_then(|least| least.to_str().ok()?.parse().ok());
         let least = told.unwrap_or(SMALLEST_PIECE).clamp(1, LARGEST_MINIMUM);
         Ok(UploadStart::At(UploadSession { place, at: 0, piece: u64::MAX, least, whole: false }))
@@ -181,16 +181,18 @@ impl BlobUpload<'_> {
     }
 
     fn too_large(&self, size: u64) -> Failure {
-        let detail = format!("it takes no body of {size} bytes, nor smaller ones");
+        let detail = format!("the registry accepts neither a body of {size} bytes nor smaller ones");
         let error = self.subject.error(ErrorKind::Unsupported, detail);
-        error.hint("raise the limit of bodies of the registry, or of the proxy before it").into()
+        error.hint("raise the limit on request bodies in the registry, or in the proxy before it").into()
     }
 
     fn after_piece(&self, own: &UploadSession, response: &Response) -> Result<UploadSession, Failure> {
         let sent = own.at + own.piece.min(self.blob.size() - own.at);
         let at = received(response.headers()).unwrap_or(sent);
         if at <= own.at || at > sent {
-            return Err(self.subject.protocol(format!("it was sent {sent} bytes, and says that it has {at}")));
+            return Err(self
+                .subject
+                .protocol(format!("the registry was sent {sent} bytes, but says that it has {at}")));
         }
         let place = self.location(response)?.unwrap_or_else(|| own.place.clone());
         Ok(UploadSession { place, at, ..own.clone() })
@@ -201,7 +203,7 @@ impl BlobUpload<'_> {
     fn location(&self, response: &Response) -> Result<Option<Url>, Failure> {
         let Some(to) = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()) else { return Ok(None) };
         let place = self.repository.http.plain().resolve_redirect(response.url(), to);
-        place.map(Some).map_err(|why| self.subject.protocol(format!("the place for the blob is refused: {why}")))
+        place.map(Some).map_err(|why| self.subject.protocol(format!("the URL for the blob is refused: {why}")))
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn config(authorities: &[Vec<u8>], client: Option<&(Vec<u8>, Vec<u8>)
             roots.add(certificate).map_err(|error| unusable(&error.to_string()))?;
         }
         if roots.len() == before {
-            return Err(unusable("there is none in it"));
+            return Err(unusable("there is no certificate in it"));
         }
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
@@ -36,12 +36,12 @@ pub(super) fn config(authorities: &[Vec<u8>], client: Option<&(Vec<u8>, Vec<u8>)
 }
 
 fn unshown(why: &str) -> Error {
-    let error = Error::message(ErrorKind::Invalid, Step::Registry, format!("no certificate of a client's: {why}"));
+    let error = Error::message(ErrorKind::Invalid, Step::Registry, format!("not a client certificate: {why}"));
     error.hint("a certificate in PEM and its private key in PEM, without a password, are needed")
 }
 
 fn unusable(why: &str) -> Error {
-    let error = Error::message(ErrorKind::Invalid, Step::Registry, format!("no certificate authority: {why}"));
+    let error = Error::message(ErrorKind::Invalid, Step::Registry, format!("not a certificate authority: {why}"));
     error.hint("ca_pem takes certificates in PEM: -----BEGIN CERTIFICATE-----")
 }
 

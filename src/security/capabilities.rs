@@ -56,7 +56,7 @@ bitflags::bitflags! {
 /// let sandbox = Sandbox::new().user(33, 33).capabilities(port_80);
 /// # drop(sandbox);
 /// ```
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
     bounding: u64,
@@ -132,8 +132,8 @@ impl Capabilities {
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.effective & !self.permitted != 0 {
-            let reason = format!("{} in effect without being permitted", Names(self.effective & !self.permitted));
-            problems.push(Problem::invalid("capabilities", reason, "permit what is to be effective"));
+            let reason = format!("{} effective without being permitted", Names(self.effective & !self.permitted));
+            problems.push(Problem::invalid("capabilities", reason, "add it to the permitted set"));
         }
         if self.ambient & !(self.permitted & self.inheritable) != 0 {
             let reason = "an ambient capability is permitted and inheritable as well";
@@ -247,7 +247,7 @@ fn capset(plan: &mut Plan, effective: u64, permitted: u64, inheritable: u64) {
     let header = plan.words(&[VERSION_3.into()]);
     let data = plan.bytes(&data);
     plan.call(Step::Capabilities, libc::SYS_capset, [header.into(), data.into()])
-        .hint("more than the caller has cannot be given, unless in a user namespace of the sandbox's own");
+        .hint("the sandbox cannot have more than the caller has, except in a user namespace of its own");
 }
 
 #[cfg(test)]

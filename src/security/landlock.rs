@@ -63,7 +63,7 @@ const OF_FILES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{Execute | ReadFil
 /// | TCP ports | [`Feature::LandlockTcp`] | 6.7, with seccomp(2) filters |
 /// | signals | [`Feature::LandlockSignals`] | 6.12 |
 /// | abstract sockets | [`Feature::LandlockAbstractSockets`] | 6.12 |
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Landlock {
     paths: Vec<(PathBuf, BitFlags<AccessFs>)>,
@@ -191,8 +191,8 @@ impl Landlock {
         }
         let is_clean = |path: &Path| path.is_absolute() && path.components().all(|c| c != Component::ParentDir);
         for (path, _) in self.paths.iter().filter(|(path, _)| has_nul(path) || !is_clean(path)) {
-            let reason = format!("the path {path:?} is not absolute, or holds `..` or a NUL byte");
-            problems.push(Problem::invalid("landlock", reason, "give the absolute path inside the sandbox"));
+            let reason = format!("the path {path:?} is not absolute, or contains `..` or a NUL byte");
+            problems.push(Problem::invalid("landlock", reason, "use the absolute path inside the sandbox"));
         }
         problems
     }
@@ -232,7 +232,7 @@ pub(crate) struct Part {
 fn missing(abi: ABI, feature: Feature, kernel: &str) -> Problem {
     let reason = match abi {
         ABI::Unsupported => "this kernel has no Landlock, or a filter hides it".to_owned(),
-        abi => format!("Landlock here is of version {}", abi as i32),
+        abi => format!("this kernel has version {} of Landlock", abi as i32),
     };
     let remedy = format!("Linux {kernel}, with `landlock` among CONFIG_LSM or in the boot option lsm=");
     Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature)
@@ -275,7 +275,7 @@ fn judge_tcp(abi: ABI, ports: &[(u16, AccessNet)]) -> Part {
         return Part { feature, enforcement, problem: Some(problem.for_feature(feature)) };
     }
     if may_listen(ports) && !ports.contains(&(0, AccessNet::BindTcp)) {
-        let gap = "what listens without bind(2) gets a port of the kernel's choice, though bind_tcp(0) is not named";
+        let gap = "a program that listens without bind(2) gets a port that the kernel chooses, although bind_tcp(0) is not named";
         return Part { enforcement: Enforcement::Partial(gap), ..part };
     }
     part

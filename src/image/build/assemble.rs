@@ -148,8 +148,8 @@ impl<'b> Assembly<'b> {
 
     fn copy(&self, from: &Path, to: &Path) -> Result<Layer> {
         let names = names_of(to).ok_or_else(|| {
-            let error = Error::message(ErrorKind::Invalid, Step::PackLayer, "no absolute path without `..`").at(to);
-            error.hint("name the place in the image: ImageBuilder::copy(from, \"/usr/bin/tool\")")
+            let error = Error::message(ErrorKind::Invalid, Step::PackLayer, "not an absolute path without `..`").at(to);
+            error.hint("name the path in the image: ImageBuilder::copy(from, \"/usr/bin/tool\")")
         })?;
         let failed = |error: &std::io::Error| Error::io(Step::OpenSource, error).at(from);
         let from = std::path::absolute(from).map_err(|error| failed(&error))?;

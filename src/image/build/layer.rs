@@ -179,7 +179,7 @@ impl<W: Write> LayerWriter<W> {
         item.xattrs = xattrs_of(file.as_fd()).map_err(at)?;
         let size = u64::try_from(item.stat.st_size).unwrap_or_default();
         self.room = self.room.checked_sub(size).ok_or_else(|| {
-            at(Errno::EFBIG).hint("the files take more than a layer may hold; raise the limit if they are meant to")
+            at(Errno::EFBIG).hint("the files are larger than the limit of a layer; raise the limit if this is intended")
         })?;
         let mut data = Exactly { file: File::from(file), left: size };
         self.item(&item, EntryType::Regular, None, &mut data)
@@ -348,7 +348,7 @@ impl Read for Exactly {
         let Some(buffer) = buffer.get_mut(..most).filter(|buffer| !buffer.is_empty()) else { return Ok(0) };
         let count = self.file.read(buffer)?;
         if count == 0 {
-            return Err(io::Error::other("the file got shorter while it was packed"));
+            return Err(io::Error::other("the file became shorter while it was packed"));
         }
         self.left -= count as u64;
         Ok(count)

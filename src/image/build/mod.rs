@@ -48,7 +48,7 @@ const LAYER_MAX: Bytes = Bytes::gib(32);
 ///
 /// Modification times up to the image's [`epoch`](ImageBuilder::epoch) are kept; later times become
 /// the epoch. A [`run`](ImageBuilder::run) step is as reproducible as its program.
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Clone)]
 pub struct ImageBuilder {
     store: Store,

@@ -237,7 +237,7 @@ impl Seccomp {
                 Some(true) => {}
                 Some(false) => continue,
                 None => {
-                    let reason = format!("{:?}: minKernel is no version of a kernel", entry.names);
+                    let reason = format!("{:?}: minKernel is not a kernel version", entry.names);
                     problems.push(Problem::invalid("seccomp", reason, "write it as in 5.10"));
                 }
             }
@@ -257,8 +257,8 @@ impl Entry {
         let (known, unknown): (Vec<String>, Vec<String>) =
             self.names.into_iter().chain(self.name).partition(|name| table::look_up(name) != Known::Unknown);
         if !unknown.is_empty() && action.severity() > default.severity() {
-            let reason = format!("{unknown:?} would be refused, but no system call is called so");
-            return Err(Problem::invalid("seccomp", reason, "name it as its man page does, or leave it out"));
+            let reason = format!("{unknown:?} would be refused, but no system call has this name");
+            return Err(Problem::invalid("seccomp", reason, "use the name in its man page, or leave it out"));
         }
         let args = self.args.unwrap_or_default();
         let indices: BTreeSet<u8> = args.iter().map(|arg| arg.index).collect();

@@ -132,7 +132,7 @@ const SET_MODE_FILTER: u32 = 1;
 /// let sandbox = sandbox.rlimit(Resource::OpenFiles, 16, 16).pids_limit(16);
 /// # drop(sandbox);
 /// ```
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Debug, Clone)]
 pub struct Seccomp(Arc<Profile>);
 
@@ -257,18 +257,18 @@ impl Seccomp {
         let mut report = |reason: String, remedy: &str| problems.push(Problem::invalid("seccomp", reason, remedy));
         for rule in &self.0.rules {
             for name in rule.names.iter().filter(|name| table::look_up(name) == Known::Unknown) {
-                report(format!("no system call is called {name:?}"), "name it as its man page does");
+                report(format!("no system call has the name {name:?}"), "use the name in its man page");
             }
             if rule.args.iter().any(|(index, _)| *index > 5) || rule.args.len() > MAX_COMPARISONS {
                 report(format!("{:?}: a call has six arguments, 0 to 5", rule.names), "compare those");
             }
             if let Some((_, compare)) = rule.args.iter().find(|(_, compare)| !compare.can_match()) {
-                report(format!("{compare:?} never holds"), "give a value within the mask");
+                report(format!("{compare:?} never holds"), "use a value within the mask");
             }
         }
         let rules = self.0.rules.iter().map(|rule| rule.action);
         if let Some(bad) = rules.chain([self.0.default, self.0.foreign]).find(|action| !action.is_valid()) {
-            report(format!("{bad:?} is no errno"), "give one from 1 to 4095");
+            report(format!("{bad:?} is not an errno"), "use one from 1 to 4095");
         }
         if self.0.foreign.may_allow() {
             let reason =
@@ -306,10 +306,10 @@ impl Seccomp {
             let errno = kernel::has_action(action.code()).err()?;
             Some(match errno {
                 Errno::EOPNOTSUPP => format!("this kernel does not know the action {action:?}"),
-                errno => format!("this kernel has no seccomp filters, or they are kept from the caller ({errno})"),
+                errno => format!("this kernel has no seccomp filters, or the caller may not use them ({errno})"),
             })
         })?;
-        let remedy = "use a kernel from 5.0 on that is built with CONFIG_SECCOMP_FILTER";
+        let remedy = "use Linux 5.0 or newer, built with CONFIG_SECCOMP_FILTER";
         Some(Problem::unsupported("seccomp", missing, remedy).for_feature(Feature::Seccomp))
     }
 

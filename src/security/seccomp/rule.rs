@@ -141,7 +141,7 @@ impl Compare {
 /// let action = Action::Errno(libc::EAFNOSUPPORT);
 /// let rule = Rule::new(["socket"], action).arg(0, Compare::int(libc::AF_VSOCK as u32));
 /// ```
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub(super) names: Vec<Cow<'static, str>>,
