@@ -23,7 +23,7 @@
 //! [`timeout`](Registry::timeout) limits the total time. Manifests and other responses are limited
 //! in size, and blobs go directly to disk, so their size does not affect memory. Nothing becomes
 //! part of the store before its digest was checked. What other tenants pulled into the store is
-//! used only after the registry has sent the same bytes, unless the store has only
+//! used only after the registry has shown that it has the same bytes, unless the store has only
 //! [one tenant](Store::one_tenant). Credentials go to their registry and to the token server that
 //! it names, and nowhere else: not to the target of a redirect, and not to another host that
 //! receives an upload. A TLS connection never leads to plain HTTP, which is used for the hosts of
