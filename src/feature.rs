@@ -1,10 +1,11 @@
-//! What a sandbox can promise, and what of it really holds.
+//! Features of a sandbox, and how well a host enforces them.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A promise that a host may be unable to keep. Without [`best_effort`](crate::Sandbox::best_effort) a missing one
-/// is an error; with it, [`Enforced`] tells what the sandbox goes without.
+/// A feature that a host may be unable to enforce. By default, a missing feature is an error. With
+/// [`best_effort`](crate::Sandbox::best_effort), the sandbox runs without it, and [`Enforced`]
+/// lists what is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Feature {
@@ -46,8 +47,9 @@ pub enum Feature {
     Devices,
     /// [`cpu_time`](crate::Sandbox::cpu_time).
     CpuTime,
-    /// The paths of [`landlock`](crate::Sandbox::landlock). Given up, it still holds as far as the kernel goes: before 6.2
-    /// files can be truncated that may not be written, before 5.13 nothing holds.
+    /// The paths of [`landlock`](crate::Sandbox::landlock). With best effort, the kernel enforces
+    /// what it can: before Linux 6.2, files that may not be written can be truncated; before Linux
+    /// 5.13, nothing is enforced.
     LandlockFiles,
     /// The TCP ports of [`landlock`](crate::Sandbox::landlock).
     LandlockTcp,
@@ -64,7 +66,7 @@ pub enum Feature {
 }
 
 impl Feature {
-    /// Every feature, in the order of the documentation.
+    /// All features, in the order of the documentation.
     pub const ALL: &'static [Feature] = &[
         Feature::MemoryLimit,
         Feature::MemoryHigh,
@@ -94,7 +96,7 @@ impl Feature {
         Feature::OutputLimit,
     ];
 
-    /// The builder call that asks for it, or the part of one.
+    /// Returns the name of the builder method, or of the part of one, that asks for the feature.
     pub fn as_str(self) -> &'static str {
         match self {
             Feature::MemoryLimit => "memory_limit",
@@ -127,12 +129,12 @@ impl Feature {
     }
 }
 
-/// The text names no [`Feature`].
+/// An error for a text that is not the name of a [`Feature`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no feature of a sandbox: they are named as the builder's calls, such as memory_limit")]
+#[error("{0:?} is not a feature of a sandbox: features have the names of the builder's methods, such as memory_limit")]
 pub struct ParseFeatureError(String);
 
-/// Reads what [`Feature::as_str`] gives.
+/// Parses a name that [`Feature::as_str`] returns.
 ///
 /// ```
 /// use ringfence::Feature;
@@ -155,19 +157,19 @@ impl fmt::Display for Feature {
     }
 }
 
-/// How well one feature is enforced.
+/// The degree to which a feature is enforced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Enforcement {
-    /// The kernel enforces it.
+    /// The kernel enforces the feature.
     Full,
-    /// The kernel enforces it with the stated gap.
+    /// The kernel enforces the feature, except for the gap that the text describes.
     Partial(&'static str),
-    /// It does not hold; the text says why and what would help.
+    /// The feature is not enforced. The text says why, and what would help.
     Missing(String),
 }
 
-/// What a sandbox really enforces, for each feature that was asked for.
+/// The enforcement of each feature that was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Enforced {
     entries: Vec<(Feature, Enforcement)>,
@@ -179,17 +181,17 @@ impl Enforced {
         self.entries.push((feature, enforcement));
     }
 
-    /// How `feature` is enforced; `None` if it was not asked for.
+    /// Returns the enforcement of `feature`, or `None` if the feature was not asked for.
     pub fn get(&self, feature: Feature) -> Option<&Enforcement> {
         self.entries.iter().find(|(f, _)| *f == feature).map(|(_, e)| e)
     }
 
-    /// Every feature that was asked for, with how it is enforced.
+    /// Returns all features that were asked for, with their enforcement.
     pub fn iter(&self) -> impl Iterator<Item = (Feature, &Enforcement)> {
         self.entries.iter().map(|(f, e)| (*f, e))
     }
 
-    /// Whether everything that was asked for is enforced, without a gap.
+    /// Returns true if every feature that was asked for is enforced without a gap.
     pub fn is_full(&self) -> bool {
         self.entries.iter().all(|(_, e)| *e == Enforcement::Full)
     }

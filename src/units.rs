@@ -5,7 +5,7 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 use std::str::FromStr;
 
-/// An amount of memory or of data, in bytes.
+/// An amount of memory or data in bytes.
 ///
 /// ```
 /// use ringfence::Bytes;
@@ -16,39 +16,40 @@ use std::str::FromStr;
 /// assert_eq!(Bytes::mib(64) + Bytes::kib(512), "64.5 MiB".parse().unwrap());
 /// ```
 ///
-/// Sums saturate. [`Display`](fmt::Display) rounds to a tenth of the unit, and what it writes can be parsed.
+/// Sums saturate. [`Display`](fmt::Display) rounds to a tenth of the unit, and its output can be
+/// parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Bytes(u64);
 
 impl Bytes {
-    /// `n` bytes.
+    /// Returns `n` bytes.
     pub const fn new(n: u64) -> Self {
         Bytes(n)
     }
 
-    /// `n` bytes, as lengths are counted. There is no `From<usize>`: beside another `From`, the compiler would take a bare
-    /// number, as in `memory_limit(64 << 20)`, for an `i32`.
+    /// Returns `n` bytes, where `n` is a length. There is no `From<usize>`: with a second `From`,
+    /// the compiler would infer `i32` for a literal, as in `memory_limit(64 << 20)`.
     pub const fn from_usize(n: usize) -> Self {
-        // No target of this crate has a usize of more than 64 bits.
+        // All targets of this crate have a usize of at most 64 bits.
         Bytes(n as u64)
     }
 
-    /// `n` KiB (1024 bytes), saturating.
+    /// Returns `n` KiB (1024 bytes), saturating.
     pub const fn kib(n: u64) -> Self {
         Bytes(n.saturating_mul(1 << 10))
     }
 
-    /// `n` MiB, saturating.
+    /// Returns `n` MiB (1024 KiB), saturating.
     pub const fn mib(n: u64) -> Self {
         Bytes(n.saturating_mul(1 << 20))
     }
 
-    /// `n` GiB, saturating.
+    /// Returns `n` GiB (1024 MiB), saturating.
     pub const fn gib(n: u64) -> Self {
         Bytes(n.saturating_mul(1 << 30))
     }
 
-    /// The amount as a plain number of bytes.
+    /// Returns the number of bytes.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -101,10 +102,10 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// The text is no amount: it wants a number with an optional suffix K, M, G or T (powers of 1024), and with a suffix it may
-/// have decimals.
+/// An error for a text that is not an amount. An amount is a number with an optional suffix K, M, G
+/// or T (powers of 1024). With a suffix, the number may have decimals.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no amount of bytes: write a number, with K, M, G or T for powers of 1024")]
+#[error("{0:?} is not an amount of bytes: write a number, with K, M, G or T for powers of 1024")]
 pub struct ParseBytesError(String);
 
 impl FromStr for Bytes {
@@ -121,7 +122,7 @@ impl FromStr for Bytes {
     }
 }
 
-/// Reads `digits`, with decimals if there is a unit, as so many times `1 << shift`.
+/// Parses `digits` as a multiple of `1 << shift`. Decimals are accepted if there is a unit.
 fn parse_scaled(digits: &str, shift: u32) -> Option<u64> {
     let (whole, decimals) = match digits.split_once('.') {
         Some((whole, decimals)) if shift > 0 => (whole, Some(decimals)),
@@ -133,7 +134,8 @@ fn parse_scaled(digits: &str, shift: u32) -> Option<u64> {
         return None;
     }
     let fraction = match decimals {
-        // Below one, so that the product is below the unit, which a f64 holds exactly.
+        // The fraction is below one, so the product is below the unit, which a f64 represents
+        // exactly.
         Some(decimals) => (format!("0.{decimals}").parse::<f64>().ok()? * (1u64 << shift) as f64).round() as u64,
         None => 0,
     };

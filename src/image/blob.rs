@@ -1,4 +1,4 @@
-//! A blob on its way into the store.
+//! Writing one blob into the store.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,19 +9,20 @@ use std::time::{Duration, Instant};
 use nix::fcntl::Flock;
 use oci_spec::image::{Descriptor, Digest};
 
-use super::beneath;
 use super::digest::Hasher;
+use super::hold::Hold;
 use super::layout::Layout;
 use super::lock::{self, Mode, Pause};
-use super::store::Hold;
+use super::nofollow;
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// Takes the bytes of one blob, and hashes them as they come.
+/// A writer for the bytes of one blob, which hashes them as they come.
 ///
-/// What it has taken stays when it is dropped, or its process killed: the next writer of the same blob begins with
-/// [`written`](BlobWriter::written) bytes, and the caller goes on from there. Nobody sees the blob before
-/// [`commit`](BlobWriter::commit) has found it to be what its descriptor says. While a writer lives, it is the only one of
-/// its blob, in all processes, and nothing is pruned.
+/// If the writer is dropped or its process killed, the bytes written so far stay: the next writer
+/// of the same blob starts with [`written`](BlobWriter::written) bytes, and its caller continues
+/// from there. The store shows the blob only after [`commit`](BlobWriter::commit) has checked its
+/// size and digest. While a writer lives, no other writer of this blob exists in any process, and
+/// the store prunes nothing.
 #[derive(Debug)]
 pub struct BlobWriter {
     layout: Layout,
@@ -34,10 +35,10 @@ pub struct BlobWriter {
     _hold: Hold,
 }
 
-/// What there is to write.
+/// The result of an attempt to write a blob.
 #[derive(Debug)]
-pub(super) enum Begun {
-    Whole,
+pub(super) enum WriteStart {
+    Complete,
     Busy,
     Writer(Box<BlobWriter>),
 }
@@ -47,16 +48,17 @@ fn failed(path: &Path, error: &io::Error) -> Error {
 }
 
 impl BlobWriter {
-    /// Waits while another writer makes progress: at most `wait` without any.
+    /// Returns a writer, or `None` if the store has the blob. Waits for another writer as long as
+    /// that one makes progress, and at most for `wait` without progress.
     pub(super) fn begin(layout: &Layout, blob: &Descriptor, hold: Hold, wait: Duration) -> Result<Option<BlobWriter>> {
         let path = layout.partial(blob.digest());
         let length = || path.symlink_metadata().map_or(0, |metadata| metadata.len());
         let (mut seen, mut since, mut pause) = (length(), Instant::now(), Pause::default());
         loop {
             match BlobWriter::try_begin(layout, blob, &hold)? {
-                Begun::Whole => return Ok(None),
-                Begun::Writer(writer) => return Ok(Some(*writer)),
-                Begun::Busy => {}
+                WriteStart::Complete => return Ok(None),
+                WriteStart::Writer(writer) => return Ok(Some(*writer)),
+                WriteStart::Busy => {}
             }
             if length() != seen {
                 (seen, since) = (length(), Instant::now());
@@ -68,15 +70,17 @@ impl BlobWriter {
         }
     }
 
-    pub(super) fn try_begin(layout: &Layout, blob: &Descriptor, hold: &Hold) -> Result<Begun> {
+    pub(super) fn try_begin(layout: &Layout, blob: &Descriptor, hold: &Hold) -> Result<WriteStart> {
         let hasher = Hasher::of(blob.digest())?;
         let path = layout.partial(blob.digest());
         loop {
             if is_whole(layout, blob)? {
-                return Ok(Begun::Whole);
+                return Ok(WriteStart::Complete);
             }
-            let Ok(file) = lock::try_lock(lock::open(&path)?, &path, Mode::Exclusive)? else { return Ok(Begun::Busy) };
-            if !lock::is_there(&file, &path) {
+            let Ok(file) = lock::try_lock(lock::open(&path)?, &path, Mode::Exclusive)? else {
+                return Ok(WriteStart::Busy);
+            };
+            if !lock::is_current(&file, &path) {
                 continue;
             }
             let mut writer = BlobWriter {
@@ -89,13 +93,13 @@ impl BlobWriter {
                 written: 0,
                 _hold: hold.clone(),
             };
-            writer.take_up().map_err(|error| failed(&writer.path, &error))?;
-            return Ok(Begun::Writer(Box::new(writer)));
+            writer.resume().map_err(|error| failed(&writer.path, &error))?;
+            return Ok(WriteStart::Writer(Box::new(writer)));
         }
     }
 
-    /// Hashes what an earlier writer has left.
-    fn take_up(&mut self) -> io::Result<()> {
+    /// Hashes the bytes that an earlier writer left.
+    fn resume(&mut self) -> io::Result<()> {
         if self.file.metadata()?.len() > self.size {
             return self.clear();
         }
@@ -118,37 +122,39 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// How many bytes it has, those of earlier writers among them.
+    /// Returns the number of bytes written so far, including those of earlier writers.
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// How many bytes it is to have.
+    /// Returns the number of bytes that the complete blob has.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The digest that it is to have.
+    /// Returns the digest that the complete blob has.
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// Forgets all bytes, also those of earlier writers: for a source that begins anew.
+    /// Discards all bytes, including those of earlier writers, for a source that starts again at
+    /// the first byte.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`].
+    /// [`ErrorKind::Store`] if the file cannot be truncated.
     pub fn restart(&mut self) -> Result<()> {
         self.hasher = Hasher::of(&self.digest)?;
         self.clear().map_err(|error| failed(&self.path, &error))
     }
 
-    /// Puts the blob into the store, on disk as well, if it is what its descriptor says.
+    /// Checks the blob's size and digest, writes the blob to disk, and makes it part of the store.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] if bytes are missing, which then stay for the next writer, or if they have another digest: then
-    /// they are removed. [`ErrorKind::Store`] for the file system's own.
+    /// [`ErrorKind::Corrupt`] if bytes are missing, which keeps the bytes for the next writer, or
+    /// if the digest differs, which removes them. [`ErrorKind::Store`] for errors of the file
+    /// system.
     pub fn commit(self) -> Result<()> {
         let corrupt = |detail| Error::message(ErrorKind::Corrupt, Step::WriteBlob, detail).at(self.digest.to_string());
         if self.written != self.size {
@@ -165,14 +171,15 @@ impl BlobWriter {
             let dir = place.parent().unwrap_or(self.layout.root());
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
             fs::rename(&self.path, &place)?;
-            beneath::open_dir(dir)?.sync_all()
+            nofollow::open_dir(dir)?.sync_all()
         };
         publish().map_err(|error| failed(&place, &error))
     }
 }
 
 impl Write for BlobWriter {
-    /// More bytes than the descriptor says are an error of the kind [`ErrorKind::Corrupt`], and not taken.
+    /// Writes bytes. Returns an error of kind [`ErrorKind::Corrupt`], and writes nothing, if the
+    /// blob would become longer than its descriptor says.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.len() as u64 > self.size - self.written {
             let detail = format!("there are more bytes than its {}", self.size);
@@ -190,8 +197,8 @@ impl Write for BlobWriter {
     }
 }
 
-/// Whether the store has the blob. One of another length than its descriptor's is an error: with the same digest both cannot
-/// be right.
+/// Returns true if the store has the blob. A stored blob with the same digest and another length is
+/// an error, as the descriptor or the blob must be wrong.
 pub(super) fn is_whole(layout: &Layout, blob: &Descriptor) -> Result<bool> {
     let path = layout.blob(blob.digest());
     match path.symlink_metadata() {

@@ -1,4 +1,4 @@
-//! Whether two unpacked trees are the same: names, kinds, modes, owners, times, attributes and contents.
+//! Compares two unpacked trees: names, types, modes, owners, times, attributes and contents.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
@@ -19,7 +19,7 @@ use crate::sys::xattr;
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 const BUFFER: usize = 256 << 10;
 
-/// The first thing in which the trees differ, and how.
+/// Returns the first path at which the trees differ, and a description of the difference.
 pub(super) fn difference(one: &Path, other: &Path) -> nix::Result<Option<(PathBuf, String)>> {
     let open = |path: &Path| nix::fcntl::open(path, DIRECTORY, Mode::empty());
     let mut todo = vec![(open(one)?, open(other)?, PathBuf::new())];
@@ -50,7 +50,7 @@ fn names(dir: &OwnedFd) -> nix::Result<BTreeSet<CString>> {
     names.collect()
 }
 
-/// In what one entry of both differs.
+/// Returns the difference between the entries of one name in both directories.
 fn entry(left: &OwnedFd, right: &OwnedFd, name: &CString) -> nix::Result<Option<String>> {
     let stat = |dir: &OwnedFd| fstatat(dir, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
     let (here, there) = (stat(left)?, stat(right)?);
@@ -80,7 +80,7 @@ fn entry(left: &OwnedFd, right: &OwnedFd, name: &CString) -> nix::Result<Option<
     }
     if kind == SFlag::S_IFLNK {
         let target = |dir: &OwnedFd| readlinkat(dir, name.as_c_str());
-        return Ok((target(left)? != target(right)?).then(|| "it leads elsewhere".to_owned()));
+        return Ok((target(left)? != target(right)?).then(|| "its target differs".to_owned()));
     }
     if !is_file && kind != SFlag::S_IFDIR {
         return Ok(None);
@@ -88,7 +88,7 @@ fn entry(left: &OwnedFd, right: &OwnedFd, name: &CString) -> nix::Result<Option<
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let open = |dir: &OwnedFd| openat(dir, name.as_c_str(), flags, Mode::empty());
     let (here, there) = match (open(left), open(right)) {
-        // Its owner, an ordinary user, may not read it.
+        // The owner, an ordinary user, may not read the file.
         (Err(Errno::EACCES), Err(Errno::EACCES)) => return Ok(None),
         (here, there) => (here?, there?),
     };
@@ -97,10 +97,10 @@ fn entry(left: &OwnedFd, right: &OwnedFd, name: &CString) -> nix::Result<Option<
         names.into_iter().map(|name| Ok((name.clone(), xattr::get(file.as_fd(), &name)?))).collect()
     };
     if attributes(&here)? != attributes(&there)? {
-        return Ok(Some("it has other attributes".to_owned()));
+        return Ok(Some("its attributes differ".to_owned()));
     }
     if is_file && !same_bytes(File::from(here), File::from(there)).map_err(|error| errno(&error))? {
-        return Ok(Some("it has other bytes".to_owned()));
+        return Ok(Some("its contents differ".to_owned()));
     }
     Ok(None)
 }
@@ -109,7 +109,7 @@ fn errno(error: &std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// Of files with the same length.
+/// Compares the contents of two files of the same length.
 fn same_bytes(mut left: File, mut right: File) -> std::io::Result<bool> {
     let (mut here, mut there) = (vec![0; BUFFER], vec![0; BUFFER]);
     loop {

@@ -1,4 +1,5 @@
-//! Layers as they are compressed: gzip, zstd, or not at all; told by their first bytes, as media types are often wrong.
+//! Decompresses layers: gzip, zstd, or uncompressed. The first bytes decide, as media types are
+//! often wrong.
 
 use std::io::{self, BufRead, Read};
 
@@ -11,14 +12,15 @@ use crate::error::{Error, ErrorKind, Step};
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// What a skippable frame of zstd begins with, but for the low half of the first byte.
+/// The start of a skippable zstd frame (RFC 8878), without the low half of its first byte.
 const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
-/// What layers of other tools, and of old ones, may be compressed with.
+/// The start of formats that are recognised and not supported: other tools, and old ones, make such
+/// layers.
 const UNREAD: [(&[u8], &str); 2] = [(b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2")];
-/// How much of a frame is decoded at once.
+/// The number of bytes of a frame that are decoded at once.
 const AT_ONCE: usize = 256 << 10;
 
-/// What a layer that begins like this is.
+/// Returns the media type of a layer that starts with these bytes.
 pub(super) fn layer_type(start: &[u8]) -> MediaType {
     if start.starts_with(&GZIP) {
         MediaType::ImageLayerGzip
@@ -29,7 +31,7 @@ pub(super) fn layer_type(start: &[u8]) -> MediaType {
     }
 }
 
-/// The bytes without their compression.
+/// Returns a reader of the decompressed bytes.
 pub(super) fn decoder<'r>(mut reader: impl BufRead + Send + 'r) -> io::Result<Box<dyn Read + Send + 'r>> {
     let start = reader.fill_buf()?;
     if start.starts_with(&GZIP) {
@@ -40,15 +42,16 @@ pub(super) fn decoder<'r>(mut reader: impl BufRead + Send + 'r) -> io::Result<Bo
         return Ok(Box::new(Frames { reader, decoder: FrameDecoder::new(), within: false }));
     }
     if let Some((_, name)) = UNREAD.iter().find(|(magic, _)| start.starts_with(magic)) {
-        let detail =
-            format!("it is compressed with {name}; gzip and zstd are read, as the image specification has them");
+        let detail = format!(
+            "the layer is compressed with {name}; only gzip and zstd are supported, as in the image specification"
+        );
         let error = Error::message(ErrorKind::Unsupported, Step::UnpackLayer, detail);
-        return Err(error.hint("have the image made anew with gzip or zstd").into());
+        return Err(error.hint("build the image again with gzip or zstd").into());
     }
     Ok(Box::new(reader))
 }
 
-/// The frames of a zstd stream, one after another. A window beyond 128 MiB is refused.
+/// A reader of the frames of a zstd stream. Frames with a window larger than 128 MiB are refused.
 struct Frames<R> {
     reader: R,
     decoder: FrameDecoder,
@@ -60,7 +63,7 @@ fn broken(error: impl std::fmt::Display) -> io::Error {
 }
 
 impl<R: BufRead> Frames<R> {
-    /// Begins the next frame; false at the end.
+    /// Starts the next frame. Returns false at the end of the stream.
     fn begin(&mut self) -> io::Result<bool> {
         loop {
             if self.reader.fill_buf()?.is_empty() {
@@ -92,8 +95,8 @@ impl<R: BufRead> Read for Frames<R> {
                 continue;
             }
             if self.within {
-                let (told, found) = (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
-                if told.is_some() && told != found {
+                let (expected, found) = (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
+                if expected.is_some() && expected != found {
                     return Err(broken("a frame's checksum is wrong"));
                 }
             }

@@ -1,4 +1,4 @@
-//! What a blob is called: the digest of its bytes, computed as they pass.
+//! Digests of blobs: sha256, sha384 and sha512, as the OCI image specification registers them.
 
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use sha2::Digest as _;
 
 use crate::error::{Error, ErrorKind, Step};
 
-/// A digest in the making. sha256, sha384 and sha512, as the image specification registers them.
+/// A hash of bytes that arrive in pieces.
 #[derive(Debug, Clone)]
 pub(super) struct Hasher(State);
 
@@ -25,7 +25,7 @@ impl Hasher {
         Hasher(State::Sha256(sha2::Sha256::new()))
     }
 
-    /// Of the algorithm that `digest` was computed with.
+    /// Returns a hasher of the algorithm that `digest` uses.
     pub(super) fn of(digest: &Digest) -> Result<Hasher, Error> {
         match digest.algorithm() {
             DigestAlgorithm::Sha256 => Ok(Hasher::sha256()),
@@ -48,7 +48,7 @@ impl Hasher {
         }
     }
 
-    /// The algorithm and the hexadecimal digits, as [`Digest`] prints itself.
+    /// Returns the digest as `ALGORITHM:DIGITS`, which is also how [`Digest`] prints.
     pub(super) fn finish(self) -> String {
         let (algorithm, bytes) = match self.0 {
             State::Sha256(state) => ("sha256", state.finalize().to_vec()),
@@ -62,14 +62,14 @@ impl Hasher {
     }
 }
 
-/// The sha256 digest of these bytes.
+/// Returns the sha256 digest of `bytes`.
 pub(crate) fn digest_of(bytes: &[u8]) -> Result<Digest, Error> {
     let mut hasher = Hasher::sha256();
     hasher.update(bytes);
     parse(&hasher.finish())
 }
 
-/// Whether these bytes have the digest.
+/// Returns true if `bytes` have the digest.
 #[cfg(feature = "registry")]
 pub(crate) fn is_of(bytes: &[u8], digest: &Digest) -> Result<bool, Error> {
     let mut hasher = Hasher::of(digest)?;
@@ -77,7 +77,7 @@ pub(crate) fn is_of(bytes: &[u8], digest: &Digest) -> Result<bool, Error> {
     Ok(hasher.finish() == digest.as_ref())
 }
 
-/// A digest as it is written, `ALGORITHM:DIGITS`.
+/// Parses a digest of the form `ALGORITHM:DIGITS`.
 pub(super) fn parse(text: &str) -> Result<Digest, Error> {
     let failed = |error: oci_spec::OciSpecError| {
         Error::message(ErrorKind::Corrupt, Step::ImageManifest, error.to_string()).at(text)

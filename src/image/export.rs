@@ -1,4 +1,4 @@
-//! Images as archives that other tools read: image layouts, and what `docker load` takes.
+//! Exports images as archives for other tools: OCI image layouts, and archives for `docker load`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,22 +8,26 @@ use oci_spec::image::{Descriptor, Digest, ImageIndexBuilder, MediaType};
 use tar_core::EntryType;
 use tar_core::builder::EntryBuilder;
 
+use super::Image;
 use super::compression;
 use super::digest::Hasher;
 use super::layout::{OCI_LAYOUT, REF_NAME};
 use super::manifest::{self, DEPTH_MAX, Document};
-use super::{Image, Reference, Store, host_platform};
+use super::platform::host_platform;
+use super::reference::Reference;
+use super::store::Store;
 use crate::error::{Error, ErrorKind, Result, Step};
 
 const BUFFER: usize = 256 << 10;
 
-/// How an archive of images is made.
+/// The format of an exported archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Archive {
-    /// An OCI image layout, as `skopeo copy oci-archive:…` reads it. Every blob is as it is in the store: digests stay.
+    /// An OCI image layout, as `skopeo copy oci-archive:…` reads. All blobs are unchanged, so
+    /// digests stay the same.
     Oci,
-    /// What `docker load` reads: this machine's platform, layers without compression.
+    /// The format of `docker load`: this machine's platform only, with uncompressed layers.
     Docker,
 }
 
@@ -36,7 +40,7 @@ fn broken(error: impl std::fmt::Display) -> Error {
 }
 
 impl Store {
-    /// Writes the images of these names to `writer`, as one archive. The same images give the same bytes.
+    /// Writes the named images to `writer` as one archive. The same images give the same bytes.
     ///
     /// ```no_run
     /// use ringfence::image::{Archive, Store};
@@ -49,8 +53,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] for a name or a blob that is not there, [`ErrorKind::Corrupt`] for one that is not what its
-    /// digest says, [`ErrorKind::Store`] for what the writer says.
+    /// [`ErrorKind::NotFound`] if a name or a blob is missing, [`ErrorKind::Corrupt`] if a blob
+    /// does not have its digest, [`ErrorKind::Store`] if writing fails.
     pub fn export(&self, names: &[Reference], archive: Archive, writer: impl Write) -> Result<()> {
         let _hold = self.hold()?;
         let mut to = Archiver { writer: io::BufWriter::with_capacity(BUFFER, writer) };
@@ -92,7 +96,8 @@ impl Store {
         })
     }
 
-    /// Every blob that the document leads to; what an index names may be missing.
+    /// Collects every blob that a document refers to. Entries of an index that the store lacks are
+    /// left out.
     fn reach(&self, blob: &Descriptor, depth: usize, all: &mut BTreeMap<String, Descriptor>) -> Result<()> {
         all.insert(blob.digest().to_string(), blob.clone());
         match manifest::read(&self.layout, blob)? {
@@ -102,7 +107,7 @@ impl Store {
                 }
                 Ok(())
             }
-            Document::Index(_) if depth == 0 => Err(broken("an index in an index, too deep")),
+            Document::Index(_) if depth == 0 => Err(broken("indexes are nested too deeply")),
             Document::Index(index) => index.manifests().iter().try_for_each(|entry| match self.has(entry)? {
                 true => self.reach(entry, depth - 1, all),
                 false => Ok(()),
@@ -134,7 +139,8 @@ impl Store {
         to.file("manifest.json", &serde_json::to_vec(&list).map_err(broken)?)
     }
 
-    /// A layer without its compression. An archive says first how long a file is, so it is read twice.
+    /// Writes a layer without its compression. The layer is read twice, as its length comes first
+    /// in the archive.
     fn export_plain(
         &self,
         blob: &Descriptor,
@@ -144,7 +150,7 @@ impl Store {
     ) -> Result<()> {
         let open = || {
             let file = BufReader::with_capacity(BUFFER, self.open_blob(blob)?);
-            Ok(compression::decoder(file).map_err(failed)?.take(self.bounds.bytes))
+            Ok(compression::decoder(file).map_err(failed)?.take(self.limits.bytes))
         };
         let corrupt = |error: io::Error| failed(error).at(blob.digest().to_string());
         let size = io::copy(&mut open()?, &mut io::sink()).map_err(corrupt)?;
@@ -156,7 +162,7 @@ impl Store {
     }
 }
 
-/// Writes an archive in which nothing depends on when and by whom.
+/// A writer of an archive that does not depend on the time or the user.
 struct Archiver<W: Write> {
     writer: io::BufWriter<W>,
 }
@@ -172,7 +178,7 @@ impl<W: Write> Archiver<W> {
         self.stream(name, bytes.len() as u64, &mut &*bytes, Hasher::sha256()).map(drop)
     }
 
-    /// A file of so many bytes; gives their digest.
+    /// Writes a file of `size` bytes, and returns its digest.
     fn stream(&mut self, name: &str, size: u64, from: &mut impl Read, mut hasher: Hasher) -> Result<String> {
         self.header(name, size)?;
         let mut buffer = vec![0; BUFFER];

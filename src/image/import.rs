@@ -1,5 +1,5 @@
-//! Images from archives and directories: image layouts (`skopeo copy … oci-archive:`), what `docker save` writes, and plain
-//! archives of a root file system.
+//! Imports images from archives and directories: OCI image layouts (`skopeo copy … oci-archive:`),
+//! archives of `docker save`, and plain archives of a root file system.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
@@ -13,31 +13,34 @@ use oci_spec::image::{
 };
 use serde::Deserialize;
 
-use super::beneath;
 use super::compression;
 use super::digest::{self, Hasher};
-use super::garbage::check_blob;
 use super::layout::REF_NAME;
+use super::manifest;
 use super::manifest::{DEPTH_MAX, DOCUMENT_MAX, Document};
+use super::nofollow;
 use super::platform::host_platform;
+use super::reference::Reference;
+use super::store::Store;
 use super::tar::{Entries, Entry, Kind};
 use super::tree;
-use super::{Reference, Store, manifest};
+use super::verify::check_blob;
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// What a layout made by containerd or docker(1) calls an image.
+/// The annotation by which containerd and docker(1) name an image in a layout.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
-/// Entries of an archive of images that are looked at.
+/// The largest number of entries that are read from an archive of images.
 const ENTRIES_MAX: usize = 100_000;
 const BUFFER: usize = 256 << 10;
 
-/// An image that came in.
+/// An imported image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Imported {
-    /// Its name, if the archive or the caller had one. What has none is pruned unless it is [tagged](Store::tag).
+    /// The image's name, if the archive or the caller gave one. An image without a name is pruned
+    /// unless it is [tagged](Store::tag).
     pub name: Option<Reference>,
-    /// Its manifest or index.
+    /// The descriptor of the image's manifest or index.
     pub manifest: Descriptor,
 }
 
@@ -50,7 +53,7 @@ struct DockerImage {
     layers: Vec<String>,
 }
 
-/// What the first pass over an archive finds.
+/// The result of the first pass over an archive.
 #[derive(Debug, Default)]
 struct Contents {
     index: Option<Vec<u8>>,
@@ -59,8 +62,8 @@ struct Contents {
     links: HashMap<Vec<u8>, Vec<u8>>,
 }
 
-/// The blobs that an archive or a layout was found to have.
-type Came = HashSet<Digest>;
+/// The digests of the blobs that an archive or a layout contains.
+type Received = HashSet<Digest>;
 
 fn corrupt(path: &Path, detail: impl Into<String>) -> Error {
     Error::message(ErrorKind::Corrupt, Step::ImportImage, detail).at(path)
@@ -72,8 +75,9 @@ fn failed(path: &Path, error: io::Error) -> Error {
 }
 
 impl Store {
-    /// Takes in the images of a directory that is an image layout, or of an archive, compressed or not, that holds one or
-    /// was written by `docker save`. `name` is for an archive of one image, in place of the name that it has there.
+    /// Imports the images of an OCI image layout in a directory, or of an archive that contains a
+    /// layout or comes from `docker save`. The archive may be compressed. For an archive of one
+    /// image, `name` replaces the name in the archive.
     ///
     /// ```no_run
     /// use ringfence::image::Store;
@@ -87,24 +91,28 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] for what is no such archive, lacks a blob, or has one with another digest than its name says;
-    /// [`ErrorKind::Invalid`] if there is a name for several images; [`ErrorKind::Store`]. Nothing is named unless all is whole.
+    /// [`ErrorKind::Corrupt`] if the archive has another format, lacks a blob, or has a blob with
+    /// another digest than its name says; [`ErrorKind::Invalid`] if `name` is given for several
+    /// images; [`ErrorKind::Store`]. After an error no image is tagged.
     pub fn import(&self, path: impl AsRef<Path>, name: Option<&Reference>) -> Result<Vec<Imported>> {
         let path = path.as_ref();
         let _hold = self.hold()?;
-        let mut came = Came::new();
-        let found =
-            if path.is_dir() { self.take_layout(path, &mut came)? } else { self.take_archive(path, &mut came)? };
+        let mut received = Received::new();
+        let found = if path.is_dir() {
+            self.take_layout(path, &mut received)?
+        } else {
+            self.take_archive(path, &mut received)?
+        };
         let images = match (name, found.len()) {
             (None, _) => found,
             (Some(name), 1) => found.into_iter().map(|image| Imported { name: Some(name.clone()), ..image }).collect(),
             (Some(_), count) => {
-                let detail = format!("{count} images, and one name for them");
+                let detail = format!("there are {count} images, but only one name");
                 return Err(Error::message(ErrorKind::Invalid, Step::ImportImage, detail).at(path));
             }
         };
         for image in &images {
-            self.complete(&image.manifest, path, DEPTH_MAX, &came)?;
+            self.check_complete(&image.manifest, path, DEPTH_MAX, &received)?;
         }
         for image in &images {
             if let Some(name) = &image.name {
@@ -114,12 +122,12 @@ impl Store {
         Ok(images)
     }
 
-    /// Takes in an archive of a root file system, compressed or not, as an image of one layer that says nothing about what to
-    /// run.
+    /// Imports an archive of a root file system, compressed or not, as an image of one layer
+    /// without a program to run.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] for broken compression, [`ErrorKind::Store`].
+    /// [`ErrorKind::Corrupt`] if the compressed data is broken, [`ErrorKind::Store`].
     pub fn import_rootfs(&self, archive: impl AsRef<Path>, name: &Reference) -> Result<Descriptor> {
         let path = archive.as_ref();
         let _hold = self.hold()?;
@@ -148,30 +156,31 @@ impl Store {
         Ok(manifest)
     }
 
-    fn take_layout(&self, dir: &Path, came: &mut Came) -> Result<Vec<Imported>> {
+    fn take_layout(&self, dir: &Path, received: &mut Received) -> Result<Vec<Imported>> {
         let path = dir.join("index.json");
         let mut text = Vec::new();
         let file = open_file(&path).map_err(|error| failed(&path, error))?;
         file.take(DOCUMENT_MAX + 1).read_to_end(&mut text).map_err(|error| failed(&path, error))?;
         let images = named(&text, &path)?;
         for image in &images {
-            self.take_from_layout(dir, &image.manifest, DEPTH_MAX, came)?;
+            self.take_from_layout(dir, &image.manifest, DEPTH_MAX, received)?;
         }
         Ok(images)
     }
 
-    /// A document of a layout with all that it names; what an index names may be missing.
-    fn take_from_layout(&self, dir: &Path, blob: &Descriptor, depth: usize, came: &mut Came) -> Result<()> {
+    /// Imports a document of a layout with all blobs that it refers to. Entries of an index that
+    /// the layout lacks are left out.
+    fn take_from_layout(&self, dir: &Path, blob: &Descriptor, depth: usize, received: &mut Received) -> Result<()> {
         let mut take = |blob: &Descriptor| {
             let path = dir.join("blobs").join(blob.digest().algorithm().as_ref()).join(blob.digest().digest());
             let mut file = open_file(&path).map_err(|error| failed(&path, error))?;
             if self.layout.blob(blob.digest()).exists() {
-                // The store's is somebody else's until the layout has shown its own.
+                // The store's blob may be another tenant's, so the layout has to contain its own.
                 check(&mut file, blob).map_err(|error| failed(&path, error))?;
                 self.drop_damaged(blob)?;
             }
             self.fill_blob(blob, &mut file).map_err(|error| failed(&path, error))?;
-            came.insert(blob.digest().clone());
+            received.insert(blob.digest().clone());
             Ok(())
         };
         if blob.size() > DOCUMENT_MAX || depth == 0 {
@@ -185,21 +194,21 @@ impl Store {
             }
             Document::Index(index) => index.manifests().iter().try_for_each(|entry| {
                 let path = dir.join("blobs").join(entry.digest().algorithm().as_ref()).join(entry.digest().digest());
-                if path.exists() { self.take_from_layout(dir, entry, depth - 1, came) } else { Ok(()) }
+                if path.exists() { self.take_from_layout(dir, entry, depth - 1, received) } else { Ok(()) }
             }),
         }
     }
 
-    fn take_archive(&self, path: &Path, came: &mut Came) -> Result<Vec<Imported>> {
+    fn take_archive(&self, path: &Path, received: &mut Received) -> Result<Vec<Imported>> {
         let contents = contents(path).map_err(|error| failed(path, error))?;
         if let Some(index) = &contents.index {
             let images = named(index, path)?;
-            self.take_files(path, &contents, came, |name| name.starts_with(b"blobs/"))?;
+            self.take_files(path, &contents, received, |name| name.starts_with(b"blobs/"))?;
             return Ok(images);
         }
         let Some(docker) = &contents.docker else {
             return Err(corrupt(path, "neither index.json nor manifest.json is in it")
-                .hint("take an archive of a root file system in with Store::import_rootfs()"));
+                .hint("use Store::import_rootfs() for an archive of a root file system"));
         };
         let images: Vec<DockerImage> =
             serde_json::from_slice(docker).map_err(|error| corrupt(path, format!("manifest.json: {error}")))?;
@@ -208,7 +217,7 @@ impl Store {
             .flat_map(|image| image.layers.iter().chain([&image.config]))
             .map(|name| contents.resolve(name).ok_or_else(|| corrupt(path, format!("{name} is not in it"))))
             .collect::<Result<_>>()?;
-        self.take_files(path, &contents, came, |name| wanted.iter().any(|wanted| wanted == name))?;
+        self.take_files(path, &contents, received, |name| wanted.iter().any(|wanted| wanted == name))?;
         let mut all = Vec::new();
         for image in images {
             let blob = |name: &String, own: Option<MediaType>| {
@@ -218,7 +227,7 @@ impl Store {
             };
             let layers = image.layers.iter().map(|layer| blob(layer, None)).collect::<Result<_>>()?;
             let manifest = self.put_manifest(blob(&image.config, Some(MediaType::ImageConfig))?, layers)?;
-            came.insert(manifest.digest().clone());
+            received.insert(manifest.digest().clone());
             let tags = image.repo_tags.unwrap_or_default();
             let names: Vec<Reference> = tags.iter().filter_map(|tag| tag.parse().ok()).collect();
             if names.is_empty() {
@@ -229,12 +238,12 @@ impl Store {
         Ok(all)
     }
 
-    /// The second pass: every wanted file becomes a blob.
+    /// Makes the second pass over an archive: writes each wanted file as a blob.
     fn take_files(
         &self,
         path: &Path,
         contents: &Contents,
-        came: &mut Came,
+        received: &mut Received,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<()> {
         let failed = |error| failed(path, error);
@@ -252,7 +261,7 @@ impl Store {
             }
             let blob = Descriptor::new(media_type.clone(), *size, digest.clone());
             self.drop_damaged(&blob)?;
-            came.insert(digest.clone());
+            received.insert(digest.clone());
             let Some(mut writer) = self.write_blob(&blob)? else { continue };
             writer.restart()?;
             entries.copy(*size, |part| writer.write_all(part)).map_err(failed)?;
@@ -261,20 +270,20 @@ impl Store {
         Ok(())
     }
 
-    /// Removes a blob of the store that is not what its name says, so that it can be written anew.
+    /// Removes a blob of the store whose digest is wrong, so that the blob can be written again.
     fn drop_damaged(&self, blob: &Descriptor) -> Result<()> {
         let path = self.layout.blob(blob.digest());
-        if !beneath::is_there(&path) || check_blob(&path).is_ok_and(|()| self.has(blob).is_ok()) {
+        if !nofollow::exists(&path) || check_blob(&path).is_ok_and(|()| self.has(blob).is_ok()) {
             return Ok(());
         }
         fs::remove_file(&path).map_err(|error| failed(&path, error))
     }
 
-    /// Whether everything came that the document needs: that the store has it from elsewhere does not do. Of an index one
-    /// image at least.
-    fn complete(&self, blob: &Descriptor, path: &Path, depth: usize, came: &Came) -> Result<()> {
+    /// Checks that the import contains every blob that the document needs, and at least one image
+    /// of an index. Blobs that the store already had do not count.
+    fn check_complete(&self, blob: &Descriptor, path: &Path, depth: usize, received: &Received) -> Result<()> {
         let missing = |digest: &Digest| corrupt(path, format!("the blob {digest} is not in it"));
-        let has = |blob: &Descriptor| Ok::<_, Error>(came.contains(blob.digest()) && self.has(blob)?);
+        let has = |blob: &Descriptor| Ok::<_, Error>(received.contains(blob.digest()) && self.has(blob)?);
         let there = |blob: &Descriptor| if has(blob)? { Ok(()) } else { Err(missing(blob.digest())) };
         there(blob)?;
         match manifest::read(&self.layout, blob)? {
@@ -282,12 +291,12 @@ impl Store {
                 there(manifest.config())?;
                 manifest.layers().iter().try_for_each(there)
             }
-            Document::Index(_) if depth == 0 => Err(corrupt(path, "an index in an index, too deep")),
+            Document::Index(_) if depth == 0 => Err(corrupt(path, "indexes are nested too deeply")),
             Document::Index(index) => {
                 let mut some = false;
                 for entry in index.manifests() {
                     if has(entry)? {
-                        self.complete(entry, path, depth - 1, came)?;
+                        self.check_complete(entry, path, depth - 1, received)?;
                         some = true;
                     }
                 }
@@ -298,7 +307,8 @@ impl Store {
 }
 
 impl Contents {
-    /// The file of that name, through a link: older versions of docker(1) write a layer once.
+    /// Returns the file of this name, following a link: older versions of docker(1) write a
+    /// repeated layer as a link.
     fn resolve(&self, name: &str) -> Option<Vec<u8>> {
         let name = tree::in_root(name.as_bytes())?;
         let Some(target) = self.links.get(&name) else { return self.files.contains_key(&name).then_some(name) };
@@ -320,16 +330,17 @@ fn open(path: &Path) -> io::Result<Entries<BufReader<Box<dyn Read + Send>>>> {
     Ok(Entries::new(BufReader::with_capacity(BUFFER, decoder)))
 }
 
-/// Opens a file that is one: a FIFO would be waited for until somebody writes to it, and what a device gives has no end.
+/// Opens a regular file. A FIFO would block until a process writes to it, and a device may have no
+/// end.
 fn open_file(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file")),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "this is not a regular file")),
     }
 }
 
-/// Reads a file to its end, which is to be the blob, and goes back to its start.
+/// Reads a file to its end, checks that it is the blob, and seeks back to its start.
 fn check(file: &mut File, blob: &Descriptor) -> io::Result<()> {
     let mut hasher = Hasher::of(blob.digest())?;
     let mut part = vec![0; BUFFER];
@@ -353,7 +364,7 @@ fn file_name(entry: &Entry) -> Option<Vec<u8>> {
     if entry.kind == Kind::File && entry.sparse.is_none() { tree::in_root(&entry.path) } else { None }
 }
 
-/// The first pass: what there is, with the digest of each file.
+/// Makes the first pass over an archive: lists its files with their digests.
 fn contents(path: &Path) -> io::Result<Contents> {
     let mut entries = open(path)?;
     let mut contents = Contents::default();
@@ -386,7 +397,7 @@ fn contents(path: &Path) -> io::Result<Contents> {
     Ok(contents)
 }
 
-/// The digest, length and kind of all that there is to read.
+/// Returns the digest, the length and the media type of everything in the reader.
 fn hash(from: impl Read) -> io::Result<(Digest, u64, MediaType)> {
     let mut from = BufReader::with_capacity(BUFFER, from);
     let mut hasher = Hasher::sha256();
@@ -404,7 +415,7 @@ fn hash(from: impl Read) -> io::Result<(Digest, u64, MediaType)> {
     }
 }
 
-/// The images of an `index.json`, each with the name that it has there.
+/// Returns the images of an `index.json`, with their names there.
 fn named(text: &[u8], path: &Path) -> Result<Vec<Imported>> {
     if text.len() as u64 > DOCUMENT_MAX {
         return Err(Error::message(ErrorKind::TooLarge, Step::ImportImage, "index.json is too large").at(path));
@@ -413,7 +424,7 @@ fn named(text: &[u8], path: &Path) -> Result<Vec<Imported>> {
         serde_json::from_slice(text).map_err(|error| corrupt(path, format!("index.json: {error}")))?;
     let of = |entry: &Descriptor| {
         let annotation = |key: &str| entry.annotations().as_ref().and_then(|all| all.get(key).cloned());
-        // A tag alone is no name.
+        // A tag alone is not a complete name.
         let whole = annotation(REF_NAME).filter(|name| name.contains(['/', ':']));
         let name = annotation(CONTAINERD_NAME).or(whole).and_then(|name| name.parse().ok());
         let mut manifest = entry.clone();

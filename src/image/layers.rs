@@ -1,4 +1,4 @@
-//! The layers of an image as directories: made once, by one, and held by all who run from them.
+//! The unpacked layers of an image: made once, and locked by all processes that run from them.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,22 +13,24 @@ use nix::fcntl::Flock;
 use nix::unistd::{Uid, syncfs};
 use oci_spec::image::{Descriptor, Digest};
 
-use super::account::Budget;
-use super::beneath;
 use super::compare;
+use super::complete::complete;
 use super::digest::Hasher;
 use super::lock::{self, Mode, Pause};
 use super::lowers::Lowers;
-use super::settle::settle;
+use super::nofollow;
+use super::quota::ImageQuota;
+use super::store::Store;
 use super::stream;
 use super::tar::Entries;
 use super::tree::{LINKS, TRASH, Tree};
-use super::unpack::{Ids, Told, Unpacked, Unpacker};
-use super::{Image, Store, vouch};
+use super::unpack::{Ids, Summary, Unpacked, Unpacker};
+use super::{Image, known_blobs};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
 
-/// The layers of an image, unpacked for overlayfs. While one lives nothing of it is pruned; clones are one.
+/// The layers of an image, unpacked for overlayfs. While a value lives, its layers are not pruned.
+/// Clones share one lock.
 #[derive(Debug, Clone)]
 pub struct Layers {
     dirs: Vec<PathBuf>,
@@ -38,34 +40,37 @@ pub struct Layers {
     _locks: Arc<Vec<Flock<File>>>,
 }
 
-/// What stands beside an unpacked layer.
+/// The record in the directory of an unpacked layer.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Record {
+pub(super) struct LayerRecord {
     diff_id: Digest,
     ids: Ids,
     #[serde(flatten)]
-    pub(super) told: Told,
+    pub(super) summary: Summary,
 }
 
 impl Layers {
-    /// The directories, the first on top, as [`RootFs::overlay`](crate::RootFs::overlay) takes them.
+    /// Returns the directories, the topmost first, as [`RootFs::overlay`](crate::RootFs::overlay)
+    /// takes them.
     pub fn dirs(&self) -> &[PathBuf] {
         &self.dirs
     }
 
-    /// Whose files are: those of a user other than root are all the user's own.
+    /// Returns which user owns the files of the layers.
     pub fn ids(&self) -> Ids {
         self.ids
     }
 
-    /// How many things were left out that could not be made: device nodes of an ordinary user, attributes that the file
-    /// system or the kernel does not take, marks of overlayfs.
+    /// Returns the number of files and attributes that could not be made and were left out: device
+    /// nodes if the user is not root, attributes that the file system or the kernel does not
+    /// accept, overlayfs's own attributes.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// The first of these, each with its path and reason.
+    /// Returns the first of the [skipped](Layers::skipped) files and attributes, each with its path
+    /// and the reason.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
@@ -79,13 +84,13 @@ fn sys_failed(path: &Path, errno: Errno) -> Error {
     Error::new(Step::UnpackLayer, errno).with_kind(ErrorKind::Store).at(path)
 }
 
-/// What a layer on those below it is called in the store.
+/// Returns the name of a layer in the store, which depends on all layers below.
 fn name_of(chain: &Digest, ids: Ids) -> String {
     let squashed = if ids == Ids::Squashed { "-squashed" } else { "" };
     format!("{}-{}{squashed}", chain.algorithm(), chain.digest())
 }
 
-/// One layer to be unpacked.
+/// One layer to unpack.
 struct Job<'i> {
     blob: &'i Descriptor,
     diff_id: &'i Digest,
@@ -97,18 +102,21 @@ struct Job<'i> {
 }
 
 impl Image {
-    /// Unpacks the layers that no image of the store has had unpacked yet, several at once, and holds them all.
+    /// Unpacks the layers that the store does not have unpacked yet, several at once, and locks all
+    /// layers of the image.
     ///
-    /// Each is read to its end and has to have its diff id. The directories are on disk before they get their names. Another
-    /// process that unpacks one of the same layers is waited for.
+    /// Each layer is read to its end and checked against its diff id. The directories are on disk
+    /// before they get their names. If another process unpacks one of the same layers, this call
+    /// waits for that process.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] for what is no layer, or another than the configuration says, or would lead out of the image;
-    /// [`ErrorKind::TooLarge`] beyond [`Store::layer_bytes_limit`], [`Store::layer_entries_limit`],
-    /// [`Store::image_bytes_limit`] and [`Store::image_entries_limit`];
-    /// [`ErrorKind::NotFound`] if a blob is missing; [`ErrorKind::Timeout`] if another process takes longer than
-    /// [`Store::wait`]; [`ErrorKind::Store`] for the file system's own.
+    /// [`ErrorKind::Corrupt`] if a blob is not a layer, differs from its diff id in the
+    /// configuration, or would write outside of the image; [`ErrorKind::TooLarge`] beyond
+    /// [`Store::layer_bytes_limit`], [`Store::layer_entries_limit`], [`Store::image_bytes_limit`]
+    /// and [`Store::image_entries_limit`]; [`ErrorKind::NotFound`] if a blob is missing;
+    /// [`ErrorKind::Timeout`] if another process takes longer than [`Store::wait`];
+    /// [`ErrorKind::Store`] for errors of the file system.
     pub fn unpack(&self) -> Result<Layers> {
         let _hold = self.store().hold()?;
         let ids = self.store().ids();
@@ -117,7 +125,8 @@ impl Image {
         open_layers(self.store(), &names, ids)
     }
 
-    /// Unpacks the lowest `count` of the layers, if they have to be: for who is still waiting for the blobs of the others.
+    /// Unpacks the lowest `count` layers that are not unpacked yet, while the blobs of the others
+    /// are still downloaded.
     #[cfg(feature = "registry")]
     pub(crate) fn unpack_lowest(&self, count: usize) -> Result<()> {
         let _hold = self.store().hold()?;
@@ -126,13 +135,14 @@ impl Image {
         self.unpack_missing(&names, ids)
     }
 
-    /// Which of the layers, from the lowest, are unpacked and known to be this image's: they stay so while the store is held.
+    /// Returns, for each layer from the lowest, true if it is unpacked and verified for this image.
+    /// The answer stays true while the caller holds the store.
     #[cfg(feature = "registry")]
     pub(crate) fn unpacked(&self) -> Vec<bool> {
         let (ids, store) = (self.store().ids(), self.store());
         let is_there = |(chain, blob): (&Digest, &Descriptor)| {
             let layer = store.layout.layer(&name_of(chain, ids));
-            beneath::is_there(&layer) && vouch::is_known(store, &layer, blob.digest())
+            nofollow::exists(&layer) && known_blobs::contains(store, &layer, blob.digest())
         };
         self.chain_ids().iter().zip(self.layers()).map(is_there).collect()
     }
@@ -140,17 +150,17 @@ impl Image {
     fn unpack_missing(&self, names: &[String], ids: Ids) -> Result<()> {
         let layout = &self.store().layout;
         let mut jobs = Vec::new();
-        // From the lowest up: two images with the same layers below never wait for one another.
+        // The order from the lowest layer up prevents a deadlock between images that share layers.
         for (index, name) in names.iter().enumerate() {
-            if beneath::is_there(&layout.layer(name)) {
-                self.vouch_for(index, name)?;
+            if nofollow::exists(&layout.layer(name)) {
+                self.verify_layer(index, name)?;
                 continue;
             }
             let lock_path = layout.staging(&format!("{name}.lock"));
             let lock = lock::lock(&lock_path, Mode::Exclusive, self.store().wait)?;
-            if beneath::is_there(&layout.layer(name)) {
+            if nofollow::exists(&layout.layer(name)) {
                 remove_lock(&lock_path);
-                self.vouch_for(index, name)?;
+                self.verify_layer(index, name)?;
                 continue;
             }
             let (Some(blob), Some(diff_id)) = (self.layers().get(index), self.diff_ids().get(index)) else { continue };
@@ -160,7 +170,7 @@ impl Image {
         if jobs.is_empty() {
             return Ok(());
         }
-        let result = self.budget(names).and_then(|budget| self.unpack_jobs(&jobs, names, ids, budget));
+        let result = self.image_quota(names).and_then(|image_quota| self.unpack_jobs(&jobs, names, ids, image_quota));
         let result = result.and_then(|()| self.publish(&jobs));
         for job in jobs {
             if result.is_err() {
@@ -172,12 +182,13 @@ impl Image {
         result
     }
 
-    /// In what the unpacked layers differ from what their archives say: all are unpacked anew beside them.
+    /// Unpacks all layers a second time, and returns the first difference of each layer from the
+    /// unpacked one.
     pub(super) fn differences(&self) -> Result<Vec<(PathBuf, String)>> {
         let _hold = self.store().hold()?;
         let (ids, layout) = (self.store().ids(), &self.store().layout);
         let names: Vec<String> = self.chain_ids().iter().map(|chain| name_of(chain, ids)).collect();
-        if !names.iter().any(|name| beneath::is_there(&layout.layer(name))) {
+        if !names.iter().any(|name| nofollow::exists(&layout.layer(name))) {
             return Ok(Vec::new());
         }
         let mut jobs = Vec::new();
@@ -187,10 +198,10 @@ impl Image {
             let staging = layout.staging(&format!("{name}.verify"));
             jobs.push(Job { blob, diff_id, index, name: name.clone(), staging, lock, lock_path });
         }
-        let unpacked = self.unpack_jobs(&jobs, &names, ids, Budget::new(self.store().bounds, 0, 0));
+        let unpacked = self.unpack_jobs(&jobs, &names, ids, ImageQuota::new(self.store().limits, 0, 0));
         let compare = |job: &Job<'_>| -> Result<Option<(PathBuf, String)>> {
             let layer = layout.layer(&job.name);
-            if !beneath::is_there(&layer) {
+            if !nofollow::exists(&layer) {
                 return Ok(None);
             }
             let differs = compare::difference(&layer.join("fs"), &job.staging.join("fs"));
@@ -206,15 +217,15 @@ impl Image {
         found
     }
 
-    /// A layer that is unpacked is this image's if its own blob has these contents.
-    fn vouch_for(&self, index: usize, name: &str) -> Result<()> {
+    /// Verifies that this image's blob has the contents of an unpacked layer.
+    fn verify_layer(&self, index: usize, name: &str) -> Result<()> {
         let (Some(blob), Some(diff_id)) = (self.layers().get(index), self.diff_ids().get(index)) else { return Ok(()) };
-        vouch::vouch(self.store(), &self.store().layout.layer(name), blob, diff_id)
+        known_blobs::check(self.store(), &self.store().layout.layer(name), blob, diff_id)
     }
 
-    fn unpack_jobs(&self, jobs: &[Job<'_>], names: &[String], ids: Ids, budget: Budget) -> Result<()> {
-        let budget = Arc::new(budget);
-        let mut layers = unpack_side_by_side(self.store(), jobs, ids, &budget)?;
+    fn unpack_jobs(&self, jobs: &[Job<'_>], names: &[String], ids: Ids, image_quota: ImageQuota) -> Result<()> {
+        let image_quota = Arc::new(image_quota);
+        let mut layers = unpack_side_by_side(self.store(), jobs, ids, &image_quota)?;
         let layout = &self.store().layout;
         let place = |name: &String| match jobs.iter().find(|job| job.name == *name) {
             Some(job) => job.staging.clone(),
@@ -224,36 +235,36 @@ impl Image {
             let mut dirs = Vec::new();
             for below in names.get(..job.index).unwrap_or_default().iter().rev().map(place) {
                 dirs.push(below.join("fs"));
-                if read_record(&below)?.told.opaque {
+                if read_record(&below)?.summary.opaque {
                     break;
                 }
             }
             let lowers = Lowers::open(&dirs).map_err(|errno| sys_failed(&job.staging, errno))?;
-            settle(layer, &lowers, ids).map_err(|error| of_layer(error, job.blob))?;
-            (layer.told.entries, layer.told.bytes) = (layer.account.entries, layer.account.bytes);
-            let record = Record { diff_id: job.diff_id.clone(), ids, told: layer.told.clone() };
+            complete(layer, &lowers, ids).map_err(|error| at_layer(error, job.blob))?;
+            (layer.summary.entries, layer.summary.bytes) = (layer.quota.entries, layer.quota.bytes);
+            let record = LayerRecord { diff_id: job.diff_id.clone(), ids, summary: layer.summary.clone() };
             write_record(&job.staging, &record)?;
             remove_rest(&job.staging)?;
         }
         Ok(())
     }
 
-    /// What the layers that are there have left for the others.
-    fn budget(&self, names: &[String]) -> Result<Budget> {
+    /// Returns what the layers that are already unpacked leave of the image's limits.
+    fn image_quota(&self, names: &[String]) -> Result<ImageQuota> {
         let layout = &self.store().layout;
         let (mut bytes, mut entries) = (0u64, 0u64);
-        for layer in names.iter().map(|name| layout.layer(name)).filter(|layer| beneath::is_there(layer)) {
-            let told = read_record(&layer)?.told;
-            (bytes, entries) = (bytes.saturating_add(told.bytes), entries.saturating_add(told.entries));
+        for layer in names.iter().map(|name| layout.layer(name)).filter(|layer| nofollow::exists(layer)) {
+            let summary = read_record(&layer)?.summary;
+            (bytes, entries) = (bytes.saturating_add(summary.bytes), entries.saturating_add(summary.entries));
         }
-        Ok(Budget::new(self.store().bounds, bytes, entries))
+        Ok(ImageQuota::new(self.store().limits, bytes, entries))
     }
 
-    /// One sync for all that was written, then the names.
+    /// Syncs all that was written with one syncfs(2), and then gives the layers their names.
     fn publish(&self, jobs: &[Job<'_>]) -> Result<()> {
         let layout = &self.store().layout;
         let layers = layout.layers();
-        let dir = beneath::open_dir(&layers).map_err(|error| failed(&layers, &error))?;
+        let dir = nofollow::open_dir(&layers).map_err(|error| failed(&layers, &error))?;
         syncfs(&dir).map_err(|errno| sys_failed(&layers, errno))?;
         for job in jobs {
             let place = layout.layer(&job.name);
@@ -263,12 +274,14 @@ impl Image {
     }
 }
 
-/// Nobody is harmed by one that stays: it is empty, and taken again by the next.
+/// Removes a lock file. A lock file that stays is harmless: it is empty, and the next process uses
+/// it again.
 fn remove_lock(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
-/// Entries that replaced directories of their own layer have left these, and links what stood for them.
+/// Removes what unpacking leaves beside a layer: directories that later entries replaced, and the
+/// placeholders of links.
 fn remove_rest(staging: &Path) -> Result<()> {
     [TRASH, LINKS].map(|name| staging.join(name)).iter().try_for_each(|path| {
         let removed = fs::remove_dir(path);
@@ -276,8 +289,13 @@ fn remove_rest(staging: &Path) -> Result<()> {
     })
 }
 
-/// As many at once as there are processors, the largest first.
-fn unpack_side_by_side(store: &Store, jobs: &[Job<'_>], ids: Ids, budget: &Arc<Budget>) -> Result<Vec<Unpacked>> {
+/// Unpacks the layers in parallel, one thread a processor, the largest layer first.
+fn unpack_side_by_side(
+    store: &Store,
+    jobs: &[Job<'_>],
+    ids: Ids,
+    image_quota: &Arc<ImageQuota>,
+) -> Result<Vec<Unpacked>> {
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(jobs.get(*i).map_or(0, |job| job.blob.size())));
     let (next, failure) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -285,7 +303,7 @@ fn unpack_side_by_side(store: &Store, jobs: &[Job<'_>], ids: Ids, budget: &Arc<B
     let work = || {
         while let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let Some(job) = jobs.get(*i).filter(|_| !failure.load(Ordering::Relaxed)) else { return };
-            let result = unpack_one(store, job, ids, budget.clone()).map_err(|error| of_layer(error, job.blob));
+            let result = unpack_one(store, job, ids, image_quota.clone()).map_err(|error| at_layer(error, job.blob));
             failure.fetch_or(result.is_err(), Ordering::Relaxed);
             done.lock().unwrap_or_else(PoisonError::into_inner).push((*i, result));
         }
@@ -293,7 +311,7 @@ fn unpack_side_by_side(store: &Store, jobs: &[Job<'_>], ids: Ids, budget: &Arc<B
     let workers = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
     thread::scope(|scope| {
         for _ in 1..workers {
-            // Where no thread can be had, this one does it all.
+            // If no thread can be started, this thread does all the work.
             let _ = thread::Builder::new().name("ringfence-unpack".to_owned()).spawn_scoped(scope, work);
         }
         work();
@@ -307,8 +325,8 @@ fn unpack_side_by_side(store: &Store, jobs: &[Job<'_>], ids: Ids, budget: &Arc<B
     Ok(layers)
 }
 
-/// Says which layer it was.
-fn of_layer(error: Error, blob: &Descriptor) -> Error {
+/// Adds the digest of the layer to the error's path.
+fn at_layer(error: Error, blob: &Descriptor) -> Error {
     let within = error.path().map(|path| path.as_os_str().to_owned());
     let mut path = std::ffi::OsString::from(blob.digest().to_string());
     if let Some(within) = within {
@@ -318,8 +336,8 @@ fn of_layer(error: Error, blob: &Descriptor) -> Error {
     error.at(path)
 }
 
-fn unpack_one(store: &Store, job: &Job<'_>, ids: Ids, budget: Arc<Budget>) -> Result<Unpacked> {
-    // What a killed process has left.
+fn unpack_one(store: &Store, job: &Job<'_>, ids: Ids, image_quota: Arc<ImageQuota>) -> Result<Unpacked> {
+    // A killed process may have left this directory.
     owner::remove_tree(&job.staging, None)?;
     DirBuilder::new().mode(0o700).create(&job.staging).map_err(|error| failed(&job.staging, &error))?;
     let blob = store.blob(job.blob.digest())?.ok_or_else(|| {
@@ -327,68 +345,69 @@ fn unpack_one(store: &Store, job: &Job<'_>, ids: Ids, budget: Arc<Budget>) -> Re
         error.at(job.blob.digest().to_string()).hint("pull or import the image again")
     })?;
     let tree = Tree::make(&job.staging).map_err(|errno| sys_failed(&job.staging, errno))?;
-    let (unpacked, digest) = stream::through(blob, Hasher::of(job.diff_id)?, store.bounds.bytes, |chunks| {
-        Unpacker::new(tree, ids, budget).unpack(&mut Entries::new(chunks))
+    let (unpacked, digest) = stream::hash_decompressed(blob, Hasher::of(job.diff_id)?, store.limits.bytes, |chunks| {
+        Unpacker::new(tree, ids, image_quota).unpack(&mut Entries::new(chunks))
     })?;
     if digest != job.diff_id.as_ref() {
-        let detail = format!("its contents have the digest {digest}, and not {}", job.diff_id);
+        let detail = format!("the contents have the digest {digest}, not {}", job.diff_id);
         return Err(Error::message(ErrorKind::Corrupt, Step::UnpackLayer, detail));
     }
-    vouch::note(&job.staging, job.blob.digest())?;
+    known_blobs::record(&job.staging, job.blob.digest())?;
     Ok(unpacked)
 }
 
-fn write_record(layer: &Path, record: &Record) -> Result<()> {
+fn write_record(layer: &Path, record: &LayerRecord) -> Result<()> {
     let path = layer.join("layer.json");
     let text = serde_json::to_vec(record)
         .map_err(|error| Error::message(ErrorKind::Store, Step::UnpackLayer, error.to_string()).at(&path))?;
-    let written = beneath::open_with(OpenOptions::new().write(true).create_new(true), &path);
+    let written = nofollow::open_with(OpenOptions::new().write(true).create_new(true), &path);
     written.and_then(|mut file| file.write_all(&text)).map_err(|error| failed(&path, &error))
 }
 
-pub(super) fn read_record(layer: &Path) -> Result<Record> {
+pub(super) fn read_record(layer: &Path) -> Result<LayerRecord> {
     let path = layer.join("layer.json");
     let mut text = Vec::new();
-    let read = beneath::open(&path).and_then(|mut file| file.read_to_end(&mut text));
+    let read = nofollow::open(&path).and_then(|mut file| file.read_to_end(&mut text));
     read.map_err(|error| failed(&path, &error))?;
     serde_json::from_slice(&text)
         .map_err(|error| Error::message(ErrorKind::Corrupt, Step::UnpackLayer, error.to_string()).at(&path))
 }
 
-/// Holds every layer down to one that hides the rest.
+/// Locks all layers, and returns the directories of the topmost ones, down to the first that hides
+/// all below.
 fn open_layers(store: &Store, names: &[String], ids: Ids) -> Result<Layers> {
     let mut layers = Layers { dirs: Vec::new(), ids, skipped: 0, left_out: Vec::new(), _locks: Arc::default() };
     let mut locks = Vec::new();
     let mut hidden = false;
     for name in names.iter().rev() {
         let path = store.layout.layer(name);
-        locks.push(hold_layer(&path)?);
+        locks.push(lock_layer(&path)?);
         let record = read_record(&path)?;
-        layers.skipped += record.told.skipped;
-        layers.left_out.extend(record.told.left_out);
+        layers.skipped += record.summary.skipped;
+        layers.left_out.extend(record.summary.left_out);
         let files = path.join("fs");
-        if !beneath::is_dir(&files) {
-            let error = Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "its files are gone");
+        if !nofollow::is_dir(&files) {
+            let error = Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "the layer's files are missing");
             return Err(error.at(&files).hint("prune the store, and unpack the image again"));
         }
         if !hidden {
             layers.dirs.push(files);
         }
-        hidden |= record.told.opaque;
+        hidden |= record.summary.opaque;
     }
     layers._locks = Arc::new(locks);
     Ok(layers)
 }
 
-/// A lock on the directory itself, which a pruner takes before it removes it.
-fn hold_layer(path: &Path) -> Result<Flock<File>> {
+/// Locks the directory itself. A prune takes the same lock before it removes the layer.
+fn lock_layer(path: &Path) -> Result<Flock<File>> {
     let mut pause = Pause::default();
     loop {
-        let dir = beneath::open_dir(path).map_err(|error| failed(path, &error))?;
+        let dir = nofollow::open_dir(path).map_err(|error| failed(path, &error))?;
         if let Ok(lock) = lock::try_lock(dir, path, Mode::Shared)? {
             return Ok(lock);
         }
-        // It belongs to a pruner that has just missed us.
+        // The lock belongs to a prune that has already removed the layer's name.
         pause.sleep();
     }
 }

@@ -1,4 +1,5 @@
-//! The store's directories: an OCI image layout, and beside it what is not whole yet and what is unpacked.
+//! The directories of a store: an OCI image layout, and beside it incomplete downloads and unpacked
+//! layers.
 //!
 //! ```text
 //! oci-layout, index.json      the images, by name: image-layout.md of the image specification
@@ -19,29 +20,29 @@ use std::time::Duration;
 
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageIndexBuilder};
 
-use super::beneath::{self, own_directory, own_file};
 use super::lock::{self, Mode};
+use super::nofollow::{self, check_directory, check_file};
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// The annotation by which image layouts name images.
+/// The annotation by which OCI image layouts name images.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-/// The largest `index.json` that is read: some 100,000 images.
+/// The largest `index.json` that is read, in bytes. It has room for about 100,000 images.
 const INDEX_MAX: u64 = 64 << 20;
-/// Numbers the files of this process that replace others.
+/// A counter that gives temporary files of this process distinct names.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 const FILES: [&str; 4] = ["oci-layout", "index.json", "lock", "index.lock"];
 const DIRS: [&str; 5] = ["blobs", "blobs/sha256", "partial", "layers", "staging"];
 
-/// Where everything is.
+/// The paths of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
     root: PathBuf,
 }
 
 impl Layout {
-    /// Opens the store, and makes what is missing of it. Directories are closed to other users: layers have setuid
-    /// programs in them.
+    /// Opens the store, and creates missing directories. The directories are closed to other users,
+    /// as layers contain setuid programs.
     pub(super) fn open(root: &Path) -> Result<Layout> {
         let failed = |path: &Path, error: &std::io::Error| {
             Error::io(Step::OpenStore, error).with_kind(ErrorKind::Store).at(path)
@@ -52,19 +53,20 @@ impl Layout {
             DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed(path, &error))
         };
         make(&layout.root)?;
-        // The root may be reached through links; what it is counts.
+        // The path of the root may contain links; the checks apply to the directory that it leads
+        // to.
         let real = layout.root.canonicalize().map_err(|error| failed(&layout.root, &error))?;
-        own_directory(&real)?;
+        check_directory(&real)?;
         for dir in DIRS {
             let path = layout.root.join(dir);
-            // A link to nowhere is made no directory of.
+            // A dangling link is not replaced by a directory.
             if path.symlink_metadata().is_err() {
                 make(&path)?;
             }
-            own_directory(&path)?;
+            check_directory(&path)?;
         }
         for file in FILES {
-            own_file(&layout.root.join(file))?;
+            check_file(&layout.root.join(file))?;
         }
         let version = layout.root.join("oci-layout");
         if !version.exists() {
@@ -116,12 +118,12 @@ impl Layout {
         self.root.join("index.json")
     }
 
-    /// The index as it is. A change replaces it as a whole, so reading needs no lock.
+    /// Reads the index. A change replaces the whole file, so reading needs no lock.
     pub(super) fn index(&self) -> Result<ImageIndex> {
         let path = self.index_path();
         let failed = |error: &std::io::Error| Error::io(Step::ImageIndex, error).with_kind(ErrorKind::Store).at(&path);
         let mut text = Vec::new();
-        let file = beneath::open(&path).map_err(|error| failed(&error))?;
+        let file = nofollow::open(&path).map_err(|error| failed(&error))?;
         file.take(INDEX_MAX + 1).read_to_end(&mut text).map_err(|error| failed(&error))?;
         if text.len() as u64 > INDEX_MAX {
             let detail = format!("more than {INDEX_MAX} bytes");
@@ -131,7 +133,7 @@ impl Layout {
             .map_err(|error| Error::message(ErrorKind::Corrupt, Step::ImageIndex, error.to_string()).at(&path))
     }
 
-    /// Changes the index; other changes wait, at most so long.
+    /// Changes the index. Waits at most `wait` for changes by other processes.
     pub(super) fn change_index<T>(
         &self,
         wait: Duration,
@@ -153,13 +155,14 @@ impl Layout {
         Ok(result)
     }
 
-    /// Replaces a file of the layout as a whole, on disk as well.
+    /// Replaces a file of the layout atomically, and syncs it to disk.
     fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
         let path = self.root.join(name);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let new = self.root.join(format!(".{name}.{}-{number}", std::process::id()));
         let write = || {
-            // One of this name is a killed process's, or planted: it is no file of ours to write to.
+            // A file of this name was left by a killed process or planted, and must not be written
+            // to.
             let _ = fs::remove_file(&new);
             let mut file = File::create_new(&new)?;
             file.write_all(text)?;

@@ -1,5 +1,6 @@
-//! Hard links to files of the layers below. overlayfs has no links between layers: the layer gets a copy of the file, under the
-//! names that the archive links, and under the file's own, as long as the layer does not replace these.
+//! Hard links to files of lower layers. overlayfs has no hard links between layers: so the layer
+//! gets a copy of the file, under the names that the archive links, and under the file's own names,
+//! unless the layer replaces these.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, OsStr};
@@ -15,36 +16,37 @@ use nix::sys::time::TimeSpec;
 use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, Whence, fchownat, ftruncate, lseek, symlinkat, unlinkat};
 
+use super::attributes::copy_attributes;
 use super::lowers::{Found, Lowers};
-use super::settle::copy_attributes;
-use super::tree::{InRoot, Place, is_whiteout, kind_of, push, split};
-use super::unpack::{Ids, Link, Unpacked, failed, link, permissions, shown};
+use super::tree::{EntryAt, InRoot, is_whiteout, kind_of, push, shown, split};
+use super::unpack::{Ids, Link, Unpacked, failed, link, permissions};
 use crate::error::{Error, ErrorKind, Result, Step};
 
 const BUFFER: usize = 128 << 10;
 
-/// A file of the layers below that the layer has a copy of.
+/// A file of the lower layers that the layer has a copy of.
 #[derive(Debug)]
 pub(super) struct Copied {
-    /// Of its stand-in, which by now is the copy.
+    /// The number of the placeholder, which has become the copy.
     number: usize,
-    /// Where the layers below have it, and whether it has other names there.
+    /// The file's path in the lower layers, and whether it has other names there.
     path: InRoot,
     others: bool,
 }
 
-/// By the inode in the layers below, which are on one file system.
+/// Copied files by their inode in the lower layers, which are all on one file system.
 pub(super) type CopiedByInode = BTreeMap<u64, Copied>;
 
-/// What stands for a link: its number, its place, and its inode as long as it was nothing else.
-struct StandIn {
+/// The placeholder of a link: its number, its place, and its inode before it became a copy.
+struct Placeholder {
     number: usize,
-    place: Place,
+    place: EntryAt,
     inode: u64,
 }
 
-/// Notes which targets the layer has something else for. To be called before links below lead anything there.
-pub(super) fn note_replaced(layer: &mut Unpacked) -> Result<()> {
+/// Records which link targets the layer replaces by other files. Must run before entries move to
+/// where links of lower layers lead.
+pub(super) fn mark_replaced(layer: &mut Unpacked) -> Result<()> {
     for link in &mut layer.links {
         let fail = |errno| failed(errno, &link.target);
         if let Some(place) = layer.tree.find(&link.target).map_err(fail)? {
@@ -54,17 +56,17 @@ pub(super) fn note_replaced(layer: &mut Unpacked) -> Result<()> {
     Ok(())
 }
 
-/// Has all stand-ins be what they stand for.
+/// Turns all placeholders into copies of the files that they stand for.
 pub(super) fn fill(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result<CopiedByInode> {
     let mut copied = BTreeMap::new();
     for number in 0..layer.links.len() {
         let Some(link) = layer.links.get_mut(number).map(std::mem::take) else { break };
         let fail = |errno| failed(errno, &link.target);
-        let place = layer.tree.stand_in(number).map_err(fail)?;
-        // With one name alone, later entries have taken all its places.
+        let place = layer.tree.placeholder(number).map_err(fail)?;
+        // If the placeholder has only one name, later entries have replaced all its links.
         if let Some(stat) = place.stat().map_err(fail)?.filter(|stat| stat.st_nlink > 1) {
-            let stand_in = StandIn { number, place, inode: stat.st_ino };
-            fill_one(layer, lowers, ids, &link, &stand_in, &mut copied)?;
+            let placeholder = Placeholder { number, place, inode: stat.st_ino };
+            fill_one(layer, lowers, ids, &link, &placeholder, &mut copied)?;
         }
     }
     Ok(copied)
@@ -81,15 +83,15 @@ fn fill_one(
     lowers: &Lowers,
     ids: Ids,
     link: &Link,
-    stand_in: &StandIn,
+    placeholder: &Placeholder,
     copied: &mut CopiedByInode,
 ) -> Result<()> {
     let fail = |errno| failed(errno, &link.target);
     let (dir, name) = split(&link.target).unwrap_or_default();
     let mut path = lowers.resolve(dir).map_err(fail)?.ok_or_else(|| missing(link))?;
     push(&mut path, name);
-    let is_led = path != link.target || !link.is_replaced;
-    if is_led && use_own(layer, lowers, link, stand_in, &path)? {
+    let is_moved = path != link.target || !link.is_replaced;
+    if is_moved && link_to_own(layer, lowers, link, placeholder, &path)? {
         return Ok(());
     }
     let Found::Other(dir, stat) = lowers.find(&path).map_err(fail)? else { return Err(missing(link)) };
@@ -97,41 +99,54 @@ fn fill_one(
         return Err(missing(link));
     }
     if let Some(copied) = copied.get(&stat.st_ino) {
-        let copy = layer.tree.stand_in(copied.number).map_err(fail)?;
-        return replace_names(layer, lowers, link, stand_in, &copy);
+        let copy = layer.tree.placeholder(copied.number).map_err(fail)?;
+        return replace_names(layer, lowers, link, placeholder, &copy);
     }
-    let from = Place { dir: dir.into(), name: CString::new(name).map_err(|_| fail(Errno::EINVAL))? };
+    let from = EntryAt { dir: dir.into(), name: CString::new(name).map_err(|_| fail(Errno::EINVAL))? };
     let source = if kind_of(&stat) == SFlag::S_IFREG { from.open(OFlag::O_RDONLY) } else { Err(Errno::EACCES) };
     match source {
-        Ok(source) => copy_file(layer, ids, &File::from(source), &stat, stand_in, &link.target)?,
+        Ok(source) => copy_file(layer, ids, &File::from(source), &stat, placeholder, &link.target)?,
         Err(Errno::EACCES) => {
-            copy_other(ids, &from, &stat, &stand_in.place).map_err(fail)?;
-            replace_names(layer, lowers, link, stand_in, &stand_in.place)?;
+            copy_other(ids, &from, &stat, &placeholder.place).map_err(fail)?;
+            replace_names(layer, lowers, link, placeholder, &placeholder.place)?;
         }
         Err(errno) => return Err(fail(errno)),
     }
-    copied.insert(stat.st_ino, Copied { number: stand_in.number, path, others: stat.st_nlink > 1 });
+    copied.insert(stat.st_ino, Copied { number: placeholder.number, path, others: stat.st_nlink > 1 });
     Ok(())
 }
 
-/// Has the names be those of a file of this layer, where a link below has led the one or the other there. Whether the file came
-/// before the hard link is not known; it makes sense.
-fn use_own(layer: &mut Unpacked, lowers: &Lowers, link: &Link, stand_in: &StandIn, path: &[u8]) -> Result<bool> {
+/// Links the names to a file of this layer instead, if a link of a lower layer has moved that file,
+/// or the hard link, to the same path. The archive may have the file after the hard link; both
+/// orders give the same result.
+fn link_to_own(
+    layer: &mut Unpacked,
+    lowers: &Lowers,
+    link: &Link,
+    placeholder: &Placeholder,
+    path: &[u8],
+) -> Result<bool> {
     let fail = |errno| failed(errno, path);
     let Some(own) = layer.tree.find(path).map_err(fail)? else { return Ok(false) };
     let Some(stat) = own.stat().map_err(fail)? else { return Ok(false) };
-    if is_whiteout(&stat) || kind_of(&stat) == SFlag::S_IFDIR || stat.st_ino == stand_in.inode {
+    if is_whiteout(&stat) || kind_of(&stat) == SFlag::S_IFDIR || stat.st_ino == placeholder.inode {
         return Ok(false);
     }
-    replace_names(layer, lowers, link, stand_in, &own)?;
-    if let Some(other) = layer.stand_ins.get(&stat.st_ino).and_then(|number| layer.links.get_mut(*number)) {
+    replace_names(layer, lowers, link, placeholder, &own)?;
+    if let Some(other) = layer.placeholders.get(&stat.st_ino).and_then(|number| layer.links.get_mut(*number)) {
         other.names.extend_from_slice(&link.names);
     }
     Ok(true)
 }
 
-/// Has the names that lead to the stand-in lead to `to`.
-fn replace_names(layer: &mut Unpacked, lowers: &Lowers, wanted: &Link, stand_in: &StandIn, to: &Place) -> Result<()> {
+/// Replaces all names of the placeholder by links to `to`.
+fn replace_names(
+    layer: &mut Unpacked,
+    lowers: &Lowers,
+    wanted: &Link,
+    placeholder: &Placeholder,
+    to: &EntryAt,
+) -> Result<()> {
     for name in &wanted.names {
         let fail = |errno| failed(errno, name);
         let (dir, own) = split(name).unwrap_or_default();
@@ -139,7 +154,7 @@ fn replace_names(layer: &mut Unpacked, lowers: &Lowers, wanted: &Link, stand_in:
         push(&mut led, own);
         for name in [name, &led] {
             let Some(place) = layer.tree.find(name).map_err(fail)? else { continue };
-            if place.stat().map_err(fail)?.is_some_and(|stat| stat.st_ino == stand_in.inode) {
+            if place.stat().map_err(fail)?.is_some_and(|stat| stat.st_ino == placeholder.inode) {
                 unlinkat(&place.dir, place.name.as_c_str(), UnlinkatFlags::NoRemoveDir).map_err(fail)?;
                 link(to, &place).map_err(fail)?;
             }
@@ -148,26 +163,33 @@ fn replace_names(layer: &mut Unpacked, lowers: &Lowers, wanted: &Link, stand_in:
     Ok(())
 }
 
-fn copy_file(layer: &mut Unpacked, ids: Ids, source: &File, stat: &FileStat, to: &StandIn, path: &[u8]) -> Result<()> {
+fn copy_file(
+    layer: &mut Unpacked,
+    ids: Ids,
+    source: &File,
+    stat: &FileStat,
+    to: &Placeholder,
+    path: &[u8],
+) -> Result<()> {
     let fail = |errno| failed(errno, path);
     let copy = File::from(to.place.open(OFlag::O_WRONLY).map_err(fail)?);
     copy_contents(layer, source, &copy, stat.st_size, path)?;
     copy_attributes(ids, source.as_fd(), stat, &copy).map_err(fail)
 }
 
-/// Copies what a file has, and keeps its holes: they may be terabytes.
+/// Copies the contents of a file, and keeps its holes, as they can be terabytes.
 fn copy_contents(layer: &mut Unpacked, from: &File, to: &File, size: i64, path: &[u8]) -> Result<()> {
     let fail = |errno| failed(errno, path);
     let mut buffer = vec![0; BUFFER];
     let mut at = 0;
     while at < size {
         let start = match lseek(from.as_fd(), at, Whence::SeekData) {
-            // Nothing but a hole is left.
+            // The rest of the file is a hole.
             Err(Errno::ENXIO) => break,
             start => start.map_err(fail)?,
         };
         let end = lseek(from.as_fd(), start, Whence::SeekHole).map_err(fail)?;
-        layer.account.take_bytes(end.abs_diff(start), path)?;
+        layer.quota.take_bytes(end.abs_diff(start), path)?;
         at = start;
         while at < end {
             let most = usize::try_from(end - at).unwrap_or(BUFFER).min(BUFFER);
@@ -186,9 +208,9 @@ fn copy_contents(layer: &mut Unpacked, from: &File, to: &File, size: i64, path: 
     ftruncate(to, size).map_err(fail)
 }
 
-/// Makes a symbolic link, a device or a FIFO again, in the stand-in's place. A file whose owner may not read it becomes one with
-/// that of the layer below.
-fn copy_other(ids: Ids, from: &Place, stat: &FileStat, to: &Place) -> nix::Result<()> {
+/// Creates a symbolic link, a device or a FIFO in place of the placeholder. A regular file that the
+/// user may not read is linked to the lower layer's file.
+fn copy_other(ids: Ids, from: &EntryAt, stat: &FileStat, to: &EntryAt) -> nix::Result<()> {
     let (dir, name) = (&to.dir, to.name.as_c_str());
     unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
     match kind_of(stat) {
@@ -207,12 +229,12 @@ fn copy_other(ids: Ids, from: &Place, stat: &FileStat, to: &Place) -> nix::Resul
     utimensat(dir, name, &time, &time, UtimensatFlags::NoFollowSymlink)
 }
 
-/// Has the copies stand where the layers below have the files, so that all names of one lead to one: unless the layer has
-/// something else there, or hides it.
+/// Links the copies to the names that the files have in the lower layers, so that all names lead to
+/// one file, except names that the layer replaces or hides.
 pub(super) fn link_back(layer: &mut Unpacked, lowers: &Lowers, copied: &CopiedByInode) -> Result<()> {
     let others = if copied.values().any(|file| file.others) { other_names(lowers)? } else { HashMap::new() };
     for (inode, file) in copied {
-        let source = layer.tree.stand_in(file.number).map_err(|errno| failed(errno, &file.path))?;
+        let source = layer.tree.placeholder(file.number).map_err(|errno| failed(errno, &file.path))?;
         let others = others.get(inode).filter(|_| file.others).into_iter().flatten();
         for path in others.chain([&file.path]) {
             let fail = |errno| failed(errno, path);
@@ -221,7 +243,7 @@ pub(super) fn link_back(layer: &mut Unpacked, lowers: &Lowers, copied: &CopiedBy
             if !seen || layer.tree.hides_real_way(path).map_err(fail)? {
                 continue;
             }
-            layer.account.take_entries(1, path)?;
+            layer.quota.take_entries(1, path)?;
             let Some(place) = layer.tree.place(path).map_err(fail)? else { continue };
             match link(&source, &place) {
                 Ok(()) | Err(Errno::EEXIST) => {}
@@ -233,7 +255,7 @@ pub(super) fn link_back(layer: &mut Unpacked, lowers: &Lowers, copied: &CopiedBy
     Ok(())
 }
 
-/// The names of files that have several in the layers below, by their inodes.
+/// Returns all names of the files that have several in the lower layers, by inode.
 fn other_names(lowers: &Lowers) -> Result<HashMap<u64, Vec<InRoot>>> {
     let mut all: HashMap<u64, Vec<InRoot>> = HashMap::new();
     for root in lowers.roots() {

@@ -1,4 +1,5 @@
-//! Locks that processes share: flock(2) on files of the store, which end with their holder however it ends.
+//! Locks between processes: flock(2) on files of the store. A lock ends with its holder, even if
+//! the holder is killed.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -8,13 +9,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::beneath;
+use super::nofollow;
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// How long between two looks at a lock that another holds, at first and at most.
+/// The first and the longest pause between two attempts to take a lock.
 const STEPS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// Who else may hold it.
+/// The mode of a lock: shared with other holders, or exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Shared,
@@ -34,23 +35,24 @@ fn failed(path: &Path, errno: Errno) -> Error {
     Error::new(Step::LockStore, errno).with_kind(ErrorKind::Store).at(path)
 }
 
-/// Opens a file, made if it is missing, that is there to be locked.
+/// Opens a lock file, and creates it if it is missing.
 pub(super) fn open(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    beneath::open_with(&mut options, path)
+    nofollow::open_with(&mut options, path)
         .map_err(|error| Error::io(Step::LockStore, &error).with_kind(ErrorKind::Store).at(path))
 }
 
-/// Whether `path` still leads to `file`, which somebody may have renamed or removed before it was locked.
-pub(super) fn is_there(file: &File, path: &Path) -> bool {
+/// Returns true if `path` still leads to `file`. Another process may have renamed or removed the
+/// file before it was locked.
+pub(super) fn is_current(file: &File, path: &Path) -> bool {
     match (file.metadata(), path.symlink_metadata()) {
         (Ok(own), Ok(there)) => (own.dev(), own.ino()) == (there.dev(), there.ino()),
         _ => false,
     }
 }
 
-/// Takes the lock, unless another holds it.
+/// Takes the lock, unless another process holds it.
 pub(super) fn try_lock(file: File, path: &Path, mode: Mode) -> Result<Result<Flock<File>, File>> {
     match Flock::lock(file, mode.arg()) {
         Ok(lock) => Ok(Ok(lock)),
@@ -59,17 +61,17 @@ pub(super) fn try_lock(file: File, path: &Path, mode: Mode) -> Result<Result<Flo
     }
 }
 
-/// Takes the lock, and waits for others at most so long.
+/// Takes the lock, and waits at most `wait` for other holders.
 pub(super) fn lock(path: &Path, mode: Mode, wait: Duration) -> Result<Flock<File>> {
     let until = Instant::now() + wait;
     let mut pause = Pause::default();
     let mut file = open(path)?;
     loop {
         match try_lock(file, path, mode)? {
-            Ok(lock) if is_there(&lock, path) => return Ok(lock),
+            Ok(lock) if is_current(&lock, path) => return Ok(lock),
             Ok(_) => file = open(path)?,
             Err(_) if Instant::now() >= until => {
-                let detail = format!("another process held it for {wait:?}");
+                let detail = format!("another process held the lock for {wait:?}");
                 let error = Error::message(ErrorKind::Timeout, Step::LockStore, detail).at(path);
                 return Err(error.hint("wait longer with Store::wait()"));
             }
@@ -81,7 +83,7 @@ pub(super) fn lock(path: &Path, mode: Mode, wait: Duration) -> Result<Flock<File
     }
 }
 
-/// The time between two looks, which grows.
+/// A pause between two attempts, which becomes longer each time.
 #[derive(Debug)]
 pub(super) struct Pause(Duration);
 

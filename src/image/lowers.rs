@@ -1,4 +1,4 @@
-//! The layers below one, seen as overlayfs will show them.
+//! The lower layers of a layer, as overlayfs shows them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,22 +14,22 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use super::tree::{self, InRoot, is_opaque, is_whiteout, kind_of};
 
 const LINKS_MAX: usize = 40;
-/// Names that are looked up for one path.
+/// The largest number of names that are looked up for one path.
 const STEPS_MAX: usize = 10_000;
 
-/// Roots of unpacked layers, the first on top.
+/// The roots of unpacked layers, the topmost first.
 #[derive(Debug)]
 pub(super) struct Lowers {
     roots: Vec<OwnedFd>,
 }
 
-/// What overlayfs would show.
+/// The result of a lookup in the merged layers.
 #[derive(Debug)]
 pub(super) enum Found {
     Nothing,
-    /// The directories that are shown as one, the first on top.
+    /// The directories that overlayfs merges, the topmost first.
     Directory(Vec<OwnedFd>),
-    /// The directory of the layer that has it.
+    /// A file that is not a directory: the directory of the layer that has it, and its status.
     Other(OwnedFd, FileStat),
 }
 
@@ -44,7 +44,7 @@ impl Lowers {
         &self.roots
     }
 
-    /// What is at `path`, of which no part may be a link.
+    /// Looks up `path`, in which no component may be a link.
     pub(super) fn find(&self, path: &[u8]) -> nix::Result<Found> {
         let own = |fd: &OwnedFd| fd.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE);
         let mut found = Found::Directory(self.roots.iter().map(own).collect::<nix::Result<_>>()?);
@@ -58,8 +58,8 @@ impl Lowers {
         }
     }
 
-    /// What the regular file at `path` holds, with links in the path that end inside; none if there is no such file. EFBIG if
-    /// it holds more than `limit` bytes.
+    /// Reads the regular file at `path`, following links within the layers. Returns `None` if there
+    /// is no such file, and EFBIG if it is larger than `limit` bytes.
     pub(super) fn read(&self, path: &[u8], limit: u64) -> nix::Result<Option<Vec<u8>>> {
         let Some(path) = self.resolve(path)? else { return Err(Errno::ELOOP) };
         let (Found::Other(dir, stat), Some(name)) = (self.find(&path)?, tree::names(&path).last()) else {
@@ -76,8 +76,8 @@ impl Lowers {
         if bytes.len() as u64 > limit { Err(Errno::EFBIG) } else { Ok(Some(bytes)) }
     }
 
-    /// The path without links of what `path` leads to; none if the links go round, or too far. What does not exist may be
-    /// part of it.
+    /// Resolves all links in `path`. Returns `None` if there are too many links. Components of the
+    /// path may be missing.
     pub(super) fn resolve(&self, path: &[u8]) -> nix::Result<Option<InRoot>> {
         let mut todo: Vec<Vec<u8>> = tree::names(path).map(<[u8]>::to_vec).collect();
         todo.reverse();
@@ -113,7 +113,7 @@ impl Lowers {
     }
 }
 
-/// A name in directories that are shown as one.
+/// Looks up a name in merged directories.
 pub(super) fn within(dirs: &[OwnedFd], name: &OsStr) -> nix::Result<Found> {
     let mut found = Vec::new();
     for dir in dirs {
@@ -143,7 +143,7 @@ pub(super) fn within(dirs: &[OwnedFd], name: &OsStr) -> nix::Result<Found> {
 }
 
 impl Found {
-    /// The topmost directory, and what is known of it.
+    /// Returns the topmost directory and its status.
     pub(super) fn top(&self) -> nix::Result<Option<(&OwnedFd, FileStat)>> {
         match self {
             Found::Directory(dirs) => dirs.first().map(|dir| Ok((dir, fstat(dir)?))).transpose(),

@@ -1,4 +1,5 @@
-//! Manifests, indexes and configurations as they are read: of a bounded size, by their digest, and never two things at once.
+//! Reads manifests, indexes and configurations: limited in size, checked against their digest, and
+//! unambiguous in their type.
 
 use std::io::Read;
 
@@ -7,30 +8,31 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
-use super::beneath;
 use super::digest::Hasher;
 use super::layout::Layout;
+use super::nofollow;
 use super::platform::pick;
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// The largest manifest, index or configuration that is read, as registries have it.
+/// The largest manifest, index or configuration that is read, in bytes. Registries have the same
+/// limit.
 pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
-/// How many indexes may lead to one another.
+/// The greatest depth of indexes in indexes.
 pub(crate) const DEPTH_MAX: usize = 4;
-/// More layers than overlayfs takes.
+/// The largest number of layers, which is the limit of overlayfs.
 const LAYERS_MAX: usize = 500;
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_OLD: &str = "application/vnd.docker.distribution.manifest.v1";
 
-/// A document that can be tagged.
+/// A manifest or an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Document {
     Manifest(Box<ImageManifest>),
     Index(Box<ImageIndex>),
 }
 
-/// A document that cannot be.
+/// Returns the error for a document that cannot be serialised.
 pub(super) fn unwritten(error: &dyn std::fmt::Display) -> Error {
     Error::message(ErrorKind::Invalid, Step::ImageManifest, error.to_string())
 }
@@ -39,7 +41,7 @@ fn corrupt(blob: &Descriptor, detail: impl Into<String>) -> Error {
     Error::message(ErrorKind::Corrupt, Step::ImageManifest, detail).at(blob.digest().to_string())
 }
 
-/// Reads a blob of JSON as it is, and checks that it is what the descriptor says.
+/// Reads a JSON blob, and checks its digest and size against the descriptor.
 pub(super) fn bytes(layout: &Layout, blob: &Descriptor) -> Result<Vec<u8>> {
     if blob.size() > DOCUMENT_MAX {
         let detail = format!("a manifest or configuration of {} bytes; at most {DOCUMENT_MAX} are read", blob.size());
@@ -51,7 +53,7 @@ pub(super) fn bytes(layout: &Layout, blob: &Descriptor) -> Result<Vec<u8>> {
         Error::io(Step::ReadBlob, &error).with_kind(kind).at(&path)
     };
     let mut bytes = Vec::new();
-    beneath::open(&path).map_err(failed)?.take(DOCUMENT_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    nofollow::open(&path).map_err(failed)?.take(DOCUMENT_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     let mut hasher = Hasher::of(blob.digest())?;
     hasher.update(&bytes);
     let found = hasher.finish();
@@ -72,7 +74,8 @@ fn json<T: DeserializeOwned>(bytes: &[u8], blob: &Descriptor) -> Result<T> {
     })
 }
 
-/// Labels and annotations that are null are empty, as for every reader that is written in Go. Gives whether there are some.
+/// Replaces null labels and annotations by empty maps, as readers written in Go do. Returns true if
+/// there are any labels or annotations.
 fn fill_texts(value: &mut Value) -> bool {
     match value {
         Value::Array(items) => items.iter_mut().fold(false, |filled, item| fill_texts(item) | filled),
@@ -86,7 +89,7 @@ fn fill_texts(value: &mut Value) -> bool {
     }
 }
 
-/// What tells the kinds of documents apart.
+/// The fields by which the types of documents differ.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kind {
@@ -98,8 +101,8 @@ struct Kind {
     fs_layers: Option<IgnoredAny>,
 }
 
-/// Takes a document for what its media type says, if its content agrees: the same bytes must not be a manifest for one reader
-/// and an index for another (CVE-2021-41190).
+/// Parses a document of the descriptor's media type, and refuses contents of another type: the same
+/// bytes must not be a manifest for one reader and an index for another (CVE-2021-41190).
 pub(crate) fn parse(bytes: &[u8], blob: &Descriptor) -> Result<Document> {
     if bytes.len() as u64 > DOCUMENT_MAX {
         let detail = format!("more than {DOCUMENT_MAX} bytes");
@@ -110,10 +113,10 @@ pub(crate) fn parse(bytes: &[u8], blob: &Descriptor) -> Result<Document> {
     if named.starts_with(DOCKER_OLD) || kind.schema_version == Some(1) || kind.fs_layers.is_some() {
         let detail = "a Docker manifest of schema 1, which has no digests of its layers' contents";
         let error = Error::message(ErrorKind::Unsupported, Step::ImageManifest, detail);
-        return Err(error.at(blob.digest().to_string()).hint("have the image pushed anew by a current tool"));
+        return Err(error.at(blob.digest().to_string()).hint("push the image again with a current tool"));
     }
     if let Some(own) = kind.media_type.as_deref().filter(|own| *own != named) {
-        return Err(corrupt(blob, format!("it says that it is {own}, and its descriptor that it is {named}")));
+        return Err(corrupt(blob, format!("the document says that it is {own}, but its descriptor says {named}")));
     }
     let (index, manifest) = (kind.manifests.is_some(), kind.layers.is_some() || kind.config.is_some());
     match named {
@@ -129,12 +132,12 @@ pub(crate) fn parse(bytes: &[u8], blob: &Descriptor) -> Result<Document> {
     }
 }
 
-/// Reads a manifest or index of the store.
+/// Reads a manifest or an index from the store.
 pub(super) fn read(layout: &Layout, blob: &Descriptor) -> Result<Document> {
     parse(&bytes(layout, blob)?, blob)
 }
 
-/// The manifest for `platform`, through as many indexes as it takes.
+/// Finds the manifest for `platform`, following nested indexes.
 pub(super) fn resolve(layout: &Layout, blob: &Descriptor, platform: &Platform) -> Result<(Descriptor, ImageManifest)> {
     let mut blob = blob.clone();
     for _ in 0..=DEPTH_MAX {
@@ -154,14 +157,14 @@ pub(super) fn resolve(layout: &Layout, blob: &Descriptor, platform: &Platform) -
     Err(Error::message(ErrorKind::TooLarge, Step::ImageManifest, detail).at(blob.digest().to_string()))
 }
 
-/// The configuration of a manifest.
+/// Reads the configuration of a manifest.
 pub(super) fn configuration(layout: &Layout, manifest: &ImageManifest) -> Result<ImageConfiguration> {
     let blob = manifest.config();
     match blob.media_type() {
         MediaType::ImageConfig => {}
         MediaType::Other(name) if name == "application/vnd.docker.container.image.v1+json" => {}
         other => {
-            let detail = format!("a configuration of the type {other}: it is no image to run");
+            let detail = format!("a configuration of the type {other}: this is not an image that can run");
             let error = Error::message(ErrorKind::Unsupported, Step::ImageManifest, detail);
             return Err(error.at(blob.digest().to_string()));
         }
@@ -169,11 +172,12 @@ pub(super) fn configuration(layout: &Layout, manifest: &ImageManifest) -> Result
     json(&bytes(layout, blob)?, blob)
 }
 
-/// The digests of the layers' contents, unpacked from their compression: one for each layer of the manifest.
+/// Returns the diff ids: the digests of the layers without compression, one for each layer of the
+/// manifest.
 pub(super) fn diff_ids(manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Digest>> {
     let ids = config.rootfs().diff_ids();
     if ids.len() != manifest.layers().len() {
-        let detail = format!("{} layers, and diff ids for {}", manifest.layers().len(), ids.len());
+        let detail = format!("{} layers, but diff ids for {}", manifest.layers().len(), ids.len());
         return Err(corrupt(manifest.config(), detail));
     }
     ids.iter().map(|id| super::digest::parse(id)).collect()

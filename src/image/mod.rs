@@ -1,29 +1,33 @@
-//! OCI images: a store of them on disk, by name and by content.
+//! OCI images: a store on disk, in which images are found by name and by digest.
 //!
-//! The types of the image specification are those of the crate `oci-spec`. Manifests of Docker's schema 2 are read as well.
-//! Everything that comes from outside is bounded: a document by 4 MiB, an index within an index by four steps.
+//! The types of the OCI image specification come from the crate `oci-spec`. Manifests of Docker's
+//! schema 2 are also read. Input from outside is limited: a document to 4 MiB, nested indexes to a
+//! depth of four.
 
-mod account;
-mod beneath;
+mod attributes;
 mod blob;
 mod build;
 mod compare;
+mod complete;
 mod compression;
 mod digest;
 mod export;
-mod garbage;
 mod hide;
+mod hold;
 mod import;
+mod known_blobs;
 mod layers;
 mod layout;
 mod links;
 mod lock;
 mod lowers;
 mod manifest;
+mod nofollow;
 mod platform;
+mod prune;
+mod quota;
 mod reference;
 mod run;
-mod settle;
 mod store;
 mod stream;
 mod tar;
@@ -32,7 +36,7 @@ mod tests;
 mod tree;
 mod unpack;
 mod user;
-mod vouch;
+mod verify;
 
 pub use oci_spec::image::{
     Arch, Descriptor, DescriptorBuilder, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os, Platform,
@@ -44,15 +48,17 @@ pub use digest::Digest;
 #[cfg(feature = "registry")]
 pub(crate) use digest::{digest_of, is_of};
 pub use export::Archive;
-pub use garbage::{Damage, DiskUsage, Pruned};
+pub use hold::Hold;
 pub use import::Imported;
 pub use layers::Layers;
 #[cfg(feature = "registry")]
 pub(crate) use manifest::{DEPTH_MAX, DOCUMENT_MAX, Document, parse};
 pub use platform::{host_platform, pick};
+pub use prune::{DiskUsage, Pruned};
 pub use reference::Reference;
-pub use store::{Hold, Store};
+pub use store::Store;
 pub use unpack::Ids;
+pub use verify::Damage;
 
 use crate::error::Result;
 
@@ -77,57 +83,58 @@ impl Image {
         Ok(Image { store: store.clone(), name, descriptor, manifest, config, diff_ids, chain_ids })
     }
 
-    /// The store that it is in.
+    /// Returns the image's store.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The name by which it was found.
+    /// Returns the name by which the image was looked up.
     pub fn name(&self) -> Option<&Reference> {
         self.name.as_ref()
     }
 
-    /// The descriptor of its manifest.
+    /// Returns the descriptor of the image's manifest.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
 
-    /// The digest of its manifest.
+    /// Returns the digest of the image's manifest.
     pub fn digest(&self) -> &Digest {
         self.descriptor.digest()
     }
 
-    /// The digest of its configuration, which docker(1) calls the image's id.
+    /// Returns the digest of the image's configuration, which docker(1) calls the image id.
     pub fn id(&self) -> &Digest {
         self.manifest.config().digest()
     }
 
-    /// Its manifest.
+    /// Returns the image's manifest.
     pub fn manifest(&self) -> &ImageManifest {
         &self.manifest
     }
 
-    /// Its configuration: what to run, as whom, where.
+    /// Returns the image's configuration: the program, its user and its working directory.
     pub fn config(&self) -> &ImageConfiguration {
         &self.config
     }
 
-    /// Its layers as they are in the store, the lowest first.
+    /// Returns the descriptors of the image's layers, the lowest first.
     pub fn layers(&self) -> &[Descriptor] {
         self.manifest.layers()
     }
 
-    /// The digests of its layers' contents without compression, the lowest first.
+    /// Returns the digests of the image's layers without compression, the lowest first.
     pub fn diff_ids(&self) -> &[Digest] {
         &self.diff_ids
     }
 
-    /// What each layer is called together with all below it: config.md of the image specification, "Layer ChainID".
+    /// Returns the chain ids, the lowest layer's first. A chain id names a layer together with all
+    /// layers below: config.md of the OCI image specification, "Layer ChainID".
     pub fn chain_ids(&self) -> &[Digest] {
         &self.chain_ids
     }
 
-    /// The bytes of its layers, as they are in the store.
+    /// Returns the total size of the image's layers in the store, in bytes.
     pub fn size(&self) -> u64 {
         self.layers().iter().fold(0, |sum, layer| sum.saturating_add(layer.size()))
     }

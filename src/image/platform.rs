@@ -1,10 +1,11 @@
-//! Platforms: their other names, and which of an index suits one. As containerd's platforms package has them.
+//! Platforms: their alternative names, and the selection of an index entry, as in containerd's
+//! package `platforms`.
 
 use oci_spec::image::{Arch, Descriptor, ImageIndex, Os, Platform};
 
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// This machine's platform.
+/// Returns the platform of this machine.
 ///
 /// ```
 /// use ringfence::image::{Os, host_platform};
@@ -26,8 +27,9 @@ pub fn host_platform() -> Platform {
     platform
 }
 
-/// A platform under the names that images have: `x86_64` is `amd64`, `arm` is `arm/v7`, `arm64` is `arm64/v8`. The variant
-/// is a number; 0 where there are none.
+/// Returns the operating system, the architecture and the variant in normal form: `x86_64` is
+/// `amd64`, `arm` is `arm/v7`, `arm64` is `arm64/v8`. The variant is a number, or 0 if the
+/// architecture has none.
 fn normal(platform: &Platform) -> (String, String, u32) {
     let os = platform.os().to_string().to_ascii_lowercase();
     let os = if os == "macos" { "darwin".to_owned() } else { os };
@@ -46,13 +48,13 @@ fn normal(platform: &Platform) -> (String, String, u32) {
     (os, arch.to_owned(), variant)
 }
 
-/// The entry of an index that suits `platform` best; the first of several that do. Of the variants the newest that is not
-/// newer than the platform's, as containerd has it; other names of a platform (`x86_64`, `aarch64`, `armhf`, `arm/7`) are
-/// known.
+/// Returns the entry of an index that suits `platform` best, or the first of several. Among
+/// variants, the newest one that is not newer than the platform's is best, as in containerd.
+/// Alternative names of a platform (`x86_64`, `aarch64`, `armhf`, `arm/7`) are known.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NotFound`], with the platforms that there are.
+/// [`ErrorKind::NotFound`], which lists the platforms of the index.
 pub fn pick(index: &ImageIndex, platform: &Platform) -> Result<Descriptor> {
     let (os, arch, most) = normal(platform);
     let suits = |entry: &Descriptor| {
@@ -66,7 +68,7 @@ pub fn pick(index: &ImageIndex, platform: &Platform) -> Result<Descriptor> {
             best = Some((variant, entry));
         }
     }
-    // An entry that says nothing is taken before none is.
+    // An entry without a platform is better than no entry.
     let best = best.map(|(_, entry)| entry).or_else(|| manifests.iter().find(|entry| entry.platform().is_none()));
     best.cloned().ok_or_else(|| {
         let shown = |p: &Platform| {

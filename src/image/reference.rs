@@ -1,4 +1,4 @@
-//! The name of an image.
+//! References: the names of images.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -9,16 +9,17 @@ use oci_spec::distribution::{self, ParseError};
 use super::digest::Digest;
 use crate::error::{Error, ErrorKind, Step};
 
-/// The longest text that is looked at: a registry, a repository of 255 characters, a tag of 128, a digest.
+/// The longest reference in bytes: a registry, a repository of 255 characters, a tag of 128, a
+/// digest.
 const LENGTH_MAX: usize = 1024;
-/// A host that nobody has (RFC 6761).
-const STAND_IN: &str = "ipv6.invalid";
+/// A host name that cannot exist (RFC 6761).
+const PLACEHOLDER_HOST: &str = "ipv6.invalid";
 
-/// The name of an image, as registries have it: `REGISTRY/REPOSITORY:TAG@DIGEST`.
+/// The name of an image, as registries write it: `REGISTRY/REPOSITORY:TAG@DIGEST`.
 ///
-/// Without a registry it is `docker.io`, where a repository of one word is below `library`; with neither tag nor digest
-/// the tag is `latest`. The first word is a registry if it has a dot or a colon in it, or is `localhost`; an IPv6 address
-/// stands in brackets.
+/// The default registry is `docker.io`, where a repository of one component is below `library`. The
+/// default tag is `latest`, unless there is a digest. The first component is a registry if it
+/// contains a dot or a colon, or is `localhost`. An IPv6 address is written in brackets.
 ///
 /// ```
 /// use ringfence::image::Reference;
@@ -26,46 +27,49 @@ const STAND_IN: &str = "ipv6.invalid";
 /// let reference: Reference = "debian".parse()?;
 /// assert_eq!(reference.to_string(), "docker.io/library/debian:latest");
 /// let reference: Reference = "localhost:5000/app:1".parse()?;
-/// assert_eq!((reference.registry(), reference.repository(), reference.tag()), ("localhost:5000", "app", Some("1")));
+/// assert_eq!(reference.registry(), "localhost:5000");
+/// assert_eq!((reference.repository(), reference.tag()), ("app", Some("1")));
 /// assert!("Debian".parse::<Reference>().is_err());
 /// # Ok::<(), ringfence::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
-    /// An IPv6 address, with its port. The grammar of names knows none, so `name` has [`STAND_IN`] there.
+    /// An IPv6 address with its port. The grammar of references has no IPv6 addresses, so `name`
+    /// has a placeholder host instead.
     address: Option<String>,
     name: distribution::Reference,
     digest: Option<Digest>,
 }
 
 impl Reference {
-    /// The host, and the port if there is one.
+    /// Returns the registry: the host, with its port if there is one.
     pub fn registry(&self) -> &str {
         self.address.as_deref().unwrap_or(self.name.registry())
     }
 
-    /// The name within the registry.
+    /// Returns the name of the repository within the registry.
     pub fn repository(&self) -> &str {
         self.name.repository()
     }
 
-    /// The tag, which may be moved to another image.
+    /// Returns the tag. The registry may move a tag to another image.
     pub fn tag(&self) -> Option<&str> {
         self.name.tag()
     }
 
-    /// The digest of the manifest or index, if the name says which it has to be.
+    /// Returns the digest of the manifest or index, if the reference has one.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// The same repository's manifest of that digest, whatever its tag.
+    /// Returns a reference to the manifest with this digest in the same repository, without regard
+    /// to the tag.
     pub fn with_digest(&self, digest: &Digest) -> Reference {
         let name = self.name.clone_with_digest(digest.to_string());
         Reference { address: self.address.clone(), name, digest: Some(digest.clone()) }
     }
 
-    /// Whether both are of one repository.
+    /// Returns true if both references are in the same repository.
     pub(super) fn is_beside(&self, other: &Reference) -> bool {
         self.registry() == other.registry() && self.repository() == other.repository()
     }
@@ -76,23 +80,24 @@ impl FromStr for Reference {
 
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`], with the reason.
+    /// Parses a reference. The error is [`ErrorKind::Invalid`], with the reason.
     fn from_str(text: &str) -> Result<Self, Error> {
         let shown: String = text.chars().take(LENGTH_MAX).collect();
         let failed = |reason: &str| Error::message(ErrorKind::Invalid, Step::ImageName, reason).at(&shown);
         if text.len() > LENGTH_MAX {
             return Err(failed("it is too long"));
         }
-        let address = text.starts_with('[').then(|| address(text).ok_or_else(|| failed("this is no IPv6 address")));
+        let address = text.starts_with('[').then(|| address(text).ok_or_else(|| failed("this is not an IPv6 address")));
         let (address, rest) = address.transpose()?.unzip();
-        let text = rest.map_or(text.to_owned(), |rest| format!("{STAND_IN}{rest}"));
+        let text = rest.map_or(text.to_owned(), |rest| format!("{PLACEHOLDER_HOST}{rest}"));
         let name: distribution::Reference = text.parse().map_err(|error| failed(&reason(&text, &error)))?;
         let digest = name.digest().map(Digest::from_str).transpose().map_err(|error| failed(&error.to_string()))?;
         Ok(Reference { address, name, digest })
     }
 }
 
-/// The address in brackets that a name begins with, as it is written shortest, with its port, and what follows.
+/// Splits off an IPv6 address in brackets. Returns its shortest form with its port, and the rest of
+/// the reference.
 fn address(text: &str) -> Option<(String, &str)> {
     let (host, rest) = text.split_once('/')?;
     let (address, port) = host.strip_prefix('[')?.split_once(']')?;
@@ -132,7 +137,7 @@ impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.to_string();
         match &self.address {
-            Some(address) => write!(f, "{address}{}", name.strip_prefix(STAND_IN).unwrap_or_default()),
+            Some(address) => write!(f, "{address}{}", name.strip_prefix(PLACEHOLDER_HOST).unwrap_or_default()),
             None => f.write_str(&name),
         }
     }

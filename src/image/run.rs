@@ -1,4 +1,4 @@
-//! Running what an image says: config.md of the image specification, "Execution parameters".
+//! Runs the program of an image: config.md of the OCI image specification, "Execution parameters".
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,9 +7,10 @@ use caps::{CapSet, Capability};
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
+use super::Image;
+use super::layers::Layers;
 use super::lowers::Lowers;
 use super::user;
-use super::{Image, Layers};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::mount::RootFs;
 use crate::namespace::Namespaces;
@@ -17,7 +18,7 @@ use crate::program::DEFAULT_PATH;
 use crate::sandbox::Sandbox;
 use crate::security::{Capabilities, Seccomp};
 
-/// What container engines leave to root of a container.
+/// The capabilities that container engines give to root in a container.
 const CAPABILITIES: [Capability; 14] = [
     Capability::CAP_AUDIT_WRITE,
     Capability::CAP_CHOWN,
@@ -34,7 +35,7 @@ const CAPABILITIES: [Capability; 14] = [
     Capability::CAP_SETUID,
     Capability::CAP_SYS_CHROOT,
 ];
-/// SIGRTMIN as C libraries have it, who keep the first two for themselves.
+/// SIGRTMIN as C libraries define it: they reserve the first two real-time signals.
 const SIGRTMIN: i32 = 34;
 const SIGRTMAX: i32 = 64;
 
@@ -42,14 +43,18 @@ const SIGRTMAX: i32 = 64;
 ///
 /// With the crate's feature `image`.
 impl Sandbox {
-    /// A sandbox that runs an image as container engines do: its program, environment, user, working directory and stop
-    /// signal, on its layers and a private upper of [64 MiB of memory](RootFs::tmpfs); in pid, mount, ipc, uts and cgroup
-    /// namespaces of its own, with the capabilities that engines leave to containers, under
-    /// [`Seccomp::default()`](Seccomp::default), which lets nothing gain privileges, and with
-    /// [`default_masks`](Sandbox::default_masks). An ordinary user has a user namespace as well. The network is the host's, until [`net_ns`](Sandbox::net_ns) is called. For code that nobody
-    /// vouches for there is [`Sandbox::strict()`](Sandbox::strict)[`.image(&image)`](Sandbox::image).
+    /// Creates a sandbox that runs an image as container engines do: with its program, environment,
+    /// user, working directory and stop signal; on its layers, with a private upper of
+    /// [64 MiB of memory](RootFs::tmpfs); in pid, mount, ipc, uts and cgroup namespaces of its own;
+    /// with the capabilities that container engines give; under
+    /// [`Seccomp::default()`](Seccomp::default), which also prevents programs from gaining
+    /// privileges; and with [`default_masks`](Sandbox::default_masks). For an ordinary user there
+    /// is a user namespace as well. The network is the host's, unless [`net_ns`](Sandbox::net_ns)
+    /// is called. For untrusted code, use
+    /// [`Sandbox::strict()`](Sandbox::strict)[`.image(&image)`](Sandbox::image).
     ///
-    /// Layers are unpacked by the first call for an image, and held as long as a sandbox or its handle lives.
+    /// The first call for an image unpacks its layers. The layers are locked as long as a sandbox
+    /// or a handle of it lives.
     ///
     /// ```no_run
     /// use ringfence::Sandbox;
@@ -58,14 +63,15 @@ impl Sandbox {
     /// # fn main() -> Result<(), ringfence::Error> {
     /// let store = Store::open_default()?;
     /// let image = store.image(&"debian:12".parse()?)?;
-    /// Sandbox::from_image(&image)?.memory_limit(64 << 20).command("cat").arg("/etc/os-release").status()?;
+    /// let sandbox = Sandbox::from_image(&image)?.memory_limit(64 << 20);
+    /// sandbox.command("cat").arg("/etc/os-release").status()?;
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     ///
-    /// Those of [`image`](Sandbox::image).
+    /// The errors of [`image`](Sandbox::image).
     pub fn from_image(image: &Image) -> Result<Sandbox> {
         let sandbox = Sandbox::new().pid_ns().ipc_ns().uts_ns().cgroup_ns().default_masks(true);
         let ordinary = !Uid::effective().is_root();
@@ -75,24 +81,26 @@ impl Sandbox {
         sandbox.capabilities(Capabilities::keep(kept)).seccomp(Seccomp::default()).image(image)
     }
 
-    /// Takes from an image what is to be run, and on which root, and leaves all else as it is:
+    /// Takes the program, its parameters and the root file system from an image, and changes
+    /// nothing else:
     ///
-    /// | of the image | becomes |
-    /// | --- | --- |
-    /// | its layers | an [overlay](RootFs::overlay) with 64 MiB of memory for what is written; for more, or a directory, call [`rootfs`](Sandbox::rootfs)`(image.rootfs()?.scratch())` |
-    /// | Entrypoint and Cmd | the program, unless [`command`](Sandbox::command) names one; [`args`](Sandbox::args) alone replace Cmd |
-    /// | Env | the whole environment, with a PATH and the user's HOME where it has none |
-    /// | User, looked up in the image's own /etc/passwd and /etc/group | [`user`](Sandbox::user) and, without a user namespace, [`groups`](Sandbox::groups) |
-    /// | WorkingDir | [`cwd`](Sandbox::cwd) |
-    /// | StopSignal | [`stop_signal`](Sandbox::stop_signal) |
+    /// - The layers become an [overlay](RootFs::overlay) with 64 MiB of memory for changes. For
+    ///   more space, or a directory, call [`rootfs`](Sandbox::rootfs)`(image.rootfs()?.scratch())`.
+    /// - Entrypoint and Cmd become the program, unless [`command`](Sandbox::command) names another;
+    ///   [`args`](Sandbox::args) alone replaces Cmd.
+    /// - Env becomes the whole environment. PATH and the user's HOME are added if it lacks them.
+    /// - User, looked up in the image's own /etc/passwd and /etc/group, becomes
+    ///   [`user`](Sandbox::user) and, without a user namespace, [`groups`](Sandbox::groups).
+    /// - WorkingDir becomes [`cwd`](Sandbox::cwd).
+    /// - StopSignal becomes [`stop_signal`](Sandbox::stop_signal).
     ///
-    /// Volumes are directories of the image as any other: what is written there goes with the sandbox, unless something is
-    /// [bound](Sandbox::bind) to them.
+    /// Volumes are ordinary directories of the image: what the program writes there is lost with
+    /// the sandbox, unless a directory is [bound](Sandbox::bind) to them.
     ///
     /// # Errors
     ///
-    /// Those of [`Image::unpack`]; [`Step::ImageUser`] if the image names a user that it does not have;
-    /// [`ErrorKind::Corrupt`] for a stop signal that is none.
+    /// The errors of [`Image::unpack`]; [`Step::ImageUser`] if the image does not have the user
+    /// that it names; [`ErrorKind::Corrupt`] if the stop signal is invalid.
     pub fn image(self, image: &Image) -> Result<Sandbox> {
         let layers = image.unpack()?;
         let config = image.config().config().as_ref();
@@ -101,7 +109,8 @@ impl Sandbox {
         let name = text(config.and_then(|config| config.user().as_ref())).unwrap_or_default();
         let user = user::resolve(&name, &lowers)?;
         let (is_root, apart) = (Uid::effective().is_root(), self.namespaces.new.contains(Namespaces::USER));
-        // Whom the sandbox is outside, the store is closed to: its mounts are made for it.
+        // The user that the sandbox runs as outside cannot open the store, so the mounts are made
+        // on the sandbox's behalf.
         let root = if is_root && apart { rootfs(layers).id_mapped() } else { rootfs(layers) };
         let mut sandbox = self.env_clear().rootfs(root).user(user.uid, user.gid);
         if is_root && !apart {
@@ -110,7 +119,7 @@ impl Sandbox {
         let variables = config.and_then(|config| config.env().as_ref()).into_iter().flatten();
         let home = user.home.unwrap_or(PathBuf::from("/"));
         sandbox = sandbox.env("PATH", DEFAULT_PATH).env("HOME", home);
-        // A variable without a value is none.
+        // An entry without `=` is ignored.
         sandbox = sandbox
             .envs(variables.filter_map(|variable| variable.split_once('=')).filter(|(name, _)| !name.is_empty()));
         if let Some(dir) = text(config.and_then(|config| config.working_dir().as_ref())) {
@@ -118,7 +127,7 @@ impl Sandbox {
         }
         if let Some(signal) = text(config.and_then(|config| config.stop_signal().as_ref())) {
             sandbox = sandbox.stop_signal(signal_number(&signal).ok_or_else(|| {
-                let detail = format!("the image is to be stopped with {signal:?}, which is no signal");
+                let detail = format!("the image's stop signal {signal:?} is not a signal");
                 Error::message(ErrorKind::Corrupt, Step::ImageManifest, detail).at(image.id().to_string())
             })?);
         }
@@ -131,23 +140,24 @@ impl Sandbox {
 }
 
 impl Image {
-    /// Its layers as a root, unpacked if they were not; see [`RootFs::overlay`] for where what is written goes. They are held
-    /// as long as the root is in use.
+    /// Unpacks the layers if necessary, and returns them as a root file system. For where changes
+    /// are written, see [`RootFs::overlay`]. The layers are locked as long as the root file system
+    /// is in use.
     ///
     /// # Errors
     ///
-    /// Those of [`unpack`](Image::unpack).
+    /// The errors of [`unpack`](Image::unpack).
     pub fn rootfs(&self) -> Result<RootFs> {
         Ok(rootfs(self.unpack()?))
     }
 }
 
-/// Programs that are to change their user, sudo(8) and the like, do so as in every container.
+/// Returns a root on which setuid programs, such as sudo(8), work as in other containers.
 fn rootfs(layers: Layers) -> RootFs {
     RootFs::overlay(layers.dirs()).suid().holding(layers)
 }
 
-/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
+/// Parses a signal: `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`.
 fn signal_number(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse() {
         return (1..=SIGRTMAX).contains(&number).then_some(number);

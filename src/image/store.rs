@@ -7,27 +7,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::fcntl::Flock;
 use oci_spec::image::{Descriptor, Digest, ImageManifestBuilder, MediaType, Platform};
 use serde::Serialize;
 
-use super::account::Bounds;
-use super::beneath;
-use super::blob::{self, Begun, BlobWriter};
+use super::Image;
+use super::blob::{self, BlobWriter, WriteStart};
 use super::digest::digest_of;
+use super::hold::Hold;
 use super::layout::{Layout, REF_NAME};
 use super::lock::{self, Mode};
 use super::manifest;
+use super::nofollow;
 use super::platform::host_platform;
-use super::{Image, Reference};
+use super::quota::UnpackLimits;
+use super::reference::Reference;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::units::Bytes;
 
-/// A store of images in a directory: an OCI image layout, with the layers unpacked beside it.
+/// A store of images in a directory: an OCI image layout, with the unpacked layers beside it.
 ///
-/// Any number of threads and processes may use one at once. What is in it is whole: bytes get their place under their digest
-/// only after they were found to have it, and are on disk before anything names them. Killing a user of the store at any
-/// point leaves nothing but downloads that the next one goes on with.
+/// Any number of threads and processes may use a store at the same time. Everything in a store is
+/// complete: a blob appears under its digest only after its bytes were checked, and is on disk
+/// before a name refers to it. If a process is killed at any point, it leaves at most incomplete
+/// downloads, which the next process continues.
 ///
 /// ```
 /// use ringfence::image::Store;
@@ -44,22 +46,17 @@ pub struct Store {
     pub(super) wait: Duration,
     pub(super) squash: bool,
     pub(super) one_tenant: bool,
-    pub(super) bounds: Bounds,
-}
-
-/// Keeps [`prune`](Store::prune) away while it lives: for who writes blobs first and names them later. Clones are one hold.
-#[derive(Debug, Clone)]
-pub struct Hold {
-    _lock: Arc<Flock<File>>,
+    pub(super) limits: UnpackLimits,
 }
 
 impl Store {
-    /// Opens the store at `path`, which is made if it is missing, and closed to other users.
+    /// Opens the store at `path`. A missing store is created, and closed to other users.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`], also where its directories belong to another user than root and the caller, others may write to
-    /// them, or a link stands in the place of one of its directories and files.
+    /// [`ErrorKind::Store`], which includes: a directory of the store belongs to a user other than
+    /// root and the caller, other users may write to it, or a link is in place of a directory or
+    /// file of the store.
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         let layout = Arc::new(Layout::open(path.as_ref())?);
         Ok(Store {
@@ -67,15 +64,17 @@ impl Store {
             wait: Duration::from_secs(600),
             squash: false,
             one_tenant: false,
-            bounds: Bounds::default(),
+            limits: UnpackLimits::default(),
         })
     }
 
-    /// Opens the user's store: `$XDG_DATA_HOME/ringfence/images`, or `~/.local/share/ringfence/images`.
+    /// Opens the user's store: `$XDG_DATA_HOME/ringfence/images`, or
+    /// `~/.local/share/ringfence/images`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if neither XDG_DATA_HOME nor HOME is set to an absolute path, and as [`open`](Store::open).
+    /// [`ErrorKind::Invalid`] if neither XDG_DATA_HOME nor HOME is set to an absolute path; the
+    /// errors of [`open`](Store::open).
     pub fn open_default() -> Result<Store> {
         let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
@@ -87,52 +86,55 @@ impl Store {
         Store::open(data.join("ringfence/images"))
     }
 
-    /// How long to wait for another process that holds a lock, or writes the same blob without progress: ten minutes without
-    /// this call.
+    /// Sets how long to wait for another process that holds a lock, or that writes the same blob
+    /// and makes no progress. By default, ten minutes.
     pub fn wait(mut self, wait: Duration) -> Store {
         self.wait = wait;
         self
     }
 
-    /// The most bytes that a layer may have without its compression, and that its files may have: 32 GiB without this call. What
-    /// is beyond is an error.
+    /// Sets the limit on the size of a layer without its compression, and on the size of its files.
+    /// By default, 32 GiB. A larger layer is an error.
     pub fn layer_bytes_limit(mut self, limit: impl Into<Bytes>) -> Store {
-        self.bounds.bytes = limit.into().get();
+        self.limits.bytes = limit.into().get();
         self
     }
 
-    /// The most entries that a layer may have: 2,000,000 without this call. Directories that have to be made for them count, as
-    /// does what it takes to hide files of the layers below.
+    /// Sets the limit on the number of entries in a layer. By default, 2,000,000. Directories that
+    /// the archive does not list count, and so do the whiteouts that hide files of lower layers.
     pub fn layer_entries_limit(mut self, limit: u64) -> Store {
-        self.bounds.entries = limit;
+        self.limits.entries = limit;
         self
     }
 
-    /// The most bytes that the files of all layers of an image may have: 64 GiB without this call.
+    /// Sets the limit on the size of the files in all layers of an image. By default, 64 GiB.
     pub fn image_bytes_limit(mut self, limit: impl Into<Bytes>) -> Store {
-        self.bounds.image_bytes = limit.into().get();
+        self.limits.image_bytes = limit.into().get();
         self
     }
 
-    /// The most entries that all layers of an image may have: 4,000,000 without this call.
+    /// Sets the limit on the number of entries in all layers of an image. By default, 4,000,000.
     pub fn image_entries_limit(mut self, limit: u64) -> Store {
-        self.bounds.image_entries = limit;
+        self.limits.image_entries = limit;
         self
     }
 
-    /// Has root unpack layers as an ordinary user does: all files are the unpacking user's own.
+    /// Unpacks layers as an ordinary user does even if the caller is root: the unpacking user owns
+    /// all files.
     pub fn squash_ids(mut self) -> Store {
         self.squash = true;
         self
     }
 
-    /// Says that whoever uses this store may see all that is in it.
+    /// Declares that every user of this store may see everything in it.
     ///
-    /// Without this call a store may serve tenants that must not see each other's images. Then a pull takes a blob that is in
-    /// the store already only after its registry has shown, with the credentials in use, that it has these bytes: a piece of
-    /// it, chosen at random, is asked for. And an unpacked layer is given to an image only once the image's own blob of it was
-    /// had, and found to have these contents: a diff id that a configuration names is nobody's proof. With this call, neither
-    /// is asked, and `Registry::pull_and_unpack` does not fetch layers that are unpacked.
+    /// Without this call, a store may serve tenants that must not see each other's images. Then a
+    /// pull uses a blob that the store already has only if its registry shows, with the current
+    /// credentials, that it has these bytes: the pull asks for a piece of the blob at a random
+    /// offset. And an image gets an unpacked layer only if the store has the image's own blob of
+    /// the layer, and has found the blob to have these contents: a diff id in a configuration
+    /// proves nothing. With this call, neither is checked, and `Registry::pull_and_unpack` does not
+    /// download layers that are already unpacked.
     pub fn one_tenant(mut self) -> Store {
         self.one_tenant = true;
         self
@@ -143,7 +145,7 @@ impl Store {
         self.one_tenant
     }
 
-    /// Its directory.
+    /// Returns the store's directory.
     pub fn path(&self) -> &Path {
         self.layout.root()
     }
@@ -152,36 +154,38 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Timeout`] if something is being pruned for longer than [`wait`](Store::wait).
+    /// [`ErrorKind::Timeout`] if a prune takes longer than [`wait`](Store::wait).
     pub fn hold(&self) -> Result<Hold> {
         let lock = lock::lock(&self.layout.hold_lock(), Mode::Shared, self.wait)?;
         Ok(Hold { _lock: Arc::new(lock) })
     }
 
-    /// Whether the store has this blob.
+    /// Returns true if the store has this blob.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] if it has one of this digest and another length.
+    /// [`ErrorKind::Corrupt`] if the store has a blob with this digest and another length.
     pub fn has(&self, blob: &Descriptor) -> Result<bool> {
         blob::is_whole(&self.layout, blob)
     }
 
-    /// The bytes of a blob, if the store has it. They had its digest when they came in.
+    /// Opens a blob, or returns `None` if the store does not have it. The digest was checked when
+    /// the blob was written.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Store`].
     pub fn blob(&self, digest: &Digest) -> Result<Option<File>> {
         let path = self.layout.blob(digest);
-        match beneath::open(&path) {
+        match nofollow::open(&path) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(Step::ReadBlob, &error).with_kind(ErrorKind::Store).at(&path)),
         }
     }
 
-    /// The bytes of a manifest, an index or a configuration, checked against the descriptor once more.
+    /// Reads a manifest, an index or a configuration, and checks the bytes against the descriptor
+    /// again.
     ///
     /// # Errors
     ///
@@ -190,8 +194,9 @@ impl Store {
         manifest::bytes(&self.layout, blob)
     }
 
-    /// Begins to write a blob, or goes on where an earlier writer ended; `None` if the store has it. Waits while another
-    /// writer of the same blob makes progress.
+    /// Starts to write a blob, or continues where an earlier writer ended. Returns `None` if the
+    /// store has the blob. Waits for another writer of the same blob as long as that one makes
+    /// progress.
     ///
     /// ```
     /// use ringfence::image::{Descriptor, MediaType, Store};
@@ -214,33 +219,36 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Timeout`] if another writer makes no progress for as long as [`wait`](Store::wait) says;
-    /// [`ErrorKind::Unsupported`] for digests other than sha256, sha384 and sha512; [`ErrorKind::Store`].
+    /// [`ErrorKind::Timeout`] if another writer makes no progress for longer than
+    /// [`wait`](Store::wait); [`ErrorKind::Unsupported`] for digests other than sha256, sha384 and
+    /// sha512; [`ErrorKind::Store`].
     pub fn write_blob(&self, blob: &Descriptor) -> Result<Option<BlobWriter>> {
         BlobWriter::begin(&self.layout, blob, self.hold()?, self.wait)
     }
 
-    /// The same without waiting.
+    /// Starts to write a blob like [`write_blob`](Store::write_blob), but does not wait for other
+    /// writers.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InUse`] if another is writing the blob, and as [`write_blob`](Store::write_blob).
+    /// [`ErrorKind::InUse`] if another writer writes the blob; the errors of
+    /// [`write_blob`](Store::write_blob).
     pub fn try_write_blob(&self, blob: &Descriptor) -> Result<Option<BlobWriter>> {
         match BlobWriter::try_begin(&self.layout, blob, &self.hold()?)? {
-            Begun::Whole => Ok(None),
-            Begun::Writer(writer) => Ok(Some(*writer)),
-            Begun::Busy => {
-                let detail = "another writer is at it";
+            WriteStart::Complete => Ok(None),
+            WriteStart::Writer(writer) => Ok(Some(*writer)),
+            WriteStart::Busy => {
+                let detail = "another writer is writing the blob";
                 Err(Error::message(ErrorKind::InUse, Step::WriteBlob, detail).at(blob.digest().to_string()))
             }
         }
     }
 
-    /// Writes a whole blob, under its sha256 digest.
+    /// Writes a complete blob under its sha256 digest.
     ///
     /// # Errors
     ///
-    /// As [`write_blob`](Store::write_blob).
+    /// The errors of [`write_blob`](Store::write_blob).
     pub fn put_blob(&self, media_type: MediaType, bytes: &[u8]) -> Result<Descriptor> {
         let blob = Descriptor::new(media_type, bytes.len() as u64, digest_of(bytes)?);
         self.fill_blob(&blob, &mut &*bytes)
@@ -248,7 +256,7 @@ impl Store {
         Ok(blob)
     }
 
-    /// Writes a blob from a reader that begins with its first byte, unless the store has it.
+    /// Writes a blob from a reader of all its bytes, unless the store has the blob.
     pub(super) fn fill_blob(&self, blob: &Descriptor, from: &mut impl Read) -> io::Result<()> {
         let Some(mut writer) = self.write_blob(blob)? else { return Ok(()) };
         writer.restart()?;
@@ -257,13 +265,13 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a document with its keys in order, so that the same one has the same digest.
+    /// Writes a document with sorted keys, so that equal documents have equal digests.
     pub(super) fn put_document(&self, media_type: MediaType, document: &impl Serialize) -> Result<Descriptor> {
         let sorted = serde_json::to_value(document).map_err(|error| manifest::unwritten(&error))?;
         self.put_blob(media_type, sorted.to_string().as_bytes())
     }
 
-    /// Writes the manifest of a configuration and layers that the store has.
+    /// Writes a manifest for a configuration and layers that the store has.
     pub(super) fn put_manifest(&self, config: Descriptor, layers: Vec<Descriptor>) -> Result<Descriptor> {
         let manifest = ImageManifestBuilder::default()
             .schema_version(2u32)
@@ -275,16 +283,18 @@ impl Store {
         self.put_document(MediaType::ImageManifest, &manifest)
     }
 
-    /// Gives a manifest or an index of the store a name, which it takes from the image that had it.
+    /// Names a manifest or an index of the store. If another image had this name, it loses the
+    /// name.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] if the store does not have it; [`ErrorKind::Invalid`] if the name says another digest;
-    /// [`ErrorKind::Corrupt`] and [`ErrorKind::Unsupported`] if it is neither manifest nor index.
+    /// [`ErrorKind::NotFound`] if the store does not have the manifest; [`ErrorKind::Invalid`] if
+    /// the name contains another digest; [`ErrorKind::Corrupt`] and [`ErrorKind::Unsupported`] if
+    /// the blob is neither a manifest nor an index.
     pub fn tag(&self, name: &Reference, manifest: &Descriptor) -> Result<()> {
         let _hold = self.hold()?;
         if name.digest().is_some_and(|digest| digest != manifest.digest()) {
-            let detail = format!("the name is that of another digest than {}", manifest.digest());
+            let detail = format!("the name contains a digest other than {}", manifest.digest());
             return Err(Error::message(ErrorKind::Invalid, Step::ImageName, detail).at(name.to_string()));
         }
         manifest::read(&self.layout, manifest)?;
@@ -300,8 +310,8 @@ impl Store {
         })
     }
 
-    /// The manifest or index of that name. A name with a digest is also found by it, whatever the tag was in that
-    /// repository.
+    /// Returns the manifest or index with this name. A name that contains a digest is also found by
+    /// the digest, with any tag of the same repository.
     ///
     /// # Errors
     ///
@@ -323,35 +333,37 @@ impl Store {
         })
     }
 
-    /// The image of that name for this machine's platform.
+    /// Returns the image with this name for this machine's platform.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] if there is no such name, or nothing for this platform, or a blob is missing;
-    /// [`ErrorKind::Corrupt`], [`ErrorKind::TooLarge`] and [`ErrorKind::Unsupported`] for what is in its documents.
+    /// [`ErrorKind::NotFound`] if the store does not have the name, a manifest for this platform,
+    /// or a blob; [`ErrorKind::Corrupt`], [`ErrorKind::TooLarge`] and [`ErrorKind::Unsupported`]
+    /// for invalid documents.
     pub fn image(&self, name: &Reference) -> Result<Image> {
         self.image_for(name, &host_platform())
     }
 
-    /// The image of that name for `platform`.
+    /// Returns the image with this name for `platform`.
     ///
     /// # Errors
     ///
-    /// As [`image`](Store::image).
+    /// The errors of [`image`](Store::image).
     pub fn image_for(&self, name: &Reference, platform: &Platform) -> Result<Image> {
         Image::read(self, Some(name.clone()), &self.resolve(name)?, platform)
     }
 
-    /// The image whose manifest or index this is, whether it has a name or not.
+    /// Returns the image with this manifest or index, which need not have a name.
     ///
     /// # Errors
     ///
-    /// As [`image`](Store::image).
+    /// The errors of [`image`](Store::image).
     pub fn image_of(&self, manifest: &Descriptor, platform: &Platform) -> Result<Image> {
         Image::read(self, None, manifest, platform)
     }
 
-    /// Every name with its manifest or index. Names of a foreign layout that are none for a registry are left out.
+    /// Returns every name with its manifest or index. Names that are not valid references, as other
+    /// tools may write, are left out.
     ///
     /// # Errors
     ///
@@ -362,8 +374,9 @@ impl Store {
         Ok(index.manifests().iter().filter_map(named).collect())
     }
 
-    /// Takes a name away. What no name needs any more stays until it is [pruned](Store::prune), or goes first where the disk
-    /// is full and has no room for the new list of names.
+    /// Removes a name. Blobs and layers that no other name needs stay until the store is
+    /// [pruned](Store::prune). If the disk is full and has no room for the new index, they are
+    /// removed first.
     ///
     /// # Errors
     ///

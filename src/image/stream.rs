@@ -1,4 +1,5 @@
-//! A layer on its way through three threads: one takes the compression away, one hashes what comes out, one unpacks it.
+//! Processes a layer in three threads: one decompresses it, one hashes the contents, one unpacks
+//! them.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,13 +11,14 @@ use super::compression;
 use super::digest::Hasher;
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// How much is handed on at once, and how many of these may wait: what a layer needs of memory.
+/// The size of a chunk in bytes, and the number of chunks that may wait. Their product is the
+/// memory that a layer needs.
 const CHUNK: usize = 256 << 10;
 const WAITING: usize = 8;
 
 type Chunk = Arc<Vec<u8>>;
 
-/// What a consumer reads.
+/// A reader of the chunks that a thread receives.
 pub(super) struct Chunks {
     from: Receiver<io::Result<Chunk>>,
     chunk: Chunk,
@@ -26,7 +28,7 @@ pub(super) struct Chunks {
 impl BufRead for Chunks {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at >= self.chunk.len() {
-            // A thread that ended without a word has nothing more.
+            // A thread that ended without an error has no more chunks.
             self.chunk = self.from.recv().unwrap_or_else(|_| Ok(Chunk::default()))?;
             self.at = 0;
         }
@@ -50,9 +52,10 @@ impl Read for Chunks {
     }
 }
 
-/// Has `consume` read `file` without its compression, to the end, and gives what it gives with the digest of all that it was
-/// given. More than `most` bytes are an error of the kind [`ErrorKind::TooLarge`].
-pub(super) fn through<T>(
+/// Decompresses `file` to its end, and lets `consume` read the contents. Returns the result of
+/// `consume`, and the digest of the contents. If the contents have more than `most` bytes, returns
+/// an error of kind [`ErrorKind::TooLarge`].
+pub(super) fn hash_decompressed<T>(
     file: File,
     hasher: Hasher,
     most: u64,
@@ -85,7 +88,7 @@ pub(super) fn through<T>(
     })
 }
 
-/// What stands behind a tar's end belongs to the digest.
+/// Reads the bytes after the end of the tar archive, which belong to the digest.
 fn drain(chunks: &mut Chunks) -> Result<()> {
     loop {
         let count = chunks.fill_buf().map_err(read_error)?.len();
@@ -96,19 +99,20 @@ fn drain(chunks: &mut Chunks) -> Result<()> {
     }
 }
 
-/// What a reader of layers says: broken compression and broken archives are the layer's, and the rest is the disk's.
+/// Converts the error of a layer's reader: errors in the compression or the archive are the
+/// layer's, and all others are the disk's.
 pub(super) fn read_error(error: io::Error) -> Error {
-    let of_layer = error.raw_os_error().is_none();
-    let kind = if of_layer { ErrorKind::Corrupt } else { ErrorKind::Store };
+    let at_layer = error.raw_os_error().is_none();
+    let kind = if at_layer { ErrorKind::Corrupt } else { ErrorKind::Store };
     match error.kind() {
-        io::ErrorKind::UnexpectedEof if of_layer => {
+        io::ErrorKind::UnexpectedEof if at_layer => {
             Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "it ends in the middle")
         }
         _ => Error::from_io(Step::UnpackLayer, kind, error),
     }
 }
 
-/// Sends chunk after chunk until the end, an error, or nobody wants more.
+/// Sends chunks until the file ends, an error occurs, or the receivers are gone.
 fn inflate(file: File, most: u64, to_hash: &SyncSender<Chunk>, to_unpack: &SyncSender<io::Result<Chunk>>) {
     let mut decoder = match compression::decoder(BufReader::with_capacity(CHUNK, file)) {
         Ok(decoder) => decoder,

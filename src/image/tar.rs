@@ -1,7 +1,7 @@
-//! The entries of a tar stream, one after another, from bytes that nobody has vouched for.
+//! Reads the entries of a tar stream from an untrusted source.
 //!
-//! The crate `tar-core` understands the formats (ustar, GNU, pax, sparse files); what is here feeds it, bounds it, and hands
-//! the contents out without copying them.
+//! The crate `tar-core` parses the formats (ustar, GNU, pax, sparse files). This module feeds the
+//! parser, limits it, and passes on the contents without copying them.
 
 use std::io::{self, BufRead, Write};
 
@@ -9,12 +9,13 @@ use tar_core::parse::{Limits, ParseError, ParseEvent, ParsedEntry, Parser};
 use tar_core::{EntryType, Header, PaxExtensions};
 
 const BLOCK: usize = 512;
-/// Everything that may stand before the contents of one entry: long names, pax records, maps of sparse files.
+/// The largest size in bytes of all headers of one entry: long names, pax records, maps of sparse
+/// files.
 const HEADERS_MAX: usize = 2 << 20;
-/// PATH_MAX of the kernel.
+/// The kernel's PATH_MAX.
 const PATH_MAX: u32 = 4096;
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     File,
@@ -24,7 +25,7 @@ pub(super) enum Kind {
     Character(u64),
     Block(u64),
     Fifo,
-    /// A type that no tool agrees on.
+    /// A type that has no common meaning among tools.
     Other(u8),
 }
 
@@ -33,27 +34,30 @@ pub(super) enum Kind {
 pub(super) struct Entry {
     pub(super) kind: Kind,
     pub(super) path: Vec<u8>,
-    /// Where a link leads to.
+    /// The target of a link.
     pub(super) target: Vec<u8>,
     pub(super) mode: u32,
     pub(super) uid: u64,
     pub(super) gid: u64,
-    /// Seconds and nanoseconds.
+    /// The modification time in seconds and nanoseconds.
     pub(super) mtime: (i64, u32),
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Bytes of contents in the archive.
+    /// The size of the contents in the archive, in bytes.
     pub(super) size: u64,
-    /// Offsets and lengths of what the archive has of a sparse file, and the file's length.
+    /// For a sparse file: the offsets and lengths of the data in the archive, and the length of the
+    /// file.
     pub(super) sparse: Option<(Vec<(u64, u64)>, u64)>,
 }
 
-/// Reads entries. After [`next`](Entries::next) the contents are there to be copied; what is not copied is skipped.
+/// A reader of entries. After [`next`](Entries::next) the contents can be copied; contents that are
+/// not copied are skipped.
 #[derive(Debug)]
 pub(super) struct Entries<R> {
     reader: R,
     parser: Parser,
     headers: Vec<u8>,
-    /// Contents of the last entry that were not copied, and what fills their last block up.
+    /// The number of bytes that are left of the last entry, including the padding of its last
+    /// block.
     left: u64,
     padding: u64,
 }
@@ -70,7 +74,7 @@ impl<R: BufRead> Entries<R> {
         Entries { reader, parser, headers: Vec::new(), left: 0, padding: 0 }
     }
 
-    /// The next entry; none at the archive's end.
+    /// Reads the next entry. Returns `None` at the end of the archive.
     pub(super) fn next(&mut self) -> io::Result<Option<Entry>> {
         loop {
             self.skip()?;
@@ -81,14 +85,14 @@ impl<R: BufRead> Entries<R> {
                     self.padding = entry.size.wrapping_neg() % BLOCK as u64;
                     return Ok(Some(*entry));
                 }
-                // Attributes for all that follows: no tool applies them to layers.
+                // Global attributes: no tool applies them to layers.
                 Parsed::Global => {}
                 Parsed::End => return Ok(None),
             }
         }
     }
 
-    /// Passes over what is left of the last entry.
+    /// Skips the rest of the last entry.
     fn skip(&mut self) -> io::Result<()> {
         let mut rest = self.left.saturating_add(self.padding);
         (self.left, self.padding) = (0, 0);
@@ -104,7 +108,8 @@ impl<R: BufRead> Entries<R> {
         Ok(())
     }
 
-    /// Reads block by block, as the parser asks: what follows the headers must stay in the reader.
+    /// Reads block by block, as the parser asks, so that the bytes after the headers stay in the
+    /// reader.
     fn parse(&mut self) -> io::Result<Parsed> {
         loop {
             let (parsed, consumed) = match parse_event(&mut self.parser, &self.headers)? {
@@ -114,7 +119,8 @@ impl<R: BufRead> Entries<R> {
                 }
                 Event::More(_) if self.more()? => continue,
                 Event::More(_) => {
-                    // Archives without their end are read by all tools, if they end at an entry's.
+                    // All tools accept an archive without an end marker, if it ends after a
+                    // complete entry.
                     let ends = self.headers.iter().all(|byte| *byte == 0) && self.headers.len() <= BLOCK;
                     return if ends { Ok(Parsed::End) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
                 }
@@ -127,7 +133,7 @@ impl<R: BufRead> Entries<R> {
         }
     }
 
-    /// One more block of headers; false at the stream's end.
+    /// Reads one more block of headers. Returns false at the end of the stream.
     fn more(&mut self) -> io::Result<bool> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
@@ -142,7 +148,7 @@ impl<R: BufRead> Entries<R> {
         Ok(true)
     }
 
-    /// Copies so many bytes of the contents.
+    /// Copies `length` bytes of the contents.
     pub(super) fn copy(&mut self, length: u64, mut write: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         if length > self.left {
             return Err(invalid("a map of more bytes than the file has"));
@@ -163,10 +169,10 @@ impl<R: BufRead> Entries<R> {
         Ok(())
     }
 
-    /// Reads the contents as a whole, if they are not longer than that.
+    /// Reads the whole contents, which may have at most `most` bytes.
     pub(super) fn contents(&mut self, most: u64) -> io::Result<Vec<u8>> {
         if self.left > most {
-            return Err(invalid(format!("{} bytes, where at most {most} are read", self.left)));
+            return Err(invalid(format!("{} bytes, but at most {most} are read", self.left)));
         }
         let mut contents = Vec::new();
         self.copy(self.left, |part| contents.write_all(part))?;
@@ -187,8 +193,8 @@ enum Event {
 
 fn parse_event(parser: &mut Parser, headers: &[u8]) -> io::Result<Event> {
     let event = match parser.parse(headers) {
-        // Times before 1970 are no number for it, nor are empty values. It has kept nothing of what it read, and can be asked
-        // anew.
+        // The parser takes neither times before 1970 nor empty values for numbers. After the error
+        // it has consumed nothing, and can be called again.
         Err(ParseError::InvalidPaxValue { key: "mtime" | "uid" | "gid", .. }) => {
             parser.set_ignore_pax_errors(true);
             let event = parser.parse(headers);
@@ -214,7 +220,7 @@ fn parse_event(parser: &mut Parser, headers: &[u8]) -> io::Result<Event> {
 fn owned(entry: &ParsedEntry<'_>, sparse: Option<(Vec<(u64, u64)>, u64)>) -> io::Result<Entry> {
     let device = nix::sys::stat::makedev(entry.dev_major.unwrap_or(0).into(), entry.dev_minor.unwrap_or(0).into());
     let kind = match entry.entry_type {
-        // As version 7 of Unix wrote directories.
+        // Version 7 of Unix wrote directories this way.
         EntryType::Regular if entry.path.ends_with(b"/") => Kind::Directory,
         EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse => Kind::File,
         EntryType::Directory => Kind::Directory,
@@ -225,9 +231,9 @@ fn owned(entry: &ParsedEntry<'_>, sparse: Option<(Vec<(u64, u64)>, u64)>) -> io:
         EntryType::Fifo => Kind::Fifo,
         other => Kind::Other(other.to_byte()),
     };
-    // Whether contents follow such an entry is what readers disagree about, and attackers use.
+    // Readers disagree about whether such an entry has contents, which attackers use.
     if entry.size > 0 && !matches!(kind, Kind::File | Kind::Other(_)) {
-        return Err(invalid("an entry that is no file and has contents"));
+        return Err(invalid("an entry that is not a file and has contents"));
     }
     let mut own = Entry {
         kind,
@@ -248,7 +254,8 @@ fn owned(entry: &ParsedEntry<'_>, sparse: Option<(Vec<(u64, u64)>, u64)>) -> io:
     Ok(own)
 }
 
-/// What the parser makes less of than there is, and what it was told to pass over.
+/// Applies the pax records that the parser does not handle in full, and those that it was told to
+/// ignore.
 fn pax_values(pax: &[u8], entry: &mut Entry) -> io::Result<()> {
     for record in PaxExtensions::new(pax) {
         let record = record.map_err(|error| invalid(error.to_string()))?;
@@ -265,8 +272,9 @@ fn pax_values(pax: &[u8], entry: &mut Entry) -> io::Result<()> {
     Ok(())
 }
 
-/// An empty value leaves what the header says (pax(1), as Go reads it). An empty size does not: readers that disagree about
-/// where the next entry begins see two archives in one.
+/// Handles empty pax values. An empty value leaves the value of the header in place, as in Go's
+/// reader of pax(1). An empty size is an error: if readers disagree about where the next entry
+/// starts, they see different archives.
 fn empty_values(header: &Header, entry: &mut Entry) {
     if entry.path.is_empty() {
         let prefix = header.prefix().filter(|prefix| !prefix.is_empty());
@@ -277,7 +285,7 @@ fn empty_values(header: &Header, entry: &mut Entry) {
     }
 }
 
-/// Decimal seconds as pax has them, rounded down.
+/// Parses the decimal seconds of pax, rounded down.
 fn time(text: &str) -> Option<(i64, u32)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! Archives made of others, against the unpacker.
+//! Unpacks archives that were made by changing others.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tar_core::EntryType;
 use tar_core::builder::EntryBuilder;
 
-use super::account::{Bounds, Budget};
+use super::complete::complete;
 use super::lowers::Lowers;
-use super::settle::settle;
+use super::quota::{ImageQuota, UnpackLimits};
 use super::tar::Entries;
 use super::tree::Tree;
 use super::unpack::{Ids, Unpacker};
@@ -70,7 +70,7 @@ fn archives() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Nothing comes out of the tree whatever the archive says, nothing panics, and it ends.
+/// Unpacking any archive ends, does not panic, and writes nothing outside of the tree.
 #[test]
 fn changed_archives_stay_inside() {
     let place = std::env::temp_dir().join(format!("rftest-unpack-{}", std::process::id()));
@@ -88,14 +88,14 @@ fn changed_archives_stay_inside() {
     let (whole, good) = (AtomicU64::new(0), AtomicU64::new(0));
     fuzz::bytes(&corpus, |bytes| {
         let staging = made(place.join(number.fetch_add(1, Ordering::Relaxed).to_string()));
-        let bounds = Bounds { entries: 1000, ..Bounds::default() };
-        let budget = Arc::new(Budget::new(bounds, 0, 0));
-        let unpacker = Unpacker::new(Tree::make(&staging).unwrap(), Ids::Squashed, budget);
-        // A header whose checksum is right is not made by chance.
+        let limits = UnpackLimits { entries: 1000, ..UnpackLimits::default() };
+        let image_quota = Arc::new(ImageQuota::new(limits, 0, 0));
+        let unpacker = Unpacker::new(Tree::make(&staging).unwrap(), Ids::Squashed, image_quota);
+        // Random changes do not produce a header with a correct checksum.
         if let Ok(mut layer) = unpacker.unpack(&mut Entries::new(summed(bytes).as_slice())) {
             whole.fetch_add(1, Ordering::Relaxed);
             let lowers = Lowers::open(std::slice::from_ref(&below)).unwrap();
-            good.fetch_add(u64::from(settle(&mut layer, &lowers, Ids::Squashed).is_ok()), Ordering::Relaxed);
+            good.fetch_add(u64::from(complete(&mut layer, &lowers, Ids::Squashed).is_ok()), Ordering::Relaxed);
         }
         let mut names: Vec<_> = fs::read_dir(&staging).unwrap().flatten().map(|entry| entry.file_name()).collect();
         names.sort();
@@ -109,7 +109,7 @@ fn changed_archives_stay_inside() {
     assert!(whole.into_inner() > 0 && good.into_inner() > 0);
 }
 
-/// The same blocks, each that could be a header with the checksum of one.
+/// Returns the same blocks, with a correct checksum in each that could be a header.
 fn summed(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {

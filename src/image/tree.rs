@@ -1,8 +1,9 @@
-//! A directory tree that a layer is written into, by descriptors, and never outside of it.
+//! A directory tree that a layer is written into. All access is by file descriptors, and never
+//! outside of the tree.
 //!
-//! Symbolic links among the parents of an entry are legal, and lead to where they would lead if the tree were the root:
-//! `openat2(2)` with `RESOLVE_IN_ROOT` (Linux 5.6), or a walk of our own that takes one name at a time. Nobody else writes to
-//! the tree meanwhile: it stands in a directory closed to others.
+//! The parent directories of an entry may be symbolic links, which are resolved as if the tree were
+//! the root: with `openat2(2)` and `RESOLVE_IN_ROOT` (Linux 5.6), or by a walk that takes one name
+//! at a time. No other process writes to the tree, which is in a directory closed to others.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{CStr, CString, OsStr};
@@ -21,28 +22,33 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::sys::xattr;
 
-/// As many links as the kernel follows.
+/// The largest number of links in a path, which is that of the kernel.
 const LINKS_MAX: usize = 40;
-/// Names that the walk takes for one layer altogether: an archive may not have each entry walk far.
+/// The largest number of names that the walk takes for one layer: an archive must not make every
+/// entry expensive.
 const STEPS_MAX: u64 = 4_000_000;
-/// Directories that are kept open: entries come directory by directory.
+/// The number of directories that are kept open. Archives list entries directory by directory.
 const RECENT: usize = 8;
-/// What a name that is remembered takes beside its bytes.
+/// The number of bytes that a remembered name uses, in addition to its own.
 pub(super) const NAME_COST: u64 = 64;
-/// The directories beside a tree that go once it stands.
+/// The directory beside a tree for replaced directories, which are removed when the tree is
+/// complete.
 pub(super) const TRASH: &str = "trash";
 pub(super) const LINKS: &str = "links";
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// overlayfs's mark of a directory that hides those below it; the second counts with the mount option `userxattr`, which
-/// mounts in a user namespace have. The one that does not count is an attribute as any other, and is copied up with what has
-/// it: so what is unpacked gets neither, see [`hide`](super::hide).
+/// The marks by which overlayfs recognises an opaque directory. The second one applies to mounts
+/// with the option `userxattr`, which all mounts in a user namespace have. overlayfs treats the
+/// mark that does not apply as an ordinary attribute, and copies it up with its directory. So
+/// unpacked layers get neither, see [`hide`](super::hide).
 pub(super) const OPAQUE: [&CStr; 2] = [c"trusted.overlay.opaque", c"user.overlay.opaque"];
 
-/// A path below the root: names joined by `/`, none of them `.` or `..`; empty for the root itself.
+/// A path below the root: names joined by `/`, without `.` and `..`. The root itself is the empty
+/// path.
 pub(super) type InRoot = Vec<u8>;
 
-/// The path without what means nothing. A leading `/` is the tree's root; `..` is refused, as no honest layer has it.
+/// Normalises a path. A leading `/` means the root of the tree. Returns `None` for a path with
+/// `..`, which no valid layer has.
 pub(super) fn in_root(path: &[u8]) -> Option<InRoot> {
     let mut all = InRoot::with_capacity(path.len());
     for name in path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")) {
@@ -61,7 +67,7 @@ pub(super) fn push(path: &mut InRoot, name: &[u8]) {
     path.extend_from_slice(name);
 }
 
-/// Its directory, and its own name; none for the root.
+/// Splits a path into its parent directory and its last name. Returns `None` for the root.
 pub(super) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => Some((path.get(..at)?, path.get(at + 1..)?)),
@@ -82,12 +88,17 @@ pub(super) fn kind_of(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
-/// As overlayfs has it: a character device 0/0.
+/// Returns a path for error messages, cut off after 256 bytes.
+pub(super) fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path.get(..path.len().min(256)).unwrap_or(path)).into_owned()
+}
+
+/// Returns true for a whiteout of overlayfs: a character device 0/0.
 pub(super) fn is_whiteout(stat: &FileStat) -> bool {
     kind_of(stat) == SFlag::S_IFCHR && stat.st_rdev == 0
 }
 
-/// Whether a directory hides what is below it.
+/// Returns true if a directory has overlayfs's opaque mark.
 pub(super) fn is_opaque(dir: impl AsFd) -> nix::Result<bool> {
     for name in OPAQUE {
         if xattr::get(dir.as_fd(), name)?.as_deref() == Some(b"y") {
@@ -97,14 +108,14 @@ pub(super) fn is_opaque(dir: impl AsFd) -> nix::Result<bool> {
     Ok(false)
 }
 
-/// Where in the tree something is: a directory and a name in it.
+/// A location in the tree: a directory and a name in it.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct EntryAt {
     pub(super) dir: Arc<OwnedFd>,
     pub(super) name: CString,
 }
 
-impl Place {
+impl EntryAt {
     pub(super) fn stat(&self) -> nix::Result<Option<FileStat>> {
         match fstatat(&self.dir, self.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -113,7 +124,7 @@ impl Place {
         }
     }
 
-    /// Opens what is there, which is no link.
+    /// Opens the file, which must not be a link.
     pub(super) fn open(&self, flags: OFlag) -> nix::Result<OwnedFd> {
         openat(&self.dir, self.name.as_c_str(), flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
     }
@@ -128,21 +139,23 @@ pub(super) struct Tree {
     root: Arc<OwnedFd>,
     trash: OwnedFd,
     trashed: u64,
-    /// What stands for hard links to files of layers below.
+    /// The directory of the placeholders for hard links to files of lower layers.
     links: OwnedFd,
     recent: VecDeque<Recent>,
     steps: u64,
-    /// Directories that had to be there and that the layer does not tell about. These paths, and those below, have no links.
+    /// The directories that were made because entries need them, and that the archive does not
+    /// list. No path here, nor a path below one, contains a link.
     pub(super) implied: BTreeSet<InRoot>,
-    /// Directories that show nothing of those below: in what form is for [`hide`](super::hide) to say.
-    pub(super) hiding: BTreeSet<InRoot>,
+    /// The opaque directories. [`hide`](super::hide) later writes the whiteouts for them.
+    pub(super) opaque: BTreeSet<InRoot>,
     pub(super) whiteouts: BTreeSet<InRoot>,
-    /// Directories that were made without an entry, and whiteouts; and bytes of all that is remembered here.
+    /// The number of whiteouts, and of directories that were made without an entry; and the size of
+    /// all remembered names.
     pub(super) made: u64,
     pub(super) names: u64,
 }
 
-/// A directory that was opened: under which path, and where that is without links.
+/// A directory that was opened: the path used, and the path without links.
 #[derive(Debug)]
 struct Recent {
     path: InRoot,
@@ -151,7 +164,8 @@ struct Recent {
 }
 
 impl Tree {
-    /// An empty tree at `staging/fs`; and beside it places for what entries of the layer replace, and for what links stand for.
+    /// Creates an empty tree at `staging/fs`, and beside it directories for replaced entries and
+    /// for placeholders.
     pub(super) fn make(staging: &Path) -> nix::Result<Tree> {
         let make = |name: &str| {
             let path = staging.join(name);
@@ -167,26 +181,26 @@ impl Tree {
             links,
             recent: VecDeque::new(),
             steps: 0,
-            // The root as well, until the layer tells about it.
+            // The root is implied, too, until the archive lists it.
             implied: BTreeSet::from([InRoot::new()]),
-            hiding: BTreeSet::new(),
+            opaque: BTreeSet::new(),
             whiteouts: BTreeSet::new(),
             made: 0,
             names: 0,
         })
     }
 
-    /// The place of what stands for the links of this number.
-    pub(super) fn stand_in(&self, number: usize) -> nix::Result<Place> {
+    /// Returns the location of the placeholder with this number.
+    pub(super) fn placeholder(&self, number: usize) -> nix::Result<EntryAt> {
         let dir = self.links.try_clone().map_err(|_| Errno::EMFILE)?;
-        Ok(Place { dir: dir.into(), name: c_string(number.to_string().as_bytes())? })
+        Ok(EntryAt { dir: dir.into(), name: c_string(number.to_string().as_bytes())? })
     }
 
     pub(super) fn root(&self) -> &Arc<OwnedFd> {
         &self.root
     }
 
-    /// The directory at `path`, through links, and made if it is missing.
+    /// Opens the directory at `path`, following links. A missing directory is created.
     pub(super) fn dir(&mut self, path: &[u8]) -> nix::Result<Arc<OwnedFd>> {
         if path.is_empty() {
             return Ok(self.root.clone());
@@ -204,13 +218,13 @@ impl Tree {
         Ok(dir)
     }
 
-    /// Where the directory at `path` is: without links.
+    /// Returns the path without links of the directory at `path`.
     pub(super) fn real_dir(&mut self, path: &[u8]) -> nix::Result<InRoot> {
         self.dir(path)?;
         Ok(self.recent.iter().find(|recent| recent.path == path).map(|recent| recent.real.clone()).unwrap_or_default())
     }
 
-    /// The path without links among its directories.
+    /// Resolves all links in the parent directories of `path`.
     pub(super) fn real(&mut self, path: &[u8]) -> nix::Result<InRoot> {
         let Some((dir, name)) = split(path) else { return Ok(InRoot::new()) };
         let mut real = self.real_dir(dir)?;
@@ -218,7 +232,7 @@ impl Tree {
         Ok(real)
     }
 
-    /// The same for a directory that need not be there.
+    /// Resolves the path of a directory that need not exist.
     pub(super) fn would_be(&mut self, path: &[u8]) -> nix::Result<InRoot> {
         let mut there = path;
         loop {
@@ -233,18 +247,19 @@ impl Tree {
         }
     }
 
-    /// Remembers that a directory shows nothing of those below it.
-    pub(super) fn hides(&mut self, real: InRoot) {
+    /// Marks a directory as opaque.
+    pub(super) fn add_opaque(&mut self, real: InRoot) {
         self.names += real.len() as u64 + NAME_COST;
-        self.hiding.insert(real);
+        self.opaque.insert(real);
     }
 
-    /// Whether what the layers below have at `real` is not seen, as one of the directories above it shows nothing of theirs.
+    /// Returns true if this layer hides what the lower layers have at `real`, because one of the
+    /// directories above is opaque.
     pub(super) fn is_hidden(&self, real: &[u8]) -> bool {
         let mut path = real;
-        while !self.hiding.is_empty() {
+        while !self.opaque.is_empty() {
             let Some((dir, _)) = split(path) else { return false };
-            if self.hiding.contains(dir) {
+            if self.opaque.contains(dir) {
                 return true;
             }
             path = dir;
@@ -252,14 +267,15 @@ impl Tree {
         false
     }
 
-    /// The place of `path`, whose directories are made if they are missing; none for the root.
-    pub(super) fn place(&mut self, path: &[u8]) -> nix::Result<Option<Place>> {
+    /// Returns the location of `path`, or `None` for the root. Missing parent directories are
+    /// created.
+    pub(super) fn place(&mut self, path: &[u8]) -> nix::Result<Option<EntryAt>> {
         let Some((dir, name)) = split(path) else { return Ok(None) };
-        Ok(Some(Place { dir: self.dir(dir)?, name: c_string(name)? }))
+        Ok(Some(EntryAt { dir: self.dir(dir)?, name: c_string(name)? }))
     }
 
-    /// The same without making anything.
-    pub(super) fn find(&mut self, path: &[u8]) -> nix::Result<Option<Place>> {
+    /// Returns the location of `path`, or `None` for the root or if a parent directory is missing.
+    pub(super) fn find(&mut self, path: &[u8]) -> nix::Result<Option<EntryAt>> {
         let Some((dir, name)) = split(path) else { return Ok(None) };
         let found = match self.open_in_root(dir, ResolveFlag::empty()) {
             Ok(found) => found,
@@ -269,7 +285,7 @@ impl Tree {
                 Err(errno) => return Err(errno),
             },
         };
-        Ok(Some(Place { dir: Arc::new(found), name: c_string(name)? }))
+        Ok(Some(EntryAt { dir: Arc::new(found), name: c_string(name)? }))
     }
 
     fn open_in_root(&self, path: &[u8], more: ResolveFlag) -> nix::Result<OwnedFd> {
@@ -280,7 +296,8 @@ impl Tree {
         openat2(&self.root, OsStr::from_bytes(path), how)
     }
 
-    /// The directory at `path`, one name at a time, and the path without links that leads there.
+    /// Walks to the directory at `path`, one name at a time. Returns the directory and its path
+    /// without links.
     fn walk(&mut self, path: &[u8], make: bool) -> nix::Result<(OwnedFd, InRoot)> {
         let mut todo: VecDeque<Vec<u8>> = names(path).map(<[u8]>::to_vec).collect();
         let mut done: Vec<Vec<u8>> = Vec::new();
@@ -319,7 +336,7 @@ impl Tree {
                         Err(Errno::EINVAL) if make => {
                             current = instead_of_whiteout(&current, &name_c)?;
                             done.push(name);
-                            self.hides(done.join(&b'/'));
+                            self.add_opaque(done.join(&b'/'));
                             self.made += 1;
                             continue;
                         }
@@ -343,27 +360,31 @@ impl Tree {
         Ok((current, done.join(&b'/')))
     }
 
-    /// Whether the layer removes what those below have on the way to `path`, on which links of its own may be: a
-    /// directory shows nothing of theirs, or there is something else in its place.
+    /// Returns true if this layer removes what the lower layers have on the way to `path`, which
+    /// may contain links of this layer: a directory on the way is opaque or is replaced by another
+    /// file.
     pub(super) fn hides_way(&mut self, path: &[u8]) -> nix::Result<bool> {
         let dir = split(path).unwrap_or_default().0;
         if self.is_hidden(path) || self.open_in_root(dir, ResolveFlag::RESOLVE_NO_SYMLINKS).is_ok() {
             return Ok(self.is_hidden(path));
         }
         match self.walk(dir, false) {
-            Ok((_, real)) => Ok(self.hiding.contains(&real) || self.is_hidden(&real)),
+            Ok((_, real)) => Ok(self.opaque.contains(&real) || self.is_hidden(&real)),
             Err(Errno::ENOENT) => Ok(false),
             Err(Errno::ENOTDIR) => Ok(true),
             Err(errno) => Err(errno),
         }
     }
 
-    /// The same for `real`, a path of theirs without links: of what may be in its place a link is one, wherever it leads.
+    /// Returns true if this layer removes what the lower layers have on the way to `real`, a path
+    /// without links in the lower layers. A link of this layer on the way replaces their directory,
+    /// wherever it leads.
     pub(super) fn hides_real_way(&mut self, real: &[u8]) -> nix::Result<bool> {
         Ok(self.is_hidden(real) || self.replaces(split(real).unwrap_or_default().0)?)
     }
 
-    /// Whether the layer has something else in place of the directory `real` of theirs, or of one above it.
+    /// Returns true if this layer replaces the lower layers' directory `real`, or one above it, by
+    /// another file.
     pub(super) fn replaces(&mut self, real: &[u8]) -> nix::Result<bool> {
         let mut current = self.root.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
         for name in names(real) {
@@ -388,13 +409,14 @@ impl Tree {
         if self.steps > STEPS_MAX { Err(Errno::ELOOP) } else { Ok(()) }
     }
 
-    /// Does what makes an entry at the place; if there is one, it goes first. Says whether that was no directory: then the layer
-    /// hides what those below have there.
+    /// Makes an entry with `make`, after removing an existing one. Returns true as well if the
+    /// existing entry was not a directory: then the layer hides the lower layers' directory of that
+    /// name.
     pub(super) fn replace<T>(
         &mut self,
         path: &[u8],
-        place: &Place,
-        make: impl Fn(&Place) -> nix::Result<T>,
+        place: &EntryAt,
+        make: impl Fn(&EntryAt) -> nix::Result<T>,
     ) -> nix::Result<(T, bool)> {
         match make(place) {
             Err(Errno::EEXIST) => {}
@@ -405,8 +427,8 @@ impl Tree {
         make(place).map(|made| (made, was_other))
     }
 
-    /// Takes away what is at the place.
-    pub(super) fn clear(&mut self, path: &[u8], place: &Place) -> nix::Result<()> {
+    /// Removes the entry at `place`.
+    pub(super) fn clear(&mut self, path: &[u8], place: &EntryAt) -> nix::Result<()> {
         let Some(stat) = place.stat()? else { return Ok(()) };
         let kind = kind_of(&stat);
         if kind == SFlag::S_IFLNK {
@@ -423,20 +445,21 @@ impl Tree {
         renameat(&place.dir, place.name.as_c_str(), &self.trash, name.as_c_str())
     }
 
-    /// What is at or below `path` is not implied any more.
+    /// Removes `path`, and all below it, from the implied directories.
     fn forget(&mut self, path: &[u8]) {
         for path in at_or_below(&self.implied, path) {
             self.implied.remove(&path);
         }
     }
 
-    /// Drops what is known of where directories are, after some were moved.
+    /// Forgets the paths of open directories, after some were moved.
     pub(super) fn moved(&mut self) {
         self.recent.clear();
     }
 
-    /// Hides `path` of the layers below. What this layer has there itself stays, and if it is a directory, hides theirs.
-    pub(super) fn whiteout(&mut self, path: &[u8], place: &Place) -> nix::Result<()> {
+    /// Hides `path` of the lower layers. An entry of this layer at `path` stays; if that is a
+    /// directory, it becomes opaque.
+    pub(super) fn whiteout(&mut self, path: &[u8], place: &EntryAt) -> nix::Result<()> {
         let made = mknodat(&place.dir, place.name.as_c_str(), SFlag::S_IFCHR, Mode::empty(), 0);
         let is_dir = match made {
             Err(Errno::EEXIST) => place.stat()?.is_some_and(|stat| kind_of(&stat) == SFlag::S_IFDIR),
@@ -446,18 +469,18 @@ impl Tree {
             return Ok(());
         }
         let real = self.real(path)?;
-        if self.implied.contains(&real) && self.only_hides(place.open_dir()?)? {
+        if self.implied.contains(&real) && self.has_only_whiteouts(place.open_dir()?)? {
             self.clear(path, place)?;
             mknodat(&place.dir, place.name.as_c_str(), SFlag::S_IFCHR, Mode::empty(), 0)?;
             self.is_whiteout_at(real);
         } else {
-            self.hides(real);
+            self.add_opaque(real);
         }
         Ok(())
     }
 
-    /// Whether there is nothing in a directory but what was made for whiteouts.
-    pub(super) fn only_hides(&mut self, dir: OwnedFd) -> nix::Result<bool> {
+    /// Returns true if a directory contains only directories that were made for whiteouts.
+    pub(super) fn has_only_whiteouts(&mut self, dir: OwnedFd) -> nix::Result<bool> {
         let mut todo = vec![dir];
         while let Some(dir) = todo.pop() {
             for entry in Dir::openat(&dir, c".", DIRECTORY | OFlag::O_RDONLY, Mode::empty())?.iter() {
@@ -484,14 +507,14 @@ impl Tree {
     }
 }
 
-/// Those of the paths that are `path`, or below it.
+/// Returns the paths that are `path` or below it.
 pub(super) fn at_or_below(paths: &BTreeSet<InRoot>, path: &[u8]) -> Vec<InRoot> {
     let below = |other: &InRoot| other.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
     let from = paths.range(path.to_vec()..).take_while(|other| other.starts_with(path));
     from.filter(|other| path.is_empty() || below(other)).cloned().collect()
 }
 
-/// A directory that the layer has at a place where it hides that of the layers below.
+/// Opens the directory that the layer has in place of a whiteout.
 fn instead_of_whiteout(dir: &OwnedFd, name: &CStr) -> nix::Result<OwnedFd> {
     if !is_whiteout(&fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?) {
         return Err(Errno::ENOTDIR);

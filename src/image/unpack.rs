@@ -1,7 +1,9 @@
-//! A layer's archive as a directory for overlayfs: layer.md of the image specification.
+//! Unpacks the archive of a layer into a directory for overlayfs: layer.md of the OCI image
+//! specification.
 //!
-//! No layer below is needed for it. What depends on one (directories that the archive does not tell about, hard links to
-//! files of a layer below) is noted, and [settled](super::settle) when those are there.
+//! Unpacking needs no lower layer. What depends on lower layers (directories that the archive does
+//! not list, hard links to files of a lower layer) is recorded, and [completed](super::complete)
+//! when these are there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
@@ -17,85 +19,87 @@ use nix::sys::time::TimeSpec;
 use nix::sys::uio::pwrite;
 use nix::unistd::{Gid, Uid, fchown, fchownat, ftruncate, linkat, symlinkat};
 
-use super::account::{Account, Budget};
+use super::quota::{ImageQuota, LayerQuota};
 use super::stream::read_error;
 use super::tar::{Entries, Entry, Kind};
-use super::tree::{self, InRoot, NAME_COST, Place, Tree};
+use super::tree::{self, EntryAt, InRoot, NAME_COST, Tree, shown};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::xattr;
 
-/// What the names of whiteouts begin with.
+/// The prefix of the names of whiteouts.
 pub(super) const WHITEOUT: &[u8] = b".wh.";
-/// What stands for a directory's opaqueness, and other names of aufs that are not for us.
+/// The prefix of the opaque mark, and of other names of aufs that have no meaning in layers.
 const META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Left out things that are told one by one.
-const TOLD_MAX: usize = 64;
+/// The number of left-out files that are listed one by one.
+const LEFT_OUT_MAX: usize = 64;
 
-/// Whose files are.
+/// The ownership of the files in an unpacked layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Ids {
-    /// As the image has them.
+    /// Files have the owners that the image says.
     Kept,
-    /// All the unpacking user's own, who may not give files away.
+    /// The unpacking user owns all files. An ordinary user cannot give files to other owners.
     Squashed,
 }
 
-/// Hard links to what this layer does not have, under which a stand-in is until the layers below are there: whatever comes later
-/// in the archive finds a file. Their number is that of the stand-in.
+/// Hard links to a file that this layer does not have. Until the lower layers are there, the names
+/// lead to a placeholder, so that later entries of the archive find a file. The index of the link
+/// is the number of its placeholder.
 #[derive(Debug, Default)]
 pub(super) struct Link {
     pub(super) target: InRoot,
-    /// Without links among the directories.
+    /// The names of the link, without links in their parent directories.
     pub(super) names: Vec<InRoot>,
-    /// The layer hides what those below have there.
+    /// True if the layer hides the lower layers' file at the target.
     pub(super) is_removed: bool,
-    /// The layer has something else under the target's name, which came later.
+    /// True if a later entry of the layer replaces the target.
     pub(super) is_replaced: bool,
 }
 
-/// What is known of a layer once it is unpacked.
+/// A summary of an unpacked layer, which its record contains.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Told {
-    /// With directories and whiteouts that had to be made.
+pub(super) struct Summary {
+    /// The number of entries, including whiteouts and directories that the archive does not list.
     pub(super) entries: u64,
-    /// Bytes of files.
+    /// The size of all files in bytes.
     pub(super) bytes: u64,
-    /// Nothing of the layers below is seen.
+    /// True if the layer hides all lower layers.
     pub(super) opaque: bool,
     pub(super) skipped: u64,
-    /// The first of what was left out, with the reason.
+    /// The first of the left-out files and attributes, each with the reason.
     pub(super) left_out: Vec<String>,
 }
 
-/// What a directory gets last: what is made in it changes the one, and needs the other.
+/// The attributes that a directory gets last: writing to the directory changes its time and needs
+/// its permissions.
 #[derive(Debug)]
 pub(super) struct Directory {
     pub(super) mode: u32,
     pub(super) mtime: (i64, u32),
 }
 
-/// A layer that stands, but for what depends on those below.
+/// A layer that is unpacked, except for what depends on lower layers.
 #[derive(Debug)]
 pub(super) struct Unpacked {
     pub(super) tree: Tree,
     pub(super) directories: BTreeMap<InRoot, Directory>,
     pub(super) links: Vec<Link>,
-    /// The numbers of links, by the inode of their stand-in.
-    pub(super) stand_ins: HashMap<u64, usize>,
-    pub(super) account: Account,
-    /// What of the tree's counts is in the account.
+    /// The indexes of links by the inode of their placeholder.
+    pub(super) placeholders: HashMap<u64, usize>,
+    pub(super) quota: LayerQuota,
+    /// The part of the tree's counts that the quota already includes.
     counted: (u64, u64),
-    pub(super) told: Told,
+    pub(super) summary: Summary,
 }
 
 pub(super) struct Unpacker {
     ids: Ids,
     layer: Unpacked,
-    /// Numbers of links, by their target.
+    /// The indexes of links by their target.
     targets: HashMap<InRoot, usize>,
 }
 
@@ -103,11 +107,7 @@ fn is_whiteout(path: &[u8]) -> bool {
     tree::split(path).is_some_and(|(_, name)| name.starts_with(WHITEOUT))
 }
 
-pub(super) fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path.get(..path.len().min(256)).unwrap_or(path)).into_owned()
-}
-
-/// An errno that the archive is to blame for, or the disk.
+/// Returns the error for an errno: an error of the archive, or of the disk.
 pub(super) fn failed(errno: Errno, path: &[u8]) -> Error {
     let kind = match errno {
         Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG | Errno::EISDIR | Errno::EMLINK => {
@@ -131,27 +131,28 @@ pub(super) fn permissions(mode: u32) -> Mode {
 }
 
 impl Unpacked {
-    /// Counts what an entry has had made. One alone makes no more directories than a path has names.
+    /// Counts what was made for an entry. One entry makes at most one directory for each name in
+    /// its path.
     pub(super) fn count(&mut self, path: &[u8]) -> Result<()> {
         let (made, names) = (self.tree.made, self.tree.names);
         let counted = std::mem::replace(&mut self.counted, (made, names));
-        self.account.take_entries(made - counted.0, path)?;
-        self.account.take_names(names - counted.1, path)
+        self.quota.take_entries(made - counted.0, path)?;
+        self.quota.take_names(names - counted.1, path)
     }
 }
 
 impl Unpacker {
-    pub(super) fn new(tree: Tree, ids: Ids, budget: Arc<Budget>) -> Unpacker {
-        let (directories, links, stand_ins) = (BTreeMap::new(), Vec::new(), HashMap::new());
-        let (account, told) = (Account::new(budget), Told::default());
-        let layer = Unpacked { tree, directories, links, stand_ins, account, counted: (0, 0), told };
+    pub(super) fn new(tree: Tree, ids: Ids, image_quota: Arc<ImageQuota>) -> Unpacker {
+        let (directories, links, placeholders) = (BTreeMap::new(), Vec::new(), HashMap::new());
+        let (quota, summary) = (LayerQuota::new(image_quota), Summary::default());
+        let layer = Unpacked { tree, directories, links, placeholders, quota, counted: (0, 0), summary };
         Unpacker { ids, layer, targets: HashMap::new() }
     }
 
-    /// Takes every entry of the archive.
+    /// Unpacks every entry of the archive.
     pub(super) fn unpack<R: BufRead>(mut self, entries: &mut Entries<R>) -> Result<Unpacked> {
         while let Some(entry) = entries.next().map_err(read_error)? {
-            self.layer.account.take_entries(1, &entry.path)?;
+            self.layer.quota.take_entries(1, &entry.path)?;
             self.take(&entry, entries)?;
             self.layer.count(&entry.path)?;
         }
@@ -162,7 +163,7 @@ impl Unpacker {
         let path = tree::in_root(&entry.path)
             .ok_or_else(|| corrupt(&entry.path, "a path with .. or a NUL in it: it could lead out of the image"))?;
         if let Some(at_meta) = tree::names(&path).position(|name| name.starts_with(META)) {
-            // A name of aufs, or below one.
+            // A name of aufs, or a path below one.
             let is_last = tree::names(&path).count() == at_meta + 1;
             return if is_last && path.ends_with(OPAQUE) { self.opaque(&path) } else { Ok(()) };
         }
@@ -170,11 +171,12 @@ impl Unpacker {
             return self.directory(&path, entry);
         }
         let place = match self.layer.tree.place(&path) {
-            // umoci hides what was in a directory that the layer has made a file: that file hides it as well.
+            // umoci writes whiteouts for the contents of a directory that the layer replaces by a
+            // file. The file hides these contents already.
             Err(Errno::ENOTDIR) if is_whiteout(&path) => return Ok(()),
             place => place.map_err(|errno| failed(errno, &path))?,
         };
-        let place = place.ok_or_else(|| corrupt(&entry.path, "the root is no directory"))?;
+        let place = place.ok_or_else(|| corrupt(&entry.path, "the root is not a directory"))?;
         if let Some(hidden) = place.name.to_bytes().strip_prefix(WHITEOUT) {
             return self.whiteout(&path, &place, hidden);
         }
@@ -190,15 +192,15 @@ impl Unpacker {
         }
     }
 
-    /// Keeps account of names that are remembered.
+    /// Counts a remembered name.
     fn remember(&mut self, path: &[u8]) -> Result<()> {
-        self.layer.account.take_names(path.len() as u64 + NAME_COST, path)
+        self.layer.quota.take_names(path.len() as u64 + NAME_COST, path)
     }
 
     fn leave_out(&mut self, path: &[u8], why: &str) {
-        self.layer.told.skipped += 1;
-        if self.layer.told.left_out.len() < TOLD_MAX {
-            self.layer.told.left_out.push(format!("{}: {why}", shown(path)));
+        self.layer.summary.skipped += 1;
+        if self.layer.summary.left_out.len() < LEFT_OUT_MAX {
+            self.layer.summary.left_out.push(format!("{}: {why}", shown(path)));
         }
     }
 
@@ -213,12 +215,12 @@ impl Unpacker {
         }
     }
 
-    fn whiteout(&mut self, path: &[u8], place: &Place, hidden: &[u8]) -> Result<()> {
+    fn whiteout(&mut self, path: &[u8], place: &EntryAt, hidden: &[u8]) -> Result<()> {
         if matches!(hidden, b"" | b"." | b"..") {
             return Err(corrupt(path, "a whiteout of nothing"));
         }
         let name = CString::new(hidden).map_err(|_| failed(Errno::EINVAL, path))?;
-        let place = Place { dir: place.dir.clone(), name };
+        let place = EntryAt { dir: place.dir.clone(), name };
         let mut hides = tree::split(path).unwrap_or_default().0.to_vec();
         tree::push(&mut hides, hidden);
         self.layer.tree.whiteout(&hides, &place).map_err(|errno| whiteout_failed(errno, &self.layer.tree, path))
@@ -226,10 +228,10 @@ impl Unpacker {
 
     fn opaque(&mut self, path: &[u8]) -> Result<()> {
         let (dir, _) = tree::split(path).unwrap_or_default();
-        // Nothing is made for it: a later whiteout may take the directory itself away.
+        // No directory is created for the whiteout: a later whiteout may remove that directory.
         let real = self.layer.tree.would_be(dir).map_err(|errno| failed(errno, path))?;
-        self.layer.told.opaque |= real.is_empty();
-        self.layer.tree.hides(real);
+        self.layer.summary.opaque |= real.is_empty();
+        self.layer.tree.add_opaque(real);
         Ok(())
     }
 
@@ -247,54 +249,61 @@ impl Unpacker {
         }
         self.xattrs(path, entry, |name, value| xattr::set(dir.as_fd(), name, value))?;
         self.remember(path)?;
-        // Of one that comes twice, the last word counts.
+        // If the archive lists a directory twice, the last entry counts.
         self.layer.directories.insert(real, Directory { mode: entry.mode, mtime: entry.mtime });
         Ok(())
     }
 
-    fn make_directory(&mut self, path: &[u8], place: &Place) -> Result<OwnedFd> {
+    fn make_directory(&mut self, path: &[u8], place: &EntryAt) -> Result<OwnedFd> {
         let fail = |errno| failed(errno, path);
-        let make = |place: &Place| match mkdirat(&place.dir, place.name.as_c_str(), Mode::S_IRWXU) {
-            // One directory twice is one directory.
+        let make = |place: &EntryAt| match mkdirat(&place.dir, place.name.as_c_str(), Mode::S_IRWXU) {
+            // A directory that exists already is used.
             Err(Errno::EEXIST) => place.open_dir().map_err(|_| Errno::EEXIST),
             made => made.and_then(|()| place.open_dir()),
         };
         let (dir, was_other) = self.layer.tree.replace(path, place, make).map_err(fail)?;
         if was_other {
             let real = self.layer.tree.real(path).map_err(fail)?;
-            self.layer.tree.hides(real);
+            self.layer.tree.add_opaque(real);
         }
         Ok(dir)
     }
 
-    fn file<R: BufRead>(&mut self, path: &[u8], place: &Place, entry: &Entry, entries: &mut Entries<R>) -> Result<()> {
+    fn file<R: BufRead>(
+        &mut self,
+        path: &[u8],
+        place: &EntryAt,
+        entry: &Entry,
+        entries: &mut Entries<R>,
+    ) -> Result<()> {
         let owner = self.owner(entry, path)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let make = |place: &Place| openat(&place.dir, place.name.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let make = |place: &EntryAt| openat(&place.dir, place.name.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
         let (file, _) = self.layer.tree.replace(path, place, make).map_err(|errno| failed(errno, path))?;
         let file = std::fs::File::from(file);
-        let mut count = |bytes: usize| self.layer.account.take_bytes(bytes as u64, path).map_err(io::Error::from);
+        let mut count = |bytes: usize| self.layer.quota.take_bytes(bytes as u64, path).map_err(io::Error::from);
         write_contents(&file, entry, entries, &mut count).map_err(|error| read_error(error).at(shown(path)))?;
         if let Some((uid, gid)) = owner {
             fchown(&file, Some(uid), Some(gid)).map_err(|errno| chown_failed(errno, path))?;
         }
-        // After the owner, whose change takes the setuid bit and capabilities away.
+        // Attributes come after the owner, as changing the owner removes the setuid bit and
+        // capabilities.
         self.xattrs(path, entry, |name, value| xattr::set(file.as_fd(), name, value))?;
         let mtime = time(entry.mtime);
         fchmod(&file, permissions(entry.mode)).map_err(|errno| failed(errno, path))?;
         futimens(&file, &mtime, &mtime).map_err(|errno| failed(errno, path))
     }
 
-    fn symlink(&mut self, path: &[u8], place: &Place, entry: &Entry) -> Result<()> {
+    fn symlink(&mut self, path: &[u8], place: &EntryAt, entry: &Entry) -> Result<()> {
         let target = CString::new(entry.target.as_slice()).ok().filter(|target| !target.is_empty());
         let target = target.ok_or_else(|| corrupt(path, "a symbolic link to nothing"))?;
-        let make = |place: &Place| symlinkat(target.as_c_str(), &place.dir, place.name.as_c_str());
+        let make = |place: &EntryAt| symlinkat(target.as_c_str(), &place.dir, place.name.as_c_str());
         self.layer.tree.replace(path, place, make).map_err(|errno| failed(errno, path))?;
         self.finish_by_name(path, place, entry)
     }
 
-    /// Owner, attributes and time of what cannot be opened.
-    fn finish_by_name(&mut self, path: &[u8], place: &Place, entry: &Entry) -> Result<()> {
+    /// Sets the owner, attributes and time of a file that cannot be opened.
+    fn finish_by_name(&mut self, path: &[u8], place: &EntryAt, entry: &Entry) -> Result<()> {
         let fail = |errno| failed(errno, path);
         if let Some((uid, gid)) = self.owner(entry, path)? {
             fchownat(&place.dir, place.name.as_c_str(), Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
@@ -312,12 +321,12 @@ impl Unpacker {
         utimensat(&place.dir, place.name.as_c_str(), &mtime, &mtime, UtimensatFlags::NoFollowSymlink).map_err(fail)
     }
 
-    fn node(&mut self, path: &[u8], place: &Place, entry: &Entry, kind: SFlag, device: u64) -> Result<()> {
+    fn node(&mut self, path: &[u8], place: &EntryAt, entry: &Entry, kind: SFlag, device: u64) -> Result<()> {
         if kind == SFlag::S_IFCHR && device == 0 {
             self.leave_out(path, "a character device 0/0, which is overlayfs's whiteout");
             return Ok(());
         }
-        let make = |place: &Place| mknodat(&place.dir, place.name.as_c_str(), kind, Mode::S_IRUSR, device);
+        let make = |place: &EntryAt| mknodat(&place.dir, place.name.as_c_str(), kind, Mode::S_IRUSR, device);
         match self.layer.tree.replace(path, place, make) {
             Ok(_) => self.finish_by_name(path, place, entry),
             Err(Errno::EPERM) if kind != SFlag::S_IFIFO => {
@@ -328,8 +337,9 @@ impl Unpacker {
         }
     }
 
-    /// Its owner, mode and time are those of the file: what the entry says of them is not believed.
-    fn hard_link(&mut self, path: InRoot, place: &Place, entry: &Entry) -> Result<()> {
+    /// Makes a hard link. The owner, mode and time of the file stay; those of the entry are
+    /// ignored.
+    fn hard_link(&mut self, path: InRoot, place: &EntryAt, entry: &Entry) -> Result<()> {
         let fail = |errno| failed(errno, &path);
         let target = tree::in_root(&entry.target).filter(|target| !target.is_empty());
         let target = target.ok_or_else(|| corrupt(&path, "a hard link to nothing, or with .. in it"))?;
@@ -348,27 +358,27 @@ impl Unpacker {
                     return Ok(());
                 }
                 self.layer.tree.replace(&path, place, |place| link(&source, place)).map_err(fail)?;
-                match self.layer.stand_ins.get(&stat.st_ino).copied() {
+                match self.layer.placeholders.get(&stat.st_ino).copied() {
                     Some(number) => self.add_name(number, &path),
                     None => Ok(()),
                 }
             }
-            None => self.stand_in(&path, place, target),
+            None => self.add_placeholder(&path, place, target),
         }
     }
 
-    /// Puts a stand-in where a hard link to what a layer below has will be.
-    fn stand_in(&mut self, path: &[u8], place: &Place, target: InRoot) -> Result<()> {
+    /// Makes a placeholder for a hard link to a file of a lower layer.
+    fn add_placeholder(&mut self, path: &[u8], place: &EntryAt, target: InRoot) -> Result<()> {
         let fail = |errno| failed(errno, path);
         let is_removed = self.layer.tree.hides_way(&target).map_err(fail)?;
         let number = self.targets.get(&target).copied().unwrap_or(self.layer.links.len());
-        let source = self.layer.tree.stand_in(number).map_err(fail)?;
+        let source = self.layer.tree.placeholder(number).map_err(fail)?;
         if number == self.layer.links.len() {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
             openat(&source.dir, source.name.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(fail)?;
             let inode = source.stat().map_err(fail)?.map_or(0, |stat| stat.st_ino);
             [&target, &target].into_iter().try_for_each(|target| self.remember(target))?;
-            self.layer.stand_ins.insert(inode, number);
+            self.layer.placeholders.insert(inode, number);
             self.layer.links.push(Link { target: target.clone(), is_removed, ..Link::default() });
             self.targets.insert(target, number);
         }
@@ -385,7 +395,8 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Sets what may be set. Marks of overlayfs would be believed by the kernel, and are not the image's to make.
+    /// Sets the extended attributes that an image may have. overlayfs's own are left out, as the
+    /// kernel would act on them.
     fn xattrs(
         &mut self,
         path: &[u8],
@@ -414,11 +425,12 @@ impl Unpacker {
     }
 }
 
-pub(super) fn link(source: &Place, place: &Place) -> nix::Result<()> {
+pub(super) fn link(source: &EntryAt, place: &EntryAt) -> nix::Result<()> {
     linkat(&source.dir, source.name.as_c_str(), &place.dir, place.name.as_c_str(), AtFlags::empty())
 }
 
-/// overlayfs takes no whiteouts of others: the kernel's `ovl_mknod`.
+/// Returns the error for a failed whiteout: overlayfs does not accept new whiteouts on its mounts,
+/// as the kernel's `ovl_mknod` refuses them.
 pub(super) fn whiteout_failed(errno: Errno, tree: &Tree, path: &[u8]) -> Error {
     let is_overlay = fstatfs(tree.root()).is_ok_and(|stat| stat.filesystem_type() == OVERLAYFS_SUPER_MAGIC);
     match errno {
@@ -432,8 +444,10 @@ pub(super) fn whiteout_failed(errno: Errno, tree: &Tree, path: &[u8]) -> Error {
 fn chown_failed(errno: Errno, path: &[u8]) -> Error {
     let error = failed(errno, path);
     match errno {
-        Errno::EINVAL => error.hint("its owner has no id in this user namespace: map more, or Store::squash_ids()"),
-        Errno::EPERM => error.hint("giving files away needs CAP_CHOWN: Store::squash_ids() keeps them"),
+        Errno::EINVAL => {
+            error.hint("the file's owner has no id in this user namespace: map more ids, or use Store::squash_ids()")
+        }
+        Errno::EPERM => error.hint("changing owners needs CAP_CHOWN: Store::squash_ids() goes without"),
         _ => error,
     }
 }
@@ -451,7 +465,7 @@ fn write_contents<R: BufRead>(
     for (offset, length) in map {
         let mut at = *offset;
         if offset.checked_add(*length).is_none_or(|end| end > *size) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a sparse file with data behind its end"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a sparse file with data after its end"));
         }
         entries.copy(*length, |mut part| {
             count(part.len())?;

@@ -1,5 +1,5 @@
-//! Whom an image's `User` names: looked up in the image's own /etc/passwd and /etc/group, as the image specification and
-//! the engines that run images do. passwd(5), group(5).
+//! Resolves the `User` of an image with the image's own /etc/passwd and /etc/group, as the OCI
+//! image specification and container engines do: passwd(5), group(5).
 
 use std::path::PathBuf;
 
@@ -8,12 +8,13 @@ use nix::errno::Errno;
 use super::lowers::Lowers;
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// As much of a user database as is read.
+/// The largest user database that is read, in bytes.
 const DATABASE_MAX: u64 = 16 << 20;
-/// Ids above are negative where somebody holds them in 32 bits; 4,294,967,295 is none at all.
+/// The largest id. Programs with signed 32-bit ids take larger ones as negative, and 4,294,967,295
+/// is not an id.
 const ID_MAX: u32 = i32::MAX as u32;
 
-/// Whom a program runs as.
+/// The user that a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) uid: u32,
@@ -22,8 +23,9 @@ pub(crate) struct User {
     pub(crate) home: Option<PathBuf>,
 }
 
-/// `name`, `uid`, `name:group`, `uid:gid` and their mixtures. A number without an entry stands for itself, in group 0; a name
-/// without one is an error. Supplementary groups are those that list the user, unless a group is given.
+/// Resolves `name`, `uid`, `name:group`, `uid:gid` or a mixture. A number without an entry in the
+/// database stands for itself, with group 0. A name without an entry is an error. If no group is
+/// given, the supplementary groups are those that list the user.
 pub(super) fn resolve(text: &str, root: &Lowers) -> Result<User> {
     let passwd = database(root, "etc/passwd")?;
     let group = database(root, "etc/group")?;
@@ -45,7 +47,7 @@ fn resolve_in(text: &str, passwd: &str, group: &str) -> Result<User> {
         None => (text, None),
     };
     let name = if name.is_empty() { "0" } else { name };
-    let mut accounts = passwd.lines().filter_map(Account::parse);
+    let mut accounts = passwd.lines().filter_map(PasswdLine::parse);
     let (account, uid) = match number(name) {
         Some(uid) => {
             let uid = uid?;
@@ -62,7 +64,7 @@ fn resolve_in(text: &str, passwd: &str, group: &str) -> Result<User> {
         user.gid = account.gid;
         user.home = Some(account.home).filter(|home| !home.is_empty()).map(PathBuf::from);
     }
-    let mut groups = group.lines().filter_map(Group::parse);
+    let mut groups = group.lines().filter_map(GroupLine::parse);
     match (group_name, &account) {
         (Some(name), _) => {
             user.gid = match number(name) {
@@ -86,13 +88,13 @@ fn unknown(name: &str, database: &str) -> Error {
     error.hint("give the user by number, with Sandbox::user")
 }
 
-/// A name that is made of digits is a number, as for every engine that runs images.
+/// Parses a name of digits as a number, as all container engines do.
 fn number(text: &str) -> Option<Result<u32>> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     Some(id(text).ok_or_else(|| {
-        let text = format!("{text} is no id: ids go up to {ID_MAX}");
+        let text = format!("{text} is not an id: the largest id is {ID_MAX}");
         Error::message(ErrorKind::Invalid, Step::ImageUser, text)
     }))
 }
@@ -102,37 +104,37 @@ fn id(text: &str) -> Option<u32> {
 }
 
 /// A line of passwd(5).
-struct Account<'t> {
+struct PasswdLine<'t> {
     name: &'t str,
     uid: u32,
     gid: u32,
     home: &'t str,
 }
 
-impl<'t> Account<'t> {
+impl<'t> PasswdLine<'t> {
     fn parse(line: &'t str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
         let _password = fields.next()?;
         let (uid, gid) = (id(fields.next()?)?, id(fields.next()?)?);
         let _comment = fields.next();
-        Some(Account { name, uid, gid, home: fields.next().unwrap_or_default() })
+        Some(PasswdLine { name, uid, gid, home: fields.next().unwrap_or_default() })
     }
 }
 
 /// A line of group(5).
-struct Group<'t> {
+struct GroupLine<'t> {
     name: &'t str,
     gid: u32,
     members: &'t str,
 }
 
-impl<'t> Group<'t> {
+impl<'t> GroupLine<'t> {
     fn parse(line: &'t str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
         let _password = fields.next()?;
-        Some(Group { name, gid: id(fields.next()?)?, members: fields.next().unwrap_or_default() })
+        Some(GroupLine { name, gid: id(fields.next()?)?, members: fields.next().unwrap_or_default() })
     }
 
     fn lists(&self, name: &str) -> bool {

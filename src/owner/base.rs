@@ -1,7 +1,8 @@
-//! Which directories scratch may be made in.
+//! Checks the base directories of scratch directories.
 //!
-//! The mounts of a sandbox name its scratch directory by its path. So nobody but the caller and root may be able to give that
-//! path to something else: to rename in a directory, one has to own it, or be allowed to write to it where it is not sticky.
+//! The mounts of a sandbox refer to its scratch directory by path. So only the caller and root may
+//! be able to replace a part of that path. A user can rename entries of a directory that the user
+//! owns, or that the user may write to and that is not sticky.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +17,7 @@ use crate::sys::fork_mark::PerProcess;
 
 const HINT: &str = "choose a directory of your own, below directories of your own or root's, with RootFs::scratch_in()";
 
-/// Refuses a directory that another user could exchange, itself or on the way to it.
+/// Refuses a directory that another user could replace, or that has such a parent directory.
 pub(super) fn refuse_exchangeable(base: &Path) -> Result<()> {
     let failed = |path: &Path, error: &std::io::Error| Error::io(Step::Scratch, error).at(path).hint(HINT);
     let real = fs::canonicalize(base).map_err(|error| failed(base, &error))?;
@@ -24,9 +25,9 @@ pub(super) fn refuse_exchangeable(base: &Path) -> Result<()> {
         let meta = fs::symlink_metadata(dir).map_err(|error| failed(dir, &error))?;
         let sticky = meta.mode() & libc::S_ISVTX != 0;
         let reason = if !is_trusted(meta.uid()) {
-            format!("user {}, who owns it, could exchange what the sandbox is to write to", meta.uid())
+            format!("user {}, its owner, could replace the directory that the sandbox writes to", meta.uid())
         } else if meta.mode() & 0o022 != 0 && !sticky {
-            "others may write to it, and could exchange what the sandbox is to write to".to_owned()
+            "others may write to it, and could replace the directory that the sandbox writes to".to_owned()
         } else {
             continue;
         };
@@ -35,13 +36,14 @@ pub(super) fn refuse_exchangeable(base: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The caller, root, and in a user namespace the owners of which it knows nothing: they are outside, where root made the
-/// directories that a container has.
+/// Returns true for the caller, for root, and, in a user namespace, for owners without an id there:
+/// these are outside, where root made the directories of a container.
 fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == Uid::effective().as_raw() || Some(uid) == unknown_uid()
 }
 
-/// As whom an owner shows who has no id in the caller's user namespace; none where all have.
+/// Returns the uid that owners without an id in the caller's user namespace appear to have, or
+/// `None` if all owners have ids.
 fn unknown_uid() -> Option<u32> {
     static UNKNOWN: PerProcess<Option<u32>> = PerProcess::new();
     let found = UNKNOWN.get_or_try(|| {

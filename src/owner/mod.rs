@@ -1,10 +1,12 @@
-//! Who owns what is left on the host: a record in the runtime directory that others can read after the owner's death.
+//! Records the owners of what is left on the host, so that other processes can clean up after an
+//! owner's death.
 //!
-//! While a process owns a control group or a scratch directory, a file named by its token stands in the runtime
-//! directory, locked with flock(2) for as long as the process lives, and lists the directories below which its things
-//! stand. Pids would not do: they mean nothing across pid namespaces. [`reap_stale`] takes the files that are not
-//! locked any more, removes what they list, then the file. The token names the file by its inode, so that no other file
-//! can speak for what carries the token ([`record`]).
+//! While a process owns a control group or a scratch directory, it holds a flock(2) lock on a file
+//! in the runtime directory. The file is named by the process's token, and lists the parent
+//! directories of what the process owns. Pids cannot serve as tokens, as they have no meaning in
+//! other pid namespaces. [`reap_stale`] finds the files that are no longer locked, removes what
+//! they list, and then the files. The token contains the inode of its file, so no other file can
+//! claim what carries the token ([`record`]).
 
 mod base;
 mod dir;
@@ -23,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 
 pub use reap::{Reaped, reap_stale};
-use record::Record;
+use record::OwnerRecord;
 pub(crate) use scratch::Scratch;
 #[cfg(feature = "image")]
 pub(crate) use scratch::remove_tree;
@@ -31,14 +33,14 @@ pub(crate) use scratch::remove_tree;
 use crate::error::{Error, Result, Step};
 use crate::sys::fork_mark::PerProcess;
 
-/// Names of what a living owner holds begin so, then its token, then a number.
+/// The prefix of names that a living owner uses. The token and a number follow.
 pub(crate) const OWNED: &str = "rf-";
-/// Names of what is to outlive its owner.
+/// The prefix of names of what outlives its owner.
 pub(crate) const KEPT: &str = "rk-";
 
-/// What a process has on record.
+/// The record of this process, and its count of claims.
 #[derive(Debug)]
-struct Registry {
+struct OwnRecord {
     #[cfg(feature = "systemd")]
     random: String,
     next: AtomicU64,
@@ -48,18 +50,18 @@ struct Registry {
 #[derive(Debug, Default)]
 struct State {
     claims: usize,
-    record: Option<Record>,
+    record: Option<OwnerRecord>,
     recorded: BTreeSet<Vec<u8>>,
 }
 
-static REGISTRY: PerProcess<Registry> = PerProcess::new();
+static OWN_RECORD: PerProcess<OwnRecord> = PerProcess::new();
 
-impl Registry {
-    fn get() -> Result<&'static Registry> {
+impl OwnRecord {
+    fn get() -> Result<&'static OwnRecord> {
         let failed = |errno: Errno| Error::new(Step::Owner, errno);
-        REGISTRY
+        OWN_RECORD
             .get_or_try(|| {
-                Ok(Registry {
+                Ok(OwnRecord {
                     #[cfg(feature = "systemd")]
                     random: random_hex(8)?,
                     next: AtomicU64::new(0),
@@ -74,7 +76,7 @@ impl Registry {
     }
 }
 
-/// So many random bytes, as text.
+/// Returns `count` random bytes in hexadecimal.
 fn random_hex(count: usize) -> Result<String, Errno> {
     let mut bytes = vec![0; count];
     let result = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
@@ -82,60 +84,62 @@ fn random_hex(count: usize) -> Result<String, Errno> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The right to leave things on the host, for one sandbox. While one lives, so does the record.
+/// The right of one sandbox to leave files on the host. While a claim lives, the record exists.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    registry: &'static Registry,
+    own_record: &'static OwnRecord,
     name: String,
 }
 
-/// A name that no other process has, nor this one twice.
+/// Returns a name that no other process uses, and that this process uses only once.
 #[cfg(feature = "systemd")]
 pub(crate) fn unique() -> Result<String> {
-    let registry = Registry::get()?;
-    Ok(format!("{}-{}", registry.random, registry.next.fetch_add(1, Ordering::Relaxed)))
+    let own_record = OwnRecord::get()?;
+    Ok(format!("{}-{}", own_record.random, own_record.next.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// Takes the right. `kept`: what is made outlives its owner.
+/// Creates a claim. If `kept` is true, what is made outlives its owner.
 pub(crate) fn claim(kept: bool) -> Result<Claim> {
-    let registry = Registry::get()?;
-    let mut state = registry.lock();
+    let own_record = OwnRecord::get()?;
+    let mut state = own_record.lock();
     if state.record.is_none() {
         state.recorded.clear();
     }
     let record = match state.record.take() {
         Some(record) => record,
-        None => Record::make()?,
+        None => OwnerRecord::make()?,
     };
-    let number = registry.next.fetch_add(1, Ordering::Relaxed);
+    let number = own_record.next.fetch_add(1, Ordering::Relaxed);
     let prefix = if kept { KEPT } else { OWNED };
     let name = format!("{prefix}{}-{number}", record.token());
     state.record = Some(record);
     state.claims += 1;
-    Ok(Claim { registry, name })
+    Ok(Claim { own_record, name })
 }
 
 impl Claim {
-    /// Whether this is the process that took it, and not a fork.
+    /// Returns true in the process that created the claim, and false in a fork.
     pub(crate) fn is_here(&self) -> bool {
-        REGISTRY.get().is_some_and(|here| std::ptr::eq(here, self.registry))
+        OWN_RECORD.get().is_some_and(|here| std::ptr::eq(here, self.own_record))
     }
 
-    /// The name for the things of this sandbox, which no other has.
+    /// Returns the name for the files of this sandbox, which is unique.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Writes down, once, below which directories groups of ours stand, and which of these will be made for them;
-    /// before the first is.
+    /// Records the directories that contain control groups of this process, and those that are
+    /// created for them. Must run before the first group is created. Each directory is recorded
+    /// once.
     pub(crate) fn record_cgroups(&self, dirs: &[PathBuf]) -> Result<()> {
         let levels = || dirs.iter().flat_map(|dir| dir.ancestors().take_while(|dir| !dir.exists())).map(Path::to_owned);
         self.record(b"cgroup ", dirs, || levels().collect())
     }
 
-    /// Writes down what has not been yet; `levels` are directories to be removed, if empty, after the rest.
+    /// Records directories that are not recorded yet. `levels` returns directories to remove
+    /// afterwards if they are empty.
     fn record(&self, kind: &[u8], dirs: &[PathBuf], levels: impl FnOnce() -> Vec<PathBuf>) -> Result<()> {
-        let mut state = self.registry.lock();
+        let mut state = self.own_record.lock();
         let entry = |kind: &[u8], dir: &PathBuf| [kind, dir.as_os_str().as_bytes(), b"\0"].concat();
         let entries = dirs.iter().map(|dir| entry(kind, dir));
         let new: Vec<Vec<u8>> = entries.filter(|entry| !state.recorded.contains(entry)).collect();
@@ -151,8 +155,8 @@ impl Claim {
         Ok(())
     }
 
-    /// Makes a scratch directory below `base`, under a name that nobody can have taken beforehand. Its layers belong to
-    /// `owner`, if not to the caller.
+    /// Creates a scratch directory below `base`, under a name that nobody can predict. `owner` owns
+    /// its layers, or else the caller.
     pub(crate) fn make_scratch(&self, base: &Path, owner: Option<(u32, u32)>) -> Result<Scratch> {
         self.record(b"scratch ", &[base.to_owned()], Vec::new)?;
         let random = random_hex(4).map_err(|errno| Error::new(Step::Scratch, errno))?;
@@ -160,14 +164,14 @@ impl Claim {
         Scratch::make(base, &name, owner).inspect_err(|_| self.keep_if_left(&[base.join(name)]))
     }
 
-    /// Keeps the record, for reap_stale, if one of these could not be removed again.
+    /// Leaves the record to [`reap_stale`] if one of these directories still exists.
     pub(crate) fn keep_if_left(&self, made: &[PathBuf]) {
         if made.iter().any(|path| path.symlink_metadata().is_ok()) {
-            self.registry.lock().claims += 1;
+            self.own_record.lock().claims += 1;
         }
     }
 
-    /// Leaves the record to reap_stale: something on it could not be removed.
+    /// Leaves the record to [`reap_stale`], as something on it could not be removed.
     pub(crate) fn leave(self) {
         std::mem::forget(self);
     }
@@ -176,20 +180,20 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.is_here() {
-            // A fork of the owner: nothing here is its own.
+            // A fork owns nothing here.
             return;
         }
-        let mut state = self.registry.lock();
+        let mut state = self.own_record.lock();
         state.claims = state.claims.saturating_sub(1);
         if state.claims == 0 {
-            state.record.take().into_iter().for_each(Record::remove);
+            state.record.take().into_iter().for_each(OwnerRecord::remove);
         }
     }
 }
 
-/// The token of this process, if it has one now.
+/// Returns the token of this process, if it has one.
 fn own_token() -> Option<String> {
-    REGISTRY.get()?.lock().record.as_ref().map(|record| record.token().to_owned())
+    OWN_RECORD.get()?.lock().record.as_ref().map(|record| record.token().to_owned())
 }
 
 #[cfg(test)]
@@ -199,7 +203,7 @@ mod tests {
     #[test]
     fn the_record_stands_while_a_claim_lives() {
         let claim = claim(false).unwrap();
-        let record = claim.registry.lock().record.as_ref().unwrap().path().to_owned();
+        let record = claim.own_record.lock().record.as_ref().unwrap().path().to_owned();
         claim.record_cgroups(&["/proc/x/y".into()]).unwrap();
         claim.record_cgroups(&["/proc/x/y".into()]).unwrap();
         assert_eq!(std::fs::read(&record).unwrap(), b"cgroup /proc/x/y\0level /proc/x/y\0level /proc/x\0");

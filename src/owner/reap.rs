@@ -1,4 +1,4 @@
-//! Clearing what dead owners left.
+//! Removes what dead owners left.
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs;
@@ -12,54 +12,58 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::record::{self, Found};
+use super::record::{self, RecordState};
 use super::scratch::{self, Removal};
 use super::{KEPT, OWNED, dir, own_token};
 use crate::cgroup;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::pidfd;
 
-/// How long the removal of one scratch directory may take. What is left stays on record.
+/// The time limit for removing one scratch directory. What is left stays on record.
 const REMOVAL: Duration = Duration::from_secs(60);
-/// How long a process may take to die.
+/// The time limit for a process to die, in milliseconds.
 const DEATH: u16 = 5000;
-/// How many names of a shared directory are read.
+/// The largest number of names that are read from a shared directory.
 const NAMES_MAX: usize = 1 << 20;
 
-/// What [`reap_stale`] found and removed.
+/// The number of objects that [`reap_stale`] found and removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reaped {
-    /// Owners that had died.
+    /// The number of dead owners.
     pub owners: usize,
-    /// Control groups, with the processes in them.
+    /// The number of control groups, removed with their processes.
     pub cgroups: usize,
-    /// Scratch directories.
+    /// The number of scratch directories.
     pub scratch_dirs: usize,
-    /// Records and directories that were left where they are: they have names of the library's, and are not what these names
-    /// say, or not the caller's. Somebody else has put them there.
+    /// The number of records and directories that were left alone: they have a name of this
+    /// library, but another user owns them or their content does not fit the name. Another program
+    /// has put them there.
     pub passed_over: usize,
 }
 
-/// Clears what dead owners left: control groups with the processes still in them, and scratch directories. What a living
-/// owner holds is never touched, and what was told to outlive its owner
-/// ([`die_with_owner(false)`](crate::Sandbox::die_with_owner)) only once nothing runs in it.
+/// Removes what dead owners left: control groups with their remaining processes, and scratch
+/// directories. What a living owner holds is never touched. What outlives its owner
+/// ([`die_with_owner(false)`](crate::Sandbox::die_with_owner)) is removed only after all its
+/// processes have ended.
 ///
-/// An owner counts as living while it, or a fork of it that has not called exec, lives. Only owners of the same user are
-/// looked at. A record proves nothing but of the owner that made it, so a program that may write where records stand gains
-/// nothing by writing one; what such a program, or another user, has put there is counted in
-/// [`passed_over`](Reaped::passed_over) and keeps nothing else from being cleared.
+/// An owner counts as alive while its process lives, or a fork of it that has not called exec. Only
+/// owners of the same user are considered. A record is evidence for its own owner only, so a
+/// program gains nothing by writing false records into the runtime directory. Records that such a
+/// program, or another user, has put there are counted in [`passed_over`](Reaped::passed_over), and
+/// do not prevent the removal of others.
 ///
 /// # What is not found
 ///
-/// A sandbox without a control group and without a scratch directory leaves nothing, and no record. With an
-/// [`init`](crate::Sandbox::init) it dies with its owner whatever its program does. Without one a program can take its death
-/// signal off, and run on; where it has a scratch directory it is found by that, and killed, but not what it has started outside
-/// of a [`pid_ns`](crate::Sandbox::pid_ns).
+/// A sandbox without a control group and a scratch directory leaves nothing, and has no record.
+/// With an [`init`](crate::Sandbox::init) it always dies with its owner. Without one, a program can
+/// clear its parent-death signal and keep running (prctl(2), `PR_SET_PDEATHSIG`). If it has a
+/// scratch directory, it is found by that and killed, but processes that it started outside of a
+/// [`pid_ns`](crate::Sandbox::pid_ns) are not.
 ///
 /// # Errors
 ///
-/// The last thing that could not be removed; what is left stays on record for a later call.
+/// The last failure to remove something. What is left stays on record for a later call.
 pub fn reap_stale() -> Result<Reaped> {
     let mut reaped = Reaped::default();
     let own = own_token();
@@ -83,16 +87,17 @@ pub fn reap_stale() -> Result<Reaped> {
     result.map(|()| reaped)
 }
 
-/// The record stays locked until it is removed: of two reapers one waits for nothing, and finds nothing.
+/// The record stays locked until it is removed. A second reaper does not wait for the lock, and
+/// finds nothing.
 fn reap_owner(runtime: BorrowedFd<'_>, base: &Path, name: &str, reaped: &mut Reaped) -> Result<()> {
     let failed = |errno| Error::new(Step::Reap, errno).at(base.join(name));
-    let (_lock, text) = match record::look(runtime, name).map_err(failed)? {
-        Found::Nothing => return Ok(()),
-        Found::Planted => {
+    let (_lock, text) = match record::read(runtime, name).map_err(failed)? {
+        RecordState::Live => return Ok(()),
+        RecordState::Planted => {
             reaped.passed_over += 1;
             return Ok(());
         }
-        Found::Stale(lock, text) => (lock, text),
+        RecordState::Stale(lock, text) => (lock, text),
     };
     let mut stale = Stale { token: name, kept: false, has_groups: false, result: Ok(()) };
     if record::is_token(name) {
@@ -110,13 +115,13 @@ fn reap_owner(runtime: BorrowedFd<'_>, base: &Path, name: &str, reaped: &mut Rea
     Ok(())
 }
 
-/// A dead owner whose things are being cleared.
+/// A dead owner that is being cleaned up.
 struct Stale<'r> {
     token: &'r str,
-    /// Something is to stay.
+    /// True if something is kept.
     kept: bool,
     has_groups: bool,
-    /// The last failure: one thing that cannot be removed keeps none of the others.
+    /// The last failure. One failure does not prevent the removal of the rest.
     result: Result<()>,
 }
 
@@ -139,12 +144,12 @@ impl Stale<'_> {
     fn clear_groups(&mut self, dir: &Path, reaped: &mut Reaped) -> Result<()> {
         self.has_groups = true;
         let removed = cgroup::sweep(dir, self.token, OWNED, KEPT);
-        self.kept |= holds(dir, &format!("{KEPT}{}-", self.token));
+        self.kept |= has_entry(dir, &format!("{KEPT}{}-", self.token));
         reaped.cgroups += removed?;
         Ok(())
     }
 
-    /// Removes the scratch directories of this owner's that stand in `dir`.
+    /// Removes this owner's scratch directories in `path`.
     fn clear_scratch(&mut self, path: &Path, reaped: &mut Reaped) -> Result<()> {
         let failed = |errno| Error::new(Step::Reap, errno).at(path);
         let Ok(dir) = dir::open_named(path) else { return Ok(()) };
@@ -168,7 +173,8 @@ impl Stale<'_> {
         Ok(())
     }
 
-    /// Whether a sandbox that outlives its owner still has the directory: its group is there, or its process.
+    /// Returns true if a sandbox that outlives its owner still uses the directory: its control
+    /// group or its process exists.
     fn is_in_use(&self, dir: BorrowedFd<'_>, name: &CStr) -> bool {
         if self.has_groups {
             return self.kept;
@@ -177,7 +183,8 @@ impl Stale<'_> {
     }
 }
 
-/// Kills the process that has a scratch directory mounted: where it has taken its death signal off, it still runs.
+/// Kills the process that has a scratch directory mounted. It still runs if it has cleared its
+/// parent-death signal.
 fn end_process(dir: BorrowedFd<'_>, name: &CString) -> nix::Result<()> {
     let Some(process) = scratch::process_of(dir, scratch::as_os_str(name)) else { return Ok(()) };
     let Some(process) = process.open()? else { return Ok(()) };
@@ -186,14 +193,15 @@ fn end_process(dir: BorrowedFd<'_>, name: &CString) -> nix::Result<()> {
         Err(Errno::ESRCH) => return Ok(()),
         other => return other,
     }
-    // Where there is no pidfd the wait ends at once, and the removal waits for nobody.
+    // Without a pidfd the wait ends at once, and the removal does not wait.
     match poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::from(DEATH)) {
         Ok(0) => Err(Errno::ETIMEDOUT),
         _ => Ok(()),
     }
 }
 
-/// Removes a level of control groups, if it is one and empty. Somebody else's group, or a kept one, may stand in it.
+/// Removes a directory of control groups if it is empty. It may contain a group of another process,
+/// or one that is kept.
 fn remove_level(dir: &Path) {
     let is_cgroup =
         |fs: nix::sys::statfs::Statfs| matches!(fs.filesystem_type(), CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC);
@@ -202,8 +210,8 @@ fn remove_level(dir: &Path) {
     }
 }
 
-/// Whether an entry of `dir` has a name that begins with `prefix`.
-fn holds(dir: &Path, prefix: &str) -> bool {
+/// Returns true if `dir` has an entry whose name begins with `prefix`.
+fn has_entry(dir: &Path, prefix: &str) -> bool {
     fs::read_dir(dir)
         .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().as_bytes().starts_with(prefix.as_bytes())))
 }

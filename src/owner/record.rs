@@ -1,8 +1,9 @@
-//! The record of one owner: a file in a directory of the user's, locked for as long as the owner lives.
+//! The record of one owner: a file in a private directory, locked while the owner lives.
 //!
-//! Its name, the token, holds the device and the inode of the file itself, and everything of its owner's carries the token in
-//! its name. So a thing names the one file whose lock decides over it. A program that runs as the same user may write files
-//! of that name elsewhere, or in the place of this one: they are other files, and prove nothing.
+//! The token, which is the name of the file, contains the device and the inode of the file itself,
+//! and everything that the owner leaves has the token in its name. So every name refers to exactly
+//! one file, whose lock decides. A program of the same user may create files of this name
+//! elsewhere, or replace the file; these are other files with other inodes, and have no effect.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Write};
@@ -19,36 +20,38 @@ use super::{dir, random_hex};
 use crate::error::{Error, Result, Step};
 use crate::sys::table;
 
-/// Four random bytes, the device in four, and the inode in eight, as text.
+/// The length of a token: four random bytes, four bytes of the device and eight of the inode, in
+/// hexadecimal.
 const TOKEN_LENGTH: usize = 32;
-/// Names of records that have no token yet begin so.
+/// The prefix of names of records that do not have their token yet.
 const NEW: &str = ".new-";
-/// The most that is read of one: some thousands of directories.
+/// The largest part of a record that is read, in bytes: some thousands of directories.
 const SIZE_MAX: u64 = 1 << 20;
 
 /// The record of this process.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct OwnerRecord {
     file: Flock<File>,
     dir: OwnedFd,
     path: PathBuf,
     token: String,
 }
 
-/// What a look at a record of somebody's has found.
+/// The result of reading a record.
 #[derive(Debug)]
-pub(super) enum Found {
-    /// Its owner lives, or there is none any more.
-    Nothing,
-    /// It is not what its name says: somebody has put it there.
+pub(super) enum RecordState {
+    /// The owner lives, or the record is gone.
+    Live,
+    /// The file does not match its name: another program has put it there.
     Planted,
-    /// Nobody holds it. It is locked as long as this is kept.
+    /// The owner is dead. The record stays locked while this value lives.
     Stale(Flock<File>, Vec<u8>),
 }
 
-impl Record {
-    /// Makes and locks a record. A reaper may take the file between its making and its locking; then it is made again.
-    pub(super) fn make() -> Result<Record> {
+impl OwnerRecord {
+    /// Creates and locks a record. If a reaper removes the file before it is locked, creates it
+    /// again.
+    pub(super) fn make() -> Result<OwnerRecord> {
         let (dir, base) = runtime_dir()?;
         let failed = |errno| Error::new(Step::Owner, errno).at(&base);
         loop {
@@ -57,10 +60,10 @@ impl Record {
             let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
             let file = openat(&dir, new.as_str(), flags | OFlag::O_CLOEXEC, Mode::S_IRUSR | Mode::S_IWUSR);
             let file = File::from(file.map_err(failed)?);
-            match Record::name(file, dir.as_fd(), &new, &random) {
+            match OwnerRecord::name(file, dir.as_fd(), &new, &random) {
                 Ok((file, token)) => {
                     let path = base.join(&token);
-                    return Ok(Record { file, dir, path, token });
+                    return Ok(OwnerRecord { file, dir, path, token });
                 }
                 Err(Errno::ENOENT) => {}
                 Err(errno) => {
@@ -71,7 +74,7 @@ impl Record {
         }
     }
 
-    /// Locks the file and gives it its name; ENOENT if a reaper was faster.
+    /// Locks the file and gives it its name. Fails with ENOENT if a reaper has removed the file.
     fn name(file: File, dir: BorrowedFd<'_>, new: &str, random: &str) -> nix::Result<(Flock<File>, String)> {
         let file = File::from(table::above_stdio(file.into())?);
         let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
@@ -88,7 +91,7 @@ impl Record {
         self.file.write_all(text).map_err(|error| Error::io(Step::Owner, &error).at(&self.path))
     }
 
-    /// Takes it away, when it is a record of nothing.
+    /// Removes the record when it lists nothing.
     pub(super) fn remove(self) {
         let _ = unlinkat(&self.dir, self.token.as_str(), UnlinkatFlags::NoRemoveDir);
     }
@@ -99,51 +102,52 @@ impl Record {
     }
 }
 
-/// Whether a name is a token.
+/// Returns true if `name` is a token.
 pub(super) fn is_token(name: &str) -> bool {
     name.len() == TOKEN_LENGTH && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// Whether a name is one of a record that was being made.
+/// Returns true if `name` is that of a record that is being created.
 pub(super) fn is_new(name: &str) -> bool {
     name.starts_with(NEW)
 }
 
-/// The part of a token that names the file.
+/// Returns the part of a token that identifies the file.
 fn inode_text(stat: &FileStat) -> String {
-    // As the kernel keeps it: 12 bits of the driver's number, 20 of the device's.
+    // The kernel's form: 12 bits of the major number, 20 bits of the minor number.
     let device = (major(stat.st_dev) << 20 | minor(stat.st_dev) & 0xf_ffff) & 0xffff_ffff;
     format!("{device:08x}{:016x}", stat.st_ino)
 }
 
-/// Looks at the record `name` in `dir`.
-pub(super) fn look(dir: BorrowedFd<'_>, name: &str) -> nix::Result<Found> {
+/// Reads the record `name` in `dir`.
+pub(super) fn read(dir: BorrowedFd<'_>, name: &str) -> nix::Result<RecordState> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(dir, name, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(Found::Nothing),
-        Err(Errno::ELOOP | Errno::EACCES | Errno::ENXIO) => return Ok(Found::Planted),
+        Err(Errno::ENOENT) => return Ok(RecordState::Live),
+        Err(Errno::ELOOP | Errno::EACCES | Errno::ENXIO) => return Ok(RecordState::Planted),
         other => File::from(other?),
     };
     let stat = fstat(&file)?;
     let is_file = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
     let is_named = is_new(name) || name.ends_with(&inode_text(&stat));
     if !is_file || !is_named || stat.st_uid != Uid::effective().as_raw() {
-        return Ok(Found::Planted);
+        return Ok(RecordState::Planted);
     }
     let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Err((_, Errno::EWOULDBLOCK)) => return Ok(Found::Nothing),
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(RecordState::Live),
         other => other.map_err(|(_, errno)| errno)?,
     };
     if fstat(file.as_fd())?.st_nlink == 0 {
-        return Ok(Found::Nothing);
+        return Ok(RecordState::Live);
     }
     let mut text = Vec::new();
     let read = (&mut *file).take(SIZE_MAX + 1).read_to_end(&mut text);
     read.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-    Ok(if text.len() as u64 > SIZE_MAX { Found::Planted } else { Found::Stale(file, text) })
+    Ok(if text.len() as u64 > SIZE_MAX { RecordState::Planted } else { RecordState::Stale(file, text) })
 }
 
-/// The directories in which records may stand, the best first: each is the user's own, closed to others.
+/// Returns the directories that records may be in, the preferred one first. Each belongs to the
+/// user and is closed to others.
 pub(super) fn runtime_dirs() -> Vec<PathBuf> {
     let uid = Uid::effective();
     let mut dirs = Vec::new();
@@ -153,12 +157,13 @@ pub(super) fn runtime_dirs() -> Vec<PathBuf> {
         dirs.push(PathBuf::from(dir).join("ringfence"));
     }
     dirs.push(PathBuf::from(format!("/run/user/{uid}/ringfence")));
-    // Anybody may have taken these names; a directory that is not private is passed over.
+    // Any user may have taken these names, so a directory that is not private is skipped.
     dirs.extend(["/tmp", "/var/tmp", "/dev/shm"].map(|dir| PathBuf::from(format!("{dir}/ringfence-{uid}"))));
     dirs
 }
 
-/// Opens a directory of the caller's that others cannot write to; none if it is something else, or not there.
+/// Opens a directory that the caller owns and that others cannot write to. Returns `None` for
+/// anything else.
 pub(super) fn open_private(path: &Path) -> Option<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let opened = nix::fcntl::open(path, flags, Mode::empty()).and_then(table::above_stdio).ok()?;
@@ -185,10 +190,10 @@ fn runtime_dir() -> Result<(OwnedFd, PathBuf)> {
 }
 
 fn not_private(path: &Path) -> Error {
-    // A process out of descriptors cannot open it either.
+    // A process that has run out of descriptors cannot open the file either.
     match fs::File::open(path) {
         Err(error) if error.raw_os_error() == Some(libc::EMFILE) => Error::io(Step::Owner, &error).at(path),
-        _ => Error::new(Step::Owner, Errno::EPERM).at(path).detail("not a directory of the caller's alone"),
+        _ => Error::new(Step::Owner, Errno::EPERM).at(path).detail("not a directory that only the caller can use"),
     }
 }
 

@@ -1,9 +1,9 @@
-//! Directories that go with their sandbox, and their removal.
+//! Directories that are removed with their sandbox.
 //!
-//! What is in them was written by the program, which may have nested it as deep, and named it, as it liked; and a process of
-//! its that is still there may exchange names meanwhile. So the making and the removal go by descriptor, never through a
-//! link; the removal neither recurses nor keeps more than two directories open: a directory found in another is moved up to
-//! the top, where its turn comes.
+//! The program wrote their contents, with any depth and any names, and a process that it left may
+//! rename entries during the removal. So creation and removal use file descriptors, and never
+//! follow a link. The removal does not recurse, and keeps at most two directories open: a directory
+//! found inside of another is moved up to the top, and removed later.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
@@ -22,35 +22,37 @@ use super::{base, dir};
 use crate::error::{Error, Result, Step};
 use crate::proc::identity::Identity;
 
-/// How many names are looked at before any is removed: a directory changes under a reader that removes from it.
+/// The number of names that are read before any is removed, as removing entries disturbs the
+/// reading of a directory.
 const BATCH: usize = 512;
-/// How often a directory is tried to be moved whose rights somebody takes away again and again.
+/// The number of attempts to move a directory whose permissions another process keeps removing.
 const TRIES: usize = 100;
-/// The file that tells the sandbox's process.
+/// The file that identifies the process of the sandbox.
 const PROCESS: &CStr = c"process";
 
-/// A directory that goes with the sandbox.
+/// A directory that is removed with its sandbox.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
     id: dir::Id,
-    /// Nothing is left to be removed, or it is not this process's to remove.
+    /// True if nothing is left to remove, or if another process has to remove it.
     done: bool,
 }
 
-/// What became of something that was to be removed.
+/// The result of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Removal {
     Removed,
-    /// It was not there.
+    /// The directory did not exist.
     Gone,
-    /// It is not the caller's own, open to others, or no directory: somebody else has put it there.
+    /// The entry is not a directory, is not the caller's, or is open to others: another program has
+    /// put it there.
     Foreign,
 }
 
 impl Scratch {
-    /// Makes the directory `name` in `base`, which nobody else may enter, and in it another, with `upper` and `work`, which
-    /// belong to `owner`.
+    /// Creates the directory `name` in `base`, closed to others. In it, creates a directory with
+    /// `upper` and `work`, which belong to `owner`.
     pub(super) fn make(base: &Path, name: &str, owner: Option<(u32, u32)>) -> Result<Scratch> {
         base::refuse_exchangeable(base)?;
         let path = base.join(name);
@@ -60,7 +62,7 @@ impl Scratch {
         let name = CString::new(name).map_err(|_| failed(Errno::EINVAL))?;
         let above = dir::open_named(base).map_err(failed)?;
         let top = dir::make(above.as_fd(), &name, Mode::S_IRWXU);
-        let top = top.inspect_err(|errno| unmake(above.as_fd(), &name, *errno)).map_err(failed)?;
+        let top = top.inspect_err(|errno| remove_partial(above.as_fd(), &name, *errno)).map_err(failed)?;
         let id = dir::id_of(&fstat(&top).map_err(failed)?);
         let scratch = Scratch { path: path.clone(), id, done: false };
         let open = Mode::from_bits_truncate(0o755);
@@ -79,16 +81,18 @@ impl Scratch {
         &self.path
     }
 
-    /// The directory that holds `upper` and `work`. It is open to all whom the way there is not closed to.
+    /// Returns the directory that contains `upper` and `work`. It is open to all users that can
+    /// reach it.
     pub(crate) fn layers(&self) -> PathBuf {
         self.path.join("layers")
     }
 
-    /// Writes down the process that has it mounted: without a control group a later process could not find it.
-    pub(crate) fn note(&self, process: BorrowedFd<'_>) -> Result<()> {
+    /// Records the process that has the directory mounted. Without a control group, a later process
+    /// could not find it otherwise.
+    pub(crate) fn record_process(&self, process: BorrowedFd<'_>) -> Result<()> {
         let failed = |errno| Error::new(Step::Scratch, errno).at(&self.path);
         let line = match Identity::of(process) {
-            // It has ended already.
+            // The process has ended already.
             Err(Errno::ESRCH) => return Ok(()),
             other => other.map_err(failed)?.to_line(),
         };
@@ -101,7 +105,8 @@ impl Scratch {
         File::from(file).write_all(line.as_bytes()).map_err(|error| Error::io(Step::Scratch, &error).at(&self.path))
     }
 
-    /// Removes it with all that is in it; ETIMEDOUT if that takes beyond `until`, and a later call goes on with it.
+    /// Removes the directory with its contents. Fails with ETIMEDOUT after `until`; a later call
+    /// continues.
     pub(crate) fn remove(&mut self, until: Option<Instant>) -> Result<()> {
         if !self.done {
             remove_known(&self.path, Some(self.id), until)?;
@@ -110,7 +115,7 @@ impl Scratch {
         Ok(())
     }
 
-    /// Leaves it to its owner.
+    /// Leaves the directory to its owner.
     pub(crate) fn forget(mut self) {
         self.done = true;
     }
@@ -118,13 +123,14 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed stays on record for reap_stale: whoever drops a scratch for good has seen to that.
+        // What cannot be removed stays on record for reap_stale, as the last owner of the scratch
+        // directory has ensured.
         let _ = self.remove(None);
     }
 }
 
-/// Removes the scratch directory at `path`, if it is one: the caller's own, and closed to others. Another user may have
-/// put something of that name into a shared directory.
+/// Removes the scratch directory at `path` with its contents, if the caller owns it and it is
+/// closed to others. Another user may have created an entry of this name in a shared directory.
 #[cfg(feature = "image")]
 pub(crate) fn remove_tree(path: &Path, until: Option<Instant>) -> Result<()> {
     remove_known(path, None, until)
@@ -138,13 +144,12 @@ fn remove_known(path: &Path, id: Option<dir::Id>, until: Option<Instant>) -> Res
     };
     match remove_below(above.as_fd(), path.file_name().unwrap_or_default(), id, until).map_err(failed)? {
         Removal::Removed | Removal::Gone => Ok(()),
-        Removal::Foreign => {
-            Err(failed(Errno::EPERM).detail("it is not the caller's own, or open to others, or not what was made here"))
-        }
+        Removal::Foreign => Err(failed(Errno::EPERM)
+            .detail("the directory belongs to another user, is open to others, or is not the one that was made here")),
     }
 }
 
-/// Removes `name` in `above` with all that is in it. `id`: what it must be.
+/// Removes `name` in `above` with its contents. If `id` is given, the directory must have this id.
 pub(super) fn remove_below(
     above: BorrowedFd<'_>,
     name: &OsStr,
@@ -167,7 +172,7 @@ pub(super) fn remove_below(
     }
 }
 
-/// The process that a scratch directory has been told of.
+/// Returns the process that is recorded in a scratch directory.
 pub(super) fn process_of(above: BorrowedFd<'_>, name: &OsStr) -> Option<Identity> {
     let top = dir::open(above, name).ok()?;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -177,8 +182,8 @@ pub(super) fn process_of(above: BorrowedFd<'_>, name: &OsStr) -> Option<Identity
     Identity::parse(&line)
 }
 
-/// What is left of a directory that could not be made whole.
-fn unmake(above: BorrowedFd<'_>, name: &CStr, errno: Errno) {
+/// Removes a directory that could not be created completely.
+fn remove_partial(above: BorrowedFd<'_>, name: &CStr, errno: Errno) {
     if errno != Errno::EEXIST {
         let _ = unlinkat(above, name, UnlinkatFlags::RemoveDir);
     }
@@ -187,7 +192,7 @@ fn unmake(above: BorrowedFd<'_>, name: &CStr, errno: Errno) {
 struct Clearing<'t> {
     top: BorrowedFd<'t>,
     until: Option<Instant>,
-    /// How many directories were moved up, which gives each a name.
+    /// The number of directories that were moved up, which is used to name them.
     moved: u64,
 }
 
@@ -204,7 +209,8 @@ impl Clearing<'_> {
         }
     }
 
-    /// Removes one entry of the top. What somebody exchanges meanwhile is found by the next look.
+    /// Removes one entry of the top directory. If another process replaces the entry meanwhile, the
+    /// next pass finds it.
     fn clear(&mut self, name: &CStr) -> nix::Result<()> {
         self.in_time()?;
         if unlink(self.top, name)? {
@@ -233,7 +239,8 @@ impl Clearing<'_> {
         if self.until.is_some_and(|until| Instant::now() >= until) { Err(Errno::ETIMEDOUT) } else { Ok(()) }
     }
 
-    /// Only the owner's own rights on the moved directory are needed.
+    /// Moves a directory up to the top. This needs only the owner's permissions on the moved
+    /// directory.
     fn move_up(&mut self, from: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
         for _ in 0..TRIES {
             if found(dir::open_own(from, name))?.is_none() {
@@ -242,7 +249,7 @@ impl Clearing<'_> {
             self.moved += 1;
             let free = CString::new(format!("{:x}", self.moved)).map_err(|_| Errno::EINVAL)?;
             match renameat(from, name, self.top, free.as_c_str()) {
-                // The name is taken, or there is another directory by now.
+                // The name is taken, or leads to another directory by now.
                 Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR | Errno::EISDIR | Errno::EACCES) => {}
                 Err(Errno::ENOENT) => return Ok(()),
                 result => return result,
@@ -252,7 +259,7 @@ impl Clearing<'_> {
     }
 }
 
-/// A directory; none where there is something else, or nothing any more.
+/// Returns the opened directory, or `None` if there is none.
 fn found<T>(opened: nix::Result<T>) -> nix::Result<Option<T>> {
     match opened {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
@@ -260,18 +267,19 @@ fn found<T>(opened: nix::Result<T>) -> nix::Result<Option<T>> {
     }
 }
 
-/// Removes what is no directory. Gives whether it is gone.
+/// Removes an entry that is not a directory. Returns true if the entry is gone.
 fn unlink(dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<bool> {
     match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(true),
         Err(Errno::EISDIR) => Ok(false),
-        // What POSIX says of directories, and Linux of files that nobody may remove.
+        // POSIX specifies EPERM for directories; Linux also uses it for files that nobody may
+        // remove.
         Err(Errno::EPERM) if dir::open_own(dir, name).is_ok() => Ok(false),
         Err(errno) => Err(errno),
     }
 }
 
-/// Whether an entry of a shared directory may be a scratch directory, by its name.
+/// Returns true if an entry of a shared directory may be a scratch directory, by its name.
 pub(super) fn has_prefix(name: &CStr, prefix: &str) -> bool {
     name.to_bytes().starts_with(prefix.as_bytes())
 }
@@ -358,7 +366,7 @@ mod tests {
         renameat2(AT_FDCWD, a, AT_FDCWD, b, RenameFlags::RENAME_EXCHANGE)
     }
 
-    /// A file and a directory with what nobody may change of them.
+    /// A file and a directory that must not change.
     struct Victims(PathBuf);
 
     impl Victims {
@@ -384,15 +392,16 @@ mod tests {
         }
     }
 
-    /// How many names are exchanged in the race with a removal.
+    /// The number of names that are exchanged during a removal.
     const PAIRS: usize = 12;
 
-    /// How long a race is run.
+    /// Returns the duration of a race.
     fn patience() -> Duration {
         Duration::from_secs(if std::env::var_os("CI").is_some() { 8 } else { 3 })
     }
 
-    /// Runs `race` again and again beside `swap`, which is given a way to see whether it goes on.
+    /// Runs `race` repeatedly while `swap` runs in another thread, until the flag given to `swap`
+    /// is set.
     fn beside(swap: impl Fn(&AtomicBool) + Sync, race: impl Fn(u32)) {
         struct Stop<'s>(&'s AtomicBool);
         impl Drop for Stop<'_> {
@@ -403,20 +412,21 @@ mod tests {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| swap(&stop));
-            // A race that fails ends the other thread as well.
+            // If the race fails, the other thread ends as well.
             let _stop = Stop(&stop);
             let until = Instant::now() + patience();
             (0..).take_while(|_| Instant::now() < until).for_each(&race);
         });
     }
 
-    /// A process of the program's that is still there exchanges directories for links to what is not its own.
+    /// A remaining process of the program replaces directories by links to files that are not its
+    /// own.
     #[test]
     fn a_removal_changes_nothing_beside_the_directory_whatever_is_exchanged_meanwhile() {
         let victims = Victims::new("removal-victims");
         let before = victims.state();
         let upper = place("removal/layers/upper");
-        // Read from the last one to the first, or the other way round: the exchange goes both ways to meet the removal.
+        // The removal may read the names in either order, so the exchange goes both ways.
         let pairs: Vec<[PathBuf; 2]> =
             (0..PAIRS).map(|i| [upper.join(format!("in/d{i}")), upper.join(format!("in/l{i}"))]).collect();
         let swap = |stop: &AtomicBool| {
@@ -438,7 +448,7 @@ mod tests {
         assert_eq!(victims.state(), before);
     }
 
-    /// Whoever may rename in the base puts links in the place of what is made there.
+    /// A process that may rename entries of the base puts links in place of what is created there.
     #[test]
     fn a_making_changes_nothing_beside_the_directory_whatever_is_exchanged_meanwhile() {
         let victims = Victims::new("making-victims");
@@ -450,7 +460,7 @@ mod tests {
         symlink(victims.0.join("dir"), &link).unwrap();
         let swap = |stop: &AtomicBool| {
             while !stop.load(Ordering::Relaxed) {
-                // The link stands where the directory stood, and then nothing does.
+                // First the link takes the place of the directory, and then nothing does.
                 if fs::rename(&scratch, &aside).is_ok() {
                     let _ = fs::rename(&link, &scratch);
                     thread::sleep(Duration::from_micros(200));

@@ -1,6 +1,7 @@
-//! Sandboxes that stand ready: their setup is done, and a spawn is one message to the stub that waits in them.
+//! Pools of sandboxes whose setup is done, so that a spawn needs only one message to the waiting
+//! stub.
 
-mod keeper;
+mod filler;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,21 +16,26 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::{Parked, Prepared, Sandbox};
 use crate::spawn::Misfire;
 use crate::stdio::Stdio;
-use keeper::Keeper;
+use filler::Filler;
 
-/// How long a drop waits for a sandbox that is just being made; the thread that makes it then takes it away.
+/// The time that a drop waits for a sandbox that is being made. After that, the thread that makes
+/// the sandbox removes it.
 const DROP_PATIENCE: Duration = Duration::from_millis(50);
-/// How long after a first failure the next sandbox is tried, and the longest that becomes when each fails.
+/// The pause after a first failure to make a sandbox, and the longest pause after repeated
+/// failures.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Sandboxes of one policy that wait for their programs, made ahead in the background.
+/// A pool of sandboxes with one policy, made in advance in the background, that wait for their
+/// programs.
 ///
-/// Making a sandbox is most of what a spawn costs: namespaces (a network namespace above all), mounts, control groups.
-/// A pool keeps `size` of them ready, each with a process that has done the whole setup and waits. [`spawn`](Pool::spawn)
-/// tells one of them its program and its streams, and gives the ordinary [`Child`]. One thread makes new ones for all pools
-/// of the process, off the caller's path. So network namespaces are made ahead, too: also those within a user namespace of the
-/// sandbox's own, which nobody could be given later. Where none is ready, the spawn is an ordinary one: slower, and otherwise the same.
+/// Most of the time of a spawn goes into making the sandbox: namespaces (above all a network
+/// namespace), mounts, control groups. A pool keeps `size` sandboxes ready, each with a process
+/// that has done the whole setup and waits. [`spawn`](Pool::spawn) sends the program and its
+/// streams to one of them, and returns an ordinary [`Child`]. One thread makes new sandboxes for
+/// all pools of the process in the background. Network namespaces are made in advance, too,
+/// including those within a user namespace of the sandbox, which could not be added later. If no
+/// sandbox is ready, the spawn makes one itself: this is slower, and otherwise the same.
 ///
 /// ```
 /// use ringfence::{Command, RootFs, Sandbox};
@@ -49,63 +55,67 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 ///
 /// # One program each
 ///
-/// Every sandbox is used for one program and then discarded, with its files, processes, network and control group: nothing
-/// is left for the next. Until then nothing runs in it but the waiting process, which nobody of the same user can look
-/// into (prctl(2), `PR_SET_DUMPABLE`), holds none of the caller's streams, and has the policy in force but for what the
-/// kernel has to be told last: limits of the process, and the filter of [`seccomp`](Sandbox::seccomp), which stands before
-/// the program is executed. One that has died is replaced, and never handed out.
+/// A sandbox runs one program and is then discarded, with its files, processes, network and control
+/// group: nothing is left for the next program. Before that, only the waiting process runs in it.
+/// Other processes of the same user cannot inspect this process (prctl(2), `PR_SET_DUMPABLE`). It
+/// holds none of the caller's streams, and the policy is in force, except for what must come last:
+/// the limits of the process, and the filter of [`seccomp`](Sandbox::seccomp), which is installed
+/// before the program is executed. A sandbox that has died is replaced, and never used.
 ///
 /// # What is from when
 ///
-/// What [`Prepared`] says holds here, with one difference: what a spawn looks up, a pool has looked up when it made the
-/// sandbox. A root directory that is replaced by another is the old one in those that stand ready. The umask, the working
-/// directory of a policy that has neither a root nor a `cwd`, and descriptors passed by [`fd`](Sandbox::fd) are from then,
-/// too; [`clear`](Pool::clear) has all of them made anew.
+/// The documentation of [`Prepared`] applies here, with one difference: what a spawn looks up was
+/// looked up when the pool made the sandbox. If a root directory is replaced, sandboxes that are
+/// ready still have the old one. The umask, the working directory of a policy with neither a root
+/// nor a `cwd`, and descriptors passed by [`fd`](Sandbox::fd) are from that time, too.
+/// [`clear`](Pool::clear) discards all sandboxes, and makes new ones.
 ///
-/// Limits of time and output count from the spawn. Usage does not contain the setup where a control group counts it; peak
-/// memory does on cgroup v2, whose counter cannot be reset by others. A program's mounts are taken down about a millisecond
-/// after its end was waited for, off the caller's path: until then unmounting what was bound says EBUSY.
+/// Limits of time and output start with the spawn. Usage does not include the setup if a control
+/// group counts it, except for peak memory on cgroup v2, where another process cannot reset the
+/// counter. A program's mounts are released in the background, about a millisecond after the wait
+/// for the program returned: until then, unmounting what was bound fails with EBUSY.
 ///
 /// # Drop, forks and the owner's death
 ///
-/// Dropping a pool ends the sandboxes that wait, and removes what was made for them; programs that run go on. With the last
-/// pool the thread ends. Waiting sandboxes die with the process, also by SIGKILL and with
-/// [`die_with_owner(false)`](Sandbox::die_with_owner), which is for programs. In a fork of the caller the pool has no power: a
-/// spawn is an error, and dropping it does nothing.
+/// Dropping a pool ends the waiting sandboxes, and removes what was made for them; running programs
+/// continue. The thread ends with the last pool. Waiting sandboxes die with the process, even if it
+/// is killed by SIGKILL, and even with [`die_with_owner(false)`](Sandbox::die_with_owner), which
+/// applies to programs. In a fork of the caller the pool has no effect: a spawn is an error, and
+/// dropping the pool does nothing.
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
 }
 
-/// What a pool has done until now.
+/// The statistics of a pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// How many sandboxes are to stand ready.
+    /// The number of sandboxes that the pool keeps ready.
     pub size: usize,
-    /// How many do.
+    /// The number of sandboxes that are ready now.
     pub ready: usize,
-    /// Spawns that found one.
+    /// The number of spawns that found a sandbox ready.
     pub hits: u64,
-    /// Spawns that found none, and made their own.
+    /// The number of spawns that had to make a sandbox.
     pub misses: u64,
-    /// Sandboxes that were made ahead.
+    /// The number of sandboxes made in advance.
     pub refills: u64,
-    /// How long it took to make these, all together.
+    /// The total time that these took to make.
     pub refill_time: Duration,
-    /// Sandboxes that could not be made.
+    /// The number of failures to make a sandbox.
     pub failures: u64,
-    /// Sandboxes that died while they waited.
+    /// The number of sandboxes that died while they waited.
     pub died: u64,
 }
 
-/// What the handle and the thread share.
+/// The state that the handle and the thread share.
 #[derive(Debug)]
 struct Shared {
-    keeper: &'static Keeper,
+    filler: &'static Filler,
     prepared: Prepared,
     state: Mutex<State>,
-    /// Told when a sandbox has been made, or could not be.
+    /// Notified when a sandbox was made, or could not be made.
     changed: Condvar,
 }
 
@@ -114,69 +124,72 @@ struct State {
     ready: VecDeque<Parked>,
     stats: PoolStats,
     closed: bool,
-    /// The thread makes one for this pool.
+    /// True while the thread makes a sandbox for this pool.
     refilling: bool,
-    /// Those that are being made are of no use any more.
+    /// True if the sandbox that is being made is to be discarded.
     stale: bool,
     failure: Option<Error>,
     pause: Duration,
-    /// No new one is tried before.
+    /// The earliest time of the next attempt.
     not_before: Option<Instant>,
 }
 
 impl Sandbox {
-    /// Keeps `size` sandboxes of this policy ready for programs that are told later: [`Pool`].
+    /// Creates a [`Pool`] that keeps `size` sandboxes of this policy ready for programs.
     ///
-    /// They are made in the background: [`Pool::wait_ready`] waits for them.
+    /// The sandboxes are made in the background. [`Pool::wait_ready`] waits for them.
     ///
     /// # Errors
     ///
-    /// Those of [`prepare`](Sandbox::prepare); [`ErrorKind::Unsupported`] for a profile with
-    /// [`Action::Notify`](crate::Action::Notify), whose programs each need a supervisor.
+    /// The errors of [`prepare`](Sandbox::prepare); [`ErrorKind::Unsupported`] for a profile with
+    /// [`Action::Notify`](crate::Action::Notify), as each of its programs needs a supervisor.
     pub fn pool(&self, size: usize) -> Result<Pool> {
         Pool::new(&self.prepare()?, size)
     }
 }
 
 impl Pool {
-    /// A pool for a policy that is prepared already.
+    /// Creates a pool for a policy that is already prepared.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] as for [`Sandbox::pool`]; the errno of a thread that cannot be started.
+    /// [`ErrorKind::Unsupported`] as for [`Sandbox::pool`]; the errno if the thread cannot be
+    /// started.
     pub fn new(prepared: &Prepared, size: usize) -> Result<Pool> {
         prepared.can_park()?;
-        let keeper = Keeper::get()?;
+        let filler = Filler::get()?;
         let state = State { stats: PoolStats { size, ..PoolStats::default() }, ..State::default() };
-        let shared = Shared { keeper, prepared: prepared.clone(), state: Mutex::new(state), changed: Condvar::new() };
+        let shared = Shared { filler, prepared: prepared.clone(), state: Mutex::new(state), changed: Condvar::new() };
         let shared = Arc::new(shared);
-        keeper.take_on(&shared)?;
+        filler.add_pool(&shared)?;
         Ok(Pool { shared })
     }
 
-    /// Starts a program in a sandbox that is ready; streams that nobody told are the caller's own.
+    /// Starts a program in a sandbox that is ready. By default, the program inherits the caller's
+    /// streams.
     ///
     /// # Errors
     ///
-    /// Those of [`Prepared::spawn`]; [`ErrorKind::Control`] in a fork of the caller.
+    /// The errors of [`Prepared::spawn`]; [`ErrorKind::Control`] in a fork of the caller.
     pub fn spawn(&self, command: impl Into<Command>) -> Result<Child> {
         self.launch(&command.into(), &Stdio::inherited())
     }
 
-    /// Runs a program to its end and collects what it writes; streams that nobody told are captured, and stdin is empty.
+    /// Runs a program to its end and collects its output. By default, stdout and stderr are
+    /// captured, and stdin is empty.
     ///
     /// # Errors
     ///
-    /// Those of [`spawn`](Pool::spawn) and of [`Child::wait_with_output`].
+    /// The errors of [`spawn`](Pool::spawn) and of [`Child::wait_with_output`].
     pub fn output(&self, command: impl Into<Command>) -> Result<Output> {
         self.launch(&command.into(), &Stdio::captured())?.wait_with_output()
     }
 
-    /// Runs a program to its end; streams that nobody told are the caller's own.
+    /// Runs a program to its end. By default, the program inherits the caller's streams.
     ///
     /// # Errors
     ///
-    /// Those of [`spawn`](Pool::spawn) and of [`Child::wait`].
+    /// The errors of [`spawn`](Pool::spawn) and of [`Child::wait`].
     pub fn status(&self, command: impl Into<Command>) -> Result<Outcome> {
         self.spawn(command)?.wait()
     }
@@ -186,7 +199,7 @@ impl Pool {
         shared.require_home()?;
         let mut run = shared.prepared.run(Some(command), default)?;
         while let Some(parked) = shared.take() {
-            let fired = parked.fire(&shared.prepared, &mut run, keeper::bury);
+            let fired = parked.fire(&shared.prepared, &mut run, filler::release_mounts);
             shared.used(matches!(fired, Err(Misfire::Dead)));
             match fired {
                 Ok(child) => return Ok(child),
@@ -195,15 +208,16 @@ impl Pool {
             }
         }
         shared.state().stats.misses += 1;
-        shared.keeper.wake();
+        shared.filler.wake();
         shared.prepared.launch_run(run, None)
     }
 
-    /// Waits until as many sandboxes stand ready as are to.
+    /// Waits until all sandboxes of the pool are ready.
     ///
     /// # Errors
     ///
-    /// Why the last one could not be made; [`ErrorKind::Timeout`] if they are not ready within `timeout`.
+    /// The error of the last sandbox that could not be made; [`ErrorKind::Timeout`] if the
+    /// sandboxes are not ready within `timeout`.
     pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
         self.shared.require_home()?;
         let until = Instant::now().checked_add(timeout);
@@ -225,7 +239,8 @@ impl Pool {
         }
     }
 
-    /// Changes how many sandboxes stand ready. What is too many is taken away before this returns.
+    /// Changes the number of sandboxes that the pool keeps ready. Excess sandboxes are removed
+    /// before this call returns.
     pub fn resize(&self, size: usize) {
         if !self.shared.is_home() {
             return;
@@ -236,11 +251,11 @@ impl Pool {
         let surplus = state.ready.split_off(kept);
         drop(state);
         end(surplus);
-        self.shared.keeper.wake();
+        self.shared.filler.wake();
     }
 
-    /// Takes away the sandboxes that stand ready, and has new ones made: where something that they have looked up is another
-    /// by now.
+    /// Removes the sandboxes that are ready, and makes new ones. Call this after a change of
+    /// something that the sandboxes have looked up.
     pub fn clear(&self) {
         if !self.shared.is_home() {
             return;
@@ -250,15 +265,15 @@ impl Pool {
         let old = std::mem::take(&mut state.ready);
         drop(state);
         end(old);
-        self.shared.keeper.wake();
+        self.shared.filler.wake();
     }
 
-    /// The policy: for spawns that are not to take a sandbox of the pool's, and for what it enforces.
+    /// Returns the prepared policy, for spawns without the pool and for what the policy enforces.
     pub fn prepared(&self) -> &Prepared {
         &self.shared.prepared
     }
 
-    /// What the pool has done until now.
+    /// Returns the statistics of the pool.
     pub fn stats(&self) -> PoolStats {
         if !self.shared.is_home() {
             return PoolStats::default();
@@ -270,7 +285,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // In a fork another thread of the parent may hold the lock for ever. What is dropped there ends nothing.
+        // In a fork, a thread of the parent may hold the lock forever. Dropping the pool there ends
+        // nothing.
         if self.shared.is_home() {
             self.shared.close();
         }
@@ -282,36 +298,37 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this process made the pool, and is not a fork of the one that did.
+    /// Returns true in the process that made the pool, and false in a fork.
     fn is_home(&self) -> bool {
-        self.keeper.is_here()
+        self.filler.is_here()
     }
 
     fn require_home(&self) -> Result<()> {
         if self.is_home() {
             return Ok(());
         }
-        let text = "the pool belongs to the process that made it, of which this is a fork";
+        let text = "the pool belongs to the process that made it, and this is a fork";
         Err(Error::message(ErrorKind::Control, Step::Spawner, text))
     }
 
-    /// A sandbox that was ready is one no more. While there are others, the program goes first.
+    /// Records that a sandbox is no longer ready. While there are others, the new program has
+    /// priority.
     fn used(&self, dead: bool) {
         let mut state = self.state();
         let stats = &mut state.stats;
         *(if dead { &mut stats.died } else { &mut stats.hits }) += 1;
         let is_low = state.ready.len() * 2 < state.stats.size;
         drop(state);
-        if is_low { self.keeper.wake() } else { self.keeper.wake_soon() }
+        if is_low { self.filler.wake() } else { self.filler.wake_soon() }
     }
 
     fn take(&self) -> Option<Parked> {
         let parked = self.state().ready.pop_front()?;
-        self.keeper.leave(&parked);
+        self.filler.unwatch(&parked);
         Some(parked)
     }
 
-    /// Makes one sandbox if one is missing. Gives when there is more to do, if there will be.
+    /// Makes one sandbox if one is missing. Returns when there is more to do.
     fn refill(&self) -> Next {
         let mut state = self.state();
         if state.closed || state.ready.len() >= state.stats.size {
@@ -324,15 +341,15 @@ impl Shared {
         state.stale = false;
         drop(state);
         let begun = Instant::now();
-        let made = self.prepared.park().and_then(|parked| self.keeper.watch(&parked).map(|()| parked));
-        let surplus = self.state().settle(made, begun.elapsed());
+        let made = self.prepared.park().and_then(|parked| self.filler.watch(&parked).map(|()| parked));
+        let surplus = self.state().add_made(made, begun.elapsed());
         drop(surplus);
         self.changed.notify_all();
         Next::More
     }
 
-    /// Takes out those that have died.
-    fn bury(&self) {
+    /// Removes the sandboxes that have died.
+    fn remove_dead(&self) {
         let mut state = self.state();
         let (dead, alive): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.ready).into_iter().partition(is_dead);
         state.ready = alive;
@@ -347,18 +364,18 @@ impl Shared {
         let all = std::mem::take(&mut state.ready);
         drop(state);
         end(all);
-        self.keeper.wake();
+        self.filler.wake();
         let until = Instant::now() + DROP_PATIENCE;
         let mut state = self.state();
         while state.refilling && Instant::now() < until {
             state = self.changed.wait_timeout(state, DROP_PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(state);
-        self.keeper.rest(until);
+        self.filler.join_until(until);
     }
 }
 
-/// When a pool needs the thread again.
+/// The time at which a pool needs the thread again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Nothing,
@@ -367,8 +384,8 @@ enum Next {
 }
 
 impl State {
-    /// Takes in what was made; gives it back if it is not wanted any more.
-    fn settle(&mut self, made: Result<Parked>, took: Duration) -> Option<Parked> {
+    /// Adds a new sandbox to the pool. Returns it if it is not wanted any more.
+    fn add_made(&mut self, made: Result<Parked>, took: Duration) -> Option<Parked> {
         self.refilling = false;
         match made {
             Ok(parked) => {
@@ -396,7 +413,7 @@ fn is_dead(parked: &Parked) -> bool {
     !matches!(poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::ZERO), Ok(0) | Err(Errno::EINTR))
 }
 
-/// Ends sandboxes: all are told before the first is waited for.
+/// Ends sandboxes: signals all before waiting for the first.
 fn end(all: VecDeque<Parked>) {
     all.iter().for_each(Parked::kill);
     drop(all);

@@ -1,8 +1,9 @@
-//! One process for ever: never another one that has got its number.
+//! The identity of a process, which no other process ever has.
 //!
-//! A pid is given again, and means nothing after a reboot. The time at which the process began (field 22 of
-//! /proc/PID/stat, in clock ticks since the boot) tells two processes of one number apart, and the boot id two boots.
-//! Since Linux 6.9 the inode of a pidfd does, by itself, as long as the machine is up.
+//! A pid is reused, and has no meaning after a reboot. The start time of the process (field 22 of
+//! /proc/PID/stat, in clock ticks since boot; proc_pid_stat(5)) distinguishes two processes of one
+//! pid, and the boot id distinguishes two boots. Since Linux 6.9, the inode of a pidfd alone
+//! identifies a process until the next boot.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,30 +18,31 @@ use crate::sys::pidfd;
 /// `PID_FS_MAGIC`.
 const PIDFS: FsType = FsType(0x5049_4446);
 
-/// What is written down of a process, and compared later.
+/// The identity of a process, which can be stored and compared later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pid: i32,
     start: u64,
     boot: String,
-    /// Of the pidfd, where pidfds have inodes of their own.
+    /// The inode of the pidfd, on kernels where every pidfd has its own.
     inode: Option<u64>,
 }
 
 impl Identity {
-    /// The process behind a pidfd; ESRCH if it has been reaped, or is one of another pid namespace.
+    /// Returns the identity of the process behind a pidfd. Fails with ESRCH if the process was
+    /// reaped, or is in another pid namespace.
     pub(crate) fn of(process: BorrowedFd<'_>) -> Result<Identity, Errno> {
         let pid = pidfd::pid_of(process).ok_or(Errno::ESRCH)?;
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|_| Errno::ESRCH)?;
         let start = start_time(&stat).ok_or(Errno::EIO)?;
-        // As long as it had not been reaped after the reading, the number was its own while it was read.
+        // If the process was not reaped before this check, the pid was its own during the read.
         if pidfd::pid_of(process) != Some(pid) {
             return Err(Errno::ESRCH);
         }
         Ok(Identity { pid, start, boot: boot_id()?, inode: inode(process) })
     }
 
-    /// A descriptor of the process, if it still runs. Its zombie does not.
+    /// Returns a pidfd of the process if it still runs, and `None` for a zombie.
     pub(crate) fn open(&self) -> Result<Option<OwnedFd>, Errno> {
         if boot_id()? != self.boot {
             return Ok(None);
@@ -59,7 +61,7 @@ impl Identity {
         Ok(Some(process).filter(|process| same && runs(process.as_fd())))
     }
 
-    /// A line to be read by [`parse`](Identity::parse).
+    /// Returns the identity as a line for [`parse`](Identity::parse).
     pub(crate) fn to_line(&self) -> String {
         let inode = self.inode.map_or_else(|| "-".to_owned(), |inode| inode.to_string());
         format!("{} {} {} {inode}\n", self.pid, self.start, self.boot)
@@ -74,7 +76,7 @@ impl Identity {
     }
 }
 
-/// The command's name stands in brackets, and may hold any byte.
+/// Returns the start time. The command's name is in parentheses, and may contain any byte.
 fn start_time(stat: &str) -> Option<u64> {
     stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(19)?.parse().ok()
 }
@@ -90,7 +92,8 @@ fn inode(process: BorrowedFd<'_>) -> Option<u64> {
     has_own.then(|| fstat(process).ok()).flatten().map(|stat| stat.st_ino)
 }
 
-/// A pidfd is readable from the process's end on; a directory of /proc is no pidfd, and tells by itself.
+/// Returns true if the process still runs. A pidfd is readable after the process's end. A directory
+/// of /proc is not a pidfd, and its absence shows the end.
 fn runs(process: BorrowedFd<'_>) -> bool {
     let is_pidfd = fs::read_link(format!("/proc/thread-self/fd/{}", process.as_raw_fd()))
         .is_ok_and(|link| link.as_os_str().to_string_lossy().contains("pidfd"));

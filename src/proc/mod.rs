@@ -1,4 +1,5 @@
-//! Readers of what the kernel and the system tell as text. They take the text, or the root that a path begins at.
+//! Parsers for text of the kernel and the system. They take the text, or the directory that
+//! contains the file.
 
 pub(crate) mod identity;
 pub(crate) mod mountinfo;

@@ -1,4 +1,4 @@
-//! /proc/PID/mountinfo: proc_pid_mountinfo(5).
+//! Parses /proc/PID/mountinfo: proc_pid_mountinfo(5).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use procfs::process::MountInfo;
 
-/// Directories that the kernel makes empty for a file system to be mounted there: such a mount covers nothing.
+/// Directories that the kernel creates empty, as mount points for other file systems. Such a mount
+/// covers nothing.
 const EMPTY: [&str; 16] = [
     "sys/fs/binfmt_misc",
     "fs/nfsd",
@@ -26,19 +27,20 @@ const EMPTY: [&str; 16] = [
     "firmware/efi/efivars",
 ];
 
-/// How much of a kernel file system (proc, sysfs) can be seen. A user namespace may mount it anew only where all of it
-/// could be seen already, or it would uncover what somebody has covered.
+/// The visibility of a kernel file system (proc, sysfs). A user namespace may mount a new instance
+/// only if an existing mount is fully visible, as otherwise the new one would reveal what is
+/// covered on purpose.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     Fully,
-    /// These mounts stand on it.
+    /// These mounts cover parts of it.
     Covered(Vec<PathBuf>),
-    /// It can only be read.
+    /// It is mounted read-only.
     ReadOnly,
     Nowhere,
 }
 
-/// Looks at every mount of `fstype` in `text`. With `to_write` one that can only be read does not count.
+/// Checks all mounts of type `fstype` in `text`. With `to_write`, read-only mounts do not count.
 pub(crate) fn seen(text: &str, fstype: &str, to_write: bool) -> Seen {
     let all: Vec<MountInfo> = text.lines().filter_map(|line| MountInfo::from_line(line).ok()).collect();
     let mut best = Seen::Nowhere;
@@ -59,11 +61,12 @@ pub(crate) fn seen(text: &str, fstype: &str, to_write: bool) -> Seen {
     best
 }
 
-/// A mount of control groups in the caller's mount namespace, to which can be written.
+/// A writable mount of control groups in the caller's mount namespace.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ControlGroups {
     pub(crate) at: PathBuf,
-    /// Whoever is in a control group namespace writes neither its own limits nor other groups (`nsdelegate`).
+    /// True if processes in a control group namespace can write neither their own limits nor other
+    /// groups (`nsdelegate`).
     pub(crate) delegates: bool,
 }
 
@@ -80,7 +83,7 @@ pub(crate) fn control_groups(text: &str) -> Vec<ControlGroups> {
     found.collect()
 }
 
-/// mountinfo writes space, tab, newline and backslash as octal.
+/// Decodes the octal escapes that mountinfo uses for space, tab, newline and backslash.
 pub(crate) fn unescape(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -101,7 +104,7 @@ fn is_empty(place: &Path) -> bool {
     EMPTY.iter().any(|empty| place == Path::new(empty))
 }
 
-/// Whether something is mounted on the root: it is not, where chroot(2) has led to a mere directory.
+/// Returns true if the root directory is a mount. After chroot(2) it may be an ordinary directory.
 pub(crate) fn root_is_a_mount(text: &str) -> bool {
     text.lines().any(|line| line.split(' ').nth(4) == Some("/"))
 }
@@ -131,7 +134,7 @@ mod tests {
         assert_eq!(seen(&covered, "proc", true), Seen::Covered(vec!["/proc/kcore".into()]));
         let over = format!("{HOST}26 22 0:40 / /proc rw - tmpfs tmpfs rw\n");
         assert_eq!(seen(&over, "proc", true), Seen::Covered(vec!["/proc".into()]));
-        // Another one that is whole will do; one of a part of it will not.
+        // Another mount of the whole file system suffices; a mount of a part does not.
         assert_eq!(seen(&format!("{covered}27 21 0:20 / /mnt rw - proc proc rw\n"), "proc", true), Seen::Fully);
         let part = "22 21 0:20 /sys /proc rw - proc proc rw\n";
         assert_eq!(seen(part, "proc", true), Seen::Nowhere);

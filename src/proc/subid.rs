@@ -1,4 +1,5 @@
-//! /etc/subuid and /etc/subgid: the ids beside its own that an ordinary user may map. subuid(5).
+//! Parses /etc/subuid and /etc/subgid, which list the additional ids that an ordinary user may map:
+//! subuid(5).
 
 use std::fs;
 use std::path::Path;
@@ -10,14 +11,15 @@ pub(crate) struct SubIds {
     pub(crate) count: u32,
 }
 
-/// Who the ranges are for: lines name a user either way.
+/// The user that ranges belong to. A line names the user by name or by uid.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct User<'a> {
     pub(crate) name: Option<&'a str>,
     pub(crate) uid: u32,
 }
 
-/// The ranges that `text` gives to the user, in its order. Lines that mean nothing are passed over, as newuidmap(1) does.
+/// Returns the ranges of the user in `text`, in order. Invalid lines are skipped, as in
+/// newuidmap(1).
 pub(crate) fn parse(text: &str, user: User<'_>) -> Vec<SubIds> {
     let is_user = |owner: &str| user.name == Some(owner) || owner.parse() == Ok(user.uid);
     text.lines()
@@ -31,7 +33,8 @@ pub(crate) fn parse(text: &str, user: User<'_>) -> Vec<SubIds> {
         .collect()
 }
 
-/// Whether all `count` ids from `first` on are in the ranges; several may join up.
+/// Returns true if the ranges contain all `count` ids starting at `first`. Adjacent ranges are
+/// joined.
 pub(crate) fn cover(ranges: &[SubIds], first: u32, count: u32) -> bool {
     let end = u64::from(first) + u64::from(count);
     let mut next = u64::from(first);
@@ -49,12 +52,14 @@ impl SubIds {
     }
 }
 
-/// The ranges of `file` ("subuid" or "subgid") below `etc`; none where there is no such file.
+/// Returns the ranges of the user in `file` ("subuid" or "subgid") below `etc`, or none if the file
+/// does not exist.
 pub(crate) fn read(etc: &Path, file: &str, user: User<'_>) -> Vec<SubIds> {
     fs::read_to_string(etc.join(file)).map(|text| parse(&text, user)).unwrap_or_default()
 }
 
-/// Whether the ranges stand elsewhere: `subid: sss` in nsswitch.conf(5), since shadow 4.10.
+/// Returns true if nsswitch.conf(5) names another source of ranges: `subid: sss`, since shadow
+/// 4.10.
 pub(crate) fn are_elsewhere(etc: &Path) -> bool {
     fs::read_to_string(etc.join("nsswitch.conf")).is_ok_and(|text| names_other_source(&text))
 }

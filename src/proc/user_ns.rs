@@ -1,11 +1,13 @@
-//! Which user namespace the caller is in, as /proc tells it.
+//! Recognises the initial user namespace.
 
 use std::fs;
 
-/// The uid_map of the initial user namespace. A map of all ids to themselves can also be another's, which changes nothing.
+/// The uid_map of the initial user namespace. Another namespace can map all ids to themselves, too,
+/// which makes no difference.
 const WHOLE: [&str; 3] = ["0", "0", "4294967295"];
 
-/// Whether the caller is in the initial user namespace, in which every id is known. Where it cannot be told, it is not.
+/// Returns true if the caller is in the initial user namespace, where every id is known. Returns
+/// false if this cannot be determined.
 pub(crate) fn is_initial() -> bool {
     is_whole(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default())
 }

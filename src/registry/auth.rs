@@ -1,5 +1,5 @@
-//! From a challenge to an authorization: basic, or a token (distribution's token specification, and its OAuth 2 variant
-//! for refresh tokens).
+//! Turns a challenge into an authorization: basic authentication, or a token (the token
+//! specification of CNCF distribution, and its OAuth 2 variant for refresh tokens).
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -9,14 +9,15 @@ use tokio::sync::Mutex;
 
 use super::challenge::{Challenge, challenge};
 use super::failure::{Failure, Subject};
+use super::http::{Authorization, Call, HttpClient, Payload};
 use super::login::{Login, Logins};
-use super::wire::{Authorization, Call, Payload, Wire};
+use super::response::{denied, refused};
 use crate::error::{ErrorKind, Step};
 
-/// docker's own bound for a token server's answer.
+/// The largest answer of a token server that is read, in bytes. docker has the same limit.
 const LARGEST_TOKEN: usize = 1 << 20;
 
-/// The authorization for one registry, and one set of scopes in it.
+/// The authorization for one registry and one set of scopes.
 pub(super) struct Auth {
     host: String,
     repository: String,
@@ -39,27 +40,27 @@ struct Token {
 }
 
 impl Auth {
-    /// `given` goes before what `logins` has.
+    /// Creates an authorization. `given` credentials take precedence over those of `logins`.
     pub(super) fn new(host: &str, repository: &str, scopes: Vec<String>, logins: Logins, given: Option<Login>) -> Self {
         let (host, repository) = (host.to_owned(), repository.to_owned());
         Auth { host, repository, scopes, logins, given, state: Mutex::default() }
     }
 
-    /// Why nothing better was shown, if that is a fault of this machine's.
+    /// Returns the reason that no credentials were sent, if this machine is at fault.
     pub(super) async fn fault(&self) -> Option<String> {
         self.state.lock().await.login.as_ref().and_then(Login::fault)
     }
 
-    /// What to show without having been asked, which is what was good before.
+    /// Returns the authorization that the registry last accepted, to send without a challenge.
     pub(super) async fn current(&self) -> Option<Authorization> {
         self.state.lock().await.authorization.clone()
     }
 
-    /// What to show after a 401. `shown` is what was shown and did not do: where another request has got something new
-    /// since, that is it.
+    /// Returns the authorization to send after a 401 answer to `shown`. If another request has
+    /// renewed the authorization meanwhile, returns that one.
     pub(super) async fn renew(
         &self,
-        wire: &Wire,
+        http: &HttpClient,
         base: &Url,
         headers: &HeaderMap,
         shown: Option<&Authorization>,
@@ -76,20 +77,20 @@ impl Auth {
         let subject = Subject::new(Step::Authenticate, &self.host);
         let new = match challenge(headers) {
             Some(Challenge::Bearer { realm, service }) => {
-                let call = token_call(wire, &subject, base, &realm, service.as_deref(), &self.scopes, &login)?;
-                token(wire, &subject, &call, &login).await?
+                let call = token_call(http, &subject, base, &realm, service.as_deref(), &self.scopes, &login)?;
+                token(http, &subject, &call, &login).await?
             }
             Some(Challenge::Basic) => match login {
                 Login::Password { user, password } => Authorization::Basic { user, password },
-                Login::Anonymous | Login::Lacking(_) => {
+                Login::Anonymous | Login::MissingHelper(_) => {
                     let fault = login.fault().map_or(String::new(), |fault| format!("; {fault}"));
                     return Err(denied(&subject, format!("it wants a user and a password{fault}")));
                 }
                 Login::Identity(_) => return Err(denied(&subject, "it wants a password, and the login has a token")),
             },
-            None => return Err(subject.protocol("it wants to be shown something, and does not say what")),
+            None => return Err(subject.protocol("the registry asks for an authorization, but does not say which")),
         };
-        // The same once more would be refused once more.
+        // The registry would refuse the same authorization again.
         if Some(&new) == shown {
             return Err(denied(&subject, "the credentials are refused"));
         }
@@ -98,17 +99,10 @@ impl Auth {
     }
 }
 
-pub(super) fn denied(subject: &Subject, detail: impl Into<String>) -> Failure {
-    let error = subject.error(ErrorKind::Denied, detail);
-    error
-        .hint("log in with docker or podman, or give credentials; without either, only what is public can be had")
-        .into()
-}
-
-/// The request for a token. Credentials go to whatever server the registry names, as every client does, but never
-/// without TLS where the registry is spoken to with it.
+/// Builds the request for a token. As in all clients, credentials go to the token server that the
+/// registry names, but not without TLS if the registry itself uses TLS.
 fn token_call(
-    wire: &Wire,
+    http: &HttpClient,
     subject: &Subject,
     base: &Url,
     realm: &str,
@@ -117,12 +111,12 @@ fn token_call(
     login: &Login,
 ) -> Result<Call, Failure> {
     if Url::parse(realm).is_err() {
-        return Err(subject.protocol("its token server has no address"));
+        return Err(subject.protocol("the registry names a token server without an address"));
     }
-    let mut url = wire.plain().judge(base, realm).map_err(|why| {
+    let mut url = http.plain().resolve_redirect(base, realm).map_err(|why| {
         subject
-            .error(ErrorKind::Protocol, format!("its token server is refused: {why}"))
-            .hint("the registry is set up wrong")
+            .error(ErrorKind::Protocol, format!("the registry's token server is refused: {why}"))
+            .hint("the registry is not configured correctly")
     })?;
     let service = service.into_iter().map(|service| ("service", service));
     let Login::Identity(refresh) = login else {
@@ -142,14 +136,14 @@ fn token_call(
     Ok(call)
 }
 
-async fn token(wire: &Wire, subject: &Subject, call: &Call, login: &Login) -> Result<Authorization, Failure> {
+async fn token(http: &HttpClient, subject: &Subject, call: &Call, login: &Login) -> Result<Authorization, Failure> {
     let basic = match login {
         Login::Password { user, password } => {
             Some(Authorization::Basic { user: user.clone(), password: password.clone() })
         }
-        Login::Anonymous | Login::Identity(_) | Login::Lacking(_) => None,
+        Login::Anonymous | Login::Identity(_) | Login::MissingHelper(_) => None,
     };
-    let response = wire.send(subject, call, basic.as_ref()).await?;
+    let response = http.send(subject, call, basic.as_ref()).await?;
     let status = response.status();
     match status {
         StatusCode::OK => {}
@@ -157,16 +151,16 @@ async fn token(wire: &Wire, subject: &Subject, call: &Call, login: &Login) -> Re
             let fault = login.fault().map_or(String::new(), |fault| format!("; {fault}"));
             return Err(denied(subject, format!("the token server refuses ({status}){fault}")));
         }
-        _ => return Err(super::repository::refused(subject, response.status(), response.headers(), "")),
+        _ => return Err(refused(subject, response.status(), response.headers(), "")),
     }
-    let body = wire.flow(response).collect(subject, LARGEST_TOKEN).await?;
+    let body = http.body(response).collect(subject, LARGEST_TOKEN).await?;
     let body = body.ok_or_else(|| subject.protocol("the token server's answer is too long"))?;
     let parsed: Token =
-        serde_json::from_slice(&body).map_err(|_| subject.protocol("the token server's answer is no token"))?;
+        serde_json::from_slice(&body).map_err(|_| subject.protocol("the token server's answer is not a token"))?;
     let token = parsed.token.filter(|token| !token.is_empty()).or(parsed.access_token).unwrap_or_default();
-    // It becomes a header: what cannot be in one is no token.
+    // The token becomes part of a header, so it must be valid there.
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(subject.protocol("the token server's token is none"));
+        return Err(subject.protocol("the token server's token is not valid"));
     }
     Ok(Authorization::Bearer(token))
 }

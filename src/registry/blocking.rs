@@ -1,16 +1,19 @@
-//! A future run to its end by a caller that is not asynchronous, or is and doesn't care.
+//! Runs a future to its end for a caller that is not asynchronous, or that accepts to block its
+//! runtime's thread.
 
 use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// Enough to keep the disk and several connections busy; what computes or waits for disks has threads of its own.
+/// The number of worker threads. They keep the disk and several connections busy; computations and
+/// disk access have threads of their own.
 const WORKERS: usize = 2;
-/// For writers to notice that nothing more comes, and to let go of their locks.
+/// The time that writers have to notice the end and to release their locks.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Runs it in a runtime of its own on a thread of its own: a caller inside a runtime may not start another on its thread.
+/// Runs the future in a new runtime on a new thread, as a thread inside of a runtime must not start
+/// another runtime.
 pub(super) fn run<T: Send>(future: impl Future<Output = T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let work = || -> Result<T> {
@@ -18,18 +21,19 @@ pub(super) fn run<T: Send>(future: impl Future<Output = T> + Send) -> Result<T> 
             let builder = builder.worker_threads(WORKERS).thread_name("ringfence-pull").enable_all();
             let runtime = builder.build().map_err(|error| Error::io(Step::Registry, &error))?;
             let result = runtime.block_on(future);
-            // A credential helper or a name server that does not answer is not waited for.
+            // The shutdown does not wait for a credential helper or name server that does not
+            // answer.
             runtime.shutdown_timeout(GRACE);
             Ok(result)
         };
         let thread = thread::Builder::new().name("ringfence-pull".to_owned()).spawn_scoped(scope, work);
         let thread = thread.map_err(|error| Error::io(Step::Registry, &error))?;
-        // Only a listener of the caller's can panic.
+        // Only a listener of the caller can panic.
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// What to say of a task that did not come to its end.
-pub(super) fn died(error: &tokio::task::JoinError) -> Error {
+/// Returns the error for a task that did not end normally.
+pub(super) fn task_failed(error: &tokio::task::JoinError) -> Error {
     Error::message(ErrorKind::Setup, Step::Registry, error.to_string())
 }

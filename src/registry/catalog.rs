@@ -1,5 +1,5 @@
-//! What a repository has beside one image: its tags, what refers to a manifest, and the end of one (distribution specification
-//! 1.1, "Listing Tags", "Listing Referrers", "Deleting").
+//! Lists and deletes what a repository contains: tags, referrers of a manifest, and manifests (OCI
+//! distribution specification 1.1, "Listing Tags", "Listing Referrers", "Deleting").
 
 use std::collections::BTreeSet;
 
@@ -11,19 +11,19 @@ use serde::Deserialize;
 
 use super::Registry;
 use super::failure::{Failure, Subject};
+use super::http::Call;
 use super::manifests::{ACCEPTED, media_type};
 use super::repository::Repository;
-use super::wire::Call;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::{DOCUMENT_MAX, Reference, digest_of, is_of};
 
-/// More than this nobody reads, and a registry that never ends could send.
+/// The largest number of pages that are read, as a registry might never end its list.
 const PAGES_MAX: usize = 1000;
 const ENTRIES_MAX: usize = 1 << 20;
 
 #[derive(Deserialize)]
 struct Tags {
-    /// docker-registry says null where there are none.
+    /// The CNCF registry sends null if there are no tags.
     tags: Option<Vec<String>>,
 }
 
@@ -33,8 +33,8 @@ pub(super) async fn tags(registry: &Registry, name: &Reference) -> Result<Vec<St
     let mut all = Vec::new();
     let mut pages = Pages::new(&repository, repository.url("tags/list?n=1000")?);
     while let Some((_, body)) = pages.next(&subject, &[200]).await? {
-        let page: Tags =
-            serde_json::from_slice(&body).map_err(|_| subject.protocol("its list of tags is none").error)?;
+        let page: Tags = serde_json::from_slice(&body)
+            .map_err(|_| subject.protocol("the registry's list of tags is not valid").error)?;
         all.extend(page.tags.unwrap_or_default());
         if all.len() > ENTRIES_MAX {
             return Err(subject.error(ErrorKind::TooLarge, format!("it has more than {ENTRIES_MAX} tags")));
@@ -54,7 +54,7 @@ pub(super) async fn resolve(registry: &Registry, name: &Reference) -> Result<Des
     let get = || async move {
         let response = repository.call(subject, call, &[200]).await?;
         let headers = response.headers().clone();
-        let body = repository.wire.flow(response).collect(subject, DOCUMENT_MAX as usize).await?;
+        let body = repository.http.body(response).collect(subject, DOCUMENT_MAX as usize).await?;
         Ok::<_, Failure>((headers, body.ok_or_else(|| too_long(subject))?))
     };
     let (headers, body) = repository.persist(subject, get).await?;
@@ -77,19 +77,20 @@ pub(super) async fn delete(registry: &Registry, name: &Reference) -> Result<()> 
     if response.status().is_success() {
         return Ok(());
     }
-    let error = subject.error(ErrorKind::Unsupported, format!("it deletes no such thing ({})", response.status()));
+    let error = subject
+        .error(ErrorKind::Unsupported, format!("the registry does not support this deletion ({})", response.status()));
     Err(error.hint(if digest.is_some() {
-        "deleting may be switched off: docker-registry wants REGISTRY_STORAGE_DELETE_ENABLED=true"
+        "deletion may be disabled: docker-registry needs REGISTRY_STORAGE_DELETE_ENABLED=true"
     } else {
-        "many registries delete manifests by their digest alone, with all their tags: give what resolve() says"
+        "many registries delete manifests only by digest, with all their tags: use the digest that resolve() returns"
     }))
 }
 
 pub(super) async fn referrers(registry: &Registry, name: &Reference, kind: Option<&str>) -> Result<Vec<Descriptor>> {
     let subject = Subject::new(Step::Registry, name.to_string());
     let Some(digest) = name.digest() else {
-        let error = subject.error(ErrorKind::Invalid, "what refers to a manifest is known by its digest");
-        return Err(error.hint("give REPOSITORY@DIGEST, with what resolve() says"));
+        let error = subject.error(ErrorKind::Invalid, "referrers of a manifest can be listed only by its digest");
+        return Err(error.hint("use REPOSITORY@DIGEST, with the digest that resolve() returns"));
     };
     let repository = repository(registry, name, "pull")?;
     let mut url = repository.url(&format!("referrers/{digest}"))?;
@@ -109,22 +110,22 @@ pub(super) async fn referrers(registry: &Registry, name: &Reference, kind: Optio
         }
     }
     if !is_known {
-        // Before 1.1 they are listed under a tag.
+        // Before version 1.1, registries list referrers under a tag.
         let tag = digest.to_string().replacen(':', "-", 1);
         let mut pages = Pages::new(&repository, repository.url(&format!("manifests/{tag}"))?);
         if let Some((200, body)) = pages.next(&subject, &[200, 404]).await? {
             all = index(&subject, &body)?;
         }
     }
-    // Not every registry filters.
+    // Not every registry filters by type.
     let fits =
         |one: &Descriptor| kind.is_none_or(|kind| one.artifact_type().as_ref().is_some_and(|t| t.as_ref() == kind));
     Ok(all.into_iter().filter(fits).collect())
 }
 
 fn index(subject: &Subject, body: &[u8]) -> Result<Vec<Descriptor>> {
-    let index: ImageIndex =
-        serde_json::from_slice(body).map_err(|_| subject.protocol("its list of referrers is no index").error)?;
+    let index: ImageIndex = serde_json::from_slice(body)
+        .map_err(|_| subject.protocol("the registry's list of referrers is not an index").error)?;
     Ok(index.manifests().clone())
 }
 
@@ -132,7 +133,7 @@ fn repository(registry: &Registry, name: &Reference, rights: &str) -> Result<Rep
     registry.repository(name, vec![format!("repository:{}:{rights}", name.repository())])
 }
 
-/// A list in pages, each with the address of the next (RFC 8288).
+/// A list in pages, each with the address of the next page (RFC 8288).
 struct Pages<'r> {
     repository: &'r Repository,
     next: Option<Url>,
@@ -144,11 +145,11 @@ impl<'r> Pages<'r> {
         Pages { repository, next: Some(first), seen: BTreeSet::new() }
     }
 
-    /// The status and the body of the next page.
+    /// Returns the status and the body of the next page.
     async fn next(&mut self, subject: &Subject, good: &[u16]) -> Result<Option<(u16, Bytes)>> {
         let Some(url) = self.next.take() else { return Ok(None) };
         if self.seen.len() >= PAGES_MAX || !self.seen.insert(url.to_string()) {
-            return Err(subject.error(ErrorKind::TooLarge, "its list does not end"));
+            return Err(subject.error(ErrorKind::TooLarge, "the registry's list does not end"));
         }
         let mut call = Call::new(Method::GET, url.clone());
         call.headers
@@ -158,15 +159,17 @@ impl<'r> Pages<'r> {
         let page = || async move {
             let response = repository.call(subject, call, good).await?;
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
-            let body = repository.wire.flow(response).collect(subject, DOCUMENT_MAX as usize).await?;
+            let body = repository.http.body(response).collect(subject, DOCUMENT_MAX as usize).await?;
             Ok::<_, Failure>((status, headers, body.ok_or_else(|| too_long(subject))?))
         };
         let (status, headers, body) = self.repository.persist(subject, page).await?;
         if status == 200
             && let Some(to) = following(&headers)
         {
-            let to = self.repository.wire.plain().judge(&url, &to).ok().filter(|to| to.origin() == url.origin());
-            self.next = Some(to.ok_or_else(|| subject.protocol("its next page is another server's").error)?);
+            let to =
+                self.repository.http.plain().resolve_redirect(&url, &to).ok().filter(|to| to.origin() == url.origin());
+            self.next =
+                Some(to.ok_or_else(|| subject.protocol("the next page of the list is on another server").error)?);
         }
         Ok(Some((status, body)))
     }
@@ -176,7 +179,7 @@ fn too_long(subject: &Subject) -> Error {
     subject.error(ErrorKind::TooLarge, format!("it has more than {DOCUMENT_MAX} bytes"))
 }
 
-/// The address in `Link: <…>; rel="next"`.
+/// Returns the address in `Link: <…>; rel="next"`.
 fn following(headers: &HeaderMap) -> Option<String> {
     let links = headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
     links.flat_map(|links| links.split(", <")).find_map(|link| {

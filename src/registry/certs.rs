@@ -1,5 +1,5 @@
-//! Certificates for single hosts: authorities that vouch for them, and what this side shows (dockerd's and podman's `certs.d`,
-//! containers-certs.d(5)).
+//! Certificates for single hosts: their certificate authorities, and client certificates (`certs.d`
+//! of dockerd and podman, containers-certs.d(5)).
 
 use std::fmt;
 use std::fs::{self, File};
@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// Longer files hold no certificates.
+/// The largest certificate file that is read, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// What belongs to one host, in PEM.
+/// The certificates for one host, in PEM.
 #[derive(Clone, Default)]
 pub(super) struct Certs {
     pub(super) authorities: Vec<Vec<u8>>,
-    /// The certificates, the host's client's first, and their key.
+    /// The client certificate with its intermediate certificates, and its private key.
     pub(super) client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -31,7 +31,8 @@ impl Certs {
         self.authorities.is_empty() && self.client.is_none()
     }
 
-    /// Adds what a directory has for the host: `HOST[:PORT]/*.crt`, and the first `*.cert` with its `*.key`.
+    /// Adds the certificates of a directory for the host: `HOST[:PORT]/*.crt`, and the first
+    /// `*.cert` with its `*.key`.
     pub(super) fn read(&mut self, dir: &Path, host: &str) -> Result<()> {
         let dir = dir.join(host);
         let failed = |path: &Path, error: &io::Error| Error::io(Step::Registry, error).at(path);
@@ -50,9 +51,8 @@ impl Certs {
         for path in paths.iter().filter(|path| is(path, "cert")) {
             let key = path.with_extension("key");
             if !paths.contains(&key) {
-                let error =
-                    Error::message(ErrorKind::Invalid, Step::Registry, "a client's certificate without its key");
-                return Err(error.at(path).hint("the key stands beside it, with the extension .key"));
+                let error = Error::message(ErrorKind::Invalid, Step::Registry, "a client certificate without its key");
+                return Err(error.at(path).hint("the key must be beside it, with the extension .key"));
             }
             if self.client.is_none() {
                 let certificate = pem(path).map_err(|error| failed(path, &error))?;

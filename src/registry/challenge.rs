@@ -1,12 +1,13 @@
-//! What a registry wants to be shown: the `WWW-Authenticate` of a 401 (RFC 9110, and distribution's token specification).
+//! Parses the challenge of a registry: the `WWW-Authenticate` header of a 401 answer (RFC 9110, and
+//! the token specification of CNCF distribution).
 
 use http_auth::ChallengeParser;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
-/// Longer ones are nothing that a registry sends.
+/// The longest header that is parsed, in bytes. No registry sends a longer one.
 const LONGEST: usize = 8 << 10;
 
-/// The way to an authorization.
+/// The authentication that a registry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
@@ -17,7 +18,7 @@ pub(super) enum Challenge {
     },
 }
 
-/// The challenge to be answered, Bearer before Basic, as docker and containerd choose.
+/// Returns the challenge to answer: Bearer before Basic, as docker and containerd choose.
 pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let all: Vec<Challenge> = texts.filter(|text| text.len() <= LONGEST).flat_map(parse).collect();
@@ -41,7 +42,8 @@ fn parse(text: &str) -> Vec<Challenge> {
     ChallengeParser::new(&single_spaced(text)).map_while(Result::ok).filter_map(one).collect()
 }
 
-/// RFC 9110 has one space after the scheme, and allows for senders of more; the parser does not.
+/// Reduces the spaces after a scheme to one. RFC 9110 requires recipients to accept more, which the
+/// parser does not.
 fn single_spaced(text: &str) -> String {
     let (mut spaced, mut quoted, mut escaped) = (String::with_capacity(text.len()), false, false);
     for c in text.chars().map(|c| if c == '\t' { ' ' } else { c }) {

@@ -1,4 +1,4 @@
-//! One blob from the registry into the store, taken up where it broke off.
+//! Downloads one blob into the store, and continues after interruptions.
 
 use std::io::{self, Write as _};
 use std::sync::atomic::Ordering;
@@ -12,18 +12,19 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::failure::{Failure, Subject};
+use super::http::Call;
 use super::progress::{BETWEEN_EVENTS, Event, Progress};
 use super::repository::{Repository, Tries};
-use super::wire::Call;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::{BlobWriter, Store};
 
-/// So much of a blob between two failures, and the earlier ones don't count any more.
-const GETS_ON: u64 = 1 << 20;
-/// Pieces on their way from the connection to the disk, of some 10 to 400 KiB each.
+/// The number of bytes of progress after which earlier failures no longer count.
+const PROGRESS_BYTES: u64 = 1 << 20;
+/// The number of pieces between the connection and the disk. A piece has some 10 to 400 KiB.
 const IN_FLIGHT: usize = 8;
 
-/// Has the blob in the store. Gives the number of bytes that came over the network.
+/// Downloads a blob into the store, unless the store has it. Returns the number of bytes that came
+/// over the network.
 pub(super) async fn download(repository: &Repository, store: &Store, blob: &Descriptor) -> Result<u64> {
     let subject = Subject::new(Step::PullBlob, repository.name_of(blob));
     let (mut moved, mut second) = (0, false);
@@ -36,26 +37,27 @@ pub(super) async fn download(repository: &Repository, store: &Store, blob: &Desc
         moved += fetch.moved;
         match blocking(&subject, move || writer.commit()).await? {
             Ok(()) => return Ok(moved),
-            // A part that somebody else left may have been the wrong one. The store has dropped it all.
+            // The part that another writer left may have been wrong. The store has removed all of
+            // it.
             Err(error) if error.kind() == ErrorKind::Corrupt && fetch.pieces > 1 && !second => second = true,
-            Err(error) => return Err(error.hint("the registry sends something else than its manifest says")),
+            Err(error) => return Err(error.hint("the registry sends bytes that differ from its manifest")),
         }
     }
 }
 
-/// `None` if the blob is there: perhaps somebody else has brought it.
+/// Returns a writer for the blob, or `None` if the store has the blob, perhaps from another writer.
 async fn begin(store: &Store, blob: &Descriptor) -> Result<Option<BlobWriter>> {
     let subject = Subject::new(Step::PullBlob, blob.digest().to_string());
     let (store, blob) = (store.clone(), blob.clone());
     blocking(&subject, move || store.write_blob(&blob)).await?
 }
 
-/// Runs what waits for disks or locks where it holds up nobody.
+/// Runs a function that waits for disks or locks on a thread where it blocks no other task.
 pub(super) async fn blocking<T: Send + 'static>(
     subject: &Subject,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
-    spawn_blocking(work).await.map_err(|died| subject.error(ErrorKind::Setup, died.to_string()))
+    spawn_blocking(work).await.map_err(|task_failed| subject.error(ErrorKind::Setup, task_failed.to_string()))
 }
 
 struct Fetch<'a> {
@@ -63,20 +65,20 @@ struct Fetch<'a> {
     subject: &'a Subject,
     blob: &'a Descriptor,
     moved: u64,
-    /// How many answers the blob is put together from.
+    /// The number of responses that the blob consists of.
     pieces: u32,
     tries: Tries<'a>,
 }
 
 impl Fetch<'_> {
-    /// Tries until the writer has everything.
+    /// Sends requests until the writer has all bytes.
     async fn whole(&mut self, mut writer: BlobWriter) -> Result<BlobWriter> {
         loop {
             let from = writer.written();
             let result;
             (writer, result) = self.attempt(writer).await?;
             let got = writer.written() - from;
-            if got >= GETS_ON {
+            if got >= PROGRESS_BYTES {
                 self.tries.forget();
             }
             match result {
@@ -86,10 +88,10 @@ impl Fetch<'_> {
         }
     }
 
-    /// One request for what is missing. The writer comes back, however it ends.
+    /// Sends one request for the missing bytes. Returns the writer in every case.
     async fn attempt(&mut self, writer: BlobWriter) -> Result<(BlobWriter, Result<(), Failure>)> {
         let from = writer.written();
-        self.tell(from);
+        self.send_moved(from);
         if from == self.blob.size() {
             return Ok((writer, Ok(())));
         }
@@ -101,13 +103,14 @@ impl Fetch<'_> {
         let mut sink = Sink::new(writer);
         let fetched = self.pump(response, skip, from, &mut sink).await;
         let (writer, written) = sink.finish(self.subject).await?;
-        // What the disk says comes first: then the rest is a consequence.
+        // An error of the disk comes first, as other errors follow from it.
         let result =
             written.map_err(|error| Error::from_io(Step::WriteBlob, ErrorKind::Store, error).into()).and(fetched);
         Ok((writer, result))
     }
 
-    /// The answer, and how much of it is known already.
+    /// Sends the request. Returns the response, and the number of its bytes that the writer already
+    /// has.
     async fn request(&self, from: u64) -> Result<(Response, u64), Failure> {
         let mut call = Call::new(Method::GET, self.repository.url(&format!("blobs/{}", self.blob.digest()))?);
         if from > 0 {
@@ -122,21 +125,21 @@ impl Fetch<'_> {
         let skip = match response.status().as_u16() {
             200 => from,
             206 if from > 0 && starts_at(response.headers()).is_none_or(|start| start == from) => 0,
-            206 => return Err(self.subject.protocol("it sends another part than was asked for")),
+            206 => return Err(self.subject.protocol("the registry sends a part that was not asked for")),
             status => return Err(self.subject.protocol(format!("it answers {status} to no range at all"))),
         };
         let rest = self.blob.size() - from + skip;
         match length(response.headers()).filter(|told| *told != rest) {
             Some(told) => {
-                Err(self.subject.protocol(format!("it announces {told} bytes where there have to be {rest}")))
+                Err(self.subject.protocol(format!("the registry announces {told} bytes, but {rest} are expected")))
             }
             None => Ok((response, skip)),
         }
     }
 
-    /// Hands the body on, but for the first `skip` bytes.
+    /// Passes the body on to the writer, without its first `skip` bytes.
     async fn pump(&mut self, response: Response, skip: u64, from: u64, sink: &mut Sink) -> Result<(), Failure> {
-        let (mut flow, mut skip, mut done) = (self.repository.wire.flow(response), skip, from);
+        let (mut flow, mut skip, mut done) = (self.repository.http.body(response), skip, from);
         let mut told = Instant::now();
         while let Some(mut piece) = flow.next(self.subject).await? {
             self.moved += piece.len() as u64;
@@ -154,26 +157,26 @@ impl Fetch<'_> {
             }
             if told.elapsed() >= BETWEEN_EVENTS {
                 told = Instant::now();
-                self.tell(done);
+                self.send_moved(done);
             }
         }
         if done < self.blob.size() {
             return Err(self.subject.broken(format!("it ends after {done} of {} bytes", self.blob.size())));
         }
-        self.tell(done);
+        self.send_moved(done);
         Ok(())
     }
 
-    fn tell(&self, done: u64) {
-        tell(&self.repository.progress, self.blob, done);
+    fn send_moved(&self, done: u64) {
+        send_moved(&self.repository.progress, self.blob, done);
     }
 }
 
-pub(super) fn tell(progress: &Progress, blob: &Descriptor, done: u64) {
-    progress.tell(|| Event::Moved { digest: blob.digest().to_string(), done, size: blob.size() });
+pub(super) fn send_moved(progress: &Progress, blob: &Descriptor, done: u64) {
+    progress.send(|| Event::Moved { digest: blob.digest().to_string(), done, size: blob.size() });
 }
 
-/// The first byte of a `Content-Range: bytes FIRST-LAST/ALL`.
+/// Returns the first byte of a `Content-Range: bytes FIRST-LAST/ALL` header.
 pub(super) fn starts_at(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     text.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
@@ -183,7 +186,8 @@ fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The writer, on a thread that may wait for the disk. If this is dropped, the thread ends, and what it has written stays.
+/// The writer on a thread that may wait for the disk. If this value is dropped, the thread ends,
+/// and the bytes written so far stay.
 struct Sink {
     give: Option<mpsc::Sender<Bytes>>,
     thread: JoinHandle<(BlobWriter, io::Result<()>)>,
@@ -203,7 +207,8 @@ impl Sink {
         Sink { give: Some(give), thread }
     }
 
-    /// False if the writer takes no more: `finish` says why.
+    /// Passes a piece to the writer. Returns false if the writer has failed; `finish` then returns
+    /// the error.
     async fn take(&mut self, piece: Bytes) -> bool {
         match &self.give {
             Some(give) => give.send(piece).await.is_ok(),
@@ -213,7 +218,7 @@ impl Sink {
 
     async fn finish(mut self, subject: &Subject) -> Result<(BlobWriter, io::Result<()>)> {
         self.give = None;
-        self.thread.await.map_err(|died| subject.error(ErrorKind::Setup, died.to_string()))
+        self.thread.await.map_err(|task_failed| subject.error(ErrorKind::Setup, task_failed.to_string()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What went wrong with one exchange, and whether another try may go better.
+//! Failures of one HTTP exchange, and whether another try may succeed.
 
 use std::error::Error as Cause;
 use std::io;
@@ -10,26 +10,26 @@ use crate::error::{Error, ErrorKind, Step};
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: Error,
-    pub(super) again: Again,
+    pub(super) retry: Retry,
 }
 
-/// Whether to try again.
+/// The time of the next try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
+pub(super) enum Retry {
     Never,
-    /// After a wait of our own choice.
+    /// After a pause that this library chooses.
     Soon,
-    /// After the wait that the registry asked for.
+    /// After the pause that the registry asks for.
     After(Duration),
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure { error, again: Again::Never }
+        Failure { error, retry: Retry::Never }
     }
 }
 
-/// What is being done to what: the part that every error of one exchange shares.
+/// The operation and its object, which all errors of one exchange have in common.
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
     pub(super) step: Step,
@@ -45,30 +45,30 @@ impl Subject {
         Error::message(kind, self.step, detail).at(&self.name)
     }
 
-    /// The registry does not keep to the protocol; another try would end no better.
+    /// Returns a failure for a registry that violates the protocol, which is not retried.
     pub(super) fn protocol(&self, detail: impl Into<String>) -> Failure {
         self.error(ErrorKind::Protocol, detail).hint("this registry cannot be used as it is").into()
     }
 
-    /// The peer did not do anything for too long.
+    /// Returns a failure for a peer that was silent for too long.
     pub(super) fn stalled(&self, after: Duration) -> Failure {
-        let detail = format!("nothing, or next to nothing, came within {after:?}");
+        let detail = format!("the registry was silent, or almost silent, for {after:?}");
         let error = self.error(ErrorKind::Timeout, detail).hint("try later, or raise stall_timeout");
-        Failure { error, again: Again::Soon }
+        Failure { error, retry: Retry::Soon }
     }
 
-    /// The connection broke, or never stood.
+    /// Returns a failure for a connection that broke or could not be established.
     pub(super) fn broken(&self, detail: impl Into<String>) -> Failure {
-        let error = self.error(ErrorKind::Unavailable, detail).hint("is the registry up, and its name right?");
-        Failure { error, again: Again::Soon }
+        let error = self.error(ErrorKind::Unavailable, detail).hint("is the registry running, and its name correct?");
+        Failure { error, retry: Retry::Soon }
     }
 
-    /// What the HTTP library calls an error.
+    /// Converts an error of the HTTP library.
     pub(super) fn transport(&self, error: &reqwest::Error) -> Failure {
         if error.is_timeout() {
             return Failure {
                 error: self.error(ErrorKind::Timeout, "no connection in time").hint("is the registry reachable?"),
-                again: Again::Soon,
+                retry: Retry::Soon,
             };
         }
         if error.is_builder() || error.is_request() && error.url().is_none() {
@@ -81,13 +81,13 @@ impl Subject {
     }
 }
 
-/// What is behind an error. std's own `source` of an `io::Error` skips the error that it wraps.
+/// Returns the cause of an error. The `source` of an `io::Error` skips the error that it wraps.
 fn cause<'a>(error: &'a (dyn Cause + 'static)) -> Option<&'a (dyn Cause + 'static)> {
     let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     wrapped.map(|inner| inner as &(dyn Cause + 'static)).or_else(|| error.source())
 }
 
-/// The chain of causes in one line, without the address, which may hold a secret in its query.
+/// Returns the chain of causes in one line, without the URL, whose query may contain a secret.
 fn causes(error: &reqwest::Error) -> String {
     let mut text = String::from(if error.is_connect() { "cannot connect" } else { "the connection failed" });
     for behind in std::iter::successors(error.source(), |next| cause(*next)).map(ToString::to_string) {
@@ -98,7 +98,7 @@ fn causes(error: &reqwest::Error) -> String {
     text
 }
 
-/// The failure of TLS that is at the bottom of an error, if one is.
+/// Returns the TLS error in the chain of causes, if there is one.
 fn tls_failure(error: &reqwest::Error) -> Option<&rustls::Error> {
     std::iter::successors(error.source(), |next| cause(*next)).find_map(|next| next.downcast_ref())
 }

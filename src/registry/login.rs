@@ -1,4 +1,4 @@
-//! Whose credentials go to which registry: given ones, or those of `docker login` and `podman login`.
+//! Finds the credentials for a registry: given ones, or those of `docker login` and `podman login`.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,26 +13,26 @@ use tokio::time::timeout;
 
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// Longer login files are none.
+/// The largest login file that is read, in bytes.
 const LARGEST_FILE: u64 = 4 << 20;
-/// Some helpers ask a person, or a slow service.
+/// The time limit for a credential helper. Some helpers ask a person, or a slow service.
 const HELPER_TAKES: Duration = Duration::from_secs(60);
-/// The name by which docker files the login for its own registry.
+/// The name of Docker Hub in docker's login file.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
-/// Where credentials come from.
+/// The source of credentials.
 #[derive(Clone, Default)]
 pub(super) enum Logins {
-    /// The files of docker and podman, where they are by default.
+    /// The files of docker and podman in their default places.
     #[default]
     Default,
-    /// This file.
+    /// A given file.
     File(PathBuf),
-    /// Nowhere.
+    /// No credentials.
     Anonymous,
 }
 
-/// What is shown to one registry.
+/// The credentials for one registry.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Login {
     Anonymous,
@@ -42,8 +42,8 @@ pub(super) enum Login {
     },
     /// A refresh token of OAuth 2.
     Identity(String),
-    /// Nothing, since this credential helper, which may know something, is not there.
-    Lacking(String),
+    /// No credentials, because the named credential helper is not installed.
+    MissingHelper(String),
 }
 
 impl fmt::Debug for Login {
@@ -52,16 +52,16 @@ impl fmt::Debug for Login {
             Login::Anonymous => "Anonymous",
             Login::Password { .. } => "Password",
             Login::Identity(_) => "Identity",
-            Login::Lacking(_) => "Lacking",
+            Login::MissingHelper(_) => "MissingHelper",
         })
     }
 }
 
 impl Login {
-    /// Why there is nothing to be shown, if that is a fault of this machine's.
+    /// Returns the reason that there are no credentials, if this machine is at fault.
     pub(super) fn fault(&self) -> Option<String> {
         match self {
-            Login::Lacking(helper) => {
+            Login::MissingHelper(helper) => {
                 Some(format!("docker-credential-{helper}, which the login file names, is not in PATH"))
             }
             _ => None,
@@ -70,7 +70,8 @@ impl Login {
 }
 
 impl Logins {
-    /// The login for `repository` of the registry `host`. A helper that does not answer in time is an error; it is left alone then.
+    /// Returns the credentials for `repository` of the registry `host`. A credential helper that
+    /// does not answer in time is an error, and keeps running.
     pub(super) async fn find(&self, host: &str, repository: &str) -> Result<Login> {
         let (files, must_exist) = match self {
             Logins::Anonymous => return Ok(Login::Anonymous),
@@ -83,7 +84,7 @@ impl Logins {
             for file in &files {
                 match read(file, &registry, &repository, must_exist)? {
                     Login::Anonymous => {}
-                    lacking @ Login::Lacking(_) => found = lacking,
+                    missing @ Login::MissingHelper(_) => found = missing,
                     login => return Ok(login),
                 }
             }
@@ -91,17 +92,17 @@ impl Logins {
         });
         match timeout(HELPER_TAKES, search).await {
             Ok(Ok(found)) => found,
-            Ok(Err(died)) => Err(Error::message(ErrorKind::Setup, Step::Credentials, died.to_string())),
+            Ok(Err(task_failed)) => Err(Error::message(ErrorKind::Setup, Step::Credentials, task_failed.to_string())),
             Err(_) => {
                 Err(Error::message(ErrorKind::Timeout, Step::Credentials, "the credential helper does not answer")
                     .at(host)
-                    .hint("give the credentials yourself, with credentials"))
+                    .hint("set the credentials with credentials()"))
             }
         }
     }
 }
 
-/// docker's file, then podman's, each where its manual looks.
+/// Returns docker's file, then podman's file, each where its manual says.
 fn default_files(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let docker = path("DOCKER_CONFIG").or_else(|| path("HOME").map(|home| home.join(".docker")));
@@ -120,16 +121,16 @@ fn read(path: &Path, host: &str, repository: &str, must_exist: bool) -> Result<L
     };
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(|error| Error::io(Step::Credentials, &error).at(path))?;
-    // As a file that somebody has touched, and nobody has logged in with.
+    // An empty file was created without a login.
     if bytes.trim_ascii().is_empty() {
         return Ok(Login::Anonymous);
     }
     let mut server = if host == "docker.io" { DOCKER_HUB.to_owned() } else { host.to_owned() };
     let mut lacking = None;
     if let Ok(mut config) = serde_json::from_slice::<Value>(&bytes) {
-        mend(&mut config);
-        server = narrowest(&config, host, repository).unwrap_or(server);
-        lacking = leave_helper_out(&mut config, &server, std::env::var_os("PATH"));
+        repair(&mut config);
+        server = most_specific(&config, host, repository).unwrap_or(server);
+        lacking = remove_missing_helper(&mut config, &server, std::env::var_os("PATH"));
         bytes = config.to_string().into_bytes();
     }
     let fault = match get_credential_from_reader(bytes.as_slice(), &server) {
@@ -138,21 +139,21 @@ fn read(path: &Path, host: &str, repository: &str, must_exist: bool) -> Result<L
         Err(fault) => fault,
     };
     match fault {
-        Fault::NoCredentialConfigured => Ok(lacking.map_or(Login::Anonymous, Login::Lacking)),
-        // The words that helpers have for it, as docker's own library knows them.
+        Fault::NoCredentialConfigured => Ok(lacking.map_or(Login::Anonymous, Login::MissingHelper)),
+        // The messages of helpers that have no credentials, as docker's own library knows them.
         Fault::HelperFailure { stdout, .. } if stdout.contains("credentials not found") => Ok(Login::Anonymous),
-        // What a helper writes may hold a secret.
+        // The output of a helper may contain a secret.
         Fault::HelperFailure { helper, .. } => {
             Err(unreadable(path, format!("the credential helper {helper} failed"), HELPER))
         }
         Fault::HelperCommunicationError => Err(unreadable(path, "the credential helper cannot be run", HELPER)),
-        Fault::MalformedHelperResponse => Err(unreadable(path, "the credential helper makes no sense", HELPER)),
-        fault => Err(unreadable(path, fault.to_string(), "log in again, or say anonymous()")),
+        Fault::MalformedHelperResponse => Err(unreadable(path, "the credential helper's answer is not valid", HELPER)),
+        fault => Err(unreadable(path, fault.to_string(), "log in again, or call anonymous()")),
     }
 }
 
-/// What other tools pass over: an empty token, and white space in what is encoded.
-fn mend(config: &mut Value) {
+/// Repairs what other tools tolerate: empty tokens, and white space in base64.
+fn repair(config: &mut Value) {
     let auths = config.get_mut("auths").and_then(Value::as_object_mut);
     for auth in auths.into_iter().flat_map(|auths| auths.values_mut()).filter_map(Value::as_object_mut) {
         for key in ["identitytoken", "auth", "username", "password"] {
@@ -166,17 +167,18 @@ fn mend(config: &mut Value) {
     }
 }
 
-/// The key of the narrowest part of the registry that the file has a login for, below the registry as a whole:
-/// containers-auth.json(5).
-fn narrowest(config: &Value, host: &str, repository: &str) -> Option<String> {
+/// Returns the most specific key in the login file that contains the repository and is more
+/// specific than the registry: containers-auth.json(5).
+fn most_specific(config: &Value, host: &str, repository: &str) -> Option<String> {
     let auths = config.get("auths")?.as_object()?;
     let whole = format!("{host}/{repository}");
     let parts = std::iter::successors(Some(whole.as_str()), |part| Some(part.rsplit_once('/')?.0));
     parts.take_while(|part| *part != host).find(|part| auths.contains_key(*part)).map(str::to_owned)
 }
 
-/// Takes the helper that the file has for `server` out of it if there is no such program, and gives its name.
-fn leave_helper_out(config: &mut Value, server: &str, path: Option<OsString>) -> Option<String> {
+/// Removes the credential helper for `server` from the configuration if its program is not
+/// installed, and returns its name.
+fn remove_missing_helper(config: &mut Value, server: &str, path: Option<OsString>) -> Option<String> {
     let is_there = |helper: &str| {
         let name = format!("docker-credential-{helper}");
         path.as_ref().is_some_and(|path| std::env::split_paths(path).any(|dir| dir.join(&name).is_file()))
@@ -226,7 +228,7 @@ mod tests {
         let token = r#"{"auths":{"h:1":{"auth":"YTpi","identitytoken":"t"}}}"#;
         assert_eq!(login(token, "token"), Login::Identity("t".into()));
         let missing = r#"{"credsStore":"ringfence-none","credHelpers":{"h:1":"ringfence-gone"}}"#;
-        assert_eq!(login(missing, "missing"), Login::Lacking("ringfence-gone".into()));
+        assert_eq!(login(missing, "missing"), Login::MissingHelper("ringfence-gone".into()));
         let beside = r#"{"credsStore":"ringfence-none","auths":{"h:1":{"auth":"YTpi"}}}"#;
         assert_eq!(login(beside, "beside"), password("a"));
         assert_eq!(login(r#"{"credsStore":""}"#, "none"), Login::Anonymous);

@@ -1,4 +1,4 @@
-//! Manifests and indexes: from the registry into the store, and what they lead to.
+//! Downloads manifests and indexes into the store, and lists what they refer to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::download::blocking;
 use super::failure::{Failure, Subject};
+use super::http::Call;
 use super::repository::Repository;
-use super::wire::Call;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::Platform;
 use crate::image::{DEPTH_MAX, DOCUMENT_MAX, Document, Reference, Store, parse, pick};
@@ -20,16 +20,16 @@ use crate::image::{DEPTH_MAX, DOCUMENT_MAX, Document, Reference, Store, parse, p
 const DIGEST_HEADER: &str = "docker-content-digest";
 pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
-/// Manifests that one name may stand for.
+/// The largest number of manifests that one name may refer to.
 const MANIFESTS_MAX: usize = 1000;
 
-/// All that belongs to a name: documents in the order in which a registry takes them, each after what it refers to; and
-/// blobs, each once.
+/// Everything that a name refers to: documents, each after those that it refers to, as registries
+/// accept them; and blobs, each once.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub(super) documents: Vec<Descriptor>,
     pub(super) blobs: Vec<Descriptor>,
-    /// Which of the blobs are configurations.
+    /// The digests of the blobs that are configurations.
     pub(super) configs: BTreeSet<String>,
     seen: BTreeMap<String, u64>,
 }
@@ -41,7 +41,7 @@ impl Tree {
 
     fn add(&mut self, manifest: &ImageManifest) -> Result<()> {
         self.configs.insert(manifest.config().digest().to_string());
-        // The configuration is small, and says whether there is an image in it at all.
+        // The configuration is small, and shows whether the manifest is an image at all.
         for blob in std::iter::once(manifest.config()).chain(manifest.layers()) {
             match self.seen.insert(blob.digest().to_string(), blob.size()) {
                 None => self.blobs.push(blob.clone()),
@@ -58,20 +58,20 @@ impl Tree {
     }
 }
 
-/// Which manifests of an index are wanted.
+/// The manifests of an index that are wanted.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Which<'a> {
+pub(super) enum Platforms<'a> {
     All,
     For(&'a Platform),
 }
 
-/// Gives the document of a descriptor, from wherever it comes.
+/// A source of documents by descriptor.
 pub(super) trait Source {
     fn document(&self, blob: &Descriptor) -> impl Future<Output = Result<Document>> + Send;
 }
 
-/// Everything below `top`, without recursion: the input decides how deep it goes.
-pub(super) async fn walk(source: &impl Source, top: &Descriptor, which: Which<'_>) -> Result<Tree> {
+/// Collects everything below `top`, without recursion, as the input decides about the depth.
+pub(super) async fn walk(source: &impl Source, top: &Descriptor, which: Platforms<'_>) -> Result<Tree> {
     let mut tree = Tree::default();
     let mut documents: Vec<Descriptor> = Vec::new();
     let mut level = vec![top.clone()];
@@ -88,8 +88,8 @@ pub(super) async fn walk(source: &impl Source, top: &Descriptor, which: Which<'_
             match source.document(&blob).await? {
                 Document::Manifest(manifest) => tree.add(&manifest)?,
                 Document::Index(index) => match which {
-                    Which::All => below.extend(index.manifests().iter().cloned()),
-                    Which::For(platform) => {
+                    Platforms::All => below.extend(index.manifests().iter().cloned()),
+                    Platforms::For(platform) => {
                         below.push(pick(&index, platform).map_err(|error| error.at(blob.digest().to_string()))?);
                     }
                 },
@@ -110,7 +110,7 @@ fn too_large(top: &Descriptor, detail: String) -> Error {
     Error::message(ErrorKind::TooLarge, Step::PullManifest, detail).at(top.digest().to_string())
 }
 
-/// What the store has.
+/// The documents of the store.
 pub(super) struct InStore<'a>(pub(super) &'a Store);
 
 impl Source for InStore<'_> {
@@ -128,7 +128,7 @@ impl Source for InStore<'_> {
     }
 }
 
-/// What the store has, or else the registry, from which it is put into the store.
+/// The documents of the store, or else of the registry, which are then written to the store.
 pub(super) struct FromRegistry<'a> {
     pub(super) repository: &'a Repository,
     pub(super) store: &'a Store,
@@ -152,7 +152,7 @@ impl Source for FromRegistry<'_> {
 }
 
 impl FromRegistry<'_> {
-    /// The manifest or index that `name` stands for, which is in the store then.
+    /// Returns the manifest or index that `name` refers to, after writing it to the store.
     pub(super) async fn top(&self, name: &Reference) -> Result<Descriptor> {
         let subject = Subject::new(Step::PullManifest, name.to_string());
         let digest = name.digest().map(Digest::to_string);
@@ -163,12 +163,12 @@ impl FromRegistry<'_> {
             let store = self.store.clone();
             let blob = blocking(&subject, move || store.put_blob(media_type, &bytes)).await??;
             let told = headers.get(DIGEST_HEADER).and_then(|told| told.to_str().ok());
-            // One of another algorithm says nothing about this one.
+            // A digest of another algorithm cannot be compared with this one.
             let other = told.filter(|told| told.starts_with("sha256:") && *told != blob.digest().to_string());
             return match other {
                 Some(told) => Err(subject
-                    .error(ErrorKind::Corrupt, format!("it was to have the digest {told}"))
-                    .hint("something between here and the registry has changed it")),
+                    .error(ErrorKind::Corrupt, format!("the expected digest is {told}"))
+                    .hint("something between this host and the registry has changed the manifest")),
                 None => Ok(blob),
             };
         };
@@ -187,21 +187,22 @@ impl FromRegistry<'_> {
     async fn fetch_once(&self, subject: &Subject, call: &Call) -> Result<(HeaderMap, Bytes), Failure> {
         let response: Response = self.repository.call(subject, call, &[200]).await?;
         let headers = response.headers().clone();
-        let body = self.repository.wire.flow(response).collect(subject, DOCUMENT_MAX as usize).await?;
+        let body = self.repository.http.body(response).collect(subject, DOCUMENT_MAX as usize).await?;
         Ok((headers, body.ok_or_else(|| longer(subject))?))
     }
 }
 
 fn longer(subject: &Subject) -> Error {
-    subject.error(ErrorKind::TooLarge, format!("it has more than {DOCUMENT_MAX} bytes")).hint("no manifest has as many")
+    subject.error(ErrorKind::TooLarge, format!("it has more than {DOCUMENT_MAX} bytes")).hint("no manifest is as large")
 }
 
-/// Puts the bytes into the store if they are what the descriptor says.
+/// Writes a document to the store, after checking it against its descriptor.
 async fn put(subject: &Subject, store: &Store, blob: &Descriptor, bytes: Bytes) -> Result<()> {
     let (store, blob) = (store.clone(), blob.clone());
     let write = move || -> Result<()> {
         let Some(mut writer) = store.write_blob(&blob)? else {
-            // What the store has is somebody else's: these bytes are to be the same.
+            // The store's document may be another tenant's, so the registry has to send the same
+            // bytes.
             return if store.document(&blob)? == bytes { Ok(()) } else { Err(differs(&blob)) };
         };
         writer.restart()?;
@@ -209,7 +210,7 @@ async fn put(subject: &Subject, store: &Store, blob: &Descriptor, bytes: Bytes) 
         writer.commit()
     };
     let wrong = |error: Error| match error.kind() {
-        ErrorKind::Corrupt => error.hint("the registry sends something else than was asked for"),
+        ErrorKind::Corrupt => error.hint("the registry sends a document that was not asked for"),
         _ => error,
     };
     blocking(subject, write).await?.map_err(wrong)
@@ -226,7 +227,7 @@ struct Named {
     media_type: Option<String>,
 }
 
-/// What the answer says that it is, and else the document itself.
+/// Returns the media type in the header, or else that in the document itself.
 pub(super) fn media_type(headers: &HeaderMap, bytes: &[u8]) -> MediaType {
     let told = headers.get(CONTENT_TYPE).and_then(|told| told.to_str().ok()).unwrap_or_default();
     let told = told.split(';').next().unwrap_or_default().trim();

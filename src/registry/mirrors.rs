@@ -1,4 +1,4 @@
-//! Where else an image is to be had: mirrors, as they are told or as registries.conf has them (containers-registries.conf(5)).
+//! Mirrors: given ones, or those of registries.conf (containers-registries.conf(5)).
 
 use std::fs::File;
 use std::io::Read;
@@ -10,14 +10,14 @@ use super::progress::{Event, Progress};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::Reference;
 
-/// Longer files are none.
+/// The largest file that is read, in bytes.
 const LARGEST_FILE: u64 = 4 << 20;
 
-/// What is known of the images whose names begin with `prefix`.
+/// The rule for images whose names begin with `prefix`.
 #[derive(Debug, Clone, Default)]
 struct Rule {
     prefix: String,
-    /// Where they are, if not where their names say.
+    /// The location of the images, if it differs from their names.
     location: Option<String>,
     blocked: bool,
     mirrors: Vec<Mirror>,
@@ -26,20 +26,20 @@ struct Rule {
 #[derive(Debug, Clone)]
 struct Mirror {
     location: String,
-    which: Which,
+    which: MirrorUse,
 }
 
-/// For which names a mirror is asked.
+/// The names for which a mirror is used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Which {
+enum MirrorUse {
     #[default]
     All,
     DigestOnly,
     TagOnly,
 }
 
-/// All rules; of two with the same prefix the last counts.
+/// All rules. If two have the same prefix, the last one applies.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mirrors(Vec<Rule>);
 
@@ -71,20 +71,20 @@ struct MirrorEntry {
     #[serde(default)]
     insecure: bool,
     #[serde(default)]
-    pull_from_mirror: Which,
+    pull_from_mirror: MirrorUse,
 }
 
 impl Mirrors {
-    /// One more mirror of the images below `prefix`, which is asked after those before.
+    /// Adds a mirror for images below `prefix`, after those added before.
     pub(super) fn add(&mut self, prefix: String, location: String) {
-        let mirror = Mirror { location, which: Which::All };
+        let mirror = Mirror { location, which: MirrorUse::All };
         match self.0.iter_mut().rev().find(|rule| rule.prefix == prefix) {
             Some(rule) => rule.mirrors.push(mirror),
             None => self.0.push(Rule { prefix, mirrors: vec![mirror], ..Rule::default() }),
         }
     }
 
-    /// Takes over what the file says of registries. Gives the hosts that it calls insecure.
+    /// Adds the rules of a file. Returns the hosts that the file declares insecure.
     pub(super) fn read(&mut self, path: &Path) -> Result<Vec<String>> {
         let failed = |detail: String| Error::message(ErrorKind::Invalid, Step::Registry, detail).at(path);
         let mut text = String::new();
@@ -92,7 +92,7 @@ impl Mirrors {
         let read = file.and_then(|mut file| file.read_to_string(&mut text));
         read.map_err(|error| Error::io(Step::Registry, &error).at(path))?;
         let conf: Conf = toml::from_str(&text).map_err(|error| {
-            let hint = "it has to be a registries.conf of version 2: containers-registries.conf(5)";
+            let hint = "the file must be a registries.conf of version 2: containers-registries.conf(5)";
             failed(error.to_string().trim().to_owned()).hint(hint)
         })?;
         let mut insecure = Vec::new();
@@ -101,14 +101,14 @@ impl Mirrors {
             if prefix.is_empty() {
                 return Err(failed("a registry with neither a prefix nor a location".to_owned()));
             }
-            let places = entry.mirror.iter().map(|mirror| (&mirror.location, mirror.insecure));
+            let sources = entry.mirror.iter().map(|mirror| (&mirror.location, mirror.insecure));
             let own = entry.location.as_ref().unwrap_or(&prefix);
-            for (place, _) in places.chain([(own, entry.insecure)]).filter(|(_, insecure)| *insecure) {
+            for (place, _) in sources.chain([(own, entry.insecure)]).filter(|(_, insecure)| *insecure) {
                 insecure.extend(place.split('/').next().map(str::to_owned));
             }
             let by_digest = entry.mirror_by_digest_only;
             let mirrors = entry.mirror.into_iter().map(|mirror| Mirror {
-                which: if by_digest { Which::DigestOnly } else { mirror.pull_from_mirror },
+                which: if by_digest { MirrorUse::DigestOnly } else { mirror.pull_from_mirror },
                 location: mirror.location,
             });
             let mirrors = mirrors.collect();
@@ -118,11 +118,11 @@ impl Mirrors {
         Ok(insecure)
     }
 
-    /// Where the image is to be had, the registry itself last.
-    pub(super) fn places(&self, name: &Reference) -> Result<Places> {
+    /// Returns the sources of an image in order, the registry itself last.
+    pub(super) fn sources(&self, name: &Reference) -> Result<Sources> {
         let mut mirrors = self.found(name)?;
         let last = mirrors.pop().unwrap_or_else(|| name.clone());
-        Ok(Places { mirrors, last, asked: 0, failures: Vec::new() })
+        Ok(Sources { mirrors, last, asked: 0, failures: Vec::new() })
     }
 
     fn found(&self, name: &Reference) -> Result<Vec<Reference>> {
@@ -136,9 +136,9 @@ impl Mirrors {
             return Err(error.at(name.to_string()).hint("the entry with this prefix says blocked = true"));
         }
         let tagged = |mirror: &&Mirror| match mirror.which {
-            Which::All => true,
-            Which::DigestOnly => name.digest().is_some(),
-            Which::TagOnly => name.digest().is_none(),
+            MirrorUse::All => true,
+            MirrorUse::DigestOnly => name.digest().is_some(),
+            MirrorUse::TagOnly => name.digest().is_none(),
         };
         let mirrors = rule.mirrors.iter().filter(tagged).map(|mirror| renamed(name, &mirror.location, rest));
         let own = match &rule.location {
@@ -149,26 +149,27 @@ impl Mirrors {
     }
 }
 
-/// The places where an image is to be had, one after another.
+/// The sources of an image, which are tried one after another.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Sources {
     mirrors: Vec<Reference>,
     last: Reference,
     asked: usize,
     failures: Vec<String>,
 }
 
-impl Places {
+impl Sources {
     pub(super) fn next(&self) -> &Reference {
         self.mirrors.get(self.asked).unwrap_or(&self.last)
     }
 
-    /// Notes that the place that is next has failed; the failure itself, if no other place may do better.
+    /// Moves on to the next source after a failure. Returns the failure if no other source may
+    /// succeed.
     pub(super) fn failed(&mut self, error: Error, progress: &Progress) -> Result<()> {
-        if self.asked < self.mirrors.len() && is_of_the_place(error.kind()) {
+        if self.asked < self.mirrors.len() && may_differ_elsewhere(error.kind()) {
             let (place, reason) = (self.next().to_string(), error.to_string());
             self.failures.push(format!("{place}: {reason}"));
-            progress.tell(|| Event::Elsewhere { place, reason });
+            progress.send(|| Event::Elsewhere { place, reason });
             self.asked += 1;
             return Ok(());
         }
@@ -180,13 +181,14 @@ impl Places {
     }
 }
 
-/// Whether another place may do better.
-fn is_of_the_place(kind: ErrorKind) -> bool {
+/// Returns true if another source may succeed after an error of this kind.
+fn may_differ_elsewhere(kind: ErrorKind) -> bool {
     use ErrorKind::{Corrupt, Denied, NotFound, Protocol, Setup, Timeout, TooLarge, Unavailable, Unsupported};
     matches!(kind, Corrupt | Denied | NotFound | Protocol | Setup | Timeout | TooLarge | Unavailable | Unsupported)
 }
 
-/// What of a repository comes after the prefix, which ends at a `/`, or is `*.` with the end of a host.
+/// Returns the part of a repository after the prefix, which ends at a `/`, or is `*.` and the end
+/// of a host.
 fn rest<'w>(prefix: &str, whole: &'w str) -> Option<&'w str> {
     if let Some(domain) = prefix.strip_prefix('*') {
         let (host, rest) = whole.split_once('/')?;
@@ -199,7 +201,7 @@ fn rest<'w>(prefix: &str, whole: &'w str) -> Option<&'w str> {
     }
 }
 
-/// The same tag and digest elsewhere.
+/// Returns the reference with the same tag and digest at another location.
 fn renamed(name: &Reference, location: &str, rest: &str) -> Result<Reference> {
     let mut text = location.trim_end_matches('/').to_owned();
     if !rest.is_empty() {
@@ -223,9 +225,9 @@ mod tests {
         Ok((mirrors, insecure?))
     }
 
-    fn places(mirrors: &Mirrors, name: &str) -> Vec<String> {
-        let places = mirrors.found(&name.parse().unwrap()).unwrap();
-        places.iter().map(ToString::to_string).collect()
+    fn sources(mirrors: &Mirrors, name: &str) -> Vec<String> {
+        let sources = mirrors.found(&name.parse().unwrap()).unwrap();
+        sources.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -253,13 +255,13 @@ mod tests {
         "#;
         let (mirrors, insecure) = read(text).unwrap();
         assert_eq!(insecure, ["mirror:5000", "corp:1"]);
-        assert_eq!(places(&mirrors, "x/y:1"), ["mirror:5000/hub/x/y:1", "tags:1/x/y:1", "docker.io/x/y:1"]);
+        assert_eq!(sources(&mirrors, "x/y:1"), ["mirror:5000/hub/x/y:1", "tags:1/x/y:1", "docker.io/x/y:1"]);
         let digest = format!("x/y@sha256:{}", "a".repeat(64));
-        assert_eq!(places(&mirrors, &digest).len(), 2);
-        assert_eq!(places(&mirrors, "debian"), ["elsewhere.io/lib/debian:latest"]);
-        assert_eq!(places(&mirrors, "a.corp.io/x"), ["corp:1/x:latest"]);
-        assert_eq!(places(&mirrors, "docker.iox.com/x"), ["docker.iox.com/x:latest"]);
-        let error = mirrors.places(&"bad.io/x".parse().unwrap()).unwrap_err();
+        assert_eq!(sources(&mirrors, &digest).len(), 2);
+        assert_eq!(sources(&mirrors, "debian"), ["elsewhere.io/lib/debian:latest"]);
+        assert_eq!(sources(&mirrors, "a.corp.io/x"), ["corp:1/x:latest"]);
+        assert_eq!(sources(&mirrors, "docker.iox.com/x"), ["docker.iox.com/x:latest"]);
+        let error = mirrors.sources(&"bad.io/x".parse().unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     }
 
@@ -268,9 +270,9 @@ mod tests {
         let mut mirrors = Mirrors::default();
         mirrors.add("docker.io".into(), "one:1".into());
         mirrors.add("docker.io".into(), "two:2/hub/".into());
-        assert_eq!(places(&mirrors, "a/b"), ["one:1/a/b:latest", "two:2/hub/a/b:latest", "docker.io/a/b:latest"]);
+        assert_eq!(sources(&mirrors, "a/b"), ["one:1/a/b:latest", "two:2/hub/a/b:latest", "docker.io/a/b:latest"]);
         mirrors.add("h".into(), "not a host".into());
-        assert!(mirrors.places(&"h.io/x".parse().unwrap()).is_ok());
+        assert!(mirrors.sources(&"h.io/x".parse().unwrap()).is_ok());
     }
 
     #[test]

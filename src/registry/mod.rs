@@ -1,4 +1,5 @@
-//! Registries: images from them into a [`Store`], and back. OCI distribution specification 1.1.
+//! Pulls images from registries into a [`Store`], and pushes them: OCI distribution specification
+//! 1.1.
 //!
 //! ```no_run
 //! use ringfence::image::Store;
@@ -17,13 +18,16 @@
 //!
 //! # What a registry cannot do
 //!
-//! It can be wrong, slow or hostile. Whatever it sends, a pull or push ends: every answer has a deadline, a body has to
-//! keep coming, tries are counted, and there is [`timeout`](Registry::timeout) over all of it. Manifests and answers are
-//! read up to a bound, and blobs go to the disk as they come, so that memory does not grow with them. Nothing has a place
-//! in the store before its digest was found to be right, and what others have pulled into the store is had for a registry's
-//! own bytes alone, unless it is a store of [one tenant](Store::one_tenant). Credentials go to the registry that they are for and to the token
-//! server that it names, and nowhere else: not with a redirect, nor to where an upload is sent. From TLS nothing leads to
-//! plain HTTP, which is spoken to the hosts of [`plain_http`](Registry::plain_http) alone.
+//! A registry can be wrong, slow or hostile. Whatever it sends, a pull or push ends: each response
+//! has a deadline and a minimum speed, the number of tries is limited, and
+//! [`timeout`](Registry::timeout) limits the total time. Manifests and other responses are limited
+//! in size, and blobs go directly to disk, so their size does not affect memory. Nothing becomes
+//! part of the store before its digest was checked. What other tenants pulled into the store is
+//! used only after the registry has shown that it has the same bytes, unless the store has only
+//! [one tenant](Store::one_tenant). Credentials go to their registry and to the token server that
+//! it names, and nowhere else: not to the target of a redirect, and not to another host that
+//! receives an upload. A TLS connection never leads to plain HTTP, which is used for the hosts of
+//! [`plain_http`](Registry::plain_http) only.
 
 mod auth;
 mod blocking;
@@ -32,6 +36,7 @@ mod certs;
 mod challenge;
 mod download;
 mod failure;
+mod http;
 mod login;
 mod manifests;
 mod mirrors;
@@ -40,11 +45,11 @@ mod progress;
 mod pull;
 mod push;
 mod repository;
+mod response;
 mod session;
 mod tls;
+mod unpack_schedule;
 mod upload;
-mod waves;
-mod wire;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -56,30 +61,32 @@ pub use progress::{Event, Present, Timings};
 
 use auth::Auth;
 use certs::Certs;
+use http::{HttpClient, PlainHosts};
 use login::{Login, Logins};
 use mirrors::Mirrors;
 use progress::Progress;
 use repository::{Repository, Retries};
-use wire::{PlainHosts, Wire};
 
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::{Descriptor, Image, Layers, Platform, Reference, Store, host_platform};
 
-/// Pulls from and pushes to registries: how, and as whom.
+/// A client of registries, with the settings and credentials to use.
 ///
-/// Each call of a setter adds one thing. Without any: TLS with the system's certificate authorities, the logins of docker
-/// and podman, this machine's platform, three blobs at once, and five more tries for what fails by chance.
-/// `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are heeded.
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+/// Each setter changes one setting. The defaults: TLS with the system's certificate authorities,
+/// the logins of docker and podman, this machine's platform, three blobs in parallel, and five
+/// retries after temporary failures. The client uses the proxies in `HTTPS_PROXY`, `HTTP_PROXY` and
+/// `NO_PROXY`.
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Clone)]
 pub struct Registry {
     plain: Vec<String>,
     authorities: Vec<Vec<u8>>,
-    /// For single hosts.
+    /// Certificates for single hosts.
     certs: Vec<(String, Certs)>,
     certs_dirs: Vec<PathBuf>,
     mirrors: Mirrors,
-    /// Made once, from the system's many certificates, which takes longer than a pull of what is there.
+    /// The TLS configuration, which is built once: reading the system's many certificates takes
+    /// longer than a pull that downloads nothing.
     tls: Arc<OnceLock<rustls::ClientConfig>>,
     logins: Logins,
     given: Vec<(String, Login)>,
@@ -129,27 +136,27 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// With nothing set.
+    /// Creates a client with default settings.
     pub fn new() -> Self {
         Registry::default()
     }
 
-    /// Speaks plain HTTP to `host`, which is `HOST` or `HOST:PORT` as image names have it. Everybody on the way can read and
-    /// change what goes over it; digests are checked all the same.
+    /// Uses plain HTTP for `host`, which is `HOST` or `HOST:PORT` as in references. Anyone on the
+    /// network path can read and change the traffic; digests are still checked.
     pub fn plain_http(mut self, host: impl Into<String>) -> Self {
         self.plain.push(host.into());
         self
     }
 
-    /// Trusts these certificate authorities too: one or more certificates in PEM.
+    /// Also trusts these certificate authorities: one or more certificates in PEM.
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.authorities.push(pem.into());
         self.tls = Arc::default();
         self
     }
 
-    /// Shows this certificate to the registry `host` where it asks for one, and to no other server: the certificate, with
-    /// those in between, and its private key, both in PEM.
+    /// Sends this client certificate to the registry `host` if it asks for one, and to no other
+    /// server. `certificate`, with its intermediate certificates, and its private key are in PEM.
     pub fn client_certificate(
         mut self,
         host: impl Into<String>,
@@ -161,20 +168,23 @@ impl Registry {
         self
     }
 
-    /// Takes certificates for single hosts from a directory as docker and podman have it, such as `/etc/docker/certs.d`:
-    /// authorities from `HOST[:PORT]/*.crt`, and what this side shows from the first `HOST[:PORT]/*.cert` with its `*.key`.
-    /// They are read when they are needed, and used for that registry alone, not for its token server or for where it
-    /// redirects to. Without this call none is read.
+    /// Reads certificates for single hosts from a directory in the format of docker and podman,
+    /// such as `/etc/docker/certs.d`: certificate authorities from `HOST[:PORT]/*.crt`, and a
+    /// client certificate from the first `HOST[:PORT]/*.cert` with its `*.key`. The files are read
+    /// when they are needed, and apply to that registry alone, not to its token server or the
+    /// targets of its redirects. By default, no directory is read.
     pub fn certs_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.certs_dirs.push(dir.into());
         self
     }
 
-    /// Looks for images whose names begin with `prefix`, a registry or a part of one, at `mirror` first: `HOST[:PORT][/PATH]`,
-    /// to which the rest of the name is added. Several are asked in their order, then the registry itself. They keep their
-    /// name in the store; each place gets its own credentials. A push goes to the registry.
+    /// Pulls images whose names begin with `prefix`, a registry or a part of one, from `mirror`
+    /// first. The mirror has the form `HOST[:PORT][/PATH]`, and the rest of the name is appended.
+    /// Several mirrors are tried in order, then the registry itself. The images keep their names in
+    /// the store. Each mirror has its own credentials. A push always goes to the registry.
     ///
-    /// What a tag stands for is the mirror's word; a digest in the name is checked wherever it comes from.
+    /// The mirror decides which image a tag refers to. A digest in the name is checked for all
+    /// sources.
     ///
     /// ```
     /// use ringfence::registry::Registry;
@@ -187,20 +197,22 @@ impl Registry {
         self
     }
 
-    /// Takes mirrors, locations, and blocked and insecure registries from a file: containers-registries.conf(5), version 2,
-    /// `[[registry]]`. Its other parts say how short names are searched for, which is not done here. `insecure` means plain
-    /// HTTP, as [`plain_http`](Registry::plain_http); a certificate that nobody vouches for is not taken.
+    /// Reads mirrors, locations, and blocked and insecure registries from the `[[registry]]` tables
+    /// of a file: containers-registries.conf(5), version 2. Other parts of the file, which concern
+    /// short names, are ignored. `insecure` means plain HTTP, as with
+    /// [`plain_http`](Registry::plain_http); invalid certificates are refused nevertheless.
     ///
     /// # Errors
     ///
-    /// That of reading it; [`ErrorKind::Invalid`] if it is none.
+    /// The error of reading the file; [`ErrorKind::Invalid`] if the file is invalid.
     pub fn registries_conf(mut self, path: impl AsRef<Path>) -> Result<Self> {
         self.plain.extend(self.mirrors.read(path.as_ref())?);
         Ok(self)
     }
 
-    /// Logs in to the registry `host`, or to a part of it as in `host/namespace`, with these, and not with what docker or
-    /// podman know. The narrowest part counts, and of the same part what was given last.
+    /// Uses these credentials for the registry `host`, or for a part of it such as
+    /// `host/namespace`, instead of those of docker or podman. The most specific part applies; for
+    /// the same part, the last call.
     pub fn credentials(
         mut self,
         host: impl Into<String>,
@@ -212,94 +224,103 @@ impl Registry {
         self
     }
 
-    /// Takes logins from this file, which has the format of docker's `config.json`, and not from where docker and podman
-    /// keep theirs. Credential helpers that it names are run. Without this call that is `$DOCKER_CONFIG/config.json` or
-    /// `~/.docker/config.json`, then `$REGISTRY_AUTH_FILE` or `$XDG_RUNTIME_DIR/containers/auth.json`.
+    /// Reads logins from this file, in the format of docker's `config.json`, and not from the files
+    /// of docker and podman. Credential helpers that the file names are run. By default, the files
+    /// are `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, then `$REGISTRY_AUTH_FILE` or
+    /// `$XDG_RUNTIME_DIR/containers/auth.json`.
     pub fn docker_config(mut self, path: impl Into<PathBuf>) -> Self {
         self.logins = Logins::File(path.into());
         self
     }
 
-    /// Looks for no logins.
+    /// Uses no login files.
     pub fn anonymous(mut self) -> Self {
         self.logins = Logins::Anonymous;
         self
     }
 
-    /// Pulls the image for this platform where a name stands for several.
+    /// Sets the platform to pull if a name refers to images for several.
     pub fn platform(mut self, platform: Platform) -> Self {
         self.platform = platform;
         self
     }
 
-    /// Pulls the images for all platforms that a name stands for, so that it can be pushed as it is. Where none is for the
-    /// [platform](Registry::platform), [`pull`](Registry::pull) gives the first of the others.
+    /// Pulls the images for all platforms, so that the index can be pushed unchanged. If none is
+    /// for the [platform](Registry::platform), [`pull`](Registry::pull) returns the first of the
+    /// others.
     pub fn all_platforms(mut self) -> Self {
         self.all_platforms = true;
         self
     }
 
-    /// Moves so many blobs at once; 0 is taken for 1.
+    /// Sets the number of blobs to transfer in parallel. 0 means 1.
     pub fn parallel(mut self, blobs: usize) -> Self {
         self.parallel = blobs.max(1);
         self
     }
 
-    /// Tries so many times more when the connection breaks, nothing comes, or the registry is overloaded (429, 5xx). For a
-    /// blob that gets on, they are counted anew. The waits between are 0.2 seconds at first and 10 at most, or what the
-    /// registry asks for with `Retry-After`; where that is longer than `longest_wait`, it is an error at once.
+    /// Sets the number of retries if the connection breaks, the registry is silent, or it is
+    /// overloaded (429, 5xx). Progress in a blob resets the count. The pauses are 0.2 seconds at
+    /// first and 10 seconds at most, or as long as the registry asks for with `Retry-After`; if
+    /// that is longer than `longest_wait`, the call fails at once.
     pub fn retries(mut self, count: u32, longest_wait: Duration) -> Self {
         self.retries = Retries { count, longest_wait };
         self
     }
 
-    /// How long a registry may be silent: until there is a connection, until it begins to answer, and within an answer.
-    /// Less than 1 KiB a second counts as silence. 30 seconds without this call.
+    /// Sets how long a registry may be silent: until it accepts a connection, until it starts to
+    /// respond, and within a response. A speed below 1 KiB/s counts as silence. By default, 30
+    /// seconds.
     pub fn stall_timeout(mut self, stall: Duration) -> Self {
         self.stall = stall;
         self
     }
 
-    /// How long a pull or a push may take. Six hours without this call. What a pull has got until then stays in the
-    /// store, and the next goes on with it.
+    /// Sets how long a pull or push may take. By default, six hours. What a pull has downloaded
+    /// until then stays in the store, and the next pull continues.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Tells `listener` what happens. It is called from threads that do the work, which wait for it.
+    /// Calls `listener` for each event. The threads that do the work call the listener, and wait
+    /// for it.
     pub fn progress(mut self, listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
         self.progress = Progress::new(listener);
         self
     }
 
-    /// Has the image in the store, under its name: what is missing is fetched, and blobs that an earlier pull left half
-    /// done are gone on with.
+    /// Pulls an image into the store under its name. Only what is missing is downloaded, and
+    /// incomplete blobs of an earlier pull are continued.
     ///
-    /// It starts threads, which end with it, and blocks until all is done. It may be called inside an asynchronous
-    /// runtime, whose thread it blocks then; [`pull_async`](Registry::pull_async) does not.
+    /// The call starts threads, blocks until all is done, and ends the threads. It may be made
+    /// inside an asynchronous runtime, but blocks the runtime's thread;
+    /// [`pull_async`](Registry::pull_async) does not.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`], [`ErrorKind::Timeout`], [`ErrorKind::Denied`], [`ErrorKind::NotFound`] (also where there
-    /// is nothing for the platform); [`ErrorKind::Protocol`], [`ErrorKind::Corrupt`], [`ErrorKind::TooLarge`] and
+    /// [`ErrorKind::Unavailable`], [`ErrorKind::Timeout`], [`ErrorKind::Denied`],
+    /// [`ErrorKind::NotFound`] (also if there is no image for the platform);
+    /// [`ErrorKind::Protocol`], [`ErrorKind::Corrupt`], [`ErrorKind::TooLarge`] and
     /// [`ErrorKind::Unsupported`] for what the registry sends; [`ErrorKind::Store`].
     pub fn pull(&self, store: &Store, name: &Reference) -> Result<Image> {
         blocking::run(self.pull_async(store, name))?
     }
 
-    /// The same in a task of a tokio runtime, which needs its time and I/O drivers. If the future is dropped, the pull ends;
-    /// what it has got stays in the store for the next.
+    /// Pulls an image like [`pull`](Registry::pull), in a task of a tokio runtime with its time and
+    /// I/O drivers enabled. If the future is dropped, the pull ends; what it has downloaded stays
+    /// in the store for the next pull.
     ///
     /// # Errors
     ///
-    /// As [`pull`](Registry::pull); [`ErrorKind::Unsupported`] outside of tokio.
+    /// The errors of [`pull`](Registry::pull); [`ErrorKind::Unsupported`] outside of a tokio
+    /// runtime.
     pub async fn pull_async(&self, store: &Store, name: &Reference) -> Result<Image> {
         let work = async {
-            let mut places = self.mirrors.places(name)?;
+            let mut sources = self.mirrors.sources(name)?;
             loop {
-                match pull::pull(self, store, name, places.next()).await {
-                    Err(error) => places.failed(error, &self.progress)?,
+                match pull::pull(self, store, name, sources.next()).await {
+                    Err(error) => sources.failed(error, &self.progress)?,
                     done => return done,
                 }
             }
@@ -307,30 +328,33 @@ impl Registry {
         self.bounded(name, work).await
     }
 
-    /// Pulls the image and [unpacks](Image::unpack) it: where the network is slower than that, while the rest still arrives.
-    /// In a store of [one tenant](Store::one_tenant) a layer that has been unpacked before is not fetched: without all of its
-    /// blobs an image can be run, and not pushed.
+    /// Pulls the image and [unpacks](Image::unpack) it. If the network is slower than unpacking,
+    /// lower layers are unpacked while the others are downloaded. In a store of
+    /// [one tenant](Store::one_tenant), the blobs of layers that are already unpacked are not
+    /// downloaded: such an image can be run, but not pushed.
     ///
-    /// It blocks as [`pull`](Registry::pull) does.
+    /// Blocks like [`pull`](Registry::pull).
     ///
     /// # Errors
     ///
-    /// As [`pull`](Registry::pull) and [`Image::unpack`].
+    /// The errors of [`pull`](Registry::pull) and [`Image::unpack`].
     pub fn pull_and_unpack(&self, store: &Store, name: &Reference) -> Result<(Image, Layers)> {
         blocking::run(self.pull_and_unpack_async(store, name))?
     }
 
-    /// The same in a task of a tokio runtime. If the future is dropped, layers that are being unpacked are finished.
+    /// Pulls and unpacks an image like [`pull_and_unpack`](Registry::pull_and_unpack), in a task of
+    /// a tokio runtime. If the future is dropped, layers that are being unpacked are completed.
     ///
     /// # Errors
     ///
-    /// As [`pull_and_unpack`](Registry::pull_and_unpack); [`ErrorKind::Unsupported`] outside of tokio.
+    /// The errors of [`pull_and_unpack`](Registry::pull_and_unpack); [`ErrorKind::Unsupported`]
+    /// outside of a tokio runtime.
     pub async fn pull_and_unpack_async(&self, store: &Store, name: &Reference) -> Result<(Image, Layers)> {
         let work = async {
-            let mut places = self.mirrors.places(name)?;
+            let mut sources = self.mirrors.sources(name)?;
             loop {
-                match pull::pull_and_unpack(self, store, name, places.next()).await {
-                    Err(error) => places.failed(error, &self.progress)?,
+                match pull::pull_and_unpack(self, store, name, sources.next()).await {
+                    Err(error) => sources.failed(error, &self.progress)?,
                     done => return done,
                 }
             }
@@ -338,40 +362,45 @@ impl Registry {
         self.bounded(name, work).await
     }
 
-    /// Has what the store knows by this name in the registry: blobs that it lacks are sent, or taken from another of its
-    /// repositories if an image of the store is known to be there; then the manifests, byte by byte as they are.
+    /// Pushes the image with this name from the store to its registry. Blobs that the registry
+    /// lacks are sent, or mounted from another of its repositories if the store knows an image
+    /// there that has them. The manifests come last, byte by byte as they are.
     ///
-    /// It blocks as [`pull`](Registry::pull) does.
+    /// Blocks like [`pull`](Registry::pull).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] if the store lacks the image or a part of it; and as [`pull`](Registry::pull).
+    /// [`ErrorKind::NotFound`] if the store lacks the image or a part of it; the errors of
+    /// [`pull`](Registry::pull).
     pub fn push(&self, store: &Store, name: &Reference) -> Result<()> {
         blocking::run(self.push_async(store, name))?
     }
 
-    /// The same in a task of a tokio runtime, which needs its time and I/O drivers.
+    /// Pushes an image like [`push`](Registry::push), in a task of a tokio runtime with its time
+    /// and I/O drivers enabled.
     ///
     /// # Errors
     ///
-    /// As [`push`](Registry::push); [`ErrorKind::Unsupported`] outside of tokio.
+    /// The errors of [`push`](Registry::push); [`ErrorKind::Unsupported`] outside of a tokio
+    /// runtime.
     pub async fn push_async(&self, store: &Store, name: &Reference) -> Result<()> {
         self.bounded(name, push::push(self, store, name)).await
     }
 
-    /// What the name stands for in its registry: a manifest or an index, with its digest. Nothing is put into a store.
+    /// Returns the manifest or index, with its digest, that the name refers to in its registry. No
+    /// store changes.
     ///
-    /// It blocks as [`pull`](Registry::pull) does.
+    /// Blocks like [`pull`](Registry::pull).
     ///
     /// # Errors
     ///
-    /// As [`pull`](Registry::pull).
+    /// The errors of [`pull`](Registry::pull).
     pub fn resolve(&self, name: &Reference) -> Result<Descriptor> {
         blocking::run(self.bounded(name, catalog::resolve(self, name)))?
     }
 
-    /// The tags of the repository that `name` is in, in the registry's order (distribution specification 1.1, "Listing
-    /// Tags"). It blocks as [`pull`](Registry::pull) does.
+    /// Returns the tags of the repository that `name` is in, in the registry's order (OCI
+    /// distribution specification 1.1, "Listing Tags"). Blocks like [`pull`](Registry::pull).
     ///
     /// ```no_run
     /// use ringfence::registry::Registry;
@@ -384,29 +413,31 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As [`pull`](Registry::pull); [`ErrorKind::TooLarge`] for a list without an end.
+    /// The errors of [`pull`](Registry::pull); [`ErrorKind::TooLarge`] if the list has no end.
     pub fn tags(&self, name: &Reference) -> Result<Vec<String>> {
         blocking::run(self.bounded(name, catalog::tags(self, name)))?
     }
 
-    /// What refers to the manifest `REPOSITORY@DIGEST`: signatures, attestations, lists of parts; those of the type `artifact_type`
-    /// alone if one is given (distribution specification 1.1, "Listing Referrers", and the tag schema of registries before).
-    /// It blocks as [`pull`](Registry::pull) does.
+    /// Returns the manifests that refer to the manifest `REPOSITORY@DIGEST`: signatures,
+    /// attestations, bills of materials; if `artifact_type` is given, only those of that type (OCI
+    /// distribution specification 1.1, "Listing Referrers", and the tag schema of older
+    /// registries). Blocks like [`pull`](Registry::pull).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if the name has no digest; and as [`pull`](Registry::pull).
+    /// [`ErrorKind::Invalid`] if the name has no digest; the errors of [`pull`](Registry::pull).
     pub fn referrers(&self, name: &Reference, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
         blocking::run(self.bounded(name, catalog::referrers(self, name, artifact_type)))?
     }
 
-    /// Deletes from the registry: the manifest of the digest, with all its tags, if the name has one, else the tag alone
-    /// (distribution specification 1.1, "Deleting"). Blobs go when the registry clears them away. It blocks as
-    /// [`pull`](Registry::pull) does.
+    /// Deletes a manifest with all its tags if the name has a digest, or else only the tag (OCI
+    /// distribution specification 1.1, "Deleting"). Unused blobs stay until the registry collects
+    /// them. Blocks like [`pull`](Registry::pull).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] where the registry deletes nothing, or no tags; and as [`pull`](Registry::pull).
+    /// [`ErrorKind::Unsupported`] if the registry does not support deletion, or not of tags; the
+    /// errors of [`pull`](Registry::pull).
     pub fn delete(&self, name: &Reference) -> Result<()> {
         blocking::run(self.bounded(name, catalog::delete(self, name)))?
     }
@@ -414,12 +445,12 @@ impl Registry {
     async fn bounded<T>(&self, name: &Reference, work: impl Future<Output = Result<T>>) -> Result<T> {
         if tokio::runtime::Handle::try_current().is_err() {
             let error = Error::message(ErrorKind::Unsupported, Step::Registry, "there is no tokio runtime here");
-            return Err(error.hint("call it in a task of one, or call pull or push, which bring their own"));
+            return Err(error.hint("call it in a task of a tokio runtime, or call the blocking method"));
         }
         tokio::time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
             let error =
                 Error::message(ErrorKind::Timeout, Step::Registry, format!("not done after {:?}", self.timeout));
-            Err(error.at(name.to_string()).hint("try again, which goes on from here, or raise timeout"))
+            Err(error.at(name.to_string()).hint("try again, which continues from here, or raise timeout"))
         })
     }
 
@@ -430,11 +461,11 @@ impl Registry {
         Ok(certs)
     }
 
-    /// The repository that `name` is in, with a connection pool of its own.
+    /// Returns the repository that `name` is in, with a new connection pool.
     fn repository(&self, name: &Reference, scopes: Vec<String>) -> Result<Repository> {
         let host = name.registry();
         let plain = PlainHosts::new(&self.plain)?;
-        // Docker's registry is elsewhere than its name says.
+        // Docker Hub's registry has another host name.
         let base = plain.base(if host == "docker.io" { "registry-1.docker.io" } else { host })?;
         let whole = format!("{host}/{}", name.repository());
         let covers =
@@ -456,7 +487,7 @@ impl Registry {
             }
         };
         Ok(Repository {
-            wire: Wire::new(tls, own, plain, self.stall)?,
+            http: HttpClient::new(tls, own, plain, self.stall)?,
             auth: Auth::new(host, name.repository(), scopes, self.logins.clone(), given),
             base,
             host: host.to_owned(),
@@ -468,7 +499,7 @@ impl Registry {
     }
 }
 
-/// When the phases of a pull or push ended.
+/// The times at which the phases of a pull or push ended.
 struct Clock {
     begun: Instant,
     resolved: Duration,
@@ -487,13 +518,13 @@ impl Clock {
         self.resolved = self.begun.elapsed();
     }
 
-    /// The blobs are there, of which so many bytes were moved.
+    /// Records that all blobs are there, after `bytes` were transferred.
     fn moved(&mut self, bytes: u64) {
         self.blobs = self.begun.elapsed().saturating_sub(self.resolved);
         self.moved = bytes;
     }
 
-    /// All is done.
+    /// Returns the durations of the phases, when all is done.
     fn timings(&self) -> Timings {
         let unpack = self.unpacking.map(|since| since.elapsed()).unwrap_or_default();
         let Clock { resolved, blobs, moved, .. } = *self;

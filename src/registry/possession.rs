@@ -1,4 +1,5 @@
-//! Whether a registry has a blob that the store has: what somebody else has pulled is not given for a digest alone.
+//! Verifies that a registry has a blob that the store has, as a tenant must not get what another
+//! tenant has pulled for a digest alone.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Seek, SeekFrom};
@@ -9,16 +10,16 @@ use reqwest::header::{HeaderValue, RANGE};
 
 use super::download::{blocking, starts_at};
 use super::failure::{Failure, Subject};
+use super::http::Call;
 use super::repository::Repository;
-use super::wire::Call;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::Store;
 
-/// How much of a blob is compared. It comes with the answer's first packets.
+/// The number of bytes that are compared. They arrive with the first packets of the response.
 const PIECE: u64 = 16 << 10;
 
-/// Has the registry show a piece of the blob, and compares it with the store's. That a registry says 200 to a `HEAD` is no
-/// proof: one that is out for other people's blobs says so of every digest.
+/// Downloads a random piece of the blob, and compares it with the store's. A 200 answer to a `HEAD`
+/// request proves nothing, as a hostile registry can send it for every digest.
 pub(super) async fn prove(repository: &Repository, store: &Store, blob: &Descriptor) -> Result<()> {
     let subject = &Subject::new(Step::PullBlob, repository.name_of(blob));
     let length = PIECE.min(blob.size());
@@ -53,9 +54,9 @@ async fn compare(
     let mut skip = match response.status().as_u16() {
         200 => start,
         _ if starts_at(response.headers()).is_none_or(|told| told == start) => 0,
-        _ => return Err(subject.protocol("it sends another part than was asked for")),
+        _ => return Err(subject.protocol("the registry sends a part that was not asked for")),
     };
-    let (mut flow, mut left) = (repository.wire.flow(response), piece);
+    let (mut flow, mut left) = (repository.http.body(response), piece);
     while !left.is_empty() {
         let Some(mut came) = flow.next(subject).await? else {
             return Err(subject.broken(format!("it ends {} bytes too early", left.len())));
@@ -73,6 +74,6 @@ async fn compare(
 }
 
 fn other(subject: &Subject) -> Failure {
-    let error = subject.error(ErrorKind::Corrupt, "it sends something else than has this digest");
-    error.hint("the registry sends something else than its manifest says").into()
+    let error = subject.error(ErrorKind::Corrupt, "the registry sends bytes that do not have this digest");
+    error.hint("the registry sends bytes that differ from its manifest").into()
 }

@@ -1,109 +1,111 @@
-//! What a pull or a push tells while it goes on.
+//! Events of a pull or push.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between two events of one blob that moves.
+/// The shortest time between two events for one blob in transfer.
 pub(super) const BETWEEN_EVENTS: Duration = Duration::from_millis(100);
 
-/// Something that happened during a pull or a push. Blobs are named by their digest.
+/// An event of a pull or push. Blobs are identified by their digest.
 ///
-/// Events of different blobs interleave, and come from several threads.
+/// Events of different blobs are interleaved, and come from several threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// It is known what there is to do.
+    /// The manifests are known, and the transfer of blobs starts.
     Resolved {
-        /// The digest that the reference stands for: of a manifest, or of an index.
+        /// The digest of the manifest or index that the reference refers to.
         digest: String,
-        /// How many blobs it takes: layers and configurations, of all platforms asked for.
+        /// The number of blobs: layers and configurations, of all platforms that are pulled.
         blobs: usize,
-        /// What they have in bytes, as they are in the registry.
+        /// The total size of the blobs in bytes, as stored in the registry.
         bytes: u64,
     },
-    /// A blob need not be moved.
+    /// A blob need not be transferred.
     Present {
-        /// The blob.
+        /// The digest of the blob.
         digest: String,
-        /// Its bytes.
+        /// The size of the blob in bytes.
         size: u64,
-        /// Why not.
+        /// The reason.
         because: Present,
     },
-    /// A blob is on its way. The first of these for a blob has what was there before, of an earlier pull that broke off;
-    /// then they come about ten times a second, and at the end, with `done == size`.
+    /// A blob is being transferred. The first event of a blob gives the bytes that an earlier,
+    /// interrupted pull left. Further events come about ten times a second, and at the end, with
+    /// `done == size`.
     Moved {
-        /// The blob.
+        /// The digest of the blob.
         digest: String,
-        /// How many of its bytes are there.
+        /// The number of bytes transferred so far.
         done: u64,
-        /// All of its bytes.
+        /// The size of the blob in bytes.
         size: u64,
     },
-    /// A blob has arrived, and its digest is right.
+    /// A blob was transferred, and its digest is correct.
     Complete {
-        /// The blob.
+        /// The digest of the blob.
         digest: String,
-        /// Its bytes.
+        /// The size of the blob in bytes.
         size: u64,
     },
-    /// A layer has been unpacked.
+    /// A layer was unpacked.
     Unpacked {
-        /// The blob.
+        /// The digest of the layer's blob.
         digest: String,
     },
-    /// Something failed, and is tried again after a wait.
+    /// A request failed, and will be retried after a pause.
     Retry {
-        /// What was asked for.
+        /// The object of the request.
         name: String,
-        /// 1 for the first time that it is tried again.
+        /// The number of the retry, starting at 1.
         attempt: u32,
-        /// How long it waits before.
+        /// The pause before the retry.
         wait: Duration,
-        /// What failed.
+        /// The reason for the failure.
         reason: String,
     },
-    /// A mirror does not have it, or cannot be used: the next place is asked.
+    /// A mirror does not have the image or cannot be used, and the next source is tried.
     Elsewhere {
-        /// The image's name there.
+        /// The image's name at the failed mirror.
         place: String,
-        /// What failed.
+        /// The reason for the failure.
         reason: String,
     },
-    /// All is done.
+    /// The pull or push is complete.
     Finished(Timings),
 }
 
-/// Why a blob was not moved.
+/// The reason that a blob was not transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Present {
-    /// It was in the store, or in the registry's repository.
+    /// The blob was already in the store, or in the registry's repository.
     Already,
-    /// Its layer had been unpacked before.
+    /// The layer was already unpacked.
     Unpacked,
-    /// The registry took it from another of its repositories: a cross-repository mount.
+    /// The registry mounted the blob from another of its repositories.
     Mounted,
 }
 
-/// How long the phases took, by the wall clock. They overlap.
+/// The wall-clock durations of the phases, which overlap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
-    /// Until it was known what there is to do: authorization and manifests.
+    /// The time until the manifests were known, including authorization.
     pub resolve: Duration,
-    /// From then until the last blob was there.
+    /// The time from then until the last blob was transferred.
     pub blobs: Duration,
-    /// From the first layer that was complete until the last was unpacked; zero where nothing was unpacked.
+    /// The time from the first complete layer until the last one was unpacked. Zero if nothing was
+    /// unpacked.
     pub unpack: Duration,
-    /// All of it.
+    /// The total time.
     pub total: Duration,
-    /// Bytes that went over the network as blobs.
+    /// The number of bytes of blobs that went over the network.
     pub moved: u64,
 }
 
-/// Who is told.
+/// The listener for events, if there is one.
 #[derive(Clone, Default)]
 pub(super) struct Progress(Option<Arc<dyn Fn(Event) + Send + Sync>>);
 
@@ -118,7 +120,7 @@ impl Progress {
         Progress(Some(Arc::new(listener)))
     }
 
-    pub(super) fn tell(&self, event: impl FnOnce() -> Event) {
+    pub(super) fn send(&self, event: impl FnOnce() -> Event) {
         if let Some(listener) = &self.0 {
             listener(event());
         }

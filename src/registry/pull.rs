@@ -1,4 +1,4 @@
-//! An image from its registry into the store.
+//! Pulls an image from its registry into the store.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -10,24 +10,24 @@ use oci_spec::image::Descriptor;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::blocking::died;
+use super::blocking::task_failed;
 use super::download::{blocking, download};
 use super::failure::Subject;
-use super::manifests::{FromRegistry, Tree, Which, walk};
+use super::manifests::{FromRegistry, Platforms, Tree, walk};
 use super::possession::prove;
 use super::progress::{Event, Present};
 use super::repository::Repository;
-use super::waves::{Pace, Waves};
+use super::unpack_schedule::{DownloadSpeed, UnpackSchedule};
 use super::{Clock, Registry};
 use crate::error::{ErrorKind, Result, Step};
 use crate::image::{Hold, Image, Layers, Reference, Store};
 
-/// `from` is where the image called `name` is to be had.
+/// Pulls the image called `name` from the source `from`.
 pub(super) async fn pull(registry: &Registry, store: &Store, name: &Reference, from: &Reference) -> Result<Image> {
     let mut pull = Pull::begin(registry, store, name, from).await?;
     let blobs = std::mem::take(&mut pull.tree.blobs);
     pull.fetch(blobs, &mut None).await?;
-    let image = pull.name_it().await?;
+    let image = pull.tag().await?;
     pull.finished();
     Ok(image)
 }
@@ -39,7 +39,7 @@ pub(super) async fn pull_and_unpack(
     from: &Reference,
 ) -> Result<(Image, Layers)> {
     let mut pull = Pull::begin(registry, store, name, from).await?;
-    // What the layers are called when they are unpacked is in the configuration.
+    // The configuration contains the diff ids, by which unpacked layers are found.
     let blobs = std::mem::take(&mut pull.tree.blobs);
     let (configs, blobs): (Vec<_>, Vec<_>) = blobs.into_iter().partition(|blob| pull.is_config(blob));
     pull.fetch(configs, &mut None).await?;
@@ -50,20 +50,20 @@ pub(super) async fn pull_and_unpack(
         Ok((image, unpacked))
     };
     let (image, unpacked) = blocking(&pull.subject, read).await??;
-    let waves = Waves::new(image.clone(), unpacked);
-    let blobs = pull.still_needed(blobs, &waves);
-    let mut waves = Some(waves);
-    pull.fetch(blobs, &mut waves).await?;
+    let schedule = UnpackSchedule::new(image.clone(), unpacked);
+    let blobs = pull.still_needed(blobs, &schedule);
+    let mut schedule = Some(schedule);
+    pull.fetch(blobs, &mut schedule).await?;
     pull.clock.unpacking.get_or_insert_with(Instant::now);
     let layers = blocking(&pull.subject, move || image.unpack()).await??;
-    let rest = waves.iter().map(Waves::left).next().unwrap_or_default();
-    pull.tell_unpacked(&waves, rest);
-    let image = pull.name_it().await?;
+    let rest = schedule.iter().map(UnpackSchedule::not_started).next().unwrap_or_default();
+    pull.send_unpacked(&schedule, rest);
+    let image = pull.tag().await?;
     pull.finished();
     Ok((image, layers))
 }
 
-/// A pull under way.
+/// A pull in progress.
 struct Pull<'a> {
     registry: &'a Registry,
     store: &'a Store,
@@ -73,12 +73,12 @@ struct Pull<'a> {
     top: Descriptor,
     tree: Tree,
     clock: Clock,
-    /// Nothing that comes in is pruned before it has its name.
+    /// Keeps blobs from being pruned before the image is tagged.
     _hold: Hold,
 }
 
 impl<'a> Pull<'a> {
-    /// Finds out what there is to do.
+    /// Downloads the manifests, and lists the blobs to download.
     async fn begin(registry: &'a Registry, store: &'a Store, name: &'a Reference, from: &Reference) -> Result<Self> {
         let mut clock = Clock::start();
         let subject = Subject::new(Step::Registry, from.to_string());
@@ -88,7 +88,7 @@ impl<'a> Pull<'a> {
         let repository = Arc::new(registry.repository(from, scopes)?);
         let source = FromRegistry { repository: &repository, store };
         let top = source.top(from).await?;
-        let which = if registry.all_platforms { Which::All } else { Which::For(&registry.platform) };
+        let which = if registry.all_platforms { Platforms::All } else { Platforms::For(&registry.platform) };
         let tree = walk(&source, &top, which).await?;
         clock.resolved();
         resolved(&repository, &top, &tree);
@@ -99,26 +99,28 @@ impl<'a> Pull<'a> {
         self.tree.configs.contains(blob.digest().as_ref())
     }
 
-    /// Without the layers that are unpacked; they are told.
-    fn still_needed(&self, blobs: Vec<Descriptor>, waves: &Waves) -> Vec<Descriptor> {
-        // Images of other platforms are there to be pushed. And among tenants everybody has to bring his own blobs.
+    /// Returns the blobs without those of unpacked layers, for which an event is sent.
+    fn still_needed(&self, blobs: Vec<Descriptor>, schedule: &UnpackSchedule) -> Vec<Descriptor> {
+        // Images of other platforms are pulled to be pushed again. In a store with several tenants,
+        // each pull has to download or verify all of its blobs.
         if self.registry.all_platforms || !self.store.is_of_one_tenant() {
             return blobs;
         }
         let lacking: BTreeSet<&str> =
-            waves.layers().filter(|(_, there)| !there).map(|(blob, _)| blob.as_ref()).collect();
+            schedule.layers().filter(|(_, there)| !there).map(|(blob, _)| blob.as_ref()).collect();
         let (needed, rest): (Vec<_>, Vec<Descriptor>) =
             blobs.into_iter().partition(|blob| lacking.contains(blob.digest().as_ref()));
         for blob in rest {
             let (digest, size) = (blob.digest().to_string(), blob.size());
-            self.repository.progress.tell(|| Event::Present { digest, size, because: Present::Unpacked });
+            self.repository.progress.send(|| Event::Present { digest, size, because: Present::Unpacked });
         }
         needed
     }
 
-    /// Several at once, those first that come first. With the first error all others end.
-    async fn fetch(&mut self, blobs: Vec<Descriptor>, waves: &mut Option<Waves>) -> Result<()> {
-        let mut pace = Pace::new(&blobs);
+    /// Downloads several blobs in parallel, in the given order. After the first error, all other
+    /// downloads end.
+    async fn fetch(&mut self, blobs: Vec<Descriptor>, schedule: &mut Option<UnpackSchedule>) -> Result<()> {
+        let mut speed = DownloadSpeed::new(&blobs);
         let turns = Arc::new(Semaphore::new(self.registry.parallel));
         let mut tasks = JoinSet::new();
         for blob in blobs {
@@ -126,44 +128,44 @@ impl<'a> Pull<'a> {
             tasks.spawn(async move {
                 let _turn = turns.acquire().await;
                 let moved = fetch(&repository, &store, &blob).await?;
-                Ok(Done::Fetched { blob: Box::new(blob), moved })
+                Ok(TaskResult::Fetched { blob: Box::new(blob), moved })
             });
         }
         let mut moved = self.clock.moved;
         while let Some(done) = tasks.join_next().await {
-            match done.unwrap_or_else(|error| Err(died(&error))) {
-                Ok(Done::Fetched { blob, moved: bytes }) => {
+            match done.unwrap_or_else(|error| Err(task_failed(&error))) {
+                Ok(TaskResult::Fetched { blob, moved: bytes }) => {
                     moved += bytes;
                     self.clock.moved(moved);
-                    pace.finished(&blob, bytes);
-                    waves.iter_mut().for_each(|waves| waves.arrived(blob.digest()));
+                    speed.finished(&blob, bytes);
+                    schedule.iter_mut().for_each(|schedule| schedule.layer_arrived(blob.digest()));
                 }
-                Ok(Done::Unpacked(layers)) => {
-                    waves.iter_mut().for_each(|waves| waves.ended());
-                    self.tell_unpacked(waves, layers);
+                Ok(TaskResult::Unpacked(layers)) => {
+                    schedule.iter_mut().for_each(|schedule| schedule.batch_ended());
+                    self.send_unpacked(schedule, layers);
                 }
                 Err(error) => {
-                    // Those that come are stopped, and those that are being unpacked are waited for.
+                    // The downloads are stopped; the layers that are being unpacked are waited for.
                     tasks.shutdown().await;
                     return Err(error);
                 }
             }
-            let rest = pace.rest(self.repository.arrived.load(Ordering::Relaxed));
-            if let Some((image, layers)) = waves.as_mut().and_then(|waves| waves.next(rest)) {
+            let rest = speed.rest(self.repository.arrived.load(Ordering::Relaxed));
+            if let Some((image, layers)) = schedule.as_mut().and_then(|schedule| schedule.next_batch(rest)) {
                 self.clock.unpacking.get_or_insert_with(Instant::now);
-                tasks.spawn_blocking(move || image.unpack_lowest(layers.end).map(|()| Done::Unpacked(layers)));
+                tasks.spawn_blocking(move || image.unpack_lowest(layers.end).map(|()| TaskResult::Unpacked(layers)));
             }
         }
         Ok(())
     }
 
-    fn tell_unpacked(&self, waves: &Option<Waves>, layers: Range<usize>) {
-        for blob in waves.iter().flat_map(|waves| waves.image.layers().get(layers.clone())).flatten() {
-            self.repository.progress.tell(|| Event::Unpacked { digest: blob.digest().to_string() });
+    fn send_unpacked(&self, schedule: &Option<UnpackSchedule>, layers: Range<usize>) {
+        for blob in schedule.iter().flat_map(|schedule| schedule.image.layers().get(layers.clone())).flatten() {
+            self.repository.progress.send(|| Event::Unpacked { digest: blob.digest().to_string() });
         }
     }
 
-    async fn name_it(&self) -> Result<Image> {
+    async fn tag(&self) -> Result<Image> {
         let (own, name, top) = (self.store.clone(), self.name.clone(), self.top.clone());
         let platform = self.registry.platform.clone();
         let others = if self.registry.all_platforms { self.tree.documents.clone() } else { Vec::new() };
@@ -171,7 +173,8 @@ impl<'a> Pull<'a> {
             own.tag(&name, &top)?;
             let image = own.image_for(&name, &platform);
             match image {
-                // The first that is an image: documents stand after what they refer to, the last entry first.
+                // The first document that is an image: documents come after what they refer to, the
+                // last entry first.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     others.iter().rev().find_map(|other| own.image_of(other, &platform).ok()).ok_or(error)
                 }
@@ -182,25 +185,25 @@ impl<'a> Pull<'a> {
     }
 
     fn finished(&self) {
-        self.repository.progress.tell(|| Event::Finished(self.clock.timings()));
+        self.repository.progress.send(|| Event::Finished(self.clock.timings()));
     }
 }
 
-/// What a task has done.
-enum Done {
+/// The result of a task.
+enum TaskResult {
     Fetched { blob: Box<Descriptor>, moved: u64 },
     Unpacked(Range<usize>),
 }
 
 pub(super) fn resolved(repository: &Repository, top: &Descriptor, tree: &Tree) {
-    repository.progress.tell(|| Event::Resolved {
+    repository.progress.send(|| Event::Resolved {
         digest: top.digest().to_string(),
         blobs: tree.blobs.len(),
         bytes: tree.bytes(),
     });
 }
 
-/// One blob. Gives what came over the network.
+/// Downloads one blob. Returns the number of bytes that came over the network.
 async fn fetch(repository: &Repository, store: &Store, blob: &Descriptor) -> Result<u64> {
     let (digest, size) = (blob.digest().to_string(), blob.size());
     let (own, wanted) = (store.clone(), blob.clone());
@@ -209,14 +212,14 @@ async fn fetch(repository: &Repository, store: &Store, blob: &Descriptor) -> Res
         if !store.is_of_one_tenant() {
             prove(repository, store, blob).await?;
         }
-        repository.progress.tell(|| Event::Present { digest, size, because: Present::Already });
+        repository.progress.send(|| Event::Present { digest, size, because: Present::Already });
         return Ok(0);
     }
     let moved = download(repository, store, blob).await?;
-    // The rest was somebody else's, who began with it or ended it meanwhile.
+    // Another tenant's pull began or completed the blob meanwhile.
     if moved < size && !store.is_of_one_tenant() {
         prove(repository, store, blob).await?;
     }
-    repository.progress.tell(|| Event::Complete { digest, size });
+    repository.progress.send(|| Event::Complete { digest, size });
     Ok(moved)
 }

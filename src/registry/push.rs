@@ -1,4 +1,4 @@
-//! An image of the store into its registry.
+//! Pushes an image of the store to its registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::blocking::died;
-use super::download::{blocking, tell};
+use super::blocking::task_failed;
+use super::download::{blocking, send_moved};
 use super::failure::Subject;
-use super::manifests::{InStore, Which, walk};
+use super::http::{Call, Payload};
+use super::manifests::{InStore, Platforms, walk};
 use super::progress::{Event, Present};
 use super::pull::resolved;
 use super::repository::{Repository, Tries};
-use super::session::{Sending, Session, exists};
+use super::session::{BlobUpload, UploadSession, exists};
 use super::upload::Upload;
-use super::wire::{Call, Payload};
 use super::{Clock, Registry};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::{Reference, Store};
 
-/// Repositories that are asked for blobs to mount. Each makes the token longer.
+/// The largest number of repositories that blobs are mounted from. Each makes the token longer.
 const SOURCES_MAX: usize = 8;
 
 pub(super) async fn push(registry: &Registry, store: &Store, name: &Reference) -> Result<()> {
@@ -32,7 +32,7 @@ pub(super) async fn push(registry: &Registry, store: &Store, name: &Reference) -
     let subject = Subject::new(Step::PushManifest, name.to_string());
     let (own, wanted) = (store.clone(), name.clone());
     let (_hold, top) = blocking(&subject, move || Ok::<_, Error>((own.hold()?, own.resolve(&wanted)?))).await??;
-    let tree = walk(&InStore(store), &top, Which::All).await?;
+    let tree = walk(&InStore(store), &top, Platforms::All).await?;
     let wanted: BTreeSet<String> = tree.blobs.iter().map(|blob| blob.digest().to_string()).collect();
     let sources = Arc::new(sources(store, name, &wanted).await?);
 
@@ -54,18 +54,19 @@ pub(super) async fn push(registry: &Registry, store: &Store, name: &Reference) -
     }
     let mut moved = 0;
     while let Some(done) = tasks.join_next().await {
-        moved += done.map_err(|error| died(&error))??;
+        moved += done.map_err(|error| task_failed(&error))??;
     }
     clock.moved(moved);
     for document in &tree.documents {
         let tag = name.tag().filter(|_| document.digest() == top.digest());
         push_document(&repository, store, document, tag).await?;
     }
-    repository.progress.tell(|| Event::Finished(clock.timings()));
+    repository.progress.send(|| Event::Finished(clock.timings()));
     Ok(())
 }
 
-/// For each of the blobs that an image of the same registry has, according to the store, that image's repository.
+/// Returns, for each wanted blob that an image of the same registry has according to the store, the
+/// repository of that image.
 async fn sources(store: &Store, name: &Reference, wanted: &BTreeSet<String>) -> Result<BTreeMap<String, String>> {
     let subject = Subject::new(Step::PushBlob, name.to_string());
     let own = store.clone();
@@ -77,8 +78,8 @@ async fn sources(store: &Store, name: &Reference, wanted: &BTreeSet<String>) -> 
         if !elsewhere || repositories.len() >= SOURCES_MAX {
             continue;
         }
-        // What the store has of it only in part is no source that can be known.
-        let Ok(tree) = walk(&InStore(store), &top, Which::All).await else { continue };
+        // An image that the store has only in part is not used as a source.
+        let Ok(tree) = walk(&InStore(store), &top, Platforms::All).await else { continue };
         for blob in tree.blobs.iter().map(|blob| blob.digest().to_string()).filter(|digest| wanted.contains(digest)) {
             repositories.insert(other.repository().to_owned());
             sources.entry(blob).or_insert_with(|| other.repository().to_owned());
@@ -87,12 +88,13 @@ async fn sources(store: &Store, name: &Reference, wanted: &BTreeSet<String>) -> 
     Ok(sources)
 }
 
-/// One blob, unless it is there. Gives the bytes that went over the network.
+/// Pushes one blob, unless the registry has it. Returns the number of bytes that went over the
+/// network.
 async fn push_blob(repository: &Repository, store: &Store, blob: &Descriptor, source: Option<&String>) -> Result<u64> {
     let subject = &Subject::new(Step::PushBlob, repository.name_of(blob));
     let (digest, size) = (blob.digest().to_string(), blob.size());
     if repository.persist(subject, || exists(repository, subject, blob)).await? {
-        repository.progress.tell(|| Event::Present { digest, size, because: Present::Already });
+        repository.progress.send(|| Event::Present { digest, size, because: Present::Already });
         return Ok(0);
     }
     let (own, wanted) = (store.clone(), blob.clone());
@@ -101,10 +103,10 @@ async fn push_blob(repository: &Repository, store: &Store, blob: &Descriptor, so
         return Err(error.hint("pull the image again"));
     }
     let upload = &upload(repository, store, blob);
-    let sending = Sending { repository, subject, blob, source, upload };
+    let sending = BlobUpload { repository, subject, blob, source, upload };
     let (mut session, mut tries) = (None, Tries::new(repository));
     let was_sent = loop {
-        let had = session.as_ref().map_or(0, |session: &Session| session.at);
+        let had = session.as_ref().map_or(0, |session: &UploadSession| session.at);
         match sending.send(&mut session).await {
             Ok(was_sent) => break was_sent,
             Err(failure) => {
@@ -116,10 +118,10 @@ async fn push_blob(repository: &Repository, store: &Store, blob: &Descriptor, so
         }
     };
     if !was_sent {
-        repository.progress.tell(|| Event::Present { digest, size, because: Present::Mounted });
+        repository.progress.send(|| Event::Present { digest, size, because: Present::Mounted });
         return Ok(0);
     }
-    repository.progress.tell(|| Event::Complete { digest, size });
+    repository.progress.send(|| Event::Complete { digest, size });
     Ok(size)
 }
 
@@ -127,10 +129,10 @@ fn upload(repository: &Repository, store: &Store, blob: &Descriptor) -> Upload {
     let (own, digest) = (store.clone(), blob.digest().clone());
     let open = move || own.blob(&digest)?.ok_or_else(|| std::io::ErrorKind::NotFound.into());
     let (progress, told) = (repository.progress.clone(), blob.clone());
-    Upload::new(blob.size(), open, move |sent| tell(&progress, &told, sent))
+    Upload::new(blob.size(), open, move |sent| send_moved(&progress, &told, sent))
 }
 
-/// A manifest or index, under its digest, or under `tag`.
+/// Pushes a manifest or index under `tag`, or else under its digest.
 async fn push_document(repository: &Repository, store: &Store, document: &Descriptor, tag: Option<&str>) -> Result<()> {
     let subject = &Subject::new(Step::PushManifest, repository.name_of(document));
     let (own, wanted) = (store.clone(), document.clone());

@@ -1,75 +1,78 @@
-//! A blob on its way to a registry (distribution specification 1.1, "Pushing blobs"): in one request if it is small, else in a
-//! stream or in pieces, which go on where they broke off.
+//! Uploads a blob (OCI distribution specification 1.1, "Pushing blobs"): in one request if it is
+//! small, or else as a stream or in chunks, continuing after interruptions.
 
 use oci_spec::image::Descriptor;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, Response, Url};
 
-use super::failure::{Again, Failure, Subject};
+use super::failure::{Failure, Retry, Subject};
+use super::http::{Call, Payload};
 use super::repository::Repository;
 use super::upload::Upload;
-use super::wire::{Call, Payload};
 use crate::error::ErrorKind;
 
-/// A blob up to here takes one request: what is sent once more costs less than asking.
+/// The largest blob that is sent in one request, in bytes. Sending it again costs less than asking
+/// for the state.
 const WHOLE: u64 = 4 << 20;
-/// The largest piece for a registry, or a proxy before it, that has refused a larger body (413), and the smallest.
+/// The largest and the smallest chunk, in bytes, for a registry that has refused a larger body
+/// (413), or a proxy that has.
 const LARGEST_PIECE: u64 = 16 << 20;
 const SMALLEST_PIECE: u64 = 256 << 10;
-/// More than this no registry may ask a piece to have.
+/// The largest minimum size of a chunk, in bytes, that a registry may ask for.
 const LARGEST_MINIMUM: u64 = 1 << 30;
 
-/// An upload that the registry knows of.
+/// An upload session of the registry.
 #[derive(Debug, Clone)]
-pub(super) struct Session {
+pub(super) struct UploadSession {
     place: Url,
-    /// How many bytes the registry has.
+    /// The number of bytes that the registry has.
     pub(super) at: u64,
-    /// How many one request may carry, and has to, but for the last.
+    /// The number of bytes in one request: the largest number and, except for the last request, the
+    /// smallest.
     piece: u64,
     least: u64,
-    /// It takes bodies in one request alone.
+    /// True if the registry accepts the blob in one request only.
     whole: bool,
 }
 
-/// What a registry says to a new upload.
-enum Begun {
-    /// It has the blob, from the repository that was named.
+/// The answer of a registry to a new upload.
+enum UploadStart {
+    /// The registry has mounted the blob from the named repository.
     Mounted,
-    At(Session),
+    At(UploadSession),
 }
 
-/// One blob that is to be sent.
-pub(super) struct Sending<'s> {
+/// A blob to upload.
+pub(super) struct BlobUpload<'s> {
     pub(super) repository: &'s Repository,
     pub(super) subject: &'s Subject,
     pub(super) blob: &'s Descriptor,
-    /// Another repository that has it.
+    /// Another repository that has the blob.
     pub(super) source: Option<&'s String>,
     pub(super) upload: &'s Upload,
 }
 
-impl Sending<'_> {
-    /// Has the registry mount the blob, which is `false`, or sends it. `session` is what an earlier try has left, and is what
-    /// this one leaves.
-    pub(super) async fn send(&self, session: &mut Option<Session>) -> Result<bool, Failure> {
+impl BlobUpload<'_> {
+    /// Uploads the blob and returns true, or has the registry mount it and returns false. `session`
+    /// is the session of an earlier try, and afterwards that of this one.
+    pub(super) async fn send(&self, session: &mut Option<UploadSession>) -> Result<bool, Failure> {
         let mut own = match session.take() {
             Some(left) => match self.ask(&left).await {
-                Err(failure) if failure.again != Again::Never => {
+                Err(failure) if failure.retry != Retry::Never => {
                     *session = Some(left);
                     return Err(failure);
                 }
                 Ok(Some(own)) => own,
-                // It may have been finished all the same.
+                // The upload may have been completed all the same.
                 _ if exists(self.repository, self.subject, self.blob).await? => return Ok(true),
                 _ => match self.begin(None).await? {
-                    Begun::Mounted => return Ok(true),
-                    Begun::At(own) => own,
+                    UploadStart::Mounted => return Ok(true),
+                    UploadStart::At(own) => own,
                 },
             },
             None => match self.begin(self.source).await? {
-                Begun::Mounted => return Ok(false),
-                Begun::At(own) => own,
+                UploadStart::Mounted => return Ok(false),
+                UploadStart::At(own) => own,
             },
         };
         let size = self.blob.size();
@@ -80,16 +83,17 @@ impl Sending<'_> {
             match response.status().as_u16() {
                 413 if own.whole => return Err(self.too_large(size)),
                 413 => own = self.smaller(&own)?,
-                // What knows no streams may know no pieces either.
+                // A registry that does not support streams may not support chunks either.
                 400 | 404 | 405 | 501 => own.whole = true,
-                // It has more or less than was thought: the next try asks.
+                // The registry has more or fewer bytes than expected: the next try asks for the
+                // state.
                 416 => {
-                    let error = self.subject.error(ErrorKind::Protocol, "it refuses the piece that comes next");
-                    return Err(Failure { error, again: Again::Soon });
+                    let error = self.subject.error(ErrorKind::Protocol, "the registry refuses the next chunk");
+                    return Err(Failure { error, retry: Retry::Soon });
                 }
                 status if own.at == size || is_whole => {
                     *session = None;
-                    // Others than 201 do not say that it is done.
+                    // A status other than 201 does not mean that the upload is complete.
                     let done = status == 201 || exists(self.repository, self.subject, self.blob).await?;
                     return if done {
                         Ok(true)
@@ -102,7 +106,7 @@ impl Sending<'_> {
         }
     }
 
-    async fn begin(&self, source: Option<&String>) -> Result<Begun, Failure> {
+    async fn begin(&self, source: Option<&String>) -> Result<UploadStart, Failure> {
         let mut url = self.repository.url("blobs/uploads/")?;
         if let Some(source) = source {
             let digest = self.blob.digest().to_string();
@@ -113,34 +117,35 @@ impl Sending<'_> {
         let response = self.repository.call(self.subject, &call, &[200, 201, 202]).await?;
         if response.status() == 201 {
             return match source {
-                Some(_) => Ok(Begun::Mounted),
-                None if exists(self.repository, self.subject, self.blob).await? => Ok(Begun::Mounted),
-                None => Err(self.subject.protocol("it says that it has what it was not sent")),
+                Some(_) => Ok(UploadStart::Mounted),
+                None if exists(self.repository, self.subject, self.blob).await? => Ok(UploadStart::Mounted),
+                None => Err(self.subject.protocol("the registry says that it has a blob that was not sent")),
             };
         }
         let place = self.location(&response)?;
-        let place = place.ok_or_else(|| self.subject.protocol("it does not say where the blob is to be sent"))?;
+        let place = place.ok_or_else(|| self.subject.protocol("the registry does not say where to send the blob"))?;
         let told = response.headers().get("oci-chunk-min-length").and_then(|least| least.to_str().ok()?.parse().ok());
         let least = told.unwrap_or(SMALLEST_PIECE).clamp(1, LARGEST_MINIMUM);
-        Ok(Begun::At(Session { place, at: 0, piece: u64::MAX, least, whole: false }))
+        Ok(UploadStart::At(UploadSession { place, at: 0, piece: u64::MAX, least, whole: false }))
     }
 
-    /// What the registry has of an upload; none if it does not say, or has nothing, which some call `0-0`.
-    async fn ask(&self, left: &Session) -> Result<Option<Session>, Failure> {
+    /// Asks for the state of an upload. Returns `None` if the registry does not say, or has
+    /// nothing, which some registries write as `0-0`.
+    async fn ask(&self, left: &UploadSession) -> Result<Option<UploadSession>, Failure> {
         let call = Call::new(Method::GET, left.place.clone());
         let response = self.repository.call(self.subject, &call, &[200, 202, 204]).await?;
         let at = received(response.headers()).filter(|at| *at > 1 && *at <= self.blob.size());
         let place = self.location(&response)?.unwrap_or_else(|| left.place.clone());
-        Ok(at.map(|at| Session { place, at, ..left.clone() }))
+        Ok(at.map(|at| UploadSession { place, at, ..left.clone() }))
     }
 
-    /// The next piece: the rest, if the registry takes it at once.
-    async fn go_on(&self, own: &Session) -> Result<Response, Failure> {
+    /// Sends the next chunk: all the rest if the registry accepts it at once.
+    async fn go_on(&self, own: &UploadSession) -> Result<Response, Failure> {
         let rest = self.blob.size() - own.at;
         let count = own.piece.min(rest);
         let mut call = Call::new(Method::PATCH, own.place.clone());
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        // A stream of all has no range, as docker sends it.
+        // A stream of the whole blob has no range, as in docker.
         if own.at > 0 || count < rest {
             let range = HeaderValue::from_str(&format!("{}-{}", own.at, own.at + count - 1));
             let range = range.map_err(|error| self.subject.error(ErrorKind::Protocol, error.to_string()))?;
@@ -154,8 +159,9 @@ impl Sending<'_> {
         self.repository.call(self.subject, &call, &good).await
     }
 
-    /// The last request, which names the digest, with the blob if none of it has been sent.
-    async fn finish(&self, own: &Session) -> Result<Response, Failure> {
+    /// Sends the last request, which names the digest. It includes the blob if none of it has been
+    /// sent.
+    async fn finish(&self, own: &UploadSession) -> Result<Response, Failure> {
         let mut place = own.place.clone();
         place.query_pairs_mut().append_pair("digest", self.blob.digest().as_ref());
         let mut call = Call::new(Method::PUT, place);
@@ -168,37 +174,40 @@ impl Sending<'_> {
         self.repository.call(self.subject, &call, &[200, 201, 202, 204, 413, 416]).await
     }
 
-    fn smaller(&self, own: &Session) -> Result<Session, Failure> {
+    fn smaller(&self, own: &UploadSession) -> Result<UploadSession, Failure> {
         let sent = own.piece.min(self.blob.size() - own.at);
         let piece = (sent / 2).clamp(own.least, LARGEST_PIECE.max(own.least));
-        if piece >= sent { Err(self.too_large(sent)) } else { Ok(Session { piece, ..own.clone() }) }
+        if piece >= sent { Err(self.too_large(sent)) } else { Ok(UploadSession { piece, ..own.clone() }) }
     }
 
     fn too_large(&self, size: u64) -> Failure {
-        let detail = format!("it takes no body of {size} bytes, nor smaller ones");
+        let detail = format!("the registry accepts neither a body of {size} bytes nor smaller ones");
         let error = self.subject.error(ErrorKind::Unsupported, detail);
-        error.hint("raise the limit of bodies of the registry, or of the proxy before it").into()
+        error.hint("raise the limit on request bodies in the registry, or in the proxy before it").into()
     }
 
-    fn after_piece(&self, own: &Session, response: &Response) -> Result<Session, Failure> {
+    fn after_piece(&self, own: &UploadSession, response: &Response) -> Result<UploadSession, Failure> {
         let sent = own.at + own.piece.min(self.blob.size() - own.at);
         let at = received(response.headers()).unwrap_or(sent);
         if at <= own.at || at > sent {
-            return Err(self.subject.protocol(format!("it was sent {sent} bytes, and says that it has {at}")));
+            return Err(self
+                .subject
+                .protocol(format!("the registry was sent {sent} bytes, but says that it has {at}")));
         }
         let place = self.location(response)?.unwrap_or_else(|| own.place.clone());
-        Ok(Session { place, at, ..own.clone() })
+        Ok(UploadSession { place, at, ..own.clone() })
     }
 
-    /// Where the blob is to be sent from now on: by the specification it may be anywhere, and credentials then stay here.
+    /// Returns the URL for the next request. By the specification it may be on another server,
+    /// which does not get the credentials.
     fn location(&self, response: &Response) -> Result<Option<Url>, Failure> {
         let Some(to) = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()) else { return Ok(None) };
-        let place = self.repository.wire.plain().judge(response.url(), to);
-        place.map(Some).map_err(|why| self.subject.protocol(format!("the place for the blob is refused: {why}")))
+        let place = self.repository.http.plain().resolve_redirect(response.url(), to);
+        place.map(Some).map_err(|why| self.subject.protocol(format!("the URL for the blob is refused: {why}")))
     }
 }
 
-/// How many bytes the registry says that it has: `Range: 0-LAST`.
+/// Returns the number of bytes that the registry has: `Range: 0-LAST`.
 fn received(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(RANGE)?.to_str().ok()?;
     let (first, last) = range.strip_prefix("bytes=").unwrap_or(range).split_once('-')?;
@@ -206,7 +215,8 @@ fn received(headers: &HeaderMap) -> Option<u64> {
     (first.trim() == "0").then(|| last.checked_add(1)).flatten()
 }
 
-/// Whether the registry has the blob. One that answers no question about it is taken not to.
+/// Returns true if the registry has the blob. A registry that does not answer the question counts
+/// as not having the blob.
 pub(super) async fn exists(repository: &Repository, subject: &Subject, blob: &Descriptor) -> Result<bool, Failure> {
     let url = repository.url(&format!("blobs/{}", blob.digest()))?;
     let refused = [403, 405, 501];

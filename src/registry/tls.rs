@@ -1,4 +1,4 @@
-//! Who is trusted to be a registry.
+//! Configures TLS: the certificate authorities that are trusted.
 
 use std::sync::Arc;
 
@@ -8,10 +8,11 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// TLS with the system's certificate authorities, and these in PEM. Nothing of the process is set for it.
+/// Returns a TLS configuration with the system's certificate authorities and the given ones in PEM.
+/// No global state of the process changes.
 pub(super) fn config(authorities: &[Vec<u8>], client: Option<&(Vec<u8>, Vec<u8>)>) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    // A system without any, or with some that cannot be read, may still have the one that is needed.
+    // If the system has no certificates, or unreadable ones, the given ones may still suffice.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     for pem in authorities {
         let before = roots.len();
@@ -20,7 +21,7 @@ pub(super) fn config(authorities: &[Vec<u8>], client: Option<&(Vec<u8>, Vec<u8>)
             roots.add(certificate).map_err(|error| unusable(&error.to_string()))?;
         }
         if roots.len() == before {
-            return Err(unusable("there is none in it"));
+            return Err(unusable("there is no certificate in it"));
         }
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
@@ -35,12 +36,12 @@ pub(super) fn config(authorities: &[Vec<u8>], client: Option<&(Vec<u8>, Vec<u8>)
 }
 
 fn unshown(why: &str) -> Error {
-    let error = Error::message(ErrorKind::Invalid, Step::Registry, format!("no certificate of a client's: {why}"));
+    let error = Error::message(ErrorKind::Invalid, Step::Registry, format!("not a client certificate: {why}"));
     error.hint("a certificate in PEM and its private key in PEM, without a password, are needed")
 }
 
 fn unusable(why: &str) -> Error {
-    let error = Error::message(ErrorKind::Invalid, Step::Registry, format!("no certificate authority: {why}"));
+    let error = Error::message(ErrorKind::Invalid, Step::Registry, format!("not a certificate authority: {why}"));
     error.hint("ca_pem takes certificates in PEM: -----BEGIN CERTIFICATE-----")
 }
 

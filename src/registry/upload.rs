@@ -1,4 +1,5 @@
-//! A blob as the body of a request: read in pieces as the connection takes them, and begun anew for each try.
+//! The body of an upload, which is read in pieces as the connection accepts them, and read anew for
+//! each try.
 
 use std::fmt;
 use std::fs::File;
@@ -16,10 +17,10 @@ use tokio::sync::mpsc;
 use super::progress::BETWEEN_EVENTS;
 
 const PIECE: usize = 256 << 10;
-/// What a registry is granted to check and store what it has received, in bytes a second.
-const SETTLES: u64 = 8 << 20;
+/// The speed, in bytes a second, at which a registry must check and store what it has received.
+const STORE_SPEED: u64 = 8 << 20;
 
-/// A file that is sent.
+/// A file to upload.
 #[derive(Clone)]
 pub(super) struct Upload {
     open: Arc<dyn Fn() -> io::Result<File> + Send + Sync>,
@@ -35,7 +36,8 @@ impl fmt::Debug for Upload {
 }
 
 impl Upload {
-    /// `open` opens the file at its start, once for each try. `listener` is told now and then how much has gone out.
+    /// Creates an upload. `open` opens the file at its start, once for each try. `listener` is
+    /// called repeatedly with the number of bytes sent.
     pub(super) fn new(
         size: u64,
         open: impl Fn() -> io::Result<File> + Send + Sync + 'static,
@@ -44,7 +46,8 @@ impl Upload {
         Upload { open: Arc::new(open), listener: Arc::new(listener), size, sent: Arc::default() }
     }
 
-    /// `length` bytes of it from `from` on. The listener is told of all of it, as far as it has gone.
+    /// Returns the part of the upload with `length` bytes from offset `from`. The listener gets the
+    /// offset in the whole file.
     pub(super) fn part(&self, from: u64, length: u64) -> Upload {
         let (open, listener) = (self.open.clone(), self.listener.clone());
         let open = move || {
@@ -54,13 +57,13 @@ impl Upload {
         Upload::new(length, open, move |sent| listener(from + sent))
     }
 
-    /// The body for one try.
+    /// Returns the body for one try.
     pub(super) fn body(&self) -> reqwest::Body {
         let (give, pieces) = mpsc::channel(2);
         let (open, size) = (self.open.clone(), self.size);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = read(open(), size, |piece| give.blocking_send(Ok(piece)).is_ok()) {
-                // Nobody listens any more when this fails: then the request has ended before.
+                // Sending fails only after the request has ended.
                 let _ = give.blocking_send(Err(error));
             }
         });
@@ -69,12 +72,12 @@ impl Upload {
         reqwest::Body::wrap(Pieces { pieces, told, upload: self.clone(), left: self.size })
     }
 
-    pub(super) fn patience(&self, stall: Duration) -> Patience {
-        Patience { sent: self.sent.clone(), size: self.size, seen: 0, settled: None, stall }
+    pub(super) fn stall_monitor(&self, stall: Duration) -> StallMonitor {
+        StallMonitor { sent: self.sent.clone(), size: self.size, seen: 0, settled: None, stall }
     }
 }
 
-/// Reads `size` bytes until `give` does not take any more.
+/// Reads `size` bytes, until `give` returns false.
 fn read(file: io::Result<File>, size: u64, give: impl Fn(Bytes) -> bool) -> io::Result<()> {
     let mut file = file?.take(size);
     let mut left = size;
@@ -120,8 +123,8 @@ impl Body for Pieces {
     }
 }
 
-/// Says whether an upload that is not yet answered still goes on.
-pub(super) struct Patience {
+/// A monitor that tells whether an upload without a response still makes progress.
+pub(super) struct StallMonitor {
     sent: Arc<AtomicU64>,
     size: u64,
     seen: u64,
@@ -129,14 +132,15 @@ pub(super) struct Patience {
     stall: Duration,
 }
 
-impl Patience {
-    /// Whether it has moved since the last call, or the registry may still be busy with what it has.
-    pub(super) fn moves(&mut self) -> bool {
+impl StallMonitor {
+    /// Returns true if bytes were sent since the last call, or if the registry may still be storing
+    /// what it has received.
+    pub(super) fn has_progress(&mut self) -> bool {
         let sent = self.sent.load(Ordering::Relaxed);
         if sent < self.size {
             return std::mem::replace(&mut self.seen, sent) < sent;
         }
         let since = *self.settled.get_or_insert_with(Instant::now);
-        since.elapsed() < self.stall + Duration::from_secs(self.size / SETTLES)
+        since.elapsed() < self.stall + Duration::from_secs(self.size / STORE_SPEED)
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Judgement {
     /// The parts of the Landlock ruleset that hold.
     pub(super) landlock: Vec<Feature>,
     /// Privileges, with those that the program is not given for the sake of its mounts.
-    pub(super) security: security::Policy,
+    pub(super) security: security::Privileges,
     /// The bounding set of capabilities can be cut down.
     pub(super) bounding: bool,
     /// The filter that the program will stand under.
@@ -318,7 +318,7 @@ impl Sandbox {
     /// CAP_SYS_ADMIN takes `ro`, `nosuid` and the like off a mount, and a mount off what it covers: the kernel locks only what
     /// was mounted when the namespace was copied, and the sandbox's mounts are made in it. CAP_SYS_PTRACE writes to the
     /// memory of init, which is undumpable and stands under no filter.
-    pub(super) fn privileges(&self) -> security::Policy {
+    pub(super) fn privileges(&self) -> security::Privileges {
         let mut policy = self.security.clone();
         if policy.capabilities.is_none() && self.namespaces.new.contains(Namespaces::USER) {
             let protects = self.namespaces.new.contains(Namespaces::MOUNT) && self.owns_its_group();
@@ -333,7 +333,7 @@ impl Sandbox {
     /// Whether the bounding set of capabilities can be cut down. A user namespace gives the right to.
     fn judge_capabilities(
         &self,
-        security: &security::Policy,
+        security: &security::Privileges,
         problems: &mut Vec<Problem>,
         enforced: &mut Enforced,
     ) -> bool {

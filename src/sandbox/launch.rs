@@ -145,7 +145,7 @@ impl Sandbox {
         let own_pid_ns = self.namespaces.new.contains(Namespaces::PID);
         // Where there is a group, whoever clears up finds the process in that.
         let scratch = made.scratch.as_ref().filter(|_| made.group.is_none());
-        let noted = scratch.map_or(Ok(()), |scratch| scratch.note(running.pidfd.as_fd()));
+        let noted = scratch.map_or(Ok(()), |scratch| scratch.record_process(running.pidfd.as_fd()));
         let child = Child::start(Parts {
             running,
             started,

@@ -65,7 +65,7 @@ pub struct Sandbox {
     pub(crate) namespaces: namespace::Policy,
     pub(crate) mounts: mount::Policy,
     pub(crate) landlock: Option<Landlock>,
-    pub(crate) security: security::Policy,
+    pub(crate) security: security::Privileges,
     pub(crate) limits: Limits,
     pub(crate) seccomp: Option<Seccomp>,
     pub(crate) cgroup_parent: Option<PathBuf>,

@@ -10,29 +10,30 @@ use crate::error::{Problem, Step};
 use crate::plan::Plan;
 use crate::sys::fork_mark::PerProcess;
 
-/// Version 3 of capset(2): 64 capabilities, in two halves.
+/// Version 3 of capset(2): 64 capabilities in two halves.
 const VERSION_3: u32 = 0x2008_0522;
-/// The last capability that the crate has a name for (5.9).
+/// The last capability that the crate `caps` has a name for (Linux 5.9).
 const LAST_NAMED: u8 = 40;
 
 bitflags::bitflags! {
-    /// How a change of user, and an exec by root, act on capabilities: the securebits of capabilities(7), since 2.6.26. A
-    /// locked bit can never be changed again.
+    /// The securebits of capabilities(7), since Linux 2.6.26: they control how a change of user,
+    /// and an exec by root, affect capabilities. A locked bit can never be changed again.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct SecureBits: u32 {
         /// An exec by uid 0 gives no capabilities.
         const NOROOT = 1 << 0;
         /// Locks [`NOROOT`](SecureBits::NOROOT).
         const NOROOT_LOCKED = 1 << 1;
-        /// A change of uid leaves capabilities alone.
+        /// A change of uid does not affect capabilities.
         const NO_SETUID_FIXUP = 1 << 2;
         /// Locks [`NO_SETUID_FIXUP`](SecureBits::NO_SETUID_FIXUP).
         const NO_SETUID_FIXUP_LOCKED = 1 << 3;
-        /// Permitted capabilities outlast the change from uid 0 to another. Cleared by every exec.
+        /// Permitted capabilities stay after the change from uid 0 to another uid. Every exec
+        /// clears this bit.
         const KEEP_CAPS = 1 << 4;
         /// Locks [`KEEP_CAPS`](SecureBits::KEEP_CAPS).
         const KEEP_CAPS_LOCKED = 1 << 5;
-        /// Nothing can be raised in the ambient set; since 4.3.
+        /// Nothing can be added to the ambient set. Since Linux 4.3.
         const NO_CAP_AMBIENT_RAISE = 1 << 6;
         /// Locks [`NO_CAP_AMBIENT_RAISE`](SecureBits::NO_CAP_AMBIENT_RAISE).
         const NO_CAP_AMBIENT_RAISE_LOCKED = 1 << 7;
@@ -41,9 +42,10 @@ bitflags::bitflags! {
 
 /// The five capability sets, as they are when the program is executed, and the securebits.
 ///
-/// What the program then has is what the kernel makes of them, see capabilities(7), "Transformation of capabilities during
-/// execve()": uid 0 gets the bounding set, every other user the ambient set. So [`keep`](Capabilities::keep) serves a
-/// program that runs as uid 0 inside, and [`ambient`](Capabilities::ambient) one that does not.
+/// The kernel derives the program's capabilities from these sets, see capabilities(7),
+/// "Transformation of capabilities during execve()": uid 0 gets the bounding set, and other users
+/// get the ambient set. So [`keep`](Capabilities::keep) is for a program that runs as uid 0 inside,
+/// and [`ambient`](Capabilities::ambient) for other programs.
 ///
 /// ```
 /// use ringfence::{Capabilities, Capability, Sandbox};
@@ -53,7 +55,7 @@ bitflags::bitflags! {
 /// let sandbox = Sandbox::new().user(33, 33).capabilities(port_80);
 /// # drop(sandbox);
 /// ```
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
     bounding: u64,
@@ -65,50 +67,53 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// All five sets empty: nothing that is executed in the sandbox has, or gets, a capability.
+    /// Leaves all five sets empty: no program that is executed in the sandbox has or gets a
+    /// capability.
     pub fn none() -> Self {
         Capabilities::default()
     }
 
-    /// These in the bounding, permitted and effective set; inheritable and ambient are empty.
+    /// Puts these capabilities into the bounding, permitted and effective sets. The inheritable and
+    /// ambient sets are empty.
     pub fn keep(kept: impl IntoIterator<Item = Capability>) -> Self {
         let kept = set_of(kept);
         Capabilities { bounding: kept, permitted: kept, effective: kept, ..Capabilities::default() }
     }
 
-    /// Everything that the kernel knows, but these.
+    /// Keeps every capability that the kernel knows, except these.
     pub fn all_but(dropped: impl IntoIterator<Item = Capability>) -> Self {
         let kept = ((2u64 << last_capability()) - 1) & !set_of(dropped);
         Capabilities { bounding: kept, permitted: kept, effective: kept, ..Capabilities::default() }
     }
 
-    /// The ceiling of what an exec can give.
+    /// Sets the bounding set: the most that an exec can give.
     pub fn bounding(mut self, set: impl IntoIterator<Item = Capability>) -> Self {
         self.bounding = set_of(set);
         self
     }
 
-    /// What can be made effective.
+    /// Sets the permitted set: what can be made effective.
     pub fn permitted(mut self, set: impl IntoIterator<Item = Capability>) -> Self {
         self.permitted = set_of(set);
         self
     }
 
-    /// What counts; a part of the permitted set.
+    /// Sets the effective set: what the kernel checks. It must be a subset of the permitted set.
     pub fn effective(mut self, set: impl IntoIterator<Item = Capability>) -> Self {
         self.effective = set_of(set);
         self
     }
 
-    /// What an exec of a file with the same inheritable capabilities keeps. Few programs are made for it, and those that
-    /// find it filled get more than was meant (CVE-2022-24769): leave it empty.
+    /// Sets the inheritable set: what an exec of a file with the same inheritable capabilities
+    /// keeps. Few programs use it, and a set that is not empty gives some programs more than
+    /// intended (CVE-2022-24769): leave it empty.
     pub fn inheritable(mut self, set: impl IntoIterator<Item = Capability>) -> Self {
         self.inheritable = set_of(set);
         self
     }
 
-    /// What every exec of an ordinary program keeps, as whatever user (4.3). Adds the set to the permitted and the
-    /// inheritable one, without which the kernel does not take it.
+    /// Sets the ambient set: what every exec of an ordinary program keeps, for any user (Linux
+    /// 4.3). Adds the set to the permitted and the inheritable sets, as the kernel requires.
     pub fn ambient(mut self, set: impl IntoIterator<Item = Capability>) -> Self {
         self.ambient = set_of(set);
         self.permitted |= self.ambient;
@@ -116,18 +121,18 @@ impl Capabilities {
         self
     }
 
-    /// The securebits; without this call they stay the caller's.
+    /// Sets the securebits. By default, they are those of the caller.
     pub fn securebits(mut self, bits: SecureBits) -> Self {
         self.securebits = Some(bits);
         self
     }
 
-    /// What no kernel would take.
+    /// Returns the settings that every kernel refuses.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.effective & !self.permitted != 0 {
-            let reason = format!("{} in effect without being permitted", Names(self.effective & !self.permitted));
-            problems.push(Problem::invalid("capabilities", reason, "permit what is to be effective"));
+            let reason = format!("{} effective without being permitted", Names(self.effective & !self.permitted));
+            problems.push(Problem::invalid("capabilities", reason, "add it to the permitted set"));
         }
         if self.ambient & !(self.permitted & self.inheritable) != 0 {
             let reason = "an ambient capability is permitted and inheritable as well";
@@ -142,22 +147,22 @@ impl Capabilities {
         problems
     }
 
-    /// What has to be had already to be kept.
+    /// Returns the capabilities that the caller must have to keep them.
     pub(crate) fn wanted(&self) -> u64 {
         self.permitted | self.inheritable
     }
 
-    /// Whether a process in the sandbox can come to have it.
+    /// Returns true if a process in the sandbox can get the capability.
     pub(crate) fn reaches(&self, capability: Capability) -> bool {
         (self.permitted | self.bounding) & capability.bitmask() != 0
     }
 
-    /// Whether `set` holds nothing that the bounding set would not.
+    /// Returns true if `set` is a subset of the bounding set.
     pub(crate) fn bounds(&self, set: u64) -> bool {
         set & !self.bounding == 0
     }
 
-    /// Whether something of it needs CAP_SETPCAP besides the bounding set.
+    /// Returns true if something besides the bounding set needs CAP_SETPCAP.
     pub(crate) fn sets_securebits(&self) -> bool {
         self.securebits.is_some()
     }
@@ -166,8 +171,8 @@ impl Capabilities {
         self.bounding | self.permitted | self.effective | self.inheritable | self.ambient
     }
 
-    /// The change of user has cleared the effective set, and CAP_SETPCAP is needed once more: for the bounding set, and
-    /// for securebits.
+    /// Emits the ops that set the sets. The change of user has cleared the effective set, so
+    /// CAP_SETPCAP is raised once more for the bounding set and for securebits.
     pub(super) fn emit(&self, plan: &mut Plan, setpcap: bool) {
         let own = if setpcap { Capability::CAP_SETPCAP.bitmask() } else { 0 };
         capset(plan, own, self.wanted() | own, self.inheritable);
@@ -199,7 +204,7 @@ impl fmt::Debug for Capabilities {
     }
 }
 
-/// A set as people write it.
+/// A capability set that is displayed by names.
 pub(crate) struct Names(pub(crate) u64);
 
 impl fmt::Debug for Names {
@@ -222,7 +227,7 @@ fn set_of(set: impl IntoIterator<Item = Capability>) -> u64 {
     set.into_iter().fold(0, |all, capability| all | capability.bitmask())
 }
 
-/// The highest capability of this kernel, which names it in /proc since 3.2.
+/// Returns the highest capability of this kernel, which is in /proc since Linux 3.2.
 fn last_capability() -> u8 {
     static LAST: PerProcess<u8> = PerProcess::new();
     let read = || {
@@ -232,7 +237,8 @@ fn last_capability() -> u8 {
     LAST.get_or_try(read).map_or(LAST_NAMED, |last| *last)
 }
 
-/// effective, permitted, inheritable: the low 32 capabilities, then the high ones.
+/// Emits capset(2): effective, permitted, inheritable; first the low 32 capabilities, then the high
+/// ones.
 fn capset(plan: &mut Plan, effective: u64, permitted: u64, inheritable: u64) {
     let sets = [effective, permitted, inheritable];
     let halves = sets.map(|set| set as u32).into_iter().chain(sets.map(|set| (set >> 32) as u32));
@@ -240,7 +246,7 @@ fn capset(plan: &mut Plan, effective: u64, permitted: u64, inheritable: u64) {
     let header = plan.words(&[VERSION_3.into()]);
     let data = plan.bytes(&data);
     plan.call(Step::Capabilities, libc::SYS_capset, [header.into(), data.into()])
-        .hint("more than the caller has cannot be given, unless in a user namespace of the sandbox's own");
+        .hint("the sandbox cannot have more than the caller has, except in a user namespace of its own");
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! Landlock: what a program may do with paths, TCP ports, signals and abstract sockets, without any namespace.
-//! landlock(7), since 5.13.
+//! Landlock: limits on a program's use of paths, TCP ports, signals and abstract sockets, without
+//! any namespace. landlock(7), since Linux 5.13.
 //!
-//! The ruleset is made by the caller, who knows what the kernel offers. Its paths are those that the program sees, so the
-//! stub opens them, after the last mount. It restricts itself when nothing more has to be opened: from then on mount(2) is
-//! refused, and what was opened before stays usable.
+//! The caller makes the ruleset, as it knows what the kernel supports. The paths are those that the
+//! program sees, so the stub opens them after the last mount. The stub restricts itself when
+//! nothing more has to be opened: from then on mount(2) is refused, and files that were opened
+//! before stay usable.
 
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
@@ -20,35 +21,41 @@ use crate::feature::{Enforcement, Feature};
 use crate::plan::{Plan, RunFd, has_nul};
 use crate::sys::table;
 
-/// The last version of Landlock whose rights are known here. What later ones add is left as it is without Landlock.
+/// The newest version of Landlock that is supported here. Rights of later versions stay
+/// unrestricted.
 const NEWEST: ABI = ABI::V6;
 const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
-/// MakeChar and MakeBlock are restricted and never given.
+/// MakeChar and MakeBlock are restricted and never granted.
 const CHANGE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
     WriteFile | Truncate | MakeReg | MakeDir | MakeSym | MakeFifo | MakeSock | RemoveFile | RemoveDir | Refer
 });
-/// What can be given on something that is no directory; the kernel refuses a rule with more (EINVAL).
+/// The rights that can be granted on a file that is not a directory. The kernel refuses a rule with
+/// more (EINVAL).
 const OF_FILES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{Execute | ReadFile | WriteFile | Truncate | IoctlDev});
 
-/// What the program may do by Landlock, a security module that needs neither root nor a namespace: landlock(7).
+/// The rights of a program by Landlock, a security module that needs neither root nor a namespace:
+/// landlock(7).
 ///
-/// `Landlock::new()` restricts nothing by itself. Naming a path restricts all of the file system to the paths that are
-/// named, naming a port all of TCP to those ports. It brings `no_new_privs`: a program cannot gain rights by executing a
-/// setuid file. It holds for everything that the program starts, and cannot be taken off.
+/// `Landlock::new()` alone restricts nothing. Naming a path restricts the use of the file system to
+/// the named paths, and naming a port restricts TCP to the named ports. Landlock implies
+/// `no_new_privs`: a program cannot gain rights by executing a setuid file. The restriction applies
+/// to everything that the program starts, and cannot be removed.
 ///
 /// ```
 /// use ringfence::{Landlock, Sandbox};
 ///
-/// let rules = Landlock::new().execute("/usr").read("/etc").write("/srv/work").device("/dev").connect_tcp(443);
+/// let rules = Landlock::new().execute("/usr").read("/etc").write("/srv/work").device("/dev");
+/// let rules = rules.connect_tcp(443);
 /// let sandbox = Sandbox::new().command("/usr/bin/make").cwd("/srv/work").landlock(rules);
 /// # drop(sandbox);
 /// ```
 ///
-/// Paths are absolute, are looked up inside the sandbox, and have to exist there; what lies below them is meant too. What
-/// no path allows fails with EACCES. Not restricted: looking at a file's attributes (stat(2)), changing them as its owner
-/// (chmod(2), chown(2), utimensat(2), setxattr(2)), chdir(2), connecting to a unix socket in the file system, and UDP. The
-/// program's own file, its loader and its libraries have to be executable and readable by some path, and the descriptors
-/// that it is given stay usable.
+/// Paths are absolute. They are looked up inside the sandbox, and have to exist there; a path
+/// includes everything below it. What no path allows fails with EACCES. Not restricted are: reading
+/// a file's attributes (stat(2)), changing them as its owner (chmod(2), chown(2), utimensat(2),
+/// setxattr(2)), chdir(2), connecting to a unix socket in the file system, and UDP. Some path has
+/// to make the program's own file, its loader and its libraries executable and readable.
+/// Descriptors that the program inherits stay usable.
 ///
 /// | part | feature | Linux |
 /// | --- | --- | --- |
@@ -56,17 +63,17 @@ const OF_FILES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{Execute | ReadFil
 /// | TCP ports | [`Feature::LandlockTcp`] | 6.7, with seccomp(2) filters |
 /// | signals | [`Feature::LandlockSignals`] | 6.12 |
 /// | abstract sockets | [`Feature::LandlockAbstractSockets`] | 6.12 |
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Landlock {
     paths: Vec<(PathBuf, BitFlags<AccessFs>)>,
-    /// Ports, where TCP is restricted.
+    /// The allowed ports, if TCP is restricted.
     tcp: Option<Vec<(u16, AccessNet)>>,
     scopes: BitFlags<Scope>,
 }
 
 impl Landlock {
-    /// No restriction yet.
+    /// Creates a value without restrictions.
     pub fn new() -> Self {
         Landlock::default()
     }
@@ -76,33 +83,36 @@ impl Landlock {
         self
     }
 
-    /// Files at and below `path` may be read, directories listed.
+    /// Allows reading files and listing directories at and below `path`.
     pub fn read(self, path: impl Into<PathBuf>) -> Self {
         self.allow(path, READ)
     }
 
-    /// Files at and below `path` may be executed, and read: programs, loaders, libraries, scripts.
+    /// Allows executing and reading files at and below `path`: programs, loaders, libraries,
+    /// scripts.
     ///
-    /// That keeps files from being executed, not code from being run: Landlock knows files by their paths, so a program can
-    /// execute what it has written to a memfd (memfd_create(2)), or map it, and what it reads a loader or an interpreter runs.
-    /// What the code may do is limited by the same rules. A [`Seccomp`](crate::Seccomp) that refuses `memfd_create` closes
-    /// the first.
+    /// Without this right, files cannot be executed, but code can still be run. Landlock knows
+    /// files by their paths: a program can execute or map what it has written to a memfd
+    /// (memfd_create(2)), and a loader or an interpreter can run what it reads. The same rules
+    /// limit what such code may do. A [`Seccomp`](crate::Seccomp) profile that refuses
+    /// `memfd_create` prevents the first case.
     pub fn execute(self, path: impl Into<PathBuf>) -> Self {
         self.allow(path, READ | AccessFs::Execute)
     }
 
-    /// Files at and below `path` may be read, written, truncated, made, renamed and removed; not executed. Device nodes
-    /// cannot be made.
+    /// Allows reading, writing, truncating, creating, renaming and removing files at and below
+    /// `path`, but not executing them. Device nodes cannot be created.
     pub fn write(self, path: impl Into<PathBuf>) -> Self {
         self.allow(path, READ | CHANGE)
     }
 
-    /// Devices at and below `path` may be read, written and controlled by ioctl(2): `/dev/null`, terminals.
+    /// Allows reading, writing and ioctl(2) on devices at and below `path`, such as `/dev/null` and
+    /// terminals.
     pub fn device(self, path: impl Into<PathBuf>) -> Self {
         self.allow(path, READ | make_bitflags!(AccessFs::{WriteFile | Truncate | IoctlDev}))
     }
 
-    /// Whether something at or below `path` may be written to.
+    /// Returns true if a rule allows writing at or below `path`.
     pub(crate) fn lets_write(&self, path: &Path) -> bool {
         let written = CHANGE | AccessFs::WriteFile;
         let meets = |rule: &PathBuf| {
@@ -112,23 +122,31 @@ impl Landlock {
         self.paths.is_empty() || self.paths.iter().any(|(rule, rights)| rights.intersects(written) && meets(rule))
     }
 
-    /// No TCP port may be bound or connected to, but those that are named. Binding to port 0 is, as any other, refused.
+    /// Refuses binding and connecting to all TCP ports, except those that are named. Binding to
+    /// port 0 is refused like any other port.
     ///
-    /// Landlock sees connect(2) and bind(2) of TCP sockets. A filter of seccomp(2), which comes along, refuses what leads to
-    /// TCP on other ways:
+    /// Landlock controls connect(2) and bind(2) of TCP sockets. An additional seccomp(2) filter
+    /// refuses other ways to use TCP:
     ///
-    /// | system calls | answer | |
-    /// | --- | --- | --- |
-    /// | `listen`, where no port may be bound | EACCES | without bind(2) the kernel chooses a port. A filter cannot tell unix sockets from others here: a program that listens on these needs [`bind_tcp(0)`](Landlock::bind_tcp) |
-    /// | `sendto`, `sendmsg`, `sendmmsg` with MSG_FASTOPEN | EOPNOTSUPP | connects as it sends; programs then connect first |
-    /// | `socket` of AF_INET and AF_INET6 with a protocol other than 0, TCP, UDP and ICMP, or another type than SOCK_STREAM and SOCK_DGRAM | EPROTONOSUPPORT, ESOCKTNOSUPPORT, EPERM | so no MPTCP, which Linux 6.14 and newer take for no TCP, no SMC, and no TCP by hand |
-    /// | `socket` of families but AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_ALG and AF_VSOCK | EAFNOSUPPORT | so no AF_SMC, AF_RDS, AF_PACKET, … |
-    /// | `setsockopt` with TCP_ULP | ENOPROTOOPT | so no TLS in the kernel |
-    /// | `io_uring_setup`, `io_uring_enter`, `io_uring_register` | EPERM | makes sockets behind the filter's back |
-    /// | all calls by the rules of another architecture | ENOSYS | 32-bit programs do not run |
+    /// - `listen`, if no port may be bound: EACCES. Without bind(2) the kernel chooses a port. A
+    ///   filter cannot distinguish unix sockets here: a program that listens on these needs
+    ///   [`bind_tcp(0)`](Landlock::bind_tcp).
+    /// - `sendto`, `sendmsg`, `sendmmsg` with MSG_FASTOPEN: EOPNOTSUPP. They connect and send in
+    ///   one call; programs then connect first.
+    /// - `socket` of AF_INET and AF_INET6 with a protocol other than 0, TCP, UDP and ICMP, or with
+    ///   a type other than SOCK_STREAM and SOCK_DGRAM: EPROTONOSUPPORT, ESOCKTNOSUPPORT, EPERM.
+    ///   This excludes MPTCP, which Landlock does not treat as TCP since Linux 6.14, SMC, and TCP
+    ///   packets made by hand.
+    /// - `socket` of families other than AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_ALG and
+    ///   AF_VSOCK: EAFNOSUPPORT. This excludes AF_SMC, AF_RDS, AF_PACKET and others.
+    /// - `setsockopt` with TCP_ULP: ENOPROTOOPT. This excludes TLS in the kernel.
+    /// - `io_uring_setup`, `io_uring_enter`, `io_uring_register`: EPERM. io_uring creates sockets
+    ///   that the filter does not see.
+    /// - All calls of another architecture: ENOSYS. 32-bit programs do not run.
     ///
-    /// Where ports may be bound, but not port 0, it is [`Enforcement::Partial`](crate::Enforcement): the program can listen on
-    /// a port of the kernel's choice as well.
+    /// If some ports may be bound, but not port 0, the enforcement is
+    /// [`Enforcement::Partial`](crate::Enforcement): the program can also listen on a port that the
+    /// kernel chooses.
     pub fn restrict_tcp(mut self) -> Self {
         self.tcp.get_or_insert_default();
         self
@@ -139,30 +157,32 @@ impl Landlock {
         self
     }
 
-    /// TCP sockets may be bound to `port`; 0 stands for a port of the kernel's choice. What may bind any port may also listen
-    /// on one of the kernel's choice, whether 0 is named or not: see [`restrict_tcp`](Landlock::restrict_tcp).
+    /// Allows binding TCP sockets to `port`. Port 0 means a port that the kernel chooses. A program
+    /// that may bind any port can also listen on a port that the kernel chooses, even if 0 is not
+    /// named: see [`restrict_tcp`](Landlock::restrict_tcp).
     pub fn bind_tcp(self, port: u16) -> Self {
         self.allow_port(port, AccessNet::BindTcp)
     }
 
-    /// TCP sockets may be connected to `port`, of any host.
+    /// Allows connecting TCP sockets to `port` on any host.
     pub fn connect_tcp(self, port: u16) -> Self {
         self.allow_port(port, AccessNet::ConnectTcp)
     }
 
-    /// Signals reach only what runs under the same restriction; others fail with EPERM.
+    /// Limits signals to processes under the same restriction. Other signals fail with EPERM.
     pub fn scope_signals(mut self) -> Self {
         self.scopes |= Scope::Signal;
         self
     }
 
-    /// Abstract unix sockets, unix(7), of programs outside the restriction cannot be connected to (EPERM).
+    /// Refuses connections to abstract unix sockets, unix(7), of programs outside of the
+    /// restriction (EPERM).
     pub fn scope_abstract_sockets(mut self) -> Self {
         self.scopes |= Scope::AbstractUnixSocket;
         self
     }
 
-    /// What contradicts itself.
+    /// Returns the settings that contradict each other.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if *self == Landlock::new() {
@@ -171,13 +191,13 @@ impl Landlock {
         }
         let is_clean = |path: &Path| path.is_absolute() && path.components().all(|c| c != Component::ParentDir);
         for (path, _) in self.paths.iter().filter(|(path, _)| has_nul(path) || !is_clean(path)) {
-            let reason = format!("the path {path:?} is not absolute, or holds `..` or a NUL byte");
-            problems.push(Problem::invalid("landlock", reason, "give the absolute path inside the sandbox"));
+            let reason = format!("the path {path:?} is not absolute, or contains `..` or a NUL byte");
+            problems.push(Problem::invalid("landlock", reason, "use the absolute path inside the sandbox"));
         }
         problems
     }
 
-    /// What this kernel makes of each part that was asked for.
+    /// Returns how this kernel enforces each part of the ruleset.
     pub(crate) fn judge(&self) -> Vec<Part> {
         self.judge_for(kernel_abi())
     }
@@ -199,20 +219,20 @@ impl Landlock {
     }
 }
 
-/// One part of a ruleset and what the kernel makes of it.
+/// One part of a ruleset, and how the kernel enforces it.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) feature: Feature,
-    /// What holds where the caller takes what it can get.
+    /// The enforcement with best effort.
     pub(crate) enforcement: Enforcement,
-    /// What speaks against it where the caller does not.
+    /// The problem without best effort.
     pub(crate) problem: Option<Problem>,
 }
 
 fn missing(abi: ABI, feature: Feature, kernel: &str) -> Problem {
     let reason = match abi {
         ABI::Unsupported => "this kernel has no Landlock, or a filter hides it".to_owned(),
-        abi => format!("Landlock here is of version {}", abi as i32),
+        abi => format!("this kernel has version {} of Landlock", abi as i32),
     };
     let remedy = format!("Linux {kernel}, with `landlock` among CONFIG_LSM or in the boot option lsm=");
     Problem::unsupported(feature.as_str(), reason, remedy).for_feature(feature)
@@ -243,7 +263,7 @@ fn judge_files(abi: ABI) -> Part {
     }
 }
 
-/// Landlock alone would leave ways around it: what the filter beside it closes.
+/// Judges the TCP ports. The filter beside Landlock closes the ways around it.
 fn judge_tcp(abi: ABI, ports: &[(u16, AccessNet)]) -> Part {
     let feature = Feature::LandlockTcp;
     let part = judge(abi, feature, ABI::V4, "6.7");
@@ -255,7 +275,7 @@ fn judge_tcp(abi: ABI, ports: &[(u16, AccessNet)]) -> Part {
         return Part { feature, enforcement, problem: Some(problem.for_feature(feature)) };
     }
     if may_listen(ports) && !ports.contains(&(0, AccessNet::BindTcp)) {
-        let gap = "what listens without bind(2) gets a port of the kernel's choice, though bind_tcp(0) is not named";
+        let gap = "a program that listens without bind(2) gets a port that the kernel chooses, although bind_tcp(0) is not named";
         return Part { enforcement: Enforcement::Partial(gap), ..part };
     }
     part
@@ -269,7 +289,8 @@ fn hard() -> landlock::Ruleset {
     landlock::Ruleset::default().set_compatibility(CompatLevel::HardRequirement)
 }
 
-/// The version of the kernel's Landlock, as far as it is known here, by the right that each has brought.
+/// Returns the version of the kernel's Landlock, up to the newest that is supported here. Each
+/// version is recognised by a right that it introduced.
 fn kernel_abi() -> ABI {
     let by_file = [
         (ABI::V5, AccessFs::IoctlDev),
@@ -287,25 +308,28 @@ fn kernel_abi() -> ABI {
     }
 }
 
-/// A ruleset of the kernel's, as a plan knows it.
+/// A ruleset of the kernel in a plan.
 #[derive(Debug)]
 pub(crate) struct Ruleset {
-    /// Its numbers in the stub: the ruleset's own, and one that is overwritten with each path in turn.
+    /// The numbers of the stub's descriptors: the ruleset, and one that is replaced by each path in
+    /// turn.
     fd: i32,
     path_fd: i32,
-    /// What stands beside rules for ports.
+    /// The filter beside the rules for ports.
     filter: Option<Seccomp>,
 }
 
 impl Landlock {
-    /// The ruleset of one run, without its paths: these are found, and added, inside.
+    /// Creates the ruleset of one run without its paths, which are opened and added inside the
+    /// sandbox.
     pub(crate) fn make(&self, held: &[Feature]) -> Result<Option<OwnedFd>> {
         let made = self.create(kernel_abi(), held).map_err(|error| not_made(&error))?;
         made.map(table::above_stdio).transpose().map_err(|errno| Error::new(Step::Landlock, errno))
     }
 
-    /// Adds the paths to the ruleset, which is given twice for each run: once as what it is, once to take a number that the
-    /// paths can have. To be called after the last mount, while the stub may still search every directory.
+    /// Emits the ops that add the paths to the ruleset. Each run receives the ruleset twice: as the
+    /// ruleset, and as a placeholder for the number of the path's descriptor. Must come after the
+    /// last mount, while the stub may still search every directory.
     pub(crate) fn emit(&self, plan: &mut Plan, held: &[Feature]) -> Option<Ruleset> {
         if held.is_empty() {
             return None;
@@ -353,8 +377,8 @@ fn not_made(error: &RulesetError) -> Error {
 }
 
 impl Ruleset {
-    /// The rule names the path by a descriptor whose number has to stand in a structure, so it gets a number that is known
-    /// beforehand.
+    /// Emits the rule for one path. The rule contains the number of the path's descriptor, so the
+    /// descriptor gets a number that is known in advance.
     fn emit_path(&self, plan: &mut Plan, path: &Path, rights: BitFlags<AccessFs>) {
         const LANDLOCK_RULE_PATH_BENEATH: u32 = 1;
         let (name, slot) = (plan.string(path), plan.slot());
@@ -366,7 +390,7 @@ impl Ruleset {
         let place = [slot.into(), self.path_fd.into(), libc::O_CLOEXEC.into()];
         plan.call(Step::Landlock, libc::SYS_dup3, place).at(path);
         plan.close(Step::Landlock, slot);
-        // First as for a directory. Of anything else the kernel takes no more than a file can have.
+        // First as for a directory. For other files, the kernel accepts only the rights of files.
         for (rights, is_last) in [(rights, false), (rights & OF_FILES, true)] {
             // struct landlock_path_beneath_attr, packed: the rights, the descriptor.
             let mut rule = rights.bits().to_ne_bytes().to_vec();
@@ -381,8 +405,9 @@ impl Ruleset {
         }
     }
 
-    /// Puts the ruleset on the stub, and so on the program, with the filter beside it. To be called when nothing more has to be opened, and before
-    /// descriptors get the numbers that the program knows.
+    /// Emits the ops that restrict the stub, and thus the program, by the ruleset and the filter
+    /// beside it. Must come when nothing more has to be opened, and before descriptors get the
+    /// numbers that the program knows.
     pub(crate) fn emit_restriction(&self, plan: &mut Plan) {
         let set = [libc::PR_SET_NO_NEW_PRIVS.into(), 1.into(), 0.into(), 0.into(), 0.into()];
         plan.call(Step::Prctl, libc::SYS_prctl, set).at("PR_SET_NO_NEW_PRIVS");
@@ -400,7 +425,7 @@ mod tests {
         Landlock::new().read("/etc").restrict_tcp().scope_signals().scope_abstract_sockets()
     }
 
-    /// Whether the parts are refused, and what best effort leaves of them.
+    /// Returns, for each part, whether it is refused, and its enforcement with best effort.
     fn judged(abi: ABI) -> Vec<(bool, Enforcement)> {
         all().judge_for(abi).into_iter().map(|part| (part.problem.is_some(), part.enforcement)).collect()
     }

@@ -1,9 +1,10 @@
-//! What the program may ask of the kernel, beside namespaces and mounts: capabilities, privileges by exec, keys, Landlock,
-//! seccomp.
+//! The privileges of a program, besides namespaces and mounts: capabilities, privileges by exec,
+//! keys, Landlock, seccomp.
 //!
-//! Stage: inside, after the last mount and the last path that has to be found. Capabilities outlast the change of user, and
-//! are cut down to what is left of them right after it: from then on nothing in the sandbox has more, its init included.
-//! The restriction of Landlock follows, and the filter of seccomp right before the exec.
+//! Stage: inside, after the last mount and the last path lookup. Capabilities stay during the
+//! change of user, and are reduced right after it: from then on no process of the sandbox has more,
+//! including its init. Then comes the restriction by Landlock, and right before the exec the
+//! seccomp filter.
 
 mod capabilities;
 mod landlock;
@@ -17,22 +18,23 @@ pub use seccomp::{Action, Compare, Notification, Notifications, Rule, Seccomp};
 use crate::error::{Problem, Step};
 use crate::plan::Plan;
 
-/// The policy: what the builder has been told about privileges.
+/// The settings of the builder about privileges.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Policy {
+pub(crate) struct Privileges {
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) no_new_privs: bool,
     pub(crate) session_keyring: bool,
 }
 
-impl Policy {
-    /// What contradicts itself.
+impl Privileges {
+    /// Returns the settings that contradict each other.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         self.capabilities.iter().flat_map(Capabilities::invalid).collect()
     }
 
-    /// A session keyring of the sandbox's own, which nothing is in. To be called first: it counts against the quota of the
-    /// user that asks for it (/proc/sys/kernel/keys), and root's is the larger one.
+    /// Emits the op that joins a new, empty session keyring. Must come first, as the keyring counts
+    /// against the quota of the user that creates it (/proc/sys/kernel/keys), and root's quota is
+    /// the larger one.
     pub(crate) fn emit_keyring(&self, plan: &mut Plan) {
         const KEYCTL_JOIN_SESSION_KEYRING: u64 = 1;
         if self.session_keyring {
@@ -42,14 +44,16 @@ impl Policy {
         }
     }
 
-    /// To be called before the change of user, which would take the permitted set.
+    /// Emits the op that keeps the permitted set. Must come before the change of user, which would
+    /// clear the set.
     pub(crate) fn emit_keep(&self, plan: &mut Plan) {
         if self.capabilities.is_some() {
             prctl(plan, Step::Capabilities, [libc::PR_SET_KEEPCAPS as u64, 1]);
         }
     }
 
-    /// To be called after the change of user. `bounding`: the bounding set can be cut down.
+    /// Emits the ops that set capabilities and `no_new_privs`. Must come after the change of user.
+    /// `bounding` says whether the bounding set can be reduced.
     pub(crate) fn emit(&self, plan: &mut Plan, bounding: bool) {
         if let Some(capabilities) = &self.capabilities {
             capabilities.emit(plan, bounding);

@@ -1,4 +1,4 @@
-//! The steps of a build, one after another, and the documents that come of them.
+//! Runs the steps of a build in order, and writes the resulting configuration and manifest.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -14,43 +14,44 @@ use oci_spec::image::{
     Config, Descriptor, HistoryBuilder, ImageConfiguration, MediaType, RootFs as Ids, RootFsBuilder,
 };
 
+use super::super::Image;
 use super::super::lowers::{Found, Lowers};
 use super::super::manifest;
 use super::super::platform::host_platform;
-use super::super::{Image, Reference};
+use super::super::reference::Reference;
 use super::compressed::{Compressed, Layer};
-use super::layer::{LayerWriter, Style};
-use super::{Change, ImageBuilder, Work};
+use super::layer::{LayerWriter, PackOptions};
+use super::{BuildStep, ConfigChange, ImageBuilder};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner::{self, Claim, Scratch};
 use crate::sandbox::Sandbox;
 use crate::stdio::Stdio;
 
-/// How much of a failed program's last words an error tells.
+/// The number of bytes of a failed program's stderr that its error shows.
 const LAST_WORDS: u64 = 2048;
 
-/// An image in the making.
+/// The state of an image while it is built.
 struct Assembly<'b> {
     builder: &'b ImageBuilder,
     config: ImageConfiguration,
     layers: Vec<Descriptor>,
-    /// `layers` as they would be without compression.
+    /// The digests of `layers` without compression.
     diff_ids: Vec<String>,
     epoch: u64,
     claim: Claim,
-    /// Where layers are written before they have a name: where the next [`prune`](super::super::Store::prune) finds what a killed
-    /// build leaves.
+    /// The directory for layers that do not have their name yet. The next
+    /// [`prune`](super::super::Store::prune) finds here what a killed build leaves.
     scratch: Scratch,
 }
 
-/// A directory of the image in the making.
-struct Place {
+/// A directory of the image that a step copies to.
+struct CopyTarget {
     path: PathBuf,
-    /// What is not there yet, the uppermost first.
+    /// The parent directories that the image does not have yet, the uppermost first.
     missing: Vec<PathBuf>,
 }
 
-impl Place {
+impl CopyTarget {
     fn make(&self, layer: &mut LayerWriter<Compressed>) -> Result<()> {
         self.missing.iter().try_for_each(|dir| layer.directory(dir))
     }
@@ -92,49 +93,50 @@ impl<'b> Assembly<'b> {
         Ok(assembly)
     }
 
-    fn work(&mut self, work: &Work) -> Result<()> {
+    fn work(&mut self, work: &BuildStep) -> Result<()> {
         match work {
-            Work::Copy { from, to } => {
+            BuildStep::Copy { from, to } => {
                 let layer = self.copy(from, to)?;
                 self.push(layer, format!("COPY {}", to.display()));
             }
-            Work::Run(argv) => {
+            BuildStep::Run(argv) => {
                 let layer = self.run(argv)?;
                 let argv: Vec<_> = argv.iter().map(|arg| arg.to_string_lossy()).collect();
                 self.push(layer, format!("RUN {}", argv.join(" ")));
             }
-            Work::Upper(upper) => {
+            BuildStep::Upper(upper) => {
                 let layer = self.upper(upper)?;
                 self.push(layer, "commit".to_owned());
             }
-            Work::Config(change) => {
-                let told = self.change(change)?;
-                self.history(told, true);
+            BuildStep::Config(change) => {
+                let created_by = self.change(change)?;
+                self.history(created_by, true);
             }
         }
         Ok(())
     }
 
-    fn push(&mut self, layer: Layer, told: String) {
+    fn push(&mut self, layer: Layer, created_by: String) {
         self.diff_ids.push(layer.diff_id.to_string());
         self.layers.push(layer.blob);
-        self.history(told, false);
+        self.history(created_by, false);
     }
 
-    fn history(&mut self, told: String, is_empty: bool) {
+    fn history(&mut self, created_by: String, is_empty: bool) {
         let mut history = self.config.history().clone().unwrap_or_default();
-        let entry = HistoryBuilder::default().created(self.created()).created_by(told).empty_layer(is_empty).build();
+        let entry =
+            HistoryBuilder::default().created(self.created()).created_by(created_by).empty_layer(is_empty).build();
         history.extend(entry);
         self.config.set_history(Some(history));
     }
 
-    /// RFC 3339.
+    /// Returns the image's time in the format of RFC 3339.
     fn created(&self) -> String {
         let time = UNIX_EPOCH.checked_add(Duration::from_secs(self.epoch)).unwrap_or(SystemTime::UNIX_EPOCH);
         humantime::format_rfc3339_seconds(time).to_string()
     }
 
-    /// Has a layer written, and puts it into the store.
+    /// Creates a layer with `write`, and puts the layer into the store.
     fn layer(&self, write: impl FnOnce(&mut LayerWriter<Compressed>) -> Result<()>) -> Result<Layer> {
         let file = self.scratch.path().join(format!("layer-{}", self.layers.len()));
         let mut layer = LayerWriter::new(Compressed::new(&file)?, self.epoch, self.builder.limit.get());
@@ -146,19 +148,19 @@ impl<'b> Assembly<'b> {
 
     fn copy(&self, from: &Path, to: &Path) -> Result<Layer> {
         let names = names_of(to).ok_or_else(|| {
-            let error = Error::message(ErrorKind::Invalid, Step::PackLayer, "no absolute path without `..`").at(to);
-            error.hint("name the place in the image: ImageBuilder::copy(from, \"/usr/bin/tool\")")
+            let error = Error::message(ErrorKind::Invalid, Step::PackLayer, "not an absolute path without `..`").at(to);
+            error.hint("name the path in the image: ImageBuilder::copy(from, \"/usr/bin/tool\")")
         })?;
         let failed = |error: &std::io::Error| Error::io(Step::OpenSource, error).at(from);
         let from = std::path::absolute(from).map_err(|error| failed(&error))?;
         let meta = fs::symlink_metadata(&from).map_err(|error| failed(&error).hint("the path is one of the host's"))?;
-        let style = Style { upper: false, owner: &|_, _| Some((0, 0)) };
+        let options = PackOptions { upper: false, owner: &|_, _| Some((0, 0)) };
         if meta.is_dir() {
             let dir = File::open(&from).map_err(|error| failed(&error))?;
             let place = self.place(&names, to)?;
             return self.layer(|layer| {
                 place.make(layer)?;
-                layer.contents(dir.as_fd(), &place.path, &style)
+                layer.contents(dir.as_fd(), &place.path, &options)
             });
         }
         let (Some(parent), Some(own), Some((name, above))) = (from.parent(), from.file_name(), names.split_last())
@@ -169,12 +171,12 @@ impl<'b> Assembly<'b> {
         let place = self.place(above, to)?;
         self.layer(|layer| {
             place.make(layer)?;
-            layer.entry(dir.as_fd(), own, &place.path.join(name), &style)
+            layer.entry(dir.as_fd(), own, &place.path.join(name), &options)
         })
     }
 
-    /// Where a directory of the image so far is, whatever links lead to it.
-    fn place(&self, names: &[&OsStr], to: &Path) -> Result<Place> {
+    /// Resolves a directory in the image built so far, following the image's links.
+    fn place(&self, names: &[&OsStr], to: &Path) -> Result<CopyTarget> {
         let failed = |errno| Error::new(Step::PackLayer, errno).at(to);
         let layers = if self.layers.is_empty() { None } else { Some(self.so_far()?.unpack()?) };
         let lowers = Lowers::open(layers.as_ref().map_or(&[], |layers| layers.dirs())).map_err(failed)?;
@@ -190,18 +192,18 @@ impl<'b> Assembly<'b> {
             }
         }
         missing.reverse();
-        Ok(Place { path, missing })
+        Ok(CopyTarget { path, missing })
     }
 
     fn upper(&self, upper: &Path) -> Result<Layer> {
         let dir = File::open(upper).map_err(|error| Error::io(Step::OpenSource, &error).at(upper))?;
-        // What an ordinary user's sandbox wrote is the user's, and was root's inside.
+        // An ordinary user's sandbox writes files that the user owns, and that root owns inside.
         let (uid, gid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
         let owner = |file_uid, file_gid| match uid {
             0 => Some((file_uid, file_gid)),
             _ => (file_uid == uid && file_gid == gid).then_some((0, 0)),
         };
-        self.layer(|layer| layer.contents(dir.as_fd(), Path::new("/"), &Style { upper: true, owner: &owner }))
+        self.layer(|layer| layer.contents(dir.as_fd(), Path::new("/"), &PackOptions { upper: true, owner: &owner }))
     }
 
     fn run(&self, argv: &[OsString]) -> Result<Layer> {
@@ -226,12 +228,12 @@ impl<'b> Assembly<'b> {
         self.upper(&upper)
     }
 
-    /// The image of the steps that are done.
+    /// Returns the image of the steps done so far.
     fn so_far(&self) -> Result<Image> {
         self.builder.store.image_of(&self.write()?, &host_platform())
     }
 
-    /// Writes configuration and manifest.
+    /// Writes the configuration and the manifest.
     fn write(&self) -> Result<Descriptor> {
         let mut config = self.config.clone();
         config.set_created(Some(self.created()));
@@ -240,11 +242,11 @@ impl<'b> Assembly<'b> {
         self.builder.store.put_manifest(config, self.layers.clone())
     }
 
-    /// Changes the configuration, and gives the words for its history.
-    fn change(&mut self, change: &Change) -> Result<String> {
+    /// Changes the configuration, and returns the text for its history.
+    fn change(&mut self, change: &ConfigChange) -> Result<String> {
         let mut config: Config = self.config.config().clone().unwrap_or_default();
-        let told = match change {
-            Change::Env(name, value) => {
+        let created_by = match change {
+            ConfigChange::Env(name, value) => {
                 if name.is_empty() || name.contains('=') || name.contains('\0') || value.contains('\0') {
                     let detail = format!("no variable can be called {name:?}, or hold a NUL");
                     return Err(Error::message(ErrorKind::Invalid, Step::Validate, detail));
@@ -255,30 +257,30 @@ impl<'b> Assembly<'b> {
                 config.set_env(Some(env));
                 format!("ENV {name}={value}")
             }
-            Change::Workdir(dir) => {
+            ConfigChange::Workdir(dir) => {
                 config.set_working_dir(Some(dir.clone()));
                 format!("WORKDIR {dir}")
             }
-            Change::User(user) => {
+            ConfigChange::User(user) => {
                 config.set_user(Some(user.clone()));
                 format!("USER {user}")
             }
-            Change::Entrypoint(argv) => {
+            ConfigChange::Entrypoint(argv) => {
                 config.set_entrypoint(Some(argv.clone()));
                 config.set_cmd(None);
                 format!("ENTRYPOINT {argv:?}")
             }
-            Change::Cmd(argv) => {
+            ConfigChange::Cmd(argv) => {
                 config.set_cmd(Some(argv.clone()));
                 format!("CMD {argv:?}")
             }
-            Change::Label(name, value) => {
+            ConfigChange::Label(name, value) => {
                 let mut labels = config.labels().clone().unwrap_or_default();
                 labels.insert(name.clone(), value.clone());
                 config.set_labels(Some(labels));
                 format!("LABEL {name}={value}")
             }
-            Change::Expose(port) => {
+            ConfigChange::Expose(port) => {
                 let mut ports = config.exposed_ports().clone().unwrap_or_default();
                 ports.push(port.clone());
                 ports.sort();
@@ -286,7 +288,7 @@ impl<'b> Assembly<'b> {
                 config.set_exposed_ports(Some(ports));
                 format!("EXPOSE {port}")
             }
-            Change::Volume(path) => {
+            ConfigChange::Volume(path) => {
                 let mut volumes = config.volumes().clone().unwrap_or_default();
                 volumes.push(path.clone());
                 volumes.sort();
@@ -294,13 +296,13 @@ impl<'b> Assembly<'b> {
                 config.set_volumes(Some(volumes));
                 format!("VOLUME {path}")
             }
-            Change::StopSignal(signal) => {
+            ConfigChange::StopSignal(signal) => {
                 config.set_stop_signal(Some(signal.clone()));
                 format!("STOPSIGNAL {signal}")
             }
         };
         self.config.set_config(Some(config));
-        Ok(told)
+        Ok(created_by)
     }
 }
 
@@ -312,7 +314,7 @@ fn ids_of(diff_ids: &[String]) -> Result<Ids> {
         .map_err(|error| manifest::unwritten(&error))
 }
 
-/// The names that lead to an absolute path; none if it leads back up.
+/// Splits an absolute path into its names. Returns `None` if the path contains `..`.
 fn names_of(path: &Path) -> Option<Vec<&OsStr>> {
     let mut names = Vec::new();
     for component in path.components() {

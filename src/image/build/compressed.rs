@@ -1,4 +1,4 @@
-//! A layer on its way into the store: hashed as it is, compressed, and hashed again.
+//! Writes a layer into the store: hashes its contents, compresses them, and hashes the result.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
@@ -8,17 +8,17 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use oci_spec::image::{Descriptor, Digest, MediaType};
 
-use super::super::Store;
 use super::super::digest::{self, Hasher};
+use super::super::store::Store;
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// Takes a layer and writes it, with gzip, to a file that nobody knows.
+/// A writer that compresses a layer with gzip into a temporary file.
 pub(super) struct Compressed {
     encoder: GzEncoder<Counted>,
     contents: Hasher,
 }
 
-/// What a layer is called, without compression and as it is in the store.
+/// A layer in the store: its descriptor, and the digest of its contents without compression.
 pub(super) struct Layer {
     pub(super) diff_id: Digest,
     pub(super) blob: Descriptor,
@@ -60,12 +60,12 @@ fn failed(error: &io::Error) -> Error {
 }
 
 impl Compressed {
-    /// In the file `path`, which must not exist.
+    /// Creates the file `path`, which must not exist yet.
     pub(super) fn new(path: &Path) -> Result<Self> {
         let file = File::options().read(true).write(true).create_new(true).open(path);
         let file = BufWriter::new(file.map_err(|error| failed(&error).at(path))?);
         let out = Counted { file, hasher: Hasher::sha256(), size: 0 };
-        // Neither time nor name go into the header, so that the same layer gives the same bytes.
+        // The header has neither time nor name, so that the same layer gives the same bytes.
         Ok(Compressed { encoder: GzEncoder::new(out, Compression::default()), contents: Hasher::sha256() })
     }
 

@@ -1,8 +1,10 @@
-//! Writing a directory as a layer: a tar whose bytes follow from what the directory holds. The directory may be what a hostile
-//! program left: it is walked by descriptors, no link in it is followed, and nothing in it is opened but files and directories.
+//! Writes a directory as a layer: a tar archive that depends on the directory's contents alone. The
+//! directory may come from a hostile program: the walk uses file descriptors, follows no link, and
+//! opens nothing but regular files and directories.
 //!
-//! Form: the image specification's layer, with pax headers where ustar has no room. A directory that was the upper of an
-//! overlay has its marks turned into the specification's.
+//! The format is that of layers in the OCI image specification (layer.md), with pax headers where
+//! ustar has no room. If the directory was the upper of an overlay, overlayfs's whiteouts and
+//! opaque marks become those of the specification.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -24,30 +26,34 @@ use crate::image::tree::{OPAQUE, is_whiteout};
 use crate::image::unpack::WHITEOUT;
 use crate::sys::xattr;
 
-/// Deeper directories are nobody's: the kernel's own paths end at 4,096 bytes, 2,048 names.
+/// The deepest directory that is written. The kernel limits paths to 4,096 bytes, thus to 2,048
+/// names.
 const DEPTH_MAX: usize = 2048;
 const BLOCK: usize = 512;
 
-/// How entries of a tree are written.
-pub(crate) struct Style<'s> {
-    /// The tree was the upper of an overlay: its whiteouts and opaque directories are entries of the layer.
+/// Options for writing a tree into a layer.
+pub(crate) struct PackOptions<'s> {
+    /// True if the tree was the upper of an overlay: its whiteouts and opaque directories then
+    /// become entries of the layer.
     pub(crate) upper: bool,
-    /// The ids that an owner on disk has in the image; `None` for an owner that has none there.
+    /// Maps the uid and gid of a file on disk to those in the image. Returns `None` for an owner
+    /// that the image does not have.
     pub(crate) owner: &'s dyn Fn(u32, u32) -> Option<(u32, u32)>,
 }
 
-/// A layer that is being written.
+/// A writer of one layer.
 pub(crate) struct LayerWriter<W: Write> {
     out: W,
-    /// Times after this one are written as this one, in seconds since 1970.
+    /// The latest modification time in the layer, in seconds since 1970. Later times are replaced
+    /// by this one.
     latest: u64,
-    /// How many bytes of files may still be written.
+    /// The number of bytes of files that may still be written.
     room: u64,
-    /// Files with several names, by device and inode, and the first name.
+    /// Files with several names: the first name, by device and inode.
     linked: HashMap<(u64, u64), PathBuf>,
 }
 
-/// One thing on its way into the layer.
+/// A file, directory or link that is written into the layer.
 struct Item<'i> {
     path: &'i Path,
     stat: FileStat,
@@ -56,39 +62,52 @@ struct Item<'i> {
 }
 
 impl<W: Write> LayerWriter<W> {
-    /// `limit`: the most bytes of files that are written.
+    /// Creates a layer. Writes at most `limit` bytes of files, and no time later than `latest`
+    /// seconds since 1970.
     pub(crate) fn new(out: W, latest: u64, limit: u64) -> Self {
         LayerWriter { out, latest, room: limit, linked: HashMap::new() }
     }
 
-    /// Ends the layer and gives back what it was written to.
+    /// Ends the layer and returns the inner writer.
     pub(crate) fn finish(mut self) -> Result<W> {
         self.out.write_all(&[0; 2 * BLOCK]).map_err(|error| Error::io(Step::PackLayer, &error))?;
         Ok(self.out)
     }
 
-    /// Writes a directory that the layer needs and nobody gave, of root's and with mode 755.
+    /// Writes a parent directory that has no source: owned by root, with mode 755.
     pub(crate) fn directory(&mut self, path: &Path) -> Result<()> {
         check_name(path)?;
         self.made(path, EntryType::Directory, 0o755)
     }
 
-    /// Writes what `name` in `dir` is, with all below it, as `path` of the image.
-    pub(crate) fn entry(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &Path, style: &Style<'_>) -> Result<()> {
-        self.entry_below(dir, name, path, style, 0)
+    /// Writes `name` in `dir`, and all below it, as `path` of the image.
+    pub(crate) fn entry(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+        options: &PackOptions<'_>,
+    ) -> Result<()> {
+        self.entry_below(dir, name, path, options, 0)
     }
 
-    /// Writes what is in the directory, with all below it, as what is in `path` of the image.
-    pub(crate) fn contents(&mut self, dir: BorrowedFd<'_>, path: &Path, style: &Style<'_>) -> Result<()> {
-        self.contents_below(dir, path, style, 0)
+    /// Writes all entries of the directory, and all below them, into `path` of the image.
+    pub(crate) fn contents(&mut self, dir: BorrowedFd<'_>, path: &Path, options: &PackOptions<'_>) -> Result<()> {
+        self.contents_below(dir, path, options, 0)
     }
 
-    fn contents_below(&mut self, dir: BorrowedFd<'_>, path: &Path, style: &Style<'_>, depth: usize) -> Result<()> {
+    fn contents_below(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        path: &Path,
+        options: &PackOptions<'_>,
+        depth: usize,
+    ) -> Result<()> {
         if depth > DEPTH_MAX {
             return Err(Error::new(Step::PackLayer, Errno::ENAMETOOLONG).at(path));
         }
         for name in names_in(dir).map_err(|errno| Error::new(Step::PackLayer, errno).at(path))? {
-            self.entry_below(dir, &name, &path.join(&name), style, depth + 1)?;
+            self.entry_below(dir, &name, &path.join(&name), options, depth + 1)?;
         }
         Ok(())
     }
@@ -98,17 +117,17 @@ impl<W: Write> LayerWriter<W> {
         dir: BorrowedFd<'_>,
         name: &OsStr,
         path: &Path,
-        style: &Style<'_>,
+        options: &PackOptions<'_>,
         depth: usize,
     ) -> Result<()> {
         check_name(path)?;
         let at = |errno| Error::new(Step::PackLayer, errno).at(path);
         let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(at)?;
         let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
-        if style.upper && is_whiteout(&stat) {
+        if options.upper && is_whiteout(&stat) {
             return self.whiteout(path);
         }
-        let Some(owner) = (style.owner)(stat.st_uid, stat.st_gid) else {
+        let Some(owner) = (options.owner)(stat.st_uid, stat.st_gid) else {
             let text = format!("its owner {}:{} has no id in the image", stat.st_uid, stat.st_gid);
             return Err(Error::message(ErrorKind::Setup, Step::PackLayer, text).at(path));
         };
@@ -117,16 +136,16 @@ impl<W: Write> LayerWriter<W> {
             SFlag::S_IFDIR => {
                 let found = open(dir, name, OFlag::O_DIRECTORY).map_err(at)?;
                 item.xattrs = xattrs_of(found.as_fd()).map_err(at)?;
-                let is_opaque = style.upper && look_at_marks(found.as_fd(), path)?;
+                let is_opaque = options.upper && look_at_marks(found.as_fd(), path)?;
                 self.item(&item, EntryType::Directory, None, io::empty())?;
                 if is_opaque {
                     self.made(&path.join(".wh..wh..opq"), EntryType::Regular, 0)?;
                 }
-                self.contents_below(found.as_fd(), path, style, depth)
+                self.contents_below(found.as_fd(), path, options, depth)
             }
             SFlag::S_IFREG => {
                 let file = open(dir, name, OFlag::O_NONBLOCK | OFlag::O_NOCTTY).map_err(at)?;
-                if style.upper {
+                if options.upper {
                     look_at_marks(file.as_fd(), path)?;
                 }
                 self.file(item, file)
@@ -138,14 +157,14 @@ impl<W: Write> LayerWriter<W> {
             SFlag::S_IFCHR => self.item(&item, EntryType::Char, None, io::empty()),
             SFlag::S_IFBLK => self.item(&item, EntryType::Block, None, io::empty()),
             SFlag::S_IFIFO => self.item(&item, EntryType::Fifo, None, io::empty()),
-            // A socket means something only to the process that listens.
+            // A socket is of use only to the process that listens.
             _ => Ok(()),
         }
     }
 
     fn file(&mut self, mut item: Item<'_>, file: OwnedFd) -> Result<()> {
         let at = |errno| Error::new(Step::PackLayer, errno).at(item.path);
-        // What was looked at may have been exchanged before it was opened.
+        // Another file may have taken the name between stat and open.
         item.stat = fstat(&file).map_err(at)?;
         if item.stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
             return Err(at(Errno::ESTALE).hint("the directory changes while it is packed"));
@@ -160,7 +179,7 @@ impl<W: Write> LayerWriter<W> {
         item.xattrs = xattrs_of(file.as_fd()).map_err(at)?;
         let size = u64::try_from(item.stat.st_size).unwrap_or_default();
         self.room = self.room.checked_sub(size).ok_or_else(|| {
-            at(Errno::EFBIG).hint("the files take more than a layer may hold; raise the limit if they are meant to")
+            at(Errno::EFBIG).hint("the files are larger than the limit of a layer; raise the limit if this is intended")
         })?;
         let mut data = Exactly { file: File::from(file), left: size };
         self.item(&item, EntryType::Regular, None, &mut data)
@@ -197,14 +216,14 @@ impl<W: Write> LayerWriter<W> {
         copy().map_err(|error| failed(&error, item.path))
     }
 
-    /// The entry that says that a lower layer's file is gone.
+    /// Writes the whiteout that hides a file of a lower layer.
     fn whiteout(&mut self, path: &Path) -> Result<()> {
         let mut name = OsString::from(".wh.");
         name.push(path.file_name().unwrap_or_default());
         self.made(&path.with_file_name(name), EntryType::Regular, 0)
     }
 
-    /// Writes an entry for which no file stands.
+    /// Writes an entry that has no source file.
     fn made(&mut self, path: &Path, kind: EntryType, mode: u32) -> Result<()> {
         let header = || -> Result<Vec<u8>, tar_core::HeaderError> {
             let mut entry = entry(path, kind);
@@ -216,7 +235,7 @@ impl<W: Write> LayerWriter<W> {
     }
 }
 
-/// A directory's name ends with a slash, and none begins with one.
+/// Builds an entry whose name has no leading slash, and a trailing slash for a directory.
 fn entry(path: &Path, kind: EntryType) -> EntryBuilder {
     let mut name = path.strip_prefix("/").unwrap_or(path).as_os_str().as_bytes().to_vec();
     if kind == EntryType::Directory {
@@ -231,7 +250,8 @@ fn unwritable(error: &tar_core::HeaderError, path: &Path) -> Error {
     Error::message(ErrorKind::Setup, Step::PackLayer, error.to_string()).at(path)
 }
 
-/// In a layer such a name takes away what another name stands for: layer.md of the image specification, "Whiteouts".
+/// Refuses names that are whiteouts in a layer: layer.md of the OCI image specification,
+/// "Whiteouts".
 fn check_name(path: &Path) -> Result<()> {
     if !path.file_name().is_some_and(|name| name.as_bytes().starts_with(WHITEOUT)) {
         return Ok(());
@@ -242,9 +262,10 @@ fn check_name(path: &Path) -> Result<()> {
         .hint("give it another name, or leave it out"))
 }
 
-/// Whether what lies in an upper hides what the layers below have there. overlayfs believes `trusted` marks, or with
-/// `userxattr` the `user` ones, and copies the others up as if they were the files' own. It puts an origin on each directory that
-/// it copies up (Linux 4.12): a `user` mark beside a `trusted` one is such a copy.
+/// Returns true if a directory of an upper hides the same directory of lower layers. overlayfs
+/// honours `trusted` marks, or `user` marks with the mount option `userxattr`, and copies up the
+/// other kind as ordinary attributes. overlayfs sets an origin on each directory that it copies up
+/// (Linux 4.12): so a `user` mark beside a `trusted` one is such a copy.
 fn look_at_marks(file: BorrowedFd<'_>, path: &Path) -> Result<bool> {
     let names = xattr::list(file).map_err(|errno| Error::new(Step::PackLayer, errno).at(path))?;
     let has = |name: &[u8]| names.iter().any(|found| found.to_bytes() == name);
@@ -270,7 +291,7 @@ fn open(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlag) -> Result<OwnedFd, Errn
     openat(dir, name, flags | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// In the order of their bytes, so that the same tree gives the same layer.
+/// Returns the names in a directory sorted by bytes, so that the same tree gives the same layer.
 fn names_in(dir: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::openat(dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?.iter() {
@@ -283,8 +304,8 @@ fn names_in(dir: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
     Ok(names)
 }
 
-/// Those that mean the same on another machine: a label is the host's security module's, and overlayfs's are no part of the
-/// files.
+/// Returns the extended attributes that have the same meaning on another machine. Security labels
+/// belong to the host, and overlayfs's attributes are not part of the files.
 fn xattrs_of(file: BorrowedFd<'_>) -> Result<Vec<(String, Vec<u8>)>, Errno> {
     let mut kept = Vec::new();
     for name in xattr::list(file)? {
@@ -303,8 +324,9 @@ fn xattrs_of(file: BorrowedFd<'_>) -> Result<Vec<(String, Vec<u8>)>, Errno> {
 
 const CAPABILITY: &str = "security.capability";
 
-/// A capability set in a user namespace names that namespace's root by its id on this host (revision 3); in the image it is
-/// root's (revision 2). capabilities(7).
+/// Removes the root id from file capabilities. Capabilities that were set in a user namespace name
+/// the namespace's root by its id on this host (revision 3); the image has them for root (revision
+/// 2). See capabilities(7).
 fn without_rootid(mut value: Vec<u8>) -> Vec<u8> {
     const REVISION_2_LEN: usize = 20;
     if let [_, _, _, revision @ 3, ..] = value.as_mut_slice() {
@@ -314,7 +336,7 @@ fn without_rootid(mut value: Vec<u8>) -> Vec<u8> {
     value
 }
 
-/// A file that is as long as it was when its header was written.
+/// A reader of a file that fails if the file's length differs from the length in its header.
 struct Exactly {
     file: File,
     left: u64,
@@ -326,7 +348,7 @@ impl Read for Exactly {
         let Some(buffer) = buffer.get_mut(..most).filter(|buffer| !buffer.is_empty()) else { return Ok(0) };
         let count = self.file.read(buffer)?;
         if count == 0 {
-            return Err(io::Error::other("the file got shorter while it was packed"));
+            return Err(io::Error::other("the file became shorter while it was packed"));
         }
         self.left -= count as u64;
         Ok(count)
@@ -361,7 +383,7 @@ mod tests {
         fn pack(&self, upper: bool, limit: u64) -> Result<Vec<u8>> {
             let dir = fs::File::open(&self.0).unwrap();
             let mut layer = LayerWriter::new(Vec::new(), LATEST, limit);
-            layer.contents(dir.as_fd(), Path::new("/"), &Style { upper, owner: &|_, _| Some((0, 0)) })?;
+            layer.contents(dir.as_fd(), Path::new("/"), &PackOptions { upper, owner: &|_, _| Some((0, 0)) })?;
             layer.finish()
         }
     }
@@ -372,7 +394,7 @@ mod tests {
         }
     }
 
-    /// Path, then type, link and contents.
+    /// Returns, by path, the type, the link target and the contents of each entry.
     fn read(layer: &[u8]) -> BTreeMap<String, (tar::EntryType, Option<String>, String)> {
         let mut archive = tar::Archive::new(layer);
         let entries = archive.entries().unwrap().map(|entry| {
@@ -432,7 +454,7 @@ mod tests {
         let entries = read(&tree.pack(true, ENOUGH).unwrap());
         let names: Vec<_> = entries.keys().map(String::as_str).collect();
         assert_eq!(names, ["opaque/", "opaque/.wh..wh..opq", "opaque/.wh.gone", "opaque/kept"]);
-        // A directory that is no upper has no such marks.
+        // A directory that was not an upper has no such marks.
         let entries = read(&tree.pack(false, ENOUGH).unwrap());
         assert_eq!(entries["opaque/gone"].0, tar::EntryType::Char);
     }
@@ -526,8 +548,9 @@ mod tests {
         tree.file("file", "x");
         let dir = fs::File::open(&tree.0).unwrap();
         let mut layer = LayerWriter::new(Vec::new(), LATEST, ENOUGH);
-        let error =
-            layer.contents(dir.as_fd(), Path::new("/"), &Style { upper: false, owner: &|_, _| None }).unwrap_err();
+        let error = layer
+            .contents(dir.as_fd(), Path::new("/"), &PackOptions { upper: false, owner: &|_, _| None })
+            .unwrap_err();
         assert!(error.to_string().contains("owner"), "{error}");
     }
 }

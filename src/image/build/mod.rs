@@ -1,7 +1,7 @@
-//! Making images: from a directory, from what a program wrote, from steps.
+//! Builds images from a directory, from what a program wrote, or from steps.
 //!
-//! The same input gives the same digest: entries are sorted, nothing is younger than the image's own time, and no name, number
-//! or time of the build gets in.
+//! The same input gives the same digest: entries are sorted, no time is later than the image's own,
+//! and no name, number or time of the build is included.
 
 mod assemble;
 mod compressed;
@@ -13,15 +13,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Image, Reference, Store};
+use super::Image;
+use super::reference::Reference;
+use super::store::Store;
 use crate::error::Result;
 use crate::sandbox::Sandbox;
 use crate::units::Bytes;
 
-/// The most that the files of one new layer may take, unless more is allowed.
+/// The default limit on the size of all files in one new layer.
 const LAYER_MAX: Bytes = Bytes::gib(32);
 
-/// Builds an image of steps, each on what those before it left: the build file of this library.
+/// A builder that makes an image from steps, each on top of the previous ones. The builder takes
+/// the place of a build file.
 ///
 /// ```no_run
 /// use ringfence::image::{ImageBuilder, Store};
@@ -43,31 +46,31 @@ const LAYER_MAX: Bytes = Bytes::gib(32);
 ///
 /// # The same input, the same image
 ///
-/// Times of files are kept up to the image's [`epoch`](ImageBuilder::epoch), and are the epoch after it. What a
-/// [`run`](ImageBuilder::run) writes is as reproducible as its program.
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+/// Modification times up to the image's [`epoch`](ImageBuilder::epoch) are kept; later times become
+/// the epoch. A [`run`](ImageBuilder::run) step is as reproducible as its program.
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Clone)]
 pub struct ImageBuilder {
     store: Store,
     base: Option<Image>,
-    steps: Vec<Work>,
+    steps: Vec<BuildStep>,
     epoch: Option<u64>,
     limit: Bytes,
     sandbox: Arc<dyn Fn(Sandbox) -> Sandbox + Send + Sync>,
 }
 
-/// One step.
+/// One step of a build.
 #[derive(Debug, Clone)]
-pub(super) enum Work {
+pub(super) enum BuildStep {
     Copy { from: PathBuf, to: PathBuf },
     Run(Vec<OsString>),
     Upper(PathBuf),
-    Config(Change),
+    Config(ConfigChange),
 }
 
-/// A change of the configuration alone.
+/// A step that changes the configuration and adds no layer.
 #[derive(Debug, Clone)]
-pub(super) enum Change {
+pub(super) enum ConfigChange {
     Env(String, String),
     Workdir(String),
     User(String),
@@ -92,119 +95,127 @@ impl From<&Image> for ImageBuilder {
 }
 
 impl ImageBuilder {
-    /// Begins with nothing. Its platform is this machine's.
+    /// Starts from an empty image for this machine's platform.
     pub fn scratch(store: &Store) -> Self {
         let (store, sandbox) = (store.clone(), Arc::new(|sandbox| sandbox));
         ImageBuilder { store, base: None, steps: Vec::new(), epoch: None, limit: LAYER_MAX, sandbox }
     }
 
-    /// Begins with an image, in its store: also `ImageBuilder::from(&image)`.
+    /// Starts from an image, and builds in the same store. `ImageBuilder::from(&image)` does the
+    /// same.
     pub fn on(base: &Image) -> Self {
         ImageBuilder::from(base)
     }
 
-    fn step(mut self, step: Work) -> Self {
+    fn step(mut self, step: BuildStep) -> Self {
         self.steps.push(step);
         self
     }
 
-    fn change(self, change: Change) -> Self {
-        self.step(Work::Config(change))
+    fn change(self, change: ConfigChange) -> Self {
+        self.step(BuildStep::Config(change))
     }
 
-    /// Adds a layer with a file, or with what is in a directory, of the host. `to` is the path that it has in the image,
-    /// absolute; links of the image that lead to it are followed, and directories are made where the image has none, of mode
-    /// 755. All is root's; modes, times, links and attributes of what is copied are kept.
+    /// Adds a layer with a file of the host, or with the contents of a directory of the host. `to`
+    /// is the absolute path in the image. Links of the image on the way to `to` are followed, and
+    /// missing directories are created with mode 755. Root owns all copied files; their modes,
+    /// times, links and attributes are kept.
     ///
-    /// Links in `from` are copied as links; what they lead to is not.
+    /// Links in `from` are copied as links; their targets are not copied.
     pub fn copy(self, from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Self {
-        self.step(Work::Copy { from: from.into(), to: to.into() })
+        self.step(BuildStep::Copy { from: from.into(), to: to.into() })
     }
 
-    /// Adds a layer with what a program changes. It runs in a sandbox as [`Sandbox::from_image`] makes it, as root, with the
-    /// host's network; what it prints is left out, but for the end of its stderr if it fails.
+    /// Adds a layer with the changes that a program makes. The program runs as root with the host's
+    /// network, in a sandbox made by [`Sandbox::from_image`]. Its output is discarded, except that
+    /// an error shows the end of its stderr.
     pub fn run(self, argv: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        self.step(Work::Run(argv.into_iter().map(|arg| arg.as_ref().to_owned()).collect()))
+        self.step(BuildStep::Run(argv.into_iter().map(|arg| arg.as_ref().to_owned()).collect()))
     }
 
-    /// Adds a layer with what a sandbox has left in `upper`, which was the upper of its overlay on the image so far:
-    /// [`RootFs::upper`](crate::RootFs::upper). The sandbox must have ended.
+    /// Adds a layer with the contents of `upper`, a directory that a sandbox used as the upper of
+    /// its overlay on the image so far: [`RootFs::upper`](crate::RootFs::upper). The sandbox must
+    /// have ended.
     pub fn upper(self, upper: impl Into<PathBuf>) -> Self {
-        self.step(Work::Upper(upper.into()))
+        self.step(BuildStep::Upper(upper.into()))
     }
 
-    /// Sets a variable of the environment.
+    /// Sets an environment variable.
     pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.change(Change::Env(name.into(), value.into()))
+        self.change(ConfigChange::Env(name.into(), value.into()))
     }
 
-    /// The working directory.
+    /// Sets the working directory.
     pub fn workdir(self, dir: impl Into<String>) -> Self {
-        self.change(Change::Workdir(dir.into()))
+        self.change(ConfigChange::Workdir(dir.into()))
     }
 
-    /// Whom the program runs as: `name`, `uid`, `name:group`, `uid:gid`.
+    /// Sets the user that the program runs as: `name`, `uid`, `name:group` or `uid:gid`.
     pub fn user(self, user: impl Into<String>) -> Self {
-        self.change(Change::User(user.into()))
+        self.change(ConfigChange::User(user.into()))
     }
 
-    /// What is executed, before [`cmd`](ImageBuilder::cmd)'s arguments. As in build files it takes an earlier `cmd` away.
+    /// Sets the program to execute, which comes before the arguments of [`cmd`](ImageBuilder::cmd).
+    /// As in build files, this call removes an earlier `cmd`.
     pub fn entrypoint(self, argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.change(Change::Entrypoint(argv.into_iter().map(Into::into).collect()))
+        self.change(ConfigChange::Entrypoint(argv.into_iter().map(Into::into).collect()))
     }
 
-    /// Arguments for the entrypoint, or without one what is executed.
+    /// Sets the arguments of the entrypoint, or the program and its arguments if there is no
+    /// entrypoint.
     pub fn cmd(self, argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.change(Change::Cmd(argv.into_iter().map(Into::into).collect()))
+        self.change(ConfigChange::Cmd(argv.into_iter().map(Into::into).collect()))
     }
 
     /// Sets a label.
     pub fn label(self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.change(Change::Label(name.into(), value.into()))
+        self.change(ConfigChange::Label(name.into(), value.into()))
     }
 
-    /// Says on which port it listens: `8080/tcp`.
+    /// Declares a port that the program listens on, such as `8080/tcp`.
     pub fn expose(self, port: impl Into<String>) -> Self {
-        self.change(Change::Expose(port.into()))
+        self.change(ConfigChange::Expose(port.into()))
     }
 
-    /// Says where it keeps data.
+    /// Declares a directory for the program's data.
     pub fn volume(self, path: impl Into<String>) -> Self {
-        self.change(Change::Volume(path.into()))
+        self.change(ConfigChange::Volume(path.into()))
     }
 
-    /// The signal that asks the program to end, by name or number.
+    /// Sets the signal that asks the program to end, by name or number.
     pub fn stop_signal(self, signal: impl Into<String>) -> Self {
-        self.change(Change::StopSignal(signal.into()))
+        self.change(ConfigChange::StopSignal(signal.into()))
     }
 
-    /// When the image was made. Without this call when its base was, and without a base 1970: the clock is not looked at.
+    /// Sets the time at which the image was made. By default, the time of the base image, or 1970
+    /// without a base. The clock is never read.
     pub fn epoch(mut self, time: SystemTime) -> Self {
         self.epoch = Some(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs());
         self
     }
 
-    /// The most that the files of one new layer may take; 32 GiB without this call.
+    /// Sets the limit on the size of all files in one new layer. By default, 32 GiB.
     pub fn layer_limit(mut self, limit: impl Into<Bytes>) -> Self {
         self.limit = limit.into();
         self
     }
 
-    /// Changes the sandboxes of [`run`](ImageBuilder::run): limits, mounts, a network of their own. Their root stays the
-    /// builder's.
+    /// Changes the sandboxes of [`run`](ImageBuilder::run) steps: their limits, mounts or network.
+    /// Their root file system stays the builder's.
     pub fn sandbox(mut self, change: impl Fn(Sandbox) -> Sandbox + Send + Sync + 'static) -> Self {
         self.sandbox = Arc::new(change);
         self
     }
 
-    /// Does the steps, and gives the image that they make a name in the store.
+    /// Runs the steps, and tags the resulting image with `name` in the store.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for steps that no image can have; the errors of
-    /// [`Sandbox::output`](crate::Sandbox::output), or [`Step::BuildRun`](crate::Step::BuildRun) if a program fails;
-    /// [`Step::PackLayer`](crate::Step::PackLayer) if something cannot be read; those of the store. The store then has no more
-    /// than blobs that no image names.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a step that no image can have; the
+    /// errors of [`Sandbox::output`](crate::Sandbox::output);
+    /// [`Step::BuildRun`](crate::Step::BuildRun) if a program fails;
+    /// [`Step::PackLayer`](crate::Step::PackLayer) if a file cannot be read; the errors of the
+    /// store. After an error the store has at most additional blobs that no image uses.
     pub fn build(&self, name: &Reference) -> Result<Image> {
         assemble::build(self, name)
     }

@@ -1,9 +1,11 @@
-//! The filter itself: a classic BPF program that looks the call up in a tree and then compares its arguments.
+//! Compiles a filter: a classic BPF program that finds the system call in a tree, and then compares
+//! its arguments.
 //!
-//! `seccompiler`, the crate that is commonly used, was considered: it knows one action for what matches and one for
-//! what does not, no notification, no answer to a foreign architecture but a kill, lets the x32 calls of x86_64 pass
-//! a list of refusals, and asks for the calls one after the other. The default profile has 1,300 instructions with it and
-//! 200 as a tree. The kernel walks through them for every call there is when the filter is installed: some 600 µs and 90.
+//! The common crate `seccompiler` does not fit: it supports one action for what matches and one for
+//! what does not, no notification, and only a kill for a foreign architecture; x32 calls on x86_64
+//! pass its lists of refused calls; and it tests one call after another. With it, the default
+//! profile has 1,300 instructions, and 200 as a tree. The kernel walks through the instructions for
+//! each existing call when the filter is installed, which takes about 600 µs or 90 µs.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +20,7 @@ pub(super) struct Insn {
     k: u32,
 }
 
-/// The most instructions that the kernel takes (`BPF_MAXINSNS`).
+/// The largest number of instructions that the kernel accepts (`BPF_MAXINSNS`).
 pub(super) const MAX_LEN: usize = 4096;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -38,7 +40,7 @@ const ARGS: u32 = 16;
 pub(super) const AUDIT_ARCH: u32 = 0xC000_003E;
 #[cfg(target_arch = "aarch64")]
 pub(super) const AUDIT_ARCH: u32 = 0xC000_00B7;
-/// Set in the number of a call of the x32 kind, which comes under x86_64's own architecture.
+/// The bit that marks the number of an x32 call, which has the architecture of x86_64.
 const X32_BIT: u32 = 0x4000_0000;
 
 fn insn(code: u16, k: u32) -> Insn {
@@ -49,7 +51,8 @@ fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Insn {
     Insn { code, jt, jf, k }
 }
 
-/// What is done with one system call: the first of the cases whose comparisons all hold, else the last word.
+/// The decision about one system call: the action of the first case whose comparisons all hold, or
+/// else the default action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Decision {
     pub(super) cases: Vec<(Vec<(u8, Compare)>, Action)>,
@@ -61,22 +64,22 @@ impl Decision {
         Decision { cases: Vec::new(), otherwise: action }
     }
 
-    /// Every action that it may come to.
+    /// Returns all actions that the decision can lead to.
     pub(super) fn actions(&self) -> impl Iterator<Item = Action> {
         self.cases.iter().map(|(_, action)| *action).chain([self.otherwise])
     }
 }
 
-/// What a filter answers.
+/// The answers of a filter.
 #[derive(Debug)]
 pub(super) struct Answers {
     pub(super) calls: BTreeMap<u32, Decision>,
-    /// For calls that are in the table and not in `calls`.
+    /// The action for calls that are in the table and not in `calls`.
     pub(super) default: Action,
-    /// For calls of numbers above `newest`.
+    /// The action for calls with numbers above `newest`.
     pub(super) newer: Action,
     pub(super) newest: u32,
-    /// For calls by the rules of another architecture.
+    /// The action for calls of another architecture.
     pub(super) foreign: Action,
 }
 
@@ -87,7 +90,7 @@ impl Answers {
     }
 
     pub(super) fn program(&self) -> Vec<Insn> {
-        // Neighbours with the same answer are one leaf of the tree.
+        // Adjacent numbers with the same answer share one leaf of the tree.
         let mut leaves: Vec<(u32, Decision)> = Vec::new();
         for number in 0..=self.newest + 1 {
             let decision = self.of(number);
@@ -109,7 +112,7 @@ impl Answers {
     }
 }
 
-/// Instructions as the kernel reads them.
+/// Returns the instructions in the kernel's format.
 pub(super) fn bytes(program: &[Insn]) -> Vec<u8> {
     let insn = |i: &Insn| {
         let [c0, c1] = i.code.to_ne_bytes();
@@ -129,7 +132,7 @@ fn tree(leaves: &[(u32, Decision)]) -> Vec<Insn> {
             let pivot = high[0].0;
             let mut code = match u8::try_from(left.len()) {
                 Ok(over) => vec![branch(IF_GE, pivot, over, 0)],
-                // A branch reaches 255 instructions, a jump all of them.
+                // A branch reaches 255 instructions, and a jump reaches all.
                 Err(_) => vec![branch(IF_GE, pivot, 0, 1), insn(JUMP, left.len() as u32)],
             };
             code.extend(left);
@@ -142,8 +145,8 @@ fn tree(leaves: &[(u32, Decision)]) -> Vec<Insn> {
 fn leaf(decision: &Decision) -> Vec<Insn> {
     let mut code = Vec::new();
     for (args, action) in &decision.cases {
-        // From behind, so that each comparison knows how far it is to the next case. Eight comparisons are at most 56
-        // instructions: a branch reaches.
+        // Built from the end, so that each comparison knows the distance to the next case. Eight
+        // comparisons have at most 56 instructions, which a branch can skip.
         let mut case = vec![insn(RETURN, action.code())];
         for (index, compare) in args.iter().rev() {
             let mut head = comparison(*index, *compare, case.len() as u8);
@@ -156,12 +159,12 @@ fn leaf(decision: &Decision) -> Vec<Insn> {
     code
 }
 
-/// Goes on where the comparison holds, and passes `over` instructions over where it does not. The words of BPF have 32
-/// bits, those of system calls 64.
+/// Continues if the comparison holds, and otherwise skips `over` instructions. BPF has words of 32
+/// bits, and system calls have words of 64 bits.
 fn comparison(index: u8, compare: Compare, over: u8) -> Vec<Insn> {
     let low_at = ARGS + 8 * u32::from(index);
     let halves = |value: u64| ((value >> 32) as u32, value as u32);
-    // The upper half decides, unless it is the same.
+    // The upper half decides, unless it is equal.
     let ordered = |value: u64, low_test: u16, wanted: bool| {
         let (high, low) = halves(value);
         let (greater, low_yes, low_no) = if wanted { (3, 0, over) } else { (over + 3, over, 0) };
@@ -189,7 +192,7 @@ fn comparison(index: u8, compare: Compare, over: u8) -> Vec<Insn> {
     }
 }
 
-/// A half of which no bit counts is not looked at.
+/// A half without relevant bits is not compared.
 fn masked(low_at: u32, mask: u64, value: u64, over: u8) -> Vec<Insn> {
     let mut code = Vec::new();
     let halves = [(low_at, mask as u32, value as u32), (low_at + 4, (mask >> 32) as u32, (value >> 32) as u32)];
@@ -209,7 +212,7 @@ fn masked(low_at: u32, mask: u64, value: u64, over: u8) -> Vec<Insn> {
 mod tests {
     use super::*;
 
-    /// The kernel's part: runs the program on a call.
+    /// Runs the program on a call, as the kernel does.
     fn run(program: &[Insn], arch: u32, number: u32, args: [u64; 6]) -> u32 {
         let word = |offset: u32| match offset {
             NUMBER => number,
@@ -292,7 +295,8 @@ mod tests {
         for kind in kinds {
             for value in EDGES {
                 let compare = kind(value);
-                // Behind another one, and before another case, so that a branch too far or too short shows.
+                // The comparison stands behind another one and before another case, so that a wrong
+                // distance is noticed.
                 let first = (vec![(5, Compare::Ge(3)), (2, compare)], Action::Allow);
                 let second = (vec![(5, Compare::Le(4))], Action::Trap);
                 let decision = Decision { cases: vec![first, second], otherwise: Action::KillThread };
@@ -314,7 +318,7 @@ mod tests {
 
     #[test]
     fn every_number_finds_its_answer() {
-        // Far apart, and with a body so long that the branches of the tree do not reach.
+        // Far apart, and with so long a body that the branches of the tree do not reach.
         let long = Decision {
             cases: (0..100).map(|i| (vec![(0, Compare::Eq(i))], Action::Errno(i as i32 + 1))).collect(),
             otherwise: Action::Log,

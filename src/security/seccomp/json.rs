@@ -1,4 +1,5 @@
-//! Profiles as files: `linux.seccomp` of the OCI runtime specification, and what Docker and podman add to it.
+//! Reads profiles from files: `linux.seccomp` of the OCI runtime specification, with the extensions
+//! of Docker and podman.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use super::table::{self, Known};
 use super::{MAX_COMPARISONS, Seccomp};
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
 
-/// Longer files are no profiles.
+/// The longest profile that is read, in bytes.
 const MAX_LEN: usize = 4 << 20;
 
 #[derive(Debug, Deserialize)]
@@ -26,7 +27,7 @@ struct File {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
-    /// In files from before 2017.
+    /// The name, in files from before 2017.
     name: Option<String>,
     #[serde(default)]
     names: Vec<String>,
@@ -48,7 +49,7 @@ struct Arg {
     op: Operator,
 }
 
-/// When an entry counts. A condition that is not known could be the one that matters.
+/// The condition of an entry. Unknown conditions are refused, as they may matter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Filter {
@@ -80,7 +81,7 @@ enum Verb {
 }
 
 impl Verb {
-    /// `ret` is the errno, or what a tracer is told; EPERM where the file does not say.
+    /// Returns the action. `ret` is the errno, or the number for a tracer; the default is EPERM.
     fn action(self, ret: Option<u16>) -> Action {
         let ret = ret.unwrap_or(libc::EPERM as u16);
         match self {
@@ -130,26 +131,26 @@ impl Arg {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 enum Flag {
-    /// For programs with threads when the filter comes; this one has none yet.
+    /// For programs that have threads when the filter is installed. This one has none yet.
     #[serde(rename = "SECCOMP_FILTER_FLAG_TSYNC")]
     Tsync,
     #[serde(rename = "SECCOMP_FILTER_FLAG_LOG")]
     Log,
     #[serde(rename = "SECCOMP_FILTER_FLAG_SPEC_ALLOW")]
     SpecAllow,
-    /// On in any case, where the kernel has it.
+    /// Always set if the kernel supports it.
     #[serde(rename = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")]
     WaitKillableRecv,
 }
 
-/// What the conditions of a file are held against.
+/// The properties of the host that conditions of a file refer to.
 struct Host {
     capabilities: BTreeSet<String>,
     kernel: (u32, u32),
 }
 
 impl Host {
-    /// The architecture as Go calls it.
+    /// The architecture by its name in Go.
     const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
     fn new(capabilities: BTreeSet<String>) -> Result<Self> {
@@ -162,7 +163,8 @@ impl Host {
         version(wanted).map(|wanted| self.kernel >= wanted)
     }
 
-    /// Whether an entry counts: all that it includes has to be there, and nothing that it excludes.
+    /// Returns true if an entry applies: everything that it includes is present, and nothing that
+    /// it excludes.
     fn counts(&self, entry: &Entry) -> Option<bool> {
         let nothing = Filter::default();
         let (includes, excludes) = (entry.includes.as_ref(), entry.excludes.as_ref());
@@ -180,17 +182,19 @@ impl Host {
     }
 }
 
-/// `6.18` of `6.18.5-vm`.
+/// Parses `6.18` from `6.18.5-vm`.
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 impl Seccomp {
-    /// Reads a profile: `linux.seccomp` of the OCI runtime specification, with the `includes`, `excludes` and `archMap` of
-    /// Docker's and podman's own files. Needs the crate's feature `seccomp-json`.
+    /// Reads a profile: `linux.seccomp` of the OCI runtime specification, with the `includes`,
+    /// `excludes` and `archMap` of Docker's and podman's own files. Needs the crate's feature
+    /// `seccomp-json`.
     ///
-    /// `capabilities` are those that the program will have, as in `CAP_SYS_ADMIN`: an entry may depend on them.
+    /// `capabilities` are those that the program will have, in the form `CAP_SYS_ADMIN`, as an
+    /// entry may depend on them.
     ///
     /// ```
     /// # fn main() -> Result<(), ringfence::Error> {
@@ -204,14 +208,16 @@ impl Seccomp {
     /// # }
     /// ```
     ///
-    /// Of several entries that match a call, the first in the file decides. Names that no call has on this architecture are
-    /// passed over, as other runtimes do, unless the file would refuse them and allow the rest. The architectures of the file
-    /// don't count: see [`foreign`](Seccomp::foreign). `listenerPath` is left to who supervises.
+    /// If several entries match a call, the first in the file decides. Names of calls that this
+    /// architecture does not have are skipped, as in other runtimes, unless the file would refuse
+    /// them and allow the rest. The architectures in the file are ignored: see
+    /// [`foreign`](Seccomp::foreign). `listenerPath` is left to the supervisor.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`]: the text is no such file or has more than 4 MiB; an action, operator or flag that is not
-    /// known; or an entry that runtimes read in different ways, which compares one argument twice.
+    /// [`ErrorKind::Invalid`] if the text is not a profile or has more than 4 MiB; for an unknown
+    /// action, operator or flag; or for an entry that compares one argument twice, which runtimes
+    /// interpret differently.
     pub fn from_json(text: &str, capabilities: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Seccomp> {
         let invalid = |reason: String| Error::message(ErrorKind::Invalid, Step::Validate, reason);
         if text.len() > MAX_LEN {
@@ -225,13 +231,13 @@ impl Seccomp {
         let mut profile = Seccomp::with_default(default)
             .log(file.flags.contains(&Flag::Log))
             .allow_speculation(file.flags.contains(&Flag::SpecAllow));
-        // The rule added last decides, and the first of the file is to.
+        // The rule added last decides, and in the file it is the first.
         for entry in file.syscalls.unwrap_or_default().into_iter().rev() {
             match host.counts(&entry) {
                 Some(true) => {}
                 Some(false) => continue,
                 None => {
-                    let reason = format!("{:?}: minKernel is no version of a kernel", entry.names);
+                    let reason = format!("{:?}: minKernel is not a kernel version", entry.names);
                     problems.push(Problem::invalid("seccomp", reason, "write it as in 5.10"));
                 }
             }
@@ -249,10 +255,10 @@ impl Entry {
     fn rule(self, default: Action) -> Result<Rule, Problem> {
         let action = self.action.action(self.errno_ret);
         let (known, unknown): (Vec<String>, Vec<String>) =
-            self.names.into_iter().chain(self.name).partition(|name| table::look_up(name) != Known::No);
+            self.names.into_iter().chain(self.name).partition(|name| table::look_up(name) != Known::Unknown);
         if !unknown.is_empty() && action.severity() > default.severity() {
-            let reason = format!("{unknown:?} would be refused, but no system call is called so");
-            return Err(Problem::invalid("seccomp", reason, "name it as its man page does, or leave it out"));
+            let reason = format!("{unknown:?} would be refused, but no system call has this name");
+            return Err(Problem::invalid("seccomp", reason, "use the name in its man page, or leave it out"));
         }
         let args = self.args.unwrap_or_default();
         let indices: BTreeSet<u8> = args.iter().map(|arg| arg.index).collect();
@@ -356,7 +362,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.to_string().contains(expected), "{expected}: {error}");
         }
-        // A name that would be allowed can be passed over.
+        // A name that would be allowed can be skipped.
         let text =
             r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["opne"], "action": "SCMP_ACT_ALLOW"}]}"#;
         assert!(read(text, &[]).is_ok());

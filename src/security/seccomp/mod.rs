@@ -1,6 +1,7 @@
 //! System call filters: seccomp(2).
 //!
-//! Stage: the last thing before the program's exec, in the stub. The filter is compiled before a child exists.
+//! Stage: last before the program's exec, in the stub. The filter is compiled before a child
+//! exists.
 
 mod bpf;
 #[cfg(feature = "seccomp-json")]
@@ -27,15 +28,18 @@ use crate::sys::seccomp as kernel;
 use bpf::{Answers, Decision};
 use table::Known;
 
-/// More comparisons in one rule than a system call has arguments, twice over, are a mistake.
+/// The largest number of comparisons in one rule: twice the number of a system call's arguments.
+/// More are a mistake.
 const MAX_COMPARISONS: usize = 12;
 const SET_MODE_FILTER: u32 = 1;
 
-/// Which system calls the program, and everything that it starts, may make: seccomp(2).
+/// A filter of the system calls that the program, and everything that it starts, may make:
+/// seccomp(2).
 ///
-/// [`Seccomp::default`] is the list for a program that nobody vouches for, [`Seccomp::compute`] a far shorter one for
-/// programs that only compute. [`allow_list`](Seccomp::allow_list) and [`deny_list`](Seccomp::deny_list) begin with nothing.
-/// Each takes further rules; **the rule added last that matches a call decides**.
+/// [`Seccomp::default`] is for untrusted programs. [`Seccomp::compute`] is much stricter, for
+/// programs that only compute. [`allow_list`](Seccomp::allow_list) and
+/// [`deny_list`](Seccomp::deny_list) start empty. All accept further rules; **the rule added last
+/// that matches a call decides**.
 ///
 /// ```
 /// use ringfence::{Action, Compare, Rule, Sandbox, Seccomp, Verdict};
@@ -45,7 +49,8 @@ const SET_MODE_FILTER: u32 = 1;
 ///     .allow(["ptrace"]) // for strace(1)
 ///     .deny(["socket"])
 ///     .rule(Rule::new(["kill"], Action::KillProcess).arg(1, Compare::int(libc::SIGSTOP as u32)));
-/// let outcome = Sandbox::new().command("sh").args(["-c", "kill -STOP $$"]).seccomp(filter).status()?;
+/// let command = Sandbox::new().command("sh").args(["-c", "kill -STOP $$"]);
+/// let outcome = command.seccomp(filter).status()?;
 /// assert_eq!(outcome.verdict(), Verdict::Seccomp);
 /// # Ok(())
 /// # }
@@ -53,47 +58,68 @@ const SET_MODE_FILTER: u32 = 1;
 ///
 /// # What always holds
 ///
-/// - Calls by the rules of another architecture are refused with ENOSYS, whatever the list says: those of 32-bit programs
-///   (i386, arm), and the x32 kind on x86_64. See [`foreign`](Seccomp::foreign).
-/// - Where what is not listed gets an errno, calls with numbers that are newer than this crate get ENOSYS, so that a C
-///   library falls back on what it did before.
-/// - The filter stands before the program's first instruction, passes on to all its descendants, and can't be taken off.
-/// - It brings `no_new_privs`: a set-user-ID program would otherwise run under a filter that its author never thought of.
+/// - Calls of another architecture are refused with ENOSYS, without regard to the list: those of
+///   32-bit programs (i386, arm), and x32 calls on x86_64. See [`foreign`](Seccomp::foreign).
+/// - If calls that are not listed get an errno, calls with numbers newer than this crate get
+///   ENOSYS, so that a C library uses an older call.
+/// - The filter is in force before the program's first instruction, applies to all its descendants,
+///   and cannot be removed.
+/// - The filter implies `no_new_privs`: otherwise a set-user-ID program would run under a filter
+///   that its author did not expect.
 ///
 /// # The default
 ///
-/// Everything that Docker's and containerd's default profile of 2026 allows a program without capabilities, less what the
-/// table says, and beside it `unshare` of what is no namespace, `file_getattr` and `file_setattr`. It serves shells,
+/// The default profile allows everything that the default profiles of Docker and containerd (2026)
+/// allow a program without capabilities, except what the list below says, and in addition `unshare`
+/// of what is not a namespace, `file_getattr` and `file_setattr`. It is suitable for shells,
 /// compilers, interpreters, threads, ordinary servers and clients.
 ///
-/// | system calls | answer | |
-/// | --- | --- | --- |
-/// | `clone`, `unshare` with a flag for a new namespace; `setns` | EPERM | more kernel surface than all else together |
-/// | `clone3` | ENOSYS | its flags lie in memory, where no filter sees them; C libraries fall back to `clone` |
-/// | `mount`, `umount2`, `pivot_root`, `chroot`, `open_tree`, `open_tree_attr`, `move_mount`, `fsopen`, `fsconfig`, `fsmount`, `fspick`, `mount_setattr` | EPERM | |
-/// | `io_uring_setup`, `io_uring_enter`, `io_uring_register` | EPERM | carries system calls out behind the filter's back |
-/// | `bpf`, `perf_event_open`, `userfaultfd` | EPERM | |
-/// | `keyctl`, `add_key`, `request_key` | EPERM | keyrings are not in any namespace |
-/// | `ptrace`, `process_vm_readv`, `process_vm_writev`, `process_madvise`, `pidfd_getfd`, `kcmp` | EPERM | debuggers need `allow(["ptrace"])` |
-/// | `open_by_handle_at`, `fanotify_init`, `lookup_dcookie` | EPERM | |
-/// | `init_module`, `finit_module`, `delete_module`, `kexec_load`, `kexec_file_load`, `reboot` | EPERM | |
-/// | `settimeofday`, `clock_settime`, `swapon`, `swapoff`, `quotactl`, `quotactl_fd`, `acct`, `syslog`, `sethostname`, `setdomainname`, `iopl`, `ioperm`, `vhangup`, `modify_ldt` | EPERM | `adjtimex` and `clock_adjtime` are allowed: the kernel lets only the clock's owner change it |
-/// | `mbind`, `set_mempolicy`, `get_mempolicy`, `move_pages`, `migrate_pages`, `set_mempolicy_home_node` | EPERM | |
-/// | `personality`, but for Linux, Linux 32 bit, UNAME26 and the question | EPERM | no executable data, no fixed addresses |
-/// | `ioctl` with TIOCSTI or TIOCLINUX, whatever the upper half of the argument holds | EPERM | types into the caller's terminal |
-/// | `socket` of families other than AF_UNIX, AF_INET and AF_INET6; `socketpair` of families other than AF_UNIX | EAFNOSUPPORT | so no AF_VSOCK, AF_PACKET, AF_ALG, AF_CAN, AF_NETLINK, … |
-/// | `socket` of AF_INET and AF_INET6 with a protocol other than 0, TCP, UDP and ICMP, or a type other than SOCK_STREAM, SOCK_DGRAM and SOCK_RAW | EPROTONOSUPPORT, ESOCKTNOSUPPORT | so no MPTCP, SMC, SCTP, DCCP, L2TP, … |
-/// | `io_setup` | ENOSYS | the machine has one number of asynchronous requests for all (`fs.aio-max-nr`), and four calls take it |
-/// | `mmap` with MAP_HUGETLB, `memfd_create` with MFD_HUGETLB, `shmget` with SHM_HUGETLB | ENOMEM | no limit of memory counts huge pages |
-/// | `setsockopt` with SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF | ENOPROTOOPT | compiled filters fill memory that the machine has for all (`net.core.bpf_jit_limit`) |
-/// | all others that the crate knows | EPERM | |
+/// - `clone` and `unshare` with a flag for a new namespace, `setns`: EPERM. Namespaces expose more
+///   of the kernel than all other calls together.
+/// - `clone3`: ENOSYS. Its flags are in memory, which a filter cannot see; C libraries fall back to
+///   `clone`.
+/// - `mount`, `umount2`, `pivot_root`, `chroot`, `open_tree`, `open_tree_attr`, `move_mount`,
+///   `fsopen`, `fsconfig`, `fsmount`, `fspick`, `mount_setattr`: EPERM.
+/// - `io_uring_setup`, `io_uring_enter`, `io_uring_register`: EPERM. io_uring executes operations
+///   that a filter does not see.
+/// - `bpf`, `perf_event_open`, `userfaultfd`: EPERM.
+/// - `keyctl`, `add_key`, `request_key`: EPERM. Keyrings are not in any namespace.
+/// - `ptrace`, `process_vm_readv`, `process_vm_writev`, `process_madvise`, `pidfd_getfd`, `kcmp`:
+///   EPERM. Debuggers need `allow(["ptrace"])`.
+/// - `open_by_handle_at`, `fanotify_init`, `lookup_dcookie`: EPERM.
+/// - `init_module`, `finit_module`, `delete_module`, `kexec_load`, `kexec_file_load`, `reboot`:
+///   EPERM.
+/// - `settimeofday`, `clock_settime`, `swapon`, `swapoff`, `quotactl`, `quotactl_fd`, `acct`,
+///   `syslog`, `sethostname`, `setdomainname`, `iopl`, `ioperm`, `vhangup`, `modify_ldt`: EPERM.
+///   `adjtimex` and `clock_adjtime` are allowed, as the kernel lets only the owner of the clock
+///   change it.
+/// - `mbind`, `set_mempolicy`, `get_mempolicy`, `move_pages`, `migrate_pages`,
+///   `set_mempolicy_home_node`: EPERM.
+/// - `personality`, except for Linux, 32-bit Linux, UNAME26 and the query: EPERM. So programs
+///   cannot make data executable or addresses fixed.
+/// - `ioctl` with TIOCSTI or TIOCLINUX, for any value in the upper half of the argument: EPERM.
+///   These type into the caller's terminal.
+/// - `socket` of families other than AF_UNIX, AF_INET and AF_INET6, `socketpair` of families other
+///   than AF_UNIX: EAFNOSUPPORT. This excludes AF_VSOCK, AF_PACKET, AF_ALG, AF_CAN, AF_NETLINK and
+///   others.
+/// - `socket` of AF_INET and AF_INET6 with a protocol other than 0, TCP, UDP and ICMP:
+///   EPROTONOSUPPORT; or with a type other than SOCK_STREAM, SOCK_DGRAM and SOCK_RAW:
+///   ESOCKTNOSUPPORT. This excludes MPTCP, SMC, SCTP, DCCP, L2TP and others.
+/// - `io_setup`: ENOSYS. The number of asynchronous requests is limited for the whole machine
+///   (`fs.aio-max-nr`), and four calls use it up.
+/// - `mmap` with MAP_HUGETLB, `memfd_create` with MFD_HUGETLB, `shmget` with SHM_HUGETLB: ENOMEM.
+///   The memory limit does not count huge pages.
+/// - `setsockopt` with SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF: ENOPROTOOPT. Compiled filters
+///   use memory that is limited for the whole machine (`net.core.bpf_jit_limit`).
+/// - All other calls that the crate knows: EPERM.
 ///
 /// # Netlink
 ///
-/// The replies that lie unread in a netlink socket are memory that no control group counts: up to twice
-/// `net.core.rmem_max` a socket. So the default refuses AF_NETLINK. C libraries resolve names without it; what lists
-/// interfaces, as getifaddrs(3) and ip(8) do, fails. It can be allowed again. Then only the number of descriptors bounds what
-/// the program takes, here 16 of each of 16 processes:
+/// Unread replies in a netlink socket use memory that no control group counts: up to twice
+/// `net.core.rmem_max` for each socket. So the default profile refuses AF_NETLINK. C libraries
+/// resolve names without it; programs that list interfaces, such as getifaddrs(3) and ip(8), fail.
+/// A rule can allow it again. Then only the number of descriptors limits this memory, here 16 in
+/// each of 16 processes:
 ///
 /// ```
 /// use ringfence::{Action, Compare, Resource, Rule, Sandbox, Seccomp};
@@ -105,7 +131,7 @@ const SET_MODE_FILTER: u32 = 1;
 /// let sandbox = sandbox.rlimit(Resource::OpenFiles, 16, 16).pids_limit(16);
 /// # drop(sandbox);
 /// ```
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Debug, Clone)]
 pub struct Seccomp(Arc<Profile>);
 
@@ -116,18 +142,18 @@ struct Profile {
     foreign: Action,
     log: bool,
     speculation: bool,
-    /// What was found out once, for all spawns; forgotten with every change.
+    /// The problems, found once for all spawns. Every change resets them.
     problems: OnceLock<Vec<Problem>>,
     compiled: OnceLock<Compiled>,
 }
 
-/// The filter, and what is known of it.
+/// The compiled filter, and its properties.
 #[derive(Debug, Clone)]
 struct Compiled {
     program: Vec<u8>,
-    /// The calls that the stub makes under the filter.
+    /// The decision about the stub's exec under the filter.
     exec: Decision,
-    /// The stub may say on its socket what went wrong, and exit.
+    /// True if the stub may report an error on its socket, and exit.
     stub_may_speak: bool,
     stub_may_exit: bool,
     actions: Vec<Action>,
@@ -153,26 +179,28 @@ impl Seccomp {
         }))
     }
 
-    /// Nothing is allowed: calls that no rule names are refused with EPERM.
+    /// Creates a profile that refuses all calls with EPERM, except those that rules name.
     pub fn allow_list() -> Self {
         Seccomp::with_default(Action::EPERM)
     }
 
-    /// Everything is allowed that no rule names.
+    /// Creates a profile that allows all calls, except those that rules name.
     pub fn deny_list() -> Self {
         Seccomp::with_default(Action::Allow)
     }
 
-    /// For programs that compute: they can read files, use memory, threads, clocks and signals, and write to descriptors that
-    /// they were given. Refused with EPERM, beside what the [default](Seccomp::default) refuses, are sockets, new
-    /// processes, and whatever makes, changes or removes a file; opening one for writing is refused with EACCES, and
-    /// `openat2` with ENOSYS, since its flags lie in memory.
+    /// Creates a profile for programs that compute: they can read files, use memory, threads,
+    /// clocks and signals, and write to inherited descriptors. In addition to what the
+    /// [default](Seccomp::default) refuses, the profile refuses sockets, new processes, and
+    /// creating, changing or removing files with EPERM; opening files for writing with EACCES; and
+    /// `openat2` with ENOSYS, as its flags are in memory.
     pub fn compute() -> Self {
         static COMPUTE: OnceLock<Seccomp> = OnceLock::new();
         COMPUTE.get_or_init(presets::compute).clone()
     }
 
-    /// What stands beside Landlock's rules for TCP ports; `listens`: the program may be connected to.
+    /// Creates the filter beside Landlock's rules for TCP ports. `listens` says whether the program
+    /// may accept connections.
     pub(crate) fn beside_landlock(listens: bool) -> Self {
         static FILTERS: [OnceLock<Seccomp>; 2] = [OnceLock::new(), OnceLock::new()];
         FILTERS[usize::from(listens)].get_or_init(|| sockets::beside_landlock(listens)).clone()
@@ -185,61 +213,61 @@ impl Seccomp {
         self
     }
 
-    /// Adds a rule. Of those that match a call, the one added last decides.
+    /// Adds a rule. If several rules match a call, the one added last decides.
     pub fn rule(self, rule: Rule) -> Self {
         self.change(|profile| profile.rules.push(rule))
     }
 
-    /// Allows system calls, with whatever arguments.
+    /// Allows system calls with any arguments.
     pub fn allow(self, names: impl IntoIterator<Item = impl Into<Cow<'static, str>>>) -> Self {
         self.rule(Rule::new(names, Action::Allow))
     }
 
-    /// Refuses system calls with EPERM, with whatever arguments.
+    /// Refuses system calls with EPERM, with any arguments.
     pub fn deny(self, names: impl IntoIterator<Item = impl Into<Cow<'static, str>>>) -> Self {
         self.rule(Rule::new(names, Action::EPERM))
     }
 
-    /// What happens to calls that no rule matches.
+    /// Sets the action for calls that no rule matches.
     pub fn otherwise(self, action: impl Into<Action>) -> Self {
         self.change(|profile| profile.default = action.into())
     }
 
-    /// What happens to calls by the rules of another architecture; ENOSYS, until this says otherwise. They can be refused in
-    /// other ways, but not allowed, since their numbers mean other calls.
+    /// Sets the action for calls of another architecture. By default, ENOSYS. Such calls cannot be
+    /// allowed, as their numbers mean other calls.
     pub fn foreign(self, action: impl Into<Action>) -> Self {
         self.change(|profile| profile.foreign = action.into())
     }
 
-    /// Has the kernel's audit log tell of every refusal too (`SECCOMP_FILTER_FLAG_LOG`, 4.14).
+    /// Logs every refused call to the kernel's audit log (`SECCOMP_FILTER_FLAG_LOG`, Linux 4.14).
     pub fn log(self, wanted: bool) -> Self {
         self.change(|profile| profile.log = wanted)
     }
 
-    /// Goes without the mitigation of speculative store bypass that kernels before 5.16 switch on for every program under
-    /// a filter (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`, 4.17).
+    /// Disables the mitigation of speculative store bypass, which kernels before 5.16 enable for
+    /// every program under a filter (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`, Linux 4.17).
     pub fn allow_speculation(self, wanted: bool) -> Self {
         self.change(|profile| profile.speculation = wanted)
     }
 
-    /// What no rule can mean.
+    /// Returns the mistakes in rules.
     fn mistakes(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut report = |reason: String, remedy: &str| problems.push(Problem::invalid("seccomp", reason, remedy));
         for rule in &self.0.rules {
-            for name in rule.names.iter().filter(|name| table::look_up(name) == Known::No) {
-                report(format!("no system call is called {name:?}"), "name it as its man page does");
+            for name in rule.names.iter().filter(|name| table::look_up(name) == Known::Unknown) {
+                report(format!("no system call has the name {name:?}"), "use the name in its man page");
             }
             if rule.args.iter().any(|(index, _)| *index > 5) || rule.args.len() > MAX_COMPARISONS {
                 report(format!("{:?}: a call has six arguments, 0 to 5", rule.names), "compare those");
             }
             if let Some((_, compare)) = rule.args.iter().find(|(_, compare)| !compare.can_match()) {
-                report(format!("{compare:?} never holds"), "give a value within the mask");
+                report(format!("{compare:?} never holds"), "use a value within the mask");
             }
         }
         let rules = self.0.rules.iter().map(|rule| rule.action);
         if let Some(bad) = rules.chain([self.0.default, self.0.foreign]).find(|action| !action.is_valid()) {
-            report(format!("{bad:?} is no errno"), "give one from 1 to 4095");
+            report(format!("{bad:?} is not an errno"), "use one from 1 to 4095");
         }
         if self.0.foreign.may_allow() {
             let reason =
@@ -249,7 +277,7 @@ impl Seccomp {
         problems
     }
 
-    /// What contradicts itself.
+    /// Returns the settings that contradict each other.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         self.0.problems.get_or_init(|| self.contradictions()).clone()
     }
@@ -271,25 +299,25 @@ impl Seccomp {
         problems
     }
 
-    /// What this kernel cannot do.
+    /// Returns what this kernel does not support.
     pub(crate) fn unsupported(&self) -> Option<Problem> {
         let missing = self.compiled().actions.iter().find_map(|action| {
             let errno = kernel::has_action(action.code()).err()?;
             Some(match errno {
                 Errno::EOPNOTSUPP => format!("this kernel does not know the action {action:?}"),
-                errno => format!("this kernel has no seccomp filters, or they are kept from the caller ({errno})"),
+                errno => format!("this kernel has no seccomp filters, or the caller may not use them ({errno})"),
             })
         })?;
-        let remedy = "use a kernel from 5.0 on that is built with CONFIG_SECCOMP_FILTER";
+        let remedy = "use Linux 5.0 or newer, built with CONFIG_SECCOMP_FILTER";
         Some(Problem::unsupported("seccomp", missing, remedy).for_feature(Feature::Seccomp))
     }
 
-    /// Whether a supervisor is asked about anything.
+    /// Returns true if the profile asks a supervisor about any call.
     pub(crate) fn asks(&self) -> bool {
         self.compiled().actions.contains(&Action::Notify)
     }
 
-    /// Whether one is asked about the exec of the program itself.
+    /// Returns true if the profile asks a supervisor about the exec of the program itself.
     pub(crate) fn asks_about_exec(&self) -> bool {
         self.compiled().exec.actions().any(|action| action == Action::Notify)
     }
@@ -298,25 +326,27 @@ impl Seccomp {
         self.0.compiled.get_or_init(|| self.0.compile())
     }
 
-    /// Under a filter that may keep the stub from saying so, the errno of a failed exec is left in a page that both share.
+    /// Returns true if the filter may prevent the stub from reporting a failed exec. Then the errno
+    /// is passed in a shared page.
     pub(crate) fn needs_failure_page(&self) -> bool {
         !(self.compiled().stub_may_speak && self.compiled().stub_may_exit)
     }
 
-    /// struct sock_fprog: the number of instructions, padding, and where they are.
+    /// Emits a struct sock_fprog: the number of instructions, padding, and their address.
     fn emit_program(&self, plan: &mut Plan) -> Ptr {
         let program = &self.compiled().program;
         let filter = plan.bytes(program);
         plan.record([Arg::from(program.len() / 8), filter.into()])
     }
 
-    /// Writes the op of a filter that allows all that the stub has still to do. `no_new_privs` has to be set by then.
+    /// Emits the op for a filter that allows everything that the stub has still to do.
+    /// `no_new_privs` must be set before.
     pub(crate) fn emit_early(&self, plan: &mut Plan) {
         let program = self.emit_program(plan);
         plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), 0.into(), program.into()]);
     }
 
-    /// Writes the ops that come right before the exec; gives what the exec has to know.
+    /// Emits the ops that come right before the exec. Returns flags for the exec.
     pub(crate) fn emit(&self, plan: &mut Plan) -> ExecFlags {
         let compiled = self.compiled();
         let set = libc::PR_SET_NO_NEW_PRIVS;
@@ -329,7 +359,7 @@ impl Seccomp {
         if self.0.speculation {
             flags |= libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
         }
-        // Said before the filter, which may not let the stub say it.
+        // The announcement comes before the filter, which may not allow it.
         plan.announce_exec();
         if self.asks() {
             flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
@@ -347,7 +377,7 @@ impl Seccomp {
         how
     }
 
-    /// The error of an exec that failed under the filter.
+    /// Returns the error for an exec that failed under the filter.
     pub(crate) fn explain(&self, error: Error) -> Error {
         let by_filter = |action: Action| matches!(action, Action::Errno(errno) if Some(errno) == error.raw_os_error());
         if error.kind() == ErrorKind::Exec && self.compiled().exec.actions().any(by_filter) {

@@ -1,4 +1,4 @@
-//! What a filter asks its supervisor: seccomp_unotify(2).
+//! Notifications of a filter to its supervisor: seccomp_unotify(2).
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,17 +15,20 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::seccomp::{self as kernel, Answer, Question};
 use crate::sys::timeout;
 
-/// The system calls that wait for an answer: a stream, from every process and thread in the sandbox.
+/// A stream of the system calls that wait for an answer, from all processes and threads in the
+/// sandbox.
 ///
-/// Where a profile has [`Action::Notify`](crate::Action::Notify) (5.0), they come with
-/// [`Sandbox::spawn_supervised`](crate::Sandbox::spawn_supervised), or stand in [`Child::notifications`](crate::Child::notifications).
-/// The descriptor polls as readable while a call waits, and as hung up once nobody is left who could ask.
+/// If a profile has [`Action::Notify`](crate::Action::Notify) (Linux 5.0),
+/// [`Sandbox::spawn_supervised`](crate::Sandbox::spawn_supervised) returns the notifications, or
+/// they are in [`Child::notifications`](crate::Child::notifications). The descriptor polls as
+/// readable while a call waits, and as hung up when no process under the filter is left.
 ///
-/// Once this is dropped, calls that would have been asked about fail with ENOSYS.
+/// After this value is dropped, calls that need an answer fail with ENOSYS.
 #[derive(Debug)]
 pub struct Notifications {
     listener: Arc<OwnedFd>,
-    /// Between the look whether there is a question and its taking, nobody else may take it.
+    /// Held between the check for a notification and its receipt, so that no other thread receives
+    /// it.
     turn: Mutex<()>,
 }
 
@@ -34,14 +37,14 @@ impl Notifications {
         Notifications { listener: Arc::new(listener), turn: Mutex::new(()) }
     }
 
-    /// Waits for the next call; `None` once nobody is left who could make one.
+    /// Waits for the next call. Returns `None` if no process under the filter is left.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Control`] if the kernel refuses.
     pub fn recv(&self) -> Result<Option<Notification>> {
         loop {
-            if let Heard::Question(notification) = self.hear(None)? {
+            if let Received::Question(notification) = self.receive(None)? {
                 return Ok(Some(notification));
             }
             if self.is_over() {
@@ -50,7 +53,8 @@ impl Notifications {
         }
     }
 
-    /// Waits for `timeout` at most; `None` if no call came, or nobody is left ([`is_over`](Notifications::is_over)).
+    /// Waits for the next call, at most for `timeout`. Returns `None` if no call came, or if no
+    /// process under the filter is left ([`is_over`](Notifications::is_over)).
     ///
     /// # Errors
     ///
@@ -58,52 +62,54 @@ impl Notifications {
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Notification>> {
         let until = Instant::now().checked_add(timeout);
         loop {
-            match self.hear(until)? {
-                Heard::Question(notification) => return Ok(Some(notification)),
-                Heard::Nothing => return Ok(None),
-                Heard::Withdrawn => {}
+            match self.receive(until)? {
+                Received::Question(notification) => return Ok(Some(notification)),
+                Received::Nothing => return Ok(None),
+                Received::Withdrawn => {}
             }
         }
     }
 
-    /// Whether nobody is left who could ask (5.8; older kernels don't tell).
+    /// Returns true if no process under the filter is left (Linux 5.8; older kernels do not report
+    /// this).
     ///
-    /// Before 6.11 a process counts until it has been reaped. The program itself is reaped by a thread of the library's as
-    /// soon as it has ended, and its [`Child`](crate::Child) gives its outcome all the same.
+    /// Before Linux 6.11, a process counts until it is reaped. A thread of this library reaps the
+    /// program itself as soon as it has ended, and its [`Child`](crate::Child) still returns its
+    /// outcome.
     pub fn is_over(&self) -> bool {
         let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::empty())];
         let told = poll(&mut fds, timeout::until(Instant::now())).is_ok_and(|n| n > 0);
         told && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
     }
 
-    /// The calls one after the other, until nobody is left.
+    /// Returns an iterator over the calls, until no process under the filter is left.
     pub fn iter(&self) -> impl Iterator<Item = Result<Notification>> + '_ {
         std::iter::from_fn(|| self.recv().transpose())
     }
 
-    fn hear(&self, until: Option<Instant>) -> Result<Heard> {
+    fn receive(&self, until: Option<Instant>) -> Result<Received> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
         loop {
-            // Without a time of its own a wait is as long as one can be told.
+            // Without a time limit, a wait is as long as possible.
             let slice = until.unwrap_or_else(|| Instant::now() + LONG);
             match poll(&mut fds, timeout::until(slice)) {
-                Ok(0) if until.is_some_and(|until| Instant::now() >= until) => return Ok(Heard::Nothing),
+                Ok(0) if until.is_some_and(|until| Instant::now() >= until) => return Ok(Received::Nothing),
                 Ok(0) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(failed(errno)),
                 Ok(_) => break,
             }
         }
         if !fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN)) {
-            return Ok(Heard::Nothing);
+            return Ok(Received::Nothing);
         }
         match kernel::receive(self.listener.as_fd()) {
             Ok(question) => {
                 let listener = self.listener.clone();
-                Ok(Heard::Question(Notification { listener, question, answered: false }))
+                Ok(Received::Question(Notification { listener, question, answered: false }))
             }
-            // Who asked was killed, or a signal has called the question off.
-            Err(Errno::ENOENT | Errno::EINTR) => Ok(Heard::Withdrawn),
+            // The calling thread was killed, or a signal has interrupted the call.
+            Err(Errno::ENOENT | Errno::EINTR) => Ok(Received::Withdrawn),
             Err(errno) => Err(failed(errno)),
         }
     }
@@ -111,7 +117,7 @@ impl Notifications {
 
 const LONG: Duration = Duration::from_secs(3600);
 
-enum Heard {
+enum Received {
     Question(Notification),
     Nothing,
     Withdrawn,
@@ -127,17 +133,20 @@ fn failed(errno: Errno) -> Error {
     Error::new(Step::Notify, errno).with_kind(ErrorKind::Control)
 }
 
-/// A system call that waits for an answer. One that is dropped without an answer fails with EPERM.
+/// A system call that waits for an answer. If the value is dropped without an answer, the call
+/// fails with EPERM.
 ///
 /// # What it is good for, and what not
 ///
-/// An argument that is a number is what it is. An argument that points into memory is not: another thread of the program
-/// can change what it points to at any time, also between a look at it and the kernel's own. So **do not decide by memory
-/// and then [`proceed`](Notification::proceed)**: do the work outside and answer with its result, as
-/// [`fd`](Notification::fd) does for opens. To let a call through by what its memory holds is no boundary
+/// An argument that is a number cannot change. Memory that an argument points to can: another
+/// thread of the program can change it at any time, also after you have read it and before the
+/// kernel does. So **do not decide by memory and then [`proceed`](Notification::proceed)**: do the
+/// operation in the supervisor and answer with its result, as [`fd`](Notification::fd) does for
+/// opens. Allowing a call by the contents of its memory is not a security boundary
 /// (seccomp_unotify(2)).
 ///
-/// Each answer gives whether it was still wanted: the program may have been killed, or interrupted by a signal.
+/// Each answer returns true if it was still wanted, and false if the program was killed or
+/// interrupted by a signal.
 #[derive(Debug)]
 pub struct Notification {
     listener: Arc<OwnedFd>,
@@ -146,38 +155,40 @@ pub struct Notification {
 }
 
 impl Notification {
-    /// The name of the call; `None` for one that is newer than this crate.
+    /// Returns the name of the call, or `None` for one that is newer than this crate.
     pub fn syscall(&self) -> Option<&'static str> {
         u32::try_from(self.question.number).ok().and_then(table::name_of)
     }
 
-    /// The number of the call, on this architecture.
+    /// Returns the number of the call on this architecture.
     pub fn number(&self) -> i32 {
         self.question.number
     }
 
-    /// The arguments. A call takes as many of them as its man page says; the others hold anything.
+    /// Returns the arguments. The man page of the call says how many it has; the others can have
+    /// any value.
     pub fn args(&self) -> [u64; 6] {
         self.question.args
     }
 
-    /// The thread that calls, as this process's pid namespace counts; 0 if it does not show there.
+    /// Returns the id of the calling thread in this process's pid namespace, or 0 if it has none
+    /// there.
     pub fn pid(&self) -> u32 {
         self.question.pid
     }
 
-    /// Where in the program the call stands.
+    /// Returns the address of the call in the program.
     pub fn instruction_pointer(&self) -> u64 {
         self.question.instruction
     }
 
-    /// Whether the call still waits. What was found out about the process by its pid before this says yes was about the
-    /// right one; afterwards it may be another's.
+    /// Returns true if the call still waits. Information found by the pid before this call returns
+    /// true belongs to the right process; after that, the pid may be another process's.
     pub fn is_valid(&self) -> bool {
         kernel::is_valid(self.listener.as_fd(), self.question.id)
     }
 
-    /// The call gives this value, and is not carried out.
+    /// Answers with a return value, without executing the call.
     ///
     /// # Errors
     ///
@@ -186,7 +197,7 @@ impl Notification {
         self.answer(Answer::Value(value))
     }
 
-    /// The call fails with this errno, and is not carried out.
+    /// Answers with an errno, without executing the call.
     ///
     /// # Errors
     ///
@@ -198,28 +209,32 @@ impl Notification {
         self.answer(Answer::Errno(errno))
     }
 
-    /// The kernel carries the call out, as if nobody had been asked (5.5). See above what this must not be used for.
+    /// Lets the kernel execute the call (Linux 5.5). See [`Notification`] for what this must not be
+    /// used for.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`]: EINVAL before Linux 5.5.
+    /// [`ErrorKind::Control`] with EINVAL before Linux 5.5.
     pub fn proceed(self) -> Result<bool> {
         self.answer(Answer::Continue)
     }
 
-    /// The program gets a descriptor of its own for the same open file as `fd`, and the call gives its number: the answer to
-    /// an open, or to anything else that makes a descriptor (5.9). `cloexec` says whether an exec closes it.
+    /// Gives the program a new descriptor for the same open file as `fd`, and answers with its
+    /// number: for an open, or any other call that returns a descriptor (Linux 5.9). `cloexec` says
+    /// whether an exec closes the descriptor.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`]: EMFILE if the program has as many descriptors as it may have; EINVAL before Linux 5.9.
+    /// [`ErrorKind::Control`] with EMFILE if the program has reached its limit of descriptors, and
+    /// with EINVAL before Linux 5.9.
     pub fn fd(mut self, fd: impl AsFd, cloexec: bool) -> Result<bool> {
         match kernel::add_fd(self.listener.as_fd(), self.question.id, fd.as_fd(), cloexec, true) {
             Ok(_) => {
                 self.answered = true;
                 Ok(true)
             }
-            // In one step with the answer since 5.14. In two, a signal between them leaves the descriptor there.
+            // Since Linux 5.14, this is one step with the answer. With two steps, a signal between
+            // them leaves the descriptor in the program.
             Err(Errno::EINVAL) => match self.add_fd(fd, cloexec)? {
                 Some(number) => self.value(i64::from(number)),
                 None => Ok(false),
@@ -232,12 +247,12 @@ impl Notification {
         }
     }
 
-    /// Gives the program a descriptor without answering yet (5.9); the number that it has there, or `None` if the call does
-    /// not wait any more.
+    /// Gives the program a descriptor without answering yet (Linux 5.9). Returns its number in the
+    /// program, or `None` if the call no longer waits.
     ///
     /// # Errors
     ///
-    /// Those of [`fd`](Notification::fd).
+    /// The errors of [`fd`](Notification::fd).
     pub fn add_fd(&self, fd: impl AsFd, cloexec: bool) -> Result<Option<i32>> {
         match kernel::add_fd(self.listener.as_fd(), self.question.id, fd.as_fd(), cloexec, false) {
             Ok(number) => Ok(Some(number)),
@@ -246,34 +261,37 @@ impl Notification {
         }
     }
 
-    /// Reads the program's memory at `address` into `buffer`, and checks afterwards that it was this program's; gives how
-    /// much there was. process_vm_readv(2): the caller needs to be one that may trace the program.
+    /// Reads the program's memory at `address` into `buffer`, and checks afterwards that it was
+    /// this program's. Returns the number of bytes read. Uses process_vm_readv(2), so the caller
+    /// must be allowed to trace the program.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`]: EFAULT where there is no memory, ESRCH if the call does not wait any more, EPERM.
+    /// [`ErrorKind::Control`] with EFAULT if no memory is mapped at the address, with ESRCH if the
+    /// call no longer waits, and with EPERM if the caller may not trace the program.
     pub fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<usize> {
         let remote = RemoteIoVec { base: address as usize, len: buffer.len() };
         let pid = Pid::from_raw(self.question.pid as i32);
         let read = process_vm_readv(pid, &mut [IoSliceMut::new(buffer)], &[remote]);
-        // A pid that has come free, and to another process, meanwhile.
+        // The pid may meanwhile belong to another process.
         if !self.is_valid() {
             return Err(failed(Errno::ESRCH));
         }
         read.map_err(failed)
     }
 
-    /// Reads the string at `address`, a path for instance, without the NUL that ends it, of `longest` bytes at most.
+    /// Reads the string at `address`, such as a path, without its final NUL. The string may have at
+    /// most `longest` bytes.
     ///
     /// # Errors
     ///
-    /// Those of [`read_memory`](Notification::read_memory); ENAMETOOLONG where no NUL comes.
+    /// The errors of [`read_memory`](Notification::read_memory); ENAMETOOLONG if there is no NUL.
     pub fn read_string(&self, address: u64, longest: usize) -> Result<Vec<u8>> {
         const PAGE: usize = 4096;
         let mut text = Vec::new();
         while text.len() <= longest {
             let at = address.checked_add(text.len() as u64).ok_or_else(|| failed(Errno::EFAULT))?;
-            // Up to the end of the page: the next one may not be there.
+            // Up to the end of the page, as the next page may not be mapped.
             let mut chunk = [0; PAGE];
             let len = (PAGE - at as usize % PAGE).min((longest - text.len()).saturating_add(1));
             let read = self.read_memory(at, &mut chunk[..len])?;
@@ -303,7 +321,7 @@ impl Notification {
 impl Drop for Notification {
     fn drop(&mut self) {
         if !self.answered {
-            // Nobody is left to whom a failure would matter.
+            // A failure does not matter, as the calling thread is gone then.
             let _ = kernel::answer(self.listener.as_fd(), self.question.id, Answer::Errno(libc::EPERM));
         }
     }

@@ -1,11 +1,11 @@
-//! The ready-made profiles. What each answers, and why, stands in the documentation of [`Seccomp`].
+//! The predefined profiles. The documentation of [`Seccomp`] says what each one answers, and why.
 
 use nix::errno::Errno;
 
 use super::sockets::plain_protocols;
 use super::{Action, Compare, Rule, Seccomp};
 
-/// Reading, memory, clocks, signals, threads: what any program does.
+/// The calls that any program makes: reading, memory, clocks, signals, threads.
 const COMPUTE: &[&str] = &[
     "access",
     "alarm",
@@ -185,7 +185,7 @@ const COMPUTE: &[&str] = &[
     "writev",
 ];
 
-/// Processes, files, sockets and IPC beyond that.
+/// The additional calls for processes, files, sockets and IPC.
 const CONTAINERS: &[&str] = &[
     "accept",
     "accept4",
@@ -315,10 +315,11 @@ const CONTAINERS: &[&str] = &[
 
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 const NEW_NAMESPACES: u64 = 0x7E02_0000;
-/// In clone(2) this bit is one of the exit signal.
+/// In clone(2), this bit is part of the exit signal.
 const NEW_TIME: u64 = 0x80;
 
-/// The answer of Docker and containerd to a program without capabilities, and stricter where the table says so.
+/// Returns the profile of Docker and containerd for a program without capabilities, made stricter
+/// as the list in [`Seccomp`] says.
 pub(super) fn containers() -> Seccomp {
     const PER_LINUX: u32 = 0;
     const PER_LINUX32: u32 = 8;
@@ -347,7 +348,8 @@ pub(super) fn containers() -> Seccomp {
     without_huge_pages(profile).rule(pair).rule(huge_page_call("shmget", 2, libc::SHM_HUGETLB as u32))
 }
 
-/// The host has a fixed number of huge pages, and no memory controller counts them.
+/// Refuses huge pages. The host has a fixed number of them, and the memory controller does not
+/// count them.
 fn without_huge_pages(profile: Seccomp) -> Seccomp {
     profile.rule(huge_page_call("mmap", 3, libc::MAP_HUGETLB as u32)).rule(huge_page_call(
         "memfd_create",
@@ -356,7 +358,7 @@ fn without_huge_pages(profile: Seccomp) -> Seccomp {
     ))
 }
 
-/// The answer of a host that has none left.
+/// Refuses a call with the answer of a host that has no huge pages left.
 fn huge_page_call(name: &'static str, flags: u8, flag: u32) -> Rule {
     let set = Compare::MaskedEq { mask: flag.into(), value: flag.into() };
     Rule::new([name], Errno::ENOMEM).arg(flags, set)
@@ -364,7 +366,7 @@ fn huge_page_call(name: &'static str, flags: u8, flag: u32) -> Rule {
 
 pub(super) fn compute() -> Seccomp {
     const THREAD: u64 = libc::CLONE_THREAD as u64;
-    // Whatever writes, makes or truncates. O_TMPFILE lies in O_DIRECTORY with a bit of its own.
+    // Everything that writes, creates or truncates. O_TMPFILE is O_DIRECTORY and one more bit.
     const O_TMPFILE: u64 = 0o20000000;
     let writes = libc::O_ACCMODE as u64 | (libc::O_CREAT | libc::O_TRUNC) as u64 | O_TMPFILE;
     let mut profile = Seccomp::allow_list()
@@ -379,7 +381,7 @@ pub(super) fn compute() -> Seccomp {
         .rule(Rule::new(["openat"], Action::Allow).arg(2, Compare::no_bits(writes)))
         .rule(Rule::new(["ioctl"], Errno::ENOTTY));
     profile = without_huge_pages(profile);
-    // What stdio and interpreters ask of a descriptor.
+    // The ioctls that stdio and interpreters use on descriptors.
     for request in [libc::TCGETS, libc::TIOCGWINSZ, libc::FIONREAD, libc::FIOCLEX, libc::FIONCLEX, libc::FIONBIO] {
         profile = profile.rule(Rule::new(["ioctl"], Action::Allow).arg(1, Compare::int(request as u32)));
     }
@@ -396,8 +398,9 @@ mod tests {
         let all: Vec<&str> = COMPUTE.iter().chain(CONTAINERS).copied().collect();
         for (i, name) in all.iter().enumerate() {
             assert!(!all[..i].contains(name), "{name} stands twice");
-            // Calls of architectures that the crate does not build for are no mistake, but of no use.
-            assert_ne!(look_up(name), Known::No, "{name}");
+            // Calls of architectures that the crate does not support are not mistakes, but have no
+            // effect.
+            assert_ne!(look_up(name), Known::Unknown, "{name}");
         }
         for list in [COMPUTE, CONTAINERS] {
             assert!(list.is_sorted());

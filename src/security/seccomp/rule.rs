@@ -1,39 +1,42 @@
-//! What a profile is made of: an action, a comparison of an argument, and a rule that joins them to calls.
+//! The parts of a profile: an action, a comparison of an argument, and a rule that combines them
+//! with calls.
 
 use std::borrow::Cow;
 
 use nix::errno::Errno;
 
-/// What the kernel does with a system call: seccomp(2). Where the program stands under filters of its own as well, the
-/// most severe answer counts.
+/// The kernel's action for a system call: seccomp(2). If the program also has filters of its own,
+/// the most severe action applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Action {
-    /// Carries it out.
+    /// Executes the call.
     Allow,
-    /// Carries it out, and writes a line to the kernel's log (4.14).
+    /// Executes the call, and writes a line to the kernel's log (Linux 4.14).
     Log,
-    /// Does not carry it out; the program is given this errno, 1 to 4095.
+    /// Returns this errno, 1 to 4095, without executing the call.
     Errno(i32),
-    /// Asks the supervisor, who answers a [`Notification`](crate::Notification) (5.0).
+    /// Asks the supervisor, which answers a [`Notification`](crate::Notification) (Linux 5.0).
     Notify,
-    /// Tells a ptrace(2) tracer with this number; without a tracer the program is given ENOSYS.
+    /// Notifies a ptrace(2) tracer with this number. Without a tracer, the call fails with ENOSYS.
     Trace(u16),
-    /// Sends SIGSYS to the thread, which may catch it; where it does not, the program is killed.
+    /// Sends SIGSYS to the thread. If the thread does not catch the signal, the program is killed.
     Trap,
-    /// Kills the thread. The rest of the program runs on.
+    /// Kills the thread. The rest of the program continues.
     KillThread,
-    /// Kills the program with a SIGSYS that it cannot catch (4.14): [`Verdict::Seccomp`](crate::Verdict::Seccomp).
+    /// Kills the program with a SIGSYS that it cannot catch (Linux 4.14):
+    /// [`Verdict::Seccomp`](crate::Verdict::Seccomp).
     KillProcess,
 }
 
 impl Action {
-    /// The refusal of a call that is known: EPERM.
+    /// Refuses a known call with EPERM.
     pub const EPERM: Action = Action::Errno(libc::EPERM);
-    /// The call is made to look as if the kernel did not have it, upon which a C library falls back to an older one.
+    /// Refuses a call with ENOSYS, as a kernel without this call does. C libraries then use an
+    /// older call.
     pub const ENOSYS: Action = Action::Errno(libc::ENOSYS);
 
-    /// The value that a filter returns.
+    /// Returns the return value of a filter for this action.
     pub(super) fn code(self) -> u32 {
         match self {
             Action::Allow => libc::SECCOMP_RET_ALLOW,
@@ -47,7 +50,8 @@ impl Action {
         }
     }
 
-    /// The kernel's order: among several filters, the most severe answer counts.
+    /// Returns the severity in the kernel's order: among several filters, the most severe action
+    /// applies.
     #[cfg(feature = "seccomp-json")]
     pub(super) fn severity(self) -> u8 {
         match self {
@@ -62,7 +66,7 @@ impl Action {
         }
     }
 
-    /// Whether the call can come to be carried out.
+    /// Returns true if the action can lead to the execution of the call.
     pub(super) fn may_allow(self) -> bool {
         matches!(self, Action::Allow | Action::Log | Action::Notify | Action::Trace(_))
     }
@@ -79,63 +83,65 @@ impl From<Errno> for Action {
     }
 }
 
-/// What an argument of a system call is compared with. Arguments are 64-bit words, compared unsigned.
+/// A comparison of a system call's argument. Arguments are 64-bit words, compared as unsigned
+/// numbers.
 ///
 /// # Half-used arguments
 ///
-/// Of an argument that is an `int` the kernel uses the lower 32 bits only, and whoever calls can put anything into the
-/// upper ones. A rule that *refuses* such a value must not look at them, or it does not hold (CVE-2019-7303): write
-/// [`Compare::int`].
+/// If an argument is an `int`, the kernel uses only its lower 32 bits, and the caller can put any
+/// value into the upper bits. A rule that *refuses* a value must ignore the upper bits, or it can
+/// be bypassed (CVE-2019-7303): use [`Compare::int`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Compare {
-    /// It is this value.
+    /// The argument is equal to this value.
     Eq(u64),
-    /// It is another.
+    /// The argument is not equal to this value.
     Ne(u64),
-    /// It is less.
+    /// The argument is less than this value.
     Lt(u64),
-    /// It is less, or the same.
+    /// The argument is less than or equal to this value.
     Le(u64),
-    /// It is greater.
+    /// The argument is greater than this value.
     Gt(u64),
-    /// It is greater, or the same.
+    /// The argument is greater than or equal to this value.
     Ge(u64),
-    /// Those of its bits that are set in `mask` are those of `value`.
+    /// The argument's bits that are set in `mask` are equal to those of `value`.
     MaskedEq {
-        /// The bits that count.
+        /// The bits to compare.
         mask: u64,
-        /// What they must be.
+        /// The value of these bits.
         value: u64,
     },
 }
 
 impl Compare {
-    /// Its lower 32 bits are these: for arguments that are an `int` to the kernel.
+    /// Compares the lower 32 bits, for arguments that are an `int` to the kernel.
     pub const fn int(value: u32) -> Compare {
         Compare::MaskedEq { mask: u32::MAX as u64, value: value as u64 }
     }
 
-    /// None of these bits is set.
+    /// Matches if none of these bits is set.
     pub const fn no_bits(mask: u64) -> Compare {
         Compare::MaskedEq { mask, value: 0 }
     }
 
-    /// A value outside of its mask never matches.
+    /// Returns false if a value has bits outside of its mask, as it never matches.
     pub(super) fn can_match(self) -> bool {
         !matches!(self, Compare::MaskedEq { mask, value } if value & !mask != 0)
     }
 }
 
-/// Some system calls, what their arguments have to be, and what then happens.
+/// A rule: system calls, conditions for their arguments, and the action.
 ///
 /// ```
 /// use ringfence::{Action, Compare, Rule};
 ///
 /// // socket(AF_VSOCK, …) looks as on a kernel without it.
-/// let rule = Rule::new(["socket"], Action::Errno(libc::EAFNOSUPPORT)).arg(0, Compare::int(libc::AF_VSOCK as u32));
+/// let action = Action::Errno(libc::EAFNOSUPPORT);
+/// let rule = Rule::new(["socket"], action).arg(0, Compare::int(libc::AF_VSOCK as u32));
 /// ```
-#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub(super) names: Vec<Cow<'static, str>>,
@@ -144,12 +150,13 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule for every call of these system calls, by name.
+    /// Creates a rule for all calls of these system calls, by name.
     pub fn new(names: impl IntoIterator<Item = impl Into<Cow<'static, str>>>, action: impl Into<Action>) -> Self {
         Rule { names: names.into_iter().map(Into::into).collect(), args: Vec::new(), action: action.into() }
     }
 
-    /// Only for calls whose argument `index`, from 0 to 5, compares so. With several, all of them have to.
+    /// Restricts the rule to calls whose argument `index`, from 0 to 5, matches. If there are
+    /// several conditions, all must match.
     pub fn arg(mut self, index: u8, compare: Compare) -> Self {
         self.args.push((index, compare));
         self

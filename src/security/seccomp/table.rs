@@ -1,4 +1,5 @@
-//! System calls by name: the tables of the `syscalls` crate, which are made from the kernel's own.
+//! System calls by name: the tables of the crate `syscalls`, which are generated from the kernel's
+//! own.
 
 #[cfg(target_arch = "aarch64")]
 use syscalls::aarch64 as here;
@@ -7,22 +8,23 @@ use syscalls::x86_64 as here;
 
 use here::Sysno;
 
-/// What is known of a name.
+/// The result of looking up a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
-    /// A call of this architecture.
+    /// A call of this architecture, with its number.
     Number(u32),
-    /// A call that only other architectures have, as `open` on aarch64: a rule for it has nothing to do here.
+    /// A call of other architectures only, such as `open` on aarch64. A rule for it has no effect
+    /// here.
     Elsewhere,
-    /// No call of this name, or a newer one than the table.
-    No,
+    /// Not a system call, or one that is newer than the table.
+    Unknown,
 }
 
 pub(super) fn look_up(name: &str) -> Known {
     match name.parse::<Sysno>() {
         Ok(call) => Known::Number(call.id().unsigned_abs()),
         Err(()) if is_elsewhere(name) => Known::Elsewhere,
-        Err(()) => Known::No,
+        Err(()) => Known::Unknown,
     }
 }
 
@@ -33,12 +35,12 @@ fn is_elsewhere(name: &str) -> bool {
         || name.parse::<syscalls::arm::Sysno>().is_ok()
 }
 
-/// The name of a call of this architecture.
+/// Returns the name of a call of this architecture.
 pub(super) fn name_of(number: u32) -> Option<&'static str> {
     Sysno::new(number as usize).map(|call| call.name())
 }
 
-/// The highest number in the table. What lies above came with a newer kernel.
+/// Returns the highest number in the table. Higher numbers belong to newer kernels.
 pub(super) fn newest() -> u32 {
     Sysno::last().id().unsigned_abs()
 }
@@ -59,7 +61,7 @@ mod tests {
             assert_eq!(name_of(number as u32), Some(name));
         }
         assert_eq!(look_up("_llseek"), Known::Elsewhere);
-        assert_eq!(look_up("opne"), Known::No);
+        assert_eq!(look_up("opne"), Known::Unknown);
         assert!(newest() >= 469, "the table is older than Linux 6.17");
     }
 }

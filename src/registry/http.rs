@@ -1,4 +1,5 @@
-//! HTTP as far as registries need it: one exchange with its deadlines, its redirects, and what may go where.
+//! HTTP for registries: single exchanges with their deadlines and redirects, and the rules for
+//! which server may receive which data.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -14,21 +15,21 @@ use super::failure::{Failure, Subject};
 use super::upload::Upload;
 use crate::error::{Error, ErrorKind, Result, Step};
 
-/// As many redirects as containerd and skopeo follow.
+/// The largest number of redirects, as in containerd and skopeo.
 const MOST_REDIRECTS: usize = 10;
-/// A peer that sends less than this in a second is not sending, but holding on.
+/// The lowest speed in bytes a second. A slower peer counts as silent.
 const SLOWEST: u64 = 1024;
 
 /// A connection pool and the rules for its use.
-pub(super) struct Wire {
+pub(super) struct HttpClient {
     client: Client,
-    /// For the registry itself, where it has certificates of its own.
+    /// The client for the registry itself, if it has certificates of its own.
     own: Option<(Url, Client)>,
     plain: PlainHosts,
     stall: Duration,
 }
 
-/// Hosts that may be spoken to without TLS, each with its port.
+/// The hosts that may be contacted without TLS, each with its port.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PlainHosts(BTreeSet<(String, u16)>);
 
@@ -41,17 +42,17 @@ pub(super) struct Call {
     pub(super) payload: Payload,
 }
 
-/// What a request brings along.
+/// The body of a request.
 #[derive(Clone)]
 pub(super) enum Payload {
     Empty,
     Bytes(Bytes),
-    /// What proves who is asking: it never leaves the origin of the call's address.
+    /// Credentials. They never leave the origin of the request's URL.
     Secret(Bytes),
     Blob(Upload),
 }
 
-/// What proves who is asking.
+/// The value of an Authorization header.
 #[derive(Clone, PartialEq)]
 pub(super) enum Authorization {
     Basic { user: String, password: String },
@@ -68,7 +69,7 @@ impl PlainHosts {
     pub(super) fn new(names: &[String]) -> Result<Self> {
         let parse = |name: &String| {
             address("http", name).as_ref().and_then(host_and_port).ok_or_else(|| {
-                let error = Error::message(ErrorKind::Invalid, Step::Registry, "this is no host");
+                let error = Error::message(ErrorKind::Invalid, Step::Registry, "this is not a host");
                 error.at(name).hint("plain_http takes HOST or HOST:PORT")
             })
         };
@@ -79,24 +80,24 @@ impl PlainHosts {
         host_and_port(url).is_some_and(|host| self.0.contains(&host))
     }
 
-    /// The address of a registry, by TLS unless it is one of these.
+    /// Returns the URL of a registry, with TLS unless the host is in this list.
     pub(super) fn base(&self, host: &str) -> Result<Url> {
         match (address("http", host).filter(|url| self.has(url)), address("https", host)) {
             (Some(plain), _) => Ok(plain),
             (None, Some(secure)) => Ok(secure),
-            (None, None) => Err(Error::message(ErrorKind::Invalid, Step::Registry, "this is no host").at(host)),
+            (None, None) => Err(Error::message(ErrorKind::Invalid, Step::Registry, "this is not a host").at(host)),
         }
     }
 
-    /// The address that `to` stands for, seen from `from`, if requests may go there: never from TLS to none, and without
-    /// TLS only to these hosts.
-    pub(super) fn judge(&self, from: &Url, to: &str) -> Result<Url, String> {
-        let mut to = from.join(to).map_err(|_| "it sent an address that is none".to_owned())?;
-        // Credentials in an address would become a header.
+    /// Resolves the URL `to` relative to `from`, if requests may go there: never from TLS to plain
+    /// HTTP, and to plain HTTP only for hosts in this list.
+    pub(super) fn resolve_redirect(&self, from: &Url, to: &str) -> Result<Url, String> {
+        let mut to = from.join(to).map_err(|_| "the registry sent an invalid address".to_owned())?;
+        // Credentials in a URL would become a header.
         let cleared = to.set_username("").and_then(|()| to.set_password(None));
         let host = to.host_str().unwrap_or_default().to_owned();
         match (from.scheme(), to.scheme()) {
-            _ if cleared.is_err() || host.is_empty() => Err("it sent an address without a host".to_owned()),
+            _ if cleared.is_err() || host.is_empty() => Err("the registry sent an address without a host".to_owned()),
             (_, "https") => Ok(to),
             ("http", "http") if self.has(&to) => Ok(to),
             ("http", "http") => Err(format!("it leads to {host} by plain HTTP, which was allowed for others only")),
@@ -106,7 +107,7 @@ impl PlainHosts {
     }
 }
 
-/// The address of a host, if the text is one and no more than that.
+/// Returns the URL of a host, if the text is a host and nothing more.
 fn address(scheme: &str, host: &str) -> Option<Url> {
     let fine = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
     Url::parse(&format!("{scheme}://{host}/")).ok().filter(|_| host.chars().all(fine))
@@ -116,17 +117,18 @@ fn host_and_port(url: &Url) -> Option<(String, u16)> {
     Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
 }
 
-impl Wire {
-    /// `own`: how one server is spoken to, and no other.
+impl HttpClient {
+    /// Creates a connection pool. `own` is the client configuration for one server, and is used for
+    /// no other.
     pub(super) fn new(
         tls: rustls::ClientConfig,
         own: Option<(&Url, rustls::ClientConfig)>,
         plain: PlainHosts,
         stall: Duration,
     ) -> Result<Self> {
-        let client = Wire::client(tls, stall)?;
-        let own = own.map(|(url, tls)| Ok::<_, Error>((url.clone(), Wire::client(tls, stall)?))).transpose()?;
-        Ok(Wire { client, own, plain, stall })
+        let client = HttpClient::client(tls, stall)?;
+        let own = own.map(|(url, tls)| Ok::<_, Error>((url.clone(), HttpClient::client(tls, stall)?))).transpose()?;
+        Ok(HttpClient { client, own, plain, stall })
     }
 
     fn client(tls: rustls::ClientConfig, stall: Duration) -> Result<Client> {
@@ -144,9 +146,10 @@ impl Wire {
         &self.plain
     }
 
-    /// Sends a request, and follows where it is redirected to. `authorization` goes to the origin of the call's address
-    /// and to no other: a different scheme, host or port gets none, nor does anybody that such a one leads to, the origin
-    /// itself included. A [secret](Payload::Secret) body is not redirected to another origin at all (307, 308).
+    /// Sends a request, and follows redirects. `authorization` goes only to the origin of the
+    /// request's URL: a target with another scheme, host or port does not get it, nor does any
+    /// later target, even if it is the origin again. A [secret](Payload::Secret) body is never
+    /// redirected to another origin (307, 308).
     pub(super) async fn send(
         &self,
         subject: &Subject,
@@ -160,7 +163,10 @@ impl Wire {
             if !stays && matches!(call.payload, Payload::Secret(_)) {
                 let host = url.host_str().unwrap_or_default();
                 let detail = format!("the redirect is refused: it leads a secret to another server, {host}");
-                return Err(subject.error(ErrorKind::Protocol, detail).hint("the registry is set up wrong").into());
+                return Err(subject
+                    .error(ErrorKind::Protocol, detail)
+                    .hint("the registry is not configured correctly")
+                    .into());
             }
             let authorized = authorization.filter(|_| stays);
             let response = self.exchange(subject, call, url.clone(), authorized).await?;
@@ -168,13 +174,13 @@ impl Wire {
                 return Ok(response);
             }
             let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
-            let to = to.ok_or_else(|| subject.protocol("it redirects to nowhere"))?;
-            url = self.plain.judge(&url, to).map_err(|why| {
+            let to = to.ok_or_else(|| subject.protocol("the redirect has no target"))?;
+            url = self.plain.resolve_redirect(&url, to).map_err(|why| {
                 let failure = subject.error(ErrorKind::Protocol, format!("the redirect is refused: {why}"));
                 failure.hint("only a registry that stays with TLS, or a host given to plain_http, is followed")
             })?;
         }
-        Err(subject.protocol(format!("it redirects more than {MOST_REDIRECTS} times")))
+        Err(subject.protocol(format!("the registry redirects more than {MOST_REDIRECTS} times")))
     }
 
     async fn exchange(
@@ -199,10 +205,10 @@ impl Wire {
             }
             Payload::Blob(upload) => {
                 let mut answer = pin!(request.body(upload.body()).send());
-                let mut patience = upload.patience(self.stall);
+                let mut stall_monitor = upload.stall_monitor(self.stall);
                 loop {
                     match timeout(self.stall, answer.as_mut()).await {
-                        Err(_) if patience.moves() => {}
+                        Err(_) if stall_monitor.has_progress() => {}
                         answer => break answer,
                     }
                 }
@@ -214,31 +220,32 @@ impl Wire {
         }
     }
 
-    /// The body of an answer, as it comes.
-    pub(super) fn flow(&self, response: Response) -> Flow {
-        Flow { response, stall: self.stall, waited: Duration::ZERO, arrived: 0 }
+    /// Returns the body of a response as a stream.
+    pub(super) fn body(&self, response: Response) -> BodyStream {
+        BodyStream { response, stall: self.stall, waited: Duration::ZERO, arrived: 0 }
     }
 }
 
-/// 301 to 303 turn a request into a GET, which is no upload any more.
+/// Returns true for a redirect to follow. 301 to 303 turn a request into a GET, which is no longer
+/// an upload.
 fn is_redirect(status: StatusCode, method: &Method) -> bool {
     let reads = *method == Method::GET || *method == Method::HEAD;
     matches!(status.as_u16(), 307 | 308) || reads && matches!(status.as_u16(), 301..=303)
 }
 
-/// A body that has to keep coming: a peer that trickles is as good as one that has stopped.
-pub(super) struct Flow {
+/// A body with a minimum speed: a peer that sends slower counts as silent.
+pub(super) struct BodyStream {
     response: Response,
     stall: Duration,
     waited: Duration,
     arrived: u64,
 }
 
-impl Flow {
+impl BodyStream {
     pub(super) async fn next(&mut self, subject: &Subject) -> Result<Option<Bytes>, Failure> {
         let begun = Instant::now();
         let chunk = timeout(self.stall.saturating_sub(self.waited), self.response.chunk()).await;
-        // Only the waiting counts: the time that a slow disk takes is not the peer's.
+        // Only the time spent waiting counts, as a slow disk is not the peer's fault.
         self.waited += begun.elapsed();
         let chunk = chunk.map_err(|_| subject.stalled(self.stall))?.map_err(|error| subject.transport(&error))?;
         self.arrived += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
@@ -248,7 +255,8 @@ impl Flow {
         Ok(chunk)
     }
 
-    /// The whole body, if it has no more than `most` bytes; else `None`, after no more than that was read.
+    /// Returns the whole body, or `None` if it has more than `most` bytes, without reading much
+    /// more.
     pub(super) async fn collect(mut self, subject: &Subject, most: usize) -> Result<Option<Bytes>, Failure> {
         let told = self.response.content_length().unwrap_or(0);
         if told > most as u64 {
@@ -293,8 +301,11 @@ mod tests {
     #[test]
     fn what_leads_away_is_judged() {
         let hosts = plain(&["a:5000", "b"]);
-        let judge = |from: &str, to: &str| hosts.judge(&Url::parse(from).unwrap(), to).map(|url| url.to_string()).ok();
-        let fine = |from, to, then: &str| assert_eq!(judge(from, to), Some(then.to_owned()), "{from} to {to}");
+        let resolve_redirect = |from: &str, to: &str| {
+            hosts.resolve_redirect(&Url::parse(from).unwrap(), to).map(|url| url.to_string()).ok()
+        };
+        let fine =
+            |from, to, then: &str| assert_eq!(resolve_redirect(from, to), Some(then.to_owned()), "{from} to {to}");
         fine("http://a:5000/v2/x", "/v2/y?z=1", "http://a:5000/v2/y?z=1");
         fine("http://a:5000/", "http://b/y", "http://b/y");
         fine("http://a:5000/", "https://c/y", "https://c/y");
@@ -311,7 +322,7 @@ mod tests {
             ("https://c/", "data:,x"),
             ("https://c/", "https://"),
         ] {
-            assert_eq!(judge(from, to), None, "{from} to {to}");
+            assert_eq!(resolve_redirect(from, to), None, "{from} to {to}");
         }
     }
 

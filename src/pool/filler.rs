@@ -1,6 +1,7 @@
-//! The thread that makes sandboxes for all pools of the process, and sees those that die while they wait.
+//! The thread that makes sandboxes for all pools of the process, and replaces those that die while
+//! they wait.
 //!
-//! It is started by the first pool and ends with the last.
+//! The first pool starts the thread, and it ends with the last pool.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,106 +22,108 @@ use crate::sandbox::Parked;
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::timeout;
 
-/// How long the thread stays off the processors after a spawn: the program needs them more.
+/// The pause of the thread after a spawn, which leaves the processors to the program.
 const GRACE: Duration = Duration::from_millis(1);
-/// When nothing is due.
+/// The longest wait if nothing is due.
 const FAR: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
-pub(super) struct Keeper {
+pub(super) struct Filler {
     list: Mutex<List>,
-    /// Told when the thread has ended.
+    /// Notified when the thread has ended.
     ended: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct List {
     pools: Vec<Weak<Shared>>,
-    /// What the thread sleeps on, while there is one.
-    bell: Option<Arc<Bell>>,
+    /// The events that the thread waits for, while there is a thread.
+    wakeup: Option<Arc<Wakeup>>,
     /// Mount namespaces of programs that have ended.
-    remains: Vec<OwnedFd>,
+    ended_mounts: Vec<OwnedFd>,
 }
 
-/// What wakes the thread: a call, a call of a moment ago, or the end of a sandbox that waits.
+/// The events that wake the thread: a call, a delayed call, or the end of a waiting sandbox.
 #[derive(Debug)]
-struct Bell {
+struct Wakeup {
     call: EventFd,
     timer: TimerFd,
-    /// The timer runs.
+    /// True while the timer runs.
     is_set: AtomicBool,
     epoll: Epoll,
 }
 
-static KEEPER: PerProcess<Keeper> = PerProcess::new();
+static FILLER: PerProcess<Filler> = PerProcess::new();
 
-/// Has the thread take down the mount namespace of a program that has ended; without a thread it goes at once.
-pub(super) fn bury(mounts: OwnedFd) {
-    let Some(keeper) = KEEPER.get() else { return };
-    let mut list = keeper.list();
-    if let Some(bell) = list.bell.clone() {
-        list.remains.push(mounts);
+/// Lets the thread release the mount namespace of a program that has ended. Without a thread, it is
+/// released at once.
+pub(super) fn release_mounts(mounts: OwnedFd) {
+    let Some(filler) = FILLER.get() else { return };
+    let mut list = filler.list();
+    if let Some(wakeup) = list.wakeup.clone() {
+        list.ended_mounts.push(mounts);
         drop(list);
-        bell.ring_soon();
+        wakeup.wake_soon();
     }
 }
 
-impl Bell {
+impl Wakeup {
     fn new() -> Result<Self, Errno> {
         let call = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        // Edges only: a fork of the caller keeps what it holds in the list for as long as it lives.
+        // Edge-triggered: a fork of the caller keeps the descriptors in the list open as long as it
+        // lives.
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         epoll.add(&call, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
-        Ok(Bell { call, timer, is_set: AtomicBool::new(false), epoll })
+        Ok(Wakeup { call, timer, is_set: AtomicBool::new(false), epoll })
     }
 
-    fn ring(&self) {
-        // EAGAIN: it has been called often already.
+    fn wake(&self) {
+        // EAGAIN: many calls are pending already.
         let _ = self.call.write(1);
     }
 
-    /// Rings a moment later, and once for all who ask until then.
-    fn ring_soon(&self) {
+    /// Wakes the thread after a short delay. Calls during the delay are combined.
+    fn wake_soon(&self) {
         if self.is_set.swap(true, Ordering::AcqRel) {
             return;
         }
         if self.timer.set(Expiration::OneShot(GRACE.into()), TimerSetTimeFlags::empty()).is_err() {
-            self.ring();
+            self.wake();
         }
     }
 
     fn wait(&self, until: Instant) {
-        // EINTR: the thread looks around once more.
+        // EINTR: the thread checks for work once more.
         let _ = self.epoll.wait(&mut [EpollEvent::empty(); 8], timeout::until(until));
         self.is_set.store(false, Ordering::Release);
     }
 }
 
-impl Keeper {
-    pub(super) fn get() -> Result<&'static Keeper> {
-        KEEPER.get_or_try(|| Ok(Keeper::default())).map_err(|errno: Errno| Error::new(Step::Spawner, errno))
+impl Filler {
+    pub(super) fn get() -> Result<&'static Filler> {
+        FILLER.get_or_try(|| Ok(Filler::default())).map_err(|errno: Errno| Error::new(Step::Spawner, errno))
     }
 
-    /// Whether it is this process's, and not that of one that this is a fork of.
+    /// Returns true in the process that started the thread, and false in a fork of it.
     pub(super) fn is_here(&self) -> bool {
-        KEEPER.get().is_some_and(|here| std::ptr::eq(here, self))
+        FILLER.get().is_some_and(|here| std::ptr::eq(here, self))
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fills the pool from now on.
-    pub(super) fn take_on(&'static self, pool: &Arc<Shared>) -> Result<()> {
+    /// Starts to fill the pool.
+    pub(super) fn add_pool(&'static self, pool: &Arc<Shared>) -> Result<()> {
         let mut list = self.list();
-        if list.bell.is_none() {
-            let bell = Arc::new(Bell::new().map_err(|errno| Error::new(Step::Spawner, errno))?);
-            let heard = bell.clone();
+        if list.wakeup.is_none() {
+            let wakeup = Arc::new(Wakeup::new().map_err(|errno| Error::new(Step::Spawner, errno))?);
+            let heard = wakeup.clone();
             let thread = thread::Builder::new().name("ringfence-pool".into()).stack_size(128 << 10);
             thread.spawn(move || self.serve(&heard)).map_err(|error| Error::io(Step::Spawner, &error))?;
-            list.bell = Some(bell);
+            list.wakeup = Some(wakeup);
         }
         list.pools.push(Arc::downgrade(pool));
         drop(list);
@@ -129,61 +132,61 @@ impl Keeper {
     }
 
     pub(super) fn wake(&self) {
-        self.list().bell.iter().for_each(|bell| bell.ring());
+        self.list().wakeup.iter().for_each(|wakeup| wakeup.wake());
     }
 
-    /// Wakes the thread a moment later.
+    /// Wakes the thread after a short delay.
     pub(super) fn wake_soon(&self) {
-        self.list().bell.iter().for_each(|bell| bell.ring_soon());
+        self.list().wakeup.iter().for_each(|wakeup| wakeup.wake_soon());
     }
 
-    /// Has the thread woken by the end of the sandbox.
+    /// Wakes the thread when the sandbox ends.
     pub(super) fn watch(&self, parked: &Parked) -> Result<()> {
-        let bell = self.list().bell.clone();
-        let (Some(bell), Some(pidfd)) = (bell, parked.pidfd()) else { return Ok(()) };
+        let wakeup = self.list().wakeup.clone();
+        let (Some(wakeup), Some(pidfd)) = (wakeup, parked.pidfd()) else { return Ok(()) };
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
-        bell.epoll.add(pidfd, event).map_err(|errno| Error::new(Step::Spawner, errno))
+        wakeup.epoll.add(pidfd, event).map_err(|errno| Error::new(Step::Spawner, errno))
     }
 
-    /// The end of the sandbox is nothing to the thread any more. It would wake in the midst of a program's end, and hold up
-    /// who waits for that.
-    pub(super) fn leave(&self, parked: &Parked) {
-        let bell = self.list().bell.clone();
-        if let (Some(bell), Some(pidfd)) = (bell, parked.pidfd()) {
-            // ENOENT: it was never watched.
-            let _ = bell.epoll.delete(pidfd);
+    /// Stops waiting for the end of the sandbox. Otherwise the thread would wake when the program
+    /// ends, and delay those who wait for the program.
+    pub(super) fn unwatch(&self, parked: &Parked) {
+        let wakeup = self.list().wakeup.clone();
+        if let (Some(wakeup), Some(pidfd)) = (wakeup, parked.pidfd()) {
+            // ENOENT: the sandbox was not watched.
+            let _ = wakeup.epoll.delete(pidfd);
         }
     }
 
-    /// Waits, but not beyond `until`, for the thread to end if no pool is left.
-    pub(super) fn rest(&self, until: Instant) {
+    /// Waits until the thread has ended, if no pool is left, but at most until `until`.
+    pub(super) fn join_until(&self, until: Instant) {
         let mut list = self.list();
-        while list.bell.is_some() && list.open().is_empty() && Instant::now() < until {
+        while list.wakeup.is_some() && list.open().is_empty() && Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
             list = self.ended.wait_timeout(list, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// The life of the thread.
-    fn serve(&self, bell: &Arc<Bell>) {
+    /// Runs the thread.
+    fn serve(&self, wakeup: &Arc<Wakeup>) {
         let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None);
         loop {
             let mut list = self.list();
-            let remains = std::mem::take(&mut list.remains);
+            let ended_mounts = std::mem::take(&mut list.ended_mounts);
             let pools = list.open();
-            if pools.is_empty() && remains.is_empty() {
-                list.bell = None;
+            if pools.is_empty() && ended_mounts.is_empty() {
+                list.wakeup = None;
                 self.ended.notify_all();
                 return;
             }
             drop(list);
-            drop(remains);
-            // Without a pool only what came meanwhile is left to do.
+            drop(ended_mounts);
+            // Without a pool, only what arrived meanwhile is left to do.
             let mut more = pools.is_empty();
-            // One for each in turn, so that none waits for another to be full.
+            // Each pool gets one sandbox in turn, so that none waits until another is full.
             let mut due = Instant::now() + FAR;
             for pool in pools {
-                pool.bury();
+                pool.remove_dead();
                 match pool.refill() {
                     Next::Nothing => {}
                     Next::At(at) => due = due.min(at),
@@ -191,7 +194,7 @@ impl Keeper {
                 }
             }
             if !more {
-                bell.wait(due);
+                wakeup.wait(due);
             }
         }
     }

@@ -1,61 +1,64 @@
-//! What of a layer depends on the layers below: done when those are there, and before the layer is.
+//! Completes a layer with what depends on the layers below, once these are there.
 //!
-//! An archive may leave directories out that a layer below has: `usr/bin/x` without `usr` and `usr/bin`. For overlayfs they have
-//! to be there, and theirs would be the owner, mode and attributes that count; so they get those of the layer below. Where
-//! the layer below has a symbolic link in place of such a directory, the entries belong to where it leads. Hard links to files
-//! of a layer below need [copies](super::links), and what the layer [hides](super::hide) is seen from what is there.
+//! An archive may leave out directories that a lower layer has: `usr/bin/x` without `usr` and
+//! `usr/bin`. overlayfs needs these directories, and shows their owner, mode and attributes; so
+//! they get those of the lower layer. Where the lower layer has a symbolic link in place of such a
+//! directory, the entries move to the link's target. Hard links to files of a lower layer need
+//! [copies](super::links). The names that the layer [hides](super::hide) are found in the lower
+//! layers.
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, futimens};
-use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat, futimens};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::attributes::copy_attributes;
 use super::hide::hide;
 use super::links;
 use super::lowers::{Found, Lowers};
 use super::tree::{self, InRoot, at_or_below, kind_of};
 use super::unpack::{Directory, Ids, Unpacked, failed, permissions, time};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::xattr;
 
-/// Directories that may be led elsewhere by links of the layers below, and names that this may take along.
+/// The largest number of directories that links of lower layers may move, and of names in them.
 const MOVES_MAX: usize = 10_000;
 const ALONG_MAX: usize = 1_000_000;
 
-/// Settles the layer on those below it. Times and modes come last: all else changes the ones and is kept out by the others.
-pub(super) fn settle(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result<()> {
-    links::note_replaced(layer)?;
-    lead_hiding_elsewhere(layer, lowers)?;
-    lead_elsewhere(layer, lowers, ids)?;
+/// Completes the layer. Modes and times are set last: other changes would alter the times, and the
+/// modes would prevent other changes.
+pub(super) fn complete(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result<()> {
+    links::mark_replaced(layer)?;
+    resolve_opaque(layer, lowers)?;
+    move_implied(layer, lowers, ids)?;
     let copied = links::fill(layer, lowers, ids)?;
     links::link_back(layer, lowers, &copied)?;
     hide(layer, lowers)?;
     finish_directories(layer, lowers, ids)
 }
 
-/// Finds the directories that show nothing of those below, and are not the layer's, where links below lead.
-fn lead_hiding_elsewhere(layer: &mut Unpacked, lowers: &Lowers) -> Result<()> {
-    for path in layer.tree.hiding.clone() {
+/// Replaces the paths of opaque directories that the layer does not have itself by those that links
+/// of lower layers lead to.
+fn resolve_opaque(layer: &mut Unpacked, lowers: &Lowers) -> Result<()> {
+    for path in layer.tree.opaque.clone() {
         if path.is_empty() || is_dir(layer, &path)? {
             continue;
         }
         if let Some(target) = lowers.resolve(&path).map_err(|errno| failed(errno, &path))?.filter(|real| *real != path)
         {
-            layer.tree.hiding.remove(&path);
-            layer.tree.hides(target);
+            layer.tree.opaque.remove(&path);
+            layer.tree.add_opaque(target);
         }
     }
     layer.count(b"")
 }
 
-/// Moves what stands in implied directories that are links in a layer below.
-fn lead_elsewhere(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result<()> {
+/// Moves the entries of implied directories that are links in a lower layer.
+fn move_implied(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result<()> {
     let mut todo = layer.tree.implied.clone();
     let (mut moves, mut along) = (0, 0);
     while let Some(path) = todo.pop_first() {
@@ -77,7 +80,7 @@ fn lead_elsewhere(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result<()>
         let moved = rename_all(layer, &path, &target);
         (moves, along) = (moves + 1, along + moved.len());
         if moves > MOVES_MAX || along > ALONG_MAX {
-            let detail = "too many directories that layers below lead elsewhere";
+            let detail = "too many directories that are links in lower layers";
             return Err(Error::message(ErrorKind::TooLarge, Step::UnpackLayer, detail));
         }
         layer.count(&path)?;
@@ -100,11 +103,11 @@ fn is_dir(layer: &mut Unpacked, path: &[u8]) -> Result<bool> {
 
 fn relocate(layer: &mut Unpacked, ids: Ids, path: &[u8], target: &[u8]) -> nix::Result<()> {
     let Some(place) = layer.tree.find(path)? else { return Ok(()) };
-    if layer.tree.only_hides(place.open_dir()?)? && layer.tree.replaces(target)? {
+    if layer.tree.has_only_whiteouts(place.open_dir()?)? && layer.tree.replaces(target)? {
         return layer.tree.clear(path, &place);
     }
     let to = match layer.tree.dir(target) {
-        // A later entry has taken it all away.
+        // A later entry has removed the whole directory.
         Err(Errno::ENOTDIR) => return layer.tree.clear(path, &place),
         to => to?,
     };
@@ -114,7 +117,8 @@ fn relocate(layer: &mut Unpacked, ids: Ids, path: &[u8], target: &[u8]) -> nix::
     Ok(())
 }
 
-/// What is known of directories that were moved is known of where they are. Gives the paths of implied ones, before and after.
+/// Renames a moved directory, and all below it, in the layer's lists. Returns the paths of the
+/// directories, each with its new path if it is still implied.
 fn rename_all(layer: &mut Unpacked, path: &[u8], target: &[u8]) -> Vec<(InRoot, Option<InRoot>)> {
     let renamed = |old: &InRoot| in_dir(target, old.get(path.len()..).unwrap_or_default());
     let explicit: BTreeSet<InRoot> = layer
@@ -131,7 +135,7 @@ fn rename_all(layer: &mut Unpacked, path: &[u8], target: &[u8]) -> Vec<(InRoot, 
             layer.directories.entry(new).or_insert(directory);
         }
     }
-    for set in [&mut layer.tree.hiding, &mut layer.tree.whiteouts] {
+    for set in [&mut layer.tree.opaque, &mut layer.tree.whiteouts] {
         for old in at_or_below(set, path) {
             set.remove(&old);
             set.insert(renamed(&old));
@@ -145,7 +149,7 @@ fn rename_all(layer: &mut Unpacked, path: &[u8], target: &[u8]) -> Vec<(InRoot, 
     for old in at_or_below(&layer.tree.implied, path) {
         layer.tree.implied.remove(&old);
         let new = renamed(&old);
-        // The target itself was made, and noted, when it was opened.
+        // The target itself was made, and recorded, when it was opened.
         let is_implied = old.as_slice() != path && !layer.directories.contains_key(&new);
         if is_implied {
             layer.tree.implied.insert(new.clone());
@@ -155,7 +159,8 @@ fn rename_all(layer: &mut Unpacked, path: &[u8], target: &[u8]) -> Vec<(InRoot, 
     moved
 }
 
-/// Gives implied directories what they are in the layers below, and others what the layer says. Inner ones first.
+/// Gives implied directories the attributes of the lower layers' directories, and other directories
+/// those of the archive. Inner directories come first.
 fn finish_directories(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result<()> {
     let mut implied = std::mem::take(&mut layer.tree.implied);
     let mut explicit = std::mem::take(&mut layer.directories);
@@ -174,12 +179,12 @@ fn finish_directories(layer: &mut Unpacked, lowers: &Lowers, ids: Ids) -> Result
                 fchmod(&dir, permissions(mode)).map_err(fail)?;
                 futimens(&dir, &time(mtime), &time(mtime)).map_err(fail)?;
             }
-            None => take_over(layer, lowers, ids, &path, &dir).map_err(fail)?,
+            None => copy_from_lower(layer, lowers, ids, &path, &dir).map_err(fail)?,
         }
     }
 }
 
-/// The directory at `path`, unless later entries have replaced it.
+/// Opens the directory at `path`. Returns `None` if later entries have replaced it.
 fn open_dir(layer: &mut Unpacked, path: &[u8]) -> nix::Result<Option<OwnedFd>> {
     let opened = match layer.tree.find(path)? {
         Some(place) => place.open_dir(),
@@ -193,7 +198,7 @@ fn open_dir(layer: &mut Unpacked, path: &[u8]) -> nix::Result<Option<OwnedFd>> {
     }
 }
 
-fn take_over(layer: &Unpacked, lowers: &Lowers, ids: Ids, path: &[u8], dir: &OwnedFd) -> nix::Result<()> {
+fn copy_from_lower(layer: &Unpacked, lowers: &Lowers, ids: Ids, path: &[u8], dir: &OwnedFd) -> nix::Result<()> {
     let below = if layer.tree.is_hidden(path) { Found::Nothing } else { lowers.find(path)? };
     match below.top()? {
         Some((from, stat)) => copy_attributes(ids, from.as_fd(), &stat, dir),
@@ -204,25 +209,8 @@ fn take_over(layer: &Unpacked, lowers: &Lowers, ids: Ids, path: &[u8], dir: &Own
     }
 }
 
-pub(super) fn copy_attributes(ids: Ids, from: BorrowedFd<'_>, stat: &FileStat, to: impl AsFd) -> nix::Result<()> {
-    if ids == Ids::Kept {
-        fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
-    }
-    for name in xattr::list(from)? {
-        let is_overlays = tree::OPAQUE.contains(&name.as_c_str());
-        if let (false, Some(value)) = (is_overlays, xattr::get(from, &name)?) {
-            match xattr::set(to.as_fd(), &name, &value) {
-                Ok(()) | Err(Errno::EPERM | Errno::EACCES | Errno::EOPNOTSUPP) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-    fchmod(&to, permissions(stat.st_mode))?;
-    let seen = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
-    futimens(&to, &seen, &TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec))
-}
-/// Moves all that is in one directory into another; directories that both have become one. No deeper than PATH_MAX lets the
-/// archive's paths be.
+/// Moves the entries of one directory into another, and merges directories that both have. The
+/// depth is limited, as paths in the archive are limited to PATH_MAX.
 fn merge(
     layer: &Unpacked,
     ids: Ids,
@@ -268,8 +256,9 @@ fn in_dir(dir: &[u8], rest: &[u8]) -> InRoot {
     path
 }
 
-/// What the archive says of the one path may contradict what it says of the other, but for a whiteout: what a layer has hides
-/// what is below by itself.
+/// Merges two entries of one name. If both paths have different files in the archive, the merge
+/// fails. If one is a whiteout, the other one stays, as a file of the layer hides lower files by
+/// itself.
 fn merge_files(from: &OwnedFd, to: &OwnedFd, name: &CStr) -> nix::Result<()> {
     let stat = |dir: &OwnedFd| fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW);
     let (here, there) = (stat(from)?, stat(to)?);
