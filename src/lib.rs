@@ -118,10 +118,13 @@ mod feature;
 mod fuzz;
 #[cfg(feature = "image")]
 pub mod image;
+mod judge;
+mod launch;
 mod mount;
 mod namespace;
 mod owner;
 mod plan;
+mod policy;
 mod pool;
 mod proc;
 mod program;

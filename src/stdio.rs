@@ -91,9 +91,9 @@ macro_rules! from_owner {
 
 from_owner!(File, PipeReader, PipeWriter, ChildStdin, ChildStdout, ChildStderr, UnixStream);
 
-/// What the builder has been told about descriptors.
+/// The descriptors that the builder was given.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Policy {
+pub(crate) struct Descriptors {
     /// stdin, stdout, stderr; `None` where the call that spawns decides.
     pub(crate) streams: [Option<Stdio>; 3],
     /// Further descriptors with the numbers that they get.
@@ -109,7 +109,7 @@ pub(crate) struct Streams {
     pub(crate) sinks: [Sink; 2],
 }
 
-impl Policy {
+impl Descriptors {
     /// The streams of a run: those that it was told, else the policy's, else `default`.
     pub(crate) fn choose<'s>(&'s self, own: Option<&'s [Option<Stdio>; 3]>, default: &'s [Stdio; 3]) -> [&'s Stdio; 3] {
         let chosen = |i: usize| own.and_then(|own| own[i].as_ref()).or(self.streams[i].as_ref()).unwrap_or(&default[i]);
@@ -215,7 +215,7 @@ impl Streams {
     }
 }
 
-impl Policy {
+impl Descriptors {
     /// Passes the further descriptors on, and leaves 0, 1 and 2 free for streams that come later. Gives where the pipe of
     /// the thread that cloned is then.
     pub(crate) fn emit_ahead(&self, plan: &mut Plan) -> Arg {

@@ -3,28 +3,27 @@
 mod outcome;
 mod output;
 mod pressure;
-mod remains;
+mod resources;
 mod shared;
 mod stream;
+mod wait;
 mod watch;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::ChildStdin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use outcome::{Outcome, Output, Usage, Verdict};
-pub(crate) use remains::Remains;
-use shared::{New, Shared};
+pub(crate) use resources::{MountNamespace, Resources};
+pub(crate) use shared::Facts;
+use shared::Shared;
 use stream::Meter;
 pub use stream::OutputStream;
 
-use crate::cgroup::{Group, Limits, Stats};
+use crate::cgroup::{Limits, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::feature::Enforced;
-use crate::mount::Held;
-use crate::namespace::Lease;
-use crate::owner::{Claim, Scratch};
 use crate::security::Notifications;
 use crate::spawn::{Running, Timings};
 
@@ -67,99 +66,68 @@ pub struct Child {
     enforced: Enforced,
     meter: Option<Arc<Meter>>,
     stop_signal: i32,
-    timings: Option<Timings>,
 }
 
-/// What is watched over from outside.
+/// The time limits that are watched from outside.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) wall_time: Option<Duration>,
     /// Read off the control group.
     pub(crate) cpu_time: Option<Duration>,
-    /// Left to RLIMIT_CPU.
-    pub(crate) cpu_rlimit: Option<Duration>,
 }
 
-/// What a handle is made of.
+/// The limit of what the program writes to the streams that the library reads.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct OutputLimit {
+    pub(crate) bytes: u64,
+    /// Output beyond the limit is cut off, and the program goes on.
+    pub(crate) cuts: bool,
+}
+
+/// A program that has just been executed, with all that its handle takes over.
+#[derive(Debug)]
+pub(crate) struct Started {
     pub(crate) running: Running,
-    pub(crate) started: Instant,
-    pub(crate) streams: (Option<OwnedFd>, Option<OwnedFd>, Option<OwnedFd>),
-    pub(crate) group: Option<Group>,
-    pub(crate) scratch: Option<Scratch>,
-    pub(crate) claim: Option<Claim>,
-    pub(crate) lease: Option<Lease>,
+    pub(crate) at: Instant,
+    /// The caller's ends of stdin, stdout and stderr.
+    pub(crate) streams: [Option<OwnedFd>; 3],
+    pub(crate) resources: Resources,
+    pub(crate) facts: Facts,
     pub(crate) enforced: Enforced,
-    pub(crate) own_pid_ns: bool,
-    pub(crate) own_process_group: bool,
-    pub(crate) output_limit: Option<u64>,
-    pub(crate) output_cut: bool,
-    /// A stream is a file, whose size RLIMIT_FSIZE limits.
-    pub(crate) writes_file: bool,
-    /// The program stands under a filter of ours.
-    pub(crate) seccomp: bool,
-    /// That filter asks somebody.
-    pub(crate) asks: bool,
+    pub(crate) output_limit: Option<OutputLimit>,
     /// What the filter asks, if nobody else hears it.
     pub(crate) notifications: Option<Notifications>,
     pub(crate) watch: Watch,
-    /// What asks the program to end.
+    /// The signal that asks the program to end.
     pub(crate) stop_signal: i32,
-    pub(crate) held: Option<Held>,
-    pub(crate) past: Past,
-}
-
-/// What was before the program, in a sandbox that has waited for it.
-#[derive(Debug, Default)]
-pub(crate) struct Past {
-    /// What the group had counted.
-    pub(crate) before: Stats,
-    pub(crate) mounts: Option<Remains>,
 }
 
 impl Child {
     /// Takes charge of a program that runs, and has its time limits watched.
-    pub(crate) fn start(parts: Parts) -> Result<Child> {
-        let (stdin, stdout, stderr) = parts.streams;
-        let shared = Arc::new(Shared::new(New {
-            pid: parts.running.pid,
-            pidfd: parts.running.pidfd,
-            init: parts.running.init,
-            started: parts.started,
-            group: parts.group,
-            scratch: parts.scratch,
-            claim: parts.claim,
-            lease: parts.lease,
-            own_pid_ns: parts.own_pid_ns,
-            own_process_group: parts.own_process_group,
-            cpu_rlimit: parts.watch.cpu_rlimit,
-            seccomp: parts.seccomp,
-            asks: parts.asks,
-            writes_file: parts.writes_file,
-            held: parts.held,
-            past: parts.past,
-        })?);
-        let meter = parts.output_limit.map(|limit| Meter::new(limit, parts.output_cut, &shared));
+    pub(crate) fn new(started: Started) -> Result<Child> {
+        let Started { running, at, streams, resources, facts, watch: Watch { wall_time, cpu_time }, .. } = started;
+        let [stdin, stdout, stderr] = streams;
+        let asks = facts.asks;
+        let shared = Arc::new(Shared::new(running, at, resources, facts)?);
+        let meter = started.output_limit.map(|limit| Meter::new(limit.bytes, limit.cuts, &shared));
         let child = Child {
             stdin: stdin.map(ChildStdin::from),
             stdout: stdout.map(|pipe| OutputStream::new(pipe, meter.clone())),
             stderr: stderr.map(|pipe| OutputStream::new(pipe, meter.clone())),
-            notifications: parts.notifications,
+            notifications: started.notifications,
             shared: Some(shared.clone()),
-            enforced: parts.enforced,
+            enforced: started.enforced,
             meter,
-            stop_signal: parts.stop_signal,
-            timings: parts.running.timings,
+            stop_signal: started.stop_signal,
         };
         // On an error the handle made above is dropped, and with it the program.
-        if let Some(limit) = parts.watch.wall_time.and_then(|limit| parts.started.checked_add(limit)) {
+        if let Some(limit) = wall_time.and_then(|limit| at.checked_add(limit)) {
             watch::at(limit, &shared, watch::Due::WallTime)?;
         }
-        if let Some(limit) = parts.watch.cpu_time.map(|limit| limit.saturating_add(shared.cpu_before())) {
-            watch::at(parts.started, &shared, watch::Due::CpuTime(watch::CpuWatch::new(limit)))?;
+        if let Some(limit) = cpu_time.map(|limit| limit.saturating_add(shared.cpu_before())) {
+            watch::at(at, &shared, watch::Due::CpuTime(watch::CpuWatch::new(limit)))?;
         }
-        if parts.asks {
+        if asks {
             watch::reap(&shared)?;
         }
         shared.leave_unattended();
@@ -172,12 +140,12 @@ impl Child {
 
     /// The program's pid, or its init's, as the caller's pid namespace counts.
     pub fn id(&self) -> u32 {
-        self.shared.as_ref().map_or(0, |shared| shared.pid.unsigned_abs())
+        self.shared.as_ref().map_or(0, |shared| shared.running.pid.unsigned_abs())
     }
 
     /// Readable once the program has ended: for poll(2) and async runtimes. pidfd_open(2).
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
-        self.shared.as_ref().map(|shared| shared.pidfd.as_fd())
+        self.shared.as_ref().map(|shared| shared.pidfd())
     }
 
     /// Where the time of the spawn went, where [`timings`](crate::Sandbox::timings) asked for it.
@@ -196,7 +164,7 @@ impl Child {
     /// # }
     /// ```
     pub fn timings(&self) -> Option<&Timings> {
-        self.timings.as_ref()
+        self.shared.as_ref()?.running.timings.as_ref()
     }
 
     /// What of the policy the kernel really enforces.

@@ -18,7 +18,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
 use super::outcome::Verdict;
-use super::shared::Shared;
+use super::shared::{Key, Shared};
 use crate::error::{Error, Result, Step};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::{table, timeout};
@@ -33,9 +33,6 @@ const COARSEST: Duration = Duration::from_millis(20);
 pub(super) const FAR: Duration = Duration::from_secs(3600);
 /// How long the removal of one sandbox's things may keep the others waiting.
 const TURN: Duration = Duration::from_millis(5);
-
-/// A place in the list of deadlines.
-pub(super) type Key = (Instant, u64);
 
 /// What is to be looked at when a time has come.
 #[derive(Debug, Clone)]
@@ -303,34 +300,22 @@ impl Watcher {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shared::New;
-    use super::*;
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
+
+    use super::super::resources::Resources;
+    use super::super::shared::Facts;
+    use super::*;
+    use crate::spawn::Running;
 
     #[test]
     fn a_fault_with_one_sandbox_leaves_the_limits_of_the_others() {
         let mut child = Command::new("/bin/sleep").arg("100").spawn().unwrap();
         let pid = child.id() as i32;
-        let new = New {
-            pid,
-            pidfd: crate::sys::pidfd::open_any(pid).unwrap(),
-            init: None,
-            started: Instant::now(),
-            group: None,
-            scratch: None,
-            claim: None,
-            lease: None,
-            own_pid_ns: false,
-            own_process_group: false,
-            cpu_rlimit: None,
-            seccomp: false,
-            asks: false,
-            writes_file: false,
-            held: Default::default(),
-            past: Default::default(),
-        };
-        let shared = Arc::new(Shared::new(new).unwrap());
+        let pidfd = crate::sys::pidfd::open_any(pid).unwrap();
+        let running = Running { pid, pidfd, init: None, timings: None };
+        let shared = Shared::new(running, Instant::now(), Resources::default(), Facts::default());
+        let shared = Arc::new(shared.unwrap());
         at(Instant::now(), &shared, Due::Fault).unwrap();
         thread::sleep(Duration::from_millis(50));
         at(Instant::now(), &shared, Due::Fault).unwrap();

@@ -108,7 +108,7 @@ impl Sandbox {
         let lowers = Lowers::open(layers.dirs()).map_err(|errno| Error::new(Step::ImageUser, errno))?;
         let name = text(config.and_then(|config| config.user().as_ref())).unwrap_or_default();
         let user = user::resolve(&name, &lowers)?;
-        let (is_root, apart) = (Uid::effective().is_root(), self.namespaces.new.contains(Namespaces::USER));
+        let (is_root, apart) = (Uid::effective().is_root(), self.policy.namespaces.new.contains(Namespaces::USER));
         // The user that the sandbox runs as outside cannot open the store, so the mounts are made
         // on the sandbox's behalf.
         let root = if is_root && apart { rootfs(layers).id_mapped() } else { rootfs(layers) };
@@ -134,7 +134,7 @@ impl Sandbox {
         let words = |words: Option<&Vec<String>>| words.into_iter().flatten().map(OsString::from).collect();
         let entrypoint = words(config.and_then(|config| config.entrypoint().as_ref()));
         let cmd = words(config.and_then(|config| config.cmd().as_ref()));
-        sandbox.program.default = (entrypoint, cmd);
+        sandbox.policy.program.default = (entrypoint, cmd);
         Ok(sandbox)
     }
 }

@@ -1,11 +1,11 @@
 //! The ops of the stub that need more than one system call, by name: only this floor, the spawn engine and the stub know the
-//! [`wire`].
+//! [`wire`](crate::stub::wire).
 
 use std::path::Path;
 
 use super::{Added, Arg, Plan, Ptr, Slot};
 use crate::error::Step;
-use crate::stub::wire::{self, code, exec, record, target};
+use crate::stub::wire::{code, exec, record, target};
 
 bitflags::bitflags! {
     /// How the stub finds or makes the place of a mount: [`Plan::find_place`].
@@ -168,6 +168,6 @@ impl Plan {
     #[cfg(feature = "systemd")]
     pub(crate) fn await_end_of_owner(&mut self) -> Added<'_> {
         let byte = self.words(&[0]);
-        self.call(Step::OwnerAlive, libc::SYS_read, [wire::PARENT_FD.into(), byte.into(), 1.into()])
+        self.call(Step::OwnerAlive, libc::SYS_read, [crate::stub::wire::PARENT_FD.into(), byte.into(), 1.into()])
     }
 }

@@ -18,7 +18,7 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
 use super::{Next, Shared};
 use crate::error::{Error, Result, Step};
-use crate::sandbox::Parked;
+use crate::launch::Parked;
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::timeout;
 

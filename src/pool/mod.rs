@@ -13,7 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::child::{Child, Outcome, Output};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sandbox::{Parked, Prepared, Sandbox};
+use crate::launch::Parked;
+use crate::sandbox::{Prepared, Sandbox};
 use crate::spawn::Misfire;
 use crate::stdio::Stdio;
 use filler::Filler;
@@ -199,7 +200,7 @@ impl Pool {
         shared.require_home()?;
         let mut run = shared.prepared.run(Some(command), default)?;
         while let Some(parked) = shared.take() {
-            let fired = parked.fire(&shared.prepared, &mut run, filler::release_mounts);
+            let fired = shared.prepared.fire(parked, &mut run, filler::release_mounts);
             shared.used(matches!(fired, Err(Misfire::Dead)));
             match fired {
                 Ok(child) => return Ok(child),
@@ -209,7 +210,7 @@ impl Pool {
         }
         shared.state().stats.misses += 1;
         shared.filler.wake();
-        shared.prepared.launch_run(run, None)
+        shared.prepared.start(run, None)
     }
 
     /// Waits until all sandboxes of the pool are ready.

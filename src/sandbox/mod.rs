@@ -1,41 +1,22 @@
-//! The builder: the one place that knows a whole sandbox, and that fixes the order in which policies become ops.
+//! The builder: everything that a user calls to say what a sandbox is, and to run it.
 
-mod bounds;
 mod getters;
-mod judge;
-mod launch;
 mod limits;
-mod made;
-mod own_group;
-mod parked;
 mod prepared;
-mod refusal;
-#[cfg(feature = "systemd")]
-mod scope;
 mod setters;
-mod setup;
 mod strict;
 mod supervise;
-mod user_ns;
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-pub(crate) use parked::Parked;
 pub use prepared::Prepared;
 
-#[cfg(feature = "systemd")]
-use crate::cgroup;
-use crate::cgroup::Limits;
 use crate::child::{Child, Outcome, Output};
 use crate::error::Result;
-use crate::feature::{Enforced, Feature};
-use crate::program::Program;
-use crate::security::{Landlock, Seccomp};
+use crate::feature::Enforced;
+use crate::policy::Policy;
 use crate::stdio::Stdio;
-use crate::{mount, namespace, security, stdio};
 
 /// A program and the policy under which it runs: a builder whose calls each add one thing.
 ///
@@ -60,26 +41,7 @@ use crate::{mount, namespace, security, stdio};
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, Default)]
 pub struct Sandbox {
-    pub(crate) program: Program,
-    pub(crate) stdio: stdio::Policy,
-    pub(crate) namespaces: namespace::Policy,
-    pub(crate) mounts: mount::Policy,
-    pub(crate) landlock: Option<Landlock>,
-    pub(crate) security: security::Privileges,
-    pub(crate) limits: Limits,
-    pub(crate) seccomp: Option<Seccomp>,
-    pub(crate) cgroup_parent: Option<PathBuf>,
-    #[cfg(feature = "systemd")]
-    pub(crate) systemd_scope: Option<cgroup::SystemdScope>,
-    pub(crate) wall_time: Option<Duration>,
-    pub(crate) cpu_time: Option<Duration>,
-    pub(crate) output_limit: Option<u64>,
-    pub(crate) output_cut: bool,
-    pub(crate) setup_timeout: Option<Duration>,
-    pub(crate) timings: bool,
-    pub(crate) best_effort: BTreeSet<Feature>,
-    /// For tests of the undoing: the op that fails, and its errno.
-    pub(crate) fail_at: Option<(u32, i32)>,
+    pub(crate) policy: Policy,
 }
 
 impl Sandbox {
@@ -91,69 +53,69 @@ impl Sandbox {
     /// The program: a path inside the sandbox, or a bare name that is looked for in the sandbox's PATH. Without this
     /// call `/bin/sh`.
     pub fn command(mut self, program: impl AsRef<OsStr>) -> Self {
-        self.program.command = Some(program.as_ref().to_owned());
+        self.policy.program.command = Some(program.as_ref().to_owned());
         self
     }
 
     /// Adds an argument.
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.program.args.push(arg.as_ref().to_owned());
+        self.policy.program.args.push(arg.as_ref().to_owned());
         self
     }
 
     /// Adds arguments.
     pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        self.program.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.policy.program.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     /// Sets a variable of the program's environment, which begins as the caller's.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.program.env.insert(name.as_ref().to_owned(), Some(value.as_ref().to_owned()));
+        self.policy.program.env.insert(name.as_ref().to_owned(), Some(value.as_ref().to_owned()));
         self
     }
 
     /// Sets variables.
     pub fn envs(mut self, vars: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>) -> Self {
         let vars = vars.into_iter().map(|(name, value)| (name.as_ref().to_owned(), Some(value.as_ref().to_owned())));
-        self.program.env.extend(vars);
+        self.policy.program.env.extend(vars);
         self
     }
 
     /// Takes a variable away.
     pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
-        self.program.env.insert(name.as_ref().to_owned(), None);
+        self.policy.program.env.insert(name.as_ref().to_owned(), None);
         self
     }
 
     /// Begins with an empty environment instead of the caller's, and forgets what was set so far.
     pub fn env_clear(mut self) -> Self {
-        self.program.env_clear = true;
-        self.program.env.clear();
+        self.policy.program.env_clear = true;
+        self.policy.program.env.clear();
         self
     }
 
     /// The working directory, inside. Without this call `/` where the sandbox has a root of its own, else the caller's.
     pub fn cwd(mut self, dir: impl AsRef<Path>) -> Self {
-        self.program.cwd = Some(dir.as_ref().to_owned());
+        self.policy.program.cwd = Some(dir.as_ref().to_owned());
         self
     }
 
     /// Where the program reads.
     pub fn stdin(mut self, stdio: impl Into<Stdio>) -> Self {
-        self.stdio.streams[0] = Some(stdio.into());
+        self.policy.stdio.streams[0] = Some(stdio.into());
         self
     }
 
     /// Where the program writes.
     pub fn stdout(mut self, stdio: impl Into<Stdio>) -> Self {
-        self.stdio.streams[1] = Some(stdio.into());
+        self.policy.stdio.streams[1] = Some(stdio.into());
         self
     }
 
     /// Where the program complains.
     pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
-        self.stdio.streams[2] = Some(stdio.into());
+        self.policy.stdio.streams[2] = Some(stdio.into());
         self
     }
 
@@ -165,7 +127,7 @@ impl Sandbox {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) or
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), with [`Error::problems`](crate::Error::problems).
     pub fn check(&self) -> Result<Enforced> {
-        self.judge(true).map(|judgement| judgement.enforced)
+        self.policy.judge(true).map(|judgement| judgement.enforced)
     }
 
     /// Starts the program; streams that were not told are the caller's own.
@@ -178,7 +140,7 @@ impl Sandbox {
     /// What [`check`](Sandbox::check) finds; [`ErrorKind::Setup`](crate::ErrorKind::Setup) and
     /// [`ErrorKind::Exec`](crate::ErrorKind::Exec) with the step, path and errno.
     pub fn spawn(&self) -> Result<Child> {
-        self.launch(&Stdio::inherited(), None)
+        self.policy.spawn(&Stdio::inherited(), None)
     }
 
     /// Runs the program to its end and collects what it writes; streams that were not told are captured, and stdin is
@@ -188,7 +150,7 @@ impl Sandbox {
     ///
     /// Those of [`spawn`](Sandbox::spawn) and of [`Child::wait_with_output`].
     pub fn output(&self) -> Result<Output> {
-        self.launch(&Stdio::captured(), None)?.wait_with_output()
+        self.policy.spawn(&Stdio::captured(), None)?.wait_with_output()
     }
 
     /// Runs the program to its end; streams that were not told are the caller's own.
@@ -204,7 +166,7 @@ impl Sandbox {
     /// interface.
     #[doc(hidden)]
     pub fn fail_at(mut self, index: u32, errno: i32) -> Self {
-        self.fail_at = Some((index, errno));
+        self.policy.fail_at = Some((index, errno));
         self
     }
 }

@@ -1,19 +1,18 @@
-//! A policy that is judged and lowered once, and spawned many times.
+//! A policy that is judged and written as a plan once, and spawned many times.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::Sandbox;
-use super::launch::{Compiled, Run};
-use super::made::Kept;
-use super::setup::Shape;
-use super::supervise::Supervisor;
 use crate::child::{Child, Outcome, Output};
 use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::feature::{Enforced, Feature};
+use crate::launch::{Compiled, Kept, Parked, Run, Supervisor};
+use crate::policy::Policy;
 use crate::program::Invocation;
 use crate::security::Notifications;
+use crate::spawn::Misfire;
 use crate::stdio::{Stdio, Streams};
 
 /// A [`Sandbox`] of which everything is done that is the same for each run: [`Sandbox::prepare`].
@@ -47,14 +46,14 @@ use crate::stdio::{Stdio, Streams};
 /// was made for one of them stays until this is dropped.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    pub(super) policy: Arc<Policy>,
+    inner: Arc<Inner>,
     command: Option<Arc<Command>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Policy {
-    pub(super) sandbox: Sandbox,
-    pub(super) compiled: Compiled,
+struct Inner {
+    policy: Policy,
+    compiled: Compiled,
     own: Invocation,
     _kept: Kept,
 }
@@ -67,39 +66,24 @@ impl Sandbox {
     ///
     /// Those of [`check`](Sandbox::check), and a path of the host that does not exist.
     pub fn prepare(&self) -> Result<Prepared> {
-        self.prepare_as(true)
-    }
-
-    /// `thorough` as for [`judge`](Sandbox::judge).
-    pub(super) fn prepare_as(&self, thorough: bool) -> Result<Prepared> {
-        let compiled = self.compile(thorough)?;
-        let kept = self.keep(&compiled.judgement)?;
-        let policy = Policy { compiled, own: self.program.invocation(), sandbox: self.clone(), _kept: kept };
-        // As it is without a control group and a scratch directory, which are made for each run.
-        let template = policy.compiled.template();
-        let write = || {
-            let (number, exchanges) = (template.map(|fd| fd.as_raw_fd()), policy.compiled.exchanges());
-            let shape = Shape { template: number, exchanges, ..Shape::default() };
-            self.setup(&policy.compiled, &shape, template)
-        };
-        let setup = match write() {
-            Err(error) if policy.compiled.exchanges() && policy.compiled.lacks_exchange(&error) => write()?,
-            written => written?,
-        };
-        setup.plan.release();
-        Ok(Prepared { policy: Arc::new(policy), command: None })
+        let policy = self.policy.clone();
+        let compiled = Compiled::new(&policy, true)?;
+        let kept = policy.keep(&compiled.judgement)?;
+        compiled.write_ahead(&policy)?;
+        let inner = Inner { own: policy.program.invocation(), policy, compiled, _kept: kept };
+        Ok(Prepared { inner: Arc::new(inner), command: None })
     }
 }
 
 impl Prepared {
     /// The same policy with another program.
     pub fn with(&self, command: impl Into<Command>) -> Prepared {
-        Prepared { policy: self.policy.clone(), command: Some(Arc::new(command.into())) }
+        Prepared { inner: self.inner.clone(), command: Some(Arc::new(command.into())) }
     }
 
     /// What a spawn enforces.
     pub fn enforced(&self) -> &Enforced {
-        &self.policy.compiled.judgement.enforced
+        &self.inner.compiled.judgement.enforced
     }
 
     /// As [`Sandbox::spawn`].
@@ -141,26 +125,41 @@ impl Prepared {
 
     fn launch(&self, default: &[Stdio; 3], supervisor: Option<Supervisor>) -> Result<Child> {
         let run = self.run(self.command.as_deref(), default)?;
-        self.launch_run(run, supervisor)
+        self.start(run, supervisor)
     }
 
-    /// A run of `command`, or of the policy's own program; `default` stands for streams that nobody told.
+    /// Makes a run of `command`, or of the policy's own program; `default` stands for streams that nobody told.
     pub(crate) fn run(&self, command: Option<&Command>, default: &[Stdio; 3]) -> Result<Run> {
-        let Policy { sandbox, own, .. } = &*self.policy;
+        let Inner { policy, own, .. } = &*self.inner;
         let mut invalid = command.map(Command::invalid).unwrap_or_default();
-        if !sandbox.best_effort.contains(&Feature::OutputLimit) {
-            invalid.extend(command.and_then(|command| sandbox.uncounted(&command.streams)));
+        if !policy.best_effort.contains(&Feature::OutputLimit) {
+            invalid.extend(command.and_then(|command| policy.uncounted(&command.streams)));
         }
         if !invalid.is_empty() {
             return Err(Error::refused(invalid));
         }
         let invocation = command.map_or_else(|| own.clone(), |command| command.invocation(own));
-        let stdio = sandbox.stdio.choose(command.map(|command| &command.streams), default);
+        let stdio = policy.stdio.choose(command.map(|command| &command.streams), default);
         Ok(Run { invocation, streams: Streams::open(stdio)? })
     }
 
-    pub(crate) fn launch_run(&self, run: Run, supervisor: Option<Supervisor>) -> Result<Child> {
-        let Policy { sandbox, compiled, .. } = &*self.policy;
-        sandbox.launch_compiled(compiled, run, supervisor, sandbox.begin())
+    pub(crate) fn start(&self, run: Run, supervisor: Option<Supervisor>) -> Result<Child> {
+        let Inner { policy, compiled, .. } = &*self.inner;
+        policy.start(compiled, run, supervisor, policy.begin())
+    }
+
+    /// Refuses a policy whose sandboxes cannot wait for their program.
+    pub(crate) fn can_park(&self) -> Result<()> {
+        self.inner.policy.can_park(&self.inner.compiled)
+    }
+
+    /// Creates a sandbox that waits for its program.
+    pub(crate) fn park(&self) -> Result<Parked> {
+        self.inner.policy.park(&self.inner.compiled)
+    }
+
+    /// Starts a program in a sandbox that has waited for it, see [`Policy::fire`].
+    pub(crate) fn fire(&self, parked: Parked, run: &mut Run, close: fn(OwnedFd)) -> Result<Child, Misfire> {
+        self.inner.policy.fire(&self.inner.compiled, parked, run, close)
     }
 }

@@ -19,9 +19,9 @@ use crate::units::Bytes;
 impl Sandbox {
     /// Adds namespaces of the sandbox's own; a pid namespace brings what [`pid_ns`](Sandbox::pid_ns) says.
     pub fn namespaces(mut self, kinds: Namespaces) -> Self {
-        self.namespaces.new |= kinds;
+        self.policy.namespaces.new |= kinds;
         if kinds.contains(Namespaces::PID) {
-            self.namespaces.new |= Namespaces::MOUNT;
+            self.policy.namespaces.new |= Namespaces::MOUNT;
         }
         self
     }
@@ -31,9 +31,9 @@ impl Sandbox {
     /// [`max_user_namespaces`](Sandbox::max_user_namespaces) goes as well, and every
     /// [`user_limit`](Sandbox::user_limit).
     pub fn share(mut self, kinds: Namespaces) -> Self {
-        self.namespaces.new -= kinds;
+        self.policy.namespaces.new -= kinds;
         if kinds.contains(Namespaces::USER) {
-            self.namespaces.user_limits.clear();
+            self.policy.namespaces.user_limits.clear();
         }
         self
     }
@@ -125,7 +125,7 @@ impl Sandbox {
     /// In a user namespace the program becomes, outside as well, whom the caller is called there, unless [`user`](Sandbox::user)
     /// says otherwise. One that does not know the caller calls it nobody (65534); where that is not mapped, it is an error.
     pub fn join_fd(mut self, kind: Namespaces, fd: impl Into<OwnedFd>) -> Self {
-        self.namespaces.join.push((kind, JoinSource::Fd(Arc::new(fd.into()))));
+        self.policy.namespaces.join.push((kind, JoinSource::Fd(Arc::new(fd.into()))));
         self
     }
 
@@ -134,31 +134,31 @@ impl Sandbox {
     /// see [`join_fd`](Sandbox::join_fd): who is root and leaves it out is root among the files and processes of what it joins.
     pub fn join_pid(mut self, kinds: Namespaces, pid: u32) -> Self {
         let source = JoinSource::Pid(i32::try_from(pid).unwrap_or(-1));
-        self.namespaces.join.extend(kinds.iter().map(|kind| (kind, source.clone())));
+        self.policy.namespaces.join.extend(kinds.iter().map(|kind| (kind, source.clone())));
         self
     }
 
     /// The host name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns). sethostname(2).
     pub fn hostname(mut self, name: impl Into<String>) -> Self {
-        self.namespaces.hostname = Some(name.into());
+        self.policy.namespaces.hostname = Some(name.into());
         self
     }
 
     /// The NIS domain name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns). setdomainname(2).
     pub fn domainname(mut self, name: impl Into<String>) -> Self {
-        self.namespaces.domainname = Some(name.into());
+        self.policy.namespaces.domainname = Some(name.into());
         self
     }
 
     /// How far `CLOCK_MONOTONIC` inside is from the host's; needs [`time_ns`](Sandbox::time_ns).
     pub fn monotonic_offset(mut self, offset: TimeOffset) -> Self {
-        self.namespaces.monotonic = Some(offset);
+        self.policy.namespaces.monotonic = Some(offset);
         self
     }
 
     /// How far `CLOCK_BOOTTIME` inside, which uptime(1) shows, is from the host's; needs [`time_ns`](Sandbox::time_ns).
     pub fn boottime_offset(mut self, offset: TimeOffset) -> Self {
-        self.namespaces.boottime = Some(offset);
+        self.policy.namespaces.boottime = Some(offset);
         self
     }
 
@@ -179,7 +179,7 @@ impl Sandbox {
     /// # drop(sandbox);
     /// ```
     pub fn user_limit(mut self, table: UserLimit, count: u32) -> Self {
-        self.namespaces.user_limits.insert(table, count);
+        self.policy.namespaces.user_limits.insert(table, count);
         self
     }
 
@@ -189,13 +189,13 @@ impl Sandbox {
     /// `CAP_SETGID`, else by newuidmap(1) and newgidmap(1), which have to be installed and map what subuid(5) and subgid(5)
     /// grant to the caller.
     pub fn uid_map(mut self, map: IdMap) -> Self {
-        self.namespaces.uid_map.push(map);
+        self.policy.namespaces.uid_map.push(map);
         self
     }
 
     /// Adds a line to the map of group ids; needs [`user_ns`](Sandbox::user_ns). As [`uid_map`](Sandbox::uid_map).
     pub fn gid_map(mut self, map: IdMap) -> Self {
-        self.namespaces.gid_map.push(map);
+        self.policy.namespaces.gid_map.push(map);
         self
     }
 
@@ -211,7 +211,7 @@ impl Sandbox {
     /// # }
     /// ```
     pub fn map_subids(mut self) -> Self {
-        self.namespaces.subids = true;
+        self.policy.namespaces.subids = true;
         self
     }
 }
@@ -224,14 +224,14 @@ impl Sandbox {
     /// A minimal /dev is mounted on it, and with [`pid_ns`](Sandbox::pid_ns) a /proc, unless a mount of the list stands
     /// there or [`default_mounts`](Sandbox::default_mounts) are switched off.
     pub fn rootfs(mut self, root: impl Into<RootFs>) -> Self {
-        self.mounts.root = Some(root.into());
+        self.policy.mounts.root = Some(root.into());
         self.mount_ns()
     }
 
     /// Makes the root read-only, also one that by itself is not, and the /dev that comes with it; brings a mount namespace.
     /// Mounts of the list keep their own flags.
     pub fn read_only_root(mut self, wanted: bool) -> Self {
-        self.mounts.read_only_root = wanted;
+        self.policy.mounts.read_only_root = wanted;
         if wanted { self.mount_ns() } else { self }
     }
 
@@ -252,7 +252,7 @@ impl Sandbox {
     /// The source of a bind is looked up on the host, by the caller, and follows links. For a part of what is bound writable,
     /// which an earlier program may have changed, [`read_only_path`](Sandbox::read_only_path) is the better choice.
     pub fn mount(mut self, mount: impl Into<Mount>) -> Self {
-        self.mounts.mounts.push(mount.into());
+        self.policy.mounts.mounts.push(mount.into());
         self.mount_ns()
     }
 
@@ -281,7 +281,7 @@ impl Sandbox {
     ///
     /// A program that may unmount (`CAP_SYS_ADMIN` in the sandbox) can take the cover off again.
     pub fn mask(mut self, path: impl Into<PathBuf>) -> Self {
-        self.mounts.masks.push(path.into());
+        self.policy.mounts.masks.push(path.into());
         self.mount_ns()
     }
 
@@ -302,7 +302,7 @@ impl Sandbox {
     /// A path that does not exist is passed over where nobody can make it: on what is read-only, and on a root whose changes
     /// vanish with the sandbox. Where the program could make it, it is an error of the spawn (ENOENT): make it beforehand.
     pub fn read_only_path(mut self, path: impl Into<PathBuf>) -> Self {
-        self.mounts.read_only_paths.push(path.into());
+        self.policy.mounts.read_only_paths.push(path.into());
         self.mount_ns()
     }
 
@@ -314,14 +314,14 @@ impl Sandbox {
     /// | masked | acpi, asound, interrupts, kcore, keys, latency_stats, sched_debug, scsi, timer_list, timer_stats | firmware, devices/virtual/powercap, each processor's thermal_throttle |
     /// | read-only | bus, fs, irq, sys, sysrq-trigger | |
     pub fn default_masks(mut self, wanted: bool) -> Self {
-        self.mounts.default_masks = wanted;
+        self.policy.mounts.default_masks = wanted;
         if wanted { self.mount_ns() } else { self }
     }
 
     /// Whether /proc, /dev and, on the host's root, /tmp are mounted without being asked for. They are, until this says
     /// otherwise.
     pub fn default_mounts(mut self, wanted: bool) -> Self {
-        self.mounts.no_defaults = !wanted;
+        self.policy.mounts.no_defaults = !wanted;
         self
     }
 }
@@ -331,7 +331,7 @@ impl Sandbox {
     /// Restricts paths, TCP ports, signals and abstract sockets by [`Landlock`], on top of namespaces or without any.
     /// Brings `no_new_privs`. The last call counts.
     pub fn landlock(mut self, rules: Landlock) -> Self {
-        self.landlock = Some(rules);
+        self.policy.landlock = Some(rules);
         self
     }
 }
@@ -340,15 +340,15 @@ impl Sandbox {
 impl Sandbox {
     /// A limit of each process in the sandbox: setrlimit(2). `u64::MAX` is no limit; the last call for a resource counts.
     pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
-        self.program.rlimits.retain(|(other, ..)| *other != resource);
-        self.program.rlimits.push((resource, soft, hard));
+        self.policy.program.rlimits.retain(|(other, ..)| *other != resource);
+        self.policy.program.rlimits.push((resource, soft, hard));
         self
     }
 
     /// The longest that the program may run. Then everything in the sandbox is killed:
     /// [`Verdict::WallTime`](crate::Verdict::WallTime). One thread of the library's watches over all sandboxes.
     pub fn wall_time(mut self, limit: Duration) -> Self {
-        self.wall_time = Some(limit);
+        self.policy.wall_time = Some(limit);
         self
     }
 
@@ -356,7 +356,7 @@ impl Sandbox {
     /// [`Verdict::CpuTime`](crate::Verdict::CpuTime). Read off the control group, in steps that shorten as the limit
     /// comes near, to within about a millisecond a core.
     pub fn cpu_time(mut self, limit: Duration) -> Self {
-        self.cpu_time = Some(limit);
+        self.policy.cpu_time = Some(limit);
         self
     }
 
@@ -370,7 +370,7 @@ impl Sandbox {
     /// [`best_effort`](Sandbox::best_effort)`(`[`Feature::OutputLimit`](crate::Feature::OutputLimit)`)` goes without. The caller's own
     /// stdout and stderr, passed on, are not counted.
     pub fn output_limit(mut self, limit: impl Into<Bytes>) -> Self {
-        self.output_limit = Some(limit.into().get());
+        self.policy.output_limit = Some(limit.into().get());
         self
     }
 
@@ -378,7 +378,7 @@ impl Sandbox {
     /// [`Output::truncated`](crate::Output::truncated) tells. A file as a stream cannot be cut: writing to it fails (EFBIG), or
     /// ends the program.
     pub fn output_cut(mut self, cut: bool) -> Self {
-        self.output_cut = cut;
+        self.policy.output_cut = cut;
         self
     }
 
@@ -396,7 +396,7 @@ impl Sandbox {
     ///     mkdir /sys/fs/cgroup$g/own; echo $$ >/sys/fs/cgroup$g/own/cgroup.procs; exec program --cgroup-parent $g'
     /// ```
     pub fn cgroup_parent(mut self, path: impl AsRef<Path>) -> Self {
-        self.cgroup_parent = Some(path.as_ref().to_owned());
+        self.policy.cgroup_parent = Some(path.as_ref().to_owned());
         self
     }
 
@@ -423,14 +423,14 @@ impl Sandbox {
     /// ```
     #[cfg(feature = "systemd")]
     pub fn systemd_scope(mut self, scope: SystemdScope) -> Self {
-        self.systemd_scope = Some(scope);
+        self.policy.systemd_scope = Some(scope);
         self
     }
 
     /// Goes without `feature` where this host cannot enforce it, instead of failing. [`Child::enforced`](crate::Child::enforced)
     /// tells what is missing.
     pub fn best_effort(mut self, feature: Feature) -> Self {
-        self.best_effort.insert(feature);
+        self.policy.best_effort.insert(feature);
         self
     }
 }
@@ -450,7 +450,7 @@ impl Sandbox {
     /// Cutting down the bounding set needs `CAP_SETPCAP`, which a user namespace gives; where it cannot be done that is an
     /// error, or with [`best_effort`](Sandbox::best_effort)`(Feature::BoundingSet)` left out.
     pub fn capabilities(mut self, sets: Capabilities) -> Self {
-        self.security.capabilities = Some(sets);
+        self.policy.security.capabilities = Some(sets);
         self
     }
 
@@ -458,7 +458,7 @@ impl Sandbox {
     /// without effect (`PR_SET_NO_NEW_PRIVS`, prctl(2), since 3.5). A process of the caller's that has it already cannot
     /// give it up.
     pub fn no_new_privs(mut self, wanted: bool) -> Self {
-        self.security.no_new_privs = wanted;
+        self.policy.security.no_new_privs = wanted;
         self
     }
 
@@ -468,7 +468,7 @@ impl Sandbox {
     /// A keyring counts against the quota of the caller's user: as an ordinary user 200
     /// (`/proc/sys/kernel/keys/maxkeys`); beyond it the spawn fails with EDQUOT.
     pub fn session_keyring(mut self, wanted: bool) -> Self {
-        self.security.session_keyring = wanted;
+        self.policy.security.session_keyring = wanted;
         self
     }
 
@@ -478,7 +478,7 @@ impl Sandbox {
     /// [`Seccomp::default()`](Seccomp::default) is the list for programs that nobody vouches for. An
     /// [`init`](Sandbox::init) stands outside of the filter, as does everything that sets the sandbox up.
     pub fn seccomp(mut self, profile: impl Into<Option<Seccomp>>) -> Self {
-        self.seccomp = profile.into();
+        self.policy.seccomp = profile.into();
         self
     }
 }
@@ -488,37 +488,37 @@ impl Sandbox {
     /// The user and group that the program runs as, inside; supplementary groups are dropped unless
     /// [`groups`](Sandbox::groups) sets some.
     pub fn user(mut self, uid: u32, gid: u32) -> Self {
-        self.program.user = Some((uid, gid));
+        self.policy.program.user = Some((uid, gid));
         self
     }
 
     /// The supplementary groups of the program. setgroups(2).
     pub fn groups(mut self, gids: impl IntoIterator<Item = u32>) -> Self {
-        self.program.groups = Some(gids.into_iter().collect());
+        self.policy.program.groups = Some(gids.into_iter().collect());
         self
     }
 
     /// The signal with which [`Child::stop`](crate::Child::stop) asks the program to end; SIGTERM without this call.
     pub fn stop_signal(mut self, signal: i32) -> Self {
-        self.program.stop_signal = Some(signal);
+        self.policy.program.stop_signal = Some(signal);
         self
     }
 
     /// The permission bits that new files do not get; the caller's if this is not called. umask(2).
     pub fn umask(mut self, mask: u32) -> Self {
-        self.program.umask = Some(mask & 0o777);
+        self.policy.program.umask = Some(mask & 0o777);
         self
     }
 
     /// The session and process group: see [`Session`].
     pub fn session(mut self, session: Session) -> Self {
-        self.program.session = Some(session);
+        self.policy.program.session = Some(session);
         self
     }
 
     /// Passes `fd` on as descriptor `number`, at least 3. Nothing else above stderr is open in the program.
     pub fn fd(mut self, number: RawFd, fd: impl Into<OwnedFd>) -> Self {
-        self.stdio.extra.push((number, Arc::new(fd.into())));
+        self.policy.stdio.extra.push((number, Arc::new(fd.into())));
         self
     }
 
@@ -527,7 +527,7 @@ impl Sandbox {
     /// The program is then pid 2, and an ordinary process: a bare pid 1 ignores every signal from inside whose action it
     /// has not set, its own abort(3) included.
     pub fn init(mut self, wanted: bool) -> Self {
-        self.program.init = wanted;
+        self.policy.program.init = wanted;
         self
     }
 
@@ -538,7 +538,7 @@ impl Sandbox {
     /// It is killed by its parent-death signal, prctl(2), which the program could clear: one that is out to survive is
     /// held by [`init`](Sandbox::init), whose own end takes the pid namespace with it.
     pub fn die_with_owner(mut self, dies: bool) -> Self {
-        self.program.outlive_owner = !dies;
+        self.policy.program.outlive_owner = !dies;
         self
     }
 
@@ -547,14 +547,14 @@ impl Sandbox {
     /// The calling thread itself looks at the paths of the host that the policy names: a file system that does not answer, such
     /// as one of FUSE or NFS whose server is gone, can hold it up for longer.
     pub fn setup_timeout(mut self, timeout: Duration) -> Self {
-        self.setup_timeout = Some(timeout);
+        self.policy.setup_timeout = Some(timeout);
         self
     }
 
     /// Whether a spawn tells where its time went: [`Child::timings`](crate::Child::timings). It does not, without this call.
     /// A [`Pool`](crate::Pool), whose spawns have nothing to set up, tells nothing either way.
     pub fn timings(mut self, wanted: bool) -> Self {
-        self.timings = wanted;
+        self.policy.timings = wanted;
         self
     }
 }

@@ -118,7 +118,7 @@ impl Sandbox {
             .env("LANG", "C.UTF-8")
             .session(Session::New)
             .init(true);
-        sandbox.mounts.private_tmp = true;
+        sandbox.policy.mounts.private_tmp = true;
         let sandbox = USER_LIMITS.into_iter().fold(sandbox, |sandbox, (table, most)| sandbox.user_limit(table, most));
         RLIMITS.into_iter().fold(sandbox, |sandbox, (resource, most)| {
             let own = resource.own().map_or(most, |(_, hard)| hard);

@@ -3,23 +3,23 @@
 //! This floor knows no policy: it takes a [`Plan`](crate::plan::Plan) and gives back a running process or the error of
 //! the op that failed, with nothing left over.
 
+mod attempt;
 mod clone;
+mod handover;
 mod hint;
-mod image;
-mod outside;
+mod launch;
 mod parked;
 mod report;
+mod running;
 mod spawner;
+mod start;
+mod stub_file;
 mod timings;
 
-use std::ffi::CStr;
-
 pub(crate) use clone::dry_run;
-pub(crate) use outside::{FailurePage, Init, Launch, Running, launch};
-pub(crate) use parked::{Misfire, Parked, park};
+pub(crate) use launch::{FailurePage, Launch};
+pub(crate) use parked::{Misfire, Parked};
+pub(crate) use running::{Init, Running, Stub};
+pub(crate) use start::start;
+pub(crate) use stub_file::stub_name;
 pub use timings::Timings;
-
-/// The name that the stub gives itself (`PR_SET_NAME`), by which it is told from the program.
-pub(crate) fn stub_name() -> &'static CStr {
-    c"ringfence-stub"
-}

@@ -1,12 +1,15 @@
 //! A stub that has done its setup and waits for the plan of its program.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::outside::{self, Attempt, Launch, Running};
+use super::attempt::{Attempt, reap};
+use super::handover::{plan_file, refuse_large};
+use super::launch::Launch;
 use super::report;
+use super::running::{Running, Stub};
 use super::spawner::Spawners;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::PlanFd;
@@ -25,13 +28,6 @@ pub(crate) struct Parked {
     stub: Option<Stub>,
 }
 
-#[derive(Debug)]
-struct Stub {
-    pid: i32,
-    pidfd: OwnedFd,
-    report: OwnedFd,
-}
-
 /// Why a parked stub became no program.
 #[derive(Debug)]
 pub(crate) enum Misfire {
@@ -41,12 +37,11 @@ pub(crate) enum Misfire {
     Failed(Error),
 }
 
-/// Runs a plan that ends with the stub waiting for another.
-pub(crate) fn park(launch: &Launch<'_>) -> Result<Parked> {
-    let home = Spawners::get()?;
-    let Attempt { report, child, .. } = outside::start(launch)?;
-    let (pid, pidfd) = child.ok_or_else(|| Error::new(Step::Report, Errno::EPROTO))?;
-    Ok(Parked { home, stub: Some(Stub { pid, pidfd, report }) })
+impl Stub {
+    /// The stub that waits for the plan of its program.
+    pub(crate) fn into_parked(self) -> Result<Parked> {
+        Ok(Parked { home: Spawners::get()?, stub: Some(self) })
+    }
 }
 
 impl Parked {
@@ -65,15 +60,15 @@ impl Parked {
 
     /// Hands over the plan of the program, with its streams, and follows it to the exec.
     pub(crate) fn fire(mut self, launch: &Launch<'_>, streams: &[PlanFd; 3]) -> Result<Running, Misfire> {
-        outside::refuse_large(launch.plan).map_err(Misfire::Failed)?;
+        refuse_large(launch.plan).map_err(Misfire::Failed)?;
         let Some(stub) = &self.stub else { return Err(Misfire::Dead) };
         send(stub, launch, streams)?;
-        let Some(Stub { pid, pidfd, report }) = self.stub.take() else { return Err(Misfire::Dead) };
+        let Some(Stub { pid, pidfd, report, .. }) = self.stub.take() else { return Err(Misfire::Dead) };
         let mut attempt = Attempt::new(launch, report, launch.until());
         attempt.child = Some((pid, pidfd));
         attempt.begins_by = Some(Instant::now() + BEGINNING);
         match attempt.follow() {
-            Ok(()) => attempt.finish().map_err(Misfire::Failed),
+            Ok(()) => attempt.finish().map(Stub::into_running).map_err(Misfire::Failed),
             Err(error) if error.kind() == ErrorKind::Timeout && !attempt.had_begun() => Err(Misfire::Dead),
             Err(error) if error.kind() == ErrorKind::SetupDied && !attempt.executing => Err(Misfire::Dead),
             Err(error) => Err(Misfire::Failed(error)),
@@ -95,7 +90,7 @@ fn send(stub: &Stub, launch: &Launch<'_>, streams: &[PlanFd; 3]) -> Result<(), M
             result => return result.map_err(failed),
         }
     }
-    let file = outside::plan_file(&plan).map_err(Misfire::Failed)?;
+    let file = plan_file(&plan).map_err(Misfire::Failed)?;
     fds.push(std::os::fd::AsRawFd::as_raw_fd(&file));
     report::send_with_fds(&stub.report, &report::elsewhere(-1, plan.len()), &fds).map_err(failed)
 }
@@ -104,7 +99,7 @@ impl Drop for Parked {
     fn drop(&mut self) {
         self.kill();
         if let Some(stub) = self.stub.take().filter(|_| self.home.is_here()) {
-            outside::reap(stub.pidfd.as_fd());
+            reap(stub.pidfd.as_fd());
         }
     }
 }

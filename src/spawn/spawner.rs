@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 
 use super::clone::{self, Cloned, Request, Stack};
-use super::image;
+use super::stub_file;
 use crate::error::{Error, Result, Step};
 use crate::stub::wire;
 use crate::sys::fork_mark::PerProcess;
@@ -203,8 +203,8 @@ fn start(spawner: &'static Spawner) -> Result<OwnedFd> {
     let failed = |errno| Error::new(Step::Spawner, errno);
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(failed)?;
-    let stub = match image::memfd() {
-        Err(errno) if image::is_refusal(errno) => None,
+    let stub = match stub_file::memfd() {
+        Err(errno) if stub_file::is_refusal(errno) => None,
         result => Some(result.map_err(failed)?),
     };
     let (socket, stub_fd) = (theirs.as_raw_fd(), stub.as_ref().map(AsRawFd::as_raw_fd));
@@ -243,7 +243,7 @@ fn serve(stack: &Stack, has_stub: bool, finished: &AtomicU64) -> ! {
             });
             // Closed below, with all that came for the job.
             let stub = if job.own_stub || job.file_stub || !has_stub {
-                image::own(job.file_stub).map(IntoRawFd::into_raw_fd)
+                stub_file::own(job.file_stub).map(IntoRawFd::into_raw_fd)
             } else {
                 Ok(table::STUB)
             };

@@ -7,11 +7,11 @@ use std::path::Path;
 use caps::Capability;
 use nix::unistd::{Gid, Uid, User, getgroups};
 
-use super::Sandbox;
-use super::judge::has;
+use super::held::has;
 use crate::error::Problem;
 use crate::mount::{self, Handed, Upper};
 use crate::namespace::{IdMap, IdMaps, LINES_MAX, Namespaces, Outside, Programs, Writer, is_own, unprivileged_id};
+use crate::policy::Policy;
 use crate::proc::subid::{self, SubIds};
 
 /// The caller's ids, outside.
@@ -21,7 +21,7 @@ struct Own {
     gid: u32,
 }
 
-impl Sandbox {
+impl Policy {
     /// The maps of a new user namespace: those given, else one id for the user that the program runs as, and one for its group.
     pub(super) fn id_maps(&self, problems: &mut Vec<Problem>) -> Option<IdMaps> {
         let ns = &self.namespaces;

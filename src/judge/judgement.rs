@@ -5,48 +5,49 @@ use std::path::PathBuf;
 use caps::{CapSet, Capability};
 use nix::unistd::{Gid, Uid};
 
-use super::Sandbox;
 use super::bounds::absent_processors;
+use super::held::{has, held};
 use crate::cgroup;
 use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount::{Kind, Mount};
 use crate::namespace::{IdMaps, Namespaces, UserLimit};
-use crate::security::{self, Capabilities, Landlock, Names, Seccomp};
+use crate::policy::Policy;
+use crate::security::{self, Landlock, Names, Seccomp};
 use crate::stdio::{Sink, Stdio};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
 const NAME_MAX: usize = 64;
-pub(super) const UNCOUNTED: &str =
+pub(crate) const UNCOUNTED: &str =
     "a stream is a descriptor that somebody else reads, so what goes there cannot be counted";
 /// The highest number that a passed descriptor may have.
 const FD_MAX: i32 = 1 << 16;
 
 /// A policy that this host can carry out, and how.
 #[derive(Debug)]
-pub(super) struct Judgement {
-    pub(super) enforced: Enforced,
+pub(crate) struct Judgement {
+    pub(crate) enforced: Enforced,
     /// The limits that hold: those asked for, less what the caller goes without.
-    pub(super) limits: cgroup::Limits,
+    pub(crate) limits: cgroup::Limits,
     /// The control group counts processor time, for `cpu_time`.
-    pub(super) account_cpu: bool,
-    pub(super) maps: Option<IdMaps>,
+    pub(crate) account_cpu: bool,
+    pub(crate) maps: Option<IdMaps>,
     /// The parts of the Landlock ruleset that hold.
-    pub(super) landlock: Vec<Feature>,
+    pub(crate) landlock: Vec<Feature>,
     /// Privileges, with those that the program is not given for the sake of its mounts.
-    pub(super) security: security::Privileges,
+    pub(crate) security: security::Privileges,
     /// The bounding set of capabilities can be cut down.
-    pub(super) bounding: bool,
+    pub(crate) bounding: bool,
     /// The filter that the program will stand under.
-    pub(super) seccomp: Option<Seccomp>,
+    pub(crate) seccomp: Option<Seccomp>,
     /// Where the program would see its own control group, and must not write to it.
-    pub(super) control_groups: Vec<PathBuf>,
+    pub(crate) control_groups: Vec<PathBuf>,
 }
 
-impl Sandbox {
+impl Policy {
     /// `thorough`: also tries out whether the host's control groups will take the limits. A spawn does without, since
     /// their creation tells the same when it fails, unless the caller may go without some.
-    pub(super) fn judge(&self, thorough: bool) -> Result<Judgement> {
+    pub(crate) fn judge(&self, thorough: bool) -> Result<Judgement> {
         let mut problems = self.contradictions();
         let maps = self.id_maps(&mut problems);
         problems.extend(self.missing_privileges());
@@ -91,7 +92,7 @@ impl Sandbox {
     }
 
     /// A stream of output that nobody can count.
-    pub(super) fn uncounted(&self, streams: &[Option<Stdio>; 3]) -> Option<Problem> {
+    pub(crate) fn uncounted(&self, streams: &[Option<Stdio>; 3]) -> Option<Problem> {
         let elsewhere = streams[1..].iter().flatten().any(|stdio| stdio.sink() == Sink::Elsewhere);
         (self.output_limit.is_some() && elsewhere).then(|| {
             let remedy = "use Stdio::piped() or a file, or best_effort(Feature::OutputLimit)";
@@ -313,23 +314,6 @@ impl Sandbox {
         held
     }
 
-    /// In a user namespace the program's uid 0 has no capability, unless asked for, by which it could undo the sandbox.
-    ///
-    /// CAP_SYS_ADMIN takes `ro`, `nosuid` and the like off a mount, and a mount off what it covers: the kernel locks only what
-    /// was mounted when the namespace was copied, and the sandbox's mounts are made in it. CAP_SYS_PTRACE writes to the
-    /// memory of init, which is undumpable and stands under no filter.
-    pub(super) fn privileges(&self) -> security::Privileges {
-        let mut policy = self.security.clone();
-        if policy.capabilities.is_none() && self.namespaces.new.contains(Namespaces::USER) {
-            let protects = self.namespaces.new.contains(Namespaces::MOUNT) && self.owns_its_group();
-            let admin = (self.mounts.changes_mounts() || protects).then_some(Capability::CAP_SYS_ADMIN);
-            let ptrace = self.program.init.then_some(Capability::CAP_SYS_PTRACE);
-            let dropped = admin.into_iter().chain(ptrace);
-            policy.capabilities = Some(Capabilities::all_but(dropped)).filter(|_| admin.or(ptrace).is_some());
-        }
-        policy
-    }
-
     /// Whether the bounding set of capabilities can be cut down. A user namespace gives the right to.
     fn judge_capabilities(
         &self,
@@ -403,14 +387,4 @@ impl Sandbox {
         }
         Ok((limits, account_cpu, enforced))
     }
-}
-
-/// Whether the calling thread has the capability in effect.
-pub(super) fn has(capability: Capability) -> bool {
-    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
-}
-
-/// A set of the calling thread's.
-fn held(set: CapSet) -> u64 {
-    caps::read(None, set).map_or(0, |held| held.iter().fold(0, |all, capability| all | capability.bitmask()))
 }

@@ -1,126 +1,35 @@
-//! The caller's part of a spawn: hand the plan over, answer what the stub asks, read the report, undo a failure.
+//! The owner's part of a spawn: answer what the stub asks, read the report, undo a failure.
 
 use std::collections::VecDeque;
-use std::ffi::CStr;
-use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
-use std::sync::mpsc::Sender;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
+use nix::sys::socket::{Shutdown, shutdown};
 
+use super::hint;
+use super::launch::{FailurePage, Launch};
 use super::report::{self, Event, Waited};
-use super::spawner::{Job, MAX_FDS, Spawners, Ticket};
-use super::timings::{Stopwatch, Timings};
-use super::{hint, image, stub_name};
+use super::running::Stub;
+use super::spawner::Ticket;
+use super::stub_file::stub_name;
+use super::timings::Stopwatch;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::namespace::IdMaps;
-use crate::plan::Plan;
 use crate::stub::wire::{self, Record, record};
-use crate::sys::{memfd, mount, pidfd, table, timeout};
+use crate::sys::{mount, pidfd, timeout};
 
-/// More than anybody waits, and less than the clock can hold.
-const LONGEST: Duration = Duration::from_secs(1 << 32);
 /// How often a setup that neither ends nor speaks is looked at.
 const LOOK_AROUND: Duration = Duration::from_millis(20);
-
-/// A plan and what goes with it.
-pub(crate) struct Launch<'a> {
-    pub(crate) plan: &'a Plan,
-    /// The CLONE_NEW* flags of the clone.
-    pub(crate) namespaces: u64,
-    /// The directory of the v2 group to be born in.
-    pub(crate) cgroup: Option<BorrowedFd<'a>>,
-    /// Maps to be written from outside when the stub asks.
-    pub(crate) id_maps: Option<&'a IdMaps>,
-    /// Moves the stub, by its pid, into its control group when it asks.
-    pub(crate) enter: Option<&'a dyn Fn(i32) -> Result<()>>,
-    /// Others see the stub's process: it stays as init, or joins a sandbox that runs.
-    pub(crate) seen_inside: bool,
-    /// The plan leaves an init behind, which reports the end of the program.
-    pub(crate) init: bool,
-    /// The plan ends in a stub that waits for another one.
-    pub(crate) parks: bool,
-    pub(crate) deadline: Duration,
-    /// Who takes the listener of a filter with a supervisor. It is sent on before the exec is awaited.
-    pub(crate) listener: Option<&'a Sender<OwnedFd>>,
-    /// Where the stub leaves the errno of an exec that failed, if its filter may keep it from telling.
-    pub(crate) failure: Option<&'a FailurePage>,
-    /// An op that is made to fail.
-    pub(crate) fail: Option<(u32, i32)>,
-    /// When the spawn began, if it is to be told where its time goes.
-    pub(crate) timed: Option<Instant>,
-}
-
-/// A page that the stub has mapped and this process reads: it takes no system call to write to it.
-#[derive(Debug)]
-pub(crate) struct FailurePage(std::fs::File);
-
-impl FailurePage {
-    pub(crate) const SIZE: u64 = 4096;
-
-    pub(crate) fn new() -> Result<Self> {
-        let file = std::fs::File::from(new_memfd(c"ringfence-failure")?);
-        file.set_len(Self::SIZE).map_err(|error| Error::io(Step::Report, &error))?;
-        Ok(FailurePage(file))
-    }
-
-    fn errno(&self) -> Option<i32> {
-        let mut word = [0; 4];
-        self.0.read_exact_at(&mut word, 0).ok()?;
-        Some(i32::from_ne_bytes(word)).filter(|errno| *errno != 0)
-    }
-}
-
-impl AsFd for FailurePage {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 /// A clone that takes longer than this has met something in the kernel.
 const HELD_UP: Duration = Duration::from_millis(500);
-
-/// A program that runs.
-#[derive(Debug)]
-pub(crate) struct Running {
-    pub(crate) pid: i32,
-    pub(crate) pidfd: OwnedFd,
-    /// The init above it, if it has one.
-    pub(crate) init: Option<Init>,
-    pub(crate) timings: Option<Timings>,
-}
-
-/// What init has to say.
-#[derive(Debug)]
-pub(crate) struct Init {
-    report: OwnedFd,
-    /// The wait status of the program, where it came before the spawner's own word.
-    ended: Option<i32>,
-}
-
-impl Init {
-    /// The wait status of the program, which init tells before it ends itself.
-    pub(crate) fn ended(&self) -> Option<i32> {
-        loop {
-            match report::receive(self.report.as_fd()) {
-                Ok(Event::Record(record, _)) if record.kind == record::ENDED => return Some(record.value),
-                Ok(Event::Record(..)) => {}
-                _ => return self.ended,
-            }
-        }
-    }
-}
 
 /// What is known of a sandbox on its way.
 pub(super) struct Attempt<'a> {
     launch: &'a Launch<'a>,
     pub(super) report: OwnedFd,
     /// `None` where the child is there already.
-    ticket: Option<Ticket>,
+    pub(super) ticket: Option<Ticket>,
     until: Instant,
     /// By when the stub has to be about to execute the program, if that is asked of it.
     pub(super) begins_by: Option<Instant>,
@@ -133,141 +42,7 @@ pub(super) struct Attempt<'a> {
     has_listener: bool,
     /// The pid of a child for whose pidfd there was no room.
     unheld: Option<i32>,
-    stopwatch: Option<Stopwatch>,
-}
-
-/// Runs a plan to the program's exec.
-pub(crate) fn launch(launch: &Launch<'_>) -> Result<Running> {
-    start(launch)?.finish()
-}
-
-/// Runs a plan as far as it goes. Where executing a memfd is forbidden, the stub is a file, in this and every spawn to come.
-pub(super) fn start<'a>(launch: &'a Launch<'a>) -> Result<Attempt<'a>> {
-    let file_stub = image::is_memfd_refused();
-    match attempt(launch, file_stub) {
-        Err(error) if !file_stub && is_refused_stub(&error) => {
-            let done = attempt(launch, true)?;
-            image::refuse_memfd();
-            Ok(done)
-        }
-        result => result,
-    }
-}
-
-fn is_refused_stub(error: &Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    error.step() == Step::LoadStub && errno.is_some_and(image::is_refusal)
-}
-
-fn attempt<'a>(launch: &'a Launch<'a>, file_stub: bool) -> Result<Attempt<'a>> {
-    let (report, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-        .and_then(|(ours, theirs)| Ok((table::above_stdio(ours)?, theirs)))
-        .map_err(|errno| Error::new(Step::Report, errno))?;
-    refuse_large(launch.plan)?;
-    let mut fds: Vec<RawFd> = vec![theirs.as_raw_fd()];
-    fds.extend(launch.plan.fds().iter().map(|fd| fd.raw()));
-    let encoded = launch.plan.encode(launch.fail, launch.timed.is_some());
-    let cgroup = launch.cgroup.map(|fd| fd.as_raw_fd());
-    let (plan, ahead) = if fds.len() + 2 <= MAX_FDS {
-        let plan = send_plan(&report, &encoded, fds.len())?;
-        fds.extend(plan.iter().map(AsRawFd::as_raw_fd).chain(cgroup));
-        (plan, 0)
-    } else {
-        let (plan, number) = (plan_file(&encoded)?, fds.len());
-        fds.extend([plan.as_raw_fd()].into_iter().chain(cgroup));
-        let ahead = send_ahead(&report, fds.split_off(MAX_FDS))?;
-        send_elsewhere(&report, number, encoded.len())?;
-        (Some(plan), ahead)
-    };
-    let job = Job {
-        namespaces: launch.namespaces,
-        into_cgroup: launch.cgroup.is_some(),
-        own_stub: launch.seen_inside,
-        file_stub,
-        ahead,
-    };
-    let until = launch.until();
-    let stopwatch = launch.timed.map(Stopwatch::start);
-    let ticket = Spawners::get()?.submit(job, &fds, until)?;
-    drop((theirs, plan));
-    let mut attempt = Attempt::new(launch, report, until);
-    attempt.ticket = Some(ticket);
-    attempt.stopwatch = stopwatch;
-    attempt.follow()?;
-    Ok(attempt)
-}
-
-pub(super) fn refuse_large(plan: &Plan) -> Result<()> {
-    if plan.is_too_large() {
-        let error = Error::new(Step::Exec, Errno::E2BIG).with_kind(ErrorKind::Exec);
-        return Err(error.hint("arguments, environment and paths together are too large"));
-    }
-    Ok(())
-}
-
-impl<'a> Launch<'a> {
-    /// A plan for a stub that nothing has to be done for from outside.
-    pub(crate) fn new(plan: &'a Plan, deadline: Duration) -> Self {
-        Launch {
-            plan,
-            namespaces: 0,
-            cgroup: None,
-            id_maps: None,
-            enter: None,
-            seen_inside: false,
-            init: false,
-            parks: false,
-            deadline,
-            listener: None,
-            failure: None,
-            fail: None,
-            timed: None,
-        }
-    }
-
-    /// When it is given up.
-    pub(super) fn until(&self) -> Instant {
-        Instant::now() + self.deadline.min(LONGEST)
-    }
-}
-
-/// Sends the plan ahead of the stub. One that is too large for a message is given back as a file, to be passed after `before`
-/// other descriptors.
-fn send_plan(report: &OwnedFd, plan: &[u8], before: usize) -> Result<Option<OwnedFd>> {
-    if plan.len() <= wire::INLINE_MAX && report::send(report, plan).is_ok() {
-        return Ok(None);
-    }
-    let file = plan_file(plan)?;
-    send_elsewhere(report, before, plan.len())?;
-    Ok(Some(file))
-}
-
-fn send_elsewhere(report: &OwnedFd, number: usize, size: usize) -> Result<()> {
-    report::send(report, &report::elsewhere(wire::FIRST_FD + number as RawFd, size))
-        .map_err(|errno| Error::new(Step::ReadPlan, errno))
-}
-
-/// Sends what one message does not take, for the spawner to receive before it clones. Gives the number of messages.
-fn send_ahead(report: &OwnedFd, fds: Vec<RawFd>) -> Result<u32> {
-    let mut messages = 0;
-    for fds in fds.chunks(MAX_FDS) {
-        report::send_with_fds(report, &[0], fds).map_err(|errno| {
-            let error = Error::new(Step::PlaceFd, errno).detail("sending them to the spawning thread");
-            hint::for_failure(Step::PlaceFd, errno).into_iter().fold(error, Error::hint)
-        })?;
-        messages += 1;
-    }
-    Ok(messages)
-}
-
-pub(super) fn plan_file(plan: &[u8]) -> Result<OwnedFd> {
-    let mut file = std::fs::File::from(new_memfd(c"ringfence-plan")?);
-    file.write_all(plan).map_err(|error| Error::io(Step::ReadPlan, &error))?;
-    Ok(file.into())
-}
-
-fn new_memfd(name: &CStr) -> Result<OwnedFd> {
-    memfd::create(name).map_err(|errno| Error::new(Step::ReadPlan, errno))
+    pub(super) stopwatch: Option<Stopwatch>,
 }
 
 impl<'a> Attempt<'a> {
@@ -564,14 +339,13 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    pub(super) fn finish(mut self) -> Result<Running> {
+    pub(super) fn finish(mut self) -> Result<Stub> {
         let Some((pid, pidfd)) = self.child.take() else {
             return Err(Error::new(Step::Report, Errno::EPROTO));
         };
         let ended = self.early.iter().find(|(record, _)| record.kind == record::ENDED).map(|(record, _)| record.value);
         let timings = self.stopwatch.map(Stopwatch::stop);
-        let report = self.report;
-        Ok(Running { pid, pidfd, init: self.launch.init.then_some(Init { report, ended }), timings })
+        Ok(Stub { pid, pidfd, report: self.report, ended, has_init: self.launch.init, timings })
     }
 }
 

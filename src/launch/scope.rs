@@ -10,10 +10,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::Sandbox;
-use super::made::Site;
 use super::setup::{emit_beginning, emit_unblock_signals};
-use crate::cgroup::{Group, Host, Limits, Manager, SystemdScope};
+use crate::cgroup::{Group, Host, Manager, SystemdScope};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
 use crate::plan::{Plan, Slot};
@@ -47,19 +45,6 @@ impl Fence {
         let unit = self.unit.clone();
         let below = Path::new("/").join(group.name().file_name().unwrap_or_default()).to_string_lossy().into_owned();
         Box::new(move |pid| Manager::of_caller(Instant::now() + patience)?.attach(&unit, &below, pid))
-    }
-}
-
-impl Sandbox {
-    /// The scope is made if it does not stand yet.
-    pub(super) fn site_in_scope(&self, scope: &SystemdScope, limits: &Limits, host: &Host) -> Result<Site> {
-        if !host.is_unified_for(limits) {
-            self.judge(true)?;
-        }
-        match place(scope, host, self.patience()) {
-            Ok(place) => Ok(Site { parent: Some(place.parent), fence: place.fence }),
-            Err(error) => Err(self.as_checked(error)),
-        }
     }
 }
 
@@ -106,7 +91,7 @@ fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> 
     // systemd is asked first whether it is there: without it nothing is started.
     let mut manager = Manager::of_caller(until)?;
     let plan = keeper_plan();
-    let running = spawn::launch(&Launch::new(&plan, timeout))?;
+    let running = spawn::start(&Launch::new(&plan, timeout))?.into_running();
     let (pid, keeper) = (running.pid, Keeper(running.pidfd));
     let unit = format!("ringfence-{}.scope", owner::unique()?);
     manager.start(wanted, &unit, pid)?;

@@ -5,20 +5,20 @@ use std::path::Path;
 
 use caps::Capability;
 
-use super::Sandbox;
-use super::judge::has;
+use super::held::has;
 use crate::cgroup::Limits;
 use crate::error::Problem;
 use crate::feature::Feature;
 use crate::mount::Kind;
 use crate::namespace::Namespaces;
+use crate::policy::Policy;
 use crate::proc::user_ns;
 use crate::program::Resource;
 
 /// Descriptors of the library's own in a caller or a spawning thread, for one sandbox, with some to spare.
 const OWN_DESCRIPTORS: u64 = 32;
 
-impl Sandbox {
+impl Policy {
     /// Whether the limits of the process can be set: a hard limit above the caller's asks for CAP_SYS_RESOURCE in the initial
     /// user namespace, and no limit of open files is above `fs.nr_open`.
     pub(super) fn unreachable_rlimits(&self) -> Vec<Problem> {

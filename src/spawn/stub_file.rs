@@ -5,6 +5,7 @@
 //! forbidden, each spawn has a file of its own: for a caller with CAP_SYS_ADMIN on a file system of its own, read-only as a
 //! whole and mounted nowhere; for others a nameless file, which nobody writes to while it runs, and nobody executes again.
 
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,11 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::stub::PROGRAM;
 use crate::sys::fsmount::FileSystem;
+
+/// The name that the stub gives itself (`PR_SET_NAME`), by which it is told from the program.
+pub(crate) fn stub_name() -> &'static CStr {
+    c"ringfence-stub"
+}
 
 /// Whether a memfd could be made and not be executed, and a file could.
 static MEMFD_REFUSED: AtomicBool = AtomicBool::new(false);
@@ -49,7 +55,7 @@ pub(super) fn own(as_file: bool) -> Result<OwnedFd, Errno> {
 /// The stub in a sealed memfd: nobody can write to it, not even who opens it through /proc/PID/exe.
 pub(super) fn memfd() -> Result<OwnedFd, Errno> {
     const F_SEAL_EXEC: libc::c_int = 0x20;
-    let name = c"ringfence-stub";
+    let name = stub_name();
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     // MFD_EXEC came with 6.3; older kernels make every memfd executable and refuse the flag.
     let fd = match memfd_create(name, flags | MFdFlags::from_bits_retain(libc::MFD_EXEC)) {
@@ -84,7 +90,7 @@ const EXECUTABLE: Mode = Mode::S_IRUSR.union(Mode::S_IXUSR);
 /// In a tmpfs that goes with the last that holds a file of it.
 fn on_detached_mount() -> Result<OwnedFd, Errno> {
     let file_system = FileSystem::tmpfs(&[(c"size", c"64k"), (c"nr_inodes", c"2"), (c"mode", c"500")])?;
-    let name = c"ringfence-stub";
+    let name = stub_name();
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let writer = openat(file_system.root(), name, flags, EXECUTABLE)?;
     write(&writer)?;

@@ -6,18 +6,18 @@ use std::fs;
 use caps::Capability;
 use nix::errno::Errno;
 
-use super::Sandbox;
-use super::judge::has;
+use super::held::has;
 use crate::error::Problem;
 use crate::mount::{Kind, MountFlags};
 use crate::namespace::Namespaces;
+use crate::policy::Policy;
 use crate::proc::mountinfo::{self, Seen};
 use crate::proc::user_ns;
 use crate::spawn;
 
-impl Sandbox {
+impl Policy {
     /// What a spawn would run into at its clone, or when it mounts /proc. The clone is tried, and nothing comes of it.
-    pub(super) fn refused_by_kernel(&self) -> Vec<Problem> {
+    pub(crate) fn refused_by_kernel(&self) -> Vec<Problem> {
         let late = self.namespaces.new & Namespaces::CGROUP;
         let kinds = self.namespaces.at_clone(false) | late;
         if !kinds.is_empty()

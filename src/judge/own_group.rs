@@ -5,24 +5,17 @@ use std::fs;
 use std::path::PathBuf;
 
 use caps::Capability;
-use nix::unistd::Uid;
 
-use super::Sandbox;
 use crate::feature::{Enforced, Enforcement, Feature};
 use crate::namespace::{Namespaces, UserLimit};
+use crate::policy::Policy;
 use crate::proc::mountinfo::{self, ControlGroups};
 
 const GAP: &str = "the group belongs to the caller's user, who is the program outside, so it could lift the limit or leave: \
                    add a rootfs() with cgroup_ns() or max_user_namespaces(0), without CAP_SYS_ADMIN, or landlock() without \
                    write() of /sys/fs/cgroup";
 
-impl Sandbox {
-    /// Whether the program could be given a group that belongs to who it is outside. Root's belong to root, who a program in
-    /// a user namespace is not.
-    pub(super) fn owns_its_group(&self) -> bool {
-        !(Uid::effective().is_root() || self.limits.is_empty() && self.cpu_time.is_none())
-    }
-
+impl Policy {
     /// The paths inside that are to be made read-only, so that the program cannot write to its own group. Where it can all
     /// the same, limits hold in part. Who limits the groups that are made inside wants some made.
     pub(super) fn judge_own_group(&self, landlock: &[Feature], enforced: &mut Enforced) -> Vec<PathBuf> {

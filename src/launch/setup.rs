@@ -2,20 +2,19 @@
 //! executes.
 
 use std::fs;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 
 use caps::Capability;
 use nix::errno::Errno;
 
-use super::Sandbox;
-use super::judge::Judgement;
-use super::launch::Run;
 use crate::error::{Result, Step};
+use crate::judge::Judgement;
 use crate::mount::Context;
 use crate::namespace::{IdMaps, Namespaces, Writer};
 use crate::plan::{ExecFlags, PlaceFlags, Plan, Request, RunFd, Slot};
-use crate::program::{Program, Resource, emit_groups, emit_ids};
+use crate::policy::Policy;
+use crate::program::{Invocation, Program, Resource, emit_groups, emit_ids};
 use crate::security::Seccomp;
 use crate::spawn::{self, FailurePage};
 use crate::stdio::Streams;
@@ -25,7 +24,14 @@ use crate::sys::fork_mark::PerProcess;
 const TTY_GROUP: u32 = 5;
 const DEATH_SIGNAL: u64 = libc::SIGKILL as u64;
 
-/// What the setup's ops depend on beside the policy. As long as it is the same, so are they.
+/// What one run executes, and where it reads and writes.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) invocation: Invocation,
+    pub(crate) streams: Streams,
+}
+
+/// The facts beside the policy on which the setup's ops depend. As long as it is the same, so are they.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Shape {
     /// The caller may not put the child into its group by itself.
@@ -40,6 +46,13 @@ pub(super) struct Shape {
     pub(super) exchanges: bool,
 }
 
+impl Shape {
+    /// The shape of a setup without a control group and a scratch directory.
+    pub(super) fn ahead(template: Option<BorrowedFd<'_>>, exchanges: bool) -> Self {
+        Shape { template: template.map(|fd| fd.as_raw_fd()), exchanges, ..Shape::default() }
+    }
+}
+
 /// The ops of a setup, with what those of a run go on from.
 #[derive(Debug)]
 pub(super) struct Setup {
@@ -49,7 +62,7 @@ pub(super) struct Setup {
     failure: Option<Slot>,
 }
 
-impl Sandbox {
+impl Policy {
     /// All that comes before the program is known. Each stage has its reason in the module that writes it. The descriptors
     /// of a run are given in this order: the failure page, each `cgroup.procs`, the Landlock ruleset twice.
     pub(super) fn emit_setup(

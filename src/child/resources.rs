@@ -1,0 +1,62 @@
+//! Everything that was made outside for one sandbox, and that goes with it.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use crate::cgroup::Group;
+use crate::mount::Held;
+use crate::namespace::Lease;
+use crate::owner::{Claim, Scratch};
+
+/// How long a group that was made for nothing may take to go.
+const UNDO_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The resources of one sandbox, from their making until its end. The setup owns them first, then the handle.
+#[derive(Debug, Default)]
+pub(crate) struct Resources {
+    pub(crate) claim: Option<Claim>,
+    pub(crate) scratch: Option<Scratch>,
+    pub(crate) group: Option<Group>,
+    /// The ids that are this sandbox's alone.
+    pub(crate) lease: Option<Lease>,
+    /// What holds an image in its store.
+    pub(crate) held: Option<Held>,
+    pub(crate) mount_ns: Option<MountNamespace>,
+}
+
+impl Resources {
+    /// Takes everything away again. Nobody is in the group. In a fork of the owner nothing is its own, and nothing is done.
+    pub(crate) fn undo(&mut self) {
+        if self.claim.as_ref().is_some_and(|claim| !claim.is_here()) {
+            return self.scratch.take().into_iter().for_each(Scratch::forget);
+        }
+        let group_gone = self.group.take().is_none_or(|group| group.remove(UNDO_TIMEOUT).is_ok());
+        let scratch_gone = self.scratch.as_mut().is_none_or(|scratch| scratch.remove(None).is_ok());
+        if group_gone {
+            self.lease.take().into_iter().for_each(|lease| lease.end(true));
+        }
+        if !(group_gone && scratch_gone) {
+            self.claim.take().into_iter().for_each(Claim::leave);
+        }
+    }
+}
+
+/// The mount namespace of a sandbox whose program may have ended. Its last descriptor is handed over when this is dropped:
+/// taking mounts down takes as long as a small program runs, and it need not be the caller who waits for it.
+#[derive(Debug)]
+pub(crate) struct MountNamespace {
+    fd: Option<OwnedFd>,
+    close: fn(OwnedFd),
+}
+
+impl MountNamespace {
+    pub(crate) fn new(fd: OwnedFd, close: fn(OwnedFd)) -> Self {
+        MountNamespace { fd: Some(fd), close }
+    }
+}
+
+impl Drop for MountNamespace {
+    fn drop(&mut self) {
+        self.fd.take().into_iter().for_each(self.close);
+    }
+}

@@ -1,0 +1,192 @@
+//! Everything that is made outside for one setup, before a child exists: control group, scratch directory, ids, and the
+//! descriptors that the setup has by name.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::compiled::Compiled;
+use super::location::Location;
+use super::setup::Shape;
+use crate::cgroup::{self, Group};
+use crate::child::Resources;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::judge::Judgement;
+use crate::mount::Upper;
+use crate::namespace::{self, IdMaps, Lease, Outside};
+use crate::owner::{self, Claim};
+use crate::plan::RunFds;
+use crate::policy::Policy;
+use crate::security::Seccomp;
+use crate::spawn::FailurePage;
+
+/// Makes a user namespace that exchanges an id and that of the maps.
+pub(super) type Exchange = fn(&IdMaps, u32) -> Result<OwnedFd>;
+
+/// Everything that one setup is given from outside. Dropping it takes the resources away again.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs {
+    pub(super) resources: Resources,
+    pub(super) location: Location,
+    pub(super) failure: Option<FailurePage>,
+    /// The policy's, or those with the leased id.
+    pub(super) maps: Option<IdMaps>,
+    ruleset: Option<OwnedFd>,
+    /// Where the sandbox's mount namespace is made from, if not from the caller's. It is made once, and stays.
+    pub(super) template: Option<BorrowedFd<'static>>,
+}
+
+/// What stays between the runs of a policy: the levels above its groups, and the owner's record, on which they are.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    _levels: Option<cgroup::ParentGuard>,
+    _claim: Option<Claim>,
+}
+
+impl Inputs {
+    /// The v2 group that the child is born in.
+    pub(super) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.resources
+            .group
+            .as_ref()
+            .filter(|group| !group.is_in_oom_group() && !self.is_fenced())
+            .and_then(Group::v2_dir)
+    }
+
+    pub(super) fn is_fenced(&self) -> bool {
+        #[cfg(feature = "systemd")]
+        return self.location.fence.is_some();
+        #[cfg(not(feature = "systemd"))]
+        return false;
+    }
+
+    /// What the setup's ops have to know. `procs`: those of a v2 group that the child is not born into.
+    pub(super) fn shape(&self, procs: Option<&OwnedFd>) -> Shape {
+        let group = self.resources.group.as_ref();
+        Shape {
+            fenced: self.is_fenced(),
+            procs: group.map_or(0, |group| group.v1_procs().count()) + usize::from(procs.is_some()),
+            group: group.and_then(|group| group.name().parent()).map(Path::to_owned),
+            template: self.template.map(|fd| fd.as_raw_fd()),
+            scratch: self.resources.scratch.as_ref().map(|scratch| scratch.layers()),
+            exchanges: self.exchanges(),
+        }
+    }
+
+    /// Takes an id for this run, where the policy leaves it to the library who the program is outside. Without `exchange` no
+    /// mounts are to show it as another.
+    fn map_ids(&mut self, judgement: &Judgement, exchange: Option<Exchange>) -> Result<()> {
+        let Some(maps) = &judgement.maps else { return Ok(()) };
+        let lease = match (maps.outside, exchange) {
+            (Outside::Leased, _) => namespace::lease()?,
+            (Outside::Exchanged, Some(exchange)) => namespace::lease_for_mounts(|id| exchange(maps, id))?,
+            _ => None,
+        };
+        self.maps = Some(lease.as_ref().map_or_else(|| maps.clone(), |lease| maps.for_run(lease)));
+        self.resources.lease = lease;
+        Ok(())
+    }
+
+    /// Whether mounts show the run's own id as the one that stays.
+    pub(super) fn exchanges(&self) -> bool {
+        self.exchange().is_some()
+    }
+
+    pub(super) fn exchange(&self) -> Option<BorrowedFd<'_>> {
+        self.resources.lease.as_ref().and_then(Lease::mounts)
+    }
+
+    /// Goes back to the id that stays. Nobody has been the other.
+    pub(super) fn give_up_exchange(&mut self, judgement: &Judgement) {
+        self.resources.lease.take().into_iter().for_each(|lease| lease.end(true));
+        self.maps = judgement.maps.clone();
+    }
+
+    /// The descriptors that the setup of this run has by name. `procs`: those of a v2 group that the child is not born into.
+    pub(super) fn run_fds<'f>(&'f self, procs: Option<&'f OwnedFd>) -> RunFds<'f> {
+        let v1 = self.resources.group.iter().flat_map(Group::v1_procs);
+        RunFds {
+            failure_page: self.failure.as_ref().map(AsFd::as_fd),
+            cgroup_procs: v1.chain(procs.map(AsFd::as_fd)).collect(),
+            ruleset: self.ruleset.as_ref().map(AsFd::as_fd),
+        }
+    }
+}
+
+impl Drop for Inputs {
+    fn drop(&mut self) {
+        self.resources.undo();
+    }
+}
+
+impl Policy {
+    /// What otherwise comes and goes with each of the runs.
+    pub(crate) fn keep(&self, judgement: &Judgement) -> Result<Kept> {
+        let wants_group = wants_group(judgement);
+        let leaves_things = wants_group || self.scratch_base().is_some();
+        let parent = self.cgroup_parent.as_deref().filter(|_| wants_group);
+        Ok(Kept {
+            _levels: parent.map(|parent| cgroup::host()?.hold(&judgement.limits, parent)).transpose()?,
+            _claim: leaves_things.then(|| owner::claim(self.program.outlive_owner)).transpose()?,
+        })
+    }
+
+    fn scratch_base(&self) -> Option<PathBuf> {
+        match self.mounts.root.as_ref().map(|root| &root.upper) {
+            Some(Upper::Scratch(base)) => Some(base.clone().unwrap_or_else(std::env::temp_dir)),
+            _ => None,
+        }
+    }
+
+    /// Makes the control group and the scratch directory, each on record before it exists, and what else one setup needs.
+    pub(super) fn make_inputs(&self, compiled: &Compiled, exchange: Exchange) -> Result<Inputs> {
+        let judgement = &compiled.judgement;
+        let mut inputs = Inputs::default();
+        if judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page) {
+            inputs.failure = Some(FailurePage::new()?);
+        }
+        inputs.template = compiled.template();
+        inputs.map_ids(judgement, compiled.exchanges().then_some(exchange))?;
+        if let Some(rules) = &self.landlock {
+            inputs.ruleset = rules.make(&judgement.landlock)?;
+        }
+        inputs.resources.held = self.mounts.root.as_ref().and_then(|root| root.held.clone());
+        let (wants_group, scratch_base) = (wants_group(judgement), self.scratch_base());
+        if !wants_group && scratch_base.is_none() {
+            return Ok(inputs);
+        }
+        // Held by what it is the record of: it may go only after the rest has.
+        let claim = inputs.resources.claim.insert(owner::claim(self.program.outlive_owner)?);
+        if wants_group {
+            let host = cgroup::host()?;
+            inputs.location = self.location(judgement, host)?;
+            let (host, parent) = (inputs.location.host(host), inputs.location.parent.as_deref());
+            let bases = host.bases(&judgement.limits, parent);
+            claim.record_cgroups(&bases)?;
+            let group = Group::create(host, parent, claim.name(), &judgement.limits, judgement.account_cpu);
+            let left = || claim.keep_if_left(&bases.iter().map(|base| base.join(claim.name())).collect::<Vec<_>>());
+            let group = group.inspect_err(|_| left()).map_err(|error| self.as_checked(error))?;
+            refuse_frozen(inputs.resources.group.insert(group))?;
+        }
+        if let Some(base) = scratch_base {
+            let setup = inputs.maps.as_ref().and_then(IdMaps::setup);
+            let owner = setup.map(|(uid, gid)| (uid.outside, gid.outside));
+            let base = std::path::absolute(&base).map_err(|error| Error::io(Step::Scratch, &error).at(&base))?;
+            inputs.resources.scratch = Some(claim.make_scratch(&base, owner)?);
+        }
+        Ok(inputs)
+    }
+}
+
+fn wants_group(judgement: &Judgement) -> bool {
+    !judgement.limits.is_empty() || judgement.account_cpu
+}
+
+/// A clone into a frozen group hangs in the kernel, where no signal reaches it.
+fn refuse_frozen(group: &Group) -> Result<()> {
+    match group.frozen_above()? {
+        Some(path) => Err(Error::message(ErrorKind::Setup, Step::JoinCgroup, "the control group is frozen")
+            .at(path)
+            .hint("thaw it first, or choose another with cgroup_parent()")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,55 @@
+//! The listener of a filter, on its way from the stub to whoever answers what the filter asks.
+
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use crate::error::{Error, Problem, Result, Step};
+use crate::judge::Judgement;
+use crate::policy::Policy;
+use crate::security::{Notifications, Seccomp};
+
+/// The function that [`Sandbox::spawn_supervised`](crate::Sandbox::spawn_supervised) was given.
+pub(crate) type Supervisor = Box<dyn FnOnce(Notifications) + Send>;
+
+/// The way of one listener.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) sender: Sender<OwnedFd>,
+    /// `None` where a supervisor's thread has it.
+    receiver: Option<Receiver<OwnedFd>>,
+}
+
+impl Listening {
+    /// Takes what has come, for the handle.
+    pub(super) fn notifications(self) -> Option<Notifications> {
+        self.receiver?.try_recv().ok().map(Notifications::new)
+    }
+}
+
+impl Policy {
+    /// Prepares for the listener, if there is to be one.
+    pub(super) fn listen(&self, judgement: &Judgement, supervisor: Option<Supervisor>) -> Result<Option<Listening>> {
+        let refuse =
+            |reason: &str, remedy: &str| Err(Error::refused(vec![Problem::invalid("seccomp", reason, remedy)]));
+        if supervisor.is_some() && !self.seccomp.as_ref().is_some_and(Seccomp::asks) {
+            return refuse("the supervisor would never be asked", "add a rule with Action::Notify");
+        }
+        let Some(profile) = judgement.seccomp.as_ref().filter(|profile| profile.asks()) else { return Ok(None) };
+        if supervisor.is_none() && profile.asks_about_exec() {
+            let reason = "the profile asks about execve(2), for which the spawn itself waits";
+            return refuse(reason, "use spawn_supervised(), or allow execve");
+        }
+        let (sender, receiver) = mpsc::channel();
+        let Some(supervisor) = supervisor else { return Ok(Some(Listening { sender, receiver: Some(receiver) })) };
+        let supervise = move || {
+            // A spawn that fails before its filter stands drops the sender.
+            if let Ok(listener) = receiver.recv() {
+                supervisor(Notifications::new(listener));
+            }
+        };
+        let thread = thread::Builder::new().name("ringfence-supervisor".into());
+        thread.spawn(supervise).map_err(|error| Error::io(Step::Spawner, &error))?;
+        Ok(Some(Listening { sender, receiver: None }))
+    }
+}

@@ -1,0 +1,122 @@
+//! A sandbox that stands and waits for its program: created by one call, started by another.
+
+use std::fs::{self, File};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::compiled::Compiled;
+use super::inputs::Inputs;
+use super::set_up::{Done, End};
+use super::setup::{Run, Setup};
+use crate::cgroup::{Group, Stats};
+use crate::child::{Child, MountNamespace};
+use crate::error::{Error, Problem, Result, Step};
+use crate::namespace::{IdMaps, Namespaces, exchanging};
+use crate::policy::Policy;
+use crate::security::Seccomp;
+use crate::spawn::{self, Launch, Misfire};
+use crate::sys::{pidfd, table};
+
+/// The sandbox, with a stub in it that has done its setup. Dropping it takes everything away again, and does nothing in a
+/// fork of the process that made it.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    // Dropped first: nobody is in the group when that is removed.
+    stub: spawn::Parked,
+    inputs: Inputs,
+    setup: Arc<Setup>,
+    /// What the group has counted for the setup.
+    before: Stats,
+    mount_ns: Option<OwnedFd>,
+}
+
+impl Policy {
+    /// Refuses a policy whose sandboxes cannot wait for their program.
+    pub(crate) fn can_park(&self, compiled: &Compiled) -> Result<()> {
+        if !compiled.judgement.seccomp.as_ref().is_some_and(Seccomp::asks) {
+            return Ok(());
+        }
+        let reason = "each program of a profile with Action::Notify has a supervisor of its own, which a pool has not";
+        let remedy = "leave such rules out, or use Prepared::spawn_supervised()";
+        Err(Error::refused(vec![Problem::unsupported("pool", reason, remedy)]))
+    }
+
+    /// Creates a sandbox that waits: everything of a spawn that can be done without knowing the program.
+    pub(crate) fn park(&self, compiled: &Compiled) -> Result<Parked> {
+        let mut inputs = self.make_inputs(compiled, exchanging_user_ns)?;
+        let Done { stub, setup } = self.set_up(compiled, &mut inputs, &End::Park)?;
+        let stub = stub.into_parked()?;
+        let group = &mut inputs.resources.group;
+        group.iter_mut().for_each(Group::joined);
+        let before = group.as_ref().map(Group::count_from_here).transpose()?.unwrap_or_default();
+        let mount_ns = stub.pidfd().and_then(mount_namespace);
+        Ok(Parked { stub, inputs, setup, before, mount_ns })
+    }
+
+    /// Starts the program in a sandbox that has waited for it. `close` takes the last descriptor of the mount namespace once
+    /// the program has ended.
+    pub(crate) fn fire(
+        &self,
+        compiled: &Compiled,
+        parked: Parked,
+        run: &mut Run,
+        close: fn(OwnedFd),
+    ) -> Result<Child, Misfire> {
+        let Parked { stub, mut inputs, setup, before, mount_ns } = parked;
+        let plan = self.emit_fire(&compiled.judgement, &setup, run);
+        let launch = Launch {
+            init: self.program.init,
+            failure: inputs.failure.as_ref(),
+            ..Launch::new(&plan, self.setup_timeout())
+        };
+        let running = stub.fire(&launch, run.streams.inside()).map_err(|misfire| match misfire {
+            Misfire::Failed(error) => Misfire::Failed(compiled.explain_by_profile(error)),
+            Misfire::Dead => Misfire::Dead,
+        })?;
+        inputs.resources.mount_ns = mount_ns.map(|fd| MountNamespace::new(fd, close));
+        self.handle(compiled, running, &mut inputs, &mut run.streams, None, before).map_err(Misfire::Failed)
+    }
+}
+
+impl Parked {
+    /// Readable once the sandbox has died.
+    pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.stub.pidfd()
+    }
+
+    /// Opens the user namespace that the sandbox lives in.
+    fn user_namespace(&self) -> Result<OwnedFd> {
+        let pid = self.pidfd().and_then(pidfd::pid_of).ok_or_else(|| Error::new(Step::WriteIdMap, Errno::ESRCH))?;
+        let path = format!("/proc/{pid}/ns/user");
+        let failed = |errno| Error::new(Step::WriteIdMap, errno).at(&path);
+        let file = File::open(&path).map_err(|error| Error::io(Step::WriteIdMap, &error).at(&path))?;
+        table::above_stdio(file.into()).map_err(failed)
+    }
+
+    /// Kills it, and does not wait for its end.
+    pub(crate) fn kill(&self) {
+        self.stub.kill();
+    }
+}
+
+/// Makes a user namespace that exchanges `id` and that of `maps`: one that a waiting sandbox of no other kind has, for a
+/// moment.
+pub(super) fn exchanging_user_ns(maps: &IdMaps, id: u32) -> Result<OwnedFd> {
+    let (uid, gid) = maps.single().ok_or_else(|| Error::new(Step::WriteIdMap, Errno::EINVAL))?;
+    let mut policy = Policy::default();
+    policy.namespaces.new = Namespaces::USER;
+    policy.namespaces.uid_map = exchanging(uid, id).into();
+    policy.namespaces.gid_map = exchanging(gid, id).into();
+    policy.park(&Compiled::new(&policy, false)?)?.user_namespace()
+}
+
+/// Opens the mount namespace of a sandbox; none where it may not be looked at, or is the caller's own.
+fn mount_namespace(pidfd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let pid = pidfd::pid_of(pidfd)?;
+    let theirs = File::open(format!("/proc/{pid}/ns/mnt")).ok()?;
+    let own = fs::metadata("/proc/thread-self/ns/mnt").ok()?;
+    (theirs.metadata().ok()?.ino() != own.ino()).then(|| theirs.into())
+}

@@ -1,0 +1,140 @@
+//! The setup of one sandbox, carried out: from its inputs to a stub that executes the program, or waits for it.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use super::compiled::Compiled;
+use super::inputs::Inputs;
+use super::setup::{Run, Setup};
+use crate::cgroup::Group;
+use crate::error::{Error, Result, Step};
+use crate::mount;
+use crate::namespace::Writer;
+use crate::plan::Plan;
+use crate::policy::Policy;
+use crate::spawn::{self, Launch, Stub};
+
+/// The two ways in which a setup ends.
+pub(super) enum End<'e> {
+    /// The stub executes a program.
+    Exec {
+        run: &'e Run,
+        /// The receiver of the listener of a filter with a supervisor.
+        listener: Option<&'e Sender<OwnedFd>>,
+        /// The beginning of the spawn, if it is to be timed.
+        begun: Option<Instant>,
+    },
+    /// The stub waits for its program.
+    Park,
+}
+
+/// A stub at the end of its setup.
+pub(super) struct Done {
+    pub(super) stub: Stub,
+    pub(super) setup: Arc<Setup>,
+}
+
+impl Policy {
+    /// Takes the setup to its end. Where the host turns out not to offer what a faster way takes, it goes the slower one,
+    /// in this and every later run of the policy.
+    pub(super) fn set_up(&self, compiled: &Compiled, inputs: &mut Inputs, end: &End<'_>) -> Result<Done> {
+        let mut done = self.try_setup(compiled, inputs, end);
+        // Rules of a group above can forbid making nodes, too.
+        if inputs.template.is_some() && done.as_ref().is_err_and(mount::lacks_node) {
+            compiled.give_up_template();
+            inputs.template = None;
+            done = self.try_setup(compiled, inputs, end);
+        }
+        if let (Err(error), Some(ids)) = (&done, inputs.exchange())
+            && compiled.lacks_exchange(error)
+        {
+            error.path().into_iter().for_each(|path| mount::refuse_mapping(path, ids));
+            inputs.give_up_exchange(&compiled.judgement);
+            done = self.try_setup(compiled, inputs, end);
+        }
+        done.map_err(|error| compiled.explain_by_profile(error)).map_err(|error| self.explain(error))
+    }
+
+    /// Runs the plan. A kernel before 5.7, or a seccomp filter around us, knows no birth inside a v2 group: the stub then
+    /// enters it by itself, and does so in every spawn to come.
+    fn try_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<Done> {
+        static STUB_ENTERS: AtomicBool = AtomicBool::new(false);
+        let group = inputs.resources.group.as_ref();
+        if !STUB_ENTERS.load(Ordering::Relaxed)
+            && let Some(cgroup) = inputs.birthplace()
+        {
+            let (plan, setup) = self.plan(compiled, inputs, None, end)?;
+            match self.run_plan(&plan, inputs, Some(cgroup), end) {
+                Err(error) if is_clone_too_old(&error) => {}
+                result => return result.map(|stub| Done { stub, setup }),
+            }
+        }
+        let procs = group.filter(|_| !inputs.is_fenced()).map(Group::v2_procs).transpose()?.flatten();
+        let (plan, setup) = self.plan(compiled, inputs, procs.as_ref(), end)?;
+        let stub = self.run_plan(&plan, inputs, None, end)?;
+        STUB_ENTERS.fetch_or(procs.is_some() && !group.is_some_and(Group::is_in_oom_group), Ordering::Relaxed);
+        Ok(Done { stub, setup })
+    }
+
+    /// Writes all ops of one run. `procs` are those of a v2 group that the child is not born into.
+    fn plan(
+        &self,
+        compiled: &Compiled,
+        inputs: &Inputs,
+        procs: Option<&OwnedFd>,
+        end: &End<'_>,
+    ) -> Result<(Plan, Arc<Setup>)> {
+        let setup = compiled.setup(self, &inputs.shape(procs), inputs.template)?;
+        let mut plan = setup.plan.for_run(&inputs.run_fds(procs), inputs.exchange())?;
+        match end {
+            End::Exec { run, .. } => self.emit_run(&mut plan, &compiled.judgement, &setup, run),
+            End::Park => self.emit_parking(&mut plan),
+        }
+        Ok((plan, setup))
+    }
+
+    fn run_plan(&self, plan: &Plan, inputs: &Inputs, cgroup: Option<BorrowedFd<'_>>, end: &End<'_>) -> Result<Stub> {
+        let enter = inputs.location.entrance(inputs.resources.group.as_ref(), self.setup_timeout());
+        let (listener, timed) = match *end {
+            End::Exec { listener, begun, .. } => (listener, begun),
+            End::Park => (None, None),
+        };
+        spawn::start(&Launch {
+            namespaces: self.namespaces.at_clone(inputs.template.is_some()).bits(),
+            cgroup,
+            id_maps: inputs.maps.as_ref().filter(|maps| maps.writer != Writer::Inside),
+            enter: enter.as_deref(),
+            seen_inside: self.program.init || !self.namespaces.join.is_empty(),
+            init: self.program.init,
+            parks: matches!(end, End::Park),
+            listener,
+            failure: inputs.failure.as_ref(),
+            fail: self.fail_at,
+            timed,
+            ..Launch::new(plan, self.setup_timeout())
+        })
+    }
+
+    /// Returns what a look beforehand would have said about a step that the kernel has forbidden.
+    fn explain(&self, error: Error) -> Error {
+        let forbids = [libc::EPERM, libc::EACCES, libc::ENOSPC, libc::EUSERS, libc::ENOSYS, libc::EINVAL];
+        let steps = [Step::Clone, Step::Unshare, Step::WriteIdMap, Step::Capabilities, Step::Mount, Step::Propagation];
+        let is_forbidden = error.raw_os_error().is_some_and(|errno| forbids.contains(&errno));
+        if !(is_forbidden && steps.contains(&error.step()) && self.fail_at.is_none()) {
+            return error;
+        }
+        match self.refused_by_kernel() {
+            problems if problems.is_empty() => error,
+            problems => Error::refused(problems),
+        }
+    }
+}
+
+/// Returns whether clone3 failed because it, or CLONE_INTO_CGROUP, is not there, or looks so from inside a filter.
+fn is_clone_too_old(error: &Error) -> bool {
+    let too_old = [libc::ENOSYS, libc::EPERM, libc::EINVAL, libc::E2BIG];
+    error.step() == Step::Clone && error.raw_os_error().is_some_and(|errno| too_old.contains(&errno))
+}

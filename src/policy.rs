@@ -1,0 +1,48 @@
+//! Everything that was asked for one sandbox, as plain data. [`judge`](crate::judge) finds out whether this host can carry it
+//! out, and [`launch`](crate::launch) does so.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cgroup::Limits;
+#[cfg(feature = "systemd")]
+use crate::cgroup::SystemdScope;
+use crate::feature::Feature;
+use crate::program::Program;
+use crate::security::{Landlock, Privileges, Seccomp};
+use crate::{mount, namespace, stdio};
+
+const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The data behind the builder [`Sandbox`](crate::Sandbox): one field for each kernel noun.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Policy {
+    pub(crate) program: Program,
+    pub(crate) stdio: stdio::Descriptors,
+    pub(crate) namespaces: namespace::Policy,
+    pub(crate) mounts: mount::Policy,
+    pub(crate) landlock: Option<Landlock>,
+    pub(crate) security: Privileges,
+    pub(crate) limits: Limits,
+    pub(crate) seccomp: Option<Seccomp>,
+    pub(crate) cgroup_parent: Option<PathBuf>,
+    #[cfg(feature = "systemd")]
+    pub(crate) systemd_scope: Option<SystemdScope>,
+    pub(crate) wall_time: Option<Duration>,
+    pub(crate) cpu_time: Option<Duration>,
+    pub(crate) output_limit: Option<u64>,
+    pub(crate) output_cut: bool,
+    pub(crate) setup_timeout: Option<Duration>,
+    pub(crate) timings: bool,
+    pub(crate) best_effort: BTreeSet<Feature>,
+    /// For tests of the undoing: the op that fails, and its errno.
+    pub(crate) fail_at: Option<(u32, i32)>,
+}
+
+impl Policy {
+    /// The time that a setup may take.
+    pub(crate) fn setup_timeout(&self) -> Duration {
+        self.setup_timeout.unwrap_or(SETUP_TIMEOUT)
+    }
+}

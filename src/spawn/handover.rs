@@ -1,0 +1,61 @@
+//! The plan and its descriptors, on their way to the stub.
+
+use std::ffi::CStr;
+use std::io::Write;
+use std::os::fd::{OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+use super::spawner::MAX_FDS;
+use super::{hint, report};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::plan::Plan;
+use crate::stub::wire;
+use crate::sys::memfd;
+
+pub(super) fn refuse_large(plan: &Plan) -> Result<()> {
+    if plan.is_too_large() {
+        let error = Error::new(Step::Exec, Errno::E2BIG).with_kind(ErrorKind::Exec);
+        return Err(error.hint("arguments, environment and paths together are too large"));
+    }
+    Ok(())
+}
+
+/// Sends the plan ahead of the stub. One that is too large for a message is given back as a file, to be passed after `before`
+/// other descriptors.
+pub(super) fn send_plan(report: &OwnedFd, plan: &[u8], before: usize) -> Result<Option<OwnedFd>> {
+    if plan.len() <= wire::INLINE_MAX && report::send(report, plan).is_ok() {
+        return Ok(None);
+    }
+    let file = plan_file(plan)?;
+    send_elsewhere(report, before, plan.len())?;
+    Ok(Some(file))
+}
+
+pub(super) fn send_elsewhere(report: &OwnedFd, number: usize, size: usize) -> Result<()> {
+    report::send(report, &report::elsewhere(wire::FIRST_FD + number as RawFd, size))
+        .map_err(|errno| Error::new(Step::ReadPlan, errno))
+}
+
+/// Sends what one message does not take, for the spawner to receive before it clones. Gives the number of messages.
+pub(super) fn send_ahead(report: &OwnedFd, fds: Vec<RawFd>) -> Result<u32> {
+    let mut messages = 0;
+    for fds in fds.chunks(MAX_FDS) {
+        report::send_with_fds(report, &[0], fds).map_err(|errno| {
+            let error = Error::new(Step::PlaceFd, errno).detail("sending them to the spawning thread");
+            hint::for_failure(Step::PlaceFd, errno).into_iter().fold(error, Error::hint)
+        })?;
+        messages += 1;
+    }
+    Ok(messages)
+}
+
+pub(super) fn plan_file(plan: &[u8]) -> Result<OwnedFd> {
+    let mut file = std::fs::File::from(new_memfd(c"ringfence-plan")?);
+    file.write_all(plan).map_err(|error| Error::io(Step::ReadPlan, &error))?;
+    Ok(file.into())
+}
+
+pub(super) fn new_memfd(name: &CStr) -> Result<OwnedFd> {
+    memfd::create(name).map_err(|errno| Error::new(Step::ReadPlan, errno))
+}
