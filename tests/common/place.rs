@@ -13,9 +13,15 @@ use nix::sys::stat::{Mode, umask};
 /// The names of such directories begin so.
 const NAME: &str = "ringfence-tests-";
 
+/// Where the library puts the records of a root who may not write to /run: uid 0 of a user namespace.
+const OF_ROOTS_INSIDE: &str = "/tmp/ringfence-0";
+
 /// The directory, and the process that made it: what that process starts uses the directory too and
 /// leaves it alone.
 static OWN: OnceLock<(PathBuf, u32)> = OnceLock::new();
+
+/// Whether that of roots inside stood there before.
+static STOOD: OnceLock<bool> = OnceLock::new();
 
 /// The tests of this process that did not run.
 static SKIPPED: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -36,6 +42,7 @@ pub extern "C" fn settle() {
         // SAFETY: no other thread has been started yet.
         unsafe { std::env::set_var("TMPDIR", &dir) };
         let _ = OWN.set((dir, std::process::id()));
+        let _ = STOOD.set(Path::new(OF_ROOTS_INSIDE).exists());
         // SAFETY: the function takes nothing, and stays where it is.
         assert_eq!(unsafe { libc::atexit(end) }, 0);
     }
@@ -105,6 +112,10 @@ extern "C" fn end() {
     let skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
     if !skipped.is_empty() {
         let _ = writeln!(std::io::stderr(), "{} skipped:\n{}", skipped.len(), skipped.join("\n"));
+    }
+    if STOOD.get() == Some(&false) {
+        // It stays while somebody has records there, and is not another user's to remove.
+        let _ = fs::remove_dir(OF_ROOTS_INSIDE);
     }
     if let Err(error) = remove(dir) {
         let _ = writeln!(std::io::stderr(), "{} cannot be removed: {error}", dir.display());

@@ -346,8 +346,13 @@ fn escape(marker: &str) {
         find("umount", marker.into());
         find("umount", here.clone().into());
     }
-    let _ = std::fs::create_dir("/tmp/jail");
-    std::os::unix::fs::chroot("/tmp/jail").unwrap();
+    // Where nothing holds the program, the directory goes with the test's own.
+    let mut jail = std::path::Path::new(marker).with_file_name("jail");
+    if std::fs::create_dir(&jail).is_err() {
+        jail = "/tmp/jail".into();
+        let _ = std::fs::create_dir(&jail);
+    }
+    std::os::unix::fs::chroot(&jail).unwrap();
     climb("chroot");
     std::os::unix::fs::chroot(".").unwrap();
     find("chroot", marker.into());
