@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod calls;
+pub mod place;
 pub mod probe;
 pub mod refuse;
 
@@ -14,6 +15,32 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringfence::{Bind, Capabilities, IdMap, Sandbox};
+
+/// The table of a module's callers: what this test binary does, before its tests could begin, where
+/// [`caller`](probe::caller) has started it, by the first of the words that it was given. No name
+/// stands in two tables of a binary.
+#[allow(unused_macros, reason = "not every test binary has callers")]
+macro_rules! callers {
+    ($($name:literal => $does:expr,)+) => { $crate::common::callers! { |_words| $($name => $does,)+ } };
+    (|$words:ident| $($name:literal => $does:expr,)+) => {
+        #[used]
+        #[unsafe(link_section = ".init_array")]
+        static BEFORE_MAIN: extern "C" fn() = before_main;
+
+        #[allow(unreachable_code, reason = "some callers never end")]
+        extern "C" fn before_main() {
+            let Some(what) = $crate::common::probe::is_caller(&[$($name),+]) else { return };
+            let $words: Vec<&str> = what.split(' ').collect();
+            match what.split(' ').next().unwrap() {
+                $($name => $does,)+
+                other => unreachable!("{other} is not in the table"),
+            }
+            std::process::exit(0);
+        }
+    };
+}
+#[allow(unused_imports, reason = "not every test binary has callers")]
+pub(crate) use callers;
 
 /// Whether the tests run as root, who can make every namespace, or as an ordinary user, who needs `user_ns`.
 pub fn is_root() -> bool {
@@ -37,8 +64,30 @@ pub fn mounting() -> Sandbox {
 }
 
 /// `sh -c script` in such a sandbox.
-pub fn sh(script: &str) -> Sandbox {
-    sandbox().command("/bin/sh").args(["-c", script])
+pub fn sh(text: &str) -> Sandbox {
+    shell(sandbox(), text)
+}
+
+/// `sh -c text` in this one.
+pub fn shell(sandbox: Sandbox, text: &str) -> Sandbox {
+    sandbox.command("/bin/sh").args(["-c", text])
+}
+
+/// The parts of `uname -r` that count.
+pub fn kernel() -> (u32, u32) {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = text.split(['.', '-']).map(|n| n.trim().parse().unwrap_or(0));
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// A program that repeats each line that it is given does so.
+#[track_caller]
+pub fn answers(child: &mut ringfence::Child) {
+    use std::io::{BufRead, BufReader, Write};
+    child.stdin.as_mut().unwrap().write_all(b"there?\n").unwrap();
+    let mut line = String::new();
+    BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "there?\n");
 }
 
 /// Runs to the end and gives stdout; anything but exit 0 fails the test with what was written.
@@ -63,6 +112,7 @@ pub fn skip(reason: &str, kernel_lacks_it: bool) {
         let mut list = fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
         writeln!(list, "{place}: {reason}").unwrap();
     }
+    place::skipped(format!("{place}: {reason}"));
     let strict = std::env::var_os("CI").is_some_and(|ci| ci == "true") && is_root();
     assert!(!strict || kernel_lacks_it, "under CI a test may not be skipped: {reason}");
 }
@@ -85,6 +135,7 @@ pub fn become_ordinary() {
         setuid(Uid::from_raw(65534)).unwrap();
         // A change of user makes the files in /proc root's.
         nix::sys::prctl::set_dumpable(true).unwrap();
+        place::records_of_its_own();
     }
 }
 
@@ -164,12 +215,20 @@ pub fn no_cgroups() -> bool {
     }
 }
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Holds off the other tests of this process.
+pub struct Turn {
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// Looks for leaks when it is dropped.
+pub struct Look {
+    before: State,
+}
 
 /// Holds off the other tests of this process, and looks for leaks when it is dropped.
 pub struct Clean {
-    before: State,
-    _turn: MutexGuard<'static, ()>,
+    _look: Look,
+    _turn: Turn,
 }
 
 /// Waits, up to a minute, for what does not come at once: what a drop cannot remove in its time, a thread of the library's
@@ -183,13 +242,13 @@ pub fn eventually(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// What a sandbox could leave behind.
+/// What a sandbox could leave behind, of this process's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct State {
     fds: Vec<String>,
     sockets: usize,
     children: BTreeSet<String>,
-    mounts: usize,
+    mounts: Vec<String>,
     cgroups: BTreeSet<PathBuf>,
     scratch: BTreeSet<PathBuf>,
     records: BTreeSet<PathBuf>,
@@ -197,16 +256,32 @@ struct State {
 
 /// To be called first in every test that spawns.
 pub fn clean() -> Clean {
-    let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    clean_in(turn())
+}
+
+/// The same, where the test has its turn already.
+pub fn clean_in(turn: Turn) -> Clean {
+    Clean { _look: look(&turn), _turn: turn }
+}
+
+/// For a test that looks for leaks more than once, or not all the time.
+pub fn turn() -> Turn {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    Turn { _turn: ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner) }
+}
+
+/// A look for leaks from here to where it is dropped.
+pub fn look(_turn: &Turn) -> Look {
+    assert!(std::env::var_os("RINGFENCE_CALLER").is_none(), "no table has this caller");
     // The library's own threads, with their descriptors, are there for good once they have been started.
     let warm = Sandbox::new().command("/bin/true").wall_time(Duration::from_secs(60)).status().unwrap();
     assert!(warm.success());
     // As is the mount namespace from which those with a root of their own start, where there can be one.
     drop(sandbox().command("/bin/true").rootfs(ringfence::RootFs::host()).status());
-    Clean { before: State::now(), _turn: turn }
+    Look { before: State::now() }
 }
 
-impl Drop for Clean {
+impl Drop for Look {
     fn drop(&mut self) {
         if std::thread::panicking() {
             return;
@@ -231,7 +306,8 @@ impl State {
             .filter_map(|fd| fs::read_link(fd).ok())
             .map(|link| link.to_string_lossy().into_owned())
             .filter(|link| !link.starts_with("/proc/"))
-            // Those of which each exchanges an id on mounts are kept for the next sandbox; tests/idmaps.rs counts them.
+            // Those of which each exchanges an id on mounts are kept for the next sandbox;
+            // tests/isolation/idmaps.rs counts them.
             .filter(|link| !link.starts_with("user:["))
             .collect();
         let (sockets, mut fds): (Vec<String>, Vec<String>) =
@@ -242,18 +318,20 @@ impl State {
             .filter_map(|task| fs::read_to_string(task.join("children")).ok())
             .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
             .collect();
-        let mut records = BTreeSet::new();
-        for dir in ["/run/ringfence".to_owned(), format!("/tmp/ringfence-{}", nix::unistd::geteuid())] {
-            records.extend(entries(&dir).into_iter().filter(|record| is_stale(record)));
-        }
+        let is_ours = |record: &PathBuf| {
+            let text = fs::read(record).unwrap_or_default();
+            place::is_of_this(&String::from_utf8_lossy(&text)) && is_stale(record)
+        };
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = mounts.lines().filter(|mount| !place::is_of_others(mount));
         State {
             fds,
             sockets: sockets.len(),
             children,
-            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().count(),
+            mounts: mounts.filter_map(|mount| mount.split(' ').nth(4)).map(str::to_owned).collect(),
             cgroups: cgroups(),
-            scratch: entries(std::env::temp_dir()).into_iter().filter(|path| is_ours(path)).collect(),
-            records,
+            scratch: entries(std::env::temp_dir()).into_iter().filter(|path| is_scratch(path)).collect(),
+            records: record_dirs().iter().flat_map(entries).filter(is_ours).collect(),
         }
     }
 
@@ -263,7 +341,7 @@ impl State {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // What other processes had there before may go meanwhile.
         after.sockets <= self.sockets + cores + 1
-            && (&after.children, after.mounts) == (&self.children, self.mounts)
+            && (&after.children, &after.mounts) == (&self.children, &self.mounts)
             // A thread of the library's may have been busy with what the test before it left.
             && is_part(&after.fds, &self.fds)
             && after.cgroups.is_subset(&self.cgroups)
@@ -284,9 +362,29 @@ fn is_part(part: &[String], whole: &[String]) -> bool {
     part.iter().all(|one| rest.any(|other| other == one))
 }
 
-fn is_ours(path: &Path) -> bool {
+fn is_scratch(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("rf-") || name.starts_with("rk-") || name.starts_with("ringfence-tests-")
+    name.starts_with("rf-") || name.starts_with("rk-")
+}
+
+/// The directories in which this user's records stand, or may stand, the best first.
+pub fn record_dirs() -> Vec<PathBuf> {
+    let uid = nix::unistd::geteuid();
+    let best = if uid.is_root() {
+        Some("/run/ringfence".into())
+    } else {
+        std::env::var_os("XDG_RUNTIME_DIR").map(|dir| Path::new(&dir).join("ringfence"))
+    };
+    let others = [format!("/tmp/ringfence-{uid}"), format!("/dev/shm/ringfence-{uid}")];
+    best.into_iter().chain(others.map(PathBuf::from)).collect()
+}
+
+/// Holds off the tests of all other processes, too, that clear what dead owners left: whoever
+/// clears takes what another test still wants to find.
+pub fn reaping() -> nix::fcntl::Flock<fs::File> {
+    // Everybody can lock it, and nothing is left of that.
+    let place = fs::File::open("/tmp").unwrap();
+    nix::fcntl::Flock::lock(place, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap()
 }
 
 fn entries(dir: impl AsRef<Path>) -> Vec<PathBuf> {
@@ -312,7 +410,10 @@ impl TempDir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         loop {
             let name = format!("rftest-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-            let path = std::env::temp_dir().join(name);
+            let above = std::env::temp_dir();
+            // A test may have covered /tmp.
+            fs::create_dir_all(&above).unwrap();
+            let path = above.join(name);
             match fs::create_dir(&path) {
                 // A process of this number was killed here once.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -20,17 +20,22 @@ pub fn run(sandbox: Sandbox, what: &str) -> Sandbox {
     at(sandbox, exe.to_str().unwrap(), what)
 }
 
-/// This test binary as a process of its own, which does what the file's own table of callers has for `what`: for tests
-/// of callers that a test process cannot be.
+/// This test binary as a process of its own, which does what a table of [`callers`](super::callers)
+/// has for `what`: for tests of callers that a test process cannot be.
 pub fn caller(what: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env("RINGFENCE_CALLER", what);
     command
 }
 
-/// What this process is to do, if [`caller`] made it. To be asked before main, while there is one thread.
-pub fn is_caller() -> Option<String> {
+/// What this process is to do, if [`caller`] made it and the table with these names has it. To be
+/// asked before main, while there is one thread.
+pub fn is_caller(names: &[&str]) -> Option<String> {
     let what = std::env::var("RINGFENCE_CALLER").ok()?;
+    if !names.contains(&what.split(' ').next().unwrap()) {
+        return None;
+    }
+    super::place::settle();
     // SAFETY: no other thread has been started yet.
     unsafe { std::env::remove_var("RINGFENCE_CALLER") };
     Some(what)
@@ -341,8 +346,13 @@ fn escape(marker: &str) {
         find("umount", marker.into());
         find("umount", here.clone().into());
     }
-    let _ = std::fs::create_dir("/tmp/jail");
-    std::os::unix::fs::chroot("/tmp/jail").unwrap();
+    // Where nothing holds the program, the directory goes with the test's own.
+    let mut jail = std::path::Path::new(marker).with_file_name("jail");
+    if std::fs::create_dir(&jail).is_err() {
+        jail = "/tmp/jail".into();
+        let _ = std::fs::create_dir(&jail);
+    }
+    std::os::unix::fs::chroot(&jail).unwrap();
     climb("chroot");
     std::os::unix::fs::chroot(".").unwrap();
     find("chroot", marker.into());

@@ -28,6 +28,11 @@ pub const fn call(number: libc::c_long) -> Call {
     Call { number, only: Only::Always }
 }
 
+/// The errno that a case was told as its second word.
+pub fn errno_of(words: &[&str]) -> Errno {
+    Errno::from_raw(words[1].parse().unwrap())
+}
+
 /// How often each call of the case has been refused.
 static REFUSED: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
 

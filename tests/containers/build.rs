@@ -276,6 +276,7 @@ fn hang() {
 #[test]
 fn what_a_killed_build_leaves_is_pruned() {
     let _clean = common::clean();
+    let _reaping = common::reaping();
     let (dir, store) = store();
     let mut build = std::process::Command::new(std::env::current_exe().unwrap());
     build.args(["--ignored", "--exact", "build::hang"]).env(HANGS, store.path());

@@ -1,4 +1,4 @@
-//! Rows 11 to 15, 47, 48, 52 to 54, 60: places that a hostile root exchanges for others.
+//! Places that a hostile root, or a program in it, exchanges for others.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -85,8 +85,8 @@ fn from_both(sandbox: Sandbox) -> [Sandbox; 2] {
     [sandbox.clone(), sandbox.mount(RawMount::new("tmpfs", "/other", "tmpfs"))]
 }
 
-/// 11, 15, 53: CVE-2021-30465, CVE-2024-45310, CVE-2026-87766. Targets that are made, and mounted on, while the directory
-/// above them turns into a link to the host and back.
+/// CVE-2021-30465, CVE-2024-45310, CVE-2026-87766. Targets that are made, and mounted on, while the
+/// directory above them turns into a link to the host and back.
 #[test]
 fn a_target_that_is_swapped_for_a_link_stays_inside() {
     let _clean = common::clean();
@@ -124,7 +124,7 @@ fn a_target_that_is_swapped_for_a_link_stays_inside() {
     assert!(led_out, "the race is one that can be lost");
 }
 
-/// 11: CVE-2019-19921. A /proc, or /sys, that is a link is refused.
+/// CVE-2019-19921. A /proc, or /sys, that is a link is refused.
 #[test]
 fn a_proc_that_is_a_link_is_refused() {
     let _clean = common::clean();
@@ -140,7 +140,7 @@ fn a_proc_that_is_a_link_is_refused() {
     hostile.is_untouched();
 }
 
-/// 47: CVE-2026-41579, CVE-2026-47766. /dev in the root is a link to a directory of the host's.
+/// CVE-2026-41579, CVE-2026-47766. /dev in the root is a link to a directory of the host's.
 #[test]
 fn a_dev_that_is_a_link_changes_nothing_on_the_host() {
     let _clean = common::clean();
@@ -159,7 +159,8 @@ fn a_dev_that_is_a_link_changes_nothing_on_the_host() {
     assert!(hostile.victim().join("null").exists());
 }
 
-/// 13, 48: CVE-2025-52565, CVE-2026-88264, CVE-2026-88265. Without a /dev of its own, the root's devices are links.
+/// CVE-2025-52565, CVE-2026-88264, CVE-2026-88265. Without a /dev of its own, the root's devices
+/// are links.
 #[test]
 fn devices_that_are_links_are_not_touched() {
     use std::os::unix::fs::MetadataExt;
@@ -181,7 +182,7 @@ fn devices_that_are_links_are_not_touched() {
     assert_eq!(fs::read_to_string(hostile.victim().join("file")).unwrap(), "attacked");
 }
 
-/// 12: CVE-2025-31133. What a mask is made of is looked at by descriptor.
+/// CVE-2025-31133. What a mask is made of is looked at by descriptor.
 #[test]
 fn a_mask_is_the_null_device_or_nothing() {
     let _clean = common::clean();
@@ -201,7 +202,8 @@ fn a_mask_is_the_null_device_or_nothing() {
     assert_eq!((answers.get("unchanged"), answers.get("by-path")), ("whole", "attacked"));
 }
 
-/// 14: CVE-2025-52881. Id maps and settings are written to the kernel's files, and to none that stands in their place.
+/// CVE-2025-52881. Id maps and settings are written to the kernel's files, and to none that stands
+/// in their place.
 #[test]
 fn nothing_is_written_to_a_proc_that_is_none() {
     let _clean = common::clean();
@@ -224,7 +226,8 @@ fn nothing_is_written_to_a_proc_that_is_none() {
     assert_eq!((answers.get("victim"), answers.get("after")), ("whole", "attacked"));
 }
 
-/// 14: nor to what the root itself calls /proc, since the host's is still there when they are written.
+/// CVE-2025-52881 again: nor are they written to what the root itself calls /proc, since the host's
+/// is still there then.
 #[test]
 fn a_roots_own_proc_gets_nothing() {
     let _clean = common::clean();
@@ -244,7 +247,7 @@ fn a_roots_own_proc_gets_nothing() {
     assert_eq!(fs::read_to_string(hostile.victim().join("file")).unwrap(), "attacked", "by path it would have been");
 }
 
-/// 52: CVE-2026-55686. The working directory is a link out.
+/// CVE-2026-55686. The working directory is a link out.
 #[test]
 fn a_working_directory_is_found_inside() {
     let _clean = common::clean();
@@ -263,7 +266,8 @@ fn a_working_directory_is_found_inside() {
     hostile.is_untouched();
 }
 
-/// 12, 58: what is masked, or made read-only, is found below the root; a race leads nowhere.
+/// CVE-2025-31133 as a race: a path that is to be masked, or made read-only, turns into a link
+/// meanwhile. It is found below the root, and leads nowhere.
 #[test]
 fn a_masked_path_that_is_swapped_for_a_link_covers_nothing_outside() {
     let _clean = common::clean();
@@ -313,8 +317,8 @@ fn is_whole(work: &common::TempDir) {
     assert!(!["a2", "a/.git2", "a/.git/hooks2"].iter().any(|name| work.path().join(name).exists()));
 }
 
-/// 21: a directory above a place that is read-only, or covered, below a writable one is renamed, and another made in its
-/// place.
+/// The program renames the writable directory above a place that is read-only, or covered, and
+/// makes another in its place.
 #[test]
 fn the_way_to_a_protected_path_cannot_be_renamed() {
     let _clean = common::clean();
@@ -360,7 +364,8 @@ fn the_callers_working_directory_is_no_way_around() {
     is_whole(&work);
 }
 
-/// 21: nor can a link be exchanged: where the program could, it is not accepted.
+/// The program exchanges a link that leads to a protected path: where it could, the link is not
+/// accepted.
 #[test]
 fn a_link_to_a_protected_path_is_refused_where_it_could_be_exchanged() {
     let _clean = common::clean();
@@ -391,7 +396,7 @@ fn a_link_to_a_protected_path_is_refused_where_it_could_be_exchanged() {
     assert!(own().bind("/etc", "/mnt/a/link/hooks").status().unwrap().success());
 }
 
-/// 21: what is missing could be made by the program, and would be writable.
+/// The program makes what was to be read-only and was missing: it would be writable.
 #[test]
 fn what_is_to_be_read_only_has_to_be_there() {
     let _clean = common::clean();
@@ -410,7 +415,8 @@ fn what_is_to_be_read_only_has_to_be_there() {
     assert!(own().mask("/mnt/missing").status().unwrap().success());
 }
 
-/// 54: CVE-2026-3888, CVE-2021-44731. Scratch directories have no name that could be guessed, and are nobody else's.
+/// CVE-2026-3888, CVE-2021-44731. Scratch directories have no name that could be guessed, and are
+/// nobody else's.
 #[test]
 fn scratch_directories_are_new_closed_and_unguessable() {
     use std::os::unix::fs::MetadataExt;
@@ -440,7 +446,7 @@ fn scratch_directories_are_new_closed_and_unguessable() {
     assert!(taken.iter().all(|path| path.is_symlink()), "what was not the library's is left alone");
 }
 
-/// 60: CVE-2021-43784. Start-up data that is too long is an error of its own kind.
+/// CVE-2021-43784. Start-up data that is too long is an error of its own kind.
 #[test]
 fn what_is_too_long_is_told() {
     let _clean = common::clean();

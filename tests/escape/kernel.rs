@@ -1,4 +1,4 @@
-//! Rows 27 to 35: the kernel's surface.
+//! What a program can reach of the kernel: system calls, sockets, limits, keys.
 
 use std::io::{BufRead, BufReader};
 use std::os::linux::net::SocketAddrExt;
@@ -8,7 +8,8 @@ use ringfence::{Sandbox, Stdio};
 
 use crate::{attack, attack_inside, attack_strict, common};
 
-/// 27: CVE-2014-8989. With a map of one id, groups cannot be dropped that would have kept from something.
+/// CVE-2014-8989. With a map of one id, groups cannot be dropped that would have kept from
+/// something.
 #[test]
 fn groups_cannot_be_dropped_in_a_map_of_ones_own() {
     let _clean = common::clean();
@@ -23,7 +24,7 @@ fn groups_cannot_be_dropped_in_a_map_of_ones_own() {
     }
 }
 
-/// 28: each call that has led out is refused.
+/// System calls that have led out of sandboxes: each is refused.
 #[test]
 fn calls_that_have_led_out_are_refused() {
     let _clean = common::clean();
@@ -43,7 +44,7 @@ fn calls_that_have_led_out_are_refused() {
     }
 }
 
-/// 30: CVE-2020-15257. An abstract socket of the caller's is not reached.
+/// CVE-2020-15257. An abstract socket of the caller's is not reached.
 #[test]
 fn no_abstract_socket_of_the_host_is_reached() {
     let _clean = common::clean();
@@ -56,7 +57,8 @@ fn no_abstract_socket_of_the_host_is_reached() {
     drop(listener);
 }
 
-/// 31: no socket of a kind that leads to the machine, and no service of the host's.
+/// Sockets that lead to the machine: none of such a kind can be made, and no service of the host's
+/// is reached.
 #[test]
 fn no_socket_leads_to_the_machine() {
     let _clean = common::clean();
@@ -75,7 +77,8 @@ fn no_socket_leads_to_the_machine() {
     assert_eq!(common::stdout(&common::probe::run(Sandbox::new(), &connect)), "connected");
 }
 
-/// 32: names, clocks and IPC objects are the sandbox's own.
+/// The host's names, clocks and IPC objects: those that the program finds and changes are the
+/// sandbox's own.
 #[test]
 fn objects_of_the_host_are_neither_found_nor_changed() {
     let _clean = common::clean();
@@ -96,7 +99,7 @@ fn objects_of_the_host_are_neither_found_nor_changed() {
     assert_ne!(common::stdout(&refused), "0");
 }
 
-/// 33: limits of a process cannot be raised, and nothing runs before others.
+/// A program raises the limits of its process, and its priority: neither can be.
 #[test]
 fn limits_of_a_process_cannot_be_raised() {
     let _clean = common::clean();
@@ -116,7 +119,8 @@ fn limits_of_a_process_cannot_be_raised() {
     }
 }
 
-/// 35: nothing of the caller's environment passes, and nothing that the loader reads passes to a set-user-ID program.
+/// Secrets and loader settings in the caller's environment: nothing of it passes, and nothing that
+/// the loader reads passes to a set-user-ID program.
 #[test]
 fn the_callers_environment_does_not_pass() {
     let _clean = common::clean();
@@ -134,7 +138,8 @@ fn the_callers_environment_does_not_pass() {
     assert_eq!(count(Sandbox::new().command("/usr/bin/env")), own, "as it is, without the preset");
 }
 
-/// 28: the session keyring is the sandbox's own, where the filter lets it be looked at.
+/// The caller's keys: the session keyring is the sandbox's own, where the filter lets it be looked
+/// at.
 #[test]
 fn the_callers_keys_are_not_found() {
     let _clean = common::clean();

@@ -4,9 +4,10 @@
 //! Victims are files and processes of the tests' own. Where a setting of the host's would be the victim, the test opens it
 //! and writes nothing.
 //!
-//! Where there is nothing to attack there is no test: no part of the library is set-user-ID (CVE-2020-5291), nothing is copied
-//! into or out of a running sandbox (CVE-2018-15664), no sysctl can be asked for (CVE-2022-0811), and no terminal is bound
-//! over another (CVE-2025-52565). What a supervisor is asked can change behind its back: tests/supervise.rs.
+//! Where there is nothing to attack there is no test: no part of the library is set-user-ID
+//! (CVE-2020-5291), nothing is copied into or out of a running sandbox (CVE-2018-15664), no sysctl
+//! can be asked for (CVE-2022-0811), and no terminal is bound over another (CVE-2025-52565). What a
+//! supervisor is asked can change behind its back: tests/isolation/supervise.rs.
 
 #[path = "../common/mod.rs"]
 mod common;

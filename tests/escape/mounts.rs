@@ -1,4 +1,4 @@
-//! Rows 17 to 25, 64, 65: what is mounted, and what can be done about it from inside.
+//! What is mounted, and what can be done about it from inside.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -40,7 +40,7 @@ fn there<'p>(paths: &[&'p str]) -> Vec<&'p str> {
     paths.iter().copied().filter(|path| fs::symlink_metadata(path).is_ok()).collect()
 }
 
-/// 18, 23: CVE-2022-0492 and the classics.
+/// CVE-2022-0492, and the classics: core_pattern, sysrq, modprobe, uevent_helper and the like.
 #[test]
 fn no_lever_of_the_machine_can_be_opened() {
     let _clean = common::clean();
@@ -74,7 +74,7 @@ fn last() -> u8 {
     fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap()
 }
 
-/// 23: what tells of the machine tells nothing.
+/// Files that tell of the machine, such as its memory, keys and timers: they tell nothing.
 #[test]
 fn no_secret_of_the_machine_can_be_read() {
     let _clean = common::clean();
@@ -89,7 +89,8 @@ fn no_secret_of_the_machine_can_be_read() {
     assert_ne!(bare.get("/sys/firmware"), "0");
 }
 
-/// 17, 18, 64: no hierarchy of control groups is there, or can be mounted; on the host's root it is read-only.
+/// A program writes to control groups, or mounts them: no hierarchy is there, or can be mounted; on
+/// the host's root it is read-only.
 #[test]
 fn control_groups_are_not_the_programs() {
     let _clean = common::clean();
@@ -121,7 +122,7 @@ fn control_groups_are_not_the_programs() {
     }
 }
 
-/// 19: chroot(2) is no way back up.
+/// A directory kept open across chroot(2): it is no way back up.
 #[test]
 fn the_old_root_is_gone() {
     let _clean = common::clean();
@@ -135,7 +136,7 @@ fn the_old_root_is_gone() {
     assert_eq!(naive.get("marker"), "true", "a root that is only chroot(2)'s is left");
 }
 
-/// 19, 65: device nodes cannot be made, or have no power.
+/// The disk as a device node of the program's own: nodes cannot be made, or have no power.
 #[test]
 fn device_nodes_are_powerless() {
     let _clean = common::clean();
@@ -156,7 +157,7 @@ fn device_nodes_are_powerless() {
     }
 }
 
-/// 19: a node that lies in what the caller binds is as powerless as one that is made inside.
+/// A device node that lies in what the caller binds: it is as powerless as one that is made inside.
 #[test]
 fn nodes_in_what_is_bound_are_powerless() {
     if common::needs_root("making a device node") {
@@ -177,7 +178,7 @@ fn nodes_in_what_is_bound_are_powerless() {
     assert_eq!(open(Bind::new(dir.path(), "/data").dev()), "Z");
 }
 
-/// 21: what is mounted below a read-only root is read-only.
+/// A writable mount below a read-only root: it is read-only, too.
 #[test]
 fn a_read_only_root_is_so_throughout() {
     let _clean = common::clean();
@@ -189,8 +190,9 @@ fn a_read_only_root_is_so_throughout() {
     assert_eq!((answers.get("read-only"), answers.get("writable")), ("refused", "written"));
 }
 
-/// 21: read-only stays read-only, and a cover stays on, for whoever lacks CAP_SYS_ADMIN: for uid 0 of a user namespace too,
-/// unless the caller gives it that, and for who makes another user namespace inside.
+/// A program remounts, or takes a cover off: read-only stays read-only for whoever lacks
+/// CAP_SYS_ADMIN, for uid 0 of a user namespace too, unless the caller gives it that, and for who
+/// makes another user namespace inside.
 #[test]
 fn flags_cannot_be_taken_off() {
     let _clean = common::clean();
@@ -213,7 +215,7 @@ fn flags_cannot_be_taken_off() {
     assert_eq!(given.get("remount"), "ok", "with the capability it is remounted");
 }
 
-/// 21: what is read-only outside is so for a program that may remount, too: the kernel has locked it.
+/// A program that may remount makes writable what is read-only outside: the kernel has locked it.
 #[test]
 fn flags_of_the_hosts_own_mounts_are_locked() {
     let _clean = common::clean();
@@ -223,7 +225,8 @@ fn flags_of_the_hosts_own_mounts_are_locked() {
     assert_eq!(answers.get("without"), "written", "without a user namespace it is remounted");
 }
 
-/// 12, 23: a masked file shows a null device, the host's where none can be made, whose mode stays what it is.
+/// A program changes the mode of what masks a file: a null device, the host's where none can be
+/// made, whose mode stays what it is.
 #[test]
 fn a_cover_is_not_the_programs_to_change() {
     let _clean = common::clean();
@@ -240,8 +243,9 @@ fn a_cover_is_not_the_programs_to_change() {
     assert_eq!(bare.get("chmod"), "EROFS");
 }
 
-/// 21: what a root of layers writes to lies below it where the sandbox started from an empty mount namespace. Who may take the
-/// root away finds it closed; where the root was put in the place of another, there is nothing.
+/// A program takes its root of layers away: what the root writes to lies below it where the sandbox
+/// started from an empty mount namespace, and is closed; where the root was put in the place of
+/// another, there is nothing.
 #[test]
 fn nothing_below_a_root_of_layers_can_be_used() {
     if common::needs_root("unmounting the root") {
@@ -256,7 +260,8 @@ fn nothing_below_a_root_of_layers_can_be_used() {
     assert_eq!(answers.get("write"), write);
 }
 
-/// 24: a mount made inside is not seen outside, nor the other way round, though the caller's are shared.
+/// Mounts that spread: one made inside is not seen outside, nor the other way round, though the
+/// caller's are shared.
 #[test]
 fn mounts_do_not_spread() {
     let _clean = common::clean();
@@ -267,7 +272,7 @@ fn mounts_do_not_spread() {
     assert_eq!(answers.get("unprotected"), "true");
 }
 
-/// 25: disks in memory end, in files and in bytes.
+/// A program fills the machine's memory with files: disks in memory end, in files and in bytes.
 #[test]
 fn what_is_in_memory_is_bounded() {
     let _clean = common::clean();
@@ -284,7 +289,8 @@ fn what_is_in_memory_is_bounded() {
     assert_eq!((answers.get("files"), answers.get("ends"), answers.get("mib")), ("40000", "none", "200"));
 }
 
-/// 57: the root's loader configuration is read by the program alone, after everything else is done.
+/// Libraries that the root's loader configuration names: it is read by the program alone, after
+/// everything else is done.
 #[test]
 fn nothing_of_the_root_is_loaded_before_it_is_confined() {
     let _clean = common::clean();

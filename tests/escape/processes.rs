@@ -1,4 +1,4 @@
-//! Rows 1 to 10: processes and descriptors.
+//! Processes and descriptors.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -11,7 +11,8 @@ use ringfence::{Bytes, Capabilities, Capability, Namespaces, RootFs, Sandbox, St
 
 use crate::{Answers, attack, attack_at, attack_inside, attack_strict, common};
 
-/// 1: CVE-2019-5736. The program of init, which enters before the program, is a sealed copy for this sandbox alone.
+/// CVE-2019-5736. The program of init, which enters before the program, is a sealed copy for this
+/// sandbox alone.
 #[test]
 fn the_program_that_enters_cannot_be_overwritten() {
     let _clean = common::clean();
@@ -34,7 +35,8 @@ fn the_program_that_enters_cannot_be_overwritten() {
     assert!(fs::read(&victim).unwrap().starts_with(b"attacked"));
 }
 
-/// 1: `/proc/self/exe` as the program is not what spawns, nor anything else of the host's.
+/// CVE-2019-5736 from the other side: `/proc/self/exe` as the program is not what spawns, nor
+/// anything else of the host's.
 #[test]
 fn proc_self_exe_as_the_program_is_nothing_of_the_hosts() {
     let _clean = common::clean();
@@ -45,7 +47,8 @@ fn proc_self_exe_as_the_program_is_nothing_of_the_hosts() {
     assert!(String::from_utf8_lossy(&own.stdout).contains("euid="), "as it does without a stub in between");
 }
 
-/// 2: CVE-2016-9962. A process on its way in shows nothing of itself to those inside, though they are of the same user.
+/// CVE-2016-9962. A process on its way in shows nothing of itself to those inside, though they are
+/// of the same user.
 #[test]
 fn nobody_looks_into_a_process_on_its_way_in() {
     let _clean = common::clean();
@@ -69,7 +72,7 @@ fn nobody_looks_into_a_process_on_its_way_in() {
     assert!(answers.get("arrived").contains("seen"), "the attack itself works: {answers:?}");
 }
 
-/// 3: CVE-2024-21626. No descriptor of the host's is left, and none can be the working directory.
+/// CVE-2024-21626. No descriptor of the host's is left, and none can be the working directory.
 #[test]
 fn no_descriptor_leads_out() {
     let _clean = common::clean();
@@ -99,7 +102,7 @@ fn no_descriptor_leads_out() {
     }
 }
 
-/// 4: CVE-2022-29162. A caller's inheritable capabilities do not pass.
+/// CVE-2022-29162. A caller's inheritable capabilities do not pass.
 #[test]
 fn inheritable_capabilities_of_the_caller_do_not_pass() {
     let _clean = common::clean();
@@ -110,7 +113,7 @@ fn inheritable_capabilities_of_the_caller_do_not_pass() {
     assert_eq!(answers.get("sandbox"), "0000000000000000");
 }
 
-/// 5: CVE-2017-5226, CVE-2019-7303. Nothing is typed into the caller's terminal.
+/// CVE-2017-5226, CVE-2019-7303. Nothing is typed into the caller's terminal.
 #[test]
 fn nothing_is_typed_into_the_terminal() {
     let _clean = common::clean();
@@ -131,10 +134,12 @@ fn nothing_is_typed_into_the_terminal() {
     assert!(!common::is_root() || bare.get("TIOCSTI") == "0", "{bare:?}");
 }
 
-/// 6: death follows the owner's process, not the thread that spawned, and a program that is out to survive does not.
+/// A program that is out to survive its owner does not: death follows the owner's process, not the
+/// thread that spawned.
 #[test]
 fn the_owners_death_ends_what_is_out_to_survive() {
     let _clean = common::clean();
+    let _reaping = common::reaping();
     let mut owner = Command::new(std::env::current_exe().unwrap());
     let mut owner = owner.env("RINGFENCE_ATTACK", "owner").stdout(Std::piped()).spawn().unwrap();
     let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
@@ -158,7 +163,7 @@ fn the_owners_death_ends_what_is_out_to_survive() {
     ringfence::reap_stale().unwrap();
 }
 
-/// 7: no process outside has a number inside.
+/// Signals to the numbers that processes have outside: no process outside has a number inside.
 #[test]
 fn no_signal_reaches_a_process_outside() {
     let _clean = common::clean();
@@ -173,7 +178,8 @@ fn no_signal_reaches_a_process_outside() {
     assert!(victim.wait().unwrap().code().is_none(), "without a pid namespace it dies");
 }
 
-/// 8: a handle holds the process, not its number.
+/// The number of a program that has ended goes to another process: a handle holds the process, not
+/// its number.
 #[test]
 fn a_number_given_to_another_process_is_nothing_to_a_handle() {
     let _clean = common::clean();
@@ -182,7 +188,7 @@ fn a_number_given_to_another_process_is_nothing_to_a_handle() {
     assert_eq!((answers.get("victim"), answers.get("by-number")), ("lives", "killed"));
 }
 
-/// 9: the limit on processes holds from the first one on, and says so.
+/// A fork bomb: the limit on processes holds from the first one on, and says so.
 #[test]
 fn processes_are_counted_from_the_first() {
     let _clean = common::clean();
@@ -198,7 +204,7 @@ fn processes_are_counted_from_the_first() {
     assert_eq!(bomb(sandbox), 60);
 }
 
-/// 10, 61: a flood ends in a verdict, and takes no more memory than was said.
+/// A flood of output ends in a verdict, and takes no more memory than was said.
 #[test]
 fn a_flood_of_output_is_cut_off() {
     let _clean = common::clean();
@@ -211,7 +217,8 @@ fn a_flood_of_output_is_cut_off() {
     assert_eq!(all.stdout.len(), 3_000_000);
 }
 
-/// 49, 55: a user is a number, whatever the root's files call it, and no file of the root configures anything.
+/// A root whose passwd and group make a user another: a user is a number, and no file of the root
+/// configures anything.
 #[test]
 fn no_file_of_the_root_makes_a_user_another() {
     let _clean = common::clean();
@@ -222,8 +229,8 @@ fn no_file_of_the_root_makes_a_user_another() {
     assert_eq!((id(1000), id(1)), ("1000\n1000".to_owned(), "1\n1".to_owned()));
 }
 
-/// 22, 28: uid 0 of a user namespace that root has made is nobody outside: it reads no file of root's, sets nothing of the
-/// machine's, and signals nobody.
+/// Uid 0 of a user namespace that root has made is nobody outside: it reads no file of root's, sets
+/// nothing of the machine's, and signals nobody.
 #[test]
 fn root_of_a_user_namespace_is_nobody_outside() {
     let _clean = common::clean();
@@ -248,7 +255,7 @@ fn root_of_a_user_namespace_is_nobody_outside() {
     victim.wait().unwrap();
 }
 
-/// 22: a set-user-ID file in a lower layer gives nothing.
+/// A set-user-ID file in a lower layer gives nothing.
 #[test]
 fn a_set_user_id_file_in_a_layer_gives_nothing() {
     let _clean = common::clean();
@@ -271,7 +278,8 @@ fn a_set_user_id_file_in_a_layer_gives_nothing() {
     assert_eq!(who(common::strict().default_mounts(false)).get("euid"), "65534");
 }
 
-/// 26: no user namespace can be made in strict(), by two defences.
+/// A user namespace made inside, the way to most of the kernel's faults: in strict() two defences
+/// refuse it.
 #[test]
 fn no_user_namespace_is_made_inside() {
     let _clean = common::clean();
@@ -283,7 +291,8 @@ fn no_user_namespace_is_made_inside() {
     assert_eq!((open.get("clone3"), open.get("clone"), open.get("unshare")), ("ok", "ok", "ok"));
 }
 
-/// 2: an init is written to by nobody below it, uid 0 of the user namespace included, unless the caller gives it that power.
+/// The memory of init: nobody below it writes there, uid 0 of the user namespace included, unless
+/// the caller gives it that power.
 #[test]
 fn the_memory_of_init_is_closed() {
     let _clean = common::clean();

@@ -8,7 +8,7 @@
 //! | asynchronous requests (`io_setup`) | the machine, 65,536 | none: refused by the filter |
 //! | unread netlink replies | no limit | none: refused by the filter |
 //! | compiled filters of sockets | the machine, `net.core.bpf_jit_limit` | none: refused by the filter |
-//! | huge pages | the machine | none: refused by the filter (tests/seccomp.rs) |
+//! | huge pages | the machine | none: refused by the filter (tests/isolation/seccomp.rs) |
 //! | keys | the user | none: refused by the filter (kernel.rs) |
 //! | pseudoterminals | the machine, 3,072 | 16 |
 //! | TCP and UDP buffers | the machine, `tcp_mem` and `udp_mem` | v1: a quarter of the memory limit; v2: the memory limit |

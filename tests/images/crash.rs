@@ -2,22 +2,23 @@
 
 use std::fs;
 use std::io::Write;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ringfence::image::{Reference, Store};
 
-use crate::common::{TempDir, probe};
+use crate::common::{self, TempDir, probe};
 use crate::make::{Tar, image, tar};
 
-#[used]
-#[unsafe(link_section = ".init_array")]
-static BEFORE_MAIN: extern "C" fn() = before_main;
+common::callers! {
+    |words|
+    "takes-in-and-out" => take_in_and_out(&Store::open(words[1]).unwrap()),
+}
 
-extern "C" fn before_main() {
-    let Some(path) = probe::is_caller() else { return };
-    take_in_and_out(&Store::open(&path).unwrap());
-    std::process::exit(0);
+/// This binary as a process that does so with the store at `path`.
+fn taker(path: &Path) -> Command {
+    probe::caller(&format!("takes-in-and-out {}", path.display()))
 }
 
 fn layers() -> Vec<Vec<u8>> {
@@ -60,7 +61,7 @@ fn check(store: &Store) {
 fn a_kill_at_any_point_leaves_a_store_that_works() {
     let dir = TempDir::new();
     let start = Instant::now();
-    probe::succeeds(probe::caller(dir.path().join("whole").to_str().unwrap()));
+    probe::succeeds(taker(&dir.path().join("whole")));
     let whole = start.elapsed();
     let path = dir.path().join("store");
     let mut random = 0x2545_f491_4f6c_dd1du64;
@@ -69,8 +70,7 @@ fn a_kill_at_any_point_leaves_a_store_that_works() {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let mut child =
-            probe::caller(path.to_str().unwrap()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = taker(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_nanos(random % whole.as_nanos() as u64));
         child.kill().unwrap();
         killed += u32::from(!child.wait().unwrap().success());

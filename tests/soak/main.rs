@@ -23,20 +23,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use common::{TempDir, probe};
+use common::TempDir;
 use left::Left;
 use policy::{Place, TOKEN};
 use random::Random;
 
-#[used]
-#[unsafe(link_section = ".init_array")]
-static BEFORE_MAIN: extern "C" fn() = before_main;
-
-extern "C" fn before_main() {
-    let Some(what) = probe::is_caller() else { return };
-    let words: Vec<&str> = what.split(' ').collect();
-    assert_eq!(words[0], "owner");
-    owner::own(words[1].parse().unwrap(), &Place::read(&words[2..]));
+common::callers! {
+    |words|
+    "owner" => owner::own(words[1].parse().unwrap(), &Place::read(&words[2..])),
 }
 
 /// Threads that run sandboxes. More than there are processors, fewer than would make each step slow.

@@ -1,0 +1,7 @@
+//! The roots that a sandbox can have, and what is mounted on them.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod mounts;
+mod rootfs;

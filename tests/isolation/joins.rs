@@ -1,0 +1,422 @@
+//! Entering namespaces that exist: by pid and by descriptor, and what the handle can still do.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::common;
+use ringfence::{Child, ErrorKind, Namespaces, Proc, Sandbox, Stdio, Step, TimeOffset, Verdict};
+
+/// A sandbox to be joined. It obeys lines on its stdin and ends with it.
+struct Target {
+    child: Child,
+    lines: BufReader<ringfence::OutputStream>,
+}
+
+impl Target {
+    /// Runs `script`, then whatever it is told.
+    fn new(sandbox: Sandbox, script: &str) -> Target {
+        let obey = format!("{script}\necho ready; while read line; do eval \"$line\"; done");
+        let sandbox = sandbox.command("/bin/sh").args(["-c", &obey]);
+        let mut child = sandbox.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut target = Target { child, lines };
+        assert_eq!(target.line(), "ready");
+        target
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn ask(&mut self, command: &str) -> String {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{command}").unwrap();
+        self.line()
+    }
+
+    fn link(&self, file: &str) -> String {
+        let link = fs::read_link(format!("/proc/{}/ns/{file}", self.child.id())).unwrap();
+        link.into_os_string().into_string().unwrap()
+    }
+}
+
+/// The namespaces that have to be joined as well: an ordinary user's target belongs to its user namespace.
+fn with_user(kinds: Namespaces) -> Namespaces {
+    if common::is_root() { kinds } else { kinds | Namespaces::USER }
+}
+
+fn joining(target: &Target, kinds: Namespaces) -> Sandbox {
+    Sandbox::new().join_pid(with_user(kinds), target.child.id())
+}
+
+fn script(sandbox: Sandbox, script: &str) -> String {
+    common::stdout(&sandbox.command("/bin/sh").args(["-c", script]))
+}
+
+const KINDS: [(Namespaces, &str); 7] = [
+    (Namespaces::USER, "user"),
+    (Namespaces::MOUNT.union(Namespaces::PID), "pid"),
+    (Namespaces::NET, "net"),
+    (Namespaces::IPC, "ipc"),
+    (Namespaces::UTS, "uts"),
+    (Namespaces::CGROUP, "cgroup"),
+    (Namespaces::TIME, "time"),
+];
+
+#[test]
+fn each_kind_is_joined_by_pid_and_the_others_are_the_callers() {
+    let _clean = common::clean();
+    let target = Target::new(Sandbox::new().user_ns().namespaces(Namespaces::all()).pid_ns(), "");
+    for (kind, _) in KINDS {
+        let kinds = with_user(kind);
+        let links = "for n in user pid mnt net ipc uts cgroup time; do echo $n $(readlink /proc/self/ns/$n); done";
+        let guest = Sandbox::new().join_pid(kinds, target.child.id());
+        // Whom the namespace does not know has to be somebody that it does.
+        let guest = if kinds.contains(Namespaces::USER) { guest.user(0, 0) } else { guest };
+        let text = script(guest, links);
+        for line in text.lines() {
+            let (name, link) = line.split_once(' ').unwrap();
+            let joined = match name {
+                "user" => kinds.contains(Namespaces::USER),
+                "mnt" => kinds.contains(Namespaces::MOUNT),
+                _ => KINDS.iter().any(|(kind, file)| *file == name && kinds.contains(*kind)),
+            };
+            let own = fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+            let expected = if joined { target.link(name) } else { own.to_str().unwrap().to_owned() };
+            assert_eq!(link, expected, "{name} when joining {kinds:?}");
+            assert_ne!(target.link(name), own.to_str().unwrap());
+        }
+    }
+}
+
+#[test]
+fn each_kind_is_joined_by_descriptor_again_and_again() {
+    let _clean = common::clean();
+    let target = Target::new(common::sandbox().namespaces(Namespaces::all() - Namespaces::USER).pid_ns(), "");
+    let open = |file: &str| File::open(format!("/proc/{}/ns/{file}", target.child.id())).unwrap();
+    let mut sandbox = Sandbox::new();
+    let mut expected = Vec::new();
+    for (kind, file) in KINDS {
+        if kind == Namespaces::USER && common::is_root() {
+            continue;
+        }
+        sandbox = match file {
+            "pid" => sandbox.join_fd(Namespaces::PID, open("pid")).join_fd(Namespaces::MOUNT, open("mnt")),
+            _ => sandbox.join_fd(kind, open(file)),
+        };
+        expected.push(target.link(file));
+    }
+    let kinds = if common::is_root() { "" } else { "user " };
+    let links = format!("for n in {kinds}pid net ipc uts cgroup time; do readlink /proc/self/ns/$n; done");
+    for _ in 0..2 {
+        assert_eq!(script(sandbox.clone(), &links), expected.join("\n"));
+    }
+}
+
+#[test]
+fn the_targets_host_name_loopback_objects_and_clock_are_there() {
+    let _clean = common::clean();
+    let year = Duration::from_secs(365 * 86_400);
+    let sandbox = common::sandbox().uts_ns().ipc_ns().net_ns().time_ns().hostname("target");
+    let sandbox = sandbox.boottime_offset(TimeOffset::Ahead(year));
+    let target = Target::new(sandbox, "ipcmk -M 4096 >/dev/null");
+    let kinds = Namespaces::UTS | Namespaces::IPC | Namespaces::TIME;
+    let text =
+        script(joining(&target, kinds), "uname -n; tail -n +2 /proc/sysvipc/shm | wc -l; cut -d. -f1 /proc/uptime");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[..2], ["target", "1"]);
+    assert!(lines[2].parse::<u64>().unwrap() > year.as_secs());
+}
+
+#[test]
+fn a_program_in_a_joined_network_reaches_what_listens_there() {
+    let _clean = common::clean();
+    let listener = common::probe::run(common::sandbox().net_ns(), "listen 4712");
+    let mut child = listener.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut target = Target { lines: BufReader::new(child.stdout.take().unwrap()), child };
+    assert_eq!(target.line(), "listening on 4712");
+    let connect = |sandbox: Sandbox| common::stdout(&common::probe::run(sandbox, "connect 4712"));
+    assert_eq!(connect(joining(&target, Namespaces::NET)), "connected");
+    assert_eq!(connect(common::sandbox().net_ns()), "ConnectionRefused");
+}
+
+#[test]
+fn a_joined_pid_namespace_shows_the_program_and_the_handle_waits_for_it() {
+    let _clean = common::clean();
+    let mut target = Target::new(common::sandbox().pid_ns(), "");
+    let both = Namespaces::PID | Namespaces::MOUNT;
+    let guest = joining(&target, both).command("/bin/sh").args(["-c", "echo $$; read line; exit 7"]);
+    let mut guest = guest.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut pid = String::new();
+    BufReader::new(guest.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+    assert!(pid.trim().parse::<u32>().unwrap() > 1, "{pid}");
+    assert_eq!(target.ask(&format!("cat /proc/{}/comm", pid.trim())), "sh");
+    // The handle counts in the caller's namespace.
+    assert_ne!(guest.id().to_string(), pid.trim());
+    assert!(guest.try_wait().unwrap().is_none());
+    guest.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    assert_eq!(guest.wait().unwrap().verdict(), Verdict::Exited(7));
+    assert_eq!(target.ask(&format!("[ -e /proc/{} ] || echo gone", pid.trim())), "gone");
+}
+
+#[test]
+fn a_program_in_a_joined_pid_namespace_is_killed_alone_and_ends_with_it() {
+    let _clean = common::clean();
+    let mut target = Target::new(common::sandbox().pid_ns(), "");
+    let guest = joining(&target, Namespaces::PID | Namespaces::MOUNT).command("/bin/cat").stdin(Stdio::piped());
+    let mut first = guest.spawn().unwrap();
+    first.kill().unwrap();
+    assert_eq!(first.wait().unwrap().verdict(), Verdict::Signaled(libc::SIGKILL));
+    assert_eq!(target.ask("echo alive"), "alive");
+    let dropped = guest.spawn().unwrap();
+    let pid = dropped.id();
+    drop(dropped);
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    let mut last = guest.spawn().unwrap();
+    target.child.kill().unwrap();
+    let outcome = last.wait_timeout(Duration::from_secs(10)).unwrap().expect("it ends with the namespace");
+    assert_eq!(outcome.verdict(), Verdict::Signaled(libc::SIGKILL));
+}
+
+#[test]
+fn a_stub_that_a_sibling_replaces_late_is_not_taken_for_the_program() {
+    let _clean = common::clean();
+    let mut target = Target::new(common::sandbox().pid_ns(), "");
+    let guest = joining(&target, Namespaces::PID | Namespaces::MOUNT).command("/bin/true");
+    let done = AtomicBool::new(false);
+    // The caller looks around every 20 ms: on a busy machine it does so while the stub ends and its sibling goes on.
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
+        }
+        let failures: Vec<_> = (0..40).filter_map(|_| guest.status().err()).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(failures.is_empty(), "{failures:?}");
+    });
+    assert_eq!(target.ask("echo alive"), "alive");
+}
+
+#[test]
+fn a_joined_pid_namespace_can_be_seen_through_a_proc_of_ones_own() {
+    let _clean = common::clean();
+    let target = Target::new(common::sandbox().pid_ns(), "");
+    let guest = joining(&target, Namespaces::PID).mount(Proc::new("/proc"));
+    assert_eq!(script(guest, "cat /proc/1/comm /proc/$$/comm; [ -e /proc/self/ns ] && ps -e | wc -l"), "sh\nsh\n5");
+}
+
+#[test]
+fn a_failure_after_a_joined_pid_namespace_leaves_nobody_behind() {
+    let _clean = common::clean();
+    let mut target = Target::new(common::sandbox().pid_ns(), "");
+    let error = joining(&target, Namespaces::PID | Namespaces::MOUNT).command("/no/such").output().unwrap_err();
+    assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Exec, Some(libc::ENOENT)));
+    assert_eq!(target.ask("cd /proc; echo [0-9]*"), "1");
+}
+
+#[test]
+fn a_joined_mount_namespace_shows_the_targets_files() {
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    let path = dir.path().display();
+    let target = Target::new(common::sandbox().tmpfs(dir.path(), 1 << 20), &format!("echo hidden >{path}/file"));
+    assert!(!dir.path().join("file").exists());
+    assert_eq!(script(joining(&target, Namespaces::MOUNT), &format!("cat {path}/file")), "hidden");
+    let root = common::root_dir();
+    let target = Target::new(common::on_root(common::sandbox(), &root), "echo rooted >/tmp/file");
+    assert_eq!(
+        script(joining(&target, Namespaces::MOUNT), "cat /tmp/file; pwd; [ -e /home ] || echo apart"),
+        "rooted\n/\napart"
+    );
+}
+
+#[test]
+fn an_ordinary_users_own_sandbox_is_joined_with_its_user_namespace() {
+    let _clean = common::clean();
+    let target = Target::new(common::as_ourselves(Sandbox::new()).uts_ns().hostname("mine"), "");
+    let kinds = Namespaces::USER | Namespaces::UTS;
+    let guest = Sandbox::new().join_pid(kinds, target.child.id());
+    assert_eq!(
+        script(guest.clone(), "uname -n; id -u; readlink /proc/self/ns/user"),
+        format!("mine\n0\n{}", target.link("user"))
+    );
+    // With the user namespace comes the right to make others in it.
+    assert_eq!(
+        script(guest.net_ns().ipc_ns().pid_ns(), "uname -n; echo $$; tail -n +3 /proc/net/dev | wc -l"),
+        "mine\n1\n1"
+    );
+}
+
+/// Root is called nobody in a user namespace that does not know it, and would be root still.
+#[test]
+fn who_joins_a_user_namespace_that_does_not_know_it_is_nobody_outside() {
+    let _clean = common::clean();
+    if common::needs_root("a user namespace that does not know the caller") {
+        return;
+    }
+    let dir = common::TempDir::new();
+    let closed = dir.path().join("closed");
+    fs::write(&closed, "roots").unwrap();
+    fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let id = |target: &Target, guest: &Sandbox| {
+        let guest = guest.clone().join_pid(Namespaces::USER, target.child.id());
+        guest.command("/bin/sh").args(["-c", &format!("id -u; id -G; cat {} 2>&1", closed.display())]).output()
+    };
+    let nobody = Target::new(Sandbox::new().user_ns().user(65534, 65534), "");
+    let said = String::from_utf8(id(&nobody, &Sandbox::new()).unwrap().stdout).unwrap();
+    assert!(said.starts_with("65534\n65534\n") && said.contains("Permission denied"), "{said}");
+    let root = Target::new(Sandbox::new().user_ns(), "");
+    let error = id(&root, &Sandbox::new()).unwrap_err();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::Gid, Some(libc::EINVAL)), "{error}");
+    assert!(error.remedy().unwrap().contains("user()"), "{error}");
+    let said = String::from_utf8(id(&root, &Sandbox::new().user(0, 0)).unwrap().stdout).unwrap();
+    assert!(said.starts_with("0\n0\n") && said.contains("Permission denied"), "{said}");
+    let ourselves = Target::new(common::as_ourselves(Sandbox::new()), "");
+    let said = id(&ourselves, &Sandbox::new()).unwrap().stdout;
+    assert_eq!(said, b"0\n0\nroots", "whom it knows as root is root");
+}
+
+#[test]
+fn a_dead_pid_is_an_error_that_names_its_file() {
+    let _clean = common::clean();
+    let mut child = Sandbox::new().command("/bin/true").spawn().unwrap();
+    let pid = child.id();
+    child.wait().unwrap();
+    let error = Sandbox::new().join_pid(Namespaces::USER | Namespaces::UTS, pid).output().unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Setup, Step::JoinNamespace), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    assert_eq!(error.path().unwrap().to_str().unwrap(), format!("/proc/{pid}/ns/user"));
+    assert!(error.remedy().unwrap().contains("no such process"));
+}
+
+#[test]
+fn a_descriptor_of_another_kind_is_an_error_of_setns() {
+    let _clean = common::clean();
+    let target = Target::new(common::sandbox().uts_ns(), "");
+    let uts = File::open(format!("/proc/{}/ns/uts", target.child.id())).unwrap();
+    let sandbox = joining(&target, Namespaces::empty()).join_fd(Namespaces::NET, uts);
+    let error = sandbox.output().unwrap_err();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::JoinNamespace, Some(libc::EINVAL)), "{error}");
+}
+
+#[test]
+fn a_namespace_asked_for_twice_is_a_conflict() {
+    let file = || File::open("/proc/self/ns/uts").unwrap();
+    for sandbox in [
+        Sandbox::new().uts_ns().join_pid(Namespaces::UTS, 1),
+        Sandbox::new().join_fd(Namespaces::UTS, file()).join_pid(Namespaces::UTS, 1),
+        Sandbox::new().join_fd(Namespaces::UTS | Namespaces::NET, file()),
+    ] {
+        let error = sandbox.check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.problems().iter().any(|problem| problem.subject.starts_with("join")), "{error}");
+    }
+}
+
+/// The arguments of clone3(2) as they were when `set_tid` came (5.5).
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+}
+
+/// Makes processes of the number `pid` in the namespaces of `of`, one each time that it is told to, and ends it when it is
+/// told so; each step is answered.
+fn makes_processes(of: u32, pid: i32, steps: &std::sync::mpsc::Receiver<()>, done: &std::sync::mpsc::Sender<()>) {
+    for name in ["ipc", "net"] {
+        let namespace = File::open(format!("/proc/{of}/ns/{name}")).unwrap();
+        nix::sched::setns(namespace, nix::sched::CloneFlags::empty()).unwrap();
+    }
+    while steps.recv().is_ok() {
+        let exit_signal = libc::SIGCHLD as u64;
+        let args = CloneArgs { exit_signal, set_tid: &raw const pid as u64, set_tid_size: 1, ..CloneArgs::default() };
+        // SAFETY: the arguments are of the size that is told, and the child does nothing but wait for a signal.
+        let made = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+        if made == 0 {
+            loop {
+                // SAFETY: no pointer, and nothing of the parent's is touched.
+                unsafe { libc::syscall(libc::SYS_pause) };
+            }
+        }
+        assert_eq!(made, i64::from(pid), "{}", std::io::Error::last_os_error());
+        done.send(()).unwrap();
+        let _ = steps.recv();
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::wait::waitpid(pid, None).unwrap();
+        done.send(()).unwrap();
+    }
+}
+
+/// Two sets of namespaces have processes of one number by turns. Who joins two namespaces of that number gets both of one
+/// process, or an error: never one of each. Without the second look at the number, one of some hundred runs has one of each.
+#[test]
+fn a_pid_that_another_process_gets_meanwhile_is_an_error() {
+    let _clean = common::clean();
+    if !common::is_root() {
+        return;
+    }
+    let targets = [(), ()].map(|()| Target::new(Sandbox::new().namespaces(Namespaces::IPC | Namespaces::NET), ""));
+    let mut ended = Sandbox::new().command("/bin/true").spawn().unwrap();
+    let pid = ended.id();
+    ended.wait().unwrap();
+    let stop = AtomicBool::new(false);
+    let (mut whole, mut failed) = (0, 0);
+    std::thread::scope(|scope| {
+        let makers = [0, 1].map(|one: usize| {
+            let of = targets[one].child.id();
+            let (step, steps) = std::sync::mpsc::channel();
+            let (says, done) = std::sync::mpsc::channel();
+            scope.spawn(move || makes_processes(of, pid as i32, &steps, &says));
+            (step, done)
+        });
+        let stop = &stop;
+        scope.spawn(move || {
+            for (step, done) in makers.iter().cycle() {
+                for _ in ["make", "end"] {
+                    step.send(()).unwrap();
+                    done.recv().unwrap();
+                }
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let links = targets.iter().map(|target| [target.link("ipc"), target.link("net")]).collect::<Vec<_>>();
+        while whole < 1000 || failed < 20 {
+            let guest = Sandbox::new().join_pid(Namespaces::IPC | Namespaces::UTS | Namespaces::NET, pid);
+            match guest.command("/bin/readlink").args(["/proc/self/ns/ipc", "/proc/self/ns/net"]).output() {
+                Ok(output) => {
+                    let text = String::from_utf8(output.stdout).unwrap();
+                    let both: Vec<String> = text.lines().map(str::to_owned).collect();
+                    if !links.iter().any(|link| *link == *both) {
+                        stop.store(true, Ordering::Relaxed);
+                        panic!("{both:?} is of two processes: {links:?}");
+                    }
+                    whole += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error.step(), Step::JoinNamespace, "{error}");
+                    failed += 1;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}

@@ -1,0 +1,16 @@
+//! What a program is kept from: by namespaces, ids, privileges, masks, and filters of its system
+//! calls.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod hardening;
+mod idmaps;
+mod joins;
+mod landlock;
+mod masks;
+mod namespaces;
+mod privileges;
+mod seccomp;
+mod strict;
+mod supervise;

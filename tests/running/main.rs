@@ -1,0 +1,12 @@
+//! The way of a program: from its command to its end, one by one, in pools and from many threads.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod child;
+mod pool;
+mod prepared;
+mod program;
+mod smoke;
+mod threads;
+mod timings;
