@@ -1,11 +1,12 @@
-//! The house rules that a compiler does not check: imports run downward only, and `unsafe` stands in three places.
+//! The house rules that a compiler does not check: imports run downward only and never in a circle, and `unsafe` stands
+//! in three places.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors from the ground up. A module may use those of lower floors, and none of its own floor.
-const FLOORS: [&[&str]; 12] = [
+const FLOORS: [&[&str]; 15] = [
     &["fuzz"],
     &["units", "feature", "stub"],
     &["sys", "error"],
@@ -14,6 +15,9 @@ const FLOORS: [&[&str]; 12] = [
     &["owner", "command"],
     &["spawn"],
     &["child"],
+    &["policy"],
+    &["judge"],
+    &["launch"],
     &["sandbox"],
     &["pool", "image"],
     &["registry"],
@@ -184,6 +188,163 @@ fn imports_run_downward_only() {
     }
     assert!(seen > 80, "only {seen} imports were found");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Every path that a `use` brings in, as its words: with braces expanded and without new names; and whether it is brought in
+/// for others.
+fn imports(code: &str) -> Vec<(Vec<String>, bool)> {
+    fn expand(tree: &str, before: &[String], all: &mut Vec<Vec<String>>) {
+        let Some(open) = tree.find('{') else {
+            let path = tree.split(" as ").next().unwrap_or(tree);
+            let words = path.split("::").map(|word| word.trim().to_owned()).filter(|word| !word.is_empty());
+            return all.push(before.iter().cloned().chain(words).collect());
+        };
+        let head = tree[..open].split("::").map(|word| word.trim().to_owned()).filter(|word| !word.is_empty());
+        let before: Vec<String> = before.iter().cloned().chain(head).collect();
+        let inner = &tree[open + 1..tree.rfind('}').unwrap_or(tree.len())];
+        let (mut depth, mut start) = (0, 0);
+        for (i, c) in inner.char_indices().chain([(inner.len(), ',')]) {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    if !inner[start..i].trim().is_empty() {
+                        expand(&inner[start..i], &before, all);
+                    }
+                    start = i + 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut all = Vec::new();
+    for statement in code.split(';') {
+        let lines: Vec<&str> = statement.lines().map(str::trim).collect();
+        let begin = lines.iter().rposition(|line| {
+            let line = line.strip_prefix("pub").map_or(*line, |rest| rest.rsplit(") ").next().unwrap_or(rest).trim());
+            line.starts_with("use ")
+        });
+        let Some(begin) = begin else { continue };
+        let text = lines[begin..].join(" ");
+        let Some((visible, tree)) = text.split_once("use ") else { continue };
+        let mut paths = Vec::new();
+        expand(tree, &[], &mut paths);
+        all.extend(paths.into_iter().map(|path| (path, !visible.trim().is_empty())));
+    }
+    all
+}
+
+/// The sources by the modules that they are, and what each brings in.
+struct Modules {
+    imports: BTreeMap<Vec<String>, Vec<(Vec<String>, bool)>>,
+}
+
+impl Modules {
+    fn of(sources: &[(String, String)]) -> Self {
+        let mut all = BTreeMap::new();
+        for (path, text) in sources {
+            let mut module: Vec<String> = path.trim_end_matches(".rs").split('/').skip(1).map(str::to_owned).collect();
+            module.retain(|word| word != "mod" && word != "lib");
+            // What only tests need may go any way.
+            let code = code_of(text);
+            let code = code.split("#[cfg(test)]\nmod tests").next().unwrap_or(&code);
+            all.insert(module, imports(code));
+        }
+        Modules { imports: all }
+    }
+
+    /// The module whose file has what `path` names for `module`, through what other files pass on.
+    fn home(&self, module: &[String], path: &[String], depth: usize) -> Option<Vec<String>> {
+        let mut rest = path.iter();
+        let mut at = match path.first()?.as_str() {
+            "crate" => Vec::new(),
+            "self" => module.to_vec(),
+            "super" => module[..module.len().checked_sub(1)?].to_vec(),
+            child => {
+                let mut at = module.to_vec();
+                at.push(child.to_owned());
+                self.imports.contains_key(&at).then_some(())?;
+                at
+            }
+        };
+        rest.next();
+        for word in rest {
+            if word == "super" {
+                at.pop();
+                continue;
+            }
+            let mut below = at.clone();
+            below.push(word.clone());
+            if self.imports.contains_key(&below) {
+                at = below;
+                continue;
+            }
+            let passed = self.imports[&at].iter().find(|(path, _)| path.last() == Some(word) && path.len() > 1);
+            return match passed {
+                Some((path, _)) if depth < 8 => self.home(&at, path, depth + 1).or(Some(at)),
+                _ => Some(at),
+            };
+        }
+        Some(at)
+    }
+
+    /// The files that each file needs. What a file passes on, it does not need.
+    fn needs(&self) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+        let mut needs = BTreeMap::new();
+        for (module, paths) in &self.imports {
+            let homes = paths.iter().filter(|(_, passes_on)| !passes_on);
+            let homes = homes.filter_map(|(path, _)| self.home(module, path, 0)).filter(|home| home != module);
+            needs.insert(module.clone(), homes.collect());
+        }
+        needs
+    }
+}
+
+/// The arrows between files that lie in a circle.
+fn circles(mut needs: BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Vec<String> {
+    loop {
+        let needed: BTreeSet<Vec<String>> = needs.values().flatten().cloned().collect();
+        let free = |(module, below): (&Vec<String>, &BTreeSet<Vec<String>>)| below.is_empty() || !needed.contains(module);
+        let gone: Vec<Vec<String>> =
+            needs.iter().filter(|entry| free(*entry)).map(|(module, _)| module.clone()).collect();
+        if gone.is_empty() {
+            break;
+        }
+        for module in gone {
+            needs.remove(&module);
+            needs.values_mut().for_each(|below| drop(below.remove(&module)));
+        }
+    }
+    let show = |module: &[String]| module.join("::");
+    needs.iter().flat_map(|(from, to)| to.iter().map(|to| format!("{} -> {}", show(from), show(to)))).collect()
+}
+
+#[test]
+fn no_files_import_one_another_in_a_circle() {
+    let all: Vec<_> =
+        crate_sources().into_iter().filter(|(path, _)| !path.starts_with("src/stub/program/")).collect();
+    let needs = Modules::of(&all).needs();
+    let arrows: usize = needs.values().map(BTreeSet::len).sum();
+    assert!(arrows > 500, "only {arrows} imports were understood");
+    let found = circles(needs);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn a_circle_of_files_is_caught() {
+    let found = |files: &[(&str, &str)]| {
+        let files: Vec<_> = files.iter().map(|(path, text)| (format!("src/{path}"), (*text).to_owned())).collect();
+        circles(Modules::of(&files).needs()).len()
+    };
+    let passes_on = ("a/mod.rs", "mod b;\nmod c;\npub(crate) use b::B;\nuse crate::x::{self, X};");
+    let x = ("x.rs", "use std::fs;");
+    assert_eq!(found(&[passes_on, x, ("a/b.rs", "use super::c::C;"), ("a/c.rs", "use crate::x::X;")]), 0);
+    assert_eq!(found(&[passes_on, x, ("a/b.rs", "use super::c::{D, C};"), ("a/c.rs", "use super::b;")]), 2);
+    assert_eq!(found(&[passes_on, x, ("a/b.rs", "use super::c::C;"), ("a/c.rs", "use super::B;")]), 2);
+    let through_lib = [("lib.rs", "mod a;\npub use a::B;"), passes_on, ("a/b.rs", "use crate::x::X;"), ("a/c.rs", "")];
+    assert_eq!(found(&[&through_lib[..], &[("x.rs", "use crate::B;")]].concat()), 2);
+    let in_tests = "#[cfg(test)]\nmod tests {\n    use super::super::b::B;\n}";
+    assert_eq!(found(&[passes_on, x, ("a/b.rs", "use super::c::C;"), ("a/c.rs", in_tests)]), 0);
 }
 
 #[test]
