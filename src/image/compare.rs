@@ -100,7 +100,7 @@ fn entry(left: &OwnedFd, right: &OwnedFd, name: &CString) -> nix::Result<Option<
         return Ok(Some("its attributes differ".to_owned()));
     }
     if is_file && !same_bytes(File::from(here), File::from(there)).map_err(|error| errno(&error))? {
-        return Ok(Some("its contents differ".to_owned()));
+        return Ok(Some("its bytes differ".to_owned()));
     }
     Ok(None)
 }
