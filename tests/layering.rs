@@ -318,8 +318,7 @@ fn circles(needs: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Vec<String> 
 
 #[test]
 fn no_files_import_one_another_in_a_circle() {
-    let all: Vec<_> =
-        crate_sources().into_iter().filter(|(path, _)| !path.starts_with("src/stub/program/")).collect();
+    let all: Vec<_> = crate_sources().into_iter().filter(|(path, _)| !path.starts_with("src/stub/program/")).collect();
     let needs = Modules::of(&all).needs();
     let arrows: usize = needs.values().map(BTreeSet::len).sum();
     assert!(arrows > 500, "only {arrows} imports were understood");

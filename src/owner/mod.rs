@@ -15,8 +15,6 @@ mod record;
 mod scratch;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +30,7 @@ pub(crate) use scratch::remove_tree;
 
 use crate::error::{Error, Result, Step};
 use crate::sys::fork_mark::PerProcess;
+use crate::sys::random;
 
 /// The prefix of names that a living owner uses. The token and a number follow.
 pub(crate) const OWNED: &str = "rf-";
@@ -63,7 +62,7 @@ impl OwnRecord {
             .get_or_try(|| {
                 Ok(OwnRecord {
                     #[cfg(feature = "systemd")]
-                    random: random_hex(8)?,
+                    random: random::hex(8)?,
                     next: AtomicU64::new(0),
                     state: Mutex::default(),
                 })
@@ -74,14 +73,6 @@ impl OwnRecord {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns `count` random bytes in hexadecimal.
-fn random_hex(count: usize) -> Result<String, Errno> {
-    let mut bytes = vec![0; count];
-    let result = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The right of one sandbox to leave files on the host. While a claim lives, the record exists.
@@ -159,7 +150,7 @@ impl Claim {
     /// its layers, or else the caller.
     pub(crate) fn make_scratch(&self, base: &Path, owner: Option<(u32, u32)>) -> Result<Scratch> {
         self.record(b"scratch ", &[base.to_owned()], Vec::new)?;
-        let random = random_hex(4).map_err(|errno| Error::new(Step::Scratch, errno))?;
+        let random = random::hex(4).map_err(|errno| Error::new(Step::Scratch, errno))?;
         let name = format!("{}-{random}", self.name);
         Scratch::make(base, &name, owner).inspect_err(|_| self.keep_if_left(&[base.join(name)]))
     }

@@ -16,9 +16,9 @@ use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
-use super::{dir, random_hex};
+use super::dir;
 use crate::error::{Error, Result, Step};
-use crate::sys::table;
+use crate::sys::{random, table};
 
 /// The length of a token: four random bytes, four bytes of the device and eight of the inode, in
 /// hexadecimal.
@@ -55,7 +55,7 @@ impl OwnerRecord {
         let (dir, base) = runtime_dir()?;
         let failed = |errno| Error::new(Step::Owner, errno).at(&base);
         loop {
-            let (new, random) = random_hex(8).and_then(|new| Ok((new, random_hex(4)?))).map_err(failed)?;
+            let (new, random) = random::hex(8).and_then(|new| Ok((new, random::hex(4)?))).map_err(failed)?;
             let new = format!("{NEW}{new}");
             let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
             let file = openat(&dir, new.as_str(), flags | OFlag::O_CLOEXEC, Mode::S_IRUSR | Mode::S_IWUSR);

@@ -3,6 +3,7 @@
 //!
 //! The first pool starts the thread, and it ends with the last pool.
 
+use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,7 +17,6 @@ use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
-use super::{Next, Shared};
 use crate::error::{Error, Result, Step};
 use crate::launch::Parked;
 use crate::sys::fork_mark::PerProcess;
@@ -27,6 +27,25 @@ const GRACE: Duration = Duration::from_millis(1);
 /// The longest wait if nothing is due.
 const FAR: Duration = Duration::from_secs(3600);
 
+/// The time at which a pool needs the thread again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Nothing,
+    At(Instant),
+    More,
+}
+
+/// A pool, as the thread sees it.
+pub(super) trait Refill: Debug + Send + Sync {
+    fn is_closed(&self) -> bool;
+
+    /// Removes the sandboxes that have died.
+    fn remove_dead(&self);
+
+    /// Makes one sandbox if one is missing. Returns when there is more to do.
+    fn refill(&self) -> Next;
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Filler {
     list: Mutex<List>,
@@ -36,7 +55,7 @@ pub(super) struct Filler {
 
 #[derive(Debug, Default)]
 struct List {
-    pools: Vec<Weak<Shared>>,
+    pools: Vec<Weak<dyn Refill>>,
     /// The events that the thread waits for, while there is a thread.
     wakeup: Option<Arc<Wakeup>>,
     /// Mount namespaces of programs that have ended.
@@ -116,7 +135,7 @@ impl Filler {
     }
 
     /// Starts to fill the pool.
-    pub(super) fn add_pool(&'static self, pool: &Arc<Shared>) -> Result<()> {
+    pub(super) fn add_pool(&'static self, pool: Weak<dyn Refill>) -> Result<()> {
         let mut list = self.list();
         if list.wakeup.is_none() {
             let wakeup = Arc::new(Wakeup::new().map_err(|errno| Error::new(Step::Spawner, errno))?);
@@ -125,7 +144,7 @@ impl Filler {
             thread.spawn(move || self.serve(&heard)).map_err(|error| Error::io(Step::Spawner, &error))?;
             list.wakeup = Some(wakeup);
         }
-        list.pools.push(Arc::downgrade(pool));
+        list.pools.push(pool);
         drop(list);
         self.wake();
         Ok(())
@@ -201,10 +220,10 @@ impl Filler {
 }
 
 impl List {
-    fn open(&mut self) -> Vec<Arc<Shared>> {
+    fn open(&mut self) -> Vec<Arc<dyn Refill>> {
         self.pools.retain(|pool| pool.strong_count() > 0);
         let living = self.pools.iter().filter_map(Weak::upgrade);
-        let open: Vec<_> = living.filter(|pool| !pool.state().closed).collect();
+        let open: Vec<_> = living.filter(|pool| !pool.is_closed()).collect();
         self.pools = open.iter().map(Arc::downgrade).collect();
         open
     }

@@ -17,7 +17,7 @@ use crate::launch::Parked;
 use crate::sandbox::{Prepared, Sandbox};
 use crate::spawn::Misfire;
 use crate::stdio::Stdio;
-use filler::Filler;
+use filler::{Filler, Next, Refill};
 
 /// The time that a drop waits for a sandbox that is being made. After that, the thread that makes
 /// the sandbox removes it.
@@ -162,7 +162,8 @@ impl Pool {
         let state = State { stats: PoolStats { size, ..PoolStats::default() }, ..State::default() };
         let shared = Shared { filler, prepared: prepared.clone(), state: Mutex::new(state), changed: Condvar::new() };
         let shared = Arc::new(shared);
-        filler.add_pool(&shared)?;
+        let pool: Arc<dyn Refill> = shared.clone();
+        filler.add_pool(Arc::downgrade(&pool))?;
         Ok(Pool { shared })
     }
 
@@ -329,7 +330,28 @@ impl Shared {
         Some(parked)
     }
 
-    /// Makes one sandbox if one is missing. Returns when there is more to do.
+    fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        let all = std::mem::take(&mut state.ready);
+        drop(state);
+        end(all);
+        self.filler.wake();
+        let until = Instant::now() + DROP_PATIENCE;
+        let mut state = self.state();
+        while state.refilling && Instant::now() < until {
+            state = self.changed.wait_timeout(state, DROP_PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(state);
+        self.filler.join_until(until);
+    }
+}
+
+impl Refill for Shared {
+    fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
     fn refill(&self) -> Next {
         let mut state = self.state();
         if state.closed || state.ready.len() >= state.stats.size {
@@ -349,7 +371,6 @@ impl Shared {
         Next::More
     }
 
-    /// Removes the sandboxes that have died.
     fn remove_dead(&self) {
         let mut state = self.state();
         let (dead, alive): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.ready).into_iter().partition(is_dead);
@@ -358,30 +379,6 @@ impl Shared {
         drop(state);
         drop(dead);
     }
-
-    fn close(&self) {
-        let mut state = self.state();
-        state.closed = true;
-        let all = std::mem::take(&mut state.ready);
-        drop(state);
-        end(all);
-        self.filler.wake();
-        let until = Instant::now() + DROP_PATIENCE;
-        let mut state = self.state();
-        while state.refilling && Instant::now() < until {
-            state = self.changed.wait_timeout(state, DROP_PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        drop(state);
-        self.filler.join_until(until);
-    }
-}
-
-/// The time at which a pool needs the thread again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    Nothing,
-    At(Instant),
-    More,
 }
 
 impl State {

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::pidfd::{Ended, waitid};
+use super::waitid::{Ended, waitid};
 
 /// The directory of a process in /proc, which shows nothing any more once the process has been reaped.
 pub(super) fn open(pid: i32) -> Result<OwnedFd, Errno> {

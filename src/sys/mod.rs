@@ -14,4 +14,5 @@ pub(crate) mod raw;
 pub(crate) mod seccomp;
 pub(crate) mod table;
 pub(crate) mod timeout;
+mod waitid;
 pub(crate) mod xattr;

@@ -1,5 +1,8 @@
 //! Random bytes of the kernel's: getrandom(2).
 
+use std::fs::File;
+use std::io::Read;
+
 use nix::errno::Errno;
 
 /// A number that nobody can foresee. Two forks of one process get two.
@@ -16,6 +19,14 @@ pub(crate) fn number() -> Result<u64, Errno> {
             _ => {}
         }
     }
+}
+
+/// Returns `count` random bytes in hexadecimal.
+pub(crate) fn hex(count: usize) -> Result<String, Errno> {
+    let mut bytes = vec![0; count];
+    let result = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

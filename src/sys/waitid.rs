@@ -1,0 +1,66 @@
+//! waitid(2) with the usage that glibc's wrapper leaves out.
+
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::resource::{UsageWho, getrusage};
+
+/// How a process ended, and what it and the children that it has waited for used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    /// As waitpid(2) gives it.
+    pub(crate) wait_status: i32,
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
+    /// The largest resident set of any one process, in bytes.
+    max_rss: u64,
+}
+
+impl Ended {
+    /// The largest resident set of the process or one of its children, if it is theirs: a process that has shared the caller's
+    /// memory is told to have had what the caller had.
+    pub(crate) fn largest(&self) -> Option<u64> {
+        let own = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+        Some(self.max_rss).filter(|most| *most > u64::try_from(own.max_rss()).unwrap_or(0).saturating_mul(1024))
+    }
+}
+
+/// waitid(2) for one process, named by `id` as `kind` has it.
+pub(super) fn waitid(kind: libc::idtype_t, id: i32, block: bool) -> Result<Option<Ended>, Errno> {
+    let flags = libc::WEXITED | libc::__WALL | if block { 0 } else { libc::WNOHANG };
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    loop {
+        // SAFETY: both places are of the type that the call writes, and live across it.
+        let result = unsafe { libc::syscall(libc::SYS_waitid, kind, id, info.as_mut_ptr(), flags, usage.as_mut_ptr()) };
+        match Errno::result(result) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    // SAFETY: zeroed bytes are valid for both types, and the kernel has filled in what it had.
+    let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
+    // SAFETY: the structure is the one that waitid fills; with WNOHANG and nobody there it stays zero.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    let wait_status = match info.si_code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    };
+    Ok(Some(Ended {
+        wait_status,
+        user: duration(usage.ru_utime),
+        system: duration(usage.ru_stime),
+        max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
+    }))
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    Duration::from_secs(time.tv_sec.try_into().unwrap_or(0))
+        + Duration::from_micros(time.tv_usec.try_into().unwrap_or(0))
+}
