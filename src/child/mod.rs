@@ -22,7 +22,7 @@ pub use stream::OutputStream;
 use crate::cgroup::{Group, Limits, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::feature::Enforced;
-use crate::mount::Held;
+use crate::mount::RootGuard;
 use crate::namespace::Lease;
 use crate::owner::{Claim, Scratch};
 use crate::security::Notifications;
@@ -106,7 +106,7 @@ pub(crate) struct Parts {
     pub(crate) watch: Watch,
     /// What asks the program to end.
     pub(crate) stop_signal: i32,
-    pub(crate) held: Option<Held>,
+    pub(crate) held: Option<RootGuard>,
     pub(crate) past: Past,
 }
 

@@ -12,7 +12,7 @@ use super::outcome::{Outcome, Usage, Verdict};
 use super::{Past, Remains, watch};
 use crate::cgroup::{Group, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::mount::Held;
+use crate::mount::RootGuard;
 use crate::namespace::Lease;
 use crate::owner::{Claim, Scratch};
 use crate::spawn::Init;
@@ -53,7 +53,7 @@ pub(super) struct Shared {
     /// A stream is a file, whose size RLIMIT_FSIZE limits.
     writes_file: bool,
     /// Stays as long as the sandbox.
-    _held: Option<Held>,
+    _held: Option<RootGuard>,
     before: Stats,
 }
 
@@ -87,7 +87,7 @@ pub(super) struct New {
     /// The watching thread waits for the program, too.
     pub(super) asks: bool,
     pub(super) writes_file: bool,
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<RootGuard>,
     pub(super) past: Past,
 }
 

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf, absolute};
 
+use super::flags::MountFlags;
+use super::kinds::Kind;
+use super::paths::clean;
+use super::policy::Policy;
 use super::root::{Base, RootFs};
-use super::{Kind, MountFlags, Policy, clean};
 
 impl Policy {
     /// The paths inside at which `hierarchies` of the host, or directories of one, stand writable. Where the root is the
@@ -50,8 +53,9 @@ fn seen(source: &Path, recursive: bool, target: &Path, at: &Path) -> Option<Path
 
 #[cfg(test)]
 mod tests {
+    use super::super::bind::Bind;
+    use super::super::kinds::RawMount;
     use super::*;
-    use crate::mount::{Bind, RawMount};
 
     #[test]
     fn writable_control_groups_are_found_wherever_they_come_along() {

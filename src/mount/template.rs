@@ -15,9 +15,10 @@ use std::thread;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
+use super::dev::NODES;
+use super::kinds::Kind;
+use super::policy::Policy;
 use super::root::{Base, RootFs};
-use super::special::NODES;
-use super::{Kind, Policy};
 use crate::error::{Error, Step};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::mount;

@@ -114,7 +114,7 @@ impl Sandbox {
         if let (Err(error), Some(ids)) = (&done, made.exchange())
             && compiled.lacks_exchange(error)
         {
-            error.path().into_iter().for_each(|path| mount::refuse_mapping(path, ids));
+            error.path().into_iter().for_each(|path| mount::note_unmappable(path, ids));
             made.give_up_exchange(&compiled.judgement);
             done = self.run(compiled, made, goal);
         }
@@ -164,7 +164,7 @@ impl Sandbox {
             asks: listening.is_some(),
             notifications: listening.and_then(Listening::notifications),
             stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
-            held: self.mounts.root.as_ref().and_then(|root| root.held.clone()),
+            held: self.mounts.root.as_ref().and_then(|root| root.guard.clone()),
             watch: Watch {
                 wall_time: self.wall_time,
                 cpu_time: self.cpu_time.filter(|_| judgement.account_cpu),

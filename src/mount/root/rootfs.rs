@@ -1,13 +1,14 @@
-//! The root file system.
+//! What a caller says of the root file system.
 
 use std::any::Any;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::MountFlags;
-use super::kinds::opening_setters;
 use crate::error::Problem;
+use crate::mount::flags::{MountFlags, opening_setters};
+use crate::mount::overlay::builder::{RootOverlay, Upper, too_many_layers};
+use crate::mount::paths::belongs_to;
 use crate::plan::has_nul;
 use crate::units::Bytes;
 
@@ -32,38 +33,30 @@ pub struct RootFs {
     pub(crate) read_only: bool,
     pub(crate) id_mapped: bool,
     pub(crate) flags: MountFlags,
-    pub(crate) held: Option<Held>,
+    pub(crate) guard: Option<RootGuard>,
 }
 
-/// What must not go as long as somebody runs on the root: its layers' locks.
+/// A guard that is kept as long as somebody runs on the root: it holds the locks of the layers.
 #[derive(Clone)]
-pub(crate) struct Held(Arc<dyn Any + Send + Sync>);
+pub(crate) struct RootGuard(Arc<dyn Any + Send + Sync>);
 
-impl fmt::Debug for Held {
+impl fmt::Debug for RootGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Held by {}", Arc::strong_count(&self.0))
     }
 }
 
+/// The file system that the root is made of.
 #[derive(Debug, Clone)]
 pub(crate) enum Base {
+    /// The host's own root.
     Host,
+    /// A directory of the host.
     Dir(PathBuf),
-    /// An empty file system in memory, with the host's programs.
+    /// An empty tmpfs, with the host's programs.
     Programs,
+    /// An overlay of these lower directories.
     Overlay(Vec<PathBuf>),
-}
-
-/// Where what is written to an overlay goes.
-#[derive(Debug, Clone)]
-pub(crate) enum Upper {
-    None,
-    /// The caller's own upper and work directories.
-    Given(PathBuf, PathBuf),
-    /// A directory that is made for the sandbox and goes with it, below the given one or the system's temporary one.
-    Scratch(Option<PathBuf>),
-    /// Memory, at most this much.
-    Tmpfs(Bytes),
 }
 
 impl RootFs {
@@ -151,32 +144,42 @@ impl RootFs {
 
     opening_setters!();
 
-    /// Keeps `what` as long as the root is in use.
+    /// Keeps `guard` as long as the root is in use.
     #[cfg(feature = "image")]
-    pub(crate) fn holding(mut self, what: impl Any + Send + Sync) -> Self {
-        self.held = Some(Held(Arc::new(what)));
+    pub(crate) fn holding(mut self, guard: impl Any + Send + Sync) -> Self {
+        self.guard = Some(RootGuard(Arc::new(guard)));
         self
     }
 
     fn new(base: Base) -> Self {
-        RootFs { base, upper: Upper::None, read_only: false, id_mapped: false, flags: MountFlags::QUIET, held: None }
+        RootFs { base, upper: Upper::None, read_only: false, id_mapped: false, flags: MountFlags::QUIET, guard: None }
     }
 
     pub(crate) fn is_host(&self) -> bool {
         matches!(self.base, Base::Host)
     }
 
-    /// Whether it is made of what the host runs on, and has no /tmp by itself.
+    /// Returns the overlay that the root is, of these lower directories.
+    pub(in crate::mount) fn overlay_of<'r>(&'r self, lowers: &'r [PathBuf]) -> RootOverlay<'r> {
+        RootOverlay { lowers, upper: &self.upper, id_mapped: self.id_mapped, flags: self.flags }
+    }
+
+    /// Returns whether the program can write to `dir`, which the root is, or `dir` belongs to `ids`.
+    pub(in crate::mount) fn exposes_files_of(&self, dir: &Path, ids: (u32, u32)) -> bool {
+        !self.read_only || belongs_to(dir, ids)
+    }
+
+    /// Returns whether the root is made of what the host runs on, and has no /tmp by itself.
     pub(crate) fn is_the_hosts(&self) -> bool {
         matches!(self.base, Base::Host | Base::Programs)
     }
 
-    /// How much memory its upper layer may take.
+    /// Returns the most memory that the upper layer may take.
     pub(crate) fn size(&self) -> Option<Bytes> {
         if let Upper::Tmpfs(size) = self.upper { Some(size) } else { None }
     }
 
-    /// The host's directories that it names, which have to exist.
+    /// Returns the host's directories that the root names, which have to exist.
     pub(crate) fn sources(&self) -> Vec<&Path> {
         let base: &[PathBuf] = match &self.base {
             Base::Host | Base::Programs => &[],
@@ -191,6 +194,7 @@ impl RootFs {
         base.iter().map(PathBuf::as_path).chain(upper).collect()
     }
 
+    /// Returns the contradictions in what the caller has said.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let is_overlay = matches!(self.base, Base::Overlay(_));
@@ -211,28 +215,13 @@ impl RootFs {
             ));
         }
         if let Base::Overlay(lowers) = &self.base {
-            problems.extend(too_many("rootfs", lowers.len(), self.id_mapped));
+            problems.extend(too_many_layers("rootfs", lowers.len(), self.id_mapped));
         }
         if self.sources().iter().any(has_nul) {
             problems.push(Problem::invalid("rootfs", "a path holds a NUL byte", "a path ends where a NUL stands"));
         }
         problems
     }
-}
-
-/// What the kernel would say to so many layers, or the message that hands the descriptors of mapped ones over.
-pub(super) fn too_many(call: &'static str, layers: usize, id_mapped: bool) -> Option<Problem> {
-    const MOST: usize = 500;
-    const MOST_MAPPED: usize = 200;
-    let most = if id_mapped { MOST_MAPPED } else { MOST };
-    (layers > most).then(|| {
-        let what = if id_mapped { "with mapped ids " } else { "" };
-        Problem::invalid(
-            call,
-            format!("an overlay {what}has {most} layers at most, and not {layers}"),
-            "merge some of them",
-        )
-    })
 }
 
 impl<P: Into<PathBuf>> From<P> for RootFs {
