@@ -14,12 +14,13 @@ use crate::plan::{PlaceFlags, Plan, Slot};
 
 /// A directory or file of the host, shown inside as well: mount(8), `--rbind`.
 ///
-/// Submounts come along, and flags hold for them too (mount_setattr(2), 5.12); [`non_recursive`](Bind::non_recursive)
-/// leaves them out. Flags that the host's mount has (`nosuid`, `ro`, …) are kept.
+/// Submounts come along, and flags hold for them too (mount_setattr(2), 5.12);
+/// [`non_recursive`](Bind::non_recursive) leaves them out. Flags that the host's mount has
+/// (`nosuid`, `ro`, …) are kept.
 ///
-/// `nosuid` and `nodev`, unless [`suid`](Bind::suid) and [`dev`](Bind::dev) are called: a directory may hold nodes of any
-/// device, and set-user-ID files. A source that is a device node itself opens its device; the host's /dev is
-/// `Bind::new("/dev", "/dev").dev()`.
+/// `nosuid` and `nodev`, unless [`suid`](Bind::suid) and [`dev`](Bind::dev) are called: a directory
+/// may hold nodes of any device, and set-user-ID files. A source that is a device node itself opens
+/// its device; the host's /dev is `Bind::new("/dev", "/dev").dev()`.
 ///
 /// ```
 /// use ringfence::{Bind, Sandbox};
@@ -39,8 +40,8 @@ pub struct Bind {
 }
 
 impl Bind {
-    /// Shows `source` of the host at `target` inside, writable. A relative source is looked up in the caller's working
-    /// directory when the sandbox is spawned.
+    /// Shows `source` of the host at `target` inside, writable. A relative source is looked up in
+    /// the caller's working directory when the sandbox is spawned.
     pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         let (source, target) = (source.into(), target.into());
         Bind { source, target, flags: MountFlags::QUIET, closed: false, recursive: true }

@@ -9,8 +9,8 @@ use super::policy::Policy;
 use super::root::{Base, RootFs};
 
 impl Policy {
-    /// The paths inside at which `hierarchies` of the host, or directories of one, stand writable. Where the root is the
-    /// host's own, they stand where they do outside.
+    /// The paths inside at which `hierarchies` of the host, or directories of one, stand writable.
+    /// Where the root is the host's own, they stand where they do outside.
     pub(crate) fn control_groups(&self, hierarchies: &[PathBuf]) -> Vec<PathBuf> {
         let mut places = match &self.root {
             None => hierarchies.to_vec(),

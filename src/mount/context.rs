@@ -10,8 +10,8 @@ pub(crate) struct Context {
     pub(crate) pid_ns: bool,
     /// The setup runs as a user to whom the caller's files may be closed.
     pub(crate) other_user: bool,
-    /// The caller, and not the stub, copies the host's mounts. The flags of mounts that come in this
-    /// way are not locked to a program that may remount.
+    /// The caller, and not the stub, copies the host's mounts. The flags of mounts that come in
+    /// this way are not locked to a program that may remount.
     pub(crate) caller_copies: bool,
     /// Group 5, to which terminals belong, exists inside.
     pub(crate) tty_group: bool,

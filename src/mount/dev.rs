@@ -14,7 +14,8 @@ use crate::error::Step;
 use crate::plan::{PlaceFlags, Plan, Slot};
 use crate::units::Bytes;
 
-/// The nodes that programs expect, with their numbers: the kernel's Documentation/admin-guide/devices.txt.
+/// The nodes that programs expect, with their numbers: the kernel's
+/// Documentation/admin-guide/devices.txt.
 pub(crate) const NODES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const LINKS: [(&str, &str); 5] = [
@@ -25,10 +26,11 @@ const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "ptmx"),
 ];
 
-/// A minimal /dev: null, zero, full, random, urandom, tty; ptmx with a devpts of its own; shm; and the links fd, stdin,
-/// stdout and stderr.
+/// A minimal /dev: null, zero, full, random, urandom, tty; ptmx with a devpts of its own; shm; and
+/// the links fd, stdin, stdout and stderr.
 ///
-/// The nodes are made where that is allowed and bound from the host's where it is not (in a user namespace).
+/// The nodes are made where that is allowed and bound from the host's where it is not (in a user
+/// namespace).
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Dev {
@@ -44,9 +46,10 @@ impl Dev {
         Dev { target: target.into(), shm_size: Bytes::mib(64), terminals: 16, read_only: false }
     }
 
-    /// How many pseudoterminals can be open at a time: the option `max` of devpts, 1 to 1,048,576. What lies unread in one,
-    /// up to 640 KiB in each direction, is memory that no control group counts. A machine has 4,096 for all
-    /// (`kernel.pty.max`), of which 1,024 are kept for terminals outside of sandboxes.
+    /// How many pseudoterminals can be open at a time: the option `max` of devpts, 1 to 1,048,576.
+    /// What lies unread in one, up to 640 KiB in each direction, is memory that no control group
+    /// counts. A machine has 4,096 for all (`kernel.pty.max`), of which 1,024 are kept for
+    /// terminals outside of sandboxes.
     ///
     /// ```
     /// use ringfence::{Dev, Sandbox};
@@ -60,7 +63,8 @@ impl Dev {
         self
     }
 
-    /// No name can be made or taken away in it, but for its terminals and in its shm. Devices are written to as before.
+    /// No name can be made or taken away in it, but for its terminals and in its shm. Devices are
+    /// written to as before.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self

@@ -145,8 +145,8 @@ fn emit_read_only_root(plan: &mut Plan, rootfs: Option<&RootFs>, root: Slot) {
     }
 }
 
-/// Returns to the caller's working directory. `pins` are those of all targets: where a directory was
-/// bound onto itself, the name of the working directory leads to the bind.
+/// Returns to the caller's working directory. `pins` are those of all targets: where a directory
+/// was bound onto itself, the name of the working directory leads to the bind.
 fn emit_caller_cwd(plan: &mut Plan, cwd: Slot, pins: PlaceFlags) {
     plan.call(Step::Cwd, libc::SYS_fchdir, [cwd.into()]);
     if pins.contains(PlaceFlags::PINNED) {

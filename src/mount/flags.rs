@@ -12,8 +12,8 @@ bitflags::bitflags! {
 }
 
 impl MountFlags {
-    /// What shows the host's files, or an image's, has these unless it is told otherwise: a node or a set-user-ID file on it was
-    /// made where other rules held.
+    /// What shows the host's files, or an image's, has these unless it is told otherwise: a node or
+    /// a set-user-ID file on it was made where other rules held.
     pub(crate) const QUIET: MountFlags = MountFlags::NO_SUID.union(MountFlags::NO_DEV);
 
     /// The same as `MS_*` of mount(2).
@@ -62,7 +62,8 @@ macro_rules! nodev_setter {
 
 macro_rules! opening_setters {
     () => {
-        /// Set-user-ID and set-group-ID bits and file capabilities count (`suid`), where the host's mount lets them.
+        /// Set-user-ID and set-group-ID bits and file capabilities count (`suid`), where the host's
+        /// mount lets them.
         pub fn suid(mut self) -> Self {
             self.flags -= MountFlags::NO_SUID;
             self

@@ -33,7 +33,8 @@ pub(super) fn emit_host_tree(
         // 5.12, or a filter refuses.
         Err(Errno::EPERM | Errno::ENOSYS) if !context.template && !mapped => copy_tree(plan, path, recursive, tree),
         made => {
-            // Without open_tree(2) ids cannot be mapped either, and the sandbox can go without that.
+            // Without open_tree(2) ids cannot be mapped either, and the sandbox can go without
+            // that.
             let lacks_map = mapped && matches!(made, Err(Errno::EPERM | Errno::ENOSYS));
             let step = if lacks_map { Step::IdMapMount } else { Step::OpenTree };
             let copy = made.map_err(|errno| Error::new(step, errno).at(path))?;

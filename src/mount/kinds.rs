@@ -10,11 +10,11 @@ use super::proc::Proc;
 use super::tmpfs::Tmpfs;
 use crate::units::Bytes;
 
-/// One mount of the list: something at a target inside the sandbox. Made from [`Bind`], [`Tmpfs`], [`Proc`], [`Dev`],
-/// [`Sysfs`], [`Mqueue`], [`Overlay`] or [`RawMount`].
+/// One mount of the list: something at a target inside the sandbox. Made from [`Bind`], [`Tmpfs`],
+/// [`Proc`], [`Dev`], [`Sysfs`], [`Mqueue`], [`Overlay`] or [`RawMount`].
 ///
-/// Mounts are made in the order of the list, each on what those before it left. A target that does not exist is made:
-/// a file for a bound file, else a directory.
+/// Mounts are made in the order of the list, each on what those before it left. A target that does
+/// not exist is made: a file for a bound file, else a directory.
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Mount {
@@ -86,8 +86,8 @@ impl From<RawMount> for Mount {
     }
 }
 
-/// The kernel's objects: sysfs(5), read-only, `nosuid`, `nodev` and `noexec`. It shows the devices of the network
-/// namespace in which it is mounted; in a user namespace it needs `net_ns`.
+/// The kernel's objects: sysfs(5), read-only, `nosuid`, `nodev` and `noexec`. It shows the devices
+/// of the network namespace in which it is mounted; in a user namespace it needs `net_ns`.
 #[derive(Debug, Clone)]
 pub struct Sysfs {
     target: PathBuf,
@@ -113,7 +113,8 @@ impl Mqueue {
     }
 }
 
-/// Any file system, as mount(2) takes it: the way out where no other kind serves. Nothing is checked.
+/// Any file system, as mount(2) takes it: the way out where no other kind serves. Nothing is
+/// checked.
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct RawMount {

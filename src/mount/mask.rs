@@ -38,8 +38,8 @@ const MASKED: [&str; 12] = [
 /// The files by which settings of the kernel as a whole can be changed.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// A path and how it is looked up: without any symbolic link in the kernel's own file systems, pinned
-/// elsewhere.
+/// A path and how it is looked up: without any symbolic link in the kernel's own file systems,
+/// pinned elsewhere.
 type Target<'p> = (&'p Path, PlaceFlags);
 
 /// The mounts that masked paths get: the null device on a file, an empty directory on a directory.
@@ -66,8 +66,8 @@ pub(super) fn emit_mask_sources(plan: &mut Plan, policy: &Policy, context: Conte
     Some(sources)
 }
 
-/// Masks all masked paths below `root`, and makes all read-only paths read-only. Returns the pins of
-/// the paths that the caller has named.
+/// Masks all masked paths below `root`, and makes all read-only paths read-only. Returns the pins
+/// of the paths that the caller has named.
 pub(super) fn emit_masks(
     plan: &mut Plan,
     policy: &Policy,
@@ -175,8 +175,8 @@ fn emit_mask(plan: &mut Plan, root: Slot, (path, flags): Target<'_>, sources: Ma
         .skip_on_tolerated(FILE_PART - 1);
     copy_open_tree(plan, Step::Mask, null, false, tree, path);
     attach_to(plan, Step::Mask, tree, place, path);
-    // The node may be the host's own: a device can be written to all the same, but its mode and owner
-    // stay what they are.
+    // The node may be the host's own: a device can be written to all the same, but its mode and
+    // owner stay what they are.
     let still = MountFlags::READ_ONLY | MountFlags::NO_SUID | MountFlags::NO_EXEC;
     set_flags(plan, tree, still, clear, false, path);
     plan.close(Step::Mask, tree);

@@ -1,8 +1,8 @@
 //! The host's files that belong to the sandbox: those that the program is to find again as its own,
 //! and those that it leaves.
 //!
-//! The owner on disk is an id that stays. A sandbox that has another id each time it runs would find
-//! its own files of the last time to be somebody else's. So its mounts exchange the two ids:
+//! The owner on disk is an id that stays. A sandbox that has another id each time it runs would
+//! find its own files of the last time to be somebody else's. So its mounts exchange the two ids:
 //! mount_setattr(2), `MOUNT_ATTR_IDMAP`. The files of the id that stays are shown as the sandbox's,
 //! the files that the sandbox makes belong to the id that stays, and every other id is itself. This
 //! gives nobody power over files of root's: the map of such a mount is not the sandbox's own.

@@ -1,5 +1,5 @@
-//! The pinning of what leads to a mount. The program could rename a directory on the way to a mount,
-//! or exchange a link, and so put something else in the mount's place.
+//! The pinning of what leads to a mount. The program could rename a directory on the way to a
+//! mount, or exchange a link, and so put something else in the mount's place.
 //!
 //! The policy decides where that is possible, as far as it tells; the stub looks at the mounts and
 //! pins the directories, see [`PlaceFlags::PINNED`].

@@ -36,8 +36,8 @@ impl Policy {
         self.root.is_some() || !self.mounts.is_empty() || paths || flags
     }
 
-    /// Returns the mounts in their order: first those that a root is not usable without and that the
-    /// list does not have.
+    /// Returns the mounts in their order: first those that a root is not usable without and that
+    /// the list does not have.
     pub(crate) fn all(&self, pid_ns: bool) -> Vec<Mount> {
         let mut all = Vec::new();
         if !self.no_defaults {

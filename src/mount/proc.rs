@@ -18,7 +18,8 @@ pub enum HidePid {
     Ptraceable,
 }
 
-/// The process file system of the sandbox's own pid namespace: proc(5). `nosuid`, `nodev` and `noexec` always.
+/// The process file system of the sandbox's own pid namespace: proc(5). `nosuid`, `nodev` and
+/// `noexec` always.
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Proc {
@@ -35,7 +36,8 @@ impl Proc {
         Proc { target: target.into(), hidepid: None, subset_pid: false, flags }
     }
 
-    /// Who sees whose process. Since 5.8 the option is the mount's own; before, it was the pid namespace's.
+    /// Who sees whose process. Since 5.8 the option is the mount's own; before, it was the pid
+    /// namespace's.
     pub fn hidepid(mut self, hidepid: HidePid) -> Self {
         self.hidepid = Some(hidepid);
         self

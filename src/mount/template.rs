@@ -1,13 +1,15 @@
 //! The mount namespace from which sandboxes with a root of their own start.
 //!
-//! A new mount namespace is a copy of the one it is made from, mount by mount: on a host with 2,000 mounts that takes
-//! milliseconds, and as long again to take the copies off. So a sandbox whose root is a directory leaves the host's
-//! namespace first, for one that holds an empty tmpfs, and makes its own from that. What it is to see of the host comes
-//! as detached trees, and its layers are opened before. Its root is mounted over the tmpfs and entered by chroot(2): as
-//! below every root there is a file system that nothing leads to, only that here it is empty and read-only. Between the two
-//! may lie what the sandbox has anyway, read-only too: the memory that an overlay writes to, and what masked paths are covered
-//! with. Who may unmount, which takes CAP_SYS_ADMIN in the caller's user namespace, gets below all of it, down to the
-//! kernel's first file system, in every mount namespace.
+//! A new mount namespace is a copy of the one it is made from, mount by mount: on a host with 2,000
+//! mounts that takes milliseconds, and as long again to take the copies off. So a sandbox whose
+//! root is a directory leaves the host's namespace first, for one that holds an empty tmpfs, and
+//! makes its own from that. What it is to see of the host comes as detached trees, and its layers
+//! are opened before. Its root is mounted over the tmpfs and entered by chroot(2): as below every
+//! root there is a file system that nothing leads to, only that here it is empty and read-only.
+//! Between the two may lie what the sandbox has anyway, read-only too: the memory that an overlay
+//! writes to, and what masked paths are covered with. Who may unmount, which takes CAP_SYS_ADMIN in
+//! the caller's user namespace, gets below all of it, down to the kernel's first file system, in
+//! every mount namespace.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
@@ -30,8 +32,8 @@ static TEMPLATE: PerProcess<Option<OwnedFd>> = PerProcess::new();
 /// Whether overlays can be put together by descriptors, before it is entered.
 static TAKES_OVERLAYS: PerProcess<bool> = PerProcess::new();
 
-/// Made by the first sandbox that can use it; `None` where it cannot be made (an initramfs as root, a kernel before 5.12, a
-/// user namespace around the caller).
+/// Made by the first sandbox that can use it; `None` where it cannot be made (an initramfs as root,
+/// a kernel before 5.12, a user namespace around the caller).
 fn template() -> Option<BorrowedFd<'static>> {
     TEMPLATE.get_or_try(|| Ok::<_, Errno>(make())).ok()?.as_ref().map(AsFd::as_fd)
 }
@@ -49,7 +51,8 @@ fn make() -> Option<OwnedFd> {
     thread.ok()?.join().ok()?.ok()
 }
 
-/// Whether a failed step is about a node of `/dev` that could not be made, and that the template has none of to bind.
+/// Whether a failed step is about a node of `/dev` that could not be made, and that the template
+/// has none of to bind.
 pub(crate) fn lacks_node(error: &Error) -> bool {
     let looked_for = error.path().and_then(|path| path.strip_prefix("/dev").ok()?.to_str());
     let is_node = looked_for.is_some_and(|name| NODES.iter().any(|(node, ..)| *node == name));

@@ -31,7 +31,8 @@ impl Tmpfs {
         self
     }
 
-    /// The most files and directories; without this call one for each 4 KiB of the size, and at least 1,024.
+    /// The most files and directories; without this call one for each 4 KiB of the size, and at
+    /// least 1,024.
     pub fn inodes(mut self, count: u64) -> Self {
         self.inodes = Some(count);
         self

@@ -7,8 +7,9 @@ use crate::mount::flags::{MountFlags, flag_setters, nodev_setter, opening_setter
 use crate::mount::paths::source;
 use crate::units::Bytes;
 
-/// Several directories as one: overlayfs, see the kernel's Documentation/filesystems/overlayfs.rst. In a user
-/// namespace since 5.11. `nosuid` and `nodev`, unless [`suid`](Overlay::suid) and [`dev`](Overlay::dev) are called.
+/// Several directories as one: overlayfs, see the kernel's Documentation/filesystems/overlayfs.rst.
+/// In a user namespace since 5.11. `nosuid` and `nodev`, unless [`suid`](Overlay::suid) and
+/// [`dev`](Overlay::dev) are called.
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Overlay {
@@ -20,22 +21,23 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// The host's directories `lowers` at `target`, the first on top. Read-only until it is given an
-    /// [`upper`](Overlay::upper); a single lower directory needs one.
+    /// The host's directories `lowers` at `target`, the first on top. Read-only until it is given
+    /// an [`upper`](Overlay::upper); a single lower directory needs one.
     pub fn new(target: impl Into<PathBuf>, lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let lowers = lowers.into_iter().map(Into::into).collect();
         Overlay { target: target.into(), lowers, upper: None, flags: MountFlags::QUIET, id_mapped: false }
     }
 
-    /// What is written goes to `upper`; `work` is an empty directory on the same file system. Both stay with the caller.
+    /// What is written goes to `upper`; `work` is an empty directory on the same file system. Both
+    /// stay with the caller.
     pub fn upper(mut self, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> Self {
         self.upper = Some((upper.into(), work.into()));
         self
     }
 
     /// The lower directories show their files inside with the ids that they have on disk, as
-    /// [`RootFs::id_mapped`](crate::RootFs::id_mapped) says. So a single one of them, without an upper, is what a
-    /// read-only bind would be.
+    /// [`RootFs::id_mapped`](crate::RootFs::id_mapped) says. So a single one of them, without an
+    /// upper, is what a read-only bind would be.
     pub fn id_mapped(mut self) -> Self {
         self.id_mapped = true;
         self
@@ -49,7 +51,7 @@ impl Overlay {
 /// The place of what is written to an overlay: its upper layer.
 #[derive(Debug, Clone)]
 pub(crate) enum Upper {
-    /// Nowhere: the overlay is read-only, or the root is none.
+    /// There is no upper: the overlay is read-only, or the root is no overlay.
     None,
     /// The caller's own upper and work directories.
     Given(PathBuf, PathBuf),
@@ -81,8 +83,8 @@ pub(in crate::mount) struct RootOverlay<'r> {
     pub(in crate::mount) flags: MountFlags,
 }
 
-/// Returns the problem of an overlay that has more layers than the kernel takes, or than the message
-/// takes that hands over the descriptors of id-mapped ones.
+/// Returns the problem of an overlay that has more layers than the kernel takes, or than the
+/// message takes that hands over the descriptors of id-mapped ones.
 pub(in crate::mount) fn too_many_layers(call: &'static str, layers: usize, id_mapped: bool) -> Option<Problem> {
     const MOST: usize = 500;
     const MOST_MAPPED: usize = 200;

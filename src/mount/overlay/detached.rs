@@ -43,8 +43,8 @@ pub(in crate::mount) fn emit_detached(
     let detached = DetachedOverlay { overlay: plan.slot(), upper: set_upper(plan, overlay, root.upper, scratch)? };
     make_mount(plan, overlay, root.flags, detached.overlay, at);
     if let Some(upper) = detached.upper {
-        // The overlay writes by a mount of its own. This one stays below the root: whoever takes the
-        // root away, which takes CAP_SYS_ADMIN, finds nothing to use.
+        // The overlay writes by a mount of its own. This one stays below the root: whoever takes
+        // the root away, which takes CAP_SYS_ADMIN, finds nothing to use.
         let closed = MountFlags::READ_ONLY | MountFlags::QUIET | MountFlags::NO_EXEC;
         set_flags(plan, upper, closed, MountFlags::empty(), false, Path::new(UPPER));
     }

@@ -1,12 +1,12 @@
 //! Layers that show the ids of their files as the sandbox's user namespace maps them:
 //! mount_setattr(2), `MOUNT_ATTR_IDMAP`. The caller copies the mount, and maps the ids of the copy
-//! when the user namespace has its own maps; the stub attaches the copy where overlayfs, which takes
-//! layers by path, can find it.
+//! when the user namespace has its own maps; the stub attaches the copy where overlayfs, which
+//! takes layers by path, can find it.
 //!
 //! Only layers: whoever has CAP_SYS_ADMIN in the user namespace can make a bind writable again, and
 //! what root of the sandbox wrote there would belong to root of the host, set-uid bits included.
-//! Nobody reaches what an overlay has below. A bind that can be written to has another map, by which
-//! root stays root: [`ownership`](crate::mount::ownership).
+//! Nobody reaches what an overlay has below. A bind that can be written to has another map, by
+//! which root stays root: [`ownership`](crate::mount::ownership).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

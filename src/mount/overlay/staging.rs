@@ -12,8 +12,8 @@ use crate::mount::tmpfs::Tmpfs;
 use crate::plan::{Plan, Tree};
 use crate::units::Bytes;
 
-/// The most bytes that the paths of layers take: half of what mount(2) takes as options. Longer ones
-/// are all replaced by links, of which 500 just fit.
+/// The most bytes that the paths of layers take: half of what mount(2) takes as options. Longer
+/// ones are all replaced by links, of which 500 just fit.
 const PATHS_MAX: usize = 2 << 10;
 /// The names of staging file systems in errors.
 pub(super) const UPPER: &str = "upper of the root";
@@ -45,8 +45,8 @@ pub(super) fn stage_dir(plan: &mut Plan, path: &str) -> PathBuf {
     path.into()
 }
 
-/// Mounts the directory `scratch`, whose path may be closed to the setup's user, in the staging file
-/// system, and returns the path there.
+/// Mounts the directory `scratch`, whose path may be closed to the setup's user, in the staging
+/// file system, and returns the path there.
 pub(super) fn stage_scratch(plan: &mut Plan, scratch: &Path) -> Result<PathBuf> {
     let dir = stage_dir(plan, "/../scratch");
     let copy = Tree::new(scratch, false).map_err(|errno| Error::new(Step::OpenTree, errno).at(scratch))?;

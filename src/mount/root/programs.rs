@@ -28,7 +28,8 @@ const PATHS: [&str; 12] = [
     "/etc/localtime",
 ];
 
-/// Mounts a tmpfs over `/`, binds the host's programs in it, and leaves a descriptor of it in `root`.
+/// Mounts a tmpfs over `/`, binds the host's programs in it, and leaves a descriptor of it in
+/// `root`.
 pub(super) fn emit_programs(plan: &mut Plan, flags: MountFlags, root: Slot, context: Context) -> Result<()> {
     let top = Path::new("/");
     let options = [("source", "tmpfs"), ("size", "1m"), ("nr_inodes", "1024"), ("mode", "755")];

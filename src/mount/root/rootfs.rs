@@ -14,10 +14,12 @@ use crate::units::Bytes;
 
 /// What becomes the program's `/`.
 ///
-/// A path by itself is a directory: `.rootfs("/srv/alpine")` is `.rootfs(RootFs::dir("/srv/alpine"))`.
+/// A path by itself is a directory: `.rootfs("/srv/alpine")` is
+/// `.rootfs(RootFs::dir("/srv/alpine"))`.
 ///
-/// `nosuid` and `nodev`, with all that comes along, unless [`suid`](RootFs::suid) and [`dev`](RootFs::dev) are called: sudo(8)
-/// in an image needs the former, and a /dev that is made by [`Dev`](crate::Dev) neither.
+/// `nosuid` and `nodev`, with all that comes along, unless [`suid`](RootFs::suid) and
+/// [`dev`](RootFs::dev) are called: sudo(8) in an image needs the former, and a /dev that is made
+/// by [`Dev`](crate::Dev) neither.
 ///
 /// ```
 /// use ringfence::{Bytes, RootFs, Sandbox};
@@ -63,42 +65,45 @@ impl RootFs {
     /// A directory of the host, with what is mounted below it. The program writes to it; see
     /// [`read_only`](RootFs::read_only).
     ///
-    /// Directories on which something is to be mounted (`proc`, `dev`, …) are made in it where they are missing, and
-    /// stay.
+    /// Directories on which something is to be mounted (`proc`, `dev`, …) are made in it where they
+    /// are missing, and stay.
     pub fn dir(path: impl Into<PathBuf>) -> Self {
         RootFs::new(Base::Dir(path.into()))
     }
 
-    /// The host's own root with all that is mounted on it, read-only throughout; /dev and /tmp are the sandbox's own, and
-    /// /proc with `pid_ns`. Every file that the user may read on the host can be read inside: this isolates changes, not
-    /// secrets.
+    /// The host's own root with all that is mounted on it, read-only throughout; /dev and /tmp are
+    /// the sandbox's own, and /proc with `pid_ns`. Every file that the user may read on the host
+    /// can be read inside: this isolates changes, not secrets.
     pub fn host() -> Self {
         RootFs::new(Base::Host).read_only()
     }
 
-    /// The host's programs and libraries, and no other file of the host: /usr with what leads into it (/bin, /lib, …), and of
-    /// /etc the cache of the dynamic linker, the alternatives and the time zone, all read-only; /dev and /tmp are the sandbox's
-    /// own, and /proc with `pid_ns`. Neither homes, nor configuration, nor sockets of services are there; add what the
-    /// program needs with [`bind_ro`](crate::Sandbox::bind_ro).
+    /// The host's programs and libraries, and no other file of the host: /usr with what leads into
+    /// it (/bin, /lib, …), and of /etc the cache of the dynamic linker, the alternatives and the
+    /// time zone, all read-only; /dev and /tmp are the sandbox's own, and /proc with `pid_ns`.
+    /// Neither homes, nor configuration, nor sockets of services are there; add what the program
+    /// needs with [`bind_ro`](crate::Sandbox::bind_ro).
     pub fn programs() -> Self {
         RootFs::new(Base::Programs).read_only()
     }
 
-    /// Layers, the first on top, merged by overlayfs. Without [`upper`](RootFs::upper), [`scratch`](RootFs::scratch) or
-    /// [`tmpfs`](RootFs::tmpfs) what is written goes to a tmpfs of 64 MiB. In a user namespace since 5.11.
+    /// Layers, the first on top, merged by overlayfs. Without [`upper`](RootFs::upper),
+    /// [`scratch`](RootFs::scratch) or [`tmpfs`](RootFs::tmpfs) what is written goes to a tmpfs of
+    /// 64 MiB. In a user namespace since 5.11.
     pub fn overlay(lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let lowers = lowers.into_iter().map(Into::into).collect();
         RootFs::new(Base::Overlay(lowers)).tmpfs(Bytes::mib(64))
     }
 
-    /// What is written to the overlay goes to `upper`, and stays; `work` is an empty directory on the same file system.
+    /// What is written to the overlay goes to `upper`, and stays; `work` is an empty directory on
+    /// the same file system.
     pub fn upper(mut self, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> Self {
         self.upper = Upper::Given(upper.into(), work.into());
         self
     }
 
-    /// What is written to the overlay goes to a directory of the sandbox's own that vanishes with it, below the system's
-    /// temporary directory.
+    /// What is written to the overlay goes to a directory of the sandbox's own that vanishes with
+    /// it, below the system's temporary directory.
     pub fn scratch(mut self) -> Self {
         self.upper = Upper::Scratch(None);
         self
@@ -110,22 +115,24 @@ impl RootFs {
         self
     }
 
-    /// What is written to the overlay stays in memory, at most `size`, and vanishes with the sandbox.
+    /// What is written to the overlay stays in memory, at most `size`, and vanishes with the
+    /// sandbox.
     pub fn tmpfs(mut self, size: impl Into<Bytes>) -> Self {
         self.upper = Upper::Tmpfs(size.into());
         self
     }
 
-    /// Nothing on it can be written, and nothing on what was mounted below it. Mounts of the list keep their own flags.
+    /// Nothing on it can be written, and nothing on what was mounted below it. Mounts of the list
+    /// keep their own flags.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
     }
 
-    /// The layers show their files inside with the ids that they have on disk: root's are root's, though root of the
-    /// sandbox is another user outside. One copy of a layer so serves sandboxes whose users differ. Needs
-    /// [`user_ns`](crate::Sandbox::user_ns), for whose maps it is made, and the right to mount outside (root); since Linux
-    /// 5.19.
+    /// The layers show their files inside with the ids that they have on disk: root's are root's,
+    /// though root of the sandbox is another user outside. One copy of a layer so serves sandboxes
+    /// whose users differ. Needs [`user_ns`](crate::Sandbox::user_ns), for whose maps it is made,
+    /// and the right to mount outside (root); since Linux 5.19.
     ///
     /// ```no_run
     /// use ringfence::{IdMap, RootFs, Sandbox};
@@ -164,7 +171,8 @@ impl RootFs {
         RootOverlay { lowers, upper: &self.upper, id_mapped: self.id_mapped, flags: self.flags }
     }
 
-    /// Returns whether the program can write to `dir`, which the root is, or `dir` belongs to `ids`.
+    /// Returns whether the program can write to `dir`, which the root is, or `dir` belongs to
+    /// `ids`.
     pub(in crate::mount) fn exposes_files_of(&self, dir: &Path, ids: (u32, u32)) -> bool {
         !self.read_only || belongs_to(dir, ids)
     }
