@@ -34,7 +34,7 @@ pub struct Bind {
     pub(crate) source: PathBuf,
     pub(super) target: PathBuf,
     flags: MountFlags,
-    /// `nodev` was said, and not only left as it is.
+    /// The caller has asked for `nodev`, which is otherwise just the default.
     closed: bool,
     pub(crate) recursive: bool,
 }
@@ -53,7 +53,7 @@ impl Bind {
         self
     }
 
-    /// Device nodes have no effect (`nodev`), not even the source if it is one.
+    /// Gives device nodes no effect (`nodev`), not even the source if it is one.
     pub fn nodev(mut self) -> Self {
         self.flags |= MountFlags::NO_DEV;
         self.closed = true;
@@ -77,6 +77,7 @@ impl Bind {
     opening_setters!();
 }
 
+/// Returns whether a file is a device node.
 fn is_device(file: FileType) -> bool {
     file.is_char_device() || file.is_block_device()
 }

@@ -18,6 +18,7 @@ use crate::units::Bytes;
 /// Documentation/admin-guide/devices.txt.
 pub(crate) const NODES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+/// The symbolic links that programs expect: the target and the name.
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),
@@ -41,15 +42,15 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// A minimal /dev at `target`, with 64 MiB of shm and at most 16 terminals.
+    /// Makes a minimal /dev at `target`, with 64 MiB of shm and at most 16 terminals.
     pub fn new(target: impl Into<PathBuf>) -> Self {
         Dev { target: target.into(), shm_size: Bytes::mib(64), terminals: 16, read_only: false }
     }
 
-    /// How many pseudoterminals can be open at a time: the option `max` of devpts, 1 to 1,048,576.
-    /// What lies unread in one, up to 640 KiB in each direction, is memory that no control group
-    /// counts. A machine has 4,096 for all (`kernel.pty.max`), of which 1,024 are kept for
-    /// terminals outside of sandboxes.
+    /// Sets the most pseudoterminals that can be open at a time: the option `max` of devpts, 1 to
+    /// 1,048,576. The unread bytes of one, up to 640 KiB in each direction, are memory that no
+    /// control group counts. A machine has 4,096 for all (`kernel.pty.max`), of which 1,024 are
+    /// kept for terminals outside of sandboxes.
     ///
     /// ```
     /// use ringfence::{Dev, Sandbox};
@@ -63,14 +64,14 @@ impl Dev {
         self
     }
 
-    /// No name can be made or taken away in it, but for its terminals and in its shm. Devices are
-    /// written to as before.
+    /// Lets nobody make or take away a name in /dev, but for its terminals and in its shm. Devices
+    /// are written to as before.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
     }
 
-    /// The size of its shm.
+    /// Sets the size of the shm.
     pub fn shm_size(mut self, size: impl Into<Bytes>) -> Self {
         self.shm_size = size.into();
         self

@@ -12,11 +12,11 @@ bitflags::bitflags! {
 }
 
 impl MountFlags {
-    /// What shows the host's files, or an image's, has these unless it is told otherwise: a node or
-    /// a set-user-ID file on it was made where other rules held.
+    /// The default flags of mounts that show files of the host, or of an image: a node or a
+    /// set-user-ID file there was made where other rules held.
     pub(crate) const QUIET: MountFlags = MountFlags::NO_SUID.union(MountFlags::NO_DEV);
 
-    /// The same as `MS_*` of mount(2).
+    /// Returns the same flags as `MS_*` of mount(2).
     pub(crate) fn ms(self) -> u64 {
         let pairs = [
             (MountFlags::READ_ONLY, libc::MS_RDONLY),
@@ -36,13 +36,13 @@ macro_rules! flag_setters {
             self
         }
 
-        /// Nothing on it can be executed (`noexec`).
+        /// Lets nothing on the mount be executed (`noexec`).
         pub fn noexec(mut self) -> Self {
             self.flags |= MountFlags::NO_EXEC;
             self
         }
 
-        /// Nothing on it can be written.
+        /// Lets nothing on the mount be written.
         pub fn read_only(mut self) -> Self {
             self.flags |= MountFlags::READ_ONLY;
             self
@@ -52,7 +52,7 @@ macro_rules! flag_setters {
 
 macro_rules! nodev_setter {
     () => {
-        /// Device nodes have no effect (`nodev`).
+        /// Gives device nodes no effect (`nodev`).
         pub fn nodev(mut self) -> Self {
             self.flags |= MountFlags::NO_DEV;
             self
@@ -62,14 +62,14 @@ macro_rules! nodev_setter {
 
 macro_rules! opening_setters {
     () => {
-        /// Set-user-ID and set-group-ID bits and file capabilities count (`suid`), where the host's
-        /// mount lets them.
+        /// Lets set-user-ID and set-group-ID bits and file capabilities count (`suid`), where the
+        /// host's mount lets them.
         pub fn suid(mut self) -> Self {
             self.flags -= MountFlags::NO_SUID;
             self
         }
 
-        /// Device nodes open their devices (`dev`), where the host's mount lets them.
+        /// Lets device nodes open their devices (`dev`), where the host's mount lets them.
         pub fn dev(mut self) -> Self {
             self.flags -= MountFlags::NO_DEV;
             self

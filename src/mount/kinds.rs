@@ -10,8 +10,8 @@ use super::proc::Proc;
 use super::tmpfs::Tmpfs;
 use crate::units::Bytes;
 
-/// One mount of the list: something at a target inside the sandbox. Made from [`Bind`], [`Tmpfs`],
-/// [`Proc`], [`Dev`], [`Sysfs`], [`Mqueue`], [`Overlay`] or [`RawMount`].
+/// One mount of the list: a file system at a target inside the sandbox. Made from [`Bind`],
+/// [`Tmpfs`], [`Proc`], [`Dev`], [`Sysfs`], [`Mqueue`], [`Overlay`] or [`RawMount`].
 ///
 /// Mounts are made in the order of the list, each on what those before it left. A target that does
 /// not exist is made: a file for a bound file, else a directory.
@@ -22,6 +22,7 @@ pub struct Mount {
     pub(crate) kind: Kind,
 }
 
+/// The kind of a mount, with its options.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
     Bind(Bind),
@@ -35,7 +36,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// How much memory it may take.
+    /// Returns the most memory that the mount may take.
     pub(crate) fn size(&self) -> Option<Bytes> {
         match self {
             Kind::Tmpfs(tmpfs) => Some(tmpfs.size),
@@ -44,7 +45,7 @@ impl Kind {
         }
     }
 
-    /// The paths of the host that it names.
+    /// Returns the strings of the host that the mount names: paths, and what mount(2) is given.
     pub(crate) fn sources(&self) -> Vec<&Path> {
         match self {
             Kind::Bind(bind) => vec![&bind.source],
@@ -86,15 +87,15 @@ impl From<RawMount> for Mount {
     }
 }
 
-/// The kernel's objects: sysfs(5), read-only, `nosuid`, `nodev` and `noexec`. It shows the devices
-/// of the network namespace in which it is mounted; in a user namespace it needs `net_ns`.
+/// The kernel's objects: sysfs(5), read-only, `nosuid`, `nodev` and `noexec`. Sysfs shows the
+/// devices of the network namespace in which it is mounted; in a user namespace it needs `net_ns`.
 #[derive(Debug, Clone)]
 pub struct Sysfs {
     target: PathBuf,
 }
 
 impl Sysfs {
-    /// sysfs at `target`.
+    /// Mounts sysfs at `target`.
     pub fn new(target: impl Into<PathBuf>) -> Self {
         Sysfs { target: target.into() }
     }
@@ -107,14 +108,13 @@ pub struct Mqueue {
 }
 
 impl Mqueue {
-    /// The queues as files at `target`, commonly `/dev/mqueue`.
+    /// Shows the queues as files at `target`, commonly `/dev/mqueue`.
     pub fn new(target: impl Into<PathBuf>) -> Self {
         Mqueue { target: target.into() }
     }
 }
 
-/// Any file system, as mount(2) takes it: the way out where no other kind serves. Nothing is
-/// checked.
+/// Any file system, as mount(2) takes it, for where no other kind serves. Nothing is checked.
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct RawMount {
@@ -126,7 +126,7 @@ pub struct RawMount {
 }
 
 impl RawMount {
-    /// `mount(source, target, fstype, 0, "")`.
+    /// Calls `mount(source, target, fstype, 0, "")`.
     pub fn new(source: impl AsRef<OsStr>, target: impl Into<PathBuf>, fstype: impl AsRef<OsStr>) -> Self {
         RawMount {
             source: source.as_ref().to_owned(),
@@ -137,13 +137,13 @@ impl RawMount {
         }
     }
 
-    /// The `MS_*` flags of mount(2).
+    /// Sets the `MS_*` flags of mount(2).
     pub fn flags(mut self, ms_flags: u64) -> Self {
         self.ms_flags = ms_flags;
         self
     }
 
-    /// The file system's own options, separated by commas.
+    /// Sets the file system's own options, separated by commas.
     pub fn data(mut self, data: impl AsRef<OsStr>) -> Self {
         self.data = data.as_ref().to_owned();
         self

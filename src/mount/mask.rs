@@ -38,8 +38,8 @@ const MASKED: [&str; 12] = [
 /// The files by which settings of the kernel as a whole can be changed.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// A path and how it is looked up: without any symbolic link in the kernel's own file systems,
-/// pinned elsewhere.
+/// A path, and the flags of its lookup: no symbolic link in the kernel's own file systems, pins
+/// elsewhere.
 type Target<'p> = (&'p Path, PlaceFlags);
 
 /// The mounts that masked paths get: the null device on a file, an empty directory on a directory.
@@ -130,8 +130,8 @@ fn emit_host_sources(plan: &mut Plan, MaskSources { null, empty, .. }: MaskSourc
     emit_new_mount(plan, "tmpfs", &options, quiet, empty, Path::new("masked directories"));
 }
 
-/// Makes both in a tmpfs, for the template, which has no /dev. The tmpfs lies below the root, where
-/// nothing leads.
+/// Makes both sources in a tmpfs, for the template, which has no /dev. The tmpfs lies below the
+/// root, where nothing leads.
 fn emit_own_sources(plan: &mut Plan, MaskSources { null, empty, .. }: MaskSources) {
     let (tree, at) = (plan.slot(), Path::new("covers of masked paths"));
     let options = [("source", "tmpfs"), ("size", "4k"), ("nr_inodes", "4"), ("mode", "555")];

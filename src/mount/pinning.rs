@@ -14,7 +14,7 @@ use super::root::{Base, RootFs};
 use crate::plan::PlaceFlags;
 
 impl Kind {
-    /// Returns whether what is written there stays on the host.
+    /// Returns whether writes to the mount stay on the host.
     fn writes_to_host(&self) -> bool {
         match self {
             Kind::Bind(bind) => !bind.flags(false).contains(MountFlags::READ_ONLY),
@@ -24,7 +24,7 @@ impl Kind {
         }
     }
 
-    /// Returns whether the program can write there.
+    /// Returns whether the program can write to the mount.
     fn is_writable(&self) -> bool {
         match self {
             Kind::Tmpfs(tmpfs) => !tmpfs.flags.contains(MountFlags::READ_ONLY),

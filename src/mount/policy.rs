@@ -1,4 +1,4 @@
-//! What the builder has been told about mounts.
+//! The mounts that the builder has been asked for.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -12,11 +12,12 @@ use super::tmpfs::Tmpfs;
 use crate::error::Problem;
 use crate::plan::has_nul;
 
-/// The policy: what the builder has been told about mounts.
+/// The mounts that the builder has been asked for: the policy.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policy {
     pub(crate) root: Option<RootFs>,
     pub(crate) mounts: Vec<Mount>,
+    /// The mounts that a root is not usable without are left out.
     pub(crate) no_defaults: bool,
     /// The sandbox has a /tmp of its own, on whichever root.
     pub(crate) private_tmp: bool,
@@ -57,7 +58,7 @@ impl Policy {
         all
     }
 
-    /// Returns the contradictions in what the builder has been told.
+    /// Returns the contradictions in the policy.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> =
             self.mounts.iter().filter_map(|mount| target_problem("mount", &mount.target)).collect();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::flags::{MountFlags, flag_setters, nodev_setter};
 
-/// Who sees a process in /proc: the `hidepid` option of proc(5).
+/// The users that see a process in /proc: the `hidepid` option of proc(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HidePid {
@@ -30,14 +30,14 @@ pub struct Proc {
 }
 
 impl Proc {
-    /// All of it, at `target`.
+    /// Shows the whole file system at `target`.
     pub fn new(target: impl Into<PathBuf>) -> Self {
         let flags = MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC;
         Proc { target: target.into(), hidepid: None, subset_pid: false, flags }
     }
 
-    /// Who sees whose process. Since 5.8 the option is the mount's own; before, it was the pid
-    /// namespace's.
+    /// Sets the users that see a process. Since 5.8 the option is the mount's own; before, it was
+    /// the pid namespace's.
     pub fn hidepid(mut self, hidepid: HidePid) -> Self {
         self.hidepid = Some(hidepid);
         self
@@ -52,6 +52,7 @@ impl Proc {
     flag_setters!();
     nodev_setter!();
 
+    /// Returns the option string of mount(2).
     pub(crate) fn options(&self) -> String {
         let hidepid = self.hidepid.map(|hidepid| match hidepid {
             HidePid::Off => "hidepid=off",

@@ -19,12 +19,12 @@ pub struct IdMap {
     pub inside: u32,
     /// The first id outside, as the caller's user namespace counts.
     pub outside: u32,
-    /// How many ids.
+    /// The number of ids.
     pub count: u32,
 }
 
 impl IdMap {
-    /// A range.
+    /// Makes a line of `count` ids.
     pub const fn new(inside: u32, outside: u32, count: u32) -> Self {
         IdMap { inside, outside, count }
     }

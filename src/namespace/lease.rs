@@ -14,9 +14,9 @@
 //! take for a negative number. What /etc/passwd, group, subuid and subgid name all the same is left
 //! out.
 //!
-//! Where the caller's own user namespace lacks these ids: 60,736 to 61,183, which are free by
-//! systemd's list and beyond the accounts. Where it has neither, or all are taken, sandboxes share
-//! one id ([`unprivileged_id`](super::unprivileged_id)).
+//! Where the caller's own user namespace lacks these ids, the window is 60,736 to 61,183, which are
+//! free by systemd's list and beyond the accounts. Where it has neither, or all are taken,
+//! sandboxes share one id ([`unprivileged_id`](super::unprivileged_id)).
 //!
 //! # How an id is taken
 //!

@@ -1,4 +1,4 @@
-//! What the builder has been told about namespaces.
+//! The namespaces that the builder has been asked for.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -16,7 +16,7 @@ pub(crate) enum JoinSource {
     Pid(i32),
 }
 
-/// What the builder has been told about namespaces.
+/// The namespaces that the builder has been asked for, and what is set in them: the policy.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policy {
     pub(crate) new: Namespaces,

@@ -30,6 +30,7 @@ pub enum UserLimit {
 }
 
 impl UserLimit {
+    /// Returns the name of the table's file.
     fn file(self) -> &'static str {
         match self {
             UserLimit::InotifyInstances => "max_inotify_instances",

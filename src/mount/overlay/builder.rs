@@ -1,4 +1,4 @@
-//! What a caller says of an overlay.
+//! The parts of an overlay, as the caller names them.
 
 use std::path::{Path, PathBuf};
 
@@ -21,23 +21,24 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// The host's directories `lowers` at `target`, the first on top. Read-only until it is given
-    /// an [`upper`](Overlay::upper); a single lower directory needs one.
+    /// Shows the host's directories `lowers` at `target`, the first on top. The overlay is
+    /// read-only until it is given an [`upper`](Overlay::upper); a single lower directory needs
+    /// one.
     pub fn new(target: impl Into<PathBuf>, lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let lowers = lowers.into_iter().map(Into::into).collect();
         Overlay { target: target.into(), lowers, upper: None, flags: MountFlags::QUIET, id_mapped: false }
     }
 
-    /// What is written goes to `upper`; `work` is an empty directory on the same file system. Both
-    /// stay with the caller.
+    /// Lets writes go to `upper`; `work` is an empty directory on the same file system. Both stay
+    /// with the caller.
     pub fn upper(mut self, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> Self {
         self.upper = Some((upper.into(), work.into()));
         self
     }
 
-    /// The lower directories show their files inside with the ids that they have on disk, as
-    /// [`RootFs::id_mapped`](crate::RootFs::id_mapped) says. So a single one of them, without an
-    /// upper, is what a read-only bind would be.
+    /// Shows the files of the lower directories with the ids that they have on disk, as
+    /// [`RootFs::id_mapped`](crate::RootFs::id_mapped) says. So a single lower directory, without
+    /// an upper, is what a read-only bind would be.
     pub fn id_mapped(mut self) -> Self {
         self.id_mapped = true;
         self
@@ -48,7 +49,7 @@ impl Overlay {
     opening_setters!();
 }
 
-/// The place of what is written to an overlay: its upper layer.
+/// The place to which writes to an overlay go: its upper layer.
 #[derive(Debug, Clone)]
 pub(crate) enum Upper {
     /// There is no upper: the overlay is read-only, or the root is no overlay.

@@ -1,4 +1,4 @@
-//! What a caller says of the root file system.
+//! The root file system, as the caller names it.
 
 use std::any::Any;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::mount::paths::belongs_to;
 use crate::plan::has_nul;
 use crate::units::Bytes;
 
-/// What becomes the program's `/`.
+/// The file system that becomes the program's `/`.
 ///
 /// A path by itself is a directory: `.rootfs("/srv/alpine")` is
 /// `.rootfs(RootFs::dir("/srv/alpine"))`.
@@ -62,76 +62,75 @@ pub(crate) enum Base {
 }
 
 impl RootFs {
-    /// A directory of the host, with what is mounted below it. The program writes to it; see
-    /// [`read_only`](RootFs::read_only).
+    /// Takes a directory of the host, with what is mounted below it. The program writes to the
+    /// directory; see [`read_only`](RootFs::read_only).
     ///
-    /// Directories on which something is to be mounted (`proc`, `dev`, …) are made in it where they
-    /// are missing, and stay.
+    /// Directories on which something is to be mounted (`proc`, `dev`, …) are made in the root
+    /// where they are missing, and stay.
     pub fn dir(path: impl Into<PathBuf>) -> Self {
         RootFs::new(Base::Dir(path.into()))
     }
 
-    /// The host's own root with all that is mounted on it, read-only throughout; /dev and /tmp are
-    /// the sandbox's own, and /proc with `pid_ns`. Every file that the user may read on the host
-    /// can be read inside: this isolates changes, not secrets.
+    /// Takes the host's own root with all that is mounted on it, read-only throughout; /dev and
+    /// /tmp are the sandbox's own, and /proc with `pid_ns`. Every file that the user may read on
+    /// the host can be read inside: this root isolates changes, not secrets.
     pub fn host() -> Self {
         RootFs::new(Base::Host).read_only()
     }
 
-    /// The host's programs and libraries, and no other file of the host: /usr with what leads into
-    /// it (/bin, /lib, …), and of /etc the cache of the dynamic linker, the alternatives and the
-    /// time zone, all read-only; /dev and /tmp are the sandbox's own, and /proc with `pid_ns`.
+    /// Takes the host's programs and libraries, and no other file of the host: /usr with the links
+    /// into /usr (/bin, /lib, …), and of /etc the cache of the dynamic linker, the alternatives and
+    /// the time zone, all read-only; /dev and /tmp are the sandbox's own, and /proc with `pid_ns`.
     /// Neither homes, nor configuration, nor sockets of services are there; add what the program
     /// needs with [`bind_ro`](crate::Sandbox::bind_ro).
     pub fn programs() -> Self {
         RootFs::new(Base::Programs).read_only()
     }
 
-    /// Layers, the first on top, merged by overlayfs. Without [`upper`](RootFs::upper),
-    /// [`scratch`](RootFs::scratch) or [`tmpfs`](RootFs::tmpfs) what is written goes to a tmpfs of
-    /// 64 MiB. In a user namespace since 5.11.
+    /// Takes layers, the first on top, merged by overlayfs. Without [`upper`](RootFs::upper),
+    /// [`scratch`](RootFs::scratch) or [`tmpfs`](RootFs::tmpfs) writes go to a tmpfs of 64 MiB. In
+    /// a user namespace since 5.11.
     pub fn overlay(lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let lowers = lowers.into_iter().map(Into::into).collect();
         RootFs::new(Base::Overlay(lowers)).tmpfs(Bytes::mib(64))
     }
 
-    /// What is written to the overlay goes to `upper`, and stays; `work` is an empty directory on
+    /// Lets writes to the overlay go to `upper`, where they stay; `work` is an empty directory on
     /// the same file system.
     pub fn upper(mut self, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> Self {
         self.upper = Upper::Given(upper.into(), work.into());
         self
     }
 
-    /// What is written to the overlay goes to a directory of the sandbox's own that vanishes with
-    /// it, below the system's temporary directory.
+    /// Lets writes to the overlay go to a directory of the sandbox's own, below the system's
+    /// temporary directory, that vanishes with the sandbox.
     pub fn scratch(mut self) -> Self {
         self.upper = Upper::Scratch(None);
         self
     }
 
-    /// As [`scratch`](RootFs::scratch), below the directory `base`.
+    /// Does the same as [`scratch`](RootFs::scratch), below the directory `base`.
     pub fn scratch_in(mut self, base: impl Into<PathBuf>) -> Self {
         self.upper = Upper::Scratch(Some(base.into()));
         self
     }
 
-    /// What is written to the overlay stays in memory, at most `size`, and vanishes with the
-    /// sandbox.
+    /// Lets writes to the overlay stay in memory, at most `size`, and vanish with the sandbox.
     pub fn tmpfs(mut self, size: impl Into<Bytes>) -> Self {
         self.upper = Upper::Tmpfs(size.into());
         self
     }
 
-    /// Nothing on it can be written, and nothing on what was mounted below it. Mounts of the list
+    /// Lets nothing on the root be written, nor on what was mounted below it. Mounts of the list
     /// keep their own flags.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
     }
 
-    /// The layers show their files inside with the ids that they have on disk: root's are root's,
-    /// though root of the sandbox is another user outside. One copy of a layer so serves sandboxes
-    /// whose users differ. Needs [`user_ns`](crate::Sandbox::user_ns), for whose maps it is made,
+    /// Shows the files of the layers with the ids that they have on disk: root's are root's, though
+    /// root of the sandbox is another user outside. So one copy of a layer serves sandboxes whose
+    /// users differ. Needs [`user_ns`](crate::Sandbox::user_ns), by whose maps the ids are mapped,
     /// and the right to mount outside (root); since Linux 5.19.
     ///
     /// ```no_run
@@ -162,6 +161,7 @@ impl RootFs {
         RootFs { base, upper: Upper::None, read_only: false, id_mapped: false, flags: MountFlags::QUIET, guard: None }
     }
 
+    /// Returns whether the root is the host's own.
     pub(crate) fn is_host(&self) -> bool {
         matches!(self.base, Base::Host)
     }
@@ -202,7 +202,7 @@ impl RootFs {
         base.iter().map(PathBuf::as_path).chain(upper).collect()
     }
 
-    /// Returns the contradictions in what the caller has said.
+    /// Returns the contradictions in the root's options.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let is_overlay = matches!(self.base, Base::Overlay(_));
