@@ -64,8 +64,8 @@ impl Dev {
         self
     }
 
-    /// Lets nobody make or take away a name in /dev, but for its terminals and in its shm. Devices
-    /// are written to as before.
+    /// Forbids to make or remove names in /dev, but for the terminals and in the shm. Devices are
+    /// written to as before.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self

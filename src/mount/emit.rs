@@ -51,44 +51,37 @@ impl Policy {
             emit_propagation(plan);
         }
         let mask_sources = emit_mask_sources(plan, self, context);
-        let top = match (&rootfs, detached) {
-            (Some(_), Some(overlay)) => Top::New { root: attach_detached(plan, overlay), has_staging: false },
-            (Some(rootfs), None) => emit_new_top(plan, rootfs, context, scratch)?,
-            (None, _) => emit_caller_top(plan),
+        let entry = match (&rootfs, detached) {
+            (Some(_), Some(overlay)) => Entry::New { root: attach_detached(plan, overlay), has_staging: false },
+            (Some(rootfs), None) => emit_new_root(plan, rootfs, context, scratch)?,
+            (None, _) => emit_caller_root(plan),
         };
-        let root = top.root();
-        let mut pins = PlaceFlags::empty();
-        for (i, mount) in mounts.iter().enumerate() {
-            let before = MountsBefore::new(&mounts[..i], rootfs.as_ref());
-            let own = before.pins_for(&mount.target, mount.kind.protects());
-            emit_mount(plan, mount, root, own, context)?;
-            pins |= own;
-        }
-        let before = MountsBefore::new(&mounts, rootfs.as_ref());
-        pins |= emit_masks(plan, self, root, mask_sources, groups, before);
+        let root = entry.root();
+        let mut pins = emit_mounts(plan, &mounts, rootfs.as_ref(), root, context)?;
+        pins |= emit_masks(plan, self, root, mask_sources, groups, MountsBefore::new(&mounts, rootfs.as_ref()));
         emit_read_only_root(plan, rootfs.as_ref(), root);
-        match top {
-            Top::New { has_staging, .. } => emit_entry(plan, root, context, has_staging),
-            Top::Callers { cwd, .. } => emit_caller_cwd(plan, cwd, pins),
+        match entry {
+            Entry::New { has_staging, .. } => emit_entry(plan, root, context, has_staging),
+            Entry::Caller { cwd, .. } => emit_caller_cwd(plan, cwd, pins),
         }
         plan.close(Step::Mount, root);
         Ok(())
     }
 }
 
-/// The root below which mounts are made.
+/// The root below which mounts are made, and what its entry depends on.
 #[derive(Debug, Clone, Copy)]
-enum Top {
-    /// The sandbox's own. `has_staging`: the staging file system of an overlay lies below.
+enum Entry {
+    /// A root of the sandbox's own. `has_staging`: the staging file system of an overlay lies below.
     New { root: Slot, has_staging: bool },
-    /// The caller's, with the caller's working directory.
-    Callers { root: Slot, cwd: Slot },
+    /// The caller's root, with the caller's working directory.
+    Caller { root: Slot, cwd: Slot },
 }
 
-impl Top {
+impl Entry {
     fn root(self) -> Slot {
         match self {
-            Top::New { root, .. } | Top::Callers { root, .. } => root,
+            Entry::New { root, .. } | Entry::Caller { root, .. } => root,
         }
     }
 }
@@ -101,18 +94,36 @@ fn emit_propagation(plan: &mut Plan) {
     plan.call(Step::Propagation, libc::SYS_mount, [0.into(), root.into(), 0.into(), Arg::from(flags), 0.into()]);
 }
 
-fn emit_new_top(plan: &mut Plan, rootfs: &RootFs, context: Context, scratch: Option<&Path>) -> Result<Top> {
+/// Mounts a root of the sandbox's own.
+fn emit_new_root(plan: &mut Plan, rootfs: &RootFs, context: Context, scratch: Option<&Path>) -> Result<Entry> {
     let root = plan.slot();
     let has_staging = emit_root(plan, rootfs, root, context, scratch)?;
-    Ok(Top::New { root, has_staging })
+    Ok(Entry::New { root, has_staging })
 }
 
 /// Opens the caller's root and working directory, which stay.
-fn emit_caller_top(plan: &mut Plan) -> Top {
+fn emit_caller_root(plan: &mut Plan) -> Entry {
     let (root, cwd) = (plan.slot(), plan.slot());
     open_dir(plan, Step::Mount, CWD.into(), "/", root).at("/");
     open_dir(plan, Step::Cwd, CWD.into(), ".", cwd).at(".");
-    Top::Callers { root, cwd }
+    Entry::Caller { root, cwd }
+}
+
+/// Makes the mounts of the list, each on what those before it left. Returns the pins of all targets.
+fn emit_mounts(
+    plan: &mut Plan,
+    mounts: &[Mount],
+    rootfs: Option<&RootFs>,
+    root: Slot,
+    context: Context,
+) -> Result<PlaceFlags> {
+    let mut all = PlaceFlags::empty();
+    for (i, mount) in mounts.iter().enumerate() {
+        let pins = MountsBefore::new(&mounts[..i], rootfs).pins_for(&mount.target, mount.kind.protects());
+        emit_mount(plan, mount, root, pins, context)?;
+        all |= pins;
+    }
+    Ok(all)
 }
 
 /// Makes one mount of the list at its target. `pins` are those of the target.

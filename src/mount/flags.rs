@@ -36,13 +36,13 @@ macro_rules! flag_setters {
             self
         }
 
-        /// Lets nothing on the mount be executed (`noexec`).
+        /// Forbids the execution of files on the mount (`noexec`).
         pub fn noexec(mut self) -> Self {
             self.flags |= MountFlags::NO_EXEC;
             self
         }
 
-        /// Lets nothing on the mount be written.
+        /// Forbids all writes to the mount.
         pub fn read_only(mut self) -> Self {
             self.flags |= MountFlags::READ_ONLY;
             self

@@ -49,7 +49,7 @@ use crate::error::{Error, Result, Step};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::{random, table};
 
-/// Blocks of ids, one after the other.
+/// A range of ids, in blocks one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Window {
     first: u32,
@@ -76,6 +76,7 @@ struct Ids {
     state: Mutex<State>,
 }
 
+/// The ids and blocks that this process has taken.
 #[derive(Debug, Default)]
 struct State {
     free: VecDeque<u32>,
@@ -84,6 +85,7 @@ struct State {
     blocks: Vec<Block>,
 }
 
+/// A block of ids, held by its socket.
 #[derive(Debug)]
 struct Block {
     first: u32,
@@ -92,7 +94,7 @@ struct Block {
 
 static IDS: PerProcess<Ids> = PerProcess::new();
 
-/// A user's and a group's number that no other sandbox has.
+/// A user's and a group's id that no other sandbox has.
 #[derive(Debug)]
 pub(crate) struct Lease {
     ids: &'static Ids,

@@ -10,9 +10,9 @@ const DIR: &str = "/proc/sys/user";
 
 /// A table of the kernel's that counts by user: namespaces(7), "The /proc/sys/user directory".
 ///
-/// What a user of the sandbox takes is taken from the user who made the sandbox as well, so without
-/// a limit one sandbox can leave that user, root even, and all its other sandboxes with nothing.
-/// See [`Sandbox::user_limit`](crate::Sandbox::user_limit).
+/// The entries that a user of the sandbox takes are taken from the user who made the sandbox as
+/// well, so without a limit one sandbox can leave that user, root even, and all its other sandboxes
+/// with nothing. See [`Sandbox::user_limit`](crate::Sandbox::user_limit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum UserLimit {

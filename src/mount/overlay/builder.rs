@@ -29,7 +29,7 @@ impl Overlay {
         Overlay { target: target.into(), lowers, upper: None, flags: MountFlags::QUIET, id_mapped: false }
     }
 
-    /// Lets writes go to `upper`; `work` is an empty directory on the same file system. Both stay
+    /// Sends writes to `upper`; `work` is an empty directory on the same file system. Both stay
     /// with the caller.
     pub fn upper(mut self, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> Self {
         self.upper = Some((upper.into(), work.into()));

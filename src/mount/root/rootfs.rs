@@ -95,14 +95,14 @@ impl RootFs {
         RootFs::new(Base::Overlay(lowers)).tmpfs(Bytes::mib(64))
     }
 
-    /// Lets writes to the overlay go to `upper`, where they stay; `work` is an empty directory on
-    /// the same file system.
+    /// Sends writes to the overlay to `upper`, where they stay; `work` is an empty directory on the
+    /// same file system.
     pub fn upper(mut self, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> Self {
         self.upper = Upper::Given(upper.into(), work.into());
         self
     }
 
-    /// Lets writes to the overlay go to a directory of the sandbox's own, below the system's
+    /// Sends writes to the overlay to a directory of the sandbox's own, below the system's
     /// temporary directory, that vanishes with the sandbox.
     pub fn scratch(mut self) -> Self {
         self.upper = Upper::Scratch(None);
@@ -115,14 +115,14 @@ impl RootFs {
         self
     }
 
-    /// Lets writes to the overlay stay in memory, at most `size`, and vanish with the sandbox.
+    /// Keeps writes to the overlay in memory, at most `size`, which vanishes with the sandbox.
     pub fn tmpfs(mut self, size: impl Into<Bytes>) -> Self {
         self.upper = Upper::Tmpfs(size.into());
         self
     }
 
-    /// Lets nothing on the root be written, nor on what was mounted below it. Mounts of the list
-    /// keep their own flags.
+    /// Forbids all writes to the root, and to what was mounted below it. Mounts of the list keep
+    /// their own flags.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
