@@ -25,7 +25,8 @@ use crate::plan::{PlaceFlags, Plan, Slot};
 /// ```
 /// use ringfence::{Bind, Sandbox};
 ///
-/// let sandbox = Sandbox::new().rootfs("/srv/alpine").mount(Bind::new("/etc/ssl", "/etc/ssl").read_only().noexec());
+/// let certificates = Bind::new("/etc/ssl", "/etc/ssl").read_only().noexec();
+/// let sandbox = Sandbox::new().rootfs("/srv/alpine").mount(certificates);
 /// # drop(sandbox);
 /// ```
 #[must_use = "a builder does nothing by itself: each call gives it back"]

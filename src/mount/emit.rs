@@ -69,10 +69,11 @@ impl Policy {
     }
 }
 
-/// The root below which mounts are made, and what its entry depends on.
+/// The root below which mounts are made, with what the entry into it needs.
 #[derive(Debug, Clone, Copy)]
 enum Entry {
-    /// A root of the sandbox's own. `has_staging`: the staging file system of an overlay lies below.
+    /// A root of the sandbox's own. `has_staging`: the staging file system of an overlay lies
+    /// below.
     New { root: Slot, has_staging: bool },
     /// The caller's root, with the caller's working directory.
     Caller { root: Slot, cwd: Slot },
@@ -109,7 +110,8 @@ fn emit_caller_root(plan: &mut Plan) -> Entry {
     Entry::Caller { root, cwd }
 }
 
-/// Makes the mounts of the list, each on what those before it left. Returns the pins of all targets.
+/// Makes the mounts of the list, each on what those before it left. Returns the pins of all
+/// targets.
 fn emit_mounts(
     plan: &mut Plan,
     mounts: &[Mount],

@@ -45,7 +45,8 @@ impl Kind {
         }
     }
 
-    /// Returns the strings of the host that the mount names: paths, and what mount(2) is given.
+    /// Returns the strings that the caller gives for the mount: paths of the host, and for a
+    /// [`RawMount`] the arguments of mount(2).
     pub(crate) fn sources(&self) -> Vec<&Path> {
         match self {
             Kind::Bind(bind) => vec![&bind.source],

@@ -2,9 +2,10 @@
 //!
 //! Stage: inside, in a mount namespace of the sandbox's own, while the host's root, or the
 //! [`template`]'s, is still there. The new root is mounted over `/`, everything else below the new
-//! root's descriptor. Then pivot_root(2) makes it the root and the host's goes away; over the
-//! template's, which is empty, chroot(2) enters it. A target is resolved as if the root had been
-//! entered already, so no symbolic link in it leads out. [`emit`] has the whole order.
+//! root's descriptor. Then pivot_root(2) makes the new root the root, and the host's goes away;
+//! over the template's, which is empty, chroot(2) enters the new root. A target is resolved as if
+//! the root had been entered already, so no symbolic link in the target leads out. [`emit`] has the
+//! whole order.
 
 mod bind;
 mod calls;

@@ -1,14 +1,14 @@
-//! The host's files that belong to the sandbox: those that the program is to find again as its own,
-//! and those that it leaves.
+//! The host's files that belong to the sandbox: those that the program finds as its own, and those
+//! that the program leaves.
 //!
 //! The owner on disk is an id that stays. A sandbox that has another id each time it runs would
 //! find its own files of the last time to be somebody else's. So its mounts exchange the two ids:
 //! mount_setattr(2), `MOUNT_ATTR_IDMAP`. The files of the id that stays are shown as the sandbox's,
-//! the files that the sandbox makes belong to the id that stays, and every other id is itself. This
-//! gives nobody power over files of root's: the map of such a mount is not the sandbox's own.
+//! the files that the sandbox makes belong to the id that stays, and every other id is itself. Such
+//! a mount gives nobody power over files of root's: its map is not the sandbox's own.
 //!
-//! Not every file system can map ids, and overlayfs takes the upper by its path: where the mapping
-//! cannot be done, the sandbox has outside the id to which the files belong.
+//! Not every file system can map ids, and overlayfs takes the upper by its path. Where ids cannot
+//! be mapped, the sandbox has outside the id to which the files belong.
 
 use std::collections::BTreeSet;
 use std::fs;

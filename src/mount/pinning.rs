@@ -1,8 +1,8 @@
-//! The pinning of what leads to a mount. The program could rename a directory on the way to a
-//! mount, or exchange a link, and so put something else in the mount's place.
+//! The pinning of the directories that lead to a mount. The program could rename such a directory,
+//! or exchange a link, and so put something else in the mount's place.
 //!
-//! The policy decides where that is possible, as far as it tells; the stub looks at the mounts and
-//! pins the directories, see [`PlaceFlags::PINNED`].
+//! The policy decides for which mounts that is possible, as far as the policy tells; the stub looks
+//! at the mounts and pins the directories, see [`PlaceFlags::PINNED`].
 
 use std::path::Path;
 
@@ -47,7 +47,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MountsBefore<'m> {
     mounts: &'m [Mount],
-    /// The root is read-only in the end, or what is written to the root vanishes with the sandbox.
+    /// The root is read-only in the end, or writes to the root vanish with the sandbox.
     is_root_fixed: bool,
 }
 

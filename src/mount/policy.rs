@@ -48,7 +48,7 @@ impl Policy {
             if let Some(root) = &self.root {
                 let dev = Dev::new("/dev");
                 all.push(if self.read_only_root { dev.read_only() } else { dev }.into());
-                if root.is_the_hosts() || self.private_tmp {
+                if root.is_from_host() || self.private_tmp {
                     all.push(Tmpfs::new("/tmp").mode(0o1777).into());
                 }
             }

@@ -15,17 +15,17 @@
 //! out.
 //!
 //! Where the caller's own user namespace lacks these ids, the window is 60,736 to 61,183, which are
-//! free by systemd's list and beyond the accounts. Where it has neither, or all are taken,
-//! sandboxes share one id ([`unprivileged_id`](super::unprivileged_id)).
+//! free by systemd's list and beyond the accounts. Where the namespace has neither, or all are
+//! taken, sandboxes share one id ([`unprivileged_id`](super::unprivileged_id)).
 //!
 //! # How an id is taken
 //!
 //! A process takes a block at a time and hands its ids out from memory, so a spawn makes no system
 //! call for its id. A block is held by a socket that is bound to the block's number in the abstract
-//! namespace: the kernel gives it back with the last process that has it open, there is no file
-//! that a dead owner could leave, and none has to be writable. Names are those of a network
-//! namespace, so owners in two of them can't see each other's: the block is a random one of
-//! 130,944, and the same is what keeps a new owner off programs that have outlived an old one
+//! namespace: the kernel gives the block back with the last process that has the socket open, there
+//! is no file that a dead owner could leave, and none has to be writable. Names are those of a
+//! network namespace, so owners in two of them can't see each other's: the block is a random one of
+//! 130,944. The same chance keeps a new owner off programs that have outlived an old one
 //! (`die_with_owner(false)`). Somebody who binds all names gains nothing but that chance alone
 //! decides.
 //!

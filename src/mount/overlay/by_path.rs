@@ -50,9 +50,11 @@ pub(in crate::mount) fn emit_overlay(
     Ok(())
 }
 
-/// Mounts an overlay over `/`, and leaves its top directory in `root`. Returns whether a staging
-/// file system stays below. mount(2) on `/` puts the mount on top of the root without entering it,
-/// and `/..` leads there.
+/// Mounts an overlay over `/`, and leaves the top directory of the overlay in `root`. Returns
+/// whether a staging file system stays below.
+///
+/// mount(2) on `/` puts the mount on top of the root without entering the mount, and `/..` leads
+/// there.
 pub(in crate::mount) fn emit_root_overlay(
     plan: &mut Plan,
     overlay: RootOverlay<'_>,

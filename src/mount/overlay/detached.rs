@@ -1,6 +1,6 @@
-//! The overlay of a sandbox that starts from the [`template`](crate::mount::template): it is put
-//! together by descriptors, while the setup stands among the caller's mounts, and attached once the
-//! setup has left them.
+//! The overlay of a sandbox that starts from the [`template`](crate::mount::template). The overlay
+//! is put together by descriptors, while the setup stands among the caller's mounts, and attached
+//! once the setup has left them.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use crate::units::Bytes;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DetachedOverlay {
     overlay: Slot,
-    /// The tmpfs that takes what is written.
+    /// The tmpfs of the upper layer.
     upper: Option<Slot>,
 }
 

@@ -13,9 +13,10 @@ use crate::sys::fork_mark::PerProcess;
 
 /// The most bytes that mount(2) takes as options: a page, with its NUL.
 const OPTIONS_MAX: usize = 4095;
-/// The options that keep an upper layer complete (Linux 4.19). Without them a host may have
-/// overlayfs note that the rest of a directory or of a file is in another place below, and the
-/// upper is none without those layers, for this crate and for whoever makes a layer of it.
+/// The options that keep an upper layer complete (Linux 4.19). Without them overlayfs, as a host
+/// may have set it up, notes in the upper that the rest of a directory or of a file is in another
+/// place below. The upper is then incomplete without those layers, for this crate and for anybody
+/// who makes a layer of it.
 const NO_REDIRECTS: [(&str, &str); 2] = [("redirect_dir", "off"), ("metacopy", "off")];
 
 /// Returns the options that keep redirects out of an overlay, for one that is not in a user

@@ -24,7 +24,8 @@ use crate::units::Bytes;
 /// ```
 /// use ringfence::{Bytes, RootFs, Sandbox};
 ///
-/// let sandbox = Sandbox::new().rootfs(RootFs::overlay(["/srv/python", "/srv/debian"]).tmpfs(Bytes::mib(256)));
+/// let root = RootFs::overlay(["/srv/python", "/srv/debian"]).tmpfs(Bytes::mib(256));
+/// let sandbox = Sandbox::new().rootfs(root);
 /// # drop(sandbox);
 /// ```
 #[must_use = "a builder does nothing by itself: each call gives it back"]
@@ -38,7 +39,8 @@ pub struct RootFs {
     pub(crate) guard: Option<RootGuard>,
 }
 
-/// A guard that is kept as long as somebody runs on the root: it holds the locks of the layers.
+/// A guard that is kept as long as a sandbox runs on the root: the guard holds the locks of the
+/// layers.
 #[derive(Clone)]
 pub(crate) struct RootGuard(Arc<dyn Any + Send + Sync>);
 
@@ -178,7 +180,7 @@ impl RootFs {
     }
 
     /// Returns whether the root is made of what the host runs on, and has no /tmp by itself.
-    pub(crate) fn is_the_hosts(&self) -> bool {
+    pub(crate) fn is_from_host(&self) -> bool {
         matches!(self.base, Base::Host | Base::Programs)
     }
 
