@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::cgroup::Group;
-use crate::mount::Held;
+use crate::mount::RootGuard;
 use crate::namespace::Lease;
 use crate::owner::{Claim, Scratch};
 
@@ -20,7 +20,7 @@ pub(crate) struct Resources {
     /// The ids that are this sandbox's alone.
     pub(crate) lease: Option<Lease>,
     /// What holds an image in its store.
-    pub(crate) held: Option<Held>,
+    pub(crate) root_guard: Option<RootGuard>,
     pub(crate) mount_ns: Option<MountNamespace>,
 }
 

@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Uid, User, getgroups};
 
 use super::held::has;
 use crate::error::Problem;
-use crate::mount::{self, Handed, Upper};
+use crate::mount::{self, OwnedFiles, Upper};
 use crate::namespace::{IdMap, IdMaps, LINES_MAX, Namespaces, Outside, Programs, Writer, is_own, unprivileged_id};
 use crate::policy::Policy;
 use crate::proc::subid::{self, SubIds};
@@ -74,12 +74,12 @@ impl Policy {
         let Some(stays) = ids.single().filter(|_| !is_given && ns.new.contains(Namespaces::MOUNT)) else {
             return Outside::Mapped;
         };
-        if self.stdio.extra.iter().any(|(_, fd)| mount::hands_over(fd.as_fd(), stays)) {
+        if self.stdio.extra.iter().any(|(_, fd)| mount::exposes_files_of(fd.as_fd(), stays)) {
             return Outside::Mapped;
         }
-        match self.mounts.hands_over(stays) {
-            Handed::Not => Outside::Leased,
-            Handed::Mounts if !self.may_remount() => Outside::Exchanged,
+        match self.mounts.owned_files(stays) {
+            OwnedFiles::None => Outside::Leased,
+            OwnedFiles::Mappable if !self.may_remount() => Outside::Exchanged,
             _ => Outside::Mapped,
         }
     }

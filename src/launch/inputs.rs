@@ -149,7 +149,7 @@ impl Policy {
         if let Some(rules) = &self.landlock {
             inputs.ruleset = rules.make(&judgement.landlock)?;
         }
-        inputs.resources.held = self.mounts.root.as_ref().and_then(|root| root.held.clone());
+        inputs.resources.root_guard = self.mounts.root.as_ref().and_then(|root| root.guard.clone());
         let (wants_group, scratch_base) = (wants_group(judgement), self.scratch_base());
         if !wants_group && scratch_base.is_none() {
             return Ok(inputs);

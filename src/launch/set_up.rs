@@ -51,7 +51,7 @@ impl Policy {
         if let (Err(error), Some(ids)) = (&done, inputs.exchange())
             && compiled.lacks_exchange(error)
         {
-            error.path().into_iter().for_each(|path| mount::refuse_mapping(path, ids));
+            error.path().into_iter().for_each(|path| mount::note_unmappable(path, ids));
             inputs.give_up_exchange(&compiled.judgement);
             done = self.try_setup(compiled, inputs, end);
         }

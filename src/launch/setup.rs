@@ -12,7 +12,7 @@ use crate::error::{Result, Step};
 use crate::judge::Judgement;
 use crate::mount::Context;
 use crate::namespace::{IdMaps, Namespaces, Writer};
-use crate::plan::{ExecFlags, PlaceFlags, Plan, Request, RunFd, Slot};
+use crate::plan::{ExecFlags, Plan, Request, RunFd, Slot};
 use crate::policy::Policy;
 use crate::program::{Invocation, Program, Resource, emit_groups, emit_ids};
 use crate::security::Seccomp;
@@ -90,7 +90,7 @@ impl Policy {
         plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
         emit_join_cgroups(&mut plan, shape);
         let (context, scratch) = (self.mount_context(judgement, shape), shape.scratch.as_deref());
-        let ready = self.mounts.emit_ahead(&mut plan, context, scratch)?;
+        let ready = self.mounts.emit_detached_overlay(&mut plan, context, scratch)?;
         self.namespaces.emit(&mut plan, template)?;
         if self.namespaces.new.contains(Namespaces::MOUNT) {
             self.mounts.emit(&mut plan, context, scratch, ready, &judgement.control_groups)?;
@@ -159,12 +159,11 @@ impl Policy {
         let may_remount = given.is_none_or(|given| given.reaches(Capability::CAP_SYS_ADMIN));
         Context {
             template: shape.template.is_some(),
-            way: PlaceFlags::empty(),
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
             other_user,
             mapped: maps.filter(|_| shape.exchanges).and_then(IdMaps::single),
-            ahead: other_user && !may_remount,
+            caller_copies: other_user && !may_remount,
             tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
                 maps.gid.iter().any(|line| line.covers(TTY_GROUP))
             }),

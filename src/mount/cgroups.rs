@@ -1,13 +1,16 @@
-//! Where the program would see control groups of the host, and could write to them.
+//! The control groups of the host that the program would see, and could write to.
 
 use std::path::{Path, PathBuf, absolute};
 
+use super::flags::MountFlags;
+use super::kinds::Kind;
+use super::paths::clean;
+use super::policy::Policy;
 use super::root::{Base, RootFs};
-use super::{Kind, MountFlags, Policy, clean};
 
 impl Policy {
-    /// The paths inside at which `hierarchies` of the host, or directories of one, stand writable. Where the root is the
-    /// host's own, they stand where they do outside.
+    /// Returns the paths inside at which `hierarchies` of the host, or directories of one, are
+    /// writable. Without a root of its own, the sandbox has them at the same paths as the host.
     pub(crate) fn control_groups(&self, hierarchies: &[PathBuf]) -> Vec<PathBuf> {
         let mut places = match &self.root {
             None => hierarchies.to_vec(),
@@ -28,6 +31,7 @@ impl Policy {
     }
 }
 
+/// Returns the paths at which the root shows hierarchies writable.
 fn in_root(root: &RootFs, hierarchies: &[PathBuf]) -> Vec<PathBuf> {
     let source = match &root.base {
         Base::Host => Path::new("/"),
@@ -38,7 +42,7 @@ fn in_root(root: &RootFs, hierarchies: &[PathBuf]) -> Vec<PathBuf> {
     if root.read_only { Vec::new() } else { hierarchies.iter().filter_map(seen).collect() }
 }
 
-/// Where what stands at `at` on the host stands inside, if `source` is shown at `target`.
+/// Returns the path inside of the host's path `at`, if `source` is shown at `target`.
 fn seen(source: &Path, recursive: bool, target: &Path, at: &Path) -> Option<PathBuf> {
     let real = source.canonicalize().or_else(|_| absolute(source)).ok()?;
     if real.starts_with(at) {
@@ -50,8 +54,9 @@ fn seen(source: &Path, recursive: bool, target: &Path, at: &Path) -> Option<Path
 
 #[cfg(test)]
 mod tests {
+    use super::super::bind::Bind;
+    use super::super::kinds::RawMount;
     use super::*;
-    use crate::mount::{Bind, RawMount};
 
     #[test]
     fn writable_control_groups_are_found_wherever_they_come_along() {

@@ -1,7 +1,8 @@
-//! Files that are covered up, and files that can only be read.
+//! Masked paths, which the program cannot see, and read-only paths.
 //!
-//! Stage: inside. The covers come before the root, the paths after the last mount of the list, before the pivot. Every place is opened below the new root once, and
-//! what is mounted there is mounted on that descriptor: whoever exchanges the path meanwhile changes nothing.
+//! Stage: inside. The sources of masks come before the root, the paths after the last mount of the
+//! list, before the pivot. Each target is opened below the new root once, and what is mounted there
+//! is mounted on that descriptor: whoever exchanges the path meanwhile changes nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,15 +10,17 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
-use super::emit::{self, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH};
-use super::fast::Before;
-use super::fsmount::emit_new_mount;
-use super::{Context, MountFlags, Policy};
+use super::calls::{CWD, attach_by_path, attach_to, copy_open_tree, emit_target, set_flags};
+use super::context::Context;
+use super::flags::MountFlags;
+use super::fs_context::emit_new_mount;
+use super::pinning::MountsBefore;
+use super::policy::Policy;
 use crate::error::Step;
 use crate::plan::{PlaceFlags, Plan, Slot};
 use crate::sys::fork_mark::PerProcess;
 
-/// Files that tell of the machine as a whole, of its memory, keys, timers, heat and hardware.
+/// The files that tell of the machine as a whole, of its memory, keys, timers, heat and hardware.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
@@ -32,80 +35,77 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-/// Files by which the kernel, as a whole, lets itself be told things.
+/// The files by which settings of the kernel as a whole can be changed.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-const OPEN_TREE_CLONE: u64 = 1;
-const AT_RECURSIVE: u64 = 0x8000;
-const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
+/// A path, and the flags of its lookup: no symbolic link in the kernel's own file systems, pins
+/// elsewhere.
+type Target<'p> = (&'p Path, PlaceFlags);
 
-/// A path and how it is found: in the kernel's own file systems no symbolic link leads anywhere, and elsewhere the way to
-/// it is made fast.
-type Place<'p> = (&'p Path, PlaceFlags);
-
-/// What is mounted on masked paths: the null device on a file, an empty directory on a directory.
+/// The mounts that masked paths get: the null device on a file, an empty directory on a directory.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Covers {
+pub(super) struct MaskSources {
     null: Slot,
     empty: Slot,
-    /// What the mount of the null device has, and a copy of it must not.
+    /// The flags that the mount of the null device has, and that a copy of it must not have.
     clear: MountFlags,
 }
 
-impl Policy {
-    /// Writes the ops that get the covers, before there is a root.
-    pub(super) fn emit_covers(&self, plan: &mut Plan, context: Context) -> Option<Covers> {
-        if !self.default_masks && self.masks.is_empty() {
-            return None;
-        }
-        let clear = if context.template { MountFlags::NO_DEV } else { MountFlags::empty() };
-        let covers = Covers { null: plan.slot(), empty: plan.slot(), clear };
-        if context.template {
-            emit_own(plan, covers)
-        } else {
-            emit_of_host(plan, covers)
-        }
-        Some(covers)
+/// Makes the sources of masks, if the policy masks anything, before there is a root.
+pub(super) fn emit_mask_sources(plan: &mut Plan, policy: &Policy, context: Context) -> Option<MaskSources> {
+    if !policy.default_masks && policy.masks.is_empty() {
+        return None;
     }
-
-    /// Writes the ops for all paths. `root` is the new root. Gives what their ways have needed.
-    pub(super) fn emit_masks(
-        &self,
-        plan: &mut Plan,
-        root: Slot,
-        covers: Option<Covers>,
-        groups: &[PathBuf],
-        before: Before<'_>,
-    ) -> PlaceFlags {
-        let masks = || given(&self.masks, before);
-        let read_only = || given(&self.read_only_paths, before).chain(given(groups, before));
-        let own = |paths: &'static [&str]| {
-            let paths = if self.default_masks { paths } else { &[] };
-            paths.iter().map(|path| (Path::new(path), PlaceFlags::NO_SYMLINKS))
-        };
-        let heat = if self.default_masks { thermal() } else { &[] };
-        let heat = heat.iter().map(|path| (path.as_path(), PlaceFlags::NO_SYMLINKS));
-        if let Some(covers) = covers {
-            for place in own(&MASKED).chain(heat).chain(masks()) {
-                emit_cover(plan, root, place, covers);
-            }
-            plan.close(Step::Mask, covers.empty);
-            plan.close(Step::Mask, covers.null);
-        }
-        own(&READ_ONLY).for_each(|place| emit_read_only(plan, root, place));
-        for (path, way) in read_only() {
-            let needed = if way.is_empty() { way } else { PlaceFlags::NOT_TO_BE_MADE };
-            emit_read_only(plan, root, (path, way | needed));
-        }
-        masks().chain(read_only()).fold(PlaceFlags::empty(), |ways, (_, way)| ways | way)
+    let clear = if context.template { MountFlags::NO_DEV } else { MountFlags::empty() };
+    let sources = MaskSources { null: plan.slot(), empty: plan.slot(), clear };
+    if context.template {
+        emit_own_sources(plan, sources)
+    } else {
+        emit_host_sources(plan, sources)
     }
+    Some(sources)
 }
 
-fn given<'p>(paths: &'p [PathBuf], before: Before<'p>) -> impl Iterator<Item = Place<'p>> {
-    paths.iter().map(move |path| (path.as_path(), before.way_to(path, true)))
+/// Masks all masked paths below `root`, and makes all read-only paths read-only. Returns the pins
+/// of the paths that the caller has named.
+pub(super) fn emit_masks(
+    plan: &mut Plan,
+    policy: &Policy,
+    root: Slot,
+    sources: Option<MaskSources>,
+    groups: &[PathBuf],
+    before: MountsBefore<'_>,
+) -> PlaceFlags {
+    let masks = || pinned(&policy.masks, before);
+    let read_only = || pinned(&policy.read_only_paths, before).chain(pinned(groups, before));
+    let own = |paths: &'static [&str]| {
+        let paths = if policy.default_masks { paths } else { &[] };
+        paths.iter().map(|path| (Path::new(path), PlaceFlags::NO_SYMLINKS))
+    };
+    let thermal = if policy.default_masks { thermal() } else { &[] };
+    let thermal = thermal.iter().map(|path| (path.as_path(), PlaceFlags::NO_SYMLINKS));
+    if let Some(sources) = sources {
+        for target in own(&MASKED).chain(thermal).chain(masks()) {
+            emit_mask(plan, root, target, sources);
+        }
+        plan.close(Step::Mask, sources.empty);
+        plan.close(Step::Mask, sources.null);
+    }
+    own(&READ_ONLY).for_each(|target| emit_read_only(plan, root, target));
+    for (path, pins) in read_only() {
+        let needed = if pins.is_empty() { pins } else { PlaceFlags::NOT_TO_BE_MADE };
+        emit_read_only(plan, root, (path, pins | needed));
+    }
+    masks().chain(read_only()).fold(PlaceFlags::empty(), |all, (_, pins)| all | pins)
 }
 
-/// How often each processor was throttled, which tells what other programs compute.
+/// Returns paths with their pins.
+fn pinned<'p>(paths: &'p [PathBuf], before: MountsBefore<'p>) -> impl Iterator<Item = Target<'p>> {
+    paths.iter().map(move |path| (path.as_path(), before.pins_for(path, true)))
+}
+
+/// Returns the directories that tell how often each processor was throttled, and so what other
+/// programs compute.
 fn thermal() -> &'static [PathBuf] {
     static FILES: PerProcess<Vec<PathBuf>> = PerProcess::new();
     let find = || {
@@ -116,11 +116,11 @@ fn thermal() -> &'static [PathBuf] {
     FILES.get_or_try(find).map_or(&[], Vec::as_slice)
 }
 
-/// The host's null device, which has to be that (CVE-2025-31133).
-fn emit_of_host(plan: &mut Plan, Covers { null, empty, .. }: Covers) {
+/// Opens the host's null device, which has to be that (CVE-2025-31133), and makes an empty tmpfs.
+fn emit_host_sources(plan: &mut Plan, MaskSources { null, empty, .. }: MaskSources) {
     let name = plan.string("/dev/null");
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    let device = plan.call(Step::Mask, libc::SYS_openat, [libc::AT_FDCWD.into(), name.into(), flags.into()]);
+    let device = plan.call(Step::Mask, libc::SYS_openat, [CWD.into(), name.into(), flags.into()]);
     device.at("/dev/null").hint("masked files are covered with the caller's null device").store(null);
     plan.check_null_device(null)
         .at("/dev/null")
@@ -130,17 +130,18 @@ fn emit_of_host(plan: &mut Plan, Covers { null, empty, .. }: Covers) {
     emit_new_mount(plan, "tmpfs", &options, quiet, empty, Path::new("masked directories"));
 }
 
-/// In the template, which has no /dev, both are the sandbox's own. What has them lies below the root, where nothing leads.
-fn emit_own(plan: &mut Plan, Covers { null, empty, .. }: Covers) {
+/// Makes both sources in a tmpfs, for the template, which has no /dev. The tmpfs lies below the
+/// root, where nothing leads.
+fn emit_own_sources(plan: &mut Plan, MaskSources { null, empty, .. }: MaskSources) {
     let (tree, at) = (plan.slot(), Path::new("covers of masked paths"));
     let options = [("source", "tmpfs"), ("size", "4k"), ("nr_inodes", "4"), ("mode", "555")];
     emit_new_mount(plan, "tmpfs", &options, MountFlags::QUIET | MountFlags::NO_EXEC, tree, at);
-    let (file, dir, top) = (plan.string("null"), plan.string("empty"), plan.string("/"));
+    let (file, dir) = (plan.string("null"), plan.string("empty"));
     let (mode, device) = (libc::S_IFCHR | 0o666, makedev(1, 3));
     plan.call(Step::Mask, libc::SYS_mknodat, [tree.into(), file.into(), mode.into(), device.into()]).at("/dev/null");
     plan.call(Step::Mask, libc::SYS_mkdirat, [tree.into(), dir.into(), 0o555.into()]).at(at);
-    emit::attach(plan, tree, libc::AT_FDCWD.into(), top.into(), MOVE_MOUNT_F_EMPTY_PATH, at);
-    emit::set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, at);
+    attach_by_path(plan, tree, Path::new("/"), at);
+    set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, at);
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     for (name, slot) in [(file, null), (dir, empty)] {
         plan.call(Step::Mask, libc::SYS_openat, [tree.into(), name.into(), flags.into()]).at(at).store(slot);
@@ -148,63 +149,53 @@ fn emit_own(plan: &mut Plan, Covers { null, empty, .. }: Covers) {
     plan.close(Step::Mask, tree);
 }
 
-/// What is not there needs no cover.
-fn emit_cover(plan: &mut Plan, root: Slot, (path, links): Place, Covers { null, empty, clear }: Covers) {
+/// Masks a path, unless nothing is there.
+fn emit_mask(plan: &mut Plan, root: Slot, (path, flags): Target<'_>, sources: MaskSources) {
     const FILE_PART: u8 = 7;
     const DIRECTORY_PART: u8 = 5;
+    let MaskSources { null, empty, clear } = sources;
     let place = plan.slot();
     let tree = plan.slot();
-    emit::emit_target(plan, root, path, PlaceFlags::EXISTING | links, place)
+    emit_target(plan, root, path, PlaceFlags::EXISTING | flags, place)
         .tolerate(Errno::ENOENT)
         .tolerate(Errno::ENOTDIR)
         .skip_on_tolerated(DIRECTORY_PART);
-    // Before 6.15 only what is mounted somewhere can be copied, and the first directory takes the mount itself.
-    open_tree(plan, empty, 0, tree, path).tolerate(Errno::EINVAL).skip_on_success(1);
+    // Before 6.15 only what is mounted somewhere can be copied, and the first directory takes the
+    // mount itself.
+    copy_open_tree(plan, Step::Mask, empty, false, tree, path).tolerate(Errno::EINVAL).skip_on_success(1);
     let duplicate = [empty.into(), libc::F_DUPFD_CLOEXEC.into(), 0.into()];
     plan.call(Step::Mask, libc::SYS_fcntl, duplicate).at(path).store(tree);
-    move_to(plan, tree, place, path);
+    attach_to(plan, Step::Mask, tree, place, path);
     plan.call(Step::Mask, libc::SYS_close, [tree.into()]);
     plan.call(Step::Mask, libc::SYS_close, [place.into()]).skip_on_success(FILE_PART);
 
-    emit::emit_target(plan, root, path, PlaceFlags::EXISTING | PlaceFlags::FILE | links, place)
+    emit_target(plan, root, path, PlaceFlags::EXISTING | PlaceFlags::FILE | flags, place)
         .tolerate(Errno::ENOENT)
         .tolerate(Errno::ENOTDIR)
         .skip_on_tolerated(FILE_PART - 1);
-    open_tree(plan, null, 0, tree, path);
-    move_to(plan, tree, place, path);
-    // It may be the host's own node: a device can be written to all the same, but its mode and owner stay what they are.
+    copy_open_tree(plan, Step::Mask, null, false, tree, path);
+    attach_to(plan, Step::Mask, tree, place, path);
+    // The node may be the host's own: a device can be written to all the same, but its mode and
+    // owner stay what they are.
     let still = MountFlags::READ_ONLY | MountFlags::NO_SUID | MountFlags::NO_EXEC;
-    emit::set_flags(plan, tree, still, clear, false, path);
+    set_flags(plan, tree, still, clear, false, path);
     plan.close(Step::Mask, tree);
     plan.close(Step::Mask, place);
 }
 
-/// The path bound onto itself, with all that is mounted below it.
-fn emit_read_only(plan: &mut Plan, root: Slot, (path, links): Place) {
+/// Makes a path read-only: binds the path onto itself, with all that is mounted below.
+fn emit_read_only(plan: &mut Plan, root: Slot, (path, flags): Target<'_>) {
     let (place, tree) = (plan.slot(), plan.slot());
-    let found = emit::emit_target(plan, root, path, PlaceFlags::EXISTING | PlaceFlags::FILE | links, place);
-    let found = if !links.contains(PlaceFlags::NOT_TO_BE_MADE) {
+    let found = emit_target(plan, root, path, PlaceFlags::EXISTING | PlaceFlags::FILE | flags, place);
+    let found = if !flags.contains(PlaceFlags::NOT_TO_BE_MADE) {
         found.tolerate(Errno::ENOENT).tolerate(Errno::ENOTDIR)
     } else {
         found.tolerate(Errno::ENODATA)
     };
     found.skip_on_tolerated(6);
-    open_tree(plan, place, AT_RECURSIVE, tree, path);
-    move_to(plan, tree, place, path);
-    emit::set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), true, path);
+    copy_open_tree(plan, Step::Mask, place, true, tree, path);
+    attach_to(plan, Step::Mask, tree, place, path);
+    set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), true, path);
     plan.close(Step::Mask, tree);
     plan.close(Step::Mask, place);
-}
-
-fn open_tree<'p>(plan: &'p mut Plan, from: Slot, flags: u64, tree: Slot, path: &Path) -> crate::plan::Added<'p> {
-    let empty = plan.string("");
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64 | AT_EMPTY_PATH | flags;
-    plan.call(Step::Mask, libc::SYS_open_tree, [from.into(), empty.into(), flags.into()]).at(path).store(tree)
-}
-
-fn move_to(plan: &mut Plan, tree: Slot, place: Slot, path: &Path) {
-    let empty = plan.string("");
-    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    let args = [tree.into(), empty.into(), place.into(), empty.into(), flags.into()];
-    plan.call(Step::Mask, libc::SYS_move_mount, args).at(path);
 }

@@ -1,13 +1,15 @@
-//! The mount namespace from which sandboxes with a root of their own start.
+//! The template: the mount namespace from which sandboxes with a root of their own start.
 //!
-//! A new mount namespace is a copy of the one it is made from, mount by mount: on a host with 2,000 mounts that takes
-//! milliseconds, and as long again to take the copies off. So a sandbox whose root is a directory leaves the host's
-//! namespace first, for one that holds an empty tmpfs, and makes its own from that. What it is to see of the host comes
-//! as detached trees, and its layers are opened before. Its root is mounted over the tmpfs and entered by chroot(2): as
-//! below every root there is a file system that nothing leads to, only that here it is empty and read-only. Between the two
-//! may lie what the sandbox has anyway, read-only too: the memory that an overlay writes to, and what masked paths are covered
-//! with. Who may unmount, which takes CAP_SYS_ADMIN in the caller's user namespace, gets below all of it, down to the
-//! kernel's first file system, in every mount namespace.
+//! A new mount namespace is a copy of the one it is made from, mount by mount: on a host with 2,000
+//! mounts that takes milliseconds, and as long again to take the copies off. So a sandbox whose
+//! root is a directory leaves the host's namespace first, for one that holds an empty tmpfs, and
+//! makes its own from that. The host's files come as detached trees, and the layers of the root are
+//! opened before. The root is mounted over the tmpfs and entered by chroot(2): as below every root
+//! there is a file system to which nothing leads, only that here it is empty and read-only. Between
+//! the two may lie mounts that the sandbox has anyway, read-only too: the tmpfs that an overlay
+//! writes to, and the sources of masks. A program that may unmount, which takes CAP_SYS_ADMIN in
+//! the caller's user namespace, gets below all of these, down to the kernel's first file system, in
+//! every mount namespace.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
@@ -15,31 +17,35 @@ use std::thread;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
+use super::dev::NODES;
+use super::kinds::Kind;
+use super::policy::Policy;
 use super::root::{Base, RootFs};
-use super::special::NODES;
-use super::{Kind, Policy};
 use crate::error::{Error, Step};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::mount;
 
-/// Each tree is a descriptor of the caller's, who may have 1,024.
+/// The most detached trees: each is a descriptor of the caller's, who may have 1,024.
 const MOST_TREES: usize = 128;
 
 static TEMPLATE: PerProcess<Option<OwnedFd>> = PerProcess::new();
-/// Whether overlays can be put together by descriptors, before it is entered.
+/// The kernel can put overlays together by descriptors, before the template is entered.
 static TAKES_OVERLAYS: PerProcess<bool> = PerProcess::new();
 
-/// Made by the first sandbox that can use it; `None` where it cannot be made (an initramfs as root, a kernel before 5.12, a
-/// user namespace around the caller).
+/// Returns the template, which the first sandbox that can use it makes. Returns `None` where a
+/// template cannot be made (an initramfs as root, a kernel before 5.12, a user namespace around the
+/// caller).
 fn template() -> Option<BorrowedFd<'static>> {
     TEMPLATE.get_or_try(|| Ok::<_, Errno>(make())).ok()?.as_ref().map(AsFd::as_fd)
 }
 
+/// Returns whether the kernel can put overlays together by descriptors.
 fn takes_overlays() -> bool {
     TAKES_OVERLAYS.get_or_try(|| Ok::<_, Errno>(mount::overlay_by_descriptors().is_ok())).is_ok_and(|takes| *takes)
 }
 
-/// On a thread of its own, whose mount namespace and working directory end with it.
+/// Makes the template, on a thread of its own, whose mount namespace and working directory end with
+/// the thread.
 fn make() -> Option<OwnedFd> {
     let thread = thread::Builder::new().name("ringfence-mounts".into()).stack_size(128 << 10).spawn(|| {
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None)?;
@@ -48,7 +54,8 @@ fn make() -> Option<OwnedFd> {
     thread.ok()?.join().ok()?.ok()
 }
 
-/// Whether a failed step is about a node of `/dev` that could not be made, and that the template has none of to bind.
+/// Returns whether a step failed because a node of `/dev` could not be made, and the template has
+/// none to bind.
 pub(crate) fn lacks_node(error: &Error) -> bool {
     let looked_for = error.path().and_then(|path| path.strip_prefix("/dev").ok()?.to_str());
     let is_node = looked_for.is_some_and(|name| NODES.iter().any(|(node, ..)| *node == name));
@@ -57,7 +64,7 @@ pub(crate) fn lacks_node(error: &Error) -> bool {
 }
 
 impl Policy {
-    /// Whether nothing is looked up by its name on the host once the setup has left it.
+    /// Returns whether no path of the host is looked up once the setup has left the host.
     pub(crate) fn fits_template(&self) -> bool {
         let fits = |kind: &Kind| match kind {
             Kind::Bind(_) | Kind::Tmpfs(_) | Kind::Proc(_) | Kind::Sysfs | Kind::Mqueue | Kind::Dev(_) => true,
@@ -66,7 +73,7 @@ impl Policy {
         self.root.is_some() && self.mounts.len() < MOST_TREES && self.mounts.iter().all(|mount| fits(&mount.kind))
     }
 
-    /// The mount namespace to start from, where there is one that the root can be made in.
+    /// Returns the template, if there is one in which the root can be made.
     pub(crate) fn template(&self) -> Option<BorrowedFd<'static>> {
         let fits = match &self.root {
             Some(RootFs { base: Base::Overlay(_), id_mapped, .. }) => !id_mapped && takes_overlays(),

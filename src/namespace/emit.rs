@@ -1,4 +1,4 @@
-//! From the policy to ops.
+//! From the policy to ops: joined and new namespaces, and what is set in them.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -6,12 +6,16 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use super::{IdMaps, JoinSource, Namespaces, Policy, Writer};
+use super::kinds::Namespaces;
+use super::maps::{IdMaps, Writer};
+use super::policy::{JoinSource, Policy};
+use super::user_limit::emit_user_limits;
 use crate::error::{Error, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd, Request};
 use crate::sys::pidfd;
 
-/// User first, since it gives the right to the others; pid last but for mount, which changes what paths mean.
+/// The order of joins. User comes first, since it gives the right to the others; pid last but for
+/// mount, which changes what paths mean.
 const JOIN_ORDER: [Namespaces; 8] = [
     Namespaces::USER,
     Namespaces::CGROUP,
@@ -30,7 +34,7 @@ fn no_process(pid: i32, errno: Errno) -> Error {
 }
 
 impl Policy {
-    /// Writes the id maps, by the stub where it may, else from outside.
+    /// Writes the id maps: the stub does where it may, else the caller from outside.
     pub(crate) fn emit_maps(&self, plan: &mut Plan, maps: &IdMaps) {
         if maps.writer != Writer::Inside {
             plan.request(Step::WriteIdMap, Request::IdMaps);
@@ -41,9 +45,15 @@ impl Policy {
         }
     }
 
-    /// Joins what exists and makes what the clone did not, in the order that the kernel needs. To be called after the
-    /// control groups are entered. With a `template`, a mount namespace, the new one is made from that, not from the
-    /// caller's.
+    /// Limits what the users of the new user namespace take of the kernel's tables. To be called
+    /// after the maps are written.
+    pub(crate) fn emit_user_limits(&self, plan: &mut Plan) {
+        emit_user_limits(plan, &self.user_limits);
+    }
+
+    /// Joins the namespaces that exist and makes those that the clone did not make, in the order
+    /// that the kernel needs. To be called after the control groups are entered. With a `template`,
+    /// a mount namespace, the new mount namespace is made from the template, not from the caller's.
     pub(crate) fn emit(&self, plan: &mut Plan, template: Option<BorrowedFd<'_>>) -> Result<()> {
         let processes = self.joined_processes()?;
         for kind in JOIN_ORDER {
@@ -51,7 +61,8 @@ impl Policy {
                 self.emit_join(plan, kind, source)?;
             }
         }
-        // As long as nobody has reaped it, its number was its own while its namespaces were opened.
+        // As long as nobody has reaped the process, its pid was its own while its namespaces were
+        // opened.
         if let Some((pid, _)) = processes.iter().find(|(pid, held)| pidfd::pid_of(held.as_fd()) != Some(*pid)) {
             return Err(no_process(*pid, Errno::ESRCH));
         }
@@ -84,7 +95,7 @@ impl Policy {
         Ok(())
     }
 
-    /// Each process whose namespaces are joined, by a descriptor that is opened before its namespaces are.
+    /// Opens a pidfd of each process whose namespaces are joined, before its namespaces are opened.
     fn joined_processes(&self) -> Result<Vec<(i32, OwnedFd)>> {
         let mut held: Vec<(i32, OwnedFd)> = Vec::new();
         for (_, source) in &self.join {
@@ -92,7 +103,8 @@ impl Policy {
                 && held.iter().all(|(known, _)| known != pid)
             {
                 match pidfd::open_any(*pid) {
-                    // Its files in /proc, which are not there either, say so by their names.
+                    // The files of the process in /proc, which are not there either, fail next and
+                    // name the path.
                     Err(Errno::ESRCH | Errno::EINVAL) => {}
                     opened => held.push((*pid, opened.map_err(|errno| no_process(*pid, errno))?)),
                 }
@@ -101,6 +113,7 @@ impl Policy {
         Ok(held)
     }
 
+    /// Joins one namespace: setns(2).
     fn emit_join(&self, plan: &mut Plan, kind: Namespaces, source: &JoinSource) -> Result<()> {
         let (fd, path) = match source {
             JoinSource::Fd(fd) => (PlanFd::Shared(fd.clone()), PathBuf::from("given descriptor")),
@@ -118,17 +131,18 @@ impl Policy {
         Ok(())
     }
 
-    /// Makes the time namespace, unless it is to belong to a user namespace that is still to be joined. To be called while
-    /// the stub is dumpable and has not changed its user: after that its files in /proc are root's, and an ordinary user
-    /// cannot write the offsets.
+    /// Makes the time namespace, unless it is to belong to a user namespace that is still to be
+    /// joined. To be called while the stub is dumpable and has not changed its user: after that the
+    /// stub's files in /proc are root's, and an ordinary user cannot write the offsets.
     pub(crate) fn emit_time(&self, plan: &mut Plan) {
         if self.new.contains(Namespaces::TIME) && !self.joins(Namespaces::USER) {
             self.emit_new_time(plan);
         }
     }
 
-    /// The offsets can be written only before anybody is in the namespace, and the process that made it is not: it
-    /// enters by setns.
+    /// Makes the time namespace, writes its offsets and enters it. The offsets can be written only
+    /// before anybody is in the namespace, and the process that made the namespace is not: it
+    /// enters by setns(2).
     fn emit_new_time(&self, plan: &mut Plan) {
         plan.call(Step::Unshare, libc::SYS_unshare, [Namespaces::TIME.bits().into()]);
         let offsets: String = [("monotonic", self.monotonic), ("boottime", self.boottime)]
@@ -147,7 +161,8 @@ impl Policy {
     }
 }
 
-/// `ifconfig lo up`: a new network namespace has a loopback device that is down.
+/// Brings the loopback device up, as `ifconfig lo up` does: a new network namespace has one that is
+/// down.
 fn emit_loopback(plan: &mut Plan) {
     let slot = plan.slot();
     // struct ifreq: a name of 16 bytes, then a union that begins with the flags.

@@ -1,13 +1,6 @@
-//! Which ids inside a user namespace are which outside: user_namespaces(7).
+//! The lines of uid and gid maps: user_namespaces(7).
 
 use std::str::FromStr;
-use std::time::Instant;
-
-use nix::errno::Errno;
-
-use super::lease::Lease;
-use super::newidmap::{self, Programs};
-use crate::error::{Error, Result, Step};
 
 /// The most lines of a map, since 4.15; five before.
 pub(crate) const LINES_MAX: usize = 340;
@@ -26,27 +19,28 @@ pub struct IdMap {
     pub inside: u32,
     /// The first id outside, as the caller's user namespace counts.
     pub outside: u32,
-    /// How many ids.
+    /// The number of ids.
     pub count: u32,
 }
 
 impl IdMap {
-    /// A range.
+    /// Makes a line of `count` ids.
     pub const fn new(inside: u32, outside: u32, count: u32) -> Self {
         IdMap { inside, outside, count }
     }
 
-    /// The lines of a map as /proc shows it.
+    /// Parses the lines of a map as /proc shows it.
     pub(crate) fn lines(map: &str) -> Vec<IdMap> {
         map.lines().filter_map(|line| line.split_whitespace().collect::<Vec<_>>().join(":").parse().ok()).collect()
     }
 
-    /// Whether the id `inside` has a meaning by this line.
+    /// Returns whether the line maps the id `inside`.
     pub(crate) fn covers(&self, inside: u32) -> bool {
         inside >= self.inside && u64::from(inside) < u64::from(self.inside) + u64::from(self.count)
     }
 
-    /// Whether the kernel would take the line: it is not empty, and no id reaches 2^32 - 1, which means "none".
+    /// Returns whether the kernel would take the line: it is not empty, and no id reaches 2^32 - 1,
+    /// which means "none".
     pub(crate) fn is_valid(&self) -> bool {
         let fits = |first: u32| u64::from(first) + u64::from(self.count) <= u64::from(u32::MAX);
         self.count > 0 && fits(self.inside) && fits(self.outside)
@@ -73,92 +67,7 @@ impl FromStr for IdMap {
     }
 }
 
-/// Who writes the maps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Writer {
-    /// The process inside, which may map one id, its own.
-    Inside,
-    /// The caller, who has CAP_SETUID and CAP_SETGID over its own user namespace.
-    Caller,
-    /// The system's set-uid programs.
-    Programs(Programs),
-}
-
-/// Who a run is outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outside {
-    /// As the maps say.
-    Mapped,
-    /// Another id for each run, as long as there is one.
-    Leased,
-    /// The same, with mounts that exchange it for the maps' own.
-    Exchanged,
-}
-
-/// The maps of one user namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct IdMaps {
-    pub(crate) uid: Vec<IdMap>,
-    pub(crate) gid: Vec<IdMap>,
-    /// setgroups(2) is given up, which an unprivileged gid map demands (CVE-2014-8989).
-    pub(crate) deny_setgroups: bool,
-    pub(crate) writer: Writer,
-    pub(crate) outside: Outside,
-}
-
-impl IdMaps {
-    /// The maps of one run, with the id that it has outside.
-    pub(crate) fn for_run(&self, lease: &Lease) -> IdMaps {
-        let outside = |lines: &[IdMap]| lines.iter().map(|line| IdMap { outside: lease.id(), ..*line }).collect();
-        IdMaps { uid: outside(&self.uid), gid: outside(&self.gid), ..self.clone() }
-    }
-
-    /// The files below `/proc/PID`, in the order in which they are written, with their text.
-    pub(crate) fn files(&self) -> Vec<(&'static str, String)> {
-        let text = |maps: &[IdMap]| maps.iter().map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count)).collect();
-        let setgroups = self.deny_setgroups.then(|| ("setgroups", "deny".to_owned()));
-        setgroups.into_iter().chain([("gid_map", text(&self.gid)), ("uid_map", text(&self.uid))]).collect()
-    }
-
-    /// The user and the group outside, where there is one of each.
-    pub(crate) fn single(&self) -> Option<(u32, u32)> {
-        match (&self.uid[..], &self.gid[..]) {
-            ([uid], [gid]) => Some((uid.outside, gid.outside)),
-            _ => None,
-        }
-    }
-
-    /// Whether the process inside may write them itself: one id, its own.
-    pub(crate) fn is_single(&self, euid: u32, egid: u32) -> bool {
-        is_own(&self.uid, euid) && is_own(&self.gid, egid)
-    }
-
-    /// The user and group as which the setup makes files, where those are not the caller's: root inside, else the first ids.
-    /// Files can be made only by an id that the namespace knows.
-    pub(crate) fn setup(&self) -> Option<(IdMap, IdMap)> {
-        let first = |lines: &[IdMap]| lines.iter().find(|line| line.inside == 0).or(lines.first()).copied();
-        if self.writer == Writer::Inside { None } else { first(&self.uid).zip(first(&self.gid)) }
-    }
-
-    /// Writes the maps of the process `pid`, which waits for them.
-    pub(crate) fn write(&self, pid: i32, until: Instant) -> Result<()> {
-        if let Writer::Programs(programs) = &self.writer {
-            // newgidmap denies setgroups(2) by itself where /etc/subgid gives none of the ids.
-            newidmap::run(&programs.newgidmap, pid, "gid_map", &self.gid, until)?;
-            return newidmap::run(&programs.newuidmap, pid, "uid_map", &self.uid, until);
-        }
-        for (file, text) in self.files() {
-            let path = format!("/proc/{pid}/{file}");
-            std::fs::write(&path, text).map_err(|error| {
-                let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-                Error::new(Step::WriteIdMap, errno).at(&path)
-            })?;
-        }
-        Ok(())
-    }
-}
-
-/// The lines by which two ids are each the other's, and all others are themselves.
+/// Returns the lines by which two ids are each the other's, and all others are themselves.
 pub(crate) fn exchanging(one: u32, other: u32) -> [IdMap; 5] {
     let (low, high) = (one.min(other), one.max(other));
     let same = |first, end: u32| IdMap::new(first, first, end - first);
@@ -166,14 +75,14 @@ pub(crate) fn exchanging(one: u32, other: u32) -> [IdMap; 5] {
     [same(0, low), across(low, high), same(low + 1, high), across(high, low), same(high + 1, u32::MAX)]
 }
 
-/// Whether the map is of nothing but the caller's own id.
+/// Returns whether the map is of nothing but the caller's own id.
 pub(crate) fn is_own(maps: &[IdMap], own: u32) -> bool {
     matches!(maps, [m] if m.count == 1 && m.outside == own)
 }
 
-/// An id for what shall own nothing and may do nothing, among those that `map`, the text of the caller's own
-/// `/proc/self/uid_map`, has: one beyond those that systemd, shadow-utils and container managers give out, else nobody's,
-/// else the last one that is not root's.
+/// Returns an id for what shall own nothing and may do nothing, among those that `map`, the text of
+/// the caller's own `/proc/self/uid_map`, has: one beyond those that systemd, shadow-utils and
+/// container managers give out, else nobody's, else the last one that is not root's.
 pub(crate) fn unprivileged_id(map: &str) -> Option<u32> {
     const UNUSED: u32 = 0x7000_0000;
     const NOBODY: u32 = 65_534;
@@ -224,20 +133,5 @@ mod tests {
                 assert_eq!(line.outside + (inside - line.inside), outside);
             }
         }
-    }
-
-    #[test]
-    fn setgroups_is_denied_before_the_gid_map() {
-        let maps = IdMaps {
-            uid: vec![IdMap::new(0, 1000, 1)],
-            gid: vec![IdMap::new(0, 100, 1)],
-            deny_setgroups: true,
-            writer: Writer::Inside,
-            outside: Outside::Mapped,
-        };
-        let files = maps.files();
-        assert_eq!(files.iter().map(|f| f.0).collect::<Vec<_>>(), ["setgroups", "gid_map", "uid_map"]);
-        assert_eq!(files[1].1, "0 100 1\n");
-        assert!(maps.is_single(1000, 100) && !maps.is_single(1001, 100));
     }
 }

@@ -1,32 +1,38 @@
 //! An id of its own, outside, for each living sandbox of root's.
 //!
-//! Two programs of one user know each other: kill(2) reaches by it, and the kernel counts by it what no control group
-//! counts: descriptors in flight, watches of epoll(7) and inotify(7), pages of pipes, queued signals. So what one sandbox
-//! takes up, another of the same id lacks.
+//! Two programs of one user know each other: kill(2) reaches by it, and the kernel counts by it
+//! what no control group counts: descriptors in flight, watches of epoll(7) and inotify(7), pages
+//! of pipes, queued signals. So what one sandbox takes up, another of the same id lacks.
 //!
 //! # Which ids
 //!
-//! 0x7800_0000 to 0x7ffd_ffff, some 134 million. Below end the ids that login.defs(5) has for accounts (60,000) and for
-//! subordinate ones (600,100,000), those that systemd gives to services (61,184 to 65,519) and containers (524,288 to
-//! 0x6fff_ffff), those of LXD (1,001,000,000) and those that sssd-ad(5) makes up (2,000,200,000). Above begin systemd's
-//! foreign ids (0x7ffe_0000), those that podman proposes for `containers` (0x7fff_ffff), and at 0x8000_0000 what some programs
-//! take for a negative number. What /etc/passwd, group, subuid and subgid name all the same is left out.
+//! 0x7800_0000 to 0x7ffd_ffff, some 134 million. Below end the ids that login.defs(5) has for
+//! accounts (60,000) and for subordinate ones (600,100,000), those that systemd gives to services
+//! (61,184 to 65,519) and containers (524,288 to 0x6fff_ffff), those of LXD (1,001,000,000) and
+//! those that sssd-ad(5) makes up (2,000,200,000). Above begin systemd's foreign ids (0x7ffe_0000),
+//! those that podman proposes for `containers` (0x7fff_ffff), and at 0x8000_0000 what some programs
+//! take for a negative number. What /etc/passwd, group, subuid and subgid name all the same is left
+//! out.
 //!
-//! Where the caller's own user namespace lacks these ids: 60,736 to 61,183, which are free by systemd's list and beyond the
-//! accounts. Where it has neither, or all are taken, sandboxes share one id ([`unprivileged_id`](super::unprivileged_id)).
+//! Where the caller's own user namespace lacks these ids, the window is 60,736 to 61,183, which are
+//! free by systemd's list and beyond the accounts. Where the namespace has neither, or all are
+//! taken, sandboxes share one id ([`unprivileged_id`](super::unprivileged_id)).
 //!
-//! # Who has which
+//! # How an id is taken
 //!
-//! A process takes a block at a time and hands its ids out from memory, so a spawn makes no system call for its id. A block is
-//! held by a socket that is bound to the block's number in the abstract namespace: the kernel gives it back with the last
-//! process that has it open, there is no file that a dead owner could leave, and none has to be writable. Names are those of a
-//! network namespace, so owners in two of them can't see each other's: the block is a random one of 130,944, and the same is
-//! what keeps a new owner off programs that have outlived an old one (`die_with_owner(false)`). Somebody who binds all names
-//! gains nothing but that chance alone decides.
+//! A process takes a block at a time and hands its ids out from memory, so a spawn makes no system
+//! call for its id. A block is held by a socket that is bound to the block's number in the abstract
+//! namespace: the kernel gives the block back with the last process that has the socket open, there
+//! is no file that a dead owner could leave, and none has to be writable. Names are those of a
+//! network namespace, so owners in two of them can't see each other's: the block is a random one of
+//! 130,944. The same chance keeps a new owner off programs that have outlived an old one
+//! (`die_with_owner(false)`). Somebody who binds all names gains nothing but that chance alone
+//! decides.
 //!
-//! An id is given back by who has seen everything of the sandbox end, else never. It is then the last in its block to be
-//! taken again: without a pid namespace and a control group a process can slip away from the end, and keeps its id. An id for
-//! which the user namespace of exchanging mounts has been made, by a process that costs as much as a sandbox, is rather taken
+//! An id is given back by the caller that has seen everything of the sandbox end, else never. The
+//! id is then the last in its block to be taken again: without a pid namespace and a control group
+//! a process can slip away from the end, and keeps its id. An id for which the user namespace of
+//! exchanging mounts has been made, by a process that costs as much as a sandbox, is rather taken
 //! again at once, where nothing can have slipped away.
 
 use std::collections::VecDeque;
@@ -38,12 +44,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 
-use super::IdMap;
+use super::idmap::IdMap;
 use crate::error::{Error, Result, Step};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::{random, table};
 
-/// Blocks of ids, one after the other.
+/// A range of ids, in blocks one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Window {
     first: u32,
@@ -51,17 +57,17 @@ struct Window {
     blocks: u32,
 }
 
-/// The best first.
+/// The windows, the best first.
 const WINDOWS: [Window; 2] = [
     Window { first: 0x7800_0000, block: 1024, blocks: (0x7ffe_0000 - 0x7800_0000) / 1024 },
     Window { first: 60_736, block: 64, blocks: 7 },
 ];
-/// How many user namespaces are kept for ids that nobody has.
+/// The most user namespaces that are kept for ids that nobody has.
 const MOST_KEPT: usize = 16;
-/// How many names are tried before chance alone decides.
+/// The number of names that are tried before chance alone decides.
 const TRIES: u32 = 64;
 
-/// What a process has of a window.
+/// The ids that this process has of a window.
 #[derive(Debug, Default)]
 struct Ids {
     window: Option<Window>,
@@ -70,14 +76,16 @@ struct Ids {
     state: Mutex<State>,
 }
 
+/// The ids and blocks that this process has taken.
 #[derive(Debug, Default)]
 struct State {
     free: VecDeque<u32>,
-    /// Those for which there is a user namespace.
+    /// The free ids for which a user namespace of exchanging mounts has been made.
     exchanging: Vec<(u32, Arc<OwnedFd>)>,
     blocks: Vec<Block>,
 }
 
+/// A block of ids, held by its socket.
 #[derive(Debug)]
 struct Block {
     first: u32,
@@ -86,12 +94,12 @@ struct Block {
 
 static IDS: PerProcess<Ids> = PerProcess::new();
 
-/// A user's and a group's number that no other sandbox has.
+/// A user's and a group's id that no other sandbox has.
 #[derive(Debug)]
 pub(crate) struct Lease {
     ids: &'static Ids,
     id: u32,
-    /// The user namespace by which mounts exchange it.
+    /// The user namespace by which mounts exchange the id.
     mounts: Option<Arc<OwnedFd>>,
 }
 
@@ -103,7 +111,7 @@ fn ids() -> Result<&'static Ids> {
     IDS.get_or_try(|| Ok(Ids::here())).map_err(failed)
 }
 
-/// Takes an id; none where the caller has none to give.
+/// Takes an id; returns none where the caller's user namespace has none.
 pub(crate) fn lease() -> Result<Option<Lease>> {
     let ids = ids()?;
     Ok(ids.take().map_err(failed)?.map(|id| Lease { ids, id, mounts: None }))
@@ -132,16 +140,18 @@ pub(crate) fn lease_for_mounts(make: impl FnOnce(u32) -> Result<OwnedFd>) -> Res
 }
 
 impl Lease {
+    /// Returns the id.
     pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
+    /// Returns the user namespace by which mounts exchange the id.
     pub(crate) fn mounts(&self) -> Option<BorrowedFd<'_>> {
         self.mounts.as_ref().map(|user_ns| user_ns.as_fd())
     }
 
-    /// Gives the id back: everything that had it has ended, for certain or as far as can be seen. In a fork it is the parent's
-    /// to give.
+    /// Gives the id back: every process that had the id has ended, for certain or as far as can be
+    /// seen. In a fork the id is the parent's to give.
     pub(crate) fn end(self, for_certain: bool) {
         if !IDS.get().is_some_and(|here| std::ptr::eq(here, self.ids)) {
             return;
@@ -157,6 +167,7 @@ impl Lease {
 }
 
 impl Ids {
+    /// Returns the window of this process, by the maps of its user namespace.
     fn here() -> Ids {
         let maps = ["/proc/self/uid_map", "/proc/self/gid_map"];
         let maps = maps.map(|path| fs::read_to_string(path).unwrap_or_default());
@@ -168,6 +179,7 @@ impl Ids {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes an id, from a new block where no id is free.
     fn take(&self) -> Result<Option<u32>, Errno> {
         let Some(window) = self.window else { return Ok(None) };
         let mut state = self.lock();
@@ -182,7 +194,7 @@ impl Ids {
 }
 
 impl Window {
-    /// A block that is nobody's, beside those that are `held` already.
+    /// Takes a block that nobody has, and that is not among those that are `held` already.
     fn take_block(self, held: &[Block]) -> Result<Option<Block>, Errno> {
         let given_out = given_out(Path::new("/etc"));
         let may = |first: u32| {
@@ -192,7 +204,8 @@ impl Window {
         let mut unnamed = None;
         let start = (random::number()? % u64::from(self.blocks)) as u32;
         for i in 0..TRIES.min(self.blocks) {
-            // Far apart, as blocks are taken one by one; 7,919 is a prime that divides no number of blocks.
+            // Far apart, as blocks are taken one by one; 7,919 is a prime that divides no number of
+            // blocks.
             let number = (u64::from(start) + u64::from(i) * 7_919) % u64::from(self.blocks);
             let first = self.first + number as u32 * self.block;
             if !may(first) {
@@ -206,13 +219,14 @@ impl Window {
                 Err(errno) => return Err(errno),
             }
         }
-        // In a small window a name that is taken tells of a sandbox, not of somebody who binds them all.
+        // In a small window a name that is taken tells of a sandbox, not of somebody who binds them
+        // all.
         let by_chance = unnamed.filter(|_| self.blocks > TRIES);
         Ok(by_chance.map(|first| Block { first, _name: None }))
     }
 }
 
-/// The socket that holds a block. unix(7): EADDRINUSE while another has the name.
+/// Binds the socket that holds a block. unix(7): EADDRINUSE while another has the name.
 fn name_block(first: u32) -> Result<OwnedFd, Errno> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let name = UnixAddr::new_abstract(format!("ringfence-ids-{first:x}").as_bytes())?;
@@ -221,7 +235,7 @@ fn name_block(first: u32) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// The best window of which maps have every id.
+/// Returns the best window of which the maps have every id.
 fn window_within(maps: &[&str]) -> Option<Window> {
     let has = |map: &str, window: &Window| {
         let last = window.first + window.block * window.blocks - 1;
@@ -230,7 +244,8 @@ fn window_within(maps: &[&str]) -> Option<Window> {
     WINDOWS.into_iter().find(|window| maps.iter().all(|map| has(map, window)))
 }
 
-/// What the files in `etc` name, from where to before where.
+/// Returns the ranges of ids that the files in `etc` name: the first id, and the one after the
+/// last.
 fn given_out(etc: &Path) -> Vec<(u32, u32)> {
     let read = |name| fs::read_to_string(etc.join(name)).unwrap_or_default();
     let field = |line: &str, number: usize| line.split(':').nth(number)?.trim().parse::<u32>().ok();

@@ -1,4 +1,5 @@
-//! newuidmap(1) and newgidmap(1): the two set-uid programs of the system that map what /etc/subuid and /etc/subgid grant.
+//! newuidmap(1) and newgidmap(1): the two set-uid programs of the system that map what /etc/subuid
+//! and /etc/subgid grant.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -14,14 +15,14 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access};
 
-use super::IdMap;
+use super::idmap::IdMap;
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
 use crate::sys::{timeout, xattr};
 
-/// Where the programs stand, if the caller's PATH does not say.
+/// The directories that are searched for the programs after those of the caller's PATH.
 const DIRS: [&str; 4] = ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"];
-/// As much of a complaint as is passed on.
-const COMPLAINT_MAX: u64 = 4096;
+/// The most bytes of a program's error text that are passed on.
+const ERROR_TEXT_MAX: u64 = 4096;
 
 /// The two programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Looks for them; where they are missing or powerless, says what is to be done.
+    /// Finds both programs. Where one is missing or powerless, returns the problem with its remedy.
     pub(crate) fn find() -> Result<Programs, Vec<Problem>> {
         let path = env::var_os("PATH");
         match (find("newuidmap", path.as_deref()), find("newgidmap", path.as_deref())) {
@@ -41,6 +42,7 @@ impl Programs {
     }
 }
 
+/// Finds one program in the directories of `path` and in [`DIRS`].
 fn find(name: &str, path: Option<&OsStr>) -> Result<PathBuf, Problem> {
     let dirs = path.into_iter().flat_map(env::split_paths).chain(DIRS.map(PathBuf::from));
     let found = dirs
@@ -58,7 +60,7 @@ fn find(name: &str, path: Option<&OsStr>) -> Result<PathBuf, Problem> {
     }
 }
 
-/// Why executing the file gives it no rights.
+/// Returns why the file gets no rights when it is executed, with the remedy.
 fn powerless(file: &Path) -> Option<(&'static str, &'static str)> {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     if status.lines().any(|line| line.strip_prefix("NoNewPrivs:").is_some_and(|value| value.trim() == "1")) {
@@ -78,8 +80,8 @@ fn powerless(file: &Path) -> Option<(&'static str, &'static str)> {
     None
 }
 
-/// Has `program` write `file` (uid_map, gid_map) of the process `pid`. That process waits, and is not reaped, until this
-/// has returned, so its pid is its own.
+/// Runs `program`, which writes `file` (uid_map, gid_map) of the process `pid`. That process waits,
+/// and is not reaped, until this function has returned, so its pid is its own.
 pub(super) fn run(program: &Path, pid: i32, file: &str, maps: &[IdMap], until: Instant) -> Result<()> {
     let failed = |error: &std::io::Error| Error::io(Step::WriteIdMap, error).at(program);
     let numbers = maps.iter().flat_map(|map| [map.inside, map.outside, map.count]).map(|number| number.to_string());
@@ -92,15 +94,15 @@ pub(super) fn run(program: &Path, pid: i32, file: &str, maps: &[IdMap], until: I
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| failed(&error))?;
-    let complaint = child.stderr.take().map(|stderr| read_until(stderr, until));
-    if matches!(complaint, Some(None)) {
+    let error_text = child.stderr.take().map(|stderr| read_until(stderr, until));
+    if matches!(error_text, Some(None)) {
         let _ = child.kill();
     }
     // ECHILD: the caller ignores SIGCHLD, or another of its threads was faster.
     let _ = child.wait();
-    // So the map itself tells whether it was written.
+    // So the map itself tells whether the program has written it.
     let written = fs::read(format!("/proc/{pid}/{file}")).map_err(|error| failed(&error))?;
-    match complaint.flatten() {
+    match error_text.flatten() {
         _ if !written.trim_ascii().is_empty() => Ok(()),
         None => Err(Error::message(ErrorKind::Timeout, Step::WriteIdMap, "not done in time").at(program)),
         Some(text) => Err(Error::message(ErrorKind::Setup, Step::WriteIdMap, String::from_utf8_lossy(&text).trim())
@@ -109,7 +111,7 @@ pub(super) fn run(program: &Path, pid: i32, file: &str, maps: &[IdMap], until: I
     }
 }
 
-/// What comes before the end of file, or nothing where that does not come in time.
+/// Reads up to the end of file, or returns nothing where that does not come in time.
 fn read_until(mut from: impl Read + AsFd, until: Instant) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     loop {
@@ -121,7 +123,7 @@ fn read_until(mut from: impl Read + AsFd, until: Instant) -> Option<Vec<u8>> {
         let mut block = [0; 512];
         match from.read(&mut block) {
             Ok(0) => return Some(text),
-            Ok(count) if (text.len() as u64) < COMPLAINT_MAX => text.extend_from_slice(&block[..count]),
+            Ok(count) if (text.len() as u64) < ERROR_TEXT_MAX => text.extend_from_slice(&block[..count]),
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return Some(text),

@@ -1,8 +1,8 @@
-//! The kernel's tables that belong to users, and how much of each the users of a namespace have.
+//! Limits on the kernel's tables that count by user, for the users of a namespace.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::Policy;
 use crate::error::Step;
 use crate::plan::Plan;
 
@@ -10,8 +10,9 @@ const DIR: &str = "/proc/sys/user";
 
 /// A table of the kernel's that counts by user: namespaces(7), "The /proc/sys/user directory".
 ///
-/// What a user of the sandbox takes is taken from the user who made the sandbox as well, so without a limit one sandbox can
-/// leave that user, root even, and all its other sandboxes with nothing. See [`Sandbox::user_limit`](crate::Sandbox::user_limit).
+/// The entries that a user of the sandbox takes are taken from the user who made the sandbox as
+/// well, so without a limit one sandbox can leave that user, root even, and all its other sandboxes
+/// with nothing. See [`Sandbox::user_limit`](crate::Sandbox::user_limit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum UserLimit {
@@ -19,8 +20,8 @@ pub enum UserLimit {
     InotifyInstances,
     /// Files and directories that inotify(7) watches: `max_inotify_watches` (4.13).
     InotifyWatches,
-    /// fanotify(7) groups: `max_fanotify_groups` (5.13). Before that they take `CAP_SYS_ADMIN` on the host. Most machines
-    /// give a user 128.
+    /// fanotify(7) groups: `max_fanotify_groups` (5.13). Before that they take `CAP_SYS_ADMIN` on
+    /// the host. Most machines give a user 128.
     FanotifyGroups,
     /// Marks of fanotify(7) groups: `max_fanotify_marks` (5.13).
     FanotifyMarks,
@@ -29,6 +30,7 @@ pub enum UserLimit {
 }
 
 impl UserLimit {
+    /// Returns the name of the table's file.
     fn file(self) -> &'static str {
         match self {
             UserLimit::InotifyInstances => "max_inotify_instances",
@@ -39,7 +41,8 @@ impl UserLimit {
         }
     }
 
-    /// A kernel without the file has no such table, or none that a user namespace gives the right to.
+    /// Returns whether the kernel has no such table, or none that a user namespace gives the right
+    /// to: its file is missing in `dir`.
     fn is_without_table(self, dir: &Path) -> bool {
         let kept_from_users = matches!(self, UserLimit::FanotifyGroups | UserLimit::FanotifyMarks);
         // Where nothing of the directory is seen, nothing is known of the kernel.
@@ -47,20 +50,18 @@ impl UserLimit {
     }
 }
 
-impl Policy {
-    /// Limits what the users of the new user namespace take. The files are those of the namespace of who opens them; to be
-    /// called after the maps are written.
-    pub(crate) fn emit_user_limits(&self, plan: &mut Plan) {
-        for (limit, count) in &self.user_limits {
-            if limit.is_without_table(DIR.as_ref()) {
-                continue;
-            }
-            let text = (*count).min(i32::MAX as u32).to_string();
-            plan.write_file(Step::LimitNamespaces, &format!("{DIR}/{}", limit.file()), &text).hint(
-                "where /proc/sys is read-only or missing, as in some containers, leave max_user_namespaces() and \
-                 user_limit() out",
-            );
+/// Limits what the users of the new user namespace take. The files are those of the namespace of
+/// the process that opens them; to be called after the maps are written.
+pub(super) fn emit_user_limits(plan: &mut Plan, limits: &BTreeMap<UserLimit, u32>) {
+    for (limit, count) in limits {
+        if limit.is_without_table(DIR.as_ref()) {
+            continue;
         }
+        let text = (*count).min(i32::MAX as u32).to_string();
+        plan.write_file(Step::LimitNamespaces, &format!("{DIR}/{}", limit.file()), &text).hint(
+            "where /proc/sys is read-only or missing, as in some containers, leave max_user_namespaces() and \
+             user_limit() out",
+        );
     }
 }
 

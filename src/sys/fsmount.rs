@@ -1,11 +1,11 @@
-//! A file system that stands nowhere: fsopen(2), fsconfig(2), fsmount(2), since 5.2.
+//! A file system that is mounted nowhere: fsopen(2), fsconfig(2), fsmount(2), since 5.2.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-/// A file system of its own, made by the calling thread.
+/// A new file system, made by the calling thread.
 #[derive(Debug)]
 pub(crate) struct FileSystem {
     context: OwnedFd,
@@ -17,7 +17,7 @@ const FSCONFIG_SET_STRING: u64 = 1;
 const FSCONFIG_CMD_CREATE: u64 = 6;
 const FSCONFIG_CMD_RECONFIGURE: u64 = 7;
 
-/// The two pointers of a call are null, or strings with their NUL.
+/// Makes a system call. The two pointers are null, or strings with their NUL.
 fn call(number: libc::c_long, first: u64, second: u64, strings: [Option<&CStr>; 2]) -> Result<i32, Errno> {
     let [key, value] = strings.map(|text| text.map_or(0, |text| text.as_ptr() as u64));
     // SAFETY: strings are borrowed across the call; those who call here give numbers for the rest.
@@ -31,7 +31,7 @@ fn own(fd: i32) -> OwnedFd {
 }
 
 impl FileSystem {
-    /// An empty tmpfs with these options. Needs CAP_SYS_ADMIN over the mount namespace.
+    /// Makes an empty tmpfs with these options. Needs CAP_SYS_ADMIN over the mount namespace.
     pub(crate) fn tmpfs(options: &[(&CStr, &CStr)]) -> Result<Self, Errno> {
         const CLOEXEC: u64 = 1;
         const NOSUID_NODEV: u64 = 2 | 4;
@@ -48,12 +48,12 @@ impl FileSystem {
         Ok(FileSystem { context, mount: own(Errno::result(mount)? as i32) })
     }
 
-    /// Its root directory.
+    /// Returns the root directory.
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.mount.as_fd()
     }
 
-    /// Lets nobody write to it any more, by whichever mount.
+    /// Makes the file system read-only for every mount of it.
     pub(crate) fn set_read_only(&self) -> Result<(), Errno> {
         let context = self.context.as_raw_fd() as u64;
         call(libc::SYS_fsconfig, context, FSCONFIG_SET_FLAG, [Some(c"ro"), None])?;

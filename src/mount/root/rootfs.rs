@@ -1,27 +1,31 @@
-//! The root file system.
+//! The root file system, as the caller names it.
 
 use std::any::Any;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::MountFlags;
-use super::kinds::opening_setters;
 use crate::error::Problem;
+use crate::mount::flags::{MountFlags, opening_setters};
+use crate::mount::overlay::builder::{RootOverlay, Upper, too_many_layers};
+use crate::mount::paths::belongs_to;
 use crate::plan::has_nul;
 use crate::units::Bytes;
 
-/// What becomes the program's `/`.
+/// The file system that becomes the program's `/`.
 ///
-/// A path by itself is a directory: `.rootfs("/srv/alpine")` is `.rootfs(RootFs::dir("/srv/alpine"))`.
+/// A path by itself is a directory: `.rootfs("/srv/alpine")` is
+/// `.rootfs(RootFs::dir("/srv/alpine"))`.
 ///
-/// `nosuid` and `nodev`, with all that comes along, unless [`suid`](RootFs::suid) and [`dev`](RootFs::dev) are called: sudo(8)
-/// in an image needs the former, and a /dev that is made by [`Dev`](crate::Dev) neither.
+/// `nosuid` and `nodev`, with all that comes along, unless [`suid`](RootFs::suid) and
+/// [`dev`](RootFs::dev) are called: sudo(8) in an image needs the former, and a /dev that is made
+/// by [`Dev`](crate::Dev) neither.
 ///
 /// ```
 /// use ringfence::{Bytes, RootFs, Sandbox};
 ///
-/// let sandbox = Sandbox::new().rootfs(RootFs::overlay(["/srv/python", "/srv/debian"]).tmpfs(Bytes::mib(256)));
+/// let root = RootFs::overlay(["/srv/python", "/srv/debian"]).tmpfs(Bytes::mib(256));
+/// let sandbox = Sandbox::new().rootfs(root);
 /// # drop(sandbox);
 /// ```
 #[must_use = "a builder does nothing by itself: each call gives it back"]
@@ -32,107 +36,104 @@ pub struct RootFs {
     pub(crate) read_only: bool,
     pub(crate) id_mapped: bool,
     pub(crate) flags: MountFlags,
-    pub(crate) held: Option<Held>,
+    pub(crate) guard: Option<RootGuard>,
 }
 
-/// What must not go as long as somebody runs on the root: its layers' locks.
+/// A guard that is kept as long as a sandbox runs on the root: the guard holds the locks of the
+/// layers.
 #[derive(Clone)]
-pub(crate) struct Held(Arc<dyn Any + Send + Sync>);
+pub(crate) struct RootGuard(Arc<dyn Any + Send + Sync>);
 
-impl fmt::Debug for Held {
+impl fmt::Debug for RootGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Held by {}", Arc::strong_count(&self.0))
     }
 }
 
+/// The file system that the root is made of.
 #[derive(Debug, Clone)]
 pub(crate) enum Base {
+    /// The host's own root.
     Host,
+    /// A directory of the host.
     Dir(PathBuf),
-    /// An empty file system in memory, with the host's programs.
+    /// An empty tmpfs, with the host's programs.
     Programs,
+    /// An overlay of these lower directories.
     Overlay(Vec<PathBuf>),
 }
 
-/// Where what is written to an overlay goes.
-#[derive(Debug, Clone)]
-pub(crate) enum Upper {
-    None,
-    /// The caller's own upper and work directories.
-    Given(PathBuf, PathBuf),
-    /// A directory that is made for the sandbox and goes with it, below the given one or the system's temporary one.
-    Scratch(Option<PathBuf>),
-    /// Memory, at most this much.
-    Tmpfs(Bytes),
-}
-
 impl RootFs {
-    /// A directory of the host, with what is mounted below it. The program writes to it; see
-    /// [`read_only`](RootFs::read_only).
+    /// Takes a directory of the host, with what is mounted below it. The program writes to the
+    /// directory; see [`read_only`](RootFs::read_only).
     ///
-    /// Directories on which something is to be mounted (`proc`, `dev`, …) are made in it where they are missing, and
-    /// stay.
+    /// Directories on which something is to be mounted (`proc`, `dev`, …) are made in the root
+    /// where they are missing, and stay.
     pub fn dir(path: impl Into<PathBuf>) -> Self {
         RootFs::new(Base::Dir(path.into()))
     }
 
-    /// The host's own root with all that is mounted on it, read-only throughout; /dev and /tmp are the sandbox's own, and
-    /// /proc with `pid_ns`. Every file that the user may read on the host can be read inside: this isolates changes, not
-    /// secrets.
+    /// Takes the host's own root with all that is mounted on it, read-only throughout; /dev and
+    /// /tmp are the sandbox's own, and /proc with `pid_ns`. Every file that the user may read on
+    /// the host can be read inside: this root isolates changes, not secrets.
     pub fn host() -> Self {
         RootFs::new(Base::Host).read_only()
     }
 
-    /// The host's programs and libraries, and no other file of the host: /usr with what leads into it (/bin, /lib, …), and of
-    /// /etc the cache of the dynamic linker, the alternatives and the time zone, all read-only; /dev and /tmp are the sandbox's
-    /// own, and /proc with `pid_ns`. Neither homes, nor configuration, nor sockets of services are there; add what the
-    /// program needs with [`bind_ro`](crate::Sandbox::bind_ro).
+    /// Takes the host's programs and libraries, and no other file of the host: /usr with the links
+    /// into /usr (/bin, /lib, …), and of /etc the cache of the dynamic linker, the alternatives and
+    /// the time zone, all read-only; /dev and /tmp are the sandbox's own, and /proc with `pid_ns`.
+    /// Neither homes, nor configuration, nor sockets of services are there; add what the program
+    /// needs with [`bind_ro`](crate::Sandbox::bind_ro).
     pub fn programs() -> Self {
         RootFs::new(Base::Programs).read_only()
     }
 
-    /// Layers, the first on top, merged by overlayfs. Without [`upper`](RootFs::upper), [`scratch`](RootFs::scratch) or
-    /// [`tmpfs`](RootFs::tmpfs) what is written goes to a tmpfs of 64 MiB. In a user namespace since 5.11.
+    /// Takes layers, the first on top, merged by overlayfs. Without [`upper`](RootFs::upper),
+    /// [`scratch`](RootFs::scratch) or [`tmpfs`](RootFs::tmpfs) writes go to a tmpfs of 64 MiB. In
+    /// a user namespace since 5.11.
     pub fn overlay(lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let lowers = lowers.into_iter().map(Into::into).collect();
         RootFs::new(Base::Overlay(lowers)).tmpfs(Bytes::mib(64))
     }
 
-    /// What is written to the overlay goes to `upper`, and stays; `work` is an empty directory on the same file system.
+    /// Sends writes to the overlay to `upper`, where they stay; `work` is an empty directory on the
+    /// same file system.
     pub fn upper(mut self, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> Self {
         self.upper = Upper::Given(upper.into(), work.into());
         self
     }
 
-    /// What is written to the overlay goes to a directory of the sandbox's own that vanishes with it, below the system's
-    /// temporary directory.
+    /// Sends writes to the overlay to a directory of the sandbox's own, below the system's
+    /// temporary directory, that vanishes with the sandbox.
     pub fn scratch(mut self) -> Self {
         self.upper = Upper::Scratch(None);
         self
     }
 
-    /// As [`scratch`](RootFs::scratch), below the directory `base`.
+    /// Does the same as [`scratch`](RootFs::scratch), below the directory `base`.
     pub fn scratch_in(mut self, base: impl Into<PathBuf>) -> Self {
         self.upper = Upper::Scratch(Some(base.into()));
         self
     }
 
-    /// What is written to the overlay stays in memory, at most `size`, and vanishes with the sandbox.
+    /// Keeps writes to the overlay in memory, at most `size`, which vanishes with the sandbox.
     pub fn tmpfs(mut self, size: impl Into<Bytes>) -> Self {
         self.upper = Upper::Tmpfs(size.into());
         self
     }
 
-    /// Nothing on it can be written, and nothing on what was mounted below it. Mounts of the list keep their own flags.
+    /// Forbids all writes to the root, and to what was mounted below it. Mounts of the list keep
+    /// their own flags.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
     }
 
-    /// The layers show their files inside with the ids that they have on disk: root's are root's, though root of the
-    /// sandbox is another user outside. One copy of a layer so serves sandboxes whose users differ. Needs
-    /// [`user_ns`](crate::Sandbox::user_ns), for whose maps it is made, and the right to mount outside (root); since Linux
-    /// 5.19.
+    /// Shows the files of the layers with the ids that they have on disk: root's are root's, though
+    /// root of the sandbox is another user outside. So one copy of a layer serves sandboxes whose
+    /// users differ. Needs [`user_ns`](crate::Sandbox::user_ns), by whose maps the ids are mapped,
+    /// and the right to mount outside (root); since Linux 5.19.
     ///
     /// ```no_run
     /// use ringfence::{IdMap, RootFs, Sandbox};
@@ -151,32 +152,44 @@ impl RootFs {
 
     opening_setters!();
 
-    /// Keeps `what` as long as the root is in use.
+    /// Keeps `guard` as long as the root is in use.
     #[cfg(feature = "image")]
-    pub(crate) fn holding(mut self, what: impl Any + Send + Sync) -> Self {
-        self.held = Some(Held(Arc::new(what)));
+    pub(crate) fn holding(mut self, guard: impl Any + Send + Sync) -> Self {
+        self.guard = Some(RootGuard(Arc::new(guard)));
         self
     }
 
     fn new(base: Base) -> Self {
-        RootFs { base, upper: Upper::None, read_only: false, id_mapped: false, flags: MountFlags::QUIET, held: None }
+        RootFs { base, upper: Upper::None, read_only: false, id_mapped: false, flags: MountFlags::QUIET, guard: None }
     }
 
+    /// Returns whether the root is the host's own.
     pub(crate) fn is_host(&self) -> bool {
         matches!(self.base, Base::Host)
     }
 
-    /// Whether it is made of what the host runs on, and has no /tmp by itself.
-    pub(crate) fn is_the_hosts(&self) -> bool {
+    /// Returns the overlay that the root is, of these lower directories.
+    pub(in crate::mount) fn overlay_of<'r>(&'r self, lowers: &'r [PathBuf]) -> RootOverlay<'r> {
+        RootOverlay { lowers, upper: &self.upper, id_mapped: self.id_mapped, flags: self.flags }
+    }
+
+    /// Returns whether the program can write to `dir`, which the root is, or `dir` belongs to
+    /// `ids`.
+    pub(in crate::mount) fn exposes_files_of(&self, dir: &Path, ids: (u32, u32)) -> bool {
+        !self.read_only || belongs_to(dir, ids)
+    }
+
+    /// Returns whether the root is made of what the host runs on, and has no /tmp by itself.
+    pub(crate) fn is_from_host(&self) -> bool {
         matches!(self.base, Base::Host | Base::Programs)
     }
 
-    /// How much memory its upper layer may take.
+    /// Returns the most memory that the upper layer may take.
     pub(crate) fn size(&self) -> Option<Bytes> {
         if let Upper::Tmpfs(size) = self.upper { Some(size) } else { None }
     }
 
-    /// The host's directories that it names, which have to exist.
+    /// Returns the host's directories that the root names, which have to exist.
     pub(crate) fn sources(&self) -> Vec<&Path> {
         let base: &[PathBuf] = match &self.base {
             Base::Host | Base::Programs => &[],
@@ -191,6 +204,7 @@ impl RootFs {
         base.iter().map(PathBuf::as_path).chain(upper).collect()
     }
 
+    /// Returns the contradictions in the root's options.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let is_overlay = matches!(self.base, Base::Overlay(_));
@@ -211,28 +225,13 @@ impl RootFs {
             ));
         }
         if let Base::Overlay(lowers) = &self.base {
-            problems.extend(too_many("rootfs", lowers.len(), self.id_mapped));
+            problems.extend(too_many_layers("rootfs", lowers.len(), self.id_mapped));
         }
         if self.sources().iter().any(has_nul) {
             problems.push(Problem::invalid("rootfs", "a path holds a NUL byte", "a path ends where a NUL stands"));
         }
         problems
     }
-}
-
-/// What the kernel would say to so many layers, or the message that hands the descriptors of mapped ones over.
-pub(super) fn too_many(call: &'static str, layers: usize, id_mapped: bool) -> Option<Problem> {
-    const MOST: usize = 500;
-    const MOST_MAPPED: usize = 200;
-    let most = if id_mapped { MOST_MAPPED } else { MOST };
-    (layers > most).then(|| {
-        let what = if id_mapped { "with mapped ids " } else { "" };
-        Problem::invalid(
-            call,
-            format!("an overlay {what}has {most} layers at most, and not {layers}"),
-            "merge some of them",
-        )
-    })
 }
 
 impl<P: Into<PathBuf>> From<P> for RootFs {

@@ -1,0 +1,24 @@
+//! The facts about the rest of the sandbox on which the ops of mounts depend.
+
+/// The facts about the rest of the sandbox on which the ops of mounts depend.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Context {
+    /// The sandbox has a user namespace of its own: device nodes cannot be made, and overlayfs
+    /// keeps its marks in user xattrs.
+    pub(crate) user_ns: bool,
+    /// The sandbox has a pid namespace of its own, which a /proc can show.
+    pub(crate) pid_ns: bool,
+    /// The setup runs as a user to whom the caller's files may be closed.
+    pub(crate) other_user: bool,
+    /// The caller, and not the stub, copies the host's mounts. The flags of mounts that come in
+    /// this way are not locked to a program that may remount.
+    pub(crate) caller_copies: bool,
+    /// Group 5, to which terminals belong, exists inside.
+    pub(crate) tty_group: bool,
+    /// The user and group whose files on the host are shown, by id-mapped mounts, as files of the
+    /// ids that the sandbox has outside.
+    pub(crate) mapped: Option<(u32, u32)>,
+    /// The setup has left the host for the [`template`](super::template): the host's files come as
+    /// descriptors.
+    pub(crate) template: bool,
+}

@@ -1,0 +1,79 @@
+//! The flags of a mount, and the setters of the builders that have them.
+
+bitflags::bitflags! {
+    /// Flags of a mount, as `MOUNT_ATTR_*` of mount_setattr(2).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub(crate) struct MountFlags: u64 {
+        const READ_ONLY = 1;
+        const NO_SUID = 2;
+        const NO_DEV = 4;
+        const NO_EXEC = 8;
+    }
+}
+
+impl MountFlags {
+    /// The default flags of mounts that show files of the host, or of an image: a node or a
+    /// set-user-ID file there was made where other rules held.
+    pub(crate) const QUIET: MountFlags = MountFlags::NO_SUID.union(MountFlags::NO_DEV);
+
+    /// Returns the same flags as `MS_*` of mount(2).
+    pub(crate) fn ms(self) -> u64 {
+        let pairs = [
+            (MountFlags::READ_ONLY, libc::MS_RDONLY),
+            (MountFlags::NO_SUID, libc::MS_NOSUID),
+            (MountFlags::NO_DEV, libc::MS_NODEV),
+            (MountFlags::NO_EXEC, libc::MS_NOEXEC),
+        ];
+        pairs.into_iter().filter(|(flag, _)| self.contains(*flag)).fold(0, |all, (_, ms)| all | ms)
+    }
+}
+
+macro_rules! flag_setters {
+    () => {
+        /// Ignores setuid and setgid bits and file capabilities (`nosuid`).
+        pub fn nosuid(mut self) -> Self {
+            self.flags |= MountFlags::NO_SUID;
+            self
+        }
+
+        /// Forbids the execution of files on the mount (`noexec`).
+        pub fn noexec(mut self) -> Self {
+            self.flags |= MountFlags::NO_EXEC;
+            self
+        }
+
+        /// Forbids all writes to the mount.
+        pub fn read_only(mut self) -> Self {
+            self.flags |= MountFlags::READ_ONLY;
+            self
+        }
+    };
+}
+
+macro_rules! nodev_setter {
+    () => {
+        /// Gives device nodes no effect (`nodev`).
+        pub fn nodev(mut self) -> Self {
+            self.flags |= MountFlags::NO_DEV;
+            self
+        }
+    };
+}
+
+macro_rules! opening_setters {
+    () => {
+        /// Lets set-user-ID and set-group-ID bits and file capabilities count (`suid`), where the
+        /// host's mount lets them.
+        pub fn suid(mut self) -> Self {
+            self.flags -= MountFlags::NO_SUID;
+            self
+        }
+
+        /// Lets device nodes open their devices (`dev`), where the host's mount lets them.
+        pub fn dev(mut self) -> Self {
+            self.flags -= MountFlags::NO_DEV;
+            self
+        }
+    };
+}
+pub(super) use {flag_setters, nodev_setter, opening_setters};

@@ -1,0 +1,52 @@
+//! The mount of the new root.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use super::programs::emit_programs;
+use super::rootfs::{Base, RootFs};
+use crate::error::Result;
+use crate::mount::calls::{attach_by_path, set_flags};
+use crate::mount::context::Context;
+use crate::mount::flags::MountFlags;
+use crate::mount::host_tree::emit_host_tree;
+use crate::mount::overlay::by_path::emit_root_overlay;
+use crate::mount::paths::{is_read_only, source};
+use crate::plan::{Plan, Slot};
+
+/// Mounts the new root over `/`, and leaves a descriptor of it in `root`. Returns whether the
+/// staging file system of an overlay lies below.
+pub(in crate::mount) fn emit_root(
+    plan: &mut Plan,
+    rootfs: &RootFs,
+    root: Slot,
+    context: Context,
+    scratch: Option<&Path>,
+) -> Result<bool> {
+    let mut was_read_only = false;
+    match &rootfs.base {
+        Base::Host => emit_host_tree(plan, Path::new("/"), true, false, root, context)?,
+        Base::Dir(dir) => {
+            let dir = source(dir)?;
+            was_read_only = rootfs.read_only && is_read_only(&dir)?;
+            let mapped = context.mapped.is_some_and(|ids| rootfs.exposes_files_of(&dir, ids));
+            emit_host_tree(plan, &dir, true, mapped, root, context)?;
+        }
+        Base::Programs => return emit_programs(plan, rootfs.flags, root, context).map(|()| false),
+        Base::Overlay(lowers) => return emit_root_overlay(plan, rootfs.overlay_of(lowers), root, context, scratch),
+    }
+    let slash = Path::new("/");
+    attach_by_path(plan, root, slash, slash);
+    let (read_only, none) = (MountFlags::READ_ONLY, MountFlags::empty());
+    let flags = rootfs.flags | if rootfs.read_only { read_only } else { none };
+    if !flags.is_empty() {
+        set_flags(plan, root, flags, none, true, slash);
+    }
+    if rootfs.read_only && !rootfs.is_host() && !was_read_only {
+        // The top is left writable until the targets are made. EPERM: a user namespace must not
+        // change that.
+        set_flags(plan, root, none, read_only, false, slash).tolerate(Errno::EPERM);
+    }
+    Ok(false)
+}

@@ -1,0 +1,12 @@
+//! The root file system: what a caller says of it, its mount, and the entry into it.
+
+mod emit;
+mod entry;
+mod programs;
+mod rootfs;
+
+pub(super) use emit::emit_root;
+pub(super) use entry::emit_entry;
+pub(super) use rootfs::Base;
+pub use rootfs::RootFs;
+pub(crate) use rootfs::RootGuard;

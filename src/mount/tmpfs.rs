@@ -1,0 +1,61 @@
+//! A file system in memory: tmpfs(5).
+
+use std::path::PathBuf;
+
+use super::flags::{MountFlags, flag_setters, nodev_setter};
+use crate::units::Bytes;
+
+/// A file system in memory: tmpfs(5). `nosuid` and `nodev` always.
+///
+/// The pages of its files count as the sandbox's memory.
+#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[derive(Debug, Clone)]
+pub struct Tmpfs {
+    pub(super) target: PathBuf,
+    pub(crate) size: Bytes,
+    pub(crate) inodes: Option<u64>,
+    pub(crate) mode: u32,
+    pub(crate) flags: MountFlags,
+}
+
+impl Tmpfs {
+    /// Makes an empty tmpfs of at most 64 MiB, mode 0755.
+    pub fn new(target: impl Into<PathBuf>) -> Self {
+        let flags = MountFlags::NO_SUID | MountFlags::NO_DEV;
+        Tmpfs { target: target.into(), size: Bytes::mib(64), inodes: None, mode: 0o755, flags }
+    }
+
+    /// Sets the most bytes that the tmpfs holds, rounded up to whole pages.
+    pub fn size(mut self, size: impl Into<Bytes>) -> Self {
+        self.size = size.into();
+        self
+    }
+
+    /// Sets the most files and directories; without this call one for each 4 KiB of the size, and
+    /// at least 1,024.
+    pub fn inodes(mut self, count: u64) -> Self {
+        self.inodes = Some(count);
+        self
+    }
+
+    /// Sets the permission bits of the root directory.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode & 0o7777;
+        self
+    }
+
+    flag_setters!();
+    nodev_setter!();
+
+    /// Returns the most bytes and inodes of the tmpfs; 0 would mean "no limit".
+    pub(crate) fn limits(&self) -> (u64, u64) {
+        let inodes = self.inodes.unwrap_or((self.size.get() / 4096).max(1024));
+        (self.size.get().max(4096), inodes.max(2))
+    }
+
+    /// Returns the option string of mount(2).
+    pub(crate) fn options(&self) -> String {
+        let (size, inodes) = self.limits();
+        format!("size={size},nr_inodes={inodes},mode={:o}", self.mode)
+    }
+}

@@ -1,0 +1,58 @@
+//! The namespaces that the builder has been asked for.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::idmap::IdMap;
+use super::kinds::Namespaces;
+use super::time_offset::TimeOffset;
+use super::user_limit::UserLimit;
+
+/// An existing namespace: an open file of it, or a process that is in it.
+#[derive(Debug, Clone)]
+pub(crate) enum JoinSource {
+    Fd(Arc<OwnedFd>),
+    Pid(i32),
+}
+
+/// The namespaces that the builder has been asked for, and what is set in them: the policy.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Policy {
+    pub(crate) new: Namespaces,
+    pub(crate) join: Vec<(Namespaces, JoinSource)>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) domainname: Option<String>,
+    pub(crate) monotonic: Option<TimeOffset>,
+    pub(crate) boottime: Option<TimeOffset>,
+    pub(crate) uid_map: Vec<IdMap>,
+    pub(crate) gid_map: Vec<IdMap>,
+    /// The maps are those that /etc/subuid and /etc/subgid give.
+    pub(crate) subids: bool,
+    pub(crate) user_limits: BTreeMap<UserLimit, u32>,
+}
+
+impl Policy {
+    /// Returns the namespaces that are not the caller's: those that are new or joined.
+    pub(crate) fn apart(&self) -> Namespaces {
+        self.join.iter().fold(self.new, |all, (kind, _)| all | *kind)
+    }
+
+    /// Returns whether a namespace of this kind is joined.
+    pub(crate) fn joins(&self, kind: Namespaces) -> bool {
+        self.join.iter().any(|(joined, _)| *joined == kind)
+    }
+
+    /// Returns the flags of the clone. After a user namespace is joined, all others belong to it,
+    /// and are made by unshare; so is a mount namespace made from a template.
+    pub(crate) fn at_clone(&self, template: bool) -> Namespaces {
+        let late = if template { Namespaces::MOUNT } else { Namespaces::empty() };
+        if self.joins(Namespaces::USER) { Namespaces::empty() } else { (self.new & Namespaces::AT_CLONE) - late }
+    }
+
+    /// Returns whether a second clone makes the program, because its pid namespace exists only
+    /// after the first.
+    pub(crate) fn reclones(&self) -> bool {
+        self.joins(Namespaces::PID) || self.new.contains(Namespaces::PID) && self.joins(Namespaces::USER)
+    }
+}
