@@ -92,14 +92,15 @@ impl<R: BufRead> Entries<R> {
         }
     }
 
-    /// Skips the rest of the last entry.
+    /// Skips the rest of the last entry. An archive may end in the padding of its last block, as
+    /// those of umoci insert(1) and others do.
     fn skip(&mut self) -> io::Result<()> {
-        let mut rest = self.left.saturating_add(self.padding);
-        (self.left, self.padding) = (0, 0);
+        let padding = std::mem::take(&mut self.padding);
+        let mut rest = std::mem::take(&mut self.left).saturating_add(padding);
         while rest > 0 {
             let there = self.reader.fill_buf()?.len();
             if there == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return if rest <= padding { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
             let count = rest.min(there as u64) as usize;
             self.reader.consume(count);

@@ -684,6 +684,25 @@ fn bombs_end_at_the_limit() {
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
+/// As GNU tar, which warns, and Go's reader take it: what umoci insert(1) writes ends with the last byte of the last file.
+#[test]
+fn an_archive_may_end_in_the_padding_of_its_last_file() {
+    let (_dir, store) = store();
+    let whole = tar().file("first", "x").file("last", "words").end();
+    let last = 3 * 512 + "words".len();
+    for length in [last, last + 1, last + 400, 4 * 512] {
+        let layers = image(&store, &[whole[..length].to_vec()]).unpack().unwrap();
+        assert_eq!(fs::read_to_string(layers.dirs()[0].join("last")).unwrap(), "words", "{length}");
+    }
+    for length in [last - 1, 3 * 512, 2 * 512 + 100, 512] {
+        let error = image(&store, &[whole[..length].to_vec()]).unpack().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{length}: {error}");
+    }
+    // Of one that ends in the middle of the padding of another file, that file is the last.
+    let layers = image(&store, &[whole[..512 + 7].to_vec()]).unpack().unwrap();
+    assert_eq!(fs::read_dir(&layers.dirs()[0]).unwrap().count(), 1);
+}
+
 #[test]
 fn layers_are_made_once_and_shared() {
     let (_dir, store) = store();
