@@ -401,8 +401,9 @@ mod tests {
     }
 
     /// Runs `race` repeatedly while `swap` runs in another thread, until the flag given to `swap`
-    /// is set.
-    fn beside(swap: impl Fn(&AtomicBool) + Sync, race: impl Fn(u32)) {
+    /// is set: for the duration of a race, and on a busy machine on until `met` says that both have
+    /// met, for a minute at most.
+    fn beside(swap: impl Fn(&AtomicBool) + Sync, race: impl Fn(u32), met: impl Fn() -> bool) {
         struct Stop<'s>(&'s AtomicBool);
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
@@ -414,8 +415,9 @@ mod tests {
             scope.spawn(|| swap(&stop));
             // If the race fails, the other thread ends as well.
             let _stop = Stop(&stop);
-            let until = Instant::now() + patience();
-            (0..).take_while(|_| Instant::now() < until).for_each(&race);
+            let begun = Instant::now();
+            let goes_on = || begun.elapsed() < if met() { patience() } else { Duration::from_secs(60) };
+            (0..).take_while(|_| goes_on()).for_each(&race);
         });
     }
 
@@ -436,15 +438,19 @@ mod tests {
                 }
             }
         };
-        beside(swap, |_| {
-            let mut scratch = make("removal");
-            fs::create_dir(upper.join("in")).unwrap();
-            for ([dir, link], to) in pairs.iter().zip(["file", "dir", "dir/inner"].iter().cycle()) {
-                let _ = fs::DirBuilder::new().mode(0o500).create(dir);
-                let _ = symlink(victims.0.join(to), link);
-            }
-            scratch.remove(Some(Instant::now() + Duration::from_secs(10))).unwrap();
-        });
+        beside(
+            swap,
+            |_| {
+                let mut scratch = make("removal");
+                fs::create_dir(upper.join("in")).unwrap();
+                for ([dir, link], to) in pairs.iter().zip(["file", "dir", "dir/inner"].iter().cycle()) {
+                    let _ = fs::DirBuilder::new().mode(0o500).create(dir);
+                    let _ = symlink(victims.0.join(to), link);
+                }
+                scratch.remove(Some(Instant::now() + Duration::from_secs(10))).unwrap();
+            },
+            || true,
+        );
         assert_eq!(victims.state(), before);
     }
 
@@ -470,14 +476,18 @@ mod tests {
             }
         };
         let tried = AtomicBool::new(false);
-        beside(swap, |_| {
-            match Scratch::make(&base, "scratch", Some((1, 1))) {
-                Ok(mut made) => drop(made.remove(None)),
-                Err(_) => tried.store(true, Ordering::Relaxed),
-            }
-            let inner = fs::metadata(victims.0.join("dir/layers/upper")).unwrap();
-            assert_eq!(inner.uid(), Uid::effective().as_raw(), "somebody else's directory was given away");
-        });
+        beside(
+            swap,
+            |_| {
+                match Scratch::make(&base, "scratch", Some((1, 1))) {
+                    Ok(mut made) => drop(made.remove(None)),
+                    Err(_) => tried.store(true, Ordering::Relaxed),
+                }
+                let inner = fs::metadata(victims.0.join("dir/layers/upper")).unwrap();
+                assert_eq!(inner.uid(), Uid::effective().as_raw(), "somebody else's directory was given away");
+            },
+            || tried.load(Ordering::Relaxed),
+        );
         let _ = fs::remove_dir_all(&base);
         assert_eq!(victims.state(), before);
         assert!(tried.load(Ordering::Relaxed), "nothing was exchanged in time");
