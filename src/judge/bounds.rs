@@ -1,4 +1,5 @@
-//! What a spawn would run into beyond namespaces and control groups: sources that are not there, and limits of the caller's.
+//! The bounds of a spawn beyond namespaces and control groups: missing sources, and limits of the
+//! caller.
 
 use std::fs;
 use std::path::Path;
@@ -15,12 +16,14 @@ use crate::policy::Policy;
 use crate::proc::user_ns;
 use crate::program::Resource;
 
-/// Descriptors of the library's own in a caller or a spawning thread, for one sandbox, with some to spare.
+/// The descriptors that the library itself needs in the caller, or in a spawner thread, for one
+/// sandbox, with some to spare.
 const OWN_DESCRIPTORS: u64 = 32;
 
 impl Policy {
-    /// Whether the limits of the process can be set: a hard limit above the caller's asks for CAP_SYS_RESOURCE in the initial
-    /// user namespace, and no limit of open files is above `fs.nr_open`.
+    /// Returns the limits of the process that cannot be set: a hard limit above the caller's needs
+    /// CAP_SYS_RESOURCE in the initial user namespace, and no limit of open files may be above
+    /// `fs.nr_open`.
     pub(super) fn unreachable_rlimits(&self) -> Vec<Problem> {
         let apart = self.namespaces.apart().contains(Namespaces::USER);
         let may_raise = || !apart && has(Capability::CAP_SYS_RESOURCE) && user_ns::is_initial();
@@ -41,7 +44,8 @@ impl Policy {
         self.program.rlimits.iter().filter_map(problem).collect()
     }
 
-    /// What of the host is to be seen inside and is not there. In a mount namespace that is joined it may be.
+    /// Returns the paths of the policy that are missing on the host. If the sandbox joins a mount
+    /// namespace, nothing is checked, because the paths may exist there.
     pub(super) fn missing_sources(&self) -> Vec<Problem> {
         if self.namespaces.joins(Namespaces::MOUNT) {
             return Vec::new();
@@ -62,7 +66,8 @@ impl Policy {
         problems
     }
 
-    /// Whether the caller's table, and the spawning thread's, hold what travels with a plan.
+    /// Returns a problem if the descriptors of a plan do not fit into the table of the caller or of
+    /// the spawner thread.
     pub(super) fn too_many_descriptors(&self) -> Option<Problem> {
         let (soft, _) = Resource::OpenFiles.own()?;
         let trees = if self.opens_mounts_ahead() { self.mounts.mounts.len() } else { 0 };
@@ -75,7 +80,7 @@ impl Policy {
         })
     }
 
-    /// Whether execve(2) takes the arguments and the environment of now.
+    /// Returns a problem if execve(2) cannot take the arguments and the current environment.
     pub(super) fn too_long_arguments(&self) -> Option<Problem> {
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
         let each = 32 * u64::try_from(page).ok()?;
@@ -95,7 +100,8 @@ impl Policy {
     }
 }
 
-/// Whether a list of processors or of memory nodes names one that the machine cannot have.
+/// Returns a problem if a list of processors or of memory nodes names one that the machine cannot
+/// have.
 pub(super) fn absent_processors(limits: &Limits) -> Option<Problem> {
     let lists = [("cpu", "processors", &limits.cpuset), ("node", "memory nodes", &limits.cpuset_mems)];
     lists.into_iter().find_map(|(kind, plural, list)| {

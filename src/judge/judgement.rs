@@ -1,4 +1,5 @@
-//! The judgement before a spawn: what contradicts itself, and what this host cannot do.
+//! The judgement before a spawn: contradictions in the policy, and requests that this host cannot
+//! fulfil.
 
 use std::path::PathBuf;
 
@@ -23,30 +24,32 @@ pub(crate) const UNCOUNTED: &str =
 /// The highest number that a passed descriptor may have.
 const FD_MAX: i32 = 1 << 16;
 
-/// A policy that this host can carry out, and how.
+/// The judgement of a policy that this host can carry out.
 #[derive(Debug)]
 pub(crate) struct Judgement {
     pub(crate) enforced: Enforced,
-    /// The limits that hold: those asked for, less what the caller goes without.
+    /// The limits that hold: those of the policy, without those that `best_effort` gives up.
     pub(crate) limits: cgroup::Limits,
-    /// The control group counts processor time, for `cpu_time`.
+    /// Whether the control group counts processor time, for `cpu_time`.
     pub(crate) account_cpu: bool,
     pub(crate) maps: Option<IdMaps>,
     /// The parts of the Landlock ruleset that hold.
     pub(crate) landlock: Vec<Feature>,
-    /// Privileges, with those that the program is not given for the sake of its mounts.
+    /// The privileges of the program, without those that could undo the sandbox's mounts.
     pub(crate) security: security::Privileges,
-    /// The bounding set of capabilities can be cut down.
+    /// Whether the bounding set of capabilities can be cut down.
     pub(crate) bounding: bool,
-    /// The filter that the program will stand under.
+    /// The filter of the program.
     pub(crate) seccomp: Option<Seccomp>,
-    /// Where the program would see its own control group, and must not write to it.
+    /// The paths inside at which the program would see its own control group, and must not write to
+    /// it.
     pub(crate) control_groups: Vec<PathBuf>,
 }
 
 impl Policy {
-    /// `thorough`: also tries out whether the host's control groups will take the limits. A spawn does without, since
-    /// their creation tells the same when it fails, unless the caller may go without some.
+    /// Judges the policy. `thorough` also tries out whether the host's control groups take the
+    /// limits. A spawn goes without, because creating the groups shows the same problem, unless the
+    /// caller may go without some of the limits.
     pub(crate) fn judge(&self, thorough: bool) -> Result<Judgement> {
         let mut problems = self.contradictions();
         let maps = self.id_maps(&mut problems);
@@ -79,7 +82,7 @@ impl Policy {
         }
     }
 
-    /// Whether what the program writes can be counted.
+    /// Judges whether the library can count the program's output.
     fn judge_output(&self, enforced: &mut Enforced, problems: &mut Vec<Problem>) {
         if self.output_limit.is_none() {
             return;
@@ -91,7 +94,7 @@ impl Policy {
         enforced.set(Feature::OutputLimit, whole);
     }
 
-    /// A stream of output that nobody can count.
+    /// Returns a problem if the output has a limit, and a reader outside of the library.
     pub(crate) fn uncounted(&self, streams: &[Option<Stdio>; 3]) -> Option<Problem> {
         let elsewhere = streams[1..].iter().flatten().any(|stdio| stdio.sink() == Sink::Elsewhere);
         (self.output_limit.is_some() && elsewhere).then(|| {
@@ -100,7 +103,7 @@ impl Policy {
         })
     }
 
-    /// The filter that will stand.
+    /// Judges the seccomp profile, and returns the filter that will be installed.
     fn judge_seccomp(&self, enforced: &mut Enforced, problems: &mut Vec<Problem>) -> Option<Seccomp> {
         let profile = self.seccomp.as_ref()?;
         let faults = profile.invalid();
@@ -122,8 +125,10 @@ impl Policy {
         None
     }
 
-    /// An init stands under no filter. Its memory is open to CAP_SYS_PTRACE in the user namespace that it lives in, unless
-    /// Landlock, whose domain begins with the program, keeps the program from what is outside of that.
+    /// Returns a problem if the program could write to its init, which has no filter.
+    /// CAP_SYS_PTRACE in the user namespace of the init gives access to its memory. A Landlock
+    /// domain, which begins with the program, keeps the program from all processes outside of that
+    /// domain.
     fn way_around_filter(&self) -> Option<Problem> {
         let given = self.security.capabilities.as_ref()?;
         (self.program.init && given.reaches(Capability::CAP_SYS_PTRACE)).then(|| {
@@ -133,7 +138,7 @@ impl Policy {
         })
     }
 
-    /// What no host could carry out.
+    /// Returns the problems that hold on every host.
     fn contradictions(&self) -> Vec<Problem> {
         let mut problems = self.limits.invalid();
         problems.extend(self.limits.incomplete());
@@ -164,7 +169,7 @@ impl Policy {
         problems
     }
 
-    /// What of the limits cannot be enforced where the group is to stand.
+    /// Returns the limits that cannot be enforced at the place of the group.
     fn group_problems(&self, host: &cgroup::Host, limits: &cgroup::Limits, account_cpu: bool) -> Vec<Problem> {
         #[cfg(feature = "systemd")]
         if let Some(scope) = &self.systemd_scope {
@@ -256,7 +261,7 @@ impl Policy {
         problems
     }
 
-    /// What the caller may not do, and why.
+    /// Returns the privileges that the policy needs and the caller does not have.
     fn missing_privileges(&self) -> Vec<Problem> {
         let ns = &self.namespaces;
         let wants_namespaces = !ns.apart().is_empty();
@@ -301,7 +306,7 @@ impl Policy {
         })
     }
 
-    /// The parts of the Landlock ruleset that will hold.
+    /// Judges the Landlock ruleset, and returns its parts that will hold.
     fn judge_landlock(&self, enforced: &mut Enforced, problems: &mut Vec<Problem>) -> Vec<Feature> {
         let mut held = Vec::new();
         for part in self.landlock.iter().flat_map(Landlock::judge) {
@@ -314,7 +319,8 @@ impl Policy {
         held
     }
 
-    /// Whether the bounding set of capabilities can be cut down. A user namespace gives the right to.
+    /// Judges the capabilities, and returns whether the bounding set can be cut down. A user
+    /// namespace gives the right to do so.
     fn judge_capabilities(
         &self,
         security: &security::Privileges,
@@ -351,7 +357,8 @@ impl Policy {
         may
     }
 
-    /// The limits that a control group will hold, with what is missing on this host.
+    /// Judges the limits, and returns those that a control group will hold, whether the group
+    /// counts processor time, and the enforcement of each limit.
     fn judge_limits(&self, thorough: bool, problems: &mut Vec<Problem>) -> Result<(cgroup::Limits, bool, Enforced)> {
         let mut enforced = Enforced::default();
         let mut limits = self.limits.clone();

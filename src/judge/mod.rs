@@ -1,4 +1,5 @@
-//! The judgement before a spawn: what contradicts itself, and what this host cannot do.
+//! The judgement before a spawn: contradictions in the policy, and requests that this host cannot
+//! fulfil.
 
 mod bounds;
 mod held;

@@ -1,4 +1,4 @@
-//! The handle of a program that runs.
+//! The handle of a running program.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -17,7 +17,8 @@ use crate::spawn::Running;
 use crate::stdio::{Sink, Streams};
 
 impl Policy {
-    /// Makes the handle, which takes over all resources. `before`: what the group had counted before the program was there.
+    /// Makes the handle, which takes over all resources. `before` holds the statistics of the group
+    /// from before the program.
     pub(super) fn handle(
         &self,
         compiled: &Compiled,
@@ -32,7 +33,7 @@ impl Policy {
         let mut resources = std::mem::take(&mut inputs.resources);
         resources.group.iter_mut().for_each(Group::joined);
         let own_pid_ns = self.namespaces.new.contains(Namespaces::PID);
-        // Where there is a group, whoever clears up finds the process in that.
+        // If there is a group, `reap_stale` finds the process in the group.
         let scratch = resources.scratch.as_ref().filter(|_| resources.group.is_none());
         let noted = scratch.map_or(Ok(()), |scratch| scratch.record_process(running.pidfd.as_fd()));
         let child = Child::new(Started {
@@ -55,12 +56,12 @@ impl Policy {
             watch: Watch { wall_time: self.wall_time, cpu_time: self.cpu_time.filter(|_| judgement.account_cpu) },
             stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
         })?;
-        // Dropped with an error, the handle ends the program.
+        // If this is an error, the dropped handle ends the program.
         noted.map(|()| child)
     }
 }
 
-/// Returns what holds in a run with these streams.
+/// Returns the features that are enforced in a run with these streams.
 fn enforced_with(judgement: &Judgement, streams: &Streams) -> Enforced {
     let mut enforced = judgement.enforced.clone();
     if enforced.get(Feature::OutputLimit) == Some(&Enforcement::Full) {

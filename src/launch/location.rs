@@ -1,4 +1,4 @@
-//! The place where the control group of a sandbox stands.
+//! The location of a sandbox's control group.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::error::{Error, Result};
 use crate::judge::Judgement;
 use crate::policy::Policy;
 
-/// Where the control group stands.
+/// The location of a control group.
 #[derive(Debug, Default)]
 pub(super) struct Location {
     pub(super) parent: Option<PathBuf>,
-    /// The caller may not put the child there by itself.
+    /// The fence around the location, if the caller may not put the child there.
     #[cfg(feature = "systemd")]
     pub(super) fence: Option<scope::Fence>,
 }
 
 impl Location {
-    /// The host as it is for groups here.
+    /// Returns the host as groups at this location see it.
     pub(super) fn host<'s>(&'s self, host: &'s Host) -> &'s Host {
         #[cfg(feature = "systemd")]
         if let Some(fence) = &self.fence {
@@ -31,7 +31,7 @@ impl Location {
         host
     }
 
-    /// What puts a child into its group where the caller may not.
+    /// Returns a function that puts a child into its group, if the caller may not.
     pub(super) fn entrance(
         &self,
         _group: Option<&Group>,
@@ -46,7 +46,7 @@ impl Location {
 }
 
 impl Policy {
-    /// What `check` says to a failure of a group in a scope.
+    /// Replaces the error of a group in a scope by that of `check`, which knows the reasons.
     pub(super) fn as_checked(&self, error: Error) -> Error {
         #[cfg(feature = "systemd")]
         if self.systemd_scope.is_some() {
@@ -68,7 +68,7 @@ impl Policy {
     }
 
     #[cfg(feature = "systemd")]
-    /// The scope is made if it does not stand yet.
+    /// Returns the location in the scope, which is made if it does not exist yet.
     fn location_in_scope(&self, scope: &SystemdScope, limits: &Limits, host: &Host) -> Result<Location> {
         if !host.is_unified_for(limits) {
             self.judge(true)?;

@@ -1,7 +1,9 @@
-//! How a policy is carried out: judged, its inputs made outside, its setup written as a plan and run, and the handle made.
+//! The launch of a policy: judges it, makes its inputs outside, writes its setup as a plan, runs
+//! the plan, and makes the handle.
 //!
-//! Upwards: [`compiled`] judges, [`inputs`] makes what the setup needs from outside, [`setup`] is the order of the ops,
-//! [`set_up`] runs them to one of two ends, [`start`] goes on to a program, [`park`] to a sandbox that waits for one.
+//! The modules, from the lowest up: [`compiled`] judges, [`inputs`] makes the inputs of the setup,
+//! [`setup`] has the order of the ops, [`set_up`] runs them to one of two ends, [`start`] goes on
+//! to a program, and [`park`] to a sandbox that waits for one.
 
 mod compiled;
 mod handle;

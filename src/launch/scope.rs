@@ -1,4 +1,5 @@
-//! The scopes of this process: each made once, with a parked process of ours in it, and the place of groups from then on.
+//! The systemd scopes of this process. Each is made once, with a parked process of the library in
+//! it, and is the parent of groups from then on.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,10 +20,10 @@ use crate::spawn::{self, Launch};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::pidfd;
 
-/// The leaf in which the parked process stands: a group that has processes cannot pass controllers on.
+/// The leaf for the parked process: a group that has processes cannot pass controllers on.
 const LEAF: &str = "keeper";
 
-/// Where groups are made.
+/// The place of groups in a scope.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     /// The group of the scope.
@@ -30,8 +31,8 @@ pub(super) struct Place {
     pub(super) fence: Option<Fence>,
 }
 
-/// What lies between the caller and the scope, where it may not move processes by itself: a user in a login session
-/// stands outside of the subtree that is its manager's.
+/// The border between the caller and the scope, if the caller may not move processes across: a user
+/// in a login session stands outside of the subtree of the user's manager.
 #[derive(Debug, Clone)]
 pub(super) struct Fence {
     pub(super) unit: String,
@@ -40,7 +41,7 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// What moves a child into its group below the scope: systemd.
+    /// Returns a function that lets systemd move a child into its group below the scope.
     pub(super) fn entrance(&self, group: &Group, patience: Duration) -> Box<dyn Fn(i32) -> Result<()>> {
         let unit = self.unit.clone();
         let below = Path::new("/").join(group.name().file_name().unwrap_or_default()).to_string_lossy().into_owned();
@@ -54,7 +55,8 @@ struct Scope {
     keeper: Keeper,
 }
 
-/// The parked process; dropping this kills it, and systemd then takes the scope away.
+/// The parked process of a scope. Dropping this kills the process, and systemd then removes the
+/// scope.
 #[derive(Debug)]
 struct Keeper(OwnedFd);
 
@@ -70,8 +72,8 @@ impl Drop for Keeper {
     }
 }
 
-/// The place of this process's groups in such a scope, which is made if it does not stand yet. One thread makes it; others
-/// that come meanwhile wait.
+/// Returns the place of groups in the scope, which is made if it does not exist yet. One thread
+/// makes the scope, and other threads wait.
 pub(super) fn place(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Place> {
     static SCOPES: PerProcess<Mutex<BTreeMap<SystemdScope, Scope>>> = PerProcess::new();
     let scopes = SCOPES.get_or_try(|| Ok::<_, Errno>(Mutex::default()));
@@ -88,7 +90,7 @@ pub(super) fn place(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Re
 
 fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> {
     let until = Instant::now() + timeout;
-    // systemd is asked first whether it is there: without it nothing is started.
+    // The first call asks whether systemd is there: without systemd, nothing is started.
     let mut manager = Manager::of_caller(until)?;
     let plan = keeper_plan();
     let running = spawn::start(&Launch::new(&plan, timeout))?.into_running();
@@ -114,8 +116,9 @@ fn step_aside(host: &Host, scope: &Path, pid: i32) -> Result<()> {
     fs::write(&procs, pid.to_string()).map_err(|error| failed(&procs, &error))
 }
 
-/// A process that is nobody's child, so that a caller who waits for all of its own does not wait for this one, and that
-/// reads from the spawner's pipe, whose end is the owner's death, until then.
+/// Writes the plan of the parked process. The process is an orphan, so a caller that waits for all
+/// its children does not wait for this one. The process reads from the spawner's pipe until the
+/// pipe's end, which is the owner's death.
 fn keeper_plan() -> Plan {
     let mut plan = Plan::new();
     emit_beginning(&mut plan);
@@ -125,7 +128,8 @@ fn keeper_plan() -> Plan {
     plan.call(Step::Cwd, libc::SYS_chdir, [root.into()]);
     // systemd ends a scope with SIGTERM.
     emit_unblock_signals(&mut plan);
-    // No program is executed, but this is what the owner waits for; end of file follows.
+    // The owner waits for an exec. There is none, but the announcement and the end of file look the
+    // same.
     plan.announce_exec();
     plan.call(Step::Report, libc::SYS_close, [Slot::REPORT.into()]);
     plan.await_end_of_owner();

@@ -1,4 +1,5 @@
-//! The setup of one sandbox, carried out: from its inputs to a stub that executes the program, or waits for it.
+//! The run of one sandbox's setup: from its inputs to a stub that executes the program, or waits
+//! for one.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -17,14 +18,14 @@ use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::spawn::{self, Launch, Stub};
 
-/// The two ways in which a setup ends.
+/// The two ends of a setup.
 pub(super) enum End<'e> {
     /// The stub executes a program.
     Exec {
         run: &'e Run,
-        /// The receiver of the listener of a filter with a supervisor.
+        /// The channel for the filter's listener.
         listener: Option<&'e Sender<OwnedFd>>,
-        /// The beginning of the spawn, if it is to be timed.
+        /// The time at which the spawn began, if the spawn is timed.
         begun: Option<Instant>,
     },
     /// The stub waits for its program.
@@ -38,11 +39,11 @@ pub(super) struct Done {
 }
 
 impl Policy {
-    /// Takes the setup to its end. Where the host turns out not to offer what a faster way takes, it goes the slower one,
-    /// in this and every later run of the policy.
+    /// Takes the setup to its end. If the host does not support a faster way, this and all later
+    /// runs of the policy take the slower one.
     pub(super) fn set_up(&self, compiled: &Compiled, inputs: &mut Inputs, end: &End<'_>) -> Result<Done> {
         let mut done = self.try_setup(compiled, inputs, end);
-        // Rules of a group above can forbid making nodes, too.
+        // The rules of a parent group can forbid making nodes, too.
         if inputs.template.is_some() && done.as_ref().is_err_and(mount::lacks_node) {
             compiled.give_up_template();
             inputs.template = None;
@@ -58,8 +59,9 @@ impl Policy {
         done.map_err(|error| compiled.explain_by_profile(error)).map_err(|error| self.explain(error))
     }
 
-    /// Runs the plan. A kernel before 5.7, or a seccomp filter around us, knows no birth inside a v2 group: the stub then
-    /// enters it by itself, and does so in every spawn to come.
+    /// Runs the plan. If the kernel is older than 5.7, or a seccomp filter around the caller
+    /// forbids it, the child cannot be born in a v2 group. Then the stub enters the group by
+    /// itself, in this and all later spawns.
     fn try_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<Done> {
         static STUB_ENTERS: AtomicBool = AtomicBool::new(false);
         let group = inputs.resources.group.as_ref();
@@ -79,7 +81,8 @@ impl Policy {
         Ok(Done { stub, setup })
     }
 
-    /// Writes all ops of one run. `procs` are those of a v2 group that the child is not born into.
+    /// Writes all ops of one run. `procs` is the `cgroup.procs` of a v2 group that the child is not
+    /// born in.
     fn plan(
         &self,
         compiled: &Compiled,
@@ -118,7 +121,7 @@ impl Policy {
         })
     }
 
-    /// Returns what a look beforehand would have said about a step that the kernel has forbidden.
+    /// Explains a step that the kernel has forbidden, by the checks of the judgement.
     fn explain(&self, error: Error) -> Error {
         let forbids = [libc::EPERM, libc::EACCES, libc::ENOSPC, libc::EUSERS, libc::ENOSYS, libc::EINVAL];
         let steps = [Step::Clone, Step::Unshare, Step::WriteIdMap, Step::Capabilities, Step::Mount, Step::Propagation];
@@ -133,7 +136,8 @@ impl Policy {
     }
 }
 
-/// Returns whether clone3 failed because it, or CLONE_INTO_CGROUP, is not there, or looks so from inside a filter.
+/// Returns whether clone3 failed because the kernel does not know it, or CLONE_INTO_CGROUP, or
+/// because a seccomp filter makes it look so.
 fn is_clone_too_old(error: &Error) -> bool {
     let too_old = [libc::ENOSYS, libc::EPERM, libc::EINVAL, libc::E2BIG];
     error.step() == Step::Clone && error.raw_os_error().is_some_and(|errno| too_old.contains(&errno))
