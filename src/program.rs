@@ -79,7 +79,7 @@ impl Resource {
     }
 
     /// Returns the caller's own soft and hard limit.
-    pub(crate) fn own(self) -> Option<(u64, u64)> {
+    pub(crate) fn caller_limits(self) -> Option<(u64, u64)> {
         resource::getrlimit(self.raw()).ok()
     }
 }
@@ -154,7 +154,7 @@ impl Program {
 
     /// Returns the invocation of this program, in the current environment of the caller.
     pub(crate) fn invocation(&self) -> Invocation {
-        let (command, args) = self.words();
+        let (command, args) = self.command_line();
         Invocation {
             command: command.to_owned(),
             args: args.into_iter().map(OsStr::to_owned).collect(),
@@ -164,7 +164,7 @@ impl Program {
     }
 
     /// Returns the program and its arguments.
-    pub(crate) fn words(&self) -> (&OsStr, Vec<&OsStr>) {
+    pub(crate) fn command_line(&self) -> (&OsStr, Vec<&OsStr>) {
         if let Some(command) = &self.command {
             return (command, self.args.iter().map(OsString::as_os_str).collect());
         }
@@ -242,7 +242,7 @@ impl Program {
     /// would limit the setup as well.
     pub(crate) fn emit_raised_rlimits(&self, plan: &mut Plan) {
         for (resource, _, hard) in &self.rlimits {
-            if let Some((soft, _)) = resource.own().filter(|(_, own)| hard > own) {
+            if let Some((soft, _)) = resource.caller_limits().filter(|(_, own)| hard > own) {
                 emit_rlimit(plan, *resource, soft, *hard);
             }
         }

@@ -129,27 +129,27 @@ pub(crate) enum Sink {
     /// A file of this size.
     File(u64),
     /// The caller's own stream, passed on.
-    Callers,
+    Inherited,
     /// A descriptor with a reader outside of the library.
-    Elsewhere,
+    External,
 }
 
 impl Stdio {
     pub(crate) fn sink(&self) -> Sink {
         match &self.0 {
             Source::Null | Source::Piped | Source::Bytes(_) => Sink::Counted,
-            Source::Inherit => Sink::Callers,
+            Source::Inherit => Sink::Inherited,
             Source::Fd(fd) => sink_of(fd.as_fd()),
         }
     }
 }
 
 fn sink_of(fd: BorrowedFd<'_>) -> Sink {
-    let Ok(stat) = fstat(fd) else { return Sink::Elsewhere };
+    let Ok(stat) = fstat(fd) else { return Sink::External };
     match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => Sink::File(u64::try_from(stat.st_size).unwrap_or(0)),
         SFlag::S_IFCHR if stat.st_rdev == makedev(1, 3) => Sink::Counted,
-        _ => Sink::Elsewhere,
+        _ => Sink::External,
     }
 }
 
@@ -206,7 +206,7 @@ impl Streams {
     pub(crate) fn emit(&self, plan: &mut Plan, extra: &[(RawFd, Arc<OwnedFd>)]) {
         let streams = self.inside.iter().cloned().enumerate().map(|(i, fd)| (i as RawFd, fd));
         let mut placed: Vec<(RawFd, RawFd)> =
-            streams.chain(further(extra)).map(|(number, fd)| (plan.fd(fd), number)).collect();
+            streams.chain(extra_fds(extra)).map(|(number, fd)| (plan.fd(fd), number)).collect();
         if !extra.is_empty() {
             move_up(plan, &mut placed);
         }
@@ -223,8 +223,9 @@ impl Streams {
 impl Descriptors {
     /// Passes the further descriptors on, and leaves 0, 1 and 2 free for streams that come later.
     /// Returns the number that the pipe of the spawner thread has then.
-    pub(crate) fn emit_ahead(&self, plan: &mut Plan) -> Arg {
-        let mut placed: Vec<(RawFd, RawFd)> = further(&self.extra).map(|(number, fd)| (plan.fd(fd), number)).collect();
+    pub(crate) fn emit_extra(&self, plan: &mut Plan) -> Arg {
+        let mut placed: Vec<(RawFd, RawFd)> =
+            extra_fds(&self.extra).map(|(number, fd)| (plan.fd(fd), number)).collect();
         let mut parent = Arg::from(PARENT_FD);
         if !placed.is_empty() {
             let highest = move_up(plan, &mut placed);
@@ -242,7 +243,7 @@ impl Descriptors {
     }
 }
 
-fn further(extra: &[(RawFd, Arc<OwnedFd>)]) -> impl Iterator<Item = (RawFd, PlanFd)> {
+fn extra_fds(extra: &[(RawFd, Arc<OwnedFd>)]) -> impl Iterator<Item = (RawFd, PlanFd)> {
     extra.iter().map(|(number, fd)| (*number, PlanFd::Shared(fd.clone())))
 }
 

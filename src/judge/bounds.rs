@@ -6,7 +6,7 @@ use std::path::Path;
 
 use caps::Capability;
 
-use super::held::has;
+use super::capabilities::has_capability;
 use crate::cgroup::Limits;
 use crate::error::Problem;
 use crate::feature::Feature;
@@ -26,10 +26,10 @@ impl Policy {
     /// `fs.nr_open`.
     pub(super) fn unreachable_rlimits(&self) -> Vec<Problem> {
         let apart = self.namespaces.apart().contains(Namespaces::USER);
-        let may_raise = || !apart && has(Capability::CAP_SYS_RESOURCE) && user_ns::is_initial();
+        let may_raise = || !apart && has_capability(Capability::CAP_SYS_RESOURCE) && user_ns::is_initial();
         let most_files = || fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse::<u64>().ok();
         let problem = |(resource, _, hard): &(Resource, u64, u64)| {
-            let own = resource.own().map_or(u64::MAX, |(_, own)| own);
+            let own = resource.caller_limits().map_or(u64::MAX, |(_, own)| own);
             if *resource == Resource::OpenFiles && most_files().is_some_and(|most| *hard > most) {
                 let reason = format!("{resource:?}: {hard} is above fs.nr_open");
                 return Some(Problem::unsupported("rlimit", reason, "give less, or raise that sysctl as root"));
@@ -69,7 +69,7 @@ impl Policy {
     /// Returns a problem if the descriptors of a plan do not fit into the table of the caller or of
     /// the spawner thread.
     pub(super) fn too_many_descriptors(&self) -> Option<Problem> {
-        let (soft, _) = Resource::OpenFiles.own()?;
+        let (soft, _) = Resource::OpenFiles.caller_limits()?;
         let trees = if self.opens_mounts_ahead() { self.mounts.mounts.len() } else { 0 };
         let highest = self.stdio.extra.iter().map(|(number, _)| number + 1).max().unwrap_or(0);
         let needed = ((trees + self.stdio.extra.len()) as u64 + OWN_DESCRIPTORS).max(highest as u64);
@@ -85,7 +85,8 @@ impl Policy {
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
         let each = 32 * u64::try_from(page).ok()?;
         let asked = self.program.rlimits.iter().rev().find(|(resource, ..)| *resource == Resource::Stack);
-        let stack = asked.map(|(_, soft, _)| *soft).or_else(|| Resource::Stack.own().map(|(soft, _)| soft))?;
+        let stack =
+            asked.map(|(_, soft, _)| *soft).or_else(|| Resource::Stack.caller_limits().map(|(soft, _)| soft))?;
         let most = (stack / 4).min(6 << 20).max(each);
         let (longest, all) = self.program.invocation().size();
         let reason = if longest > each {

@@ -7,7 +7,7 @@ use caps::{CapSet, Capability};
 use nix::unistd::{Gid, Uid};
 
 use super::bounds::absent_processors;
-use super::held::{has, held};
+use super::capabilities::{capability_mask, has_capability};
 use crate::cgroup;
 use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
@@ -62,7 +62,7 @@ impl Policy {
         let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
         self.judge_output(&mut enforced, &mut problems);
         if seccomp.is_some() && landlock.is_empty() {
-            problems.extend(self.way_around_filter());
+            problems.extend(self.filter_bypass());
         }
         problems.extend(self.unreachable_rlimits());
         if thorough {
@@ -96,8 +96,8 @@ impl Policy {
 
     /// Returns a problem if the output has a limit, and a reader outside of the library.
     pub(crate) fn uncounted(&self, streams: &[Option<Stdio>; 3]) -> Option<Problem> {
-        let elsewhere = streams[1..].iter().flatten().any(|stdio| stdio.sink() == Sink::Elsewhere);
-        (self.output_limit.is_some() && elsewhere).then(|| {
+        let external = streams[1..].iter().flatten().any(|stdio| stdio.sink() == Sink::External);
+        (self.output_limit.is_some() && external).then(|| {
             let remedy = "use Stdio::piped() or a file, or best_effort(Feature::OutputLimit)";
             Problem::invalid("output_limit", UNCOUNTED, remedy).for_feature(Feature::OutputLimit)
         })
@@ -129,7 +129,7 @@ impl Policy {
     /// CAP_SYS_PTRACE in the user namespace of the init gives access to its memory. A Landlock
     /// domain, which begins with the program, keeps the program from all processes outside of that
     /// domain.
-    fn way_around_filter(&self) -> Option<Problem> {
+    fn filter_bypass(&self) -> Option<Problem> {
         let given = self.security.capabilities.as_ref()?;
         (self.program.init && given.reaches(Capability::CAP_SYS_PTRACE)).then(|| {
             let reason = "CAP_SYS_PTRACE would let the program write to its init, which stands outside of the filter";
@@ -150,7 +150,7 @@ impl Policy {
         problems.extend(self.landlock.iter().flat_map(Landlock::invalid));
         problems.extend(self.security.invalid());
         problems.extend(self.names_without_namespace());
-        problems.extend(self.double_namespaces());
+        problems.extend(self.duplicate_namespaces());
         problems.extend(self.descriptor_numbers());
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
         if self.program.init && !self.namespaces.new.contains(Namespaces::PID) {
@@ -231,7 +231,7 @@ impl Policy {
         problems
     }
 
-    fn double_namespaces(&self) -> Vec<Problem> {
+    fn duplicate_namespaces(&self) -> Vec<Problem> {
         let mut seen = self.namespaces.new;
         let mut problems = Vec::new();
         for (kind, _) in &self.namespaces.join {
@@ -267,16 +267,16 @@ impl Policy {
         let wants_namespaces = !ns.apart().is_empty();
         let with_user = ns.apart().contains(Namespaces::USER);
         let mut problems = Vec::new();
-        if wants_namespaces && !with_user && !has(Capability::CAP_SYS_ADMIN) {
+        if wants_namespaces && !with_user && !has_capability(Capability::CAP_SYS_ADMIN) {
             let reason = "making or joining a namespace needs CAP_SYS_ADMIN";
             problems.push(Problem::unsupported("namespaces", reason, "add user_ns(), or run as root"));
         }
         let own = (Uid::effective().as_raw(), Gid::effective().as_raw());
-        if !with_user && self.program.user.is_some_and(|user| user != own) && !has(Capability::CAP_SETUID) {
+        if !with_user && self.program.user.is_some_and(|user| user != own) && !has_capability(Capability::CAP_SETUID) {
             let reason = "running as another user needs CAP_SETUID and CAP_SETGID";
             problems.push(Problem::unsupported("user", reason, "add user_ns(), or run as root"));
         }
-        if !with_user && self.program.groups.is_some() && !has(Capability::CAP_SETGID) {
+        if !with_user && self.program.groups.is_some() && !has_capability(Capability::CAP_SETGID) {
             problems.push(Problem::unsupported("groups", "setting groups needs CAP_SETGID", "run as root"));
         }
         if self.mounts.maps_ids() {
@@ -299,7 +299,7 @@ impl Policy {
             return Some(Problem::invalid("id_mapped", reason, "add user_ns(), or leave it out"));
         }
         let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETUID, Capability::CAP_SETGID];
-        (!needed.into_iter().all(has)).then(|| {
+        (!needed.into_iter().all(has_capability)).then(|| {
             let reason = "mapping the ids of a mount needs CAP_SYS_ADMIN where the file system was mounted";
             let remedy = "run as root, or give the layers' files to the ids that the sandbox has outside (chown)";
             Problem::unsupported("id_mapped", reason, remedy)
@@ -331,11 +331,11 @@ impl Policy {
         if self.security.capabilities.is_some() {
             enforced.set(Feature::BoundingSet, Enforcement::Full);
         }
-        let may = has(Capability::CAP_SETPCAP);
+        let may = has_capability(Capability::CAP_SETPCAP);
         if self.namespaces.apart().contains(Namespaces::USER) {
             return true;
         }
-        let lacking = wanted.wanted() & !held(CapSet::Permitted);
+        let lacking = wanted.wanted() & !capability_mask(CapSet::Permitted);
         if lacking != 0 {
             let reason = format!("the caller itself lacks {}", Names(lacking));
             problems.push(Problem::unsupported("capabilities", reason, "leave it out, add user_ns(), or run as root"));
@@ -344,7 +344,7 @@ impl Policy {
         if !may && wanted.sets_securebits() {
             problems.push(Problem::unsupported("capabilities", "securebits need CAP_SETPCAP", remedy));
         }
-        if !may && !wanted.bounds(held(CapSet::Bounding)) {
+        if !may && !wanted.bounds(capability_mask(CapSet::Bounding)) {
             let reason = "cutting down the bounding set needs CAP_SETPCAP";
             if self.best_effort.contains(&Feature::BoundingSet) {
                 let gap =

@@ -6,7 +6,7 @@ use std::fs;
 use caps::Capability;
 use nix::errno::Errno;
 
-use super::held::has;
+use super::capabilities::has_capability;
 use crate::error::Problem;
 use crate::mount::{Kind, MountFlags};
 use crate::namespace::Namespaces;
@@ -27,7 +27,7 @@ impl Policy {
             return reasons(errno, kinds);
         }
         let mut problems = Vec::new();
-        if self.namespaces.new.contains(Namespaces::USER) && !has(Capability::CAP_SYS_ADMIN) {
+        if self.namespaces.new.contains(Namespaces::USER) && !has_capability(Capability::CAP_SYS_ADMIN) {
             problems.extend(restricted_by_apparmor());
         }
         if self.namespaces.new.contains(Namespaces::MOUNT) {
@@ -93,7 +93,7 @@ fn reasons(errno: Errno, kinds: Namespaces) -> Vec<Problem> {
         return problems;
     }
     let subject = if kinds.contains(Namespaces::USER) { "user_ns" } else { "namespaces" };
-    let (reason, remedy) = guess(errno);
+    let (reason, remedy) = likely_cause(errno);
     vec![Problem::unsupported(subject, format!("the kernel refuses the namespaces ({errno:?}): {reason}"), remedy)]
 }
 
@@ -116,7 +116,7 @@ fn debian_switch() -> Option<Problem> {
     (read(path).trim() == "0").then(|| Problem::unsupported("user_ns", format!("{path} is 0"), remedy))
 }
 
-fn guess(errno: Errno) -> (&'static str, &'static str) {
+fn likely_cause(errno: Errno) -> (&'static str, &'static str) {
     let filtered = read("/proc/thread-self/status").lines().any(|line| line == "Seccomp:\t2");
     let filter = (
         "a seccomp filter around the caller forbids them",

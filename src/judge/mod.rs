@@ -2,7 +2,7 @@
 //! fulfil.
 
 mod bounds;
-mod held;
+mod capabilities;
 mod judgement;
 mod kernel;
 mod own_group;

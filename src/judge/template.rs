@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use caps::{CapSet, Capability};
 
-use super::held::has;
+use super::capabilities::has_capability;
 use crate::cgroup::{Device, DeviceAccess, Devices};
 use crate::mount;
 use crate::namespace::Namespaces;
@@ -29,7 +29,7 @@ impl Policy {
 
     /// Returns whether the caller opens each source of a mount, and passes on its descriptor.
     pub(super) fn opens_mounts_ahead(&self) -> bool {
-        let is_others = self.namespaces.new.contains(Namespaces::USER) && has(Capability::CAP_SYS_ADMIN);
+        let is_others = self.namespaces.new.contains(Namespaces::USER) && has_capability(Capability::CAP_SYS_ADMIN);
         is_others || (self.fits_template() && may_use_template())
     }
 }

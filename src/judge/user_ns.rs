@@ -8,7 +8,7 @@ use std::path::Path;
 use caps::Capability;
 use nix::unistd::{Gid, Uid, User, getgroups};
 
-use super::held::has;
+use super::capabilities::has_capability;
 use crate::error::Problem;
 use crate::mount::{self, OwnedFiles, Upper};
 use crate::namespace::{IdMap, IdMaps, LINES_MAX, Namespaces, Outside, Programs, Writer, is_own, unprivileged_id};
@@ -17,7 +17,7 @@ use crate::proc::subid::{self, SubIds};
 
 /// The caller's ids, which are outside ids.
 #[derive(Debug, Clone, Copy)]
-struct Own {
+struct CallerIds {
     uid: u32,
     gid: u32,
 }
@@ -30,7 +30,7 @@ impl Policy {
         if !ns.new.contains(Namespaces::USER) {
             return None;
         }
-        let own = Own { uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw() };
+        let own = CallerIds { uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw() };
         let (uid, gid) = self.program.user.unwrap_or((0, 0));
         let given = |map: &[IdMap], id, own| if map.is_empty() { vec![IdMap::new(id, own, 1)] } else { map.to_vec() };
         let (uid_map, gid_map) = if ns.subids {
@@ -102,8 +102,8 @@ impl Policy {
         Some(Problem::invalid("groups", reason, "leave it out, or map it with gid_map()"))
     }
 
-    fn choose_writer(&self, ids: &mut IdMaps, own: Own, problems: &mut Vec<Problem>) {
-        let privileged = has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID);
+    fn choose_writer(&self, ids: &mut IdMaps, own: CallerIds, problems: &mut Vec<Problem>) {
+        let privileged = has_capability(Capability::CAP_SETUID) && has_capability(Capability::CAP_SETGID);
         let wants_groups = self.program.groups.as_ref().is_some_and(|groups| !groups.is_empty());
         // Root's own supplementary groups can be dropped only while setgroups(2) is allowed. Then
         // root has to write the map.
@@ -146,24 +146,24 @@ impl Policy {
 /// Returns the ids that the program has outside. If the caller may choose, these are nobody's,
 /// because the sandboxes of root would else be root towards files, signals and /proc/sys. Else they
 /// are the caller's, who may map no other.
-fn outside_ids(own: Own) -> Own {
-    if !has(Capability::CAP_SETUID) || !has(Capability::CAP_SETGID) {
+fn outside_ids(own: CallerIds) -> CallerIds {
+    if !has_capability(Capability::CAP_SETUID) || !has_capability(Capability::CAP_SETGID) {
         return own;
     }
     let nobody = |path, own| fs::read_to_string(path).ok().and_then(|map| unprivileged_id(&map)).unwrap_or(own);
-    Own { uid: nobody("/proc/self/uid_map", own.uid), gid: nobody("/proc/self/gid_map", own.gid) }
+    CallerIds { uid: nobody("/proc/self/uid_map", own.uid), gid: nobody("/proc/self/gid_map", own.gid) }
 }
 
 const ETC: &str = "/etc";
 
-fn with_user<T>(own: Own, then: impl FnOnce(subid::User<'_>) -> T) -> T {
+fn with_user<T>(own: CallerIds, then: impl FnOnce(subid::User<'_>) -> T) -> T {
     let name = User::from_uid(Uid::from_raw(own.uid)).ok().flatten().map(|user| user.name);
     then(subid::User { name: name.as_deref(), uid: own.uid })
 }
 
 /// Returns the map of root to the caller, and of the ids from 1 on to the ranges in /etc/subuid or
 /// /etc/subgid.
-fn granted(file: &str, own_id: u32, own: Own, problems: &mut Vec<Problem>) -> Vec<IdMap> {
+fn granted(file: &str, own_id: u32, own: CallerIds, problems: &mut Vec<Problem>) -> Vec<IdMap> {
     let ranges = with_user(own, |user| subid::read(Path::new(ETC), file, user));
     if ranges.is_empty() {
         problems.push(no_ranges("map_subids", file, "no range", own));
@@ -183,7 +183,7 @@ fn map_behind_root(own_id: u32, ranges: &[SubIds]) -> Vec<IdMap> {
     lines
 }
 
-fn no_ranges(call: &str, file: &str, what: &str, own: Own) -> Problem {
+fn no_ranges(call: &str, file: &str, what: &str, own: CallerIds) -> Problem {
     let shown = with_user(own, |user| user.name.map_or_else(|| user.uid.to_string(), str::to_owned));
     let reason = format!("/etc/{file} gives {shown} {what}");
     let remedy = if subid::are_elsewhere(Path::new(ETC)) {
@@ -195,7 +195,7 @@ fn no_ranges(call: &str, file: &str, what: &str, own: Own) -> Problem {
 }
 
 /// Returns a problem for the first line that newuidmap(1) or newgidmap(1) would refuse.
-fn not_granted(call: &str, file: &str, map: &[IdMap], own_id: u32, own: Own) -> Option<Problem> {
+fn not_granted(call: &str, file: &str, map: &[IdMap], own_id: u32, own: CallerIds) -> Option<Problem> {
     if subid::are_elsewhere(Path::new(ETC)) {
         return None;
     }

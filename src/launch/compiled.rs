@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::setup::{Setup, Shape};
+use super::emit::{Setup, SetupKey};
 use crate::error::{Error, Result, Step};
 use crate::judge::Judgement;
 use crate::namespace::Outside;
@@ -36,11 +36,11 @@ impl Compiled {
 
     /// Writes the setup in advance, without the control group and the scratch directory, which are
     /// made for each run. So a missing path of the host is found now.
-    pub(crate) fn write_ahead(&self, policy: &Policy) -> Result<()> {
+    pub(crate) fn write_setup(&self, policy: &Policy) -> Result<()> {
         let template = self.template();
         let write = || {
-            let shape = Shape::ahead(template, self.exchanges());
-            self.setup(policy, &shape, template)
+            let key = SetupKey::without_resources(template, self.exchanges());
+            self.setup(policy, &key, template)
         };
         let setup = match write() {
             Err(error) if self.exchanges() && self.lacks_exchange(&error) => write()?,
@@ -50,13 +50,18 @@ impl Compiled {
         Ok(())
     }
 
-    /// Returns the last setup, if it has this shape and can be used again; else a new one.
-    pub(super) fn setup(&self, policy: &Policy, shape: &Shape, template: Option<BorrowedFd<'_>>) -> Result<Arc<Setup>> {
+    /// Returns the last setup, if it has this key and can be used again; else a new one.
+    pub(super) fn setup(
+        &self,
+        policy: &Policy,
+        key: &SetupKey,
+        template: Option<BorrowedFd<'_>>,
+    ) -> Result<Arc<Setup>> {
         let last = || self.setup.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(setup) = last().as_ref().filter(|setup| setup.shape == *shape) {
+        if let Some(setup) = last().as_ref().filter(|setup| setup.key == *key) {
             return Ok(setup.clone());
         }
-        let setup = Arc::new(policy.emit_setup(&self.judgement, shape, template)?);
+        let setup = Arc::new(policy.emit_setup(&self.judgement, key, template)?);
         if !setup.plan.is_single_use() {
             *last() = Some(setup.clone());
         }

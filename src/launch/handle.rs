@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::compiled::Compiled;
 use super::inputs::Inputs;
-use super::listener::Listening;
+use super::listener::ListenerChannel;
 use crate::cgroup::{Group, Stats};
 use crate::child::{Child, Facts, OutputLimit, Started, Watch};
 use crate::error::Result;
@@ -25,7 +25,7 @@ impl Policy {
         running: Running,
         inputs: &mut Inputs,
         streams: &mut Streams,
-        listening: Option<Listening>,
+        channel: Option<ListenerChannel>,
         before: Stats,
     ) -> Result<Child> {
         let at = Instant::now();
@@ -46,13 +46,13 @@ impl Policy {
                 own_process_group: self.program.leads_group(own_pid_ns),
                 cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
                 seccomp: judgement.seccomp.is_some(),
-                asks: listening.is_some(),
+                asks: channel.is_some(),
                 writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
                 before,
             },
             enforced: enforced_with(judgement, streams),
             output_limit: self.output_limit.map(|bytes| OutputLimit { bytes, cuts: self.output_cut }),
-            notifications: listening.and_then(Listening::notifications),
+            notifications: channel.and_then(ListenerChannel::notifications),
             watch: Watch { wall_time: self.wall_time, cpu_time: self.cpu_time.filter(|_| judgement.account_cpu) },
             stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
         })?;
@@ -65,9 +65,9 @@ impl Policy {
 fn enforced_with(judgement: &Judgement, streams: &Streams) -> Enforced {
     let mut enforced = judgement.enforced.clone();
     if enforced.get(Feature::OutputLimit) == Some(&Enforcement::Full) {
-        if streams.sinks.contains(&Sink::Elsewhere) {
+        if streams.sinks.contains(&Sink::External) {
             enforced.set(Feature::OutputLimit, Enforcement::Missing(UNCOUNTED.into()));
-        } else if streams.sinks.contains(&Sink::Callers) {
+        } else if streams.sinks.contains(&Sink::Inherited) {
             let gap = "what goes to the caller's own stdout or stderr, passed on, is not counted";
             enforced.set(Feature::OutputLimit, Enforcement::Partial(gap));
         }

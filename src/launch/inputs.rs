@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::compiled::Compiled;
+use super::emit::SetupKey;
 use super::location::Location;
-use super::setup::Shape;
 use crate::cgroup::{self, Group};
 use crate::child::Resources;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -39,14 +39,14 @@ pub(crate) struct Inputs {
 /// The resources that stay between the runs of a policy: the parents of its groups, and the owner's
 /// record that names them.
 #[derive(Debug)]
-pub(crate) struct Kept {
-    _levels: Option<cgroup::ParentGuard>,
+pub(crate) struct KeptResources {
+    _parents: Option<cgroup::ParentGuard>,
     _claim: Option<Claim>,
 }
 
 impl Inputs {
     /// Returns the v2 group that the child is born in.
-    pub(super) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn birth_group(&self) -> Option<BorrowedFd<'_>> {
         self.resources
             .group
             .as_ref()
@@ -61,11 +61,11 @@ impl Inputs {
         return false;
     }
 
-    /// Returns the shape of the setup. `procs` is the `cgroup.procs` of a v2 group that the child
+    /// Returns the key of the setup. `procs` is the `cgroup.procs` of a v2 group that the child
     /// is not born in.
-    pub(super) fn shape(&self, procs: Option<&OwnedFd>) -> Shape {
+    pub(super) fn key(&self, procs: Option<&OwnedFd>) -> SetupKey {
         let group = self.resources.group.as_ref();
-        Shape {
+        SetupKey {
             fenced: self.is_fenced(),
             procs: group.map_or(0, |group| group.v1_procs().count()) + usize::from(procs.is_some()),
             group: group.and_then(|group| group.name().parent()).map(Path::to_owned),
@@ -124,12 +124,12 @@ impl Drop for Inputs {
 
 impl Policy {
     /// Makes the resources that otherwise come and go with each run.
-    pub(crate) fn keep(&self, judgement: &Judgement) -> Result<Kept> {
+    pub(crate) fn keep_resources(&self, judgement: &Judgement) -> Result<KeptResources> {
         let wants_group = wants_group(judgement);
         let leaves_things = wants_group || self.scratch_base().is_some();
         let parent = self.cgroup_parent.as_deref().filter(|_| wants_group);
-        Ok(Kept {
-            _levels: parent.map(|parent| cgroup::host()?.hold(&judgement.limits, parent)).transpose()?,
+        Ok(KeptResources {
+            _parents: parent.map(|parent| cgroup::host()?.hold(&judgement.limits, parent)).transpose()?,
             _claim: leaves_things.then(|| owner::claim(self.program.outlive_owner)).transpose()?,
         })
     }
@@ -170,7 +170,7 @@ impl Policy {
             claim.record_cgroups(&bases)?;
             let group = Group::create(host, parent, claim.name(), &judgement.limits, judgement.account_cpu);
             let left = || claim.keep_if_left(&bases.iter().map(|base| base.join(claim.name())).collect::<Vec<_>>());
-            let group = group.inspect_err(|_| left()).map_err(|error| self.as_checked(error))?;
+            let group = group.inspect_err(|_| left()).map_err(|error| self.explain_by_check(error))?;
             refuse_frozen(inputs.resources.group.insert(group))?;
         }
         if let Some(base) = scratch_base {

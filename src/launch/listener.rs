@@ -14,13 +14,13 @@ pub(crate) type Supervisor = Box<dyn FnOnce(Notifications) + Send>;
 
 /// The channel for one listener.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct ListenerChannel {
     pub(super) sender: Sender<OwnedFd>,
     /// The receiver, or `None` if the supervisor's thread has it.
     receiver: Option<Receiver<OwnedFd>>,
 }
 
-impl Listening {
+impl ListenerChannel {
     /// Takes the listener out of the channel, for the handle.
     pub(super) fn notifications(self) -> Option<Notifications> {
         self.receiver?.try_recv().ok().map(Notifications::new)
@@ -29,7 +29,11 @@ impl Listening {
 
 impl Policy {
     /// Makes the channel for a listener, if the filter has one.
-    pub(super) fn listen(&self, judgement: &Judgement, supervisor: Option<Supervisor>) -> Result<Option<Listening>> {
+    pub(super) fn listen(
+        &self,
+        judgement: &Judgement,
+        supervisor: Option<Supervisor>,
+    ) -> Result<Option<ListenerChannel>> {
         let refuse =
             |reason: &str, remedy: &str| Err(Error::refused(vec![Problem::invalid("seccomp", reason, remedy)]));
         if supervisor.is_some() && !self.seccomp.as_ref().is_some_and(Seccomp::asks) {
@@ -41,7 +45,9 @@ impl Policy {
             return refuse(reason, "use spawn_supervised(), or allow execve");
         }
         let (sender, receiver) = mpsc::channel();
-        let Some(supervisor) = supervisor else { return Ok(Some(Listening { sender, receiver: Some(receiver) })) };
+        let Some(supervisor) = supervisor else {
+            return Ok(Some(ListenerChannel { sender, receiver: Some(receiver) }));
+        };
         let supervise = move || {
             // A spawn that fails before its filter is installed drops the sender.
             if let Ok(listener) = receiver.recv() {
@@ -50,6 +56,6 @@ impl Policy {
         };
         let thread = thread::Builder::new().name("ringfence-supervisor".into());
         thread.spawn(supervise).map_err(|error| Error::io(Step::Spawner, &error))?;
-        Ok(Some(Listening { sender, receiver: None }))
+        Ok(Some(ListenerChannel { sender, receiver: None }))
     }
 }

@@ -32,14 +32,14 @@ impl Location {
     }
 
     /// Returns a function that puts a child into its group, if the caller may not.
-    pub(super) fn entrance(
+    pub(super) fn group_mover(
         &self,
         _group: Option<&Group>,
         _patience: Duration,
     ) -> Option<Box<dyn Fn(i32) -> Result<()>>> {
         #[cfg(feature = "systemd")]
         if let (Some(fence), Some(group)) = (&self.fence, _group) {
-            return Some(fence.entrance(group, _patience));
+            return Some(fence.group_mover(group, _patience));
         }
         None
     }
@@ -47,7 +47,7 @@ impl Location {
 
 impl Policy {
     /// Replaces the error of a group in a scope by that of `check`, which knows the reasons.
-    pub(super) fn as_checked(&self, error: Error) -> Error {
+    pub(super) fn explain_by_check(&self, error: Error) -> Error {
         #[cfg(feature = "systemd")]
         if self.systemd_scope.is_some() {
             return self.judge(true).err().unwrap_or(error);
@@ -73,9 +73,9 @@ impl Policy {
         if !host.is_unified_for(limits) {
             self.judge(true)?;
         }
-        match scope::place(scope, host, self.setup_timeout()) {
-            Ok(place) => Ok(Location { parent: Some(place.parent), fence: place.fence }),
-            Err(error) => Err(self.as_checked(error)),
+        match scope::locate(scope, host, self.setup_timeout()) {
+            Ok(location) => Ok(Location { parent: Some(location.parent), fence: location.fence }),
+            Err(error) => Err(self.explain_by_check(error)),
         }
     }
 }

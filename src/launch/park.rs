@@ -9,9 +9,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::compiled::Compiled;
+use super::emit::{Run, Setup};
 use super::inputs::Inputs;
-use super::set_up::{Done, End};
-use super::setup::{Run, Setup};
+use super::run_setup::{End, FinishedSetup};
 use crate::cgroup::{Group, Stats};
 use crate::child::{Child, MountNamespace};
 use crate::error::{Error, Problem, Result, Step};
@@ -49,7 +49,7 @@ impl Policy {
     /// program.
     pub(crate) fn park(&self, compiled: &Compiled) -> Result<Parked> {
         let mut inputs = self.make_inputs(compiled, exchanging_user_ns)?;
-        let Done { stub, setup } = self.set_up(compiled, &mut inputs, &End::Park)?;
+        let FinishedSetup { stub, setup } = self.run_setup(compiled, &mut inputs, &End::Park)?;
         let stub = stub.into_parked()?;
         let group = &mut inputs.resources.group;
         group.iter_mut().for_each(Group::joined);

@@ -22,12 +22,12 @@ impl Sandbox {
     /// Returns the program: the one of [`command`](Sandbox::command), else the default of an image,
     /// else `/bin/sh`.
     pub fn get_command(&self) -> &OsStr {
-        self.policy.program.words().0
+        self.policy.program.command_line().0
     }
 
     /// Returns the arguments of the program, without its name.
     pub fn get_args(&self) -> impl Iterator<Item = &OsStr> {
-        self.policy.program.words().1.into_iter()
+        self.policy.program.command_line().1.into_iter()
     }
 
     /// Returns the variables that were set, each with its value, and those that were removed, each

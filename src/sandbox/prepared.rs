@@ -8,7 +8,7 @@ use crate::child::{Child, Outcome, Output};
 use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::feature::{Enforced, Feature};
-use crate::launch::{Compiled, Kept, Parked, Run, Supervisor};
+use crate::launch::{Compiled, KeptResources, Parked, Run, Supervisor};
 use crate::policy::Policy;
 use crate::program::Invocation;
 use crate::security::Notifications;
@@ -60,7 +60,7 @@ struct Inner {
     policy: Policy,
     compiled: Compiled,
     own: Invocation,
-    _kept: Kept,
+    _kept: KeptResources,
 }
 
 impl Sandbox {
@@ -74,8 +74,8 @@ impl Sandbox {
     pub fn prepare(&self) -> Result<Prepared> {
         let policy = self.policy.clone();
         let compiled = Compiled::new(&policy, true)?;
-        let kept = policy.keep(&compiled.judgement)?;
-        compiled.write_ahead(&policy)?;
+        let kept = policy.keep_resources(&compiled.judgement)?;
+        compiled.write_setup(&policy)?;
         let inner = Inner { own: policy.program.invocation(), policy, compiled, _kept: kept };
         Ok(Prepared { inner: Arc::new(inner), command: None })
     }

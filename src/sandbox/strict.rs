@@ -127,7 +127,7 @@ impl Sandbox {
         sandbox.policy.mounts.private_tmp = true;
         let sandbox = USER_LIMITS.into_iter().fold(sandbox, |sandbox, (table, most)| sandbox.user_limit(table, most));
         RLIMITS.into_iter().fold(sandbox, |sandbox, (resource, most)| {
-            let own = resource.own().map_or(most, |(_, hard)| hard);
+            let own = resource.caller_limits().map_or(most, |(_, hard)| hard);
             sandbox.rlimit(resource, most.min(own), most.min(own))
         })
     }

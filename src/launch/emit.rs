@@ -32,9 +32,9 @@ pub(crate) struct Run {
 }
 
 /// The facts, other than the policy, that decide the ops of a setup. Setups of one policy with
-/// equal shapes have the same ops.
+/// equal keys have the same ops.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(super) struct SetupKey {
     /// Whether the caller may not put the child into its group.
     pub(super) fenced: bool,
     /// The number of `cgroup.procs` files that the stub writes itself to, and the path of their
@@ -49,17 +49,17 @@ pub(super) struct Shape {
     pub(super) exchanges: bool,
 }
 
-impl Shape {
-    /// Returns the shape of a setup without a control group and a scratch directory.
-    pub(super) fn ahead(template: Option<BorrowedFd<'_>>, exchanges: bool) -> Self {
-        Shape { template: template.map(|fd| fd.as_raw_fd()), exchanges, ..Shape::default() }
+impl SetupKey {
+    /// Returns the key of a setup without a control group and a scratch directory.
+    pub(super) fn without_resources(template: Option<BorrowedFd<'_>>, exchanges: bool) -> Self {
+        SetupKey { template: template.map(|fd| fd.as_raw_fd()), exchanges, ..SetupKey::default() }
     }
 }
 
 /// The ops of a setup, and the slots that the ops of a run need.
 #[derive(Debug)]
 pub(super) struct Setup {
-    pub(super) shape: Shape,
+    pub(super) key: SetupKey,
     pub(super) plan: Plan,
     /// The slot with the address of the failure page.
     failure: Option<Slot>,
@@ -67,18 +67,17 @@ pub(super) struct Setup {
 
 impl Policy {
     /// Writes all ops that do not depend on the program. The module that writes a stage explains
-    /// its place in the order. The descriptors of a run come in this order: the failure page, each
-    /// `cgroup.procs`, the Landlock ruleset twice.
+    /// its place in the order.
     pub(super) fn emit_setup(
         &self,
         judgement: &Judgement,
-        shape: &Shape,
+        key: &SetupKey,
         template: Option<BorrowedFd<'_>>,
     ) -> Result<Setup> {
         let mut plan = Plan::new();
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
         let umask = emit_beginning(&mut plan);
-        if shape.fenced {
+        if key.fenced {
             // At this point, the stub still looks like a process of the caller's user.
             plan.request(Step::JoinCgroup, Request::ControlGroup);
         }
@@ -93,8 +92,8 @@ impl Policy {
         // From here on, no process of the same user may look into the stub or its descriptors
         // (CVE-2016-9962).
         plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
-        emit_join_cgroups(&mut plan, shape);
-        let (context, scratch) = (self.mount_context(judgement, shape), shape.scratch.as_deref());
+        emit_join_cgroups(&mut plan, key);
+        let (context, scratch) = (self.mount_context(judgement, key), key.scratch.as_deref());
         let ready = self.mounts.emit_detached_overlay(&mut plan, context, scratch)?;
         self.namespaces.emit(&mut plan, template)?;
         if self.namespaces.new.contains(Namespaces::MOUNT) {
@@ -116,7 +115,7 @@ impl Policy {
         if judgement.security.capabilities.is_none() {
             plan.clear_inheritable();
         }
-        Ok(Setup { shape: shape.clone(), plan, failure })
+        Ok(Setup { key: key.clone(), plan, failure })
     }
 
     /// Writes the ops of one run: working directory, streams and exec.
@@ -128,7 +127,7 @@ impl Policy {
 
     /// Writes the ops that let the stub wait for a program.
     pub(super) fn emit_parking(&self, plan: &mut Plan) {
-        let parent = self.stdio.emit_ahead(plan);
+        let parent = self.stdio.emit_extra(plan);
         plan.park(parent);
     }
 
@@ -158,17 +157,17 @@ impl Policy {
         emit_ids(plan, uid.inside, gid.inside);
     }
 
-    fn mount_context(&self, judgement: &Judgement, shape: &Shape) -> Context {
+    fn mount_context(&self, judgement: &Judgement, key: &SetupKey) -> Context {
         let maps = judgement.maps.as_ref();
         let other_user = maps.is_some_and(|maps| maps.writer == Writer::Caller);
         let given = judgement.security.capabilities.as_ref();
         let may_remount = given.is_none_or(|given| given.reaches(Capability::CAP_SYS_ADMIN));
         Context {
-            template: shape.template.is_some(),
+            template: key.template.is_some(),
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
             other_user,
-            mapped: maps.filter(|_| shape.exchanges).and_then(IdMaps::single),
+            mapped: maps.filter(|_| key.exchanges).and_then(IdMaps::single),
             caller_copies: other_user && !may_remount,
             tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
                 maps.gid.iter().any(|line| line.covers(TTY_GROUP))
@@ -197,7 +196,7 @@ impl Policy {
         if let (Some(limit), Some(size)) = (self.output_limit, streams.largest_file()) {
             let asked = |(resource, soft, _): &(Resource, u64, u64)| (*resource == Resource::FileSize).then_some(*soft);
             let asked = self.program.rlimits.iter().filter_map(asked).min();
-            let own = Resource::FileSize.own().map_or(u64::MAX, |(_, hard)| hard);
+            let own = Resource::FileSize.caller_limits().map_or(u64::MAX, |(_, hard)| hard);
             let most = size.saturating_add(limit).min(asked.unwrap_or(u64::MAX)).min(own);
             Program { rlimits: vec![(Resource::FileSize, most, most)], ..Program::default() }.emit_rlimits(plan);
         }
@@ -226,12 +225,12 @@ fn emit_failure_page(plan: &mut Plan) -> Slot {
 }
 
 /// Lets the stub enter its groups: those on v1, and those on v2 that it was not born in.
-fn emit_join_cgroups(plan: &mut Plan, shape: &Shape) {
+fn emit_join_cgroups(plan: &mut Plan, key: &SetupKey) {
     let own = plan.string("0");
-    for number in 0..shape.procs {
+    for number in 0..key.procs {
         let number = plan.run_fd(RunFd::CgroupProcs(number));
         plan.call(Step::JoinCgroup, libc::SYS_write, [number.into(), own.into(), 1.into()])
-            .at(shape.group.as_deref().unwrap_or("cgroup.procs".as_ref()));
+            .at(key.group.as_deref().unwrap_or("cgroup.procs".as_ref()));
     }
 }
 

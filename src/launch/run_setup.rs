@@ -8,8 +8,8 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use super::compiled::Compiled;
+use super::emit::{Run, Setup};
 use super::inputs::Inputs;
-use super::setup::{Run, Setup};
 use crate::cgroup::Group;
 use crate::error::{Error, Result, Step};
 use crate::mount;
@@ -32,8 +32,8 @@ pub(super) enum End<'e> {
     Park,
 }
 
-/// A stub at the end of its setup.
-pub(super) struct Done {
+/// A stub that has finished its setup, with that setup.
+pub(super) struct FinishedSetup {
     pub(super) stub: Stub,
     pub(super) setup: Arc<Setup>,
 }
@@ -41,7 +41,7 @@ pub(super) struct Done {
 impl Policy {
     /// Takes the setup to its end. If the host does not support a faster way, this and all later
     /// runs of the policy take the slower one.
-    pub(super) fn set_up(&self, compiled: &Compiled, inputs: &mut Inputs, end: &End<'_>) -> Result<Done> {
+    pub(super) fn run_setup(&self, compiled: &Compiled, inputs: &mut Inputs, end: &End<'_>) -> Result<FinishedSetup> {
         let mut done = self.try_setup(compiled, inputs, end);
         // The rules of a parent group can forbid making nodes, too.
         if inputs.template.is_some() && done.as_ref().is_err_and(mount::lacks_node) {
@@ -62,23 +62,23 @@ impl Policy {
     /// Runs the plan. If the kernel is older than 5.7, or a seccomp filter around the caller
     /// forbids it, the child cannot be born in a v2 group. Then the stub enters the group by
     /// itself, in this and all later spawns.
-    fn try_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<Done> {
+    fn try_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<FinishedSetup> {
         static STUB_ENTERS: AtomicBool = AtomicBool::new(false);
         let group = inputs.resources.group.as_ref();
         if !STUB_ENTERS.load(Ordering::Relaxed)
-            && let Some(cgroup) = inputs.birthplace()
+            && let Some(cgroup) = inputs.birth_group()
         {
             let (plan, setup) = self.plan(compiled, inputs, None, end)?;
             match self.run_plan(&plan, inputs, Some(cgroup), end) {
                 Err(error) if is_clone_too_old(&error) => {}
-                result => return result.map(|stub| Done { stub, setup }),
+                result => return result.map(|stub| FinishedSetup { stub, setup }),
             }
         }
         let procs = group.filter(|_| !inputs.is_fenced()).map(Group::v2_procs).transpose()?.flatten();
         let (plan, setup) = self.plan(compiled, inputs, procs.as_ref(), end)?;
         let stub = self.run_plan(&plan, inputs, None, end)?;
         STUB_ENTERS.fetch_or(procs.is_some() && !group.is_some_and(Group::is_in_oom_group), Ordering::Relaxed);
-        Ok(Done { stub, setup })
+        Ok(FinishedSetup { stub, setup })
     }
 
     /// Writes all ops of one run. `procs` is the `cgroup.procs` of a v2 group that the child is not
@@ -90,7 +90,7 @@ impl Policy {
         procs: Option<&OwnedFd>,
         end: &End<'_>,
     ) -> Result<(Plan, Arc<Setup>)> {
-        let setup = compiled.setup(self, &inputs.shape(procs), inputs.template)?;
+        let setup = compiled.setup(self, &inputs.key(procs), inputs.template)?;
         let mut plan = setup.plan.for_run(&inputs.run_fds(procs), inputs.exchange())?;
         match end {
             End::Exec { run, .. } => self.emit_run(&mut plan, &compiled.judgement, &setup, run),
@@ -100,7 +100,7 @@ impl Policy {
     }
 
     fn run_plan(&self, plan: &Plan, inputs: &Inputs, cgroup: Option<BorrowedFd<'_>>, end: &End<'_>) -> Result<Stub> {
-        let enter = inputs.location.entrance(inputs.resources.group.as_ref(), self.setup_timeout());
+        let enter = inputs.location.group_mover(inputs.resources.group.as_ref(), self.setup_timeout());
         let (listener, timed) = match *end {
             End::Exec { listener, begun, .. } => (listener, begun),
             End::Park => (None, None),
