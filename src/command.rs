@@ -1,4 +1,4 @@
-//! What a prepared sandbox, or one of a pool, is told when it is to run: the program, and where it reads and writes.
+//! A program for a prepared sandbox, or for one of a pool, with its streams.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -7,18 +7,21 @@ use crate::error::Problem;
 use crate::program::{Invocation, Program};
 use crate::stdio::Stdio;
 
-/// A program for a policy that stands already: [`Prepared::with`](crate::Prepared::with),
-/// [`Pool::spawn`](crate::Pool::spawn). A path or a name is one by itself: `"true"` is `Command::new("true")`.
+/// A program for a prepared policy: [`Prepared::with`](crate::Prepared::with),
+/// [`Pool::spawn`](crate::Pool::spawn). Both also take a path or a name instead: `"true"` is
+/// `Command::new("true")`.
 ///
-/// What it does not say is the policy's: the environment begins as the one in which the policy's own program would run,
-/// the working directory and the streams are its own. The arguments are those of the command alone.
+/// The policy fills in what the command leaves open: the environment begins as that of the policy's
+/// own program, and the working directory and the streams are those of the policy. The arguments
+/// are those of the command alone.
 ///
 /// ```
 /// use ringfence::{Command, Sandbox};
 ///
 /// # fn main() -> Result<(), ringfence::Error> {
 /// let prepared = Sandbox::new().env("WHO", "you").prepare()?;
-/// let output = prepared.with(Command::new("sh").args(["-c", "echo $WHO, $WHAT"]).env("WHAT", "hello")).output()?;
+/// let greeting = Command::new("sh").args(["-c", "echo $WHO, $WHAT"]).env("WHAT", "hello");
+/// let output = prepared.with(greeting).output()?;
 /// assert_eq!(output.stdout, b"you, hello\n");
 /// # Ok(())
 /// # }
@@ -31,7 +34,8 @@ pub struct Command {
 }
 
 impl Command {
-    /// The program: a path inside the sandbox, or a bare name that is looked for in the sandbox's PATH.
+    /// Makes a command for `program`: a path inside the sandbox, or a bare name that is looked up
+    /// in the sandbox's PATH.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let program = Program { command: Some(program.as_ref().to_owned()), ..Program::default() };
         Command { program, streams: [None, None, None] }
@@ -49,60 +53,61 @@ impl Command {
         self
     }
 
-    /// Sets a variable of the program's environment, which begins as the policy's.
+    /// Sets a variable in the program's environment, which begins as that of the policy.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.program.env.insert(name.as_ref().to_owned(), Some(value.as_ref().to_owned()));
         self
     }
 
-    /// Sets variables.
+    /// Sets variables in the program's environment.
     pub fn envs(self, vars: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>) -> Self {
         vars.into_iter().fold(self, |command, (name, value)| command.env(name, value))
     }
 
-    /// Takes a variable away.
+    /// Removes a variable from the program's environment.
     pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
         self.program.env.insert(name.as_ref().to_owned(), None);
         self
     }
 
-    /// Begins with an empty environment instead of the policy's, and forgets what was set so far.
+    /// Begins with an empty environment instead of the policy's, and removes all variables that
+    /// were set so far.
     pub fn env_clear(mut self) -> Self {
         self.program.env_clear = true;
         self.program.env.clear();
         self
     }
 
-    /// The working directory, inside; else the policy's.
+    /// Sets the working directory, as a path inside. Without this call, the policy's holds.
     pub fn cwd(mut self, dir: impl AsRef<Path>) -> Self {
         self.program.cwd = Some(dir.as_ref().to_owned());
         self
     }
 
-    /// Where the program reads.
+    /// Sets the standard input of the program.
     pub fn stdin(mut self, stdio: impl Into<Stdio>) -> Self {
         self.streams[0] = Some(stdio.into());
         self
     }
 
-    /// Where the program writes.
+    /// Sets the standard output of the program.
     pub fn stdout(mut self, stdio: impl Into<Stdio>) -> Self {
         self.streams[1] = Some(stdio.into());
         self
     }
 
-    /// Where the program complains.
+    /// Sets the standard error of the program.
     pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
         self.streams[2] = Some(stdio.into());
         self
     }
 
-    /// What the kernel could not be told.
+    /// Returns the problems of a command that execve(2) cannot take.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         self.program.invalid()
     }
 
-    /// The whole of it, on top of what the policy's own program would be.
+    /// Returns the invocation of this command, with the policy's own invocation as the base.
     pub(crate) fn invocation(&self, policy: &Invocation) -> Invocation {
         self.program.invocation_within(policy)
     }

@@ -1,4 +1,4 @@
-//! The one public error: which step failed, on which path, with which errno, and what to do about it.
+//! The one public error of the crate: the failed step, its path and errno, and the remedy.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::feature::Feature;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in the form `step on path: ERRNO (text); hint`.
+/// A failure of this crate, in the form `step on path: ERRNO (text); hint`.
 ///
 /// ```
 /// use ringfence::{ErrorKind, Sandbox};
@@ -22,8 +22,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert!(error.to_string().contains("uts_ns"));
 /// ```
 ///
-/// `Debug` says the same behind the [`kind`](Error::kind), since that is what a `main` that returns a `Result` prints; `{:#?}`
-/// shows the fields.
+/// `Debug` prints the same text behind the [`kind`](Error::kind), because a `main` that returns a
+/// `Result` prints that; `{:#?}` prints the fields.
 #[derive(thiserror::Error)]
 #[error("{0}")]
 pub struct Error(Box<Inner>);
@@ -40,22 +40,24 @@ impl fmt::Debug for Error {
 pub enum ErrorKind {
     /// The policy contradicts itself; [`Error::problems`] lists every conflict.
     Invalid,
-    /// This host cannot do what the policy asks; [`Error::problems`] lists every reason with its remedy.
+    /// This host cannot carry out the policy; [`Error::problems`] lists every reason with its
+    /// remedy.
     Unsupported,
-    /// A step of the setup failed: [`Error::step`] says which.
+    /// A step of the setup failed: [`Error::step`] names it.
     Setup,
-    /// The sandbox stood, but the program could not be executed in it.
+    /// The sandbox was ready, but the program could not be executed in it.
     Exec,
-    /// The setup did not finish within [`setup_timeout`](crate::Sandbox::setup_timeout), or the peer stopped answering.
+    /// The setup did not finish within [`setup_timeout`](crate::Sandbox::setup_timeout), or the
+    /// peer stopped answering.
     Timeout,
     /// The setup process ended before it could report.
     SetupDied,
-    /// The program has ended, but someone else took its exit status: the caller ignores SIGCHLD or waits for any
-    /// child, and the kernel (before 6.15) keeps no copy.
+    /// The program has ended, but its exit status was taken by another waiter: the caller ignores
+    /// SIGCHLD or waits for any child, and the kernel (before 6.15) keeps no copy.
     StatusLost,
     /// An operation on a live sandbox failed: a wait, a signal, a statistic, an update.
     Control,
-    /// Reading or writing the store of images failed: [`Error::step`] says where.
+    /// Reading or writing the store of images failed: [`Error::step`] names the step.
     #[cfg(feature = "image")]
     Store,
     /// The store has no such image, layer or blob.
@@ -64,336 +66,249 @@ pub enum ErrorKind {
     /// Bytes are not what their digest, their length or their format says.
     #[cfg(feature = "image")]
     Corrupt,
-    /// Something is larger than the limit that is set for it.
+    /// An input is larger than the limit that is set for it.
     #[cfg(feature = "image")]
     TooLarge,
-    /// Another process, or a running sandbox, holds it.
+    /// The item is held by another process, or by a running sandbox.
     #[cfg(feature = "image")]
     InUse,
-    /// A registry cannot be reached, is overloaded, or broke off more often than was to be borne. Later it may work.
+    /// A registry cannot be reached, is overloaded, or broke off more often than the limit of
+    /// retries. A later attempt may succeed.
     #[cfg(feature = "registry")]
     Unavailable,
-    /// A registry wants other credentials, or none will do.
+    /// A registry wants other credentials, or accepts none.
     #[cfg(feature = "registry")]
     Denied,
-    /// A registry broke the rules of its protocol: it lied about a length, redirected to where nothing may go, or made no
-    /// sense.
+    /// A registry broke the rules of its protocol: its length was false, its redirect led to a
+    /// forbidden place, or its answer made no sense.
     #[cfg(feature = "registry")]
     Protocol,
 }
 
-/// A step of making, running or removing a sandbox, named after the system call or file that does it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Step {
-    /// Judging the policy before anything is done.
-    Validate,
-    /// Finding out what the host offers.
-    Detect,
-    /// Starting the thread that clones.
-    Spawner,
-    /// Making the pipes and descriptors of the program.
-    Stdio,
-    /// Opening a file or directory that the policy names.
-    OpenSource,
-    /// Registering the owner, so that `reap_stale` can tell the living from the dead.
-    Owner,
-    /// Making a scratch directory.
-    Scratch,
-    /// Making a control group.
-    CreateCgroup,
-    /// Writing a limit.
-    SetLimit,
-    /// Setting which devices a control group may use: `bpf(2)`, or `devices.allow` and `devices.deny`.
-    DeviceRules,
-    /// Having systemd make a scope, or move a process into one.
-    SystemdScope,
-    /// Entering a control group.
-    JoinCgroup,
-    /// `clone3(2)` or `clone(2)`.
-    Clone,
-    /// Executing the stub, the small program that sets the sandbox up.
-    LoadStub,
-    /// The stub reading its plan.
-    ReadPlan,
-    /// Writing `/proc/PID/uid_map`, `gid_map` or `setgroups`.
-    WriteIdMap,
-    /// `setns(2)`.
-    JoinNamespace,
-    /// `unshare(2)`.
-    Unshare,
-    /// Writing `/proc/sys/user/max_user_namespaces`, or another limit of that directory.
-    LimitNamespaces,
-    /// Writing `/proc/self/timens_offsets`.
-    TimeOffsets,
-    /// `sethostname(2)`.
-    Hostname,
-    /// `setdomainname(2)`.
-    Domainname,
-    /// Bringing the loopback interface up.
-    Loopback,
-    /// `landlock_create_ruleset(2)`, `landlock_add_rule(2)` or `landlock_restrict_self(2)`.
-    Landlock,
-    /// Making the mounts private.
-    Propagation,
-    /// `open_tree(2)`: taking a copy of a mount.
-    OpenTree,
-    /// Finding, or making, the place of a mount inside the root.
-    MountTarget,
-    /// `fsopen(2)`, `fsconfig(2)`, `fsmount(2)` or `mount(2)`.
-    Mount,
-    /// `move_mount(2)`.
-    MoveMount,
-    /// `mount_setattr(2)`.
-    MountAttr,
-    /// `mount_setattr(2)` with `MOUNT_ATTR_IDMAP`.
-    IdMapMount,
-    /// Covering a path up, or making it read-only.
-    Mask,
-    /// Filling `/dev`.
-    Dev,
-    /// `pivot_root(2)`.
-    PivotRoot,
-    /// `umount2(2)` of the host's root.
-    DetachOldRoot,
-    /// `chdir(2)` to the program's working directory.
-    Cwd,
-    /// `setsid(2)` or `setpgid(2)`.
-    Session,
-    /// `umask(2)`.
-    Umask,
-    /// `prlimit(2)`.
-    Rlimit,
-    /// `setgroups(2)`.
-    Groups,
-    /// `setresgid(2)`.
-    Gid,
-    /// `setresuid(2)`.
-    Uid,
-    /// `capset(2)`, the bounding and the ambient set, securebits.
-    Capabilities,
-    /// `prctl(PR_SET_NO_NEW_PRIVS)`.
-    NoNewPrivs,
-    /// `keyctl(2)`: joining a session keyring.
-    Keyring,
-    /// `prctl(2)`: dumpable, death signal, name.
-    Prctl,
-    /// The owner died during the setup.
-    OwnerAlive,
-    /// Placing descriptors with `dup3(2)`.
-    PlaceFd,
-    /// `close_range(2)`.
-    CloseFds,
-    /// Restoring signal dispositions and the mask.
-    Signals,
-    /// The init process starting the program.
-    Fork,
-    /// `seccomp(2)`: putting the program under its filter.
-    Seccomp,
-    /// Hearing or answering what a filter asks: `seccomp_unotify(2)`.
-    Notify,
-    /// `execve(2)` of the program.
-    Exec,
-    /// Waiting for the setup's report.
-    Report,
-    /// `waitid(2)`.
-    Wait,
-    /// Sending a signal.
-    Signal,
-    /// Killing the sandbox.
-    Kill,
-    /// Reading the program's output.
-    Output,
-    /// Reading statistics.
-    Stats,
-    /// Reading pressure stall information, or waiting for it.
-    Pressure,
-    /// Freezing or thawing.
-    Freeze,
-    /// Removing a control group.
-    RemoveCgroup,
-    /// Removing a scratch directory.
-    RemoveScratch,
-    /// Clearing what dead owners left.
-    Reap,
-    /// Opening a store of images.
-    #[cfg(feature = "image")]
-    OpenStore,
-    /// Waiting for a lock of a store: `flock(2)`.
-    #[cfg(feature = "image")]
-    LockStore,
-    /// Reading or changing a store's `index.json`.
-    #[cfg(feature = "image")]
-    ImageIndex,
-    /// Understanding the name of an image.
-    #[cfg(feature = "image")]
-    ImageName,
-    /// Reading a manifest or a configuration.
-    #[cfg(feature = "image")]
-    ImageManifest,
-    /// Reading a blob.
-    #[cfg(feature = "image")]
-    ReadBlob,
-    /// Writing a blob.
-    #[cfg(feature = "image")]
-    WriteBlob,
-    /// Unpacking a layer.
-    #[cfg(feature = "image")]
-    UnpackLayer,
-    /// Finding the user that an image names in the image's own databases.
-    #[cfg(feature = "image")]
-    ImageUser,
-    /// Writing a directory as a layer of an image.
-    #[cfg(feature = "image")]
-    PackLayer,
-    /// Running a program as a step of a build.
-    #[cfg(feature = "image")]
-    BuildRun,
-    /// Taking images in from an archive or a directory.
-    #[cfg(feature = "image")]
-    ImportImage,
-    /// Writing images out to an archive or a directory.
-    #[cfg(feature = "image")]
-    ExportImage,
-    /// Removing what no image of a store needs.
-    #[cfg(feature = "image")]
-    PruneStore,
-    /// Making ready to speak to a registry: names, certificates, threads.
-    #[cfg(feature = "registry")]
-    Registry,
-    /// Reading the login for a registry.
-    #[cfg(feature = "registry")]
-    Credentials,
-    /// Getting a token for a registry.
-    #[cfg(feature = "registry")]
-    Authenticate,
-    /// Getting a manifest or an index from a registry.
-    #[cfg(feature = "registry")]
-    PullManifest,
-    /// Getting a layer or a configuration from a registry.
-    #[cfg(feature = "registry")]
-    PullBlob,
-    /// Sending a layer or a configuration to a registry.
-    #[cfg(feature = "registry")]
-    PushBlob,
-    /// Sending a manifest or an index to a registry.
-    #[cfg(feature = "registry")]
-    PushManifest,
+/// Defines [`Step`]: each step with its documentation, and its text in an error message.
+macro_rules! steps {
+    ($(
+        $(#[doc = $doc:literal])*
+        $(#[cfg($cfg:meta)])?
+        $step:ident => $text:literal,
+    )*) => {
+        /// A step of making, running or removing a sandbox. Most have the name of the system call
+        /// or the file that does the step.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Step { $(
+            $(#[doc = $doc])*
+            $(#[cfg($cfg)])?
+            $step,
+        )* }
+
+        impl Step {
+            /// Returns the text that names the step in an error message.
+            pub fn as_str(self) -> &'static str {
+                match self { $(
+                    $(#[cfg($cfg)])?
+                    Step::$step => $text,
+                )* }
+            }
+        }
+    };
 }
 
-impl Step {
-    /// The step as it reads in an error message.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Step::Validate => "validate policy",
-            Step::Detect => "inspect host",
-            Step::Spawner => "start spawner thread",
-            Step::Stdio => "prepare stdio",
-            Step::OpenSource => "open",
-            Step::Owner => "register owner",
-            Step::Scratch => "make scratch directory",
-            Step::CreateCgroup => "create cgroup",
-            Step::SetLimit => "set limit",
-            Step::DeviceRules => "set device rules",
-            Step::SystemdScope => "ask systemd for a scope",
-            Step::JoinCgroup => "join cgroup",
-            Step::Clone => "clone",
-            Step::LoadStub => "execute stub",
-            Step::ReadPlan => "read plan",
-            Step::WriteIdMap => "write id map",
-            Step::JoinNamespace => "setns",
-            Step::Unshare => "unshare",
-            Step::LimitNamespaces => "limit namespaces",
-            Step::TimeOffsets => "set time offsets",
-            Step::Hostname => "sethostname",
-            Step::Domainname => "setdomainname",
-            Step::Loopback => "bring loopback up",
-            Step::Landlock => "landlock",
-            Step::Propagation => "make mounts private",
-            Step::OpenTree => "open_tree",
-            Step::MountTarget => "find mount target",
-            Step::Mount => "mount",
-            Step::MoveMount => "move_mount",
-            Step::MountAttr => "mount_setattr",
-            Step::IdMapMount => "map ids of mount",
-            Step::Mask => "mask",
-            Step::Dev => "fill /dev",
-            Step::PivotRoot => "pivot_root",
-            Step::DetachOldRoot => "detach old root",
-            Step::Cwd => "chdir",
-            Step::Session => "set session",
-            Step::Umask => "umask",
-            Step::Rlimit => "setrlimit",
-            Step::Groups => "setgroups",
-            Step::Gid => "setresgid",
-            Step::Uid => "setresuid",
-            Step::Capabilities => "set capabilities",
-            Step::NoNewPrivs => "set no_new_privs",
-            Step::Keyring => "join session keyring",
-            Step::Prctl => "prctl",
-            Step::OwnerAlive => "check owner",
-            Step::PlaceFd => "place descriptor",
-            Step::CloseFds => "close descriptors",
-            Step::Signals => "reset signals",
-            Step::Fork => "start program under init",
-            Step::Seccomp => "install seccomp filter",
-            Step::Notify => "answer system call",
-            Step::Exec => "exec",
-            Step::Report => "wait for setup",
-            Step::Wait => "wait",
-            Step::Signal => "signal",
-            Step::Kill => "kill",
-            Step::Output => "read output",
-            Step::Stats => "read statistics",
-            Step::Pressure => "watch pressure",
-            Step::Freeze => "freeze",
-            Step::RemoveCgroup => "remove cgroup",
-            Step::RemoveScratch => "remove scratch directory",
-            Step::Reap => "reap stale sandboxes",
-            #[cfg(feature = "image")]
-            Step::OpenStore => "open store",
-            #[cfg(feature = "image")]
-            Step::LockStore => "lock store",
-            #[cfg(feature = "image")]
-            Step::ImageIndex => "index of store",
-            #[cfg(feature = "image")]
-            Step::ImageName => "name of image",
-            #[cfg(feature = "image")]
-            Step::ImageManifest => "read manifest",
-            #[cfg(feature = "image")]
-            Step::ReadBlob => "read blob",
-            #[cfg(feature = "image")]
-            Step::WriteBlob => "write blob",
-            #[cfg(feature = "image")]
-            Step::UnpackLayer => "unpack layer",
-            #[cfg(feature = "image")]
-            Step::ImageUser => "find user of image",
-            #[cfg(feature = "image")]
-            Step::PackLayer => "pack layer",
-            #[cfg(feature = "image")]
-            Step::BuildRun => "run step of build",
-            #[cfg(feature = "image")]
-            Step::ImportImage => "import image",
-            #[cfg(feature = "image")]
-            Step::ExportImage => "export image",
-            #[cfg(feature = "image")]
-            Step::PruneStore => "prune store",
-            #[cfg(feature = "registry")]
-            Step::Registry => "prepare for registry",
-            #[cfg(feature = "registry")]
-            Step::Credentials => "read credentials",
-            #[cfg(feature = "registry")]
-            Step::Authenticate => "authenticate",
-            #[cfg(feature = "registry")]
-            Step::PullManifest => "pull manifest",
-            #[cfg(feature = "registry")]
-            Step::PullBlob => "pull blob",
-            #[cfg(feature = "registry")]
-            Step::PushBlob => "push blob",
-            #[cfg(feature = "registry")]
-            Step::PushManifest => "push manifest",
-        }
-    }
+steps! {
+    /// Judging the policy before anything is done.
+    Validate => "validate policy",
+    /// Finding out the abilities of the host.
+    Detect => "inspect host",
+    /// Starting the thread that clones.
+    Spawner => "start spawner thread",
+    /// Making the pipes and descriptors of the program.
+    Stdio => "prepare stdio",
+    /// Opening a file or directory that the policy names.
+    OpenSource => "open",
+    /// Registering the owner, so that `reap_stale` can tell the living from the dead.
+    Owner => "register owner",
+    /// Making a scratch directory.
+    Scratch => "make scratch directory",
+    /// Making a control group.
+    CreateCgroup => "create cgroup",
+    /// Writing a limit.
+    SetLimit => "set limit",
+    /// Setting the devices that a control group may use: `bpf(2)`, or `devices.allow` and
+    /// `devices.deny`.
+    DeviceRules => "set device rules",
+    /// Asking systemd to make a scope, or to move a process into one.
+    SystemdScope => "ask systemd for a scope",
+    /// Entering a control group.
+    JoinCgroup => "join cgroup",
+    /// `clone3(2)` or `clone(2)`.
+    Clone => "clone",
+    /// Executing the stub, the small program that sets the sandbox up.
+    LoadStub => "execute stub",
+    /// Reading the plan, in the stub.
+    ReadPlan => "read plan",
+    /// Writing `/proc/PID/uid_map`, `gid_map` or `setgroups`.
+    WriteIdMap => "write id map",
+    /// `setns(2)`.
+    JoinNamespace => "setns",
+    /// `unshare(2)`.
+    Unshare => "unshare",
+    /// Writing `/proc/sys/user/max_user_namespaces`, or another limit of that directory.
+    LimitNamespaces => "limit namespaces",
+    /// Writing `/proc/self/timens_offsets`.
+    TimeOffsets => "set time offsets",
+    /// `sethostname(2)`.
+    Hostname => "sethostname",
+    /// `setdomainname(2)`.
+    Domainname => "setdomainname",
+    /// Bringing the loopback interface up.
+    Loopback => "bring loopback up",
+    /// `landlock_create_ruleset(2)`, `landlock_add_rule(2)` or `landlock_restrict_self(2)`.
+    Landlock => "landlock",
+    /// Making the mounts private.
+    Propagation => "make mounts private",
+    /// `open_tree(2)`: copying a mount.
+    OpenTree => "open_tree",
+    /// Finding, or making, the target of a mount inside the root.
+    MountTarget => "find mount target",
+    /// `fsopen(2)`, `fsconfig(2)`, `fsmount(2)` or `mount(2)`.
+    Mount => "mount",
+    /// `move_mount(2)`.
+    MoveMount => "move_mount",
+    /// `mount_setattr(2)`.
+    MountAttr => "mount_setattr",
+    /// `mount_setattr(2)` with `MOUNT_ATTR_IDMAP`.
+    IdMapMount => "map ids of mount",
+    /// Masking a path, or making one read-only.
+    Mask => "mask",
+    /// Filling `/dev`.
+    Dev => "fill /dev",
+    /// `pivot_root(2)`.
+    PivotRoot => "pivot_root",
+    /// `umount2(2)` of the host's root.
+    DetachOldRoot => "detach old root",
+    /// `chdir(2)` to the program's working directory.
+    Cwd => "chdir",
+    /// `setsid(2)` or `setpgid(2)`.
+    Session => "set session",
+    /// `umask(2)`.
+    Umask => "umask",
+    /// `prlimit(2)`.
+    Rlimit => "setrlimit",
+    /// `setgroups(2)`.
+    Groups => "setgroups",
+    /// `setresgid(2)`.
+    Gid => "setresgid",
+    /// `setresuid(2)`.
+    Uid => "setresuid",
+    /// `capset(2)`, the bounding and the ambient set, securebits.
+    Capabilities => "set capabilities",
+    /// `prctl(PR_SET_NO_NEW_PRIVS)`.
+    NoNewPrivs => "set no_new_privs",
+    /// `keyctl(2)`: joining a session keyring.
+    Keyring => "join session keyring",
+    /// `prctl(2)`: dumpable, death signal, name.
+    Prctl => "prctl",
+    /// Checking that the owner did not die during the setup.
+    OwnerAlive => "check owner",
+    /// Placing descriptors with `dup3(2)`.
+    PlaceFd => "place descriptor",
+    /// `close_range(2)`.
+    CloseFds => "close descriptors",
+    /// Restoring signal dispositions and the mask.
+    Signals => "reset signals",
+    /// Starting the program below the init process.
+    Fork => "start program under init",
+    /// `seccomp(2)`: putting the program under its filter.
+    Seccomp => "install seccomp filter",
+    /// Receiving or answering a question of a filter: `seccomp_unotify(2)`.
+    Notify => "answer system call",
+    /// `execve(2)` of the program.
+    Exec => "exec",
+    /// Waiting for the setup's report.
+    Report => "wait for setup",
+    /// `waitid(2)`.
+    Wait => "wait",
+    /// Sending a signal.
+    Signal => "signal",
+    /// Killing the sandbox.
+    Kill => "kill",
+    /// Reading the program's output.
+    Output => "read output",
+    /// Reading statistics.
+    Stats => "read statistics",
+    /// Reading pressure stall information, or waiting for it.
+    Pressure => "watch pressure",
+    /// Freezing or thawing.
+    Freeze => "freeze",
+    /// Removing a control group.
+    RemoveCgroup => "remove cgroup",
+    /// Removing a scratch directory.
+    RemoveScratch => "remove scratch directory",
+    /// Removing the sandboxes of dead owners.
+    Reap => "reap stale sandboxes",
+    /// Opening a store of images.
+    #[cfg(feature = "image")]
+    OpenStore => "open store",
+    /// Waiting for a lock of a store: `flock(2)`.
+    #[cfg(feature = "image")]
+    LockStore => "lock store",
+    /// Reading or changing a store's `index.json`.
+    #[cfg(feature = "image")]
+    ImageIndex => "index of store",
+    /// Parsing the name of an image.
+    #[cfg(feature = "image")]
+    ImageName => "name of image",
+    /// Reading a manifest or a configuration.
+    #[cfg(feature = "image")]
+    ImageManifest => "read manifest",
+    /// Reading a blob.
+    #[cfg(feature = "image")]
+    ReadBlob => "read blob",
+    /// Writing a blob.
+    #[cfg(feature = "image")]
+    WriteBlob => "write blob",
+    /// Unpacking a layer.
+    #[cfg(feature = "image")]
+    UnpackLayer => "unpack layer",
+    /// Finding the user that an image names in the image's own databases.
+    #[cfg(feature = "image")]
+    ImageUser => "find user of image",
+    /// Writing a directory as a layer of an image.
+    #[cfg(feature = "image")]
+    PackLayer => "pack layer",
+    /// Running a program as a step of a build.
+    #[cfg(feature = "image")]
+    BuildRun => "run step of build",
+    /// Importing images from an archive or a directory.
+    #[cfg(feature = "image")]
+    ImportImage => "import image",
+    /// Exporting images to an archive or a directory.
+    #[cfg(feature = "image")]
+    ExportImage => "export image",
+    /// Removing blobs and layers that no image of a store needs.
+    #[cfg(feature = "image")]
+    PruneStore => "prune store",
+    /// Preparing for a registry: names, certificates, threads.
+    #[cfg(feature = "registry")]
+    Registry => "prepare for registry",
+    /// Reading the login for a registry.
+    #[cfg(feature = "registry")]
+    Credentials => "read credentials",
+    /// Getting a token for a registry.
+    #[cfg(feature = "registry")]
+    Authenticate => "authenticate",
+    /// Getting a manifest or an index from a registry.
+    #[cfg(feature = "registry")]
+    PullManifest => "pull manifest",
+    /// Getting a layer or a configuration from a registry.
+    #[cfg(feature = "registry")]
+    PullBlob => "pull blob",
+    /// Sending a layer or a configuration to a registry.
+    #[cfg(feature = "registry")]
+    PushBlob => "push blob",
+    /// Sending a manifest or an index to a registry.
+    #[cfg(feature = "registry")]
+    PushManifest => "push manifest",
 }
 
 impl fmt::Display for Step {
@@ -402,23 +317,24 @@ impl fmt::Display for Step {
     }
 }
 
-/// One conflict in a policy, or one thing that this host cannot do, with the remedy.
+/// One conflict in a policy, or one request that this host cannot fulfil, with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The builder call or host feature that it is about.
+    /// The builder call or the host feature with the problem.
     pub subject: String,
-    /// What is wrong.
+    /// The reason for the problem.
     pub reason: String,
-    /// What to do about it.
+    /// The remedy of the problem.
     pub remedy: String,
-    /// The feature that [`best_effort`](crate::Sandbox::best_effort) could give up, if there is one.
+    /// The feature that the sandbox can go without by [`best_effort`](crate::Sandbox::best_effort),
+    /// if there is one.
     pub feature: Option<Feature>,
     pub(crate) kind: ErrorKind,
 }
 
 impl Problem {
-    /// A contradiction within the policy.
+    /// Makes the problem of a policy that contradicts itself.
     pub(crate) fn invalid(subject: &str, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
         Problem {
             subject: subject.into(),
@@ -429,12 +345,12 @@ impl Problem {
         }
     }
 
-    /// Something that this host cannot do.
+    /// Makes the problem of a request that this host cannot fulfil.
     pub(crate) fn unsupported(subject: &str, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
         Problem { kind: ErrorKind::Unsupported, ..Problem::invalid(subject, reason, remedy) }
     }
 
-    /// The same, and the caller may choose to go without `feature`.
+    /// Notes the feature that the caller may choose to go without.
     pub(crate) fn for_feature(self, feature: Feature) -> Self {
         Problem { feature: Some(feature), ..self }
     }
@@ -446,6 +362,7 @@ impl fmt::Display for Problem {
     }
 }
 
+/// The two forms of an [`Error`]: a failed step, and a refused policy.
 #[derive(Debug, thiserror::Error)]
 enum Inner {
     #[error("{}", describe(*step, path.as_deref(), detail.as_deref(), *errno, hint.as_deref()))]
@@ -461,6 +378,7 @@ enum Inner {
     Refused { problems: Vec<Problem> },
 }
 
+/// Joins the parts of a failed step into one line.
 fn describe(step: Step, path: Option<&Path>, detail: Option<&str>, errno: Option<Errno>, hint: Option<&str>) -> String {
     let mut text = step.as_str().to_owned();
     if let Some(path) = path {
@@ -478,12 +396,13 @@ fn describe(step: Step, path: Option<&Path>, detail: Option<&str>, errno: Option
     text
 }
 
+/// Lists the problems, one in each line.
 fn list(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
 impl Error {
-    /// A failed step, with the errno that it failed with.
+    /// Makes the error of a failed step, with its errno.
     pub(crate) fn new(step: Step, errno: Errno) -> Self {
         Error(Box::new(Inner::Failed {
             kind: ErrorKind::Setup,
@@ -495,12 +414,12 @@ impl Error {
         }))
     }
 
-    /// A failed step without an errno: `detail` says what happened.
+    /// Makes the error of a failed step without an errno; `detail` describes the failure.
     pub(crate) fn message(kind: ErrorKind, step: Step, detail: impl Into<String>) -> Self {
         Error(Box::new(Inner::Failed { kind, step, path: None, detail: Some(detail.into()), errno: None, hint: None }))
     }
 
-    /// A failed step of std's own.
+    /// Makes the error of a step that failed in the standard library.
     pub(crate) fn io(step: Step, error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(errno) => Error::new(step, Errno::from_raw(errno)),
@@ -508,12 +427,13 @@ impl Error {
         }
     }
 
-    /// Everything that speaks against the policy.
+    /// Makes the error of a refused policy, from all its problems.
     pub(crate) fn refused(problems: Vec<Problem>) -> Self {
         Error(Box::new(Inner::Refused { problems }))
     }
 
-    /// What a reader or writer of this crate's own says through std's error, or std's own error.
+    /// Takes an error of this crate back out of an error of the standard library. Any other becomes
+    /// one of `step` and `kind`.
     #[cfg(feature = "image")]
     pub(crate) fn from_io(step: Step, kind: ErrorKind, error: io::Error) -> Self {
         match error.downcast::<Error>() {
@@ -522,6 +442,7 @@ impl Error {
         }
     }
 
+    /// Sets the kind.
     pub(crate) fn with_kind(mut self, new: ErrorKind) -> Self {
         if let Inner::Failed { kind, .. } = &mut *self.0 {
             *kind = new;
@@ -529,7 +450,7 @@ impl Error {
         self
     }
 
-    /// Names the file or argument that the step was about.
+    /// Names the file or the argument of the failed step.
     pub(crate) fn at(mut self, new: impl AsRef<OsStr>) -> Self {
         if let Inner::Failed { path, .. } = &mut *self.0 {
             *path = Some(PathBuf::from(new.as_ref()));
@@ -537,6 +458,7 @@ impl Error {
         self
     }
 
+    /// Adds a description of the failure.
     pub(crate) fn detail(mut self, new: impl Into<String>) -> Self {
         if let Inner::Failed { detail, .. } = &mut *self.0 {
             *detail = Some(new.into());
@@ -544,7 +466,7 @@ impl Error {
         self
     }
 
-    /// Adds what to do about it.
+    /// Adds a remedy.
     pub(crate) fn hint(mut self, new: impl Into<String>) -> Self {
         if let Inner::Failed { hint, .. } = &mut *self.0 {
             *hint = Some(new.into());
@@ -552,7 +474,7 @@ impl Error {
         self
     }
 
-    /// The failed step as something that this host cannot do.
+    /// Returns the failed step as a problem of this host.
     #[cfg(feature = "systemd")]
     pub(crate) fn problem(&self, subject: &str) -> Problem {
         match &*self.0 {
@@ -564,7 +486,7 @@ impl Error {
         }
     }
 
-    /// What sort of failure this is.
+    /// Returns the sort of the failure.
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
             Inner::Failed { kind, .. } => *kind,
@@ -573,7 +495,7 @@ impl Error {
         }
     }
 
-    /// The step that failed.
+    /// Returns the step that failed.
     pub fn step(&self) -> Step {
         match &*self.0 {
             Inner::Failed { step, .. } => *step,
@@ -581,7 +503,7 @@ impl Error {
         }
     }
 
-    /// The file, directory or program that the step was about.
+    /// Returns the file, directory or program of the failed step.
     pub fn path(&self) -> Option<&Path> {
         match &*self.0 {
             Inner::Failed { path, .. } => path.as_deref(),
@@ -589,7 +511,7 @@ impl Error {
         }
     }
 
-    /// The kernel's errno, if a system call failed.
+    /// Returns the errno of the kernel, if a system call failed.
     pub fn raw_os_error(&self) -> Option<i32> {
         match &*self.0 {
             Inner::Failed { errno, .. } => errno.map(|e| e as i32),
@@ -597,7 +519,7 @@ impl Error {
         }
     }
 
-    /// What to do about it, where that is known.
+    /// Returns the remedy, if one is known.
     pub fn remedy(&self) -> Option<&str> {
         match &*self.0 {
             Inner::Failed { hint, .. } => hint.as_deref(),
@@ -605,7 +527,8 @@ impl Error {
         }
     }
 
-    /// Every conflict and every missing feature, for [`ErrorKind::Invalid`] and [`ErrorKind::Unsupported`].
+    /// Returns every conflict and every missing feature, for [`ErrorKind::Invalid`] and
+    /// [`ErrorKind::Unsupported`].
     pub fn problems(&self) -> &[Problem] {
         match &*self.0 {
             Inner::Failed { .. } => &[],
@@ -636,7 +559,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_main_prints_can_be_read() {
+    fn debug_output_of_an_error_is_readable() {
         let error = Error::new(Step::OpenSource, Errno::ENOENT).at("/srv/alpin").hint("the path has to exist");
         let text = "open /srv/alpin: ENOENT (No such file or directory); the path has to exist";
         assert_eq!((error.to_string(), format!("{error:?}")), (text.to_owned(), format!("Setup: {text}")));

@@ -1,5 +1,5 @@
-//! Everything that was asked for one sandbox, as plain data. [`judge`](crate::judge) finds out whether this host can carry it
-//! out, and [`launch`](crate::launch) does so.
+//! The policy: all requests for one sandbox, as plain data. [`judge`](crate::judge) finds out
+//! whether this host can carry out a policy, and [`launch`](crate::launch) carries it out.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -36,12 +36,12 @@ pub(crate) struct Policy {
     pub(crate) setup_timeout: Option<Duration>,
     pub(crate) timings: bool,
     pub(crate) best_effort: BTreeSet<Feature>,
-    /// For tests of the undoing: the op that fails, and its errno.
+    /// The op of the setup that fails, and its errno: for tests of what a failure leaves behind.
     pub(crate) fail_at: Option<(u32, i32)>,
 }
 
 impl Policy {
-    /// The time that a setup may take.
+    /// Returns the time limit of a setup.
     pub(crate) fn setup_timeout(&self) -> Duration {
         self.setup_timeout.unwrap_or(SETUP_TIMEOUT)
     }

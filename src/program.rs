@@ -1,7 +1,8 @@
-//! The program itself: what is executed, as whom, with which environment and limits.
+//! The program itself: its path and arguments, its user, its environment and its limits.
 //!
-//! Stage: inside, on the new root, just before the exec. The user changes after everything that needs rights, the
-//! working directory after the user, descriptors and limits of the process last.
+//! Stage: inside, on the new root, just before the exec. The user changes after everything that
+//! needs privileges, the working directory after the user, and the descriptors and limits of the
+//! process change last.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,7 +16,7 @@ use nix::sys::resource;
 use crate::error::{Problem, Step};
 use crate::plan::{Added, Arg, Exec, ExecFlags, Plan, Slot, has_nul};
 
-/// Where a program is looked for when its environment has no PATH.
+/// The directories that are searched for the program when its environment has no PATH.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_COMMAND: &str = "/bin/sh";
 
@@ -77,34 +78,36 @@ impl Resource {
         self.raw() as u32
     }
 
-    /// The caller's own soft and hard limit.
-    pub(crate) fn own(self) -> Option<(u64, u64)> {
+    /// Returns the caller's own soft and hard limit.
+    pub(crate) fn caller_limits(self) -> Option<(u64, u64)> {
         resource::getrlimit(self.raw()).ok()
     }
 }
 
-/// In which session and process group the program runs: setsid(2), setpgid(2).
+/// The session and the process group of the program: setsid(2), setpgid(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Session {
-    /// The caller's own: terminal signals reach both, and a program that signals its own group signals the caller.
+    /// The caller's session and process group: terminal signals reach both processes, and a program
+    /// that signals its own group signals the caller.
     Inherit,
-    /// A process group of its own in the caller's session.
+    /// A new process group in the caller's session.
     NewGroup,
-    /// A session of its own, without a controlling terminal. The default with `pid_ns`.
+    /// A new session, without a controlling terminal. The default with `pid_ns`.
     New,
 }
 
-/// What the builder has been told about the program.
+/// The program's part of a policy.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Program {
     pub(crate) command: Option<OsString>,
     pub(crate) args: Vec<OsString>,
-    /// What an image executes where nobody names a program: the words that stay, and those that arguments take the place of.
+    /// The command of an image, for a sandbox without a program of its own: the words that stay
+    /// (the entrypoint), and the words that arguments replace.
     pub(crate) default: (Vec<OsString>, Vec<OsString>),
     pub(crate) stop_signal: Option<i32>,
     pub(crate) env_clear: bool,
-    /// A value, or `None` for a variable that is taken away.
+    /// The variables that were set, each with its value, and those that were removed, with `None`.
     pub(crate) env: BTreeMap<OsString, Option<OsString>>,
     pub(crate) cwd: Option<PathBuf>,
     pub(crate) user: Option<(u32, u32)>,
@@ -135,7 +138,8 @@ impl Program {
         }
         let ids = self.user.iter().flat_map(|(uid, gid)| [uid, gid]).chain(self.groups.iter().flatten());
         if ids.into_iter().any(|id| *id == u32::MAX) {
-            // setresuid(2) takes it for "leave as it is": the program would keep the caller's.
+            // setresuid(2) takes this number as "leave the id as it is": the program would keep the
+            // caller's id.
             let reason = "4,294,967,295 is no id: to the kernel it means none";
             problems.push(Problem::invalid("user", reason, "give ids below that"));
         }
@@ -148,9 +152,9 @@ impl Program {
         problems
     }
 
-    /// The program as the builder has it, in the caller's environment of now.
+    /// Returns the invocation of this program, in the current environment of the caller.
     pub(crate) fn invocation(&self) -> Invocation {
-        let (command, args) = self.words();
+        let (command, args) = self.command_line();
         Invocation {
             command: command.to_owned(),
             args: args.into_iter().map(OsStr::to_owned).collect(),
@@ -159,8 +163,8 @@ impl Program {
         }
     }
 
-    /// The program and its arguments.
-    pub(crate) fn words(&self) -> (&OsStr, Vec<&OsStr>) {
+    /// Returns the program and its arguments.
+    pub(crate) fn command_line(&self) -> (&OsStr, Vec<&OsStr>) {
         if let Some(command) = &self.command {
             return (command, self.args.iter().map(OsString::as_os_str).collect());
         }
@@ -173,7 +177,8 @@ impl Program {
         }
     }
 
-    /// This program, in the environment and the directory of another where it says nothing else.
+    /// Returns the invocation of this program, with the environment and the working directory of
+    /// `outer` where this program has none of its own.
     pub(crate) fn invocation_within(&self, outer: &Invocation) -> Invocation {
         let environment = if self.env.is_empty() && !self.env_clear {
             outer.environment.clone()
@@ -188,7 +193,7 @@ impl Program {
         }
     }
 
-    /// The variables of the program, who begins with those that it is given.
+    /// Returns the variables of the program: those in `given`, with the program's changes.
     fn environment(&self, given: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
         let inherited = (!self.env_clear).then_some(given);
         let kept = inherited.into_iter().flatten().filter(|(name, _)| !self.env.contains_key(name));
@@ -196,12 +201,13 @@ impl Program {
         kept.chain(set).collect()
     }
 
-    /// Supplementary groups, gid, uid: in this order, since each takes the right to the one before. `joined`: the user
-    /// namespace is one that was there.
+    /// Emits the supplementary groups, the gid and the uid, in this order: each change takes away
+    /// the right to the one before. `joined` says that the user namespace existed before the
+    /// sandbox.
     pub(crate) fn emit_user(&self, plan: &mut Plan, may_set_groups: bool, joined: bool) {
         match &self.groups {
             Some(groups) if may_set_groups => drop(emit_groups(plan, groups)),
-            // An ordinary user's namespace may not let them be changed.
+            // The user namespace of an ordinary user may forbid a change of the groups.
             None if joined => drop(emit_groups(plan, &[]).tolerate(Errno::EPERM)),
             None if may_set_groups && self.user.is_some() => drop(emit_groups(plan, &[])),
             _ => {}
@@ -217,7 +223,8 @@ impl Program {
         self.session.unwrap_or(if pid_ns { Session::New } else { Session::Inherit })
     }
 
-    /// Whether the process group of the program is its own, and can be signalled as a whole.
+    /// Returns whether the program leads a process group of its own, which can be signalled as a
+    /// whole.
     pub(crate) fn leads_group(&self, pid_ns: bool) -> bool {
         self.session(pid_ns) != Session::Inherit
     }
@@ -230,11 +237,12 @@ impl Program {
         }
     }
 
-    /// Raises hard limits beyond the caller's, which takes CAP_SYS_RESOURCE: before user and capabilities are the program's.
-    /// The soft ones come last: they would limit the setup.
+    /// Raises hard limits beyond the caller's. This needs CAP_SYS_RESOURCE, so it happens before
+    /// the program gets its user and its capabilities. The soft limits come last, because they
+    /// would limit the setup as well.
     pub(crate) fn emit_raised_rlimits(&self, plan: &mut Plan) {
         for (resource, _, hard) in &self.rlimits {
-            if let Some((soft, _)) = resource.own().filter(|(_, own)| hard > own) {
+            if let Some((soft, _)) = resource.caller_limits().filter(|(_, own)| hard > own) {
                 emit_rlimit(plan, *resource, soft, *hard);
             }
         }
@@ -246,14 +254,14 @@ impl Program {
         }
     }
 
-    /// `inherited` holds the caller's umask, which the stub has put aside.
+    /// Emits the umask. `inherited` holds the caller's umask, which the stub has saved.
     pub(crate) fn emit_umask(&self, plan: &mut Plan, inherited: Slot) {
         let mask = self.umask.map_or(Arg::from(inherited), Arg::from);
         plan.call(Step::Umask, libc::SYS_umask, [mask]);
     }
 }
 
-/// What one run executes.
+/// The command, the environment and the working directory of one run.
 #[derive(Debug, Clone)]
 pub(crate) struct Invocation {
     command: OsString,
@@ -263,7 +271,7 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
-    /// The paths at which the program is looked for, inside.
+    /// Returns the paths inside at which the kernel may find the program, in the order of PATH.
     fn candidates(&self) -> Vec<PathBuf> {
         let name = Path::new(&self.command);
         if name.as_os_str().as_bytes().contains(&b'/') {
@@ -275,7 +283,8 @@ impl Invocation {
             .collect()
     }
 
-    /// The bytes of the longest of the strings that execve(2) copies, and of all of them with their places.
+    /// Returns the size in bytes of the longest string that execve(2) copies, and the size of all
+    /// strings together with their pointers.
     pub(crate) fn size(&self) -> (u64, u64) {
         let words = std::iter::once(&self.command).chain(&self.args).map(|word| word.len());
         let variables = self.environment.iter().map(|(name, value)| name.len() + 1 + value.len());
@@ -286,7 +295,8 @@ impl Invocation {
         (longest as u64, all as u64)
     }
 
-    /// The working directory: the one asked for, else `/` on a root of the sandbox's own.
+    /// Emits the change to the working directory, if one was named. On a root of the sandbox's own,
+    /// the op also checks that the directory lies inside.
     pub(crate) fn emit_cwd(&self, plan: &mut Plan, own_root: bool) {
         let Some(cwd) = &self.cwd else { return };
         let path = plan.string(cwd);
@@ -296,7 +306,8 @@ impl Invocation {
         }
     }
 
-    /// Emits the exec, the last op. `failure` holds the address of the page in which a silent failure is told.
+    /// Emits the exec, the last op. `failure` holds the address of the failure page, for an exec
+    /// that cannot report its error over the socket.
     pub(crate) fn emit_exec(&self, plan: &mut Plan, flags: ExecFlags, failure: Option<Slot>) {
         let candidates = self.candidates();
         let argv = plan.strings(std::iter::once(&self.command).chain(&self.args).map(|arg| [arg.as_os_str()]));
@@ -317,8 +328,9 @@ pub(crate) fn emit_ids(plan: &mut Plan, uid: u32, gid: u32) {
     plan.call(Step::Uid, libc::SYS_setresuid, [uid.into(), uid.into(), uid.into()]).at(uid.to_string());
 }
 
-/// Has the program be outside whom it looks like inside. Who joins a user namespace that does not know its ids is called
-/// nobody there, and is still itself, be it root, to every file.
+/// Gives the program the ids outside that it sees inside. A process that joins a user namespace
+/// without its ids sees itself as nobody there, but to every file it is still its old user, even
+/// root.
 fn emit_ids_as_seen(plan: &mut Plan) {
     let calls =
         [(Step::Gid, libc::SYS_getgid, libc::SYS_setresgid), (Step::Uid, libc::SYS_getuid, libc::SYS_setresuid)];

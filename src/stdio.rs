@@ -1,4 +1,4 @@
-//! Where the program's standard streams, and further descriptors, come from.
+//! The standard streams of the program, and further descriptors for it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Seek, Write};
@@ -16,7 +16,8 @@ use crate::plan::{Arg, Plan, PlanFd, Slot};
 use crate::stub::wire::{FIRST_FD, PARENT_FD};
 use crate::sys::{memfd, table};
 
-/// One standard stream of the program, as `std::process::Stdio`; it can be used for many spawns.
+/// One standard stream of the program, like `std::process::Stdio`. A value can be used for many
+/// spawns.
 #[derive(Debug, Clone, Default)]
 pub struct Stdio(Source);
 
@@ -31,29 +32,31 @@ enum Source {
 }
 
 impl Stdio {
-    /// The caller's own stream; `/dev/null` where the caller has closed it.
+    /// Passes on the caller's own stream, or `/dev/null` where the caller has closed that stream.
     pub fn inherit() -> Self {
         Stdio(Source::Inherit)
     }
 
-    /// `/dev/null`.
+    /// Connects the stream to `/dev/null`.
     pub fn null() -> Self {
         Stdio(Source::Null)
     }
 
-    /// A pipe whose other end stands in the [`Child`](crate::Child).
+    /// Makes a pipe whose other end is in the [`Child`](crate::Child).
     pub fn piped() -> Self {
         Stdio(Source::Piped)
     }
 
-    /// A file in memory that holds `bytes` and nothing can change, for stdin: each spawn reads them from the beginning. A
-    /// program's input, or a script for an interpreter, can be longer this way than the kernel lets an argument be (128 KiB,
-    /// execve(2)). `memfd_create(2)`; the file counts as the caller's memory.
+    /// Makes a file in memory, for stdin, that holds `bytes` and that nobody can change. Each spawn
+    /// reads the file from the beginning. So the input of a program, or a script for an
+    /// interpreter, can be longer than an argument, for which the kernel's limit is 128 KiB
+    /// (execve(2)). The file counts as memory of the caller. `memfd_create(2)`.
     ///
     /// ```
     /// use ringfence::{Sandbox, Stdio};
     ///
-    /// let output = Sandbox::new().command("wc").arg("-c").stdin(Stdio::bytes(vec![b'x'; 1 << 20])).output()?;
+    /// let input = Stdio::bytes(vec![b'x'; 1 << 20]);
+    /// let output = Sandbox::new().command("wc").arg("-c").stdin(input).output()?;
     /// assert_eq!(output.stdout, b"1048576\n");
     /// # Ok::<(), ringfence::Error>(())
     /// ```
@@ -61,12 +64,13 @@ impl Stdio {
         Stdio(Source::Bytes(bytes.into()))
     }
 
-    /// What streams are that nobody told, where a program is started: the caller's own.
+    /// Returns the default streams of a spawn: the caller's own.
     pub(crate) fn inherited() -> [Stdio; 3] {
         [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()]
     }
 
-    /// And where its output is collected.
+    /// Returns the default streams of a run whose output is collected: an empty stdin, and two
+    /// pipes.
     pub(crate) fn captured() -> [Stdio; 3] {
         [Stdio::null(), Stdio::piped(), Stdio::piped()]
     }
@@ -78,7 +82,7 @@ impl From<OwnedFd> for Stdio {
     }
 }
 
-/// Whatever owns a descriptor is a stream.
+/// Implements `From` for a type that owns a descriptor.
 macro_rules! from_owner {
     ($($owner:ty),*) => { $(
         impl From<$owner> for Stdio {
@@ -91,71 +95,71 @@ macro_rules! from_owner {
 
 from_owner!(File, PipeReader, PipeWriter, ChildStdin, ChildStdout, ChildStderr, UnixStream);
 
-/// The descriptors that the builder was given.
+/// The descriptors that the builder has for the program.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Descriptors {
-    /// stdin, stdout, stderr; `None` where the call that spawns decides.
+    /// stdin, stdout and stderr; `None` where the default of the spawn holds.
     pub(crate) streams: [Option<Stdio>; 3],
-    /// Further descriptors with the numbers that they get.
+    /// Further descriptors, each with its number in the program.
     pub(crate) extra: Vec<(RawFd, Arc<OwnedFd>)>,
 }
 
-/// The streams of one spawn: what the program gets, and the caller's ends of pipes.
+/// The streams of one spawn: the program's ends, and the caller's ends of pipes.
 #[derive(Debug)]
 pub(crate) struct Streams {
     inside: [PlanFd; 3],
     pub(crate) outside: [Option<OwnedFd>; 3],
-    /// Of stdout and stderr.
+    /// The sinks of stdout and stderr.
     pub(crate) sinks: [Sink; 2],
 }
 
 impl Descriptors {
-    /// The streams of a run: those that it was told, else the policy's, else `default`.
+    /// Returns the streams of a run: those in `own`, else those of the policy, else `default`.
     pub(crate) fn choose<'s>(&'s self, own: Option<&'s [Option<Stdio>; 3]>, default: &'s [Stdio; 3]) -> [&'s Stdio; 3] {
         let chosen = |i: usize| own.and_then(|own| own[i].as_ref()).or(self.streams[i].as_ref()).unwrap_or(&default[i]);
         [chosen(0), chosen(1), chosen(2)]
     }
 }
 
-/// What a stream of output can be limited by.
+/// The other end of an output stream, which decides how the output can be limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sink {
-    /// It is read by the library, or nobody.
+    /// A pipe that the library reads, or a stream without a reader.
     Counted,
     /// A file of this size.
     File(u64),
-    /// It is the caller's own, passed on.
-    Callers,
-    /// Somebody else reads it.
-    Elsewhere,
+    /// The caller's own stream, passed on.
+    Inherited,
+    /// A descriptor with a reader outside of the library.
+    External,
 }
 
 impl Stdio {
     pub(crate) fn sink(&self) -> Sink {
         match &self.0 {
             Source::Null | Source::Piped | Source::Bytes(_) => Sink::Counted,
-            Source::Inherit => Sink::Callers,
+            Source::Inherit => Sink::Inherited,
             Source::Fd(fd) => sink_of(fd.as_fd()),
         }
     }
 }
 
 fn sink_of(fd: BorrowedFd<'_>) -> Sink {
-    let Ok(stat) = fstat(fd) else { return Sink::Elsewhere };
+    let Ok(stat) = fstat(fd) else { return Sink::External };
     match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => Sink::File(u64::try_from(stat.st_size).unwrap_or(0)),
         SFlag::S_IFCHR if stat.st_rdev == makedev(1, 3) => Sink::Counted,
-        _ => Sink::Elsewhere,
+        _ => Sink::External,
     }
 }
 
 impl Streams {
-    /// The size of the largest file among stdout and stderr.
+    /// Returns the size of the largest file among stdout and stderr.
     pub(crate) fn largest_file(&self) -> Option<u64> {
         self.sinks.iter().filter_map(|sink| if let Sink::File(size) = sink { Some(*size) } else { None }).max()
     }
 
-    /// Opens what one run needs.
+    /// Opens the streams of one run.
     pub(crate) fn open(stdio: [&Stdio; 3]) -> Result<Streams> {
         let mut outside = [None, None, None];
         let mut open = |i: usize| -> Result<PlanFd> {
@@ -185,7 +189,7 @@ fn null() -> Result<PlanFd> {
     file.map(|file| OwnedFd::from(file).into()).map_err(|error| Error::io(Step::Stdio, &error).at("/dev/null"))
 }
 
-/// A file of these bytes, open for reading from the beginning, which nobody can write to any more.
+/// Makes a sealed file in memory of these bytes, open for reading from the beginning.
 fn in_memory(bytes: &[u8]) -> Result<PlanFd> {
     let failed = |error: &std::io::Error| Error::io(Step::Stdio, error);
     let memory = memfd::create(c"ringfence-stdin").map_err(|errno| Error::new(Step::Stdio, errno))?;
@@ -197,11 +201,12 @@ fn in_memory(bytes: &[u8]) -> Result<PlanFd> {
 }
 
 impl Streams {
-    /// Passes the descriptors on, and gives each its number right before the exec. Everything else is closed by it.
+    /// Passes the descriptors on, and gives each its number right before the exec, which closes all
+    /// other descriptors.
     pub(crate) fn emit(&self, plan: &mut Plan, extra: &[(RawFd, Arc<OwnedFd>)]) {
         let streams = self.inside.iter().cloned().enumerate().map(|(i, fd)| (i as RawFd, fd));
         let mut placed: Vec<(RawFd, RawFd)> =
-            streams.chain(further(extra)).map(|(number, fd)| (plan.fd(fd), number)).collect();
+            streams.chain(extra_fds(extra)).map(|(number, fd)| (plan.fd(fd), number)).collect();
         if !extra.is_empty() {
             move_up(plan, &mut placed);
         }
@@ -209,17 +214,18 @@ impl Streams {
         emit_places(plan, &placed);
     }
 
-    /// What the program gets.
+    /// Returns the program's ends of the streams.
     pub(crate) fn inside(&self) -> &[PlanFd; 3] {
         &self.inside
     }
 }
 
 impl Descriptors {
-    /// Passes the further descriptors on, and leaves 0, 1 and 2 free for streams that come later. Gives where the pipe of
-    /// the thread that cloned is then.
-    pub(crate) fn emit_ahead(&self, plan: &mut Plan) -> Arg {
-        let mut placed: Vec<(RawFd, RawFd)> = further(&self.extra).map(|(number, fd)| (plan.fd(fd), number)).collect();
+    /// Passes the further descriptors on, and leaves 0, 1 and 2 free for streams that come later.
+    /// Returns the number that the pipe of the spawner thread has then.
+    pub(crate) fn emit_extra(&self, plan: &mut Plan) -> Arg {
+        let mut placed: Vec<(RawFd, RawFd)> =
+            extra_fds(&self.extra).map(|(number, fd)| (plan.fd(fd), number)).collect();
         let mut parent = Arg::from(PARENT_FD);
         if !placed.is_empty() {
             let highest = move_up(plan, &mut placed);
@@ -237,7 +243,7 @@ impl Descriptors {
     }
 }
 
-fn further(extra: &[(RawFd, Arc<OwnedFd>)]) -> impl Iterator<Item = (RawFd, PlanFd)> {
+fn extra_fds(extra: &[(RawFd, Arc<OwnedFd>)]) -> impl Iterator<Item = (RawFd, PlanFd)> {
     extra.iter().map(|(number, fd)| (*number, PlanFd::Shared(fd.clone())))
 }
 
@@ -249,8 +255,8 @@ fn emit_places(plan: &mut Plan, placed: &[(RawFd, RawFd)]) {
     }
 }
 
-/// Moves the sources above every number that is about to be taken, and the report socket with them; gives the highest
-/// number in use then.
+/// Moves the sources, and the report socket, above every number that is about to be used. Returns
+/// the highest number in use after that.
 fn move_up(plan: &mut Plan, placed: &mut [(RawFd, RawFd)]) -> RawFd {
     let highest = placed.iter().flat_map(|(from, to)| [*from, *to]).max().unwrap_or(0).max(FIRST_FD);
     let flags = libc::O_CLOEXEC;
@@ -266,10 +272,12 @@ fn move_up(plan: &mut Plan, placed: &mut [(RawFd, RawFd)]) -> RawFd {
     placed.iter().map(|(from, _)| *from).max().unwrap_or(first_free)
 }
 
-/// `close_range(CLOSE_RANGE_CLOEXEC)`, 5.11; without it one by one: the stub holds nothing but what it was passed, and
-/// what it opened close-on-exec.
+/// Sets close-on-exec by `close_range(CLOSE_RANGE_CLOEXEC)`, since 5.11. Before, one by one: the
+/// stub has no descriptors but those that were passed to it, and those that it opened
+/// close-on-exec.
 fn emit_close_on_exec(plan: &mut Plan) {
-    // The report, the plan and its descriptors, and the directory of a v2 group in which the stub was born.
+    // The report, the plan with its descriptors, and the directory of the v2 group in which the
+    // stub was born.
     let passed = PARENT_FD..FIRST_FD + 3 + plan.fds().len() as RawFd;
     let flag = libc::CLOSE_RANGE_CLOEXEC;
     plan.call(Step::CloseFds, libc::SYS_close_range, [3.into(), u32::MAX.into(), flag.into()])
@@ -277,7 +285,7 @@ fn emit_close_on_exec(plan: &mut Plan) {
         .tolerate(Errno::EINVAL)
         .skip_on_success(passed.len() as u8);
     for fd in passed {
-        // EBADF: the plan's own descriptor is closed, and the report's may have moved.
+        // EBADF: the plan's own descriptor is closed, and that of the report may have moved.
         plan.call(Step::CloseFds, libc::SYS_fcntl, [fd.into(), libc::F_SETFD.into(), libc::FD_CLOEXEC.into()])
             .tolerate(Errno::EBADF);
     }

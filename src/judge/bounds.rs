@@ -1,11 +1,12 @@
-//! What a spawn would run into beyond namespaces and control groups: sources that are not there, and limits of the caller's.
+//! The bounds of a spawn beyond namespaces and control groups: missing sources, and limits of the
+//! caller.
 
 use std::fs;
 use std::path::Path;
 
 use caps::Capability;
 
-use super::held::has;
+use super::capabilities::has_capability;
 use crate::cgroup::Limits;
 use crate::error::Problem;
 use crate::feature::Feature;
@@ -15,18 +16,20 @@ use crate::policy::Policy;
 use crate::proc::user_ns;
 use crate::program::Resource;
 
-/// Descriptors of the library's own in a caller or a spawning thread, for one sandbox, with some to spare.
+/// The descriptors that the library itself needs in the caller, or in a spawner thread, for one
+/// sandbox, with some to spare.
 const OWN_DESCRIPTORS: u64 = 32;
 
 impl Policy {
-    /// Whether the limits of the process can be set: a hard limit above the caller's asks for CAP_SYS_RESOURCE in the initial
-    /// user namespace, and no limit of open files is above `fs.nr_open`.
+    /// Returns the limits of the process that cannot be set: a hard limit above the caller's needs
+    /// CAP_SYS_RESOURCE in the initial user namespace, and no limit of open files may be above
+    /// `fs.nr_open`.
     pub(super) fn unreachable_rlimits(&self) -> Vec<Problem> {
         let apart = self.namespaces.apart().contains(Namespaces::USER);
-        let may_raise = || !apart && has(Capability::CAP_SYS_RESOURCE) && user_ns::is_initial();
+        let may_raise = || !apart && has_capability(Capability::CAP_SYS_RESOURCE) && user_ns::is_initial();
         let most_files = || fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse::<u64>().ok();
         let problem = |(resource, _, hard): &(Resource, u64, u64)| {
-            let own = resource.own().map_or(u64::MAX, |(_, own)| own);
+            let own = resource.caller_limits().map_or(u64::MAX, |(_, own)| own);
             if *resource == Resource::OpenFiles && most_files().is_some_and(|most| *hard > most) {
                 let reason = format!("{resource:?}: {hard} is above fs.nr_open");
                 return Some(Problem::unsupported("rlimit", reason, "give less, or raise that sysctl as root"));
@@ -41,7 +44,8 @@ impl Policy {
         self.program.rlimits.iter().filter_map(problem).collect()
     }
 
-    /// What of the host is to be seen inside and is not there. In a mount namespace that is joined it may be.
+    /// Returns the paths of the policy that are missing on the host. If the sandbox joins a mount
+    /// namespace, nothing is checked, because the paths may exist there.
     pub(super) fn missing_sources(&self) -> Vec<Problem> {
         if self.namespaces.joins(Namespaces::MOUNT) {
             return Vec::new();
@@ -62,9 +66,10 @@ impl Policy {
         problems
     }
 
-    /// Whether the caller's table, and the spawning thread's, hold what travels with a plan.
+    /// Returns a problem if the descriptors of a plan do not fit into the table of the caller or of
+    /// the spawner thread.
     pub(super) fn too_many_descriptors(&self) -> Option<Problem> {
-        let (soft, _) = Resource::OpenFiles.own()?;
+        let (soft, _) = Resource::OpenFiles.caller_limits()?;
         let trees = if self.opens_mounts_ahead() { self.mounts.mounts.len() } else { 0 };
         let highest = self.stdio.extra.iter().map(|(number, _)| number + 1).max().unwrap_or(0);
         let needed = ((trees + self.stdio.extra.len()) as u64 + OWN_DESCRIPTORS).max(highest as u64);
@@ -75,12 +80,13 @@ impl Policy {
         })
     }
 
-    /// Whether execve(2) takes the arguments and the environment of now.
+    /// Returns a problem if execve(2) cannot take the arguments and the current environment.
     pub(super) fn too_long_arguments(&self) -> Option<Problem> {
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
         let each = 32 * u64::try_from(page).ok()?;
         let asked = self.program.rlimits.iter().rev().find(|(resource, ..)| *resource == Resource::Stack);
-        let stack = asked.map(|(_, soft, _)| *soft).or_else(|| Resource::Stack.own().map(|(soft, _)| soft))?;
+        let stack =
+            asked.map(|(_, soft, _)| *soft).or_else(|| Resource::Stack.caller_limits().map(|(soft, _)| soft))?;
         let most = (stack / 4).min(6 << 20).max(each);
         let (longest, all) = self.program.invocation().size();
         let reason = if longest > each {
@@ -95,7 +101,8 @@ impl Policy {
     }
 }
 
-/// Whether a list of processors or of memory nodes names one that the machine cannot have.
+/// Returns a problem if a list of processors or of memory nodes names one that the machine cannot
+/// have.
 pub(super) fn absent_processors(limits: &Limits) -> Option<Problem> {
     let lists = [("cpu", "processors", &limits.cpuset), ("node", "memory nodes", &limits.cpuset_mems)];
     lists.into_iter().find_map(|(kind, plural, list)| {

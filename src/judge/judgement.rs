@@ -1,4 +1,5 @@
-//! The judgement before a spawn: what contradicts itself, and what this host cannot do.
+//! The judgement before a spawn: contradictions in the policy, and requests that this host cannot
+//! fulfil.
 
 use std::path::PathBuf;
 
@@ -6,7 +7,7 @@ use caps::{CapSet, Capability};
 use nix::unistd::{Gid, Uid};
 
 use super::bounds::absent_processors;
-use super::held::{has, held};
+use super::capabilities::{capability_mask, has_capability};
 use crate::cgroup;
 use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
@@ -23,30 +24,32 @@ pub(crate) const UNCOUNTED: &str =
 /// The highest number that a passed descriptor may have.
 const FD_MAX: i32 = 1 << 16;
 
-/// A policy that this host can carry out, and how.
+/// The judgement of a policy that this host can carry out.
 #[derive(Debug)]
 pub(crate) struct Judgement {
     pub(crate) enforced: Enforced,
-    /// The limits that hold: those asked for, less what the caller goes without.
+    /// The limits that hold: those of the policy, without those that `best_effort` gives up.
     pub(crate) limits: cgroup::Limits,
-    /// The control group counts processor time, for `cpu_time`.
+    /// Whether the control group counts processor time, for `cpu_time`.
     pub(crate) account_cpu: bool,
     pub(crate) maps: Option<IdMaps>,
     /// The parts of the Landlock ruleset that hold.
     pub(crate) landlock: Vec<Feature>,
-    /// Privileges, with those that the program is not given for the sake of its mounts.
+    /// The privileges of the program, without those that could undo the sandbox's mounts.
     pub(crate) security: security::Privileges,
-    /// The bounding set of capabilities can be cut down.
+    /// Whether the bounding set of capabilities can be cut down.
     pub(crate) bounding: bool,
-    /// The filter that the program will stand under.
+    /// The filter of the program.
     pub(crate) seccomp: Option<Seccomp>,
-    /// Where the program would see its own control group, and must not write to it.
+    /// The paths inside at which the program would see its own control group, and must not write to
+    /// it.
     pub(crate) control_groups: Vec<PathBuf>,
 }
 
 impl Policy {
-    /// `thorough`: also tries out whether the host's control groups will take the limits. A spawn does without, since
-    /// their creation tells the same when it fails, unless the caller may go without some.
+    /// Judges the policy. `thorough` also tries out whether the host's control groups take the
+    /// limits. A spawn goes without, because creating the groups shows the same problem, unless the
+    /// caller may go without some of the limits.
     pub(crate) fn judge(&self, thorough: bool) -> Result<Judgement> {
         let mut problems = self.contradictions();
         let maps = self.id_maps(&mut problems);
@@ -59,7 +62,7 @@ impl Policy {
         let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
         self.judge_output(&mut enforced, &mut problems);
         if seccomp.is_some() && landlock.is_empty() {
-            problems.extend(self.way_around_filter());
+            problems.extend(self.filter_bypass());
         }
         problems.extend(self.unreachable_rlimits());
         if thorough {
@@ -79,7 +82,7 @@ impl Policy {
         }
     }
 
-    /// Whether what the program writes can be counted.
+    /// Judges whether the library can count the program's output.
     fn judge_output(&self, enforced: &mut Enforced, problems: &mut Vec<Problem>) {
         if self.output_limit.is_none() {
             return;
@@ -91,16 +94,16 @@ impl Policy {
         enforced.set(Feature::OutputLimit, whole);
     }
 
-    /// A stream of output that nobody can count.
+    /// Returns a problem if the output has a limit, and a reader outside of the library.
     pub(crate) fn uncounted(&self, streams: &[Option<Stdio>; 3]) -> Option<Problem> {
-        let elsewhere = streams[1..].iter().flatten().any(|stdio| stdio.sink() == Sink::Elsewhere);
-        (self.output_limit.is_some() && elsewhere).then(|| {
+        let external = streams[1..].iter().flatten().any(|stdio| stdio.sink() == Sink::External);
+        (self.output_limit.is_some() && external).then(|| {
             let remedy = "use Stdio::piped() or a file, or best_effort(Feature::OutputLimit)";
             Problem::invalid("output_limit", UNCOUNTED, remedy).for_feature(Feature::OutputLimit)
         })
     }
 
-    /// The filter that will stand.
+    /// Judges the seccomp profile, and returns the filter that will be installed.
     fn judge_seccomp(&self, enforced: &mut Enforced, problems: &mut Vec<Problem>) -> Option<Seccomp> {
         let profile = self.seccomp.as_ref()?;
         let faults = profile.invalid();
@@ -122,9 +125,11 @@ impl Policy {
         None
     }
 
-    /// An init stands under no filter. Its memory is open to CAP_SYS_PTRACE in the user namespace that it lives in, unless
-    /// Landlock, whose domain begins with the program, keeps the program from what is outside of that.
-    fn way_around_filter(&self) -> Option<Problem> {
+    /// Returns a problem if the program could write to its init, which has no filter.
+    /// CAP_SYS_PTRACE in the user namespace of the init gives access to its memory. A Landlock
+    /// domain, which begins with the program, keeps the program from all processes outside of that
+    /// domain.
+    fn filter_bypass(&self) -> Option<Problem> {
         let given = self.security.capabilities.as_ref()?;
         (self.program.init && given.reaches(Capability::CAP_SYS_PTRACE)).then(|| {
             let reason = "CAP_SYS_PTRACE would let the program write to its init, which stands outside of the filter";
@@ -133,7 +138,7 @@ impl Policy {
         })
     }
 
-    /// What no host could carry out.
+    /// Returns the problems that hold on every host.
     fn contradictions(&self) -> Vec<Problem> {
         let mut problems = self.limits.invalid();
         problems.extend(self.limits.incomplete());
@@ -145,7 +150,7 @@ impl Policy {
         problems.extend(self.landlock.iter().flat_map(Landlock::invalid));
         problems.extend(self.security.invalid());
         problems.extend(self.names_without_namespace());
-        problems.extend(self.double_namespaces());
+        problems.extend(self.duplicate_namespaces());
         problems.extend(self.descriptor_numbers());
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
         if self.program.init && !self.namespaces.new.contains(Namespaces::PID) {
@@ -164,7 +169,7 @@ impl Policy {
         problems
     }
 
-    /// What of the limits cannot be enforced where the group is to stand.
+    /// Returns the limits that cannot be enforced at the place of the group.
     fn group_problems(&self, host: &cgroup::Host, limits: &cgroup::Limits, account_cpu: bool) -> Vec<Problem> {
         #[cfg(feature = "systemd")]
         if let Some(scope) = &self.systemd_scope {
@@ -226,7 +231,7 @@ impl Policy {
         problems
     }
 
-    fn double_namespaces(&self) -> Vec<Problem> {
+    fn duplicate_namespaces(&self) -> Vec<Problem> {
         let mut seen = self.namespaces.new;
         let mut problems = Vec::new();
         for (kind, _) in &self.namespaces.join {
@@ -256,22 +261,22 @@ impl Policy {
         problems
     }
 
-    /// What the caller may not do, and why.
+    /// Returns the privileges that the policy needs and the caller does not have.
     fn missing_privileges(&self) -> Vec<Problem> {
         let ns = &self.namespaces;
         let wants_namespaces = !ns.apart().is_empty();
         let with_user = ns.apart().contains(Namespaces::USER);
         let mut problems = Vec::new();
-        if wants_namespaces && !with_user && !has(Capability::CAP_SYS_ADMIN) {
+        if wants_namespaces && !with_user && !has_capability(Capability::CAP_SYS_ADMIN) {
             let reason = "making or joining a namespace needs CAP_SYS_ADMIN";
             problems.push(Problem::unsupported("namespaces", reason, "add user_ns(), or run as root"));
         }
         let own = (Uid::effective().as_raw(), Gid::effective().as_raw());
-        if !with_user && self.program.user.is_some_and(|user| user != own) && !has(Capability::CAP_SETUID) {
+        if !with_user && self.program.user.is_some_and(|user| user != own) && !has_capability(Capability::CAP_SETUID) {
             let reason = "running as another user needs CAP_SETUID and CAP_SETGID";
             problems.push(Problem::unsupported("user", reason, "add user_ns(), or run as root"));
         }
-        if !with_user && self.program.groups.is_some() && !has(Capability::CAP_SETGID) {
+        if !with_user && self.program.groups.is_some() && !has_capability(Capability::CAP_SETGID) {
             problems.push(Problem::unsupported("groups", "setting groups needs CAP_SETGID", "run as root"));
         }
         if self.mounts.maps_ids() {
@@ -294,14 +299,14 @@ impl Policy {
             return Some(Problem::invalid("id_mapped", reason, "add user_ns(), or leave it out"));
         }
         let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETUID, Capability::CAP_SETGID];
-        (!needed.into_iter().all(has)).then(|| {
+        (!needed.into_iter().all(has_capability)).then(|| {
             let reason = "mapping the ids of a mount needs CAP_SYS_ADMIN where the file system was mounted";
             let remedy = "run as root, or give the layers' files to the ids that the sandbox has outside (chown)";
             Problem::unsupported("id_mapped", reason, remedy)
         })
     }
 
-    /// The parts of the Landlock ruleset that will hold.
+    /// Judges the Landlock ruleset, and returns its parts that will hold.
     fn judge_landlock(&self, enforced: &mut Enforced, problems: &mut Vec<Problem>) -> Vec<Feature> {
         let mut held = Vec::new();
         for part in self.landlock.iter().flat_map(Landlock::judge) {
@@ -314,7 +319,8 @@ impl Policy {
         held
     }
 
-    /// Whether the bounding set of capabilities can be cut down. A user namespace gives the right to.
+    /// Judges the capabilities, and returns whether the bounding set can be cut down. A user
+    /// namespace gives the right to do so.
     fn judge_capabilities(
         &self,
         security: &security::Privileges,
@@ -325,11 +331,11 @@ impl Policy {
         if self.security.capabilities.is_some() {
             enforced.set(Feature::BoundingSet, Enforcement::Full);
         }
-        let may = has(Capability::CAP_SETPCAP);
+        let may = has_capability(Capability::CAP_SETPCAP);
         if self.namespaces.apart().contains(Namespaces::USER) {
             return true;
         }
-        let lacking = wanted.wanted() & !held(CapSet::Permitted);
+        let lacking = wanted.wanted() & !capability_mask(CapSet::Permitted);
         if lacking != 0 {
             let reason = format!("the caller itself lacks {}", Names(lacking));
             problems.push(Problem::unsupported("capabilities", reason, "leave it out, add user_ns(), or run as root"));
@@ -338,7 +344,7 @@ impl Policy {
         if !may && wanted.sets_securebits() {
             problems.push(Problem::unsupported("capabilities", "securebits need CAP_SETPCAP", remedy));
         }
-        if !may && !wanted.bounds(held(CapSet::Bounding)) {
+        if !may && !wanted.bounds(capability_mask(CapSet::Bounding)) {
             let reason = "cutting down the bounding set needs CAP_SETPCAP";
             if self.best_effort.contains(&Feature::BoundingSet) {
                 let gap =
@@ -351,7 +357,8 @@ impl Policy {
         may
     }
 
-    /// The limits that a control group will hold, with what is missing on this host.
+    /// Judges the limits, and returns those that a control group will hold, whether the group
+    /// counts processor time, and the enforcement of each limit.
     fn judge_limits(&self, thorough: bool, problems: &mut Vec<Problem>) -> Result<(cgroup::Limits, bool, Enforced)> {
         let mut enforced = Enforced::default();
         let mut limits = self.limits.clone();

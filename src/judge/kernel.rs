@@ -1,12 +1,12 @@
-//! Whether this kernel, set up as it is, makes the namespaces and mounts the kernel's file systems in them; and if not, who
-//! forbids it.
+//! The namespaces, and the mounts of the kernel's file systems in them, that this kernel refuses,
+//! with the setting that forbids them.
 
 use std::fs;
 
 use caps::Capability;
 use nix::errno::Errno;
 
-use super::held::has;
+use super::capabilities::has_capability;
 use crate::error::Problem;
 use crate::mount::{Kind, MountFlags};
 use crate::namespace::Namespaces;
@@ -16,7 +16,8 @@ use crate::proc::user_ns;
 use crate::spawn;
 
 impl Policy {
-    /// What a spawn would run into at its clone, or when it mounts /proc. The clone is tried, and nothing comes of it.
+    /// Returns the reasons for which the kernel would refuse the clone, or the mount of /proc. The
+    /// clone is tried, in a way that leaves no process.
     pub(crate) fn refused_by_kernel(&self) -> Vec<Problem> {
         let late = self.namespaces.new & Namespaces::CGROUP;
         let kinds = self.namespaces.at_clone(false) | late;
@@ -26,7 +27,7 @@ impl Policy {
             return reasons(errno, kinds);
         }
         let mut problems = Vec::new();
-        if self.namespaces.new.contains(Namespaces::USER) && !has(Capability::CAP_SYS_ADMIN) {
+        if self.namespaces.new.contains(Namespaces::USER) && !has_capability(Capability::CAP_SYS_ADMIN) {
             problems.extend(restricted_by_apparmor());
         }
         if self.namespaces.new.contains(Namespaces::MOUNT) {
@@ -35,7 +36,8 @@ impl Policy {
         problems
     }
 
-    /// A user namespace may mount /proc and /sys only where all of them is seen already (EPERM).
+    /// Returns a problem for /proc and /sys, if they are covered in part around the caller: the
+    /// kernel lets a user namespace mount only those that are visible in full (EPERM).
     fn covered(&self) -> Vec<Problem> {
         let ns = &self.namespaces;
         if ns.joins(Namespaces::USER) || ns.joins(Namespaces::MOUNT) {
@@ -79,7 +81,8 @@ fn covered(fstype: &str, seen: Seen) -> Option<Problem> {
     Some(Problem::unsupported("mount", reason, remedy))
 }
 
-/// Why the clone into `kinds` is refused with `errno`: every switch that is off, else what the errno says.
+/// Returns the reasons for which the clone into `kinds` fails with `errno`: every switch that is
+/// off, or else a likely cause of the errno.
 fn reasons(errno: Errno, kinds: Namespaces) -> Vec<Problem> {
     let problems: Vec<Problem> = match errno {
         Errno::ENOSPC | Errno::EUSERS => switched_off(kinds),
@@ -90,7 +93,7 @@ fn reasons(errno: Errno, kinds: Namespaces) -> Vec<Problem> {
         return problems;
     }
     let subject = if kinds.contains(Namespaces::USER) { "user_ns" } else { "namespaces" };
-    let (reason, remedy) = guess(errno);
+    let (reason, remedy) = likely_cause(errno);
     vec![Problem::unsupported(subject, format!("the kernel refuses the namespaces ({errno:?}): {reason}"), remedy)]
 }
 
@@ -106,14 +109,14 @@ fn switched_off(kinds: Namespaces) -> Vec<Problem> {
         .collect()
 }
 
-/// Debian's and Arch's kernels have it.
+/// Returns a problem if the switch of Debian's and Arch's kernels is off.
 fn debian_switch() -> Option<Problem> {
     let path = "/proc/sys/kernel/unprivileged_userns_clone";
     let remedy = "as root: sysctl kernel.unprivileged_userns_clone=1";
     (read(path).trim() == "0").then(|| Problem::unsupported("user_ns", format!("{path} is 0"), remedy))
 }
 
-fn guess(errno: Errno) -> (&'static str, &'static str) {
+fn likely_cause(errno: Errno) -> (&'static str, &'static str) {
     let filtered = read("/proc/thread-self/status").lines().any(|line| line == "Seccomp:\t2");
     let filter = (
         "a seccomp filter around the caller forbids them",
@@ -138,8 +141,9 @@ fn guess(errno: Errno) -> (&'static str, &'static str) {
     }
 }
 
-/// Ubuntu, since 23.10: a user namespace is made, and gives no capabilities (apparmor.d(5), `userns`). A profile of the
-/// caller's own may allow them.
+/// Returns a problem if AppArmor restricts user namespaces, as on Ubuntu since 23.10: the clone
+/// succeeds, but gives no capabilities (apparmor.d(5), `userns`). A profile of the caller's own may
+/// allow them.
 fn restricted_by_apparmor() -> Option<Problem> {
     let path = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
     let profile = ["/proc/thread-self/attr/apparmor/current", "/proc/thread-self/attr/current"]
@@ -179,7 +183,7 @@ mod tests {
     #[test]
     fn what_this_process_may_do_is_not_refused() {
         assert_eq!(spawn::dry_run(0), Ok(()));
-        // CLONE_FS with CLONE_NEWNS is refused on every kernel.
+        // Every kernel refuses CLONE_FS with CLONE_NEWNS.
         assert_eq!(spawn::dry_run((libc::CLONE_NEWNS | libc::CLONE_FS) as u64), Err(Errno::EINVAL));
     }
 }

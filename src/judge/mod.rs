@@ -1,7 +1,8 @@
-//! The judgement before a spawn: what contradicts itself, and what this host cannot do.
+//! The judgement before a spawn: contradictions in the policy, and requests that this host cannot
+//! fulfil.
 
 mod bounds;
-mod held;
+mod capabilities;
 mod judgement;
 mod kernel;
 mod own_group;

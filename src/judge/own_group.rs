@@ -1,5 +1,6 @@
-//! An ordinary user's control groups belong to that user, who outside is the program as well: their files are closed to it by
-//! mounts that can only be read, by Landlock, or not at all.
+//! The protection of an ordinary user's control groups. These groups belong to the caller's user,
+//! as which the program runs outside. Their files are closed to the program by read-only mounts, by
+//! Landlock, or not at all.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,8 +17,10 @@ const GAP: &str = "the group belongs to the caller's user, who is the program ou
                    write() of /sys/fs/cgroup";
 
 impl Policy {
-    /// The paths inside that are to be made read-only, so that the program cannot write to its own group. Where it can all
-    /// the same, limits hold in part. Who limits the groups that are made inside wants some made.
+    /// Returns the paths inside that have to be read-only, so that the program cannot write to its
+    /// own group. Where the program can write to the group in spite of that, the limits hold in
+    /// part. If the policy limits the groups below the sandbox's, the program is meant to make
+    /// some, and nothing is read-only.
     pub(super) fn judge_own_group(&self, landlock: &[Feature], enforced: &mut Enforced) -> Vec<PathBuf> {
         if !self.owns_its_group() {
             return Vec::new();
@@ -27,7 +30,7 @@ impl Policy {
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let hierarchies = mountinfo::control_groups(&text);
         let has_mounts = self.namespaces.new.contains(Namespaces::MOUNT);
-        // Whoever stands under rules about paths can mount nothing.
+        // A program under rules about paths can mount nothing.
         let has_rules = landlock.contains(&Feature::LandlockFiles);
         let is_open = if makes_groups {
             true
@@ -47,9 +50,9 @@ impl Policy {
         if has_mounts && !makes_groups { self.mounts.control_groups(&all) } else { Vec::new() }
     }
 
-    /// Whether the program could mount control groups itself, and write to its own by that.
+    /// Returns whether the program could mount control groups itself, and so write to its own.
     fn may_mount_groups(&self, hierarchies: &[ControlGroups]) -> bool {
-        // A namespace around the program's own group keeps it from the limits of that.
+        // A cgroup namespace at the program's own group protects the limits of that group.
         let delegates = !hierarchies.is_empty() && hierarchies.iter().all(|groups| groups.delegates);
         if delegates && self.namespaces.new.contains(Namespaces::CGROUP) {
             return false;

@@ -1,4 +1,4 @@
-//! The privileges that the program really gets: those that it was given, less what would undo the sandbox.
+//! The privileges of the program: those of the policy, without those that could undo the sandbox.
 
 use caps::Capability;
 use nix::unistd::Uid;
@@ -8,17 +8,19 @@ use crate::policy::Policy;
 use crate::security::{Capabilities, Privileges};
 
 impl Policy {
-    /// Whether the program could be given a group that belongs to who it is outside. Root's belong to root, who a program in
-    /// a user namespace is not.
+    /// Returns whether the program's control group could belong to the program's user outside. The
+    /// groups of root belong to root, and a program in a user namespace is not root outside.
     pub(super) fn owns_its_group(&self) -> bool {
         !(Uid::effective().is_root() || self.limits.is_empty() && self.cpu_time.is_none())
     }
 
-    /// In a user namespace the program's uid 0 has no capability, unless asked for, by which it could undo the sandbox.
+    /// Returns the privileges of the program. In a user namespace, a program with uid 0 does not
+    /// get the capabilities that could undo the sandbox, unless the policy asks for them.
     ///
-    /// CAP_SYS_ADMIN takes `ro`, `nosuid` and the like off a mount, and a mount off what it covers: the kernel locks only what
-    /// was mounted when the namespace was copied, and the sandbox's mounts are made in it. CAP_SYS_PTRACE writes to the
-    /// memory of init, which is undumpable and stands under no filter.
+    /// CAP_SYS_ADMIN could remove flags such as `ro` and `nosuid` from a mount, and unmount a mount
+    /// that covers another: the kernel locks only mounts that were there when the namespace was
+    /// copied, and the sandbox's mounts are made later. CAP_SYS_PTRACE could write to the memory of
+    /// init, which is undumpable and has no filter.
     pub(super) fn privileges(&self) -> Privileges {
         let mut policy = self.security.clone();
         if policy.capabilities.is_none() && self.namespaces.new.contains(Namespaces::USER) {

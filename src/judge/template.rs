@@ -1,18 +1,19 @@
-//! Whether a sandbox's mount namespace can be made from the library's empty one, and not from the caller's.
+//! The template: the library's empty mount namespace, from which a sandbox's can be made, instead
+//! of from the caller's.
 
 use std::os::fd::BorrowedFd;
 
 use caps::{CapSet, Capability};
 
-use super::held::has;
+use super::capabilities::has_capability;
 use crate::cgroup::{Device, DeviceAccess, Devices};
 use crate::mount;
 use crate::namespace::Namespaces;
 use crate::policy::Policy;
 
 impl Policy {
-    /// The empty mount namespace, where it can be used: it belongs to the caller's user namespace, and the host's files
-    /// cannot be found from it.
+    /// Returns the template, if it can be used: it belongs to the caller's user namespace, and the
+    /// host's files cannot be found from it.
     pub(crate) fn template(&self) -> Option<BorrowedFd<'static>> {
         if self.fits_template() && may_use_template() { self.mounts.template() } else { None }
     }
@@ -21,25 +22,26 @@ impl Policy {
         self.namespaces.new.contains(Namespaces::MOUNT)
             && !self.namespaces.new.contains(Namespaces::USER)
             && self.namespaces.join.is_empty()
-            // Where its rules forbid making a node, the host's own is bound.
+            // If the device rules forbid making a node, /dev has to bind the host's node.
             && self.limits.devices.as_ref().is_none_or(may_make_nodes)
             && self.mounts.fits_template()
     }
 
-    /// Whether each mount of the host's is a descriptor of the caller's.
+    /// Returns whether the caller opens each source of a mount, and passes on its descriptor.
     pub(super) fn opens_mounts_ahead(&self) -> bool {
-        let is_others = self.namespaces.new.contains(Namespaces::USER) && has(Capability::CAP_SYS_ADMIN);
+        let is_others = self.namespaces.new.contains(Namespaces::USER) && has_capability(Capability::CAP_SYS_ADMIN);
         is_others || (self.fits_template() && may_use_template())
     }
 }
 
-/// Whether the rules let the setup make the nodes of a /dev.
+/// Returns whether the device rules let the setup make the nodes of a /dev.
 fn may_make_nodes(rules: &Devices) -> bool {
     let mut nodes = mount::NODES.iter().map(|(_, major, minor)| Device::char(*major, *minor));
     nodes.all(|node| rules.allows(node, DeviceAccess::MKNOD))
 }
 
-/// What setns(2) into it, chroot(2) and mknod(2) ask for; the caller may have given up one of these.
+/// Returns whether the caller has the capabilities for the template: setns(2), chroot(2) and
+/// mknod(2) need one each, and the caller may have given up one of them.
 fn may_use_template() -> bool {
     let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_CHROOT, Capability::CAP_MKNOD];
     caps::read(None, CapSet::Effective).is_ok_and(|held| needed.iter().all(|capability| held.contains(capability)))

@@ -1,4 +1,5 @@
-//! The judgement about user namespaces: which ids are mapped, who may write that, and what forbids them here.
+//! The judgement about user namespaces: the mapped ids, the writer of the maps, and the settings
+//! that forbid them.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -7,28 +8,29 @@ use std::path::Path;
 use caps::Capability;
 use nix::unistd::{Gid, Uid, User, getgroups};
 
-use super::held::has;
+use super::capabilities::has_capability;
 use crate::error::Problem;
 use crate::mount::{self, OwnedFiles, Upper};
 use crate::namespace::{IdMap, IdMaps, LINES_MAX, Namespaces, Outside, Programs, Writer, is_own, unprivileged_id};
 use crate::policy::Policy;
 use crate::proc::subid::{self, SubIds};
 
-/// The caller's ids, outside.
+/// The caller's ids, which are outside ids.
 #[derive(Debug, Clone, Copy)]
-struct Own {
+struct CallerIds {
     uid: u32,
     gid: u32,
 }
 
 impl Policy {
-    /// The maps of a new user namespace: those given, else one id for the user that the program runs as, and one for its group.
+    /// Returns the maps of a new user namespace: those of the policy, else one line for the user of
+    /// the program, and one for its group.
     pub(super) fn id_maps(&self, problems: &mut Vec<Problem>) -> Option<IdMaps> {
         let ns = &self.namespaces;
         if !ns.new.contains(Namespaces::USER) {
             return None;
         }
-        let own = Own { uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw() };
+        let own = CallerIds { uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw() };
         let (uid, gid) = self.program.user.unwrap_or((0, 0));
         let given = |map: &[IdMap], id, own| if map.is_empty() { vec![IdMap::new(id, own, 1)] } else { map.to_vec() };
         let (uid_map, gid_map) = if ns.subids {
@@ -67,7 +69,8 @@ impl Policy {
         Some(ids)
     }
 
-    /// Whether each sandbox of this policy can have another id outside: nobody has said which, and no file tells them apart.
+    /// Chooses the ids that each sandbox of this policy has outside. A sandbox can have an id of
+    /// its own if the policy names no map, and no file belongs to the id of the map.
     fn outside(&self, ids: &IdMaps) -> Outside {
         let ns = &self.namespaces;
         let is_given = ns.subids || !ns.uid_map.is_empty() || !ns.gid_map.is_empty();
@@ -84,12 +87,14 @@ impl Policy {
         }
     }
 
-    /// Whether the program could take flags off mounts. The flags of what the caller has copied are not locked to it.
+    /// Returns whether the program could remove flags from mounts. The flags of mounts that the
+    /// caller has copied are not locked.
     fn may_remount(&self) -> bool {
         self.privileges().capabilities.is_none_or(|given| given.reaches(Capability::CAP_SYS_ADMIN))
     }
 
-    /// setgroups(2) takes only groups that the user namespace knows.
+    /// Returns a problem for a group that is not mapped, because setgroups(2) takes only groups
+    /// that the user namespace maps.
     fn unmapped_group(&self, gid_map: &[IdMap]) -> Option<Problem> {
         let groups = self.program.groups.as_deref().unwrap_or_default();
         let group = groups.iter().find(|group| !gid_map.iter().any(|line| line.covers(**group)))?;
@@ -97,19 +102,21 @@ impl Policy {
         Some(Problem::invalid("groups", reason, "leave it out, or map it with gid_map()"))
     }
 
-    fn choose_writer(&self, ids: &mut IdMaps, own: Own, problems: &mut Vec<Problem>) {
-        let privileged = has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID);
+    fn choose_writer(&self, ids: &mut IdMaps, own: CallerIds, problems: &mut Vec<Problem>) {
+        let privileged = has_capability(Capability::CAP_SETUID) && has_capability(Capability::CAP_SETGID);
         let wants_groups = self.program.groups.as_ref().is_some_and(|groups| !groups.is_empty());
-        // Root's own supplementary groups can be dropped only if setgroups(2) is left allowed, which takes its hand.
+        // Root's own supplementary groups can be dropped only while setgroups(2) is allowed. Then
+        // root has to write the map.
         let drops_groups = privileged && (wants_groups || getgroups().is_ok_and(|groups| !groups.is_empty()));
-        // Before the ids of mounts are mapped, the caller waits for the user namespace to have its maps.
+        // Before the ids of mounts are mapped, the caller waits until the user namespace has its
+        // maps.
         let from_outside = drops_groups || privileged && self.mounts.maps_ids();
         if ids.is_single(own.uid, own.gid) && !from_outside {
             ids.deny_setgroups = true;
         } else if privileged {
             ids.writer = Writer::Caller;
         } else {
-            // A map of one's own group alone does not give the right to setgroups(2).
+            // A map of the caller's own group alone does not give the right to setgroups(2).
             ids.deny_setgroups = is_own(&ids.gid, own.gid);
             match Programs::find() {
                 Ok(programs) => ids.writer = Writer::Programs(programs),
@@ -126,7 +133,8 @@ impl Policy {
         }
     }
 
-    /// What subordinate users leave in a directory of theirs, the caller may not remove.
+    /// Returns a problem for a scratch directory: the caller may not remove the files that
+    /// subordinate users leave there.
     fn scratch_of_others(&self) -> Option<Problem> {
         matches!(self.mounts.root.as_ref()?.upper, Upper::Scratch(_)).then(|| {
             let reason = "directories that belong to subordinate ids could not be removed afterwards";
@@ -135,25 +143,27 @@ impl Policy {
     }
 }
 
-/// For whom the program's ids stand outside: nobody where the caller may choose, or root's sandboxes would be root towards
-/// files, signals and /proc/sys; else the caller, who has no other id.
-fn outside_ids(own: Own) -> Own {
-    if !has(Capability::CAP_SETUID) || !has(Capability::CAP_SETGID) {
+/// Returns the ids that the program has outside. If the caller may choose, these are nobody's,
+/// because the sandboxes of root would else be root towards files, signals and /proc/sys. Else they
+/// are the caller's, who may map no other.
+fn outside_ids(own: CallerIds) -> CallerIds {
+    if !has_capability(Capability::CAP_SETUID) || !has_capability(Capability::CAP_SETGID) {
         return own;
     }
     let nobody = |path, own| fs::read_to_string(path).ok().and_then(|map| unprivileged_id(&map)).unwrap_or(own);
-    Own { uid: nobody("/proc/self/uid_map", own.uid), gid: nobody("/proc/self/gid_map", own.gid) }
+    CallerIds { uid: nobody("/proc/self/uid_map", own.uid), gid: nobody("/proc/self/gid_map", own.gid) }
 }
 
 const ETC: &str = "/etc";
 
-fn with_user<T>(own: Own, then: impl FnOnce(subid::User<'_>) -> T) -> T {
+fn with_user<T>(own: CallerIds, then: impl FnOnce(subid::User<'_>) -> T) -> T {
     let name = User::from_uid(Uid::from_raw(own.uid)).ok().flatten().map(|user| user.name);
     then(subid::User { name: name.as_deref(), uid: own.uid })
 }
 
-/// Root is the caller, and the ids from 1 on are those of the file.
-fn granted(file: &str, own_id: u32, own: Own, problems: &mut Vec<Problem>) -> Vec<IdMap> {
+/// Returns the map of root to the caller, and of the ids from 1 on to the ranges in /etc/subuid or
+/// /etc/subgid.
+fn granted(file: &str, own_id: u32, own: CallerIds, problems: &mut Vec<Problem>) -> Vec<IdMap> {
     let ranges = with_user(own, |user| subid::read(Path::new(ETC), file, user));
     if ranges.is_empty() {
         problems.push(no_ranges("map_subids", file, "no range", own));
@@ -165,7 +175,7 @@ fn map_behind_root(own_id: u32, ranges: &[SubIds]) -> Vec<IdMap> {
     let mut lines = vec![IdMap::new(0, own_id, 1)];
     let mut next = 1u32;
     for range in ranges {
-        // The last id means none.
+        // The last id, 4,294,967,295, means "no id".
         let count = range.count.min((u32::MAX - 1).saturating_sub(next));
         lines.extend((count > 0).then(|| IdMap::new(next, range.first, count)));
         next += count;
@@ -173,7 +183,7 @@ fn map_behind_root(own_id: u32, ranges: &[SubIds]) -> Vec<IdMap> {
     lines
 }
 
-fn no_ranges(call: &str, file: &str, what: &str, own: Own) -> Problem {
+fn no_ranges(call: &str, file: &str, what: &str, own: CallerIds) -> Problem {
     let shown = with_user(own, |user| user.name.map_or_else(|| user.uid.to_string(), str::to_owned));
     let reason = format!("/etc/{file} gives {shown} {what}");
     let remedy = if subid::are_elsewhere(Path::new(ETC)) {
@@ -184,8 +194,8 @@ fn no_ranges(call: &str, file: &str, what: &str, own: Own) -> Problem {
     Problem::unsupported(call, reason, remedy)
 }
 
-/// The first line that newuidmap(1) would refuse.
-fn not_granted(call: &str, file: &str, map: &[IdMap], own_id: u32, own: Own) -> Option<Problem> {
+/// Returns a problem for the first line that newuidmap(1) or newgidmap(1) would refuse.
+fn not_granted(call: &str, file: &str, map: &[IdMap], own_id: u32, own: CallerIds) -> Option<Problem> {
     if subid::are_elsewhere(Path::new(ETC)) {
         return None;
     }

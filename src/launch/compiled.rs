@@ -1,29 +1,29 @@
-//! A policy that has been judged, with the setup that was last written for it.
+//! A judged policy, with the last setup that was written for it.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::setup::{Setup, Shape};
+use super::emit::{Setup, SetupKey};
 use crate::error::{Error, Result, Step};
 use crate::judge::Judgement;
 use crate::namespace::Outside;
 use crate::policy::Policy;
 
-/// The judgement of a policy, and what was learnt while it was carried out.
+/// The judgement of a policy, and the limitations of the host that runs have shown.
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) judgement: Judgement,
     template: Option<BorrowedFd<'static>>,
-    /// The template turned out to be of no use.
+    /// Whether a run has shown that the template is of no use.
     no_template: AtomicBool,
-    /// Mounts turned out not to take ids that are exchanged.
+    /// Whether a run has shown that mounts do not take exchanged ids.
     no_exchange: AtomicBool,
     setup: Mutex<Option<Arc<Setup>>>,
 }
 
 impl Compiled {
-    /// Judges the policy, for as many runs as are wanted. `thorough` as for [`Policy::judge`].
+    /// Judges the policy once, for all its runs. [`Policy::judge`] explains `thorough`.
     pub(crate) fn new(policy: &Policy, thorough: bool) -> Result<Self> {
         Ok(Compiled {
             judgement: policy.judge(thorough)?,
@@ -34,13 +34,13 @@ impl Compiled {
         })
     }
 
-    /// Writes the setup as it is without a control group and a scratch directory, which are made for each run: a path of the
-    /// host that does not exist is found now.
-    pub(crate) fn write_ahead(&self, policy: &Policy) -> Result<()> {
+    /// Writes the setup in advance, without the control group and the scratch directory, which are
+    /// made for each run. So a missing path of the host is found now.
+    pub(crate) fn write_setup(&self, policy: &Policy) -> Result<()> {
         let template = self.template();
         let write = || {
-            let shape = Shape::ahead(template, self.exchanges());
-            self.setup(policy, &shape, template)
+            let key = SetupKey::without_resources(template, self.exchanges());
+            self.setup(policy, &key, template)
         };
         let setup = match write() {
             Err(error) if self.exchanges() && self.lacks_exchange(&error) => write()?,
@@ -50,13 +50,18 @@ impl Compiled {
         Ok(())
     }
 
-    /// The setup that was written last, if it is of this shape and can be used again; else a new one.
-    pub(super) fn setup(&self, policy: &Policy, shape: &Shape, template: Option<BorrowedFd<'_>>) -> Result<Arc<Setup>> {
+    /// Returns the last setup, if it has this key and can be used again; else a new one.
+    pub(super) fn setup(
+        &self,
+        policy: &Policy,
+        key: &SetupKey,
+        template: Option<BorrowedFd<'_>>,
+    ) -> Result<Arc<Setup>> {
         let last = || self.setup.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(setup) = last().as_ref().filter(|setup| setup.shape == *shape) {
+        if let Some(setup) = last().as_ref().filter(|setup| setup.key == *key) {
             return Ok(setup.clone());
         }
-        let setup = Arc::new(policy.emit_setup(&self.judgement, shape, template)?);
+        let setup = Arc::new(policy.emit_setup(&self.judgement, key, template)?);
         if !setup.plan.is_single_use() {
             *last() = Some(setup.clone());
         }
@@ -72,20 +77,21 @@ impl Compiled {
         self.no_template.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether mounts may show the ids of runs as others.
+    /// Returns whether mounts may show the id of a run as another.
     pub(super) fn exchanges(&self) -> bool {
         let wanted = self.judgement.maps.as_ref().is_some_and(|maps| maps.outside == Outside::Exchanged);
         wanted && !self.no_exchange.load(Ordering::Relaxed)
     }
 
-    /// Returns whether a step failed because a mount does not map ids; then none is asked to any more.
+    /// Returns whether a step failed because a mount does not map ids. Then no later run tries to
+    /// map them.
     pub(super) fn lacks_exchange(&self, error: &Error) -> bool {
         let lacks = error.step() == Step::IdMapMount;
         self.no_exchange.fetch_or(lacks, Ordering::Relaxed);
         lacks
     }
 
-    /// Adds what the seccomp profile has to say about an error.
+    /// Adds the seccomp profile's explanation to an error.
     pub(super) fn explain_by_profile(&self, error: Error) -> Error {
         match &self.judgement.seccomp {
             Some(profile) => profile.explain(error),

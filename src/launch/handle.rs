@@ -1,11 +1,11 @@
-//! The handle of a program that runs.
+//! The handle of a running program.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::compiled::Compiled;
 use super::inputs::Inputs;
-use super::listener::Listening;
+use super::listener::ListenerChannel;
 use crate::cgroup::{Group, Stats};
 use crate::child::{Child, Facts, OutputLimit, Started, Watch};
 use crate::error::Result;
@@ -17,14 +17,15 @@ use crate::spawn::Running;
 use crate::stdio::{Sink, Streams};
 
 impl Policy {
-    /// Makes the handle, which takes over all resources. `before`: what the group had counted before the program was there.
+    /// Makes the handle, which takes over all resources. `before` holds the statistics of the group
+    /// from before the program.
     pub(super) fn handle(
         &self,
         compiled: &Compiled,
         running: Running,
         inputs: &mut Inputs,
         streams: &mut Streams,
-        listening: Option<Listening>,
+        channel: Option<ListenerChannel>,
         before: Stats,
     ) -> Result<Child> {
         let at = Instant::now();
@@ -32,7 +33,7 @@ impl Policy {
         let mut resources = std::mem::take(&mut inputs.resources);
         resources.group.iter_mut().for_each(Group::joined);
         let own_pid_ns = self.namespaces.new.contains(Namespaces::PID);
-        // Where there is a group, whoever clears up finds the process in that.
+        // If there is a group, `reap_stale` finds the process in the group.
         let scratch = resources.scratch.as_ref().filter(|_| resources.group.is_none());
         let noted = scratch.map_or(Ok(()), |scratch| scratch.record_process(running.pidfd.as_fd()));
         let child = Child::new(Started {
@@ -45,28 +46,28 @@ impl Policy {
                 own_process_group: self.program.leads_group(own_pid_ns),
                 cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
                 seccomp: judgement.seccomp.is_some(),
-                asks: listening.is_some(),
+                asks: channel.is_some(),
                 writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
                 before,
             },
             enforced: enforced_with(judgement, streams),
             output_limit: self.output_limit.map(|bytes| OutputLimit { bytes, cuts: self.output_cut }),
-            notifications: listening.and_then(Listening::notifications),
+            notifications: channel.and_then(ListenerChannel::notifications),
             watch: Watch { wall_time: self.wall_time, cpu_time: self.cpu_time.filter(|_| judgement.account_cpu) },
             stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
         })?;
-        // Dropped with an error, the handle ends the program.
+        // If this is an error, the dropped handle ends the program.
         noted.map(|()| child)
     }
 }
 
-/// Returns what holds in a run with these streams.
+/// Returns the features that are enforced in a run with these streams.
 fn enforced_with(judgement: &Judgement, streams: &Streams) -> Enforced {
     let mut enforced = judgement.enforced.clone();
     if enforced.get(Feature::OutputLimit) == Some(&Enforcement::Full) {
-        if streams.sinks.contains(&Sink::Elsewhere) {
+        if streams.sinks.contains(&Sink::External) {
             enforced.set(Feature::OutputLimit, Enforcement::Missing(UNCOUNTED.into()));
-        } else if streams.sinks.contains(&Sink::Callers) {
+        } else if streams.sinks.contains(&Sink::Inherited) {
             let gap = "what goes to the caller's own stdout or stderr, passed on, is not counted";
             enforced.set(Feature::OutputLimit, Enforcement::Partial(gap));
         }

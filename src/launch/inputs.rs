@@ -1,12 +1,12 @@
-//! Everything that is made outside for one setup, before a child exists: control group, scratch directory, ids, and the
-//! descriptors that the setup has by name.
+//! The inputs of one setup, made outside before the child exists: the control group, the scratch
+//! directory, the ids, and the named descriptors of the setup.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::compiled::Compiled;
+use super::emit::SetupKey;
 use super::location::Location;
-use super::setup::Shape;
 use crate::cgroup::{self, Group};
 use crate::child::Resources;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -19,32 +19,34 @@ use crate::policy::Policy;
 use crate::security::Seccomp;
 use crate::spawn::FailurePage;
 
-/// Makes a user namespace that exchanges an id and that of the maps.
+/// Makes a user namespace that exchanges an id for that of the maps.
 pub(super) type Exchange = fn(&IdMaps, u32) -> Result<OwnedFd>;
 
-/// Everything that one setup is given from outside. Dropping it takes the resources away again.
+/// The inputs of one setup. Dropping the inputs removes the resources.
 #[derive(Debug, Default)]
 pub(crate) struct Inputs {
     pub(super) resources: Resources,
     pub(super) location: Location,
     pub(super) failure: Option<FailurePage>,
-    /// The policy's, or those with the leased id.
+    /// The maps of the policy, or these with the leased id.
     pub(super) maps: Option<IdMaps>,
     ruleset: Option<OwnedFd>,
-    /// Where the sandbox's mount namespace is made from, if not from the caller's. It is made once, and stays.
+    /// The template from which the sandbox's mount namespace is made; `None` for the caller's
+    /// namespace. The template is made once, and stays.
     pub(super) template: Option<BorrowedFd<'static>>,
 }
 
-/// What stays between the runs of a policy: the levels above its groups, and the owner's record, on which they are.
+/// The resources that stay between the runs of a policy: the parents of its groups, and the owner's
+/// record that names them.
 #[derive(Debug)]
-pub(crate) struct Kept {
-    _levels: Option<cgroup::ParentGuard>,
+pub(crate) struct KeptResources {
+    _parents: Option<cgroup::ParentGuard>,
     _claim: Option<Claim>,
 }
 
 impl Inputs {
-    /// The v2 group that the child is born in.
-    pub(super) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+    /// Returns the v2 group that the child is born in.
+    pub(super) fn birth_group(&self) -> Option<BorrowedFd<'_>> {
         self.resources
             .group
             .as_ref()
@@ -59,10 +61,11 @@ impl Inputs {
         return false;
     }
 
-    /// What the setup's ops have to know. `procs`: those of a v2 group that the child is not born into.
-    pub(super) fn shape(&self, procs: Option<&OwnedFd>) -> Shape {
+    /// Returns the key of the setup. `procs` is the `cgroup.procs` of a v2 group that the child
+    /// is not born in.
+    pub(super) fn key(&self, procs: Option<&OwnedFd>) -> SetupKey {
         let group = self.resources.group.as_ref();
-        Shape {
+        SetupKey {
             fenced: self.is_fenced(),
             procs: group.map_or(0, |group| group.v1_procs().count()) + usize::from(procs.is_some()),
             group: group.and_then(|group| group.name().parent()).map(Path::to_owned),
@@ -72,8 +75,8 @@ impl Inputs {
         }
     }
 
-    /// Takes an id for this run, where the policy leaves it to the library who the program is outside. Without `exchange` no
-    /// mounts are to show it as another.
+    /// Leases an id for this run, if the policy leaves the program's ids outside to the library.
+    /// Without `exchange`, no id is leased that mounts would have to show as another.
     fn map_ids(&mut self, judgement: &Judgement, exchange: Option<Exchange>) -> Result<()> {
         let Some(maps) = &judgement.maps else { return Ok(()) };
         let lease = match (maps.outside, exchange) {
@@ -86,7 +89,7 @@ impl Inputs {
         Ok(())
     }
 
-    /// Whether mounts show the run's own id as the one that stays.
+    /// Returns whether mounts show the leased id of the run as the id of the maps.
     pub(super) fn exchanges(&self) -> bool {
         self.exchange().is_some()
     }
@@ -95,13 +98,14 @@ impl Inputs {
         self.resources.lease.as_ref().and_then(Lease::mounts)
     }
 
-    /// Goes back to the id that stays. Nobody has been the other.
+    /// Goes back to the id of the maps. No process has had the leased id.
     pub(super) fn give_up_exchange(&mut self, judgement: &Judgement) {
         self.resources.lease.take().into_iter().for_each(|lease| lease.end(true));
         self.maps = judgement.maps.clone();
     }
 
-    /// The descriptors that the setup of this run has by name. `procs`: those of a v2 group that the child is not born into.
+    /// Returns the named descriptors of this run's setup. `procs` is the `cgroup.procs` of a v2
+    /// group that the child is not born in.
     pub(super) fn run_fds<'f>(&'f self, procs: Option<&'f OwnedFd>) -> RunFds<'f> {
         let v1 = self.resources.group.iter().flat_map(Group::v1_procs);
         RunFds {
@@ -119,13 +123,13 @@ impl Drop for Inputs {
 }
 
 impl Policy {
-    /// What otherwise comes and goes with each of the runs.
-    pub(crate) fn keep(&self, judgement: &Judgement) -> Result<Kept> {
+    /// Makes the resources that otherwise come and go with each run.
+    pub(crate) fn keep_resources(&self, judgement: &Judgement) -> Result<KeptResources> {
         let wants_group = wants_group(judgement);
         let leaves_things = wants_group || self.scratch_base().is_some();
         let parent = self.cgroup_parent.as_deref().filter(|_| wants_group);
-        Ok(Kept {
-            _levels: parent.map(|parent| cgroup::host()?.hold(&judgement.limits, parent)).transpose()?,
+        Ok(KeptResources {
+            _parents: parent.map(|parent| cgroup::host()?.hold(&judgement.limits, parent)).transpose()?,
             _claim: leaves_things.then(|| owner::claim(self.program.outlive_owner)).transpose()?,
         })
     }
@@ -137,7 +141,8 @@ impl Policy {
         }
     }
 
-    /// Makes the control group and the scratch directory, each on record before it exists, and what else one setup needs.
+    /// Makes the inputs of one setup. The control group and the scratch directory are recorded
+    /// before they exist.
     pub(super) fn make_inputs(&self, compiled: &Compiled, exchange: Exchange) -> Result<Inputs> {
         let judgement = &compiled.judgement;
         let mut inputs = Inputs::default();
@@ -154,7 +159,8 @@ impl Policy {
         if !wants_group && scratch_base.is_none() {
             return Ok(inputs);
         }
-        // Held by what it is the record of: it may go only after the rest has.
+        // The resources hold the claim, which is released only after the other resources are
+        // removed.
         let claim = inputs.resources.claim.insert(owner::claim(self.program.outlive_owner)?);
         if wants_group {
             let host = cgroup::host()?;
@@ -164,7 +170,7 @@ impl Policy {
             claim.record_cgroups(&bases)?;
             let group = Group::create(host, parent, claim.name(), &judgement.limits, judgement.account_cpu);
             let left = || claim.keep_if_left(&bases.iter().map(|base| base.join(claim.name())).collect::<Vec<_>>());
-            let group = group.inspect_err(|_| left()).map_err(|error| self.as_checked(error))?;
+            let group = group.inspect_err(|_| left()).map_err(|error| self.explain_by_check(error))?;
             refuse_frozen(inputs.resources.group.insert(group))?;
         }
         if let Some(base) = scratch_base {
@@ -181,7 +187,7 @@ fn wants_group(judgement: &Judgement) -> bool {
     !judgement.limits.is_empty() || judgement.account_cpu
 }
 
-/// A clone into a frozen group hangs in the kernel, where no signal reaches it.
+/// Refuses a frozen group. A clone into one hangs in the kernel, where no signal reaches the child.
 fn refuse_frozen(group: &Group) -> Result<()> {
     match group.frozen_above()? {
         Some(path) => Err(Error::message(ErrorKind::Setup, Step::JoinCgroup, "the control group is frozen")

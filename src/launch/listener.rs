@@ -1,4 +1,4 @@
-//! The listener of a filter, on its way from the stub to whoever answers what the filter asks.
+//! The listener of a filter, on its way from the stub to the supervisor or to the handle.
 
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -9,27 +9,31 @@ use crate::judge::Judgement;
 use crate::policy::Policy;
 use crate::security::{Notifications, Seccomp};
 
-/// The function that [`Sandbox::spawn_supervised`](crate::Sandbox::spawn_supervised) was given.
+/// The function that is passed to [`Sandbox::spawn_supervised`](crate::Sandbox::spawn_supervised).
 pub(crate) type Supervisor = Box<dyn FnOnce(Notifications) + Send>;
 
-/// The way of one listener.
+/// The channel for one listener.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct ListenerChannel {
     pub(super) sender: Sender<OwnedFd>,
-    /// `None` where a supervisor's thread has it.
+    /// The receiver, or `None` if the supervisor's thread has it.
     receiver: Option<Receiver<OwnedFd>>,
 }
 
-impl Listening {
-    /// Takes what has come, for the handle.
+impl ListenerChannel {
+    /// Takes the listener out of the channel, for the handle.
     pub(super) fn notifications(self) -> Option<Notifications> {
         self.receiver?.try_recv().ok().map(Notifications::new)
     }
 }
 
 impl Policy {
-    /// Prepares for the listener, if there is to be one.
-    pub(super) fn listen(&self, judgement: &Judgement, supervisor: Option<Supervisor>) -> Result<Option<Listening>> {
+    /// Makes the channel for a listener, if the filter has one.
+    pub(super) fn listen(
+        &self,
+        judgement: &Judgement,
+        supervisor: Option<Supervisor>,
+    ) -> Result<Option<ListenerChannel>> {
         let refuse =
             |reason: &str, remedy: &str| Err(Error::refused(vec![Problem::invalid("seccomp", reason, remedy)]));
         if supervisor.is_some() && !self.seccomp.as_ref().is_some_and(Seccomp::asks) {
@@ -41,15 +45,17 @@ impl Policy {
             return refuse(reason, "use spawn_supervised(), or allow execve");
         }
         let (sender, receiver) = mpsc::channel();
-        let Some(supervisor) = supervisor else { return Ok(Some(Listening { sender, receiver: Some(receiver) })) };
+        let Some(supervisor) = supervisor else {
+            return Ok(Some(ListenerChannel { sender, receiver: Some(receiver) }));
+        };
         let supervise = move || {
-            // A spawn that fails before its filter stands drops the sender.
+            // A spawn that fails before its filter is installed drops the sender.
             if let Ok(listener) = receiver.recv() {
                 supervisor(Notifications::new(listener));
             }
         };
         let thread = thread::Builder::new().name("ringfence-supervisor".into());
         thread.spawn(supervise).map_err(|error| Error::io(Step::Spawner, &error))?;
-        Ok(Some(Listening { sender, receiver: None }))
+        Ok(Some(ListenerChannel { sender, receiver: None }))
     }
 }

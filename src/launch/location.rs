@@ -1,4 +1,4 @@
-//! The place where the control group of a sandbox stands.
+//! The location of a sandbox's control group.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::error::{Error, Result};
 use crate::judge::Judgement;
 use crate::policy::Policy;
 
-/// Where the control group stands.
+/// The location of a control group.
 #[derive(Debug, Default)]
 pub(super) struct Location {
     pub(super) parent: Option<PathBuf>,
-    /// The caller may not put the child there by itself.
+    /// The fence around the location, if the caller may not put the child there.
     #[cfg(feature = "systemd")]
     pub(super) fence: Option<scope::Fence>,
 }
 
 impl Location {
-    /// The host as it is for groups here.
+    /// Returns the host as groups at this location see it.
     pub(super) fn host<'s>(&'s self, host: &'s Host) -> &'s Host {
         #[cfg(feature = "systemd")]
         if let Some(fence) = &self.fence {
@@ -31,23 +31,23 @@ impl Location {
         host
     }
 
-    /// What puts a child into its group where the caller may not.
-    pub(super) fn entrance(
+    /// Returns a function that puts a child into its group, if the caller may not.
+    pub(super) fn group_mover(
         &self,
         _group: Option<&Group>,
         _patience: Duration,
     ) -> Option<Box<dyn Fn(i32) -> Result<()>>> {
         #[cfg(feature = "systemd")]
         if let (Some(fence), Some(group)) = (&self.fence, _group) {
-            return Some(fence.entrance(group, _patience));
+            return Some(fence.group_mover(group, _patience));
         }
         None
     }
 }
 
 impl Policy {
-    /// What `check` says to a failure of a group in a scope.
-    pub(super) fn as_checked(&self, error: Error) -> Error {
+    /// Replaces the error of a group in a scope by that of `check`, which knows the reasons.
+    pub(super) fn explain_by_check(&self, error: Error) -> Error {
         #[cfg(feature = "systemd")]
         if self.systemd_scope.is_some() {
             return self.judge(true).err().unwrap_or(error);
@@ -68,14 +68,14 @@ impl Policy {
     }
 
     #[cfg(feature = "systemd")]
-    /// The scope is made if it does not stand yet.
+    /// Returns the location in the scope, which is made if it does not exist yet.
     fn location_in_scope(&self, scope: &SystemdScope, limits: &Limits, host: &Host) -> Result<Location> {
         if !host.is_unified_for(limits) {
             self.judge(true)?;
         }
-        match scope::place(scope, host, self.setup_timeout()) {
-            Ok(place) => Ok(Location { parent: Some(place.parent), fence: place.fence }),
-            Err(error) => Err(self.as_checked(error)),
+        match scope::locate(scope, host, self.setup_timeout()) {
+            Ok(location) => Ok(Location { parent: Some(location.parent), fence: location.fence }),
+            Err(error) => Err(self.explain_by_check(error)),
         }
     }
 }

@@ -1,22 +1,24 @@
-//! How a policy is carried out: judged, its inputs made outside, its setup written as a plan and run, and the handle made.
+//! The launch of a policy: judges it, makes its inputs outside, writes its setup as a plan, runs
+//! the plan, and makes the handle.
 //!
-//! Upwards: [`compiled`] judges, [`inputs`] makes what the setup needs from outside, [`setup`] is the order of the ops,
-//! [`set_up`] runs them to one of two ends, [`start`] goes on to a program, [`park`] to a sandbox that waits for one.
+//! The modules, from the lowest up: [`compiled`] judges, [`inputs`] makes the inputs of the setup,
+//! [`emit`] has the order of the ops, [`run_setup`] runs them to one of two ends, [`start`] goes on
+//! to a program, and [`park`] to a sandbox that waits for one.
 
 mod compiled;
+mod emit;
 mod handle;
 mod inputs;
 mod listener;
 mod location;
 mod park;
+mod run_setup;
 #[cfg(feature = "systemd")]
 mod scope;
-mod set_up;
-mod setup;
 mod start;
 
 pub(crate) use compiled::Compiled;
-pub(crate) use inputs::Kept;
+pub(crate) use emit::Run;
+pub(crate) use inputs::KeptResources;
 pub(crate) use listener::Supervisor;
 pub(crate) use park::Parked;
-pub(crate) use setup::Run;

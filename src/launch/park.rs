@@ -1,4 +1,5 @@
-//! A sandbox that stands and waits for its program: created by one call, started by another.
+//! A parked sandbox, which is ready and waits for its program: one call creates the sandbox, and
+//! another starts the program.
 
 use std::fs::{self, File};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -8,9 +9,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::compiled::Compiled;
+use super::emit::{Run, Setup};
 use super::inputs::Inputs;
-use super::set_up::{Done, End};
-use super::setup::{Run, Setup};
+use super::run_setup::{End, FinishedSetup};
 use crate::cgroup::{Group, Stats};
 use crate::child::{Child, MountNamespace};
 use crate::error::{Error, Problem, Result, Step};
@@ -20,15 +21,15 @@ use crate::security::Seccomp;
 use crate::spawn::{self, Launch, Misfire};
 use crate::sys::{pidfd, table};
 
-/// The sandbox, with a stub in it that has done its setup. Dropping it takes everything away again, and does nothing in a
-/// fork of the process that made it.
+/// A sandbox whose stub has finished the setup and waits. Dropping the sandbox removes everything,
+/// and does nothing in a fork of the process that made it.
 #[derive(Debug)]
 pub(crate) struct Parked {
-    // Dropped first: nobody is in the group when that is removed.
+    // The stub is dropped first, so that the group is empty when it is removed.
     stub: spawn::Parked,
     inputs: Inputs,
     setup: Arc<Setup>,
-    /// What the group has counted for the setup.
+    /// The statistics that the group has counted for the setup.
     before: Stats,
     mount_ns: Option<OwnedFd>,
 }
@@ -44,10 +45,11 @@ impl Policy {
         Err(Error::refused(vec![Problem::unsupported("pool", reason, remedy)]))
     }
 
-    /// Creates a sandbox that waits: everything of a spawn that can be done without knowing the program.
+    /// Creates a sandbox that waits. This does all work of a spawn that does not depend on the
+    /// program.
     pub(crate) fn park(&self, compiled: &Compiled) -> Result<Parked> {
         let mut inputs = self.make_inputs(compiled, exchanging_user_ns)?;
-        let Done { stub, setup } = self.set_up(compiled, &mut inputs, &End::Park)?;
+        let FinishedSetup { stub, setup } = self.run_setup(compiled, &mut inputs, &End::Park)?;
         let stub = stub.into_parked()?;
         let group = &mut inputs.resources.group;
         group.iter_mut().for_each(Group::joined);
@@ -56,8 +58,8 @@ impl Policy {
         Ok(Parked { stub, inputs, setup, before, mount_ns })
     }
 
-    /// Starts the program in a sandbox that has waited for it. `close` takes the last descriptor of the mount namespace once
-    /// the program has ended.
+    /// Starts the program in a sandbox that has waited for it. `close` gets the last descriptor of
+    /// the mount namespace once the program has ended.
     pub(crate) fn fire(
         &self,
         compiled: &Compiled,
@@ -82,12 +84,12 @@ impl Policy {
 }
 
 impl Parked {
-    /// Readable once the sandbox has died.
+    /// Returns the pidfd of the stub, which is readable once the sandbox has died.
     pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.stub.pidfd()
     }
 
-    /// Opens the user namespace that the sandbox lives in.
+    /// Opens the user namespace of the sandbox.
     fn user_namespace(&self) -> Result<OwnedFd> {
         let pid = self.pidfd().and_then(pidfd::pid_of).ok_or_else(|| Error::new(Step::WriteIdMap, Errno::ESRCH))?;
         let path = format!("/proc/{pid}/ns/user");
@@ -96,14 +98,14 @@ impl Parked {
         table::above_stdio(file.into()).map_err(failed)
     }
 
-    /// Kills it, and does not wait for its end.
+    /// Kills the sandbox, and does not wait for its end.
     pub(crate) fn kill(&self) {
         self.stub.kill();
     }
 }
 
-/// Makes a user namespace that exchanges `id` and that of `maps`: one that a waiting sandbox of no other kind has, for a
-/// moment.
+/// Makes a user namespace that exchanges `id` for that of `maps`. The namespace belongs to a parked
+/// sandbox that has nothing else and lives for a moment only.
 pub(super) fn exchanging_user_ns(maps: &IdMaps, id: u32) -> Result<OwnedFd> {
     let (uid, gid) = maps.single().ok_or_else(|| Error::new(Step::WriteIdMap, Errno::EINVAL))?;
     let mut policy = Policy::default();
@@ -113,7 +115,8 @@ pub(super) fn exchanging_user_ns(maps: &IdMaps, id: u32) -> Result<OwnedFd> {
     policy.park(&Compiled::new(&policy, false)?)?.user_namespace()
 }
 
-/// Opens the mount namespace of a sandbox; none where it may not be looked at, or is the caller's own.
+/// Opens the mount namespace of a sandbox. Returns `None` if the caller may not open that, or if it
+/// is the caller's own.
 fn mount_namespace(pidfd: BorrowedFd<'_>) -> Option<OwnedFd> {
     let pid = pidfd::pid_of(pidfd)?;
     let theirs = File::open(format!("/proc/{pid}/ns/mnt")).ok()?;

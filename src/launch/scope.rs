@@ -1,4 +1,5 @@
-//! The scopes of this process: each made once, with a parked process of ours in it, and the place of groups from then on.
+//! The systemd scopes of this process. Each is made once, with a parked process of the library in
+//! it, and is the parent of groups from then on.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::setup::{emit_beginning, emit_unblock_signals};
+use super::emit::{emit_beginning, emit_unblock_signals};
 use crate::cgroup::{Group, Host, Manager, SystemdScope};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
@@ -19,19 +20,19 @@ use crate::spawn::{self, Launch};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::pidfd;
 
-/// The leaf in which the parked process stands: a group that has processes cannot pass controllers on.
+/// The leaf for the parked process: a group that has processes cannot pass controllers on.
 const LEAF: &str = "keeper";
 
-/// Where groups are made.
+/// The location of groups in a scope.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct ScopeLocation {
     /// The group of the scope.
     pub(super) parent: PathBuf,
     pub(super) fence: Option<Fence>,
 }
 
-/// What lies between the caller and the scope, where it may not move processes by itself: a user in a login session
-/// stands outside of the subtree that is its manager's.
+/// The border between the caller and the scope, if the caller may not move processes across: a user
+/// in a login session stands outside of the subtree of the user's manager.
 #[derive(Debug, Clone)]
 pub(super) struct Fence {
     pub(super) unit: String,
@@ -40,8 +41,8 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// What moves a child into its group below the scope: systemd.
-    pub(super) fn entrance(&self, group: &Group, patience: Duration) -> Box<dyn Fn(i32) -> Result<()>> {
+    /// Returns a function that lets systemd move a child into its group below the scope.
+    pub(super) fn group_mover(&self, group: &Group, patience: Duration) -> Box<dyn Fn(i32) -> Result<()>> {
         let unit = self.unit.clone();
         let below = Path::new("/").join(group.name().file_name().unwrap_or_default()).to_string_lossy().into_owned();
         Box::new(move |pid| Manager::of_caller(Instant::now() + patience)?.attach(&unit, &below, pid))
@@ -50,49 +51,50 @@ impl Fence {
 
 #[derive(Debug)]
 struct Scope {
-    place: Place,
-    keeper: Keeper,
+    location: ScopeLocation,
+    holder: ScopeHolder,
 }
 
-/// The parked process; dropping this kills it, and systemd then takes the scope away.
+/// The parked process of a scope. Dropping this kills the process, and systemd then removes the
+/// scope.
 #[derive(Debug)]
-struct Keeper(OwnedFd);
+struct ScopeHolder(OwnedFd);
 
-impl Keeper {
+impl ScopeHolder {
     fn is_alive(&self) -> bool {
         poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(0)
     }
 }
 
-impl Drop for Keeper {
+impl Drop for ScopeHolder {
     fn drop(&mut self) {
         let _ = pidfd::send_signal(self.0.as_fd(), libc::SIGKILL);
     }
 }
 
-/// The place of this process's groups in such a scope, which is made if it does not stand yet. One thread makes it; others
-/// that come meanwhile wait.
-pub(super) fn place(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Place> {
+/// Returns the location of groups in the scope, which is made if it does not exist yet. One thread
+/// makes the scope, and other threads wait.
+pub(super) fn locate(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<ScopeLocation> {
     static SCOPES: PerProcess<Mutex<BTreeMap<SystemdScope, Scope>>> = PerProcess::new();
     let scopes = SCOPES.get_or_try(|| Ok::<_, Errno>(Mutex::default()));
     let mut scopes =
         scopes.map_err(|errno| Error::new(Step::SystemdScope, errno))?.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(scope) = scopes.get(wanted).filter(|scope| scope.keeper.is_alive()) {
-        return Ok(scope.place.clone());
+    if let Some(scope) = scopes.get(wanted).filter(|scope| scope.holder.is_alive()) {
+        return Ok(scope.location.clone());
     }
     let scope = make(wanted, host, timeout)?;
-    let place = scope.place.clone();
+    let location = scope.location.clone();
     scopes.insert(wanted.clone(), scope);
-    Ok(place)
+    Ok(location)
 }
 
 fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> {
     let until = Instant::now() + timeout;
-    // systemd is asked first whether it is there: without it nothing is started.
+    // The first call asks whether systemd is there: without systemd, nothing is started.
     let mut manager = Manager::of_caller(until)?;
-    let plan = keeper_plan();
+    let plan = holder_plan();
     let running = spawn::start(&Launch::new(&plan, timeout))?.into_running();
-    let (pid, keeper) = (running.pid, Keeper(running.pidfd));
+    let (pid, holder) = (running.pid, ScopeHolder(running.pidfd));
     let unit = format!("ringfence-{}.scope", owner::unique()?);
     manager.start(wanted, &unit, pid)?;
     let parent = Host::v2_group_of(pid).filter(|group| group.file_name().is_some_and(|name| name == unit.as_str()));
@@ -100,13 +102,13 @@ fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> 
         let detail = "the process that was to hold it is not in it";
         Error::message(ErrorKind::Setup, Step::SystemdScope, detail).at(&unit)
     })?;
-    step_aside(host, &parent, pid)?;
+    move_to_leaf(host, &parent, pid)?;
     let fence = host.is_fenced_off(&parent).then(|| Fence { unit, host: Arc::new(host.seen_from(&parent)) });
-    Ok(Scope { place: Place { parent, fence }, keeper })
+    Ok(Scope { location: ScopeLocation { parent, fence }, holder })
 }
 
 /// Moves the parked process into a leaf.
-fn step_aside(host: &Host, scope: &Path, pid: i32) -> Result<()> {
+fn move_to_leaf(host: &Host, scope: &Path, pid: i32) -> Result<()> {
     let failed = |path: &Path, error: &std::io::Error| Error::io(Step::CreateCgroup, error).at(path);
     let leaf = host.v2_dir(scope).unwrap_or_default().join(LEAF);
     fs::create_dir(&leaf).map_err(|error| failed(&leaf, &error))?;
@@ -114,9 +116,10 @@ fn step_aside(host: &Host, scope: &Path, pid: i32) -> Result<()> {
     fs::write(&procs, pid.to_string()).map_err(|error| failed(&procs, &error))
 }
 
-/// A process that is nobody's child, so that a caller who waits for all of its own does not wait for this one, and that
-/// reads from the spawner's pipe, whose end is the owner's death, until then.
-fn keeper_plan() -> Plan {
+/// Writes the plan of the parked process. The process is an orphan, so a caller that waits for all
+/// its children does not wait for this one. The process reads from the spawner's pipe until the
+/// pipe's end, which is the owner's death.
+fn holder_plan() -> Plan {
     let mut plan = Plan::new();
     emit_beginning(&mut plan);
     plan.reclone_as_orphan();
@@ -125,7 +128,8 @@ fn keeper_plan() -> Plan {
     plan.call(Step::Cwd, libc::SYS_chdir, [root.into()]);
     // systemd ends a scope with SIGTERM.
     emit_unblock_signals(&mut plan);
-    // No program is executed, but this is what the owner waits for; end of file follows.
+    // The owner waits for an exec. There is none, but the announcement and the end of file look the
+    // same.
     plan.announce_exec();
     plan.call(Step::Report, libc::SYS_close, [Slot::REPORT.into()]);
     plan.await_end_of_owner();

@@ -1,12 +1,12 @@
-//! From a policy to a running child.
+//! The start of a program: from a policy to a running child.
 
 use std::time::Instant;
 
 use super::compiled::Compiled;
+use super::emit::Run;
 use super::listener::Supervisor;
 use super::park::exchanging_user_ns;
-use super::set_up::{Done, End};
-use super::setup::Run;
+use super::run_setup::{End, FinishedSetup};
 use crate::cgroup::Stats;
 use crate::child::Child;
 use crate::error::Result;
@@ -14,7 +14,8 @@ use crate::policy::Policy;
 use crate::stdio::{Stdio, Streams};
 
 impl Policy {
-    /// Does everything from the judgement up to the program's exec; `default` stands for streams that were not told.
+    /// Does everything from the judgement to the exec of the program. `default` has the streams for
+    /// those that were not set.
     pub(crate) fn spawn(&self, default: &[Stdio; 3], supervisor: Option<Supervisor>) -> Result<Child> {
         let begun = self.begin();
         let compiled = Compiled::new(self, false)?;
@@ -28,7 +29,7 @@ impl Policy {
         self.timings.then(Instant::now)
     }
 
-    /// Makes the inputs, takes the setup to the program's exec, and gives the handle.
+    /// Makes the inputs, runs the setup to the exec of the program, and returns the handle.
     pub(crate) fn start(
         &self,
         compiled: &Compiled,
@@ -36,10 +37,11 @@ impl Policy {
         supervisor: Option<Supervisor>,
         begun: Option<Instant>,
     ) -> Result<Child> {
-        let listening = self.listen(&compiled.judgement, supervisor)?;
+        let channel = self.listen(&compiled.judgement, supervisor)?;
         let mut inputs = self.make_inputs(compiled, exchanging_user_ns)?;
-        let listener = listening.as_ref().map(|listening| &listening.sender);
-        let Done { stub, .. } = self.set_up(compiled, &mut inputs, &End::Exec { run: &run, listener, begun })?;
-        self.handle(compiled, stub.into_running(), &mut inputs, &mut run.streams, listening, Stats::default())
+        let listener = channel.as_ref().map(|channel| &channel.sender);
+        let FinishedSetup { stub, .. } =
+            self.run_setup(compiled, &mut inputs, &End::Exec { run: &run, listener, begun })?;
+        self.handle(compiled, stub.into_running(), &mut inputs, &mut run.streams, channel, Stats::default())
     }
 }

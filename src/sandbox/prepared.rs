@@ -8,17 +8,17 @@ use crate::child::{Child, Outcome, Output};
 use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::feature::{Enforced, Feature};
-use crate::launch::{Compiled, Kept, Parked, Run, Supervisor};
+use crate::launch::{Compiled, KeptResources, Parked, Run, Supervisor};
 use crate::policy::Policy;
 use crate::program::Invocation;
 use crate::security::Notifications;
 use crate::spawn::Misfire;
 use crate::stdio::{Stdio, Streams};
 
-/// A [`Sandbox`] of which everything is done that is the same for each run: [`Sandbox::prepare`].
+/// A [`Sandbox`] whose judgement and plan are made once, for many spawns: [`Sandbox::prepare`].
 ///
-/// It is cheap to clone, and can be shared between threads; [`with`](Prepared::with) is the same policy for another
-/// program.
+/// A `Prepared` is cheap to clone, and can be shared between threads. [`with`](Prepared::with)
+/// takes the same policy for another program.
 ///
 /// ```
 /// use ringfence::{Command, Sandbox};
@@ -34,16 +34,21 @@ use crate::stdio::{Stdio, Streams};
 /// # }
 /// ```
 ///
-/// # What is from when it was prepared, and what is not
+/// # State of the preparation, state of the spawn
 ///
-/// From then: the judgement (the caller's privileges, what the host offers, the caller's id and /etc/subuid), the caller's
-/// environment, the pids of [`join_pid`](Sandbox::join_pid), and whether a source of a bind is a directory or a file.
+/// Each spawn uses these as they were when the sandbox was prepared: the judgement (the caller's
+/// privileges, the abilities of the host, the caller's id and /etc/subuid), the caller's
+/// environment, the pids of [`join_pid`](Sandbox::join_pid), and the type of each source of a bind,
+/// directory or file.
 ///
-/// From each spawn: what stands at the paths of the policy (a root directory that has been replaced by another is the new
-/// one in the next spawn; where a file has become a directory, the spawn fails), the caller's umask and, where the policy
-/// has neither a root nor a `cwd`, its working directory. Control group, scratch directory, Landlock ruleset and copies of
-/// mounts are made for each spawn: the kernel lets none of them be used twice. A [`cgroup_parent`](Sandbox::cgroup_parent) that
-/// was made for one of them stays until this is dropped.
+/// Each spawn uses these as they are at that time: the files and directories at the paths of the
+/// policy, the caller's umask and, where the policy has neither a root nor a `cwd`, the caller's
+/// working directory. Where another directory has replaced the root directory, the next spawn uses
+/// the new one; where a directory has replaced a file, the spawn fails.
+///
+/// Control group, scratch directory, Landlock ruleset and copies of mounts are made for each spawn,
+/// because the kernel lets none of them be used twice. A [`cgroup_parent`](Sandbox::cgroup_parent)
+/// that was made for one of the spawns stays until the `Prepared` is dropped.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     inner: Arc<Inner>,
@@ -55,70 +60,72 @@ struct Inner {
     policy: Policy,
     compiled: Compiled,
     own: Invocation,
-    _kept: Kept,
+    _kept: KeptResources,
 }
 
 impl Sandbox {
-    /// Judges the policy as thoroughly as [`check`](Sandbox::check) does, and does ahead what is the same for every run. What
-    /// is done once and what for each spawn stands at [`Prepared`].
+    /// Judges the policy as thoroughly as [`check`](Sandbox::check) does, and does in advance all
+    /// work that is the same for every run. [`Prepared`] lists the state that is taken now, and the
+    /// state that each spawn takes anew.
     ///
     /// # Errors
     ///
-    /// Those of [`check`](Sandbox::check), and a path of the host that does not exist.
+    /// The errors of [`check`](Sandbox::check), and one for a path of the host that does not exist.
     pub fn prepare(&self) -> Result<Prepared> {
         let policy = self.policy.clone();
         let compiled = Compiled::new(&policy, true)?;
-        let kept = policy.keep(&compiled.judgement)?;
-        compiled.write_ahead(&policy)?;
+        let kept = policy.keep_resources(&compiled.judgement)?;
+        compiled.write_setup(&policy)?;
         let inner = Inner { own: policy.program.invocation(), policy, compiled, _kept: kept };
         Ok(Prepared { inner: Arc::new(inner), command: None })
     }
 }
 
 impl Prepared {
-    /// The same policy with another program.
+    /// Returns the same policy with another program.
     pub fn with(&self, command: impl Into<Command>) -> Prepared {
         Prepared { inner: self.inner.clone(), command: Some(Arc::new(command.into())) }
     }
 
-    /// What a spawn enforces.
+    /// Returns the features that a spawn enforces.
     pub fn enforced(&self) -> &Enforced {
         &self.inner.compiled.judgement.enforced
     }
 
-    /// As [`Sandbox::spawn`].
+    /// Starts the program, like [`Sandbox::spawn`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Setup`](crate::ErrorKind::Setup) and [`ErrorKind::Exec`](crate::ErrorKind::Exec) with the step, path and
-    /// errno; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a command that the kernel could not be told.
+    /// [`ErrorKind::Setup`](crate::ErrorKind::Setup) and
+    /// [`ErrorKind::Exec`](crate::ErrorKind::Exec) with the step, path and errno;
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a command that execve(2) cannot take.
     pub fn spawn(&self) -> Result<Child> {
         self.launch(&Stdio::inherited(), None)
     }
 
-    /// As [`Sandbox::output`].
+    /// Runs the program to its end and collects its output, like [`Sandbox::output`].
     ///
     /// # Errors
     ///
-    /// Those of [`spawn`](Prepared::spawn) and of [`Child::wait_with_output`].
+    /// The errors of [`spawn`](Prepared::spawn) and of [`Child::wait_with_output`].
     pub fn output(&self) -> Result<Output> {
         self.launch(&Stdio::captured(), None)?.wait_with_output()
     }
 
-    /// As [`Sandbox::status`].
+    /// Runs the program to its end, like [`Sandbox::status`].
     ///
     /// # Errors
     ///
-    /// Those of [`spawn`](Prepared::spawn) and of [`Child::wait`].
+    /// The errors of [`spawn`](Prepared::spawn) and of [`Child::wait`].
     pub fn status(&self) -> Result<Outcome> {
         self.spawn()?.wait()
     }
 
-    /// As [`Sandbox::spawn_supervised`].
+    /// Starts the program, and a thread for its supervisor, like [`Sandbox::spawn_supervised`].
     ///
     /// # Errors
     ///
-    /// Those of [`spawn`](Prepared::spawn) and of [`Sandbox::spawn_supervised`].
+    /// The errors of [`spawn`](Prepared::spawn) and of [`Sandbox::spawn_supervised`].
     pub fn spawn_supervised(&self, supervisor: impl FnOnce(Notifications) + Send + 'static) -> Result<Child> {
         self.launch(&Stdio::inherited(), Some(Box::new(supervisor)))
     }
@@ -128,7 +135,8 @@ impl Prepared {
         self.start(run, supervisor)
     }
 
-    /// Makes a run of `command`, or of the policy's own program; `default` stands for streams that nobody told.
+    /// Makes a run of `command`, or of the policy's own program. `default` has the streams for
+    /// those that neither sets.
     pub(crate) fn run(&self, command: Option<&Command>, default: &[Stdio; 3]) -> Result<Run> {
         let Inner { policy, own, .. } = &*self.inner;
         let mut invalid = command.map(Command::invalid).unwrap_or_default();

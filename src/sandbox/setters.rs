@@ -1,4 +1,4 @@
-//! The calls that add to the policy.
+//! The setters of the builder that are no limits of the control group.
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,8 @@ use crate::units::Bytes;
 
 /// # Namespaces
 impl Sandbox {
-    /// Adds namespaces of the sandbox's own; a pid namespace brings what [`pid_ns`](Sandbox::pid_ns) says.
+    /// Adds namespaces of the sandbox's own. A pid namespace also adds what
+    /// [`pid_ns`](Sandbox::pid_ns) lists.
     pub fn namespaces(mut self, kinds: Namespaces) -> Self {
         self.policy.namespaces.new |= kinds;
         if kinds.contains(Namespaces::PID) {
@@ -26,10 +27,10 @@ impl Sandbox {
         self
     }
 
-    /// Takes namespaces away again: what they would set apart is shared with the caller. For
-    /// [`strict`](Sandbox::strict), which begins with all of them; without a user namespace its
-    /// [`max_user_namespaces`](Sandbox::max_user_namespaces) goes as well, and every
-    /// [`user_limit`](Sandbox::user_limit).
+    /// Removes namespaces, so that the sandbox shares these with the caller. This call is for
+    /// [`strict`](Sandbox::strict), which begins with all of them. Without a user namespace, its
+    /// [`max_user_namespaces`](Sandbox::max_user_namespaces) and every
+    /// [`user_limit`](Sandbox::user_limit) are removed as well.
     pub fn share(mut self, kinds: Namespaces) -> Self {
         self.policy.namespaces.new -= kinds;
         if kinds.contains(Namespaces::USER) {
@@ -38,14 +39,15 @@ impl Sandbox {
         self
     }
 
-    /// A user namespace: the program has capabilities that mean nothing outside, and the ids that
-    /// [`uid_map`](Sandbox::uid_map) gives it. user_namespaces(7).
+    /// Adds a user namespace: the program has capabilities that mean nothing outside, and the ids
+    /// of [`uid_map`](Sandbox::uid_map). user_namespaces(7).
     ///
-    /// Without [`uid_map`](Sandbox::uid_map) the user and the group that the program runs as ([`user`](Sandbox::user), else
-    /// root) are the only ones. To files, signals and /proc/sys, an ordinary user's program is that user. Root's, or that of
-    /// who has `CAP_SETUID` and `CAP_SETGID`, is nobody: an id that no account has, and no other living sandbox. So it owns no
-    /// file of the host, and a root file system of root's can be read, but not changed: give that to the id below, or map a
-    /// range that owns it.
+    /// Without [`uid_map`](Sandbox::uid_map), the namespace has only the user and the group of the
+    /// program ([`user`](Sandbox::user), else root). To files, signals and /proc/sys, the program
+    /// of an ordinary user is that user. If the caller is root, or has `CAP_SETUID` and
+    /// `CAP_SETGID`, the program is nobody: an id that no account has, and no other living sandbox.
+    /// So the program owns no file of the host. It can read a root file system that belongs to
+    /// root, but not change it: give that file system to the id below, or map a range that owns it.
     ///
     /// | who | which id, the same for user and group |
     /// | --- | --- |
@@ -53,18 +55,25 @@ impl Sandbox {
     /// | files that it makes on the host, and those that are handed to it | 1,879,048,192 (0x7000_0000), in each run, so that one finds what another has left |
     /// | the processes as well | that same id, where files on disk could not be theirs otherwise: see below |
     ///
-    /// A [`bind`](Sandbox::bind) or [`RootFs::dir`](crate::RootFs::dir) that can be written to, or that belongs to
-    /// 1,879,048,192, shows the files of that id as the sandbox's (mount_setattr(2), `MOUNT_ATTR_IDMAP`, since 5.12; ext4, xfs,
-    /// btrfs 5.15, tmpfs 6.3). Sandboxes share the id where that cannot be: on a file system that maps no ids, below an
-    /// [`upper`](crate::RootFs::upper) that stays, on layers that belong to the id, a [`scratch`](crate::RootFs::scratch) beside such a bind, with a
-    /// [`RawMount`](crate::RawMount), without a root of the sandbox's own, with `CAP_SYS_ADMIN`, or where the caller itself lives
-    /// in a user namespace. Then they can signal each other, where one sees the other, and what the kernel counts by user (pages
-    /// of pipes, descriptors in flight, watches of epoll) one can take from the other. Where that matters, give each an id with
-    /// [`uid_map`](Sandbox::uid_map) and [`gid_map`](Sandbox::gid_map), and its files to that id. Where the caller has no id
-    /// 1,879,048,192, it is its nobody, or its last id.
+    /// A [`bind`](Sandbox::bind) or [`RootFs::dir`](crate::RootFs::dir) that is writable, or that
+    /// belongs to 1,879,048,192, shows the files of that id as the sandbox's (mount_setattr(2),
+    /// `MOUNT_ATTR_IDMAP`, since 5.12; ext4, xfs, btrfs 5.15, tmpfs 6.3). Where such a mount is
+    /// impossible, sandboxes share the id: on a file system that maps no ids, below an
+    /// [`upper`](crate::RootFs::upper) that stays, on layers that belong to the id, with a
+    /// [`scratch`](crate::RootFs::scratch) beside such a bind, with a
+    /// [`RawMount`](crate::RawMount), without a root of the sandbox's own, with `CAP_SYS_ADMIN`, or
+    /// where the caller itself lives in a user namespace.
     ///
-    /// What is bound may lie in directories that are closed to that id, unless the program is given `CAP_SYS_ADMIN`: then the kernel
-    /// has to find it from inside, or would not lock the flags that it has outside.
+    /// Sandboxes that share the id can signal each other, where one sees the other. One can also
+    /// use up resources that the kernel counts by user (pages of pipes, descriptors in flight,
+    /// watches of epoll), so that the other has none left. Where that matters, give each sandbox an
+    /// id with [`uid_map`](Sandbox::uid_map) and [`gid_map`](Sandbox::gid_map), and its files to
+    /// that id. Where the caller has no id 1,879,048,192, the library uses the caller's nobody
+    /// instead, or the caller's last id.
+    ///
+    /// The source of a bind may lie in directories that are closed to that id, unless the program
+    /// has `CAP_SYS_ADMIN`. With that capability, the kernel has to look up the source from inside;
+    /// otherwise it would not lock the flags that the mount has outside.
     ///
     /// ```no_run
     /// use ringfence::{IdMap, Sandbox};
@@ -80,97 +89,114 @@ impl Sandbox {
         self.namespaces(Namespaces::USER)
     }
 
-    /// A pid namespace: the program sees and signals only what runs in the sandbox, and all of that ends when the
-    /// sandbox does. pid_namespaces(7).
+    /// Adds a pid namespace: the program sees and signals only processes of the sandbox, and all of
+    /// these end when the sandbox does. pid_namespaces(7).
     ///
-    /// Brings a mount namespace with a /proc of its own, and a session of its own: a program in the caller's process
-    /// group could signal the caller in spite of the namespace. The program is pid 1 and lacks the default actions of
-    /// signals from inside; see [`init`](Sandbox::init).
+    /// This call also adds a mount namespace with a /proc of its own, and a session of its own,
+    /// because a program in the caller's process group could signal the caller in spite of the
+    /// namespace. The program is pid 1, so signals from inside lack their default actions; see
+    /// [`init`](Sandbox::init).
     pub fn pid_ns(self) -> Self {
         self.namespaces(Namespaces::PID)
     }
 
-    /// A mount namespace: mounts made inside are not seen outside, nor the other way round. mount_namespaces(7).
+    /// Adds a mount namespace: mounts made inside are not seen outside, nor the other way round.
+    /// mount_namespaces(7).
     pub fn mount_ns(self) -> Self {
         self.namespaces(Namespaces::MOUNT)
     }
 
-    /// A network namespace with nothing but a loopback interface, which is up. network_namespaces(7).
+    /// Adds a network namespace, whose only interface is a loopback, which is up.
+    /// network_namespaces(7).
     pub fn net_ns(self) -> Self {
         self.namespaces(Namespaces::NET)
     }
 
-    /// An IPC namespace: System V objects and POSIX message queues of the sandbox's own. ipc_namespaces(7).
+    /// Adds an IPC namespace: System V objects and POSIX message queues of the sandbox's own.
+    /// ipc_namespaces(7).
     pub fn ipc_ns(self) -> Self {
         self.namespaces(Namespaces::IPC)
     }
 
-    /// A UTS namespace: a host name of the sandbox's own. uts_namespaces(7).
+    /// Adds a UTS namespace: a host name of the sandbox's own. uts_namespaces(7).
     pub fn uts_ns(self) -> Self {
         self.namespaces(Namespaces::UTS)
     }
 
-    /// A cgroup namespace: the sandbox's control group shows as the root. cgroup_namespaces(7), since 4.6.
+    /// Adds a cgroup namespace, which shows the sandbox's control group as the root.
+    /// cgroup_namespaces(7), since 4.6.
     pub fn cgroup_ns(self) -> Self {
         self.namespaces(Namespaces::CGROUP)
     }
 
-    /// A time namespace, whose clocks can be [set apart](Sandbox::monotonic_offset). time_namespaces(7), since 5.6.
+    /// Adds a time namespace, whose clocks can have [offsets](Sandbox::monotonic_offset).
+    /// time_namespaces(7), since 5.6.
     pub fn time_ns(self) -> Self {
         self.namespaces(Namespaces::TIME)
     }
 
-    /// Enters the existing namespace of kind `kind` behind `fd`, an open `/proc/PID/ns/…` file. setns(2).
+    /// Enters the existing namespace of kind `kind` behind `fd`, an open `/proc/PID/ns/…` file.
+    /// setns(2).
     ///
-    /// In a user namespace the program becomes, outside as well, whom the caller is called there, unless [`user`](Sandbox::user)
-    /// says otherwise. One that does not know the caller calls it nobody (65534); where that is not mapped, it is an error.
+    /// In a user namespace, the program gets the ids that the caller has there, outside as well,
+    /// unless [`user`](Sandbox::user) sets others. A namespace that does not map the caller's ids
+    /// shows the caller as nobody (65534). If the namespace does not map that id either, the spawn
+    /// fails.
     pub fn join_fd(mut self, kind: Namespaces, fd: impl Into<OwnedFd>) -> Self {
         self.policy.namespaces.join.push((kind, JoinSource::Fd(Arc::new(fd.into()))));
         self
     }
 
-    /// Enters the namespaces `kinds` of the process `pid`. They are looked up when the sandbox is spawned, all of one process:
-    /// if it ends meanwhile, and its number could have become another's, that is an error. For a user namespace
-    /// see [`join_fd`](Sandbox::join_fd): who is root and leaves it out is root among the files and processes of what it joins.
+    /// Enters the namespaces `kinds` of the process `pid`. The namespaces are looked up at each
+    /// spawn, all from one process: if the process ends meanwhile, and another process could have
+    /// got its pid, the spawn fails. For a user namespace see [`join_fd`](Sandbox::join_fd): a
+    /// program that runs as root, and joins all but the user namespace, is root among the files and
+    /// processes of the joined namespaces.
     pub fn join_pid(mut self, kinds: Namespaces, pid: u32) -> Self {
         let source = JoinSource::Pid(i32::try_from(pid).unwrap_or(-1));
         self.policy.namespaces.join.extend(kinds.iter().map(|kind| (kind, source.clone())));
         self
     }
 
-    /// The host name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns). sethostname(2).
+    /// Sets the host name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns).
+    /// sethostname(2).
     pub fn hostname(mut self, name: impl Into<String>) -> Self {
         self.policy.namespaces.hostname = Some(name.into());
         self
     }
 
-    /// The NIS domain name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns). setdomainname(2).
+    /// Sets the NIS domain name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns).
+    /// setdomainname(2).
     pub fn domainname(mut self, name: impl Into<String>) -> Self {
         self.policy.namespaces.domainname = Some(name.into());
         self
     }
 
-    /// How far `CLOCK_MONOTONIC` inside is from the host's; needs [`time_ns`](Sandbox::time_ns).
+    /// Sets the offset of `CLOCK_MONOTONIC` inside from the host's; needs
+    /// [`time_ns`](Sandbox::time_ns).
     pub fn monotonic_offset(mut self, offset: TimeOffset) -> Self {
         self.policy.namespaces.monotonic = Some(offset);
         self
     }
 
-    /// How far `CLOCK_BOOTTIME` inside, which uptime(1) shows, is from the host's; needs [`time_ns`](Sandbox::time_ns).
+    /// Sets the offset of `CLOCK_BOOTTIME` inside, which uptime(1) shows, from the host's; needs
+    /// [`time_ns`](Sandbox::time_ns).
     pub fn boottime_offset(mut self, offset: TimeOffset) -> Self {
         self.policy.namespaces.boottime = Some(offset);
         self
     }
 
-    /// How many user namespaces can be made inside, by anyone, at most; 0 shuts the door to all that a program can reach as
-    /// the root of one. Needs [`user_ns`](Sandbox::user_ns), whose own `/proc/sys/user/max_user_namespaces` it sets; since 4.9.
+    /// Sets the most user namespaces that all users together can make inside. With 0, no program
+    /// can reach the parts of the kernel that are open to the root of a user namespace. Needs
+    /// [`user_ns`](Sandbox::user_ns), and sets that namespace's own
+    /// `/proc/sys/user/max_user_namespaces`; since 4.9.
     pub fn max_user_namespaces(self, count: u32) -> Self {
         self.user_limit(UserLimit::UserNamespaces, count)
     }
 
-    /// How much of a table of the kernel's each user of the sandbox may take. Needs [`user_ns`](Sandbox::user_ns), whose own
-    /// file in `/proc/sys/user` it sets. The limit of the user who makes the sandbox holds as well, for all that its
-    /// sandboxes take together.
+    /// Sets the most entries of a kernel table that each user of the sandbox may take. Needs
+    /// [`user_ns`](Sandbox::user_ns), and sets that namespace's own file in `/proc/sys/user`. The
+    /// limit of the user who makes the sandboxes holds as well, for all of them together.
     ///
     /// ```
     /// use ringfence::{Sandbox, UserLimit};
@@ -185,28 +211,31 @@ impl Sandbox {
 
     /// Adds a line to the map of user ids; needs [`user_ns`](Sandbox::user_ns).
     ///
-    /// The caller's own id by itself needs nothing. Other lines are written by the caller where it has `CAP_SETUID` and
-    /// `CAP_SETGID`, else by newuidmap(1) and newgidmap(1), which have to be installed and map what subuid(5) and subgid(5)
-    /// grant to the caller.
+    /// A map of the caller's own id alone needs no privilege. Other lines are written by the
+    /// caller, if the caller has `CAP_SETUID` and `CAP_SETGID`. Else newuidmap(1) and newgidmap(1)
+    /// write them: these programs have to be installed, and map the ids that subuid(5) and
+    /// subgid(5) grant to the caller.
     pub fn uid_map(mut self, map: IdMap) -> Self {
         self.policy.namespaces.uid_map.push(map);
         self
     }
 
-    /// Adds a line to the map of group ids; needs [`user_ns`](Sandbox::user_ns). As [`uid_map`](Sandbox::uid_map).
+    /// Adds a line to the map of group ids, like [`uid_map`](Sandbox::uid_map); needs
+    /// [`user_ns`](Sandbox::user_ns).
     pub fn gid_map(mut self, map: IdMap) -> Self {
         self.policy.namespaces.gid_map.push(map);
         self
     }
 
-    /// Maps root to the caller, and the ids from 1 on to the ranges that /etc/subuid and /etc/subgid grant to it, one after
-    /// the other; needs [`user_ns`](Sandbox::user_ns). So an ordinary user's sandbox has users and groups to change to, and
-    /// layers whose files belong to several show as they are.
+    /// Maps root to the caller, and the ids from 1 on to the ranges that /etc/subuid and
+    /// /etc/subgid grant to the caller, one after the other; needs [`user_ns`](Sandbox::user_ns).
+    /// So the sandbox of an ordinary user has users and groups to change to, and shows layers whose
+    /// files have several owners as they are.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), ringfence::Error> {
-    /// let sandbox = ringfence::Sandbox::new().user_ns().map_subids().user(1000, 1000).groups([100]);
-    /// sandbox.command("id").status()?;
+    /// let sandbox = ringfence::Sandbox::new().user_ns().map_subids();
+    /// sandbox.user(1000, 1000).groups([100]).command("id").status()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -218,39 +247,42 @@ impl Sandbox {
 
 /// # File systems
 impl Sandbox {
-    /// The root file system; brings a mount namespace. A path is a directory of the host's; [`RootFs`] has overlays and
-    /// the host's own root.
+    /// Sets the root file system; adds a mount namespace. A path is a directory of the host;
+    /// [`RootFs`] has overlays and the host's own root.
     ///
-    /// A minimal /dev is mounted on it, and with [`pid_ns`](Sandbox::pid_ns) a /proc, unless a mount of the list stands
-    /// there or [`default_mounts`](Sandbox::default_mounts) are switched off.
+    /// The library mounts a minimal /dev on the root, and with [`pid_ns`](Sandbox::pid_ns) a /proc,
+    /// unless a mount of the list has that target or [`default_mounts`](Sandbox::default_mounts)
+    /// are switched off.
     pub fn rootfs(mut self, root: impl Into<RootFs>) -> Self {
         self.policy.mounts.root = Some(root.into());
         self.mount_ns()
     }
 
-    /// Makes the root read-only, also one that by itself is not, and the /dev that comes with it; brings a mount namespace.
-    /// Mounts of the list keep their own flags.
+    /// Makes the root and its default /dev read-only, also a root that by itself is writable; adds
+    /// a mount namespace. Mounts of the list keep their own flags.
     pub fn read_only_root(mut self, wanted: bool) -> Self {
         self.policy.mounts.read_only_root = wanted;
         if wanted { self.mount_ns() } else { self }
     }
 
-    /// Adds a mount to the list; brings a mount namespace.
+    /// Adds a mount to the list, and a mount namespace.
     ///
-    /// # Below what the program can write to
+    /// # Targets in writable directories
     ///
-    /// A program that may write to a directory above a mount could rename that, and put another in the mount's place. So the
-    /// way is made fast: from the writable mount on, each directory that leads to the target is bound onto itself, for what is
-    /// a mountpoint can be neither renamed nor removed (EBUSY). To the program each of them is a mount of its own: rename(2)
-    /// and link(2) from one to another fail with EXDEV, upon which mv(1) copies. On a root whose changes vanish with the
-    /// sandbox ([`RootFs::overlay`] without an upper directory of the caller's) nothing is made fast. Since Linux 5.8; before,
-    /// it is an error (ENOSYS).
+    /// A program that may write to a directory above a mount could rename that directory, and put
+    /// another in its place. So the library pins the path: from the writable mount on, each
+    /// directory that leads to the target is bound onto itself, because a mountpoint can be neither
+    /// renamed nor removed (EBUSY). To the program, each of these directories is a mount of its
+    /// own: rename(2) and link(2) from one to another fail with EXDEV, upon which mv(1) copies. On
+    /// a root whose changes vanish with the sandbox ([`RootFs::overlay`] without an upper directory
+    /// of the caller's), no path is pinned. Pins need Linux 5.8; before, the spawn fails (ENOSYS).
     ///
-    /// A symbolic link has no such protection. What is read-only, or a cover, does not accept one where the program could
-    /// exchange it (ELOOP): name the path that the link leads to.
+    /// A symbolic link cannot be pinned. A read-only mount, or a mask, does not accept a symbolic
+    /// link where the program could exchange it (ELOOP): name the path that the link leads to.
     ///
-    /// The source of a bind is looked up on the host, by the caller, and follows links. For a part of what is bound writable,
-    /// which an earlier program may have changed, [`read_only_path`](Sandbox::read_only_path) is the better choice.
+    /// The caller looks up the source of a bind on the host, and follows links. For a part of a
+    /// writable bind, which an earlier program may have changed,
+    /// [`read_only_path`](Sandbox::read_only_path) is the better choice.
     pub fn mount(mut self, mount: impl Into<Mount>) -> Self {
         self.policy.mounts.mounts.push(mount.into());
         self.mount_ns()
@@ -261,53 +293,58 @@ impl Sandbox {
         self.mount(Bind::new(source, target))
     }
 
-    /// Shows a directory or file of the host inside, read-only with all that is mounted below it.
+    /// Shows a directory or file of the host inside, read-only, with all mounts below it.
     pub fn bind_ro(self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         self.mount(Bind::new(source, target).read_only())
     }
 
-    /// Mounts an empty file system in memory that holds at most `size`: [`Tmpfs::new`] with mode 01777.
+    /// Mounts an empty file system in memory that holds at most `size`: [`Tmpfs::new`] with mode
+    /// 01777.
     pub fn tmpfs(self, target: impl Into<PathBuf>, size: impl Into<Bytes>) -> Self {
         self.mount(Tmpfs::new(target).size(size).mode(0o1777))
     }
 
-    /// Covers a file or directory up, after all mounts: a file reads as empty, and what is written to it vanishes; a
-    /// directory is empty and read-only. A path that does not exist has nothing to hide, and is passed over: if the program
-    /// can make it, it is the program's. The way to the path is made fast as [`mount`](Sandbox::mount) says. Brings a mount
-    /// namespace.
+    /// Masks a file or directory, after all mounts: a masked file reads as empty, and writes to it
+    /// vanish; a masked directory is empty and read-only. A path that does not exist is skipped,
+    /// because it has nothing to hide: if the program can make a file there, that file is the
+    /// program's own. The path to the mask is pinned as [`mount`](Sandbox::mount) says. Adds a
+    /// mount namespace.
     ///
-    /// The place is found inside the sandbox's root once, and covered by its descriptor, with a null device (character device
-    /// 1:3) that is made for it, or the host's, which is verified to be that.
+    /// The path is looked up inside the sandbox's root once, and masked by its descriptor. The mask
+    /// is a null device (character device 1:3): one that is made for the mask, or the host's, which
+    /// is verified to be that device.
     ///
-    /// A program that may unmount (`CAP_SYS_ADMIN` in the sandbox) can take the cover off again.
+    /// A program that may unmount (`CAP_SYS_ADMIN` in the sandbox) can remove the mask.
     pub fn mask(mut self, path: impl Into<PathBuf>) -> Self {
         self.policy.mounts.masks.push(path.into());
         self.mount_ns()
     }
 
-    /// Makes a file or directory read-only, with all that is mounted below it, after all mounts. The way to the path is made
-    /// fast as [`mount`](Sandbox::mount) says. Brings a mount namespace.
+    /// Makes a file or directory read-only, with all mounts below it, after all mounts. The path is
+    /// pinned as [`mount`](Sandbox::mount) says. Adds a mount namespace.
     ///
     /// ```no_run
     /// use ringfence::{RootFs, Sandbox};
     ///
     /// # fn main() -> Result<(), ringfence::Error> {
     /// // The program works on the repository, and leaves no hook behind that others would run.
-    /// let sandbox = Sandbox::new().user_ns().rootfs(RootFs::programs()).bind("/srv/repository", "/work").cwd("/work");
-    /// sandbox.read_only_path("/work/.git/hooks").read_only_path("/work/.git/config").command("make").status()?;
+    /// let sandbox = Sandbox::new().user_ns().rootfs(RootFs::programs());
+    /// let sandbox = sandbox.bind("/srv/repository", "/work").cwd("/work").command("make");
+    /// sandbox.read_only_path("/work/.git/hooks").read_only_path("/work/.git/config").status()?;
     /// # Ok(())
     /// # }
     /// ```
     ///
-    /// A path that does not exist is passed over where nobody can make it: on what is read-only, and on a root whose changes
-    /// vanish with the sandbox. Where the program could make it, it is an error of the spawn (ENOENT): make it beforehand.
+    /// A path that does not exist is skipped where no process can make it: on a read-only mount,
+    /// and on a root whose changes vanish with the sandbox. Where the program could make the path,
+    /// the spawn fails (ENOENT): make it beforehand.
     pub fn read_only_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.policy.mounts.read_only_paths.push(path.into());
         self.mount_ns()
     }
 
-    /// [Masks](Sandbox::mask) the files in which the kernel tells about the machine as a whole, and makes those read-only
-    /// by which it lets itself be told. Brings a mount namespace.
+    /// [Masks](Sandbox::mask) the files in which the kernel shows data of the whole machine, and
+    /// makes the files read-only by which the kernel takes settings. Adds a mount namespace.
     ///
     /// | | below /proc | below /sys |
     /// | --- | --- | --- |
@@ -318,8 +355,8 @@ impl Sandbox {
         if wanted { self.mount_ns() } else { self }
     }
 
-    /// Whether /proc, /dev and, on the host's root, /tmp are mounted without being asked for. They are, until this says
-    /// otherwise.
+    /// Sets whether the default mounts are made: /proc, /dev and, on the host's root, /tmp. They
+    /// are made by default.
     pub fn default_mounts(mut self, wanted: bool) -> Self {
         self.policy.mounts.no_defaults = !wanted;
         self
@@ -328,8 +365,8 @@ impl Sandbox {
 
 /// # What the program may ask of the kernel
 impl Sandbox {
-    /// Restricts paths, TCP ports, signals and abstract sockets by [`Landlock`], on top of namespaces or without any.
-    /// Brings `no_new_privs`. The last call counts.
+    /// Restricts paths, TCP ports, signals and abstract sockets by [`Landlock`], with or without
+    /// namespaces. Sets `no_new_privs`. A later call replaces the rules of an earlier one.
     pub fn landlock(mut self, rules: Landlock) -> Self {
         self.policy.landlock = Some(rules);
         self
@@ -338,58 +375,66 @@ impl Sandbox {
 
 /// # Limits of processes, of time, and how strictly
 impl Sandbox {
-    /// A limit of each process in the sandbox: setrlimit(2). `u64::MAX` is no limit; the last call for a resource counts.
+    /// Sets a limit of each process in the sandbox: setrlimit(2). `u64::MAX` is no limit. A later
+    /// call for a resource replaces an earlier one.
     pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
         self.policy.program.rlimits.retain(|(other, ..)| *other != resource);
         self.policy.program.rlimits.push((resource, soft, hard));
         self
     }
 
-    /// The longest that the program may run. Then everything in the sandbox is killed:
-    /// [`Verdict::WallTime`](crate::Verdict::WallTime). One thread of the library's watches over all sandboxes.
+    /// Sets the most wall time that the program may run. Then everything in the sandbox is killed:
+    /// [`Verdict::WallTime`](crate::Verdict::WallTime). One thread of the library watches over all
+    /// sandboxes.
     pub fn wall_time(mut self, limit: Duration) -> Self {
         self.policy.wall_time = Some(limit);
         self
     }
 
-    /// The most processor time that everything in the sandbox may use together; then it is killed:
-    /// [`Verdict::CpuTime`](crate::Verdict::CpuTime). Read off the control group, in steps that shorten as the limit
-    /// comes near, to within about a millisecond a core.
+    /// Sets the most processor time that all processes of the sandbox may use together. Then
+    /// everything in the sandbox is killed: [`Verdict::CpuTime`](crate::Verdict::CpuTime). The
+    /// library reads the time from the control group, in steps that shorten as the limit comes
+    /// near, to within about a millisecond a core.
     pub fn cpu_time(mut self, limit: Duration) -> Self {
         self.policy.cpu_time = Some(limit);
         self
     }
 
-    /// The most bytes that the program may write to stdout and stderr together; then everything in the sandbox is killed:
-    /// [`Verdict::OutputLimit`](crate::Verdict::OutputLimit). That is the verdict of all output that was cut off, also where
-    /// the program had ended by then. [`output_cut`](Sandbox::output_cut) throws the rest away instead.
+    /// Sets the most bytes that the program may write to stdout and stderr together. Then
+    /// everything in the sandbox is killed: [`Verdict::OutputLimit`](crate::Verdict::OutputLimit).
+    /// All output that was cut off has this verdict, even if the program had ended by then. With
+    /// [`output_cut`](Sandbox::output_cut), the library discards the rest instead.
     ///
-    /// Pipes count as they are read, by [`Child::wait_with_output`](crate::Child::wait_with_output) or by the caller. A stream that
-    /// is a file is limited in its size (`RLIMIT_FSIZE`), as is every file that the program then writes. Other descriptors, which
-    /// somebody else reads, cannot be counted: they are refused, unless
-    /// [`best_effort`](Sandbox::best_effort)`(`[`Feature::OutputLimit`](crate::Feature::OutputLimit)`)` goes without. The caller's own
-    /// stdout and stderr, passed on, are not counted.
+    /// The bytes of a pipe count when [`Child::wait_with_output`](crate::Child::wait_with_output),
+    /// or the caller, reads them. If a stream is a file, the limit holds for the size of that file,
+    /// and of every other file that the program writes (`RLIMIT_FSIZE`). Other descriptors, which
+    /// have readers outside of the library, cannot be counted. They are refused, unless
+    /// [`best_effort`](Sandbox::best_effort)`(`[`Feature::OutputLimit`](crate::Feature::OutputLimit)`)`
+    /// goes without the limit. The caller's own stdout and stderr, passed on, are not counted.
     pub fn output_limit(mut self, limit: impl Into<Bytes>) -> Self {
         self.policy.output_limit = Some(limit.into().get());
         self
     }
 
-    /// Whether output beyond [`output_limit`](Sandbox::output_limit) is thrown away while the program goes on, instead of ending it.
-    /// [`Output::truncated`](crate::Output::truncated) tells. A file as a stream cannot be cut: writing to it fails (EFBIG), or
-    /// ends the program.
+    /// Sets whether the library discards output beyond [`output_limit`](Sandbox::output_limit) and
+    /// lets the program go on, instead of ending it.
+    /// [`Output::truncated`](crate::Output::truncated) reports that. The output to a file cannot be
+    /// cut: a write beyond the limit fails (EFBIG), or ends the program.
     pub fn output_cut(mut self, cut: bool) -> Self {
         self.policy.output_cut = cut;
         self
     }
 
-    /// The control group below which the sandbox's is made, as a path from the root of each hierarchy
-    /// (`/sandboxes`). It is made if missing, and removed with the last sandbox in it. Without this call the caller's own
-    /// group.
+    /// Sets the control group below which the sandbox's own is made, as a path from the root of
+    /// each hierarchy (`/sandboxes`). The group is made if it is missing, and removed with the last
+    /// sandbox in it. Without this call, the parent is the caller's own group.
     ///
-    /// cgroup v2 wants processes in the leaves only, so there a group that processes live in, such as the caller's own,
-    /// cannot be the parent of groups with limits: that is [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported),
-    /// and neither is the caller moved nor the sandbox put where the caller's own limits do not hold. Root names a
-    /// group here, as above; an ordinary user needs a delegated group, stands in a leaf of it, and names it here:
+    /// cgroup v2 allows processes in the leaves only. So a group with processes, such as the
+    /// caller's own, cannot be the parent of groups with limits there: the spawn fails with
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). The library neither moves the
+    /// caller, nor puts the sandbox where the caller's own limits do not hold. Root names a group
+    /// here, as above. An ordinary user needs a delegated group, stays in a leaf of that group, and
+    /// names the group here:
     ///
     /// ```console
     /// $ systemd-run --user --scope -p Delegate=yes sh -c 'g=/$(cut -d/ -f2- /proc/self/cgroup)
@@ -400,25 +445,29 @@ impl Sandbox {
         self
     }
 
-    /// Makes the sandbox's control group below a transient scope of systemd's, for hosts where systemd owns the tree and
-    /// wants to be asked: as root by the system's manager, over the system's bus; for an ordinary user by the user's own
-    /// manager, over the user's bus (`$XDG_RUNTIME_DIR/bus`). So an ordinary user has limits without a delegation of
-    /// its own; `cpu_limit`, `cpuset` and `io_limit` need a manager that was given their controllers.
+    /// Makes the sandbox's control group below a transient scope of systemd, for hosts where
+    /// systemd owns the tree. For root, the system's manager makes the scope, over the system's
+    /// bus. For an ordinary user, the user's own manager makes it, over the user's bus
+    /// (`$XDG_RUNTIME_DIR/bus`). So an ordinary user has limits without a delegation of their own;
+    /// `cpu_limit`, `cpuset` and `io_limit` need a manager that has their controllers.
     ///
-    /// The scope is made with the first sandbox of this process, is shared by all that name an equal one, and stands
-    /// until the process and its last sandbox have ended. A parked process of the library's holds it meanwhile, which is
-    /// no child of the caller's and ends with it. Making it takes [`setup_timeout`](Sandbox::setup_timeout) at most. A caller
-    /// that stands outside of its manager's subtree, as one in a login session does, has systemd move each program in: one
-    /// more call a spawn.
+    /// The scope is made with the first sandbox of this process, is shared by all sandboxes that
+    /// name an equal scope, and stays until the process and its last sandbox have ended. A parked
+    /// process of the library holds the scope meanwhile. The parked process is no child of the
+    /// caller, and ends with it. Making the scope takes [`setup_timeout`](Sandbox::setup_timeout)
+    /// at most. If the caller stands outside of its manager's subtree, as in a login session,
+    /// systemd moves each program into the scope: one more call for each spawn.
     ///
-    /// Needs the crate's feature `systemd`, systemd 238, cgroup v2 and a bus; where one is missing,
-    /// [`check`](Sandbox::check) and the spawn say so with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    /// This call needs the crate's feature `systemd`, systemd 238, cgroup v2 and a bus. Where one
+    /// is missing, [`check`](Sandbox::check) and the spawn fail with
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     ///
     /// ```no_run
     /// use ringfence::{Bytes, Sandbox, SystemdScope};
     ///
     /// let batch = SystemdScope::new().slice("batch.slice");
-    /// let status = Sandbox::new().user_ns().memory_limit(Bytes::mib(64)).systemd_scope(batch).status()?;
+    /// let sandbox = Sandbox::new().user_ns().memory_limit(Bytes::mib(64));
+    /// let status = sandbox.systemd_scope(batch).status()?;
     /// # Ok::<(), ringfence::Error>(())
     /// ```
     #[cfg(feature = "systemd")]
@@ -427,8 +476,8 @@ impl Sandbox {
         self
     }
 
-    /// Goes without `feature` where this host cannot enforce it, instead of failing. [`Child::enforced`](crate::Child::enforced)
-    /// tells what is missing.
+    /// Goes without `feature` where this host cannot enforce it, instead of failing.
+    /// [`Child::enforced`](crate::Child::enforced) lists the missing features.
     pub fn best_effort(mut self, feature: Feature) -> Self {
         self.policy.best_effort.insert(feature);
         self
@@ -437,46 +486,50 @@ impl Sandbox {
 
 /// # Privileges
 impl Sandbox {
-    /// The capabilities of the program, and of all that runs in the sandbox. Without this call the program has what an exec
-    /// leaves of the caller's; the inheritable and the ambient set are empty in any case, unless this fills them.
+    /// Sets the capabilities of the program, and of all processes in the sandbox. Without this
+    /// call, the program has those of the caller's capabilities that an exec keeps. The inheritable
+    /// and the ambient set are empty in any case, unless this call fills them.
     ///
-    /// With [`user_ns`](Sandbox::user_ns), a program that runs as uid 0 inside has, without this call, every capability over
-    /// its namespaces but two: where anything is mounted, masked or read-only not `CAP_SYS_ADMIN`, which could undo that, and
-    /// below an [`init`](Sandbox::init) not `CAP_SYS_PTRACE`, which could write to its memory. [`Capabilities::all_but`]`([])`
-    /// gives them to a program that is trusted with all that is bound. `CAP_SYS_PTRACE` below an init, which stands outside of
-    /// the filter of [`seccomp`](Sandbox::seccomp), is refused together with one, unless [`landlock`](Sandbox::landlock) keeps
-    /// the program off the init.
+    /// With [`user_ns`](Sandbox::user_ns), and without this call, a program that runs as uid 0
+    /// inside has every capability over its namespaces but two: `CAP_SYS_ADMIN`, where the sandbox
+    /// has mounts, masks or read-only paths, because the program could undo them; and
+    /// `CAP_SYS_PTRACE`, below an [`init`](Sandbox::init), because the program could write to the
+    /// memory of the init. [`Capabilities::all_but`]`([])` gives both to a program that is trusted
+    /// with all that is bound. `CAP_SYS_PTRACE` is refused together with an init and a filter of
+    /// [`seccomp`](Sandbox::seccomp), because the init stands outside of the filter, unless
+    /// [`landlock`](Sandbox::landlock) keeps the program off the init.
     ///
-    /// Cutting down the bounding set needs `CAP_SETPCAP`, which a user namespace gives; where it cannot be done that is an
-    /// error, or with [`best_effort`](Sandbox::best_effort)`(Feature::BoundingSet)` left out.
+    /// Cutting down the bounding set needs `CAP_SETPCAP`, which a user namespace gives. Where the
+    /// set cannot be cut down, the spawn fails, or with
+    /// [`best_effort`](Sandbox::best_effort)`(Feature::BoundingSet)` leaves the set as it is.
     pub fn capabilities(mut self, sets: Capabilities) -> Self {
         self.policy.security.capabilities = Some(sets);
         self
     }
 
-    /// Nothing that is executed inside gains privileges: set-user-ID and set-group-ID bits and file capabilities are
-    /// without effect (`PR_SET_NO_NEW_PRIVS`, prctl(2), since 3.5). A process of the caller's that has it already cannot
-    /// give it up.
+    /// Forbids processes of the sandbox to gain privileges by an exec, if `wanted`: set-user-ID and
+    /// set-group-ID bits and file capabilities are without effect (`PR_SET_NO_NEW_PRIVS`, prctl(2),
+    /// since 3.5). If the caller has this attribute already, the sandbox cannot give it up.
     pub fn no_new_privs(mut self, wanted: bool) -> Self {
         self.policy.security.no_new_privs = wanted;
         self
     }
 
-    /// A session keyring of the sandbox's own, with nothing in it, instead of the caller's with all its keys:
-    /// session-keyring(7). A kernel without keys has none to share.
+    /// Gives the sandbox an empty session keyring of its own, instead of the caller's with all its
+    /// keys: session-keyring(7). A kernel without keys has none to share.
     ///
-    /// A keyring counts against the quota of the caller's user: as an ordinary user 200
-    /// (`/proc/sys/kernel/keys/maxkeys`); beyond it the spawn fails with EDQUOT.
+    /// A keyring counts against the quota of the caller's user, which is 200 for an ordinary user
+    /// (`/proc/sys/kernel/keys/maxkeys`). Beyond the quota, the spawn fails with EDQUOT.
     pub fn session_keyring(mut self, wanted: bool) -> Self {
         self.policy.security.session_keyring = wanted;
         self
     }
 
-    /// Which system calls the program may make; brings `no_new_privs`. A later call replaces an earlier one, and `None`
-    /// takes the filter away again. seccomp(2), since 4.14.
+    /// Sets the filter of the system calls that the program may make; sets `no_new_privs`. A later
+    /// call replaces an earlier one, and `None` removes the filter. seccomp(2), since 4.14.
     ///
-    /// [`Seccomp::default()`](Seccomp::default) is the list for programs that nobody vouches for. An
-    /// [`init`](Sandbox::init) stands outside of the filter, as does everything that sets the sandbox up.
+    /// [`Seccomp::default()`](Seccomp::default) is the profile for untrusted programs. An
+    /// [`init`](Sandbox::init) stands outside of the filter, as does the setup of the sandbox.
     pub fn seccomp(mut self, profile: impl Into<Option<Seccomp>>) -> Self {
         self.policy.seccomp = profile.into();
         self
@@ -485,74 +538,82 @@ impl Sandbox {
 
 /// # The process
 impl Sandbox {
-    /// The user and group that the program runs as, inside; supplementary groups are dropped unless
-    /// [`groups`](Sandbox::groups) sets some.
+    /// Sets the user and the group of the program, as ids inside. The supplementary groups are
+    /// dropped, unless [`groups`](Sandbox::groups) sets some.
     pub fn user(mut self, uid: u32, gid: u32) -> Self {
         self.policy.program.user = Some((uid, gid));
         self
     }
 
-    /// The supplementary groups of the program. setgroups(2).
+    /// Sets the supplementary groups of the program. setgroups(2).
     pub fn groups(mut self, gids: impl IntoIterator<Item = u32>) -> Self {
         self.policy.program.groups = Some(gids.into_iter().collect());
         self
     }
 
-    /// The signal with which [`Child::stop`](crate::Child::stop) asks the program to end; SIGTERM without this call.
+    /// Sets the signal with which [`Child::stop`](crate::Child::stop) asks the program to end;
+    /// SIGTERM by default.
     pub fn stop_signal(mut self, signal: i32) -> Self {
         self.policy.program.stop_signal = Some(signal);
         self
     }
 
-    /// The permission bits that new files do not get; the caller's if this is not called. umask(2).
+    /// Sets the umask: the permission bits that new files do not get. The default is the caller's
+    /// umask. umask(2).
     pub fn umask(mut self, mask: u32) -> Self {
         self.policy.program.umask = Some(mask & 0o777);
         self
     }
 
-    /// The session and process group: see [`Session`].
+    /// Sets the session and the process group of the program: see [`Session`].
     pub fn session(mut self, session: Session) -> Self {
         self.policy.program.session = Some(session);
         self
     }
 
-    /// Passes `fd` on as descriptor `number`, at least 3. Nothing else above stderr is open in the program.
+    /// Passes `fd` on as descriptor `number`, at least 3. The program has no other open descriptor
+    /// above stderr.
     pub fn fd(mut self, number: RawFd, fd: impl Into<OwnedFd>) -> Self {
         self.policy.stdio.extra.push((number, Arc::new(fd.into())));
         self
     }
 
-    /// Puts a tiny pid 1 above the program, which reaps orphans and passes signals on; needs [`pid_ns`](Sandbox::pid_ns).
+    /// Sets whether a small init runs as pid 1 above the program, reaps orphans and passes signals
+    /// on; needs [`pid_ns`](Sandbox::pid_ns).
     ///
-    /// The program is then pid 2, and an ordinary process: a bare pid 1 ignores every signal from inside whose action it
-    /// has not set, its own abort(3) included.
+    /// The program is then pid 2, and an ordinary process. Without an init, the program is pid 1,
+    /// and ignores every signal from inside for which it has set no action, that of its own
+    /// abort(3) included.
     pub fn init(mut self, wanted: bool) -> Self {
         self.policy.program.init = wanted;
         self
     }
 
-    /// Whether the program is killed when the caller's process ends without dropping the handle, by SIGKILL for
-    /// instance. It is, until this says otherwise; a program that is to outlive its owner is left with
-    /// [`Child::detach`](crate::Child::detach).
+    /// Sets whether the program is killed when the caller's process ends without dropping the
+    /// handle, for instance by SIGKILL. The program is killed by default. For a program that shall
+    /// outlive its owner, give up the handle by [`Child::detach`](crate::Child::detach).
     ///
-    /// It is killed by its parent-death signal, prctl(2), which the program could clear: one that is out to survive is
-    /// held by [`init`](Sandbox::init), whose own end takes the pid namespace with it.
+    /// The kernel kills the program by its parent-death signal, prctl(2), which the program could
+    /// clear. A program that tries to survive needs an [`init`](Sandbox::init), whose own end also
+    /// ends the pid namespace.
     pub fn die_with_owner(mut self, dies: bool) -> Self {
         self.policy.program.outlive_owner = !dies;
         self
     }
 
-    /// How long the setup may take before it is given up; 30 seconds if this is not called.
+    /// Sets the most time that the setup may take before the spawn fails; 30 seconds by default.
     ///
-    /// The calling thread itself looks at the paths of the host that the policy names: a file system that does not answer, such
-    /// as one of FUSE or NFS whose server is gone, can hold it up for longer.
+    /// The calling thread itself looks up the paths of the host that the policy names. A file
+    /// system that does not answer, such as one of FUSE or NFS whose server is gone, can block the
+    /// thread for longer.
     pub fn setup_timeout(mut self, timeout: Duration) -> Self {
         self.policy.setup_timeout = Some(timeout);
         self
     }
 
-    /// Whether a spawn tells where its time went: [`Child::timings`](crate::Child::timings). It does not, without this call.
-    /// A [`Pool`](crate::Pool), whose spawns have nothing to set up, tells nothing either way.
+    /// Sets whether a spawn measures its phases: [`Child::timings`](crate::Child::timings). It does
+    /// not by default. The spawns of a [`Pool`](crate::Pool) have nothing to set up, and never have
+    /// timings.
     pub fn timings(mut self, wanted: bool) -> Self {
         self.policy.timings = wanted;
         self

@@ -1,4 +1,4 @@
-//! The preset for code that nobody has read.
+//! The preset for untrusted code.
 
 use std::time::Duration;
 
@@ -9,28 +9,29 @@ use crate::program::{DEFAULT_PATH, Resource, Session};
 use crate::security::{Capabilities, Seccomp};
 use crate::units::Bytes;
 
-/// The user and group as which the program runs, inside.
+/// The user and group of the program, inside.
 const NOBODY: u32 = 65_534;
 const MEMORY: Bytes = Bytes::mib(512);
 const PROCESSES: u64 = 256;
 const WALL_TIME: Duration = Duration::from_secs(60);
 const OUTPUT: Bytes = Bytes::mib(64);
 
-/// What one process, or the user, may take of things that no control group counts.
+/// The limits of one process, or of the user, for resources that no control group counts.
 const RLIMITS: [(Resource, u64); 7] = [
-    // With 0 the kernel still starts the program that core_pattern may pipe into; with 1 it starts none, and a file begins
-    // with a page.
+    // With 0, the kernel still starts a program that core_pattern pipes to. With 1, the kernel
+    // starts none, and writes no file, since a core begins with a page.
     (Resource::Core, 1),
     (Resource::OpenFiles, 1024),
     (Resource::MemLock, 64 << 10),
-    // One queue as mq_open(3) makes it. The user who makes the sandbox is charged too, and has 800 KiB by default.
+    // The size of one queue that mq_open(3) makes. The kernel also charges the user who makes the
+    // sandbox, whose limit is 800 KiB by default.
     (Resource::MessageQueue, 96 << 10),
     (Resource::SignalsPending, 1024),
     (Resource::Nice, 0),
     (Resource::RealtimePriority, 0),
 ];
 
-/// What all the program's processes may take of the tables that belong to the user who makes the sandbox.
+/// The limits of the program's processes for tables that belong to the user who makes the sandbox.
 const USER_LIMITS: [(UserLimit, u32); 4] = [
     (UserLimit::UserNamespaces, 0),
     (UserLimit::InotifyInstances, 8),
@@ -40,14 +41,15 @@ const USER_LIMITS: [(UserLimit, u32); 4] = [
 
 /// # Untrusted code
 impl Sandbox {
-    /// A sandbox for code that nobody has read: everything that this library has is on. Each part can be relaxed, or
-    /// tightened, by a later call.
+    /// Makes a sandbox for untrusted code, with everything that this library has switched on. Later
+    /// calls can relax or tighten each part.
     ///
     /// ```
     /// use ringfence::{Feature, Sandbox};
     ///
     /// # fn main() -> Result<(), ringfence::Error> {
-    /// let sandbox = Sandbox::strict().command("sh").args(["-c", "id -u; cat /etc/shadow; kill -9 -1"]);
+    /// let script = "id -u; cat /etc/shadow; kill -9 -1";
+    /// let sandbox = Sandbox::strict().command("sh").args(["-c", script]);
     /// # let sandbox = sandbox.best_effort(Feature::MemoryLimit).best_effort(Feature::PidsLimit);
     /// match sandbox.check() {
     ///     Ok(_) => println!("{}", sandbox.output()?.outcome.verdict()),
@@ -81,23 +83,27 @@ impl Sandbox {
     /// | a session of its own, without a terminal | [`session`](Sandbox::session) | another session |
     /// | an init that reaps, and ends everything with the owner | [`init`](Sandbox::init) | `false` |
     ///
-    /// No rules for [`devices`](Sandbox::devices): they would say again what holds already, and cost more than a tenth of a
-    /// millisecond a spawn. A node opens its device in the sandbox's own /dev alone, every other mount being `nodev`, and none
-    /// can be made without `CAP_MKNOD`. They are of use to who takes that back, with `dev()` on a mount.
+    /// The preset has no rules for [`devices`](Sandbox::devices). Such rules would repeat what
+    /// holds already, and cost more than a tenth of a millisecond in each spawn: a node opens its
+    /// device only in the sandbox's own /dev, because every other mount is `nodev`, and no node can
+    /// be made without `CAP_MKNOD`. Rules are useful together with `dev()` on a mount.
     ///
     /// # As root
     ///
-    /// The user namespace maps the program's user, and nothing else, to an id that no account has, as
-    /// [`user_ns`](Sandbox::user_ns) says. So what gets out in spite of everything is nobody: it owns no file, and can signal no
-    /// process. What is named as a root or bound is found by the caller, and may lie in directories that are closed to others;
-    /// the layers of an overlay, and places for mounts that have to be made, are not, and need what that user may do.
+    /// The user namespace maps the program's user, and nothing else, to an id that no account has,
+    /// as [`user_ns`](Sandbox::user_ns) says. So a program that escapes in spite of everything is
+    /// nobody: it owns no file, and can signal no process. The caller looks up a root and the
+    /// sources of binds, which may lie in directories that are closed to others. The layers of an
+    /// overlay, and targets of mounts that have to be made, are looked up with the rights of the
+    /// program's user.
     ///
     /// # As an ordinary user
     ///
-    /// The user namespace maps the caller's own id, the only one that it may map. Limits need a control group that is
-    /// delegated to the user: where there is none, the sandbox is refused, unless `best_effort` goes without them.
+    /// The user namespace maps the caller's own id, the only one that the caller may map. Limits
+    /// need a control group that is delegated to the user. Where there is none, the sandbox is
+    /// refused, unless `best_effort` goes without the limits.
     pub fn strict() -> Self {
-        // One line for each policy that a later one can undo.
+        // Each line is a policy that a later call can undo.
         let mut sandbox = Sandbox::new()
             .namespaces(Namespaces::all())
             .user(NOBODY, NOBODY)
@@ -121,7 +127,7 @@ impl Sandbox {
         sandbox.policy.mounts.private_tmp = true;
         let sandbox = USER_LIMITS.into_iter().fold(sandbox, |sandbox, (table, most)| sandbox.user_limit(table, most));
         RLIMITS.into_iter().fold(sandbox, |sandbox, (resource, most)| {
-            let own = resource.own().map_or(most, |(_, hard)| hard);
+            let own = resource.caller_limits().map_or(most, |(_, hard)| hard);
             sandbox.rlimit(resource, most.min(own), most.min(own))
         })
     }

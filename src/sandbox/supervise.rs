@@ -1,4 +1,4 @@
-//! Spawns with a supervisor, which answers what the filter asks.
+//! Spawns with a supervisor, which answers the questions of the filter.
 
 use super::Sandbox;
 use crate::child::Child;
@@ -7,16 +7,17 @@ use crate::security::Notifications;
 use crate::stdio::Stdio;
 
 impl Sandbox {
-    /// Starts the program, and a thread that runs `supervisor` with what the [`seccomp`](Sandbox::seccomp) profile asks about
-    /// ([`Action::Notify`](crate::Action::Notify)).
+    /// Starts the program, and a thread that runs `supervisor` with the questions of the
+    /// [`seccomp`](Sandbox::seccomp) profile ([`Action::Notify`](crate::Action::Notify)).
     ///
-    /// The thread has the [`Notifications`] as soon as the filter stands, which is before the program is executed: a profile
-    /// that asks about execve(2) is answered, though `spawn_supervised` waits for that very execve. The first is the
-    /// program's own, once for each directory of PATH in which it is looked for. When the supervisor returns, later calls
-    /// that it would have been asked about fail with ENOSYS; it is to go on until there is nobody left
-    /// ([`Notifications::recv`]).
+    /// The thread has the [`Notifications`] as soon as the filter is installed, which is before the
+    /// program is executed. So a profile can ask about execve(2), although `spawn_supervised` waits
+    /// for the execve of the program. The first questions are then about that execve, one for each
+    /// directory of PATH in which the program is looked up. When the supervisor returns, later
+    /// calls that the filter asks about fail with ENOSYS. So the supervisor should go on until the
+    /// sandbox has no process left ([`Notifications::recv`]).
     ///
-    /// To answer elsewhere, have the supervisor send the notifications there.
+    /// To answer in another thread, let the supervisor send the notifications there.
     ///
     /// ```
     /// use ringfence::{Action, Rule, Sandbox, Seccomp};
@@ -37,7 +38,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// Those of [`spawn`](Sandbox::spawn); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the profile asks about nothing.
+    /// The errors of [`spawn`](Sandbox::spawn); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid)
+    /// if the profile asks about nothing.
     pub fn spawn_supervised(&self, supervisor: impl FnOnce(Notifications) + Send + 'static) -> Result<Child> {
         self.policy.spawn(&Stdio::inherited(), Some(Box::new(supervisor)))
     }

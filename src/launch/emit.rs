@@ -1,5 +1,5 @@
-//! The order in which policies become ops. First the setup, which is the same for every run of a policy, then what one run
-//! executes.
+//! The order of the ops: first those of the setup, which are the same for every run of a policy,
+//! then those of one run.
 
 use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -20,62 +20,65 @@ use crate::spawn::{self, FailurePage};
 use crate::stdio::Streams;
 use crate::sys::fork_mark::PerProcess;
 
-/// The group to which terminals belong.
+/// The group of terminals, `tty`.
 const TTY_GROUP: u32 = 5;
 const DEATH_SIGNAL: u64 = libc::SIGKILL as u64;
 
-/// What one run executes, and where it reads and writes.
+/// The program of one run, with its streams.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) invocation: Invocation,
     pub(crate) streams: Streams,
 }
 
-/// The facts beside the policy on which the setup's ops depend. As long as it is the same, so are they.
+/// The facts, other than the policy, that decide the ops of a setup. Setups of one policy with
+/// equal keys have the same ops.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Shape {
-    /// The caller may not put the child into its group by itself.
+pub(super) struct SetupKey {
+    /// Whether the caller may not put the child into its group.
     pub(super) fenced: bool,
-    /// How many `cgroup.procs` the stub writes itself to, and where their group stands.
+    /// The number of `cgroup.procs` files that the stub writes itself to, and the path of their
+    /// group.
     pub(super) procs: usize,
     pub(super) group: Option<PathBuf>,
-    /// Where the sandbox's mount namespace is made from, if not from the caller's.
+    /// The template from which the sandbox's mount namespace is made; `None` for the caller's
+    /// namespace.
     pub(super) template: Option<RawFd>,
     pub(super) scratch: Option<PathBuf>,
-    /// Mounts exchange the id of the maps for another.
+    /// Whether mounts exchange the id of the maps for another.
     pub(super) exchanges: bool,
 }
 
-impl Shape {
-    /// The shape of a setup without a control group and a scratch directory.
-    pub(super) fn ahead(template: Option<BorrowedFd<'_>>, exchanges: bool) -> Self {
-        Shape { template: template.map(|fd| fd.as_raw_fd()), exchanges, ..Shape::default() }
+impl SetupKey {
+    /// Returns the key of a setup without a control group and a scratch directory.
+    pub(super) fn without_resources(template: Option<BorrowedFd<'_>>, exchanges: bool) -> Self {
+        SetupKey { template: template.map(|fd| fd.as_raw_fd()), exchanges, ..SetupKey::default() }
     }
 }
 
-/// The ops of a setup, with what those of a run go on from.
+/// The ops of a setup, and the slots that the ops of a run need.
 #[derive(Debug)]
 pub(super) struct Setup {
-    pub(super) shape: Shape,
+    pub(super) key: SetupKey,
     pub(super) plan: Plan,
-    /// Holds the address of the page in which a silent failure is told.
+    /// The slot with the address of the failure page.
     failure: Option<Slot>,
 }
 
 impl Policy {
-    /// All that comes before the program is known. Each stage has its reason in the module that writes it. The descriptors
-    /// of a run are given in this order: the failure page, each `cgroup.procs`, the Landlock ruleset twice.
+    /// Writes all ops that do not depend on the program. The module that writes a stage explains
+    /// its place in the order.
     pub(super) fn emit_setup(
         &self,
         judgement: &Judgement,
-        shape: &Shape,
+        key: &SetupKey,
         template: Option<BorrowedFd<'_>>,
     ) -> Result<Setup> {
         let mut plan = Plan::new();
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
         let umask = emit_beginning(&mut plan);
-        if shape.fenced {
-            // While the stub still looks like a process of the caller's user.
+        if key.fenced {
+            // At this point, the stub still looks like a process of the caller's user.
             plan.request(Step::JoinCgroup, Request::ControlGroup);
         }
         self.security.emit_keyring(&mut plan);
@@ -86,10 +89,11 @@ impl Policy {
             None => self.namespaces.emit_time(&mut plan),
         }
         self.namespaces.emit_user_limits(&mut plan);
-        // From here on nobody of the same user may look into the stub or its descriptors (CVE-2016-9962).
+        // From here on, no process of the same user may look into the stub or its descriptors
+        // (CVE-2016-9962).
         plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
-        emit_join_cgroups(&mut plan, shape);
-        let (context, scratch) = (self.mount_context(judgement, shape), shape.scratch.as_deref());
+        emit_join_cgroups(&mut plan, key);
+        let (context, scratch) = (self.mount_context(judgement, key), key.scratch.as_deref());
         let ready = self.mounts.emit_detached_overlay(&mut plan, context, scratch)?;
         self.namespaces.emit(&mut plan, template)?;
         if self.namespaces.new.contains(Namespaces::MOUNT) {
@@ -111,23 +115,24 @@ impl Policy {
         if judgement.security.capabilities.is_none() {
             plan.clear_inheritable();
         }
-        Ok(Setup { shape: shape.clone(), plan, failure })
+        Ok(Setup { key: key.clone(), plan, failure })
     }
 
-    /// What the run executes, and with which streams.
+    /// Writes the ops of one run: working directory, streams and exec.
     pub(super) fn emit_run(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
         run.invocation.emit_cwd(plan, self.mounts.root.is_some());
         run.streams.emit(plan, &self.stdio.extra);
         self.emit_exec(plan, judgement, setup, run);
     }
 
-    /// The stub waits for the program.
+    /// Writes the ops that let the stub wait for a program.
     pub(super) fn emit_parking(&self, plan: &mut Plan) {
-        let parent = self.stdio.emit_ahead(plan);
+        let parent = self.stdio.emit_extra(plan);
         plan.park(parent);
     }
 
-    /// What the program is, for a stub that has waited for it; the streams come with this plan.
+    /// Writes the plan of the program, for a stub that has waited for it. The streams come with
+    /// this plan.
     pub(super) fn emit_fire(&self, judgement: &Judgement, setup: &Setup, run: &Run) -> Plan {
         let mut plan = setup.plan.continued();
         run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
@@ -152,17 +157,17 @@ impl Policy {
         emit_ids(plan, uid.inside, gid.inside);
     }
 
-    fn mount_context(&self, judgement: &Judgement, shape: &Shape) -> Context {
+    fn mount_context(&self, judgement: &Judgement, key: &SetupKey) -> Context {
         let maps = judgement.maps.as_ref();
         let other_user = maps.is_some_and(|maps| maps.writer == Writer::Caller);
         let given = judgement.security.capabilities.as_ref();
         let may_remount = given.is_none_or(|given| given.reaches(Capability::CAP_SYS_ADMIN));
         Context {
-            template: shape.template.is_some(),
+            template: key.template.is_some(),
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             pid_ns: self.namespaces.apart().contains(Namespaces::PID),
             other_user,
-            mapped: maps.filter(|_| shape.exchanges).and_then(IdMaps::single),
+            mapped: maps.filter(|_| key.exchanges).and_then(IdMaps::single),
             caller_copies: other_user && !may_remount,
             tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
                 maps.gid.iter().any(|line| line.covers(TTY_GROUP))
@@ -170,7 +175,8 @@ impl Policy {
         }
     }
 
-    /// The death signal (after the last change of user, which clears it), then a look whether the owner is still there.
+    /// Sets the death signal, after the last change of user, which would clear the signal. Then
+    /// checks that the owner is still alive.
     fn emit_owner(&self, plan: &mut Plan) {
         if !self.program.outlive_owner {
             let signal = DEATH_SIGNAL;
@@ -190,14 +196,15 @@ impl Policy {
         if let (Some(limit), Some(size)) = (self.output_limit, streams.largest_file()) {
             let asked = |(resource, soft, _): &(Resource, u64, u64)| (*resource == Resource::FileSize).then_some(*soft);
             let asked = self.program.rlimits.iter().filter_map(asked).min();
-            let own = Resource::FileSize.own().map_or(u64::MAX, |(_, hard)| hard);
+            let own = Resource::FileSize.caller_limits().map_or(u64::MAX, |(_, hard)| hard);
             let most = size.saturating_add(limit).min(asked.unwrap_or(u64::MAX)).min(own);
             Program { rlimits: vec![(Resource::FileSize, most, most)], ..Program::default() }.emit_rlimits(plan);
         }
     }
 }
 
-/// The stub's name, default signal actions, and a umask that leaves modes alone; gives the slot with the old one.
+/// Sets the stub's name, the default actions of signals, and an umask that does not change modes.
+/// Returns the slot with the old umask.
 pub(super) fn emit_beginning(plan: &mut Plan) -> Slot {
     let name = plan.string(spawn::stub_name().to_string_lossy().as_ref());
     plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_NAME.into(), name.into()]);
@@ -207,7 +214,8 @@ pub(super) fn emit_beginning(plan: &mut Plan) -> Slot {
     umask
 }
 
-/// A page that outlives the descriptors and an init's fork, and ends with the exec; gives the slot with its address.
+/// Maps the failure page, which stays when the descriptors are closed and an init forks, and ends
+/// with the exec. Returns the slot with its address.
 fn emit_failure_page(plan: &mut Plan) -> Slot {
     let (number, slot) = (plan.run_fd(RunFd::FailurePage), plan.slot());
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
@@ -216,13 +224,13 @@ fn emit_failure_page(plan: &mut Plan) -> Slot {
     slot
 }
 
-/// On v1, and on v2 where it was not born inside, the stub enters by itself.
-fn emit_join_cgroups(plan: &mut Plan, shape: &Shape) {
+/// Lets the stub enter its groups: those on v1, and those on v2 that it was not born in.
+fn emit_join_cgroups(plan: &mut Plan, key: &SetupKey) {
     let own = plan.string("0");
-    for number in 0..shape.procs {
+    for number in 0..key.procs {
         let number = plan.run_fd(RunFd::CgroupProcs(number));
         plan.call(Step::JoinCgroup, libc::SYS_write, [number.into(), own.into(), 1.into()])
-            .at(shape.group.as_deref().unwrap_or("cgroup.procs".as_ref()));
+            .at(key.group.as_deref().unwrap_or("cgroup.procs".as_ref()));
     }
 }
 
@@ -232,7 +240,8 @@ pub(super) fn emit_unblock_signals(plan: &mut Plan) {
     plan.call(Step::Signals, libc::SYS_rt_sigprocmask, [set_mask.into(), none.into(), 0.into(), 8.into()]);
 }
 
-/// Whether the terminals' group exists for the caller, who may be in a user namespace already.
+/// Returns whether the group of terminals is mapped for the caller, who may be in a user namespace
+/// already.
 fn caller_knows_tty_group() -> bool {
     static KNOWS: PerProcess<bool> = PerProcess::new();
     let known = KNOWS
@@ -240,7 +249,8 @@ fn caller_knows_tty_group() -> bool {
     known.is_ok_and(|known| *known)
 }
 
-/// Reads a gid_map: lines of first id inside, first id outside, count.
+/// Returns whether a gid_map maps the group of terminals. A line has the first id inside, the first
+/// id outside, and the count.
 fn maps_tty_group(map: &str) -> bool {
     let lines = map.lines().map(|line| line.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>());
     let gid = u64::from(TTY_GROUP);

@@ -1,4 +1,5 @@
-//! The setup of one sandbox, carried out: from its inputs to a stub that executes the program, or waits for it.
+//! The run of one sandbox's setup: from its inputs to a stub that executes the program, or waits
+//! for one.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use super::compiled::Compiled;
+use super::emit::{Run, Setup};
 use super::inputs::Inputs;
-use super::setup::{Run, Setup};
 use crate::cgroup::Group;
 use crate::error::{Error, Result, Step};
 use crate::mount;
@@ -17,32 +18,32 @@ use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::spawn::{self, Launch, Stub};
 
-/// The two ways in which a setup ends.
+/// The two ends of a setup.
 pub(super) enum End<'e> {
     /// The stub executes a program.
     Exec {
         run: &'e Run,
-        /// The receiver of the listener of a filter with a supervisor.
+        /// The channel for the filter's listener.
         listener: Option<&'e Sender<OwnedFd>>,
-        /// The beginning of the spawn, if it is to be timed.
+        /// The time at which the spawn began, if the spawn is timed.
         begun: Option<Instant>,
     },
     /// The stub waits for its program.
     Park,
 }
 
-/// A stub at the end of its setup.
-pub(super) struct Done {
+/// A stub that has finished its setup, with that setup.
+pub(super) struct FinishedSetup {
     pub(super) stub: Stub,
     pub(super) setup: Arc<Setup>,
 }
 
 impl Policy {
-    /// Takes the setup to its end. Where the host turns out not to offer what a faster way takes, it goes the slower one,
-    /// in this and every later run of the policy.
-    pub(super) fn set_up(&self, compiled: &Compiled, inputs: &mut Inputs, end: &End<'_>) -> Result<Done> {
+    /// Takes the setup to its end. If the host does not support a faster way, this and all later
+    /// runs of the policy take the slower one.
+    pub(super) fn run_setup(&self, compiled: &Compiled, inputs: &mut Inputs, end: &End<'_>) -> Result<FinishedSetup> {
         let mut done = self.try_setup(compiled, inputs, end);
-        // Rules of a group above can forbid making nodes, too.
+        // The rules of a parent group can forbid making nodes, too.
         if inputs.template.is_some() && done.as_ref().is_err_and(mount::lacks_node) {
             compiled.give_up_template();
             inputs.template = None;
@@ -58,28 +59,30 @@ impl Policy {
         done.map_err(|error| compiled.explain_by_profile(error)).map_err(|error| self.explain(error))
     }
 
-    /// Runs the plan. A kernel before 5.7, or a seccomp filter around us, knows no birth inside a v2 group: the stub then
-    /// enters it by itself, and does so in every spawn to come.
-    fn try_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<Done> {
+    /// Runs the plan. If the kernel is older than 5.7, or a seccomp filter around the caller
+    /// forbids it, the child cannot be born in a v2 group. Then the stub enters the group by
+    /// itself, in this and all later spawns.
+    fn try_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<FinishedSetup> {
         static STUB_ENTERS: AtomicBool = AtomicBool::new(false);
         let group = inputs.resources.group.as_ref();
         if !STUB_ENTERS.load(Ordering::Relaxed)
-            && let Some(cgroup) = inputs.birthplace()
+            && let Some(cgroup) = inputs.birth_group()
         {
             let (plan, setup) = self.plan(compiled, inputs, None, end)?;
             match self.run_plan(&plan, inputs, Some(cgroup), end) {
                 Err(error) if is_clone_too_old(&error) => {}
-                result => return result.map(|stub| Done { stub, setup }),
+                result => return result.map(|stub| FinishedSetup { stub, setup }),
             }
         }
         let procs = group.filter(|_| !inputs.is_fenced()).map(Group::v2_procs).transpose()?.flatten();
         let (plan, setup) = self.plan(compiled, inputs, procs.as_ref(), end)?;
         let stub = self.run_plan(&plan, inputs, None, end)?;
         STUB_ENTERS.fetch_or(procs.is_some() && !group.is_some_and(Group::is_in_oom_group), Ordering::Relaxed);
-        Ok(Done { stub, setup })
+        Ok(FinishedSetup { stub, setup })
     }
 
-    /// Writes all ops of one run. `procs` are those of a v2 group that the child is not born into.
+    /// Writes all ops of one run. `procs` is the `cgroup.procs` of a v2 group that the child is not
+    /// born in.
     fn plan(
         &self,
         compiled: &Compiled,
@@ -87,7 +90,7 @@ impl Policy {
         procs: Option<&OwnedFd>,
         end: &End<'_>,
     ) -> Result<(Plan, Arc<Setup>)> {
-        let setup = compiled.setup(self, &inputs.shape(procs), inputs.template)?;
+        let setup = compiled.setup(self, &inputs.key(procs), inputs.template)?;
         let mut plan = setup.plan.for_run(&inputs.run_fds(procs), inputs.exchange())?;
         match end {
             End::Exec { run, .. } => self.emit_run(&mut plan, &compiled.judgement, &setup, run),
@@ -97,7 +100,7 @@ impl Policy {
     }
 
     fn run_plan(&self, plan: &Plan, inputs: &Inputs, cgroup: Option<BorrowedFd<'_>>, end: &End<'_>) -> Result<Stub> {
-        let enter = inputs.location.entrance(inputs.resources.group.as_ref(), self.setup_timeout());
+        let enter = inputs.location.group_mover(inputs.resources.group.as_ref(), self.setup_timeout());
         let (listener, timed) = match *end {
             End::Exec { listener, begun, .. } => (listener, begun),
             End::Park => (None, None),
@@ -118,7 +121,7 @@ impl Policy {
         })
     }
 
-    /// Returns what a look beforehand would have said about a step that the kernel has forbidden.
+    /// Explains a step that the kernel has forbidden, by the checks of the judgement.
     fn explain(&self, error: Error) -> Error {
         let forbids = [libc::EPERM, libc::EACCES, libc::ENOSPC, libc::EUSERS, libc::ENOSYS, libc::EINVAL];
         let steps = [Step::Clone, Step::Unshare, Step::WriteIdMap, Step::Capabilities, Step::Mount, Step::Propagation];
@@ -133,7 +136,8 @@ impl Policy {
     }
 }
 
-/// Returns whether clone3 failed because it, or CLONE_INTO_CGROUP, is not there, or looks so from inside a filter.
+/// Returns whether clone3 failed because the kernel does not know it, or CLONE_INTO_CGROUP, or
+/// because a seccomp filter makes it look so.
 fn is_clone_too_old(error: &Error) -> bool {
     let too_old = [libc::ENOSYS, libc::EPERM, libc::EINVAL, libc::E2BIG];
     error.step() == Step::Clone && error.raw_os_error().is_some_and(|errno| too_old.contains(&errno))
