@@ -47,6 +47,13 @@ impl Command {
         self
     }
 
+    /// Sets the first word of the program's argument list, which else is the command as it was
+    /// given. Many programs take it as their name: busybox, shells (`-sh` is a login shell).
+    pub fn argv0(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.program.argv0 = Some(name.as_ref().to_owned());
+        self
+    }
+
     /// Adds arguments.
     pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.program.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));

@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::unistd::{Gid, Uid};
+
 use crate::cgroup::Limits;
 #[cfg(feature = "systemd")]
 use crate::cgroup::SystemdScope;
 use crate::feature::Feature;
+use crate::namespace::Namespaces;
 use crate::program::Program;
 use crate::security::{Landlock, Privileges, Seccomp};
 use crate::{mount, namespace, stdio};
@@ -30,6 +33,8 @@ pub(crate) struct Policy {
     #[cfg(feature = "systemd")]
     pub(crate) systemd_scope: Option<SystemdScope>,
     pub(crate) wall_time: Option<Duration>,
+    /// The time between the signal at the wall limit and the kill.
+    pub(crate) wall_time_grace: Option<Duration>,
     pub(crate) cpu_time: Option<Duration>,
     pub(crate) output_limit: Option<u64>,
     pub(crate) output_cut: bool,
@@ -44,5 +49,13 @@ impl Policy {
     /// Returns the time limit of a setup.
     pub(crate) fn setup_timeout(&self) -> Duration {
         self.setup_timeout.unwrap_or(SETUP_TIMEOUT)
+    }
+
+    /// Returns the user and group of the program as it sees them: without
+    /// [`user`](crate::Sandbox::user) root of a new user namespace, else those of the caller.
+    pub(crate) fn user_inside(&self) -> (u32, u32) {
+        let own = || (Uid::effective().as_raw(), Gid::effective().as_raw());
+        let default = || if self.namespaces.new.contains(Namespaces::USER) { (0, 0) } else { own() };
+        self.program.user.unwrap_or_else(default)
     }
 }

@@ -102,6 +102,8 @@ pub enum Session {
 pub(crate) struct Program {
     pub(crate) command: Option<OsString>,
     pub(crate) args: Vec<OsString>,
+    /// The first word of the program's argument list, where it is not the command.
+    pub(crate) argv0: Option<OsString>,
     /// The command of an image, for a sandbox without a program of its own: the words that stay
     /// (the entrypoint), and the words that arguments replace.
     pub(crate) default: (Vec<OsString>, Vec<OsString>),
@@ -123,7 +125,8 @@ impl Program {
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let cwd = self.cwd.iter().map(|dir| dir.as_os_str());
-        let texts = self.command.iter().chain(&self.args).map(OsString::as_os_str).chain(cwd).any(has_nul);
+        let texts =
+            self.command.iter().chain(&self.argv0).chain(&self.args).map(OsString::as_os_str).chain(cwd).any(has_nul);
         let env = self.env.iter().any(|(name, value)| has_nul(name) || value.as_ref().is_some_and(has_nul));
         if texts || env {
             let reason = "an argument, a variable or the working directory holds a NUL byte";
@@ -157,6 +160,7 @@ impl Program {
         let (command, args) = self.command_line();
         Invocation {
             command: command.to_owned(),
+            argv0: self.argv0.clone(),
             args: args.into_iter().map(OsStr::to_owned).collect(),
             environment: Arc::new(self.environment(std::env::vars_os())),
             cwd: self.cwd.clone(),
@@ -187,6 +191,7 @@ impl Program {
         };
         Invocation {
             command: self.command.clone().unwrap_or(DEFAULT_COMMAND.into()),
+            argv0: self.argv0.clone(),
             args: self.args.clone(),
             environment,
             cwd: self.cwd.clone().or_else(|| outer.cwd.clone()),
@@ -265,6 +270,7 @@ impl Program {
 #[derive(Debug, Clone)]
 pub(crate) struct Invocation {
     command: OsString,
+    argv0: Option<OsString>,
     args: Vec<OsString>,
     environment: Arc<Vec<(OsString, OsString)>>,
     cwd: Option<PathBuf>,
@@ -283,10 +289,14 @@ impl Invocation {
             .collect()
     }
 
+    fn argv0(&self) -> &OsString {
+        self.argv0.as_ref().unwrap_or(&self.command)
+    }
+
     /// Returns the size in bytes of the longest string that execve(2) copies, and the size of all
     /// strings together with their pointers.
     pub(crate) fn size(&self) -> (u64, u64) {
-        let words = std::iter::once(&self.command).chain(&self.args).map(|word| word.len());
+        let words = std::iter::once(self.argv0()).chain(&self.args).map(|word| word.len());
         let variables = self.environment.iter().map(|(name, value)| name.len() + 1 + value.len());
         let place = size_of::<usize>();
         let longest_and_all = words.chain(variables).map(|len| len + 1);
@@ -310,7 +320,7 @@ impl Invocation {
     /// that cannot report its error over the socket.
     pub(crate) fn emit_exec(&self, plan: &mut Plan, flags: ExecFlags, failure: Option<Slot>) {
         let candidates = self.candidates();
-        let argv = plan.strings(std::iter::once(&self.command).chain(&self.args).map(|arg| [arg.as_os_str()]));
+        let argv = plan.strings(std::iter::once(self.argv0()).chain(&self.args).map(|arg| [arg.as_os_str()]));
         let envp = plan.strings(self.environment.iter().map(|(name, value)| [name.as_os_str(), "=".as_ref(), value]));
         let paths = plan.strings(candidates.iter().map(|path| [path.as_os_str()]));
         plan.exec(Exec { paths, argv, envp, flags, failure }).at(&self.command);
@@ -353,7 +363,13 @@ mod tests {
 
     fn invocation(command: &str, path: Option<&str>) -> Invocation {
         let environment = path.map(|path| ("PATH".into(), path.into())).into_iter().collect();
-        Invocation { command: command.into(), args: Vec::new(), environment: Arc::new(environment), cwd: None }
+        Invocation {
+            command: command.into(),
+            argv0: None,
+            args: Vec::new(),
+            environment: Arc::new(environment),
+            cwd: None,
+        }
     }
 
     #[test]

@@ -65,7 +65,6 @@ pub struct Child {
     shared: Option<Arc<Shared>>,
     enforced: Enforced,
     meter: Option<Arc<Meter>>,
-    stop_signal: i32,
 }
 
 /// The time limits that are watched from outside.
@@ -98,8 +97,6 @@ pub(crate) struct Started {
     /// What the filter asks, if nobody else hears it.
     pub(crate) notifications: Option<Notifications>,
     pub(crate) watch: Watch,
-    /// The signal that asks the program to end.
-    pub(crate) stop_signal: i32,
 }
 
 impl Child {
@@ -118,7 +115,6 @@ impl Child {
             shared: Some(shared.clone()),
             enforced: started.enforced,
             meter,
-            stop_signal: started.stop_signal,
         };
         // On an error the handle made above is dropped, and with it the program.
         if let Some(limit) = wall_time.and_then(|limit| at.checked_add(limit)) {
@@ -240,7 +236,7 @@ impl Child {
     /// Those of [`wait`](Child::wait).
     pub fn stop(&mut self, grace: Duration) -> Result<Outcome> {
         // It may have ended by itself.
-        let _ = self.signal(self.stop_signal);
+        let _ = self.signal(self.shared()?.facts.stop_signal);
         if let Some(outcome) = self.wait_timeout(grace)? {
             return Ok(outcome);
         }

@@ -36,6 +36,10 @@ pub(crate) struct Facts {
     pub(crate) asks: bool,
     /// A stream is a file, whose size RLIMIT_FSIZE limits.
     pub(crate) writes_file: bool,
+    /// The time between the signal at the wall limit and the kill.
+    pub(crate) wall_time_grace: Option<Duration>,
+    /// The signal that asks the program to end.
+    pub(crate) stop_signal: i32,
     /// What the group had counted before the program was there.
     pub(crate) before: Stats,
 }
@@ -60,6 +64,8 @@ pub(super) struct Shared {
     /// It has been frozen, and may still be.
     frozen: AtomicBool,
     killed: AtomicBool,
+    /// The program was asked to end at a limit.
+    pub(super) asked: AtomicBool,
 }
 
 /// What changes over the sandbox's life.
@@ -91,6 +97,7 @@ impl Shared {
             reason: AtomicU8::new(0),
             frozen: AtomicBool::new(false),
             killed: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
         })
     }
 
@@ -128,12 +135,32 @@ impl Shared {
     /// Kills everything in the sandbox; `reason` becomes the verdict.
     pub(super) fn stop(&self, reason: Option<Verdict>) -> Result<()> {
         self.require_home(Step::Kill)?;
-        let code = reason.and_then(|reason| REASONS.iter().position(|r| *r == reason)).map_or(0, |i| i as u8 + 1);
-        // The first reason stays. A program that has ended by itself has not ended for this one.
-        if code != 0 && !self.has_ended() {
-            let _ = self.reason.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        if let Some(reason) = reason {
+            self.note_reason(reason);
         }
         self.kill_tree()
+    }
+
+    /// Asks the program to end; `reason` becomes the verdict, however the program ends. Returns
+    /// false if the program has ended by itself.
+    pub(super) fn ask_to_end(&self, reason: Verdict) -> bool {
+        if !self.is_home() || !self.note_reason(reason) {
+            return false;
+        }
+        self.asked.store(true, Ordering::Release);
+        let _ = pidfd::send_signal(self.running.pidfd.as_fd(), self.facts.stop_signal);
+        true
+    }
+
+    /// Notes why the program is ended. The first reason stays. Returns false for a program that has
+    /// ended by itself, and so not for this reason.
+    fn note_reason(&self, reason: Verdict) -> bool {
+        let Some(place) = REASONS.iter().position(|known| *known == reason) else { return false };
+        let runs = !self.has_ended();
+        if runs {
+            let _ = self.reason.compare_exchange(0, place as u8 + 1, Ordering::AcqRel, Ordering::Acquire);
+        }
+        runs
     }
 
     /// The kernel kills a pid namespace with its first process. Without one, the control group tells who belongs to the

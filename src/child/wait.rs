@@ -73,7 +73,8 @@ impl Shared {
         let stats = self.group.as_ref().and_then(|group| group.totals().ok()).unwrap_or_default();
         let reason = REASONS.get(usize::from(self.reason.load(Ordering::Acquire)).wrapping_sub(1)).copied();
         // Limits kill: whoever died of another signal was not ended by one.
-        let reason = reason.filter(|_| libc::WTERMSIG(status) == libc::SIGKILL);
+        let asked = self.asked.load(Ordering::Acquire);
+        let reason = reason.filter(|_| asked || libc::WTERMSIG(status) == libc::SIGKILL);
         let usage = self.usage(&stats, ended);
         let reason = reason
             .or_else(|| self.ran_into_rlimit(status, &usage))

@@ -38,6 +38,8 @@ const TURN: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone)]
 pub(super) enum Due {
     WallTime,
+    /// The program was asked to end at its wall limit, and has had the time that it was given.
+    EndOfGrace,
     CpuTime(CpuWatch),
     #[cfg(test)]
     Fault,
@@ -209,11 +211,24 @@ impl Watcher {
             let Some(shared) = shared.upgrade() else { continue };
             alone(|| match due {
                 // A kill that fails leaves nobody to tell; wait and drop will see.
-                Due::WallTime => drop(shared.stop(Some(Verdict::WallTime))),
+                Due::WallTime => match shared.facts.wall_time_grace {
+                    Some(grace) => self.begin_grace(&shared, key, grace),
+                    None => drop(shared.stop(Some(Verdict::WallTime))),
+                },
+                Due::EndOfGrace => drop(shared.stop(Some(Verdict::WallTime))),
                 Due::CpuTime(watch) => self.check_cpu(&shared, key, watch),
                 #[cfg(test)]
                 Due::Fault => panic!("a fault of the test's"),
             });
+        }
+    }
+
+    /// Asks the program to end, and looks again when its grace is over.
+    fn begin_grace(&self, shared: &Arc<Shared>, key: Key, grace: Duration) {
+        if shared.ask_to_end(Verdict::WallTime) {
+            let end = Instant::now().checked_add(grace).unwrap_or_else(|| Instant::now() + FAR);
+            let new = self.insert(end, Arc::downgrade(shared), Due::EndOfGrace);
+            shared.replace_deadline(key, new);
         }
     }
 

@@ -54,6 +54,7 @@ impl Policy {
         let mut problems: Vec<Problem> = roots.filter_map(|path| missing("rootfs", path, true)).collect();
         for mount in &self.mounts.mounts {
             problems.extend(match &mount.kind {
+                Kind::Bind(bind) if bind.optional => Vec::new(),
                 Kind::Bind(_) => {
                     mount.kind.sources().into_iter().filter_map(|path| missing("bind", path, false)).collect()
                 }

@@ -103,9 +103,17 @@ impl Policy {
         })
     }
 
+    /// Returns the profile that was asked for. The default one allows namespaces to whom user
+    /// namespaces are allowed.
+    fn profile(&self) -> Option<Seccomp> {
+        let profile = self.seccomp.clone()?;
+        let allowed = self.namespaces.user_limits.get(&UserLimit::UserNamespaces).is_some_and(|most| *most > 0);
+        Some(if allowed && profile.is_default() { Seccomp::default_with_namespaces() } else { profile })
+    }
+
     /// Judges the seccomp profile, and returns the filter that will be installed.
     fn judge_seccomp(&self, enforced: &mut Enforced, problems: &mut Vec<Problem>) -> Option<Seccomp> {
-        let profile = self.seccomp.as_ref()?;
+        let profile = self.profile()?;
         let faults = profile.invalid();
         if !faults.is_empty() {
             problems.extend(faults);
@@ -114,7 +122,7 @@ impl Policy {
         match profile.unsupported() {
             None => {
                 enforced.set(Feature::Seccomp, Enforcement::Full);
-                return Some(profile.clone());
+                return Some(profile);
             }
             Some(problem) if self.best_effort.contains(&Feature::Seccomp) => {
                 let text = format!("{}; {}", problem.reason, problem.remedy);

@@ -169,6 +169,7 @@ impl Policy {
             other_user,
             mapped: maps.filter(|_| key.exchanges).and_then(IdMaps::single),
             caller_copies: other_user && !may_remount,
+            user: self.user_inside(),
             tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
                 maps.gid.iter().any(|line| line.covers(TTY_GROUP))
             }),

@@ -48,13 +48,14 @@ impl Policy {
                 seccomp: judgement.seccomp.is_some(),
                 asks: channel.is_some(),
                 writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
+                wall_time_grace: self.wall_time_grace,
+                stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
                 before,
             },
             enforced: enforced_with(judgement, streams),
             output_limit: self.output_limit.map(|bytes| OutputLimit { bytes, cuts: self.output_cut }),
             notifications: channel.and_then(ListenerChannel::notifications),
             watch: Watch { wall_time: self.wall_time, cpu_time: self.cpu_time.filter(|_| judgement.account_cpu) },
-            stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
         })?;
         // If this is an error, the dropped handle ends the program.
         noted.map(|()| child)

@@ -12,7 +12,7 @@ use crate::child::Resources;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::judge::Judgement;
 use crate::mount::Upper;
-use crate::namespace::{self, IdMaps, Lease, Outside};
+use crate::namespace::{self, IdMaps, Lease, Namespaces, Outside};
 use crate::owner::{self, Claim};
 use crate::plan::RunFds;
 use crate::policy::Policy;
@@ -123,6 +123,15 @@ impl Drop for Inputs {
 }
 
 impl Policy {
+    /// Returns the user and group that the program is outside, if the caller's ids say.
+    pub(super) fn user_outside(&self, inputs: &Inputs) -> Option<(u32, u32)> {
+        match &inputs.maps {
+            Some(maps) => maps.outside_of(self.user_inside()),
+            None if self.namespaces.joins(Namespaces::USER) => None,
+            None => Some(self.user_inside()),
+        }
+    }
+
     /// Makes the resources that otherwise come and go with each run.
     pub(crate) fn keep_resources(&self, judgement: &Judgement) -> Result<KeptResources> {
         let wants_group = wants_group(judgement);

@@ -74,6 +74,7 @@ impl Policy {
             failure: inputs.failure.as_ref(),
             ..Launch::new(&plan, self.setup_timeout())
         };
+        self.user_outside(&inputs).into_iter().for_each(|user| run.streams.give_to(user));
         let running = stub.fire(&launch, run.streams.inside()).map_err(|misfire| match misfire {
             Misfire::Failed(error) => Misfire::Failed(compiled.explain_by_profile(error)),
             Misfire::Dead => Misfire::Dead,

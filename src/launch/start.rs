@@ -39,6 +39,7 @@ impl Policy {
     ) -> Result<Child> {
         let channel = self.listen(&compiled.judgement, supervisor)?;
         let mut inputs = self.make_inputs(compiled, exchanging_user_ns)?;
+        self.user_outside(&inputs).into_iter().for_each(|user| run.streams.give_to(user));
         let listener = channel.as_ref().map(|channel| &channel.sender);
         let FinishedSetup { stub, .. } =
             self.run_setup(compiled, &mut inputs, &End::Exec { run: &run, listener, begun })?;

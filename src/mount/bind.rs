@@ -1,6 +1,7 @@
 //! A directory or file of the host, shown inside as well.
 
 use std::fs::{self, FileType, Metadata};
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,8 @@ pub struct Bind {
     /// The caller has asked for `nodev`, which is otherwise just the default.
     closed: bool,
     pub(crate) recursive: bool,
+    /// Without the source, there is no mount.
+    pub(crate) optional: bool,
 }
 
 impl Bind {
@@ -45,13 +48,25 @@ impl Bind {
     /// the caller's working directory when the sandbox is spawned.
     pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         let (source, target) = (source.into(), target.into());
-        Bind { source, target, flags: MountFlags::QUIET, closed: false, recursive: true }
+        Bind { source, target, flags: MountFlags::QUIET, closed: false, recursive: true, optional: false }
     }
 
     /// Leaves out what is mounted below the source.
     pub fn non_recursive(mut self) -> Self {
         self.recursive = false;
         self
+    }
+
+    /// Leaves the mount out where the source does not exist when the sandbox is spawned, or when it
+    /// is [prepared](crate::Sandbox::prepare).
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    /// Returns whether the mount is left out.
+    pub(crate) fn is_left_out(&self) -> bool {
+        self.optional && fs::metadata(&self.source).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Gives device nodes no effect (`nodev`), not even the source if it is one.

@@ -13,6 +13,8 @@ pub(crate) struct Context {
     /// The caller, and not the stub, copies the host's mounts. The flags of mounts that come in
     /// this way are not locked to a program that may remount.
     pub(crate) caller_copies: bool,
+    /// The user and group of the program, inside.
+    pub(crate) user: (u32, u32),
     /// Group 5, to which terminals belong, exists inside.
     pub(crate) tty_group: bool,
     /// The user and group whose files on the host are shown, by id-mapped mounts, as files of the

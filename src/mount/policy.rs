@@ -54,7 +54,8 @@ impl Policy {
             }
         }
         all.retain(|default: &Mount| !self.mounts.iter().any(|mount| clean(&mount.target) == default.target));
-        all.extend(self.mounts.iter().cloned());
+        let is_made = |mount: &&Mount| !matches!(&mount.kind, Kind::Bind(bind) if bind.is_left_out());
+        all.extend(self.mounts.iter().filter(is_made).cloned());
         all
     }
 

@@ -65,6 +65,15 @@ impl IdMaps {
         }
     }
 
+    /// Returns the user and group that these are outside, if they are mapped.
+    pub(crate) fn outside_of(&self, (uid, gid): (u32, u32)) -> Option<(u32, u32)> {
+        let outside = |lines: &[IdMap], id: u32| {
+            let line = lines.iter().find(|line| line.covers(id))?;
+            Some(line.outside + (id - line.inside))
+        };
+        Some((outside(&self.uid, uid)?, outside(&self.gid, gid)?))
+    }
+
     /// Returns whether the process inside may write the maps itself: each maps one id, its own.
     pub(crate) fn is_single(&self, euid: u32, egid: u32) -> bool {
         is_own(&self.uid, euid) && is_own(&self.gid, egid)

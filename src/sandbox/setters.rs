@@ -30,11 +30,15 @@ impl Sandbox {
     /// Removes namespaces, so that the sandbox shares these with the caller. This call is for
     /// [`strict`](Sandbox::strict), which begins with all of them. Without a user namespace, its
     /// [`max_user_namespaces`](Sandbox::max_user_namespaces) and every
-    /// [`user_limit`](Sandbox::user_limit) are removed as well.
+    /// [`user_limit`](Sandbox::user_limit) are removed as well, and without a UTS namespace the
+    /// names of [`hostname`](Sandbox::hostname) and [`domainname`](Sandbox::domainname).
     pub fn share(mut self, kinds: Namespaces) -> Self {
         self.policy.namespaces.new -= kinds;
         if kinds.contains(Namespaces::USER) {
             self.policy.namespaces.user_limits.clear();
+        }
+        if kinds.contains(Namespaces::UTS) {
+            (self.policy.namespaces.hostname, self.policy.namespaces.domainname) = (None, None);
         }
         self
     }
@@ -190,6 +194,9 @@ impl Sandbox {
     /// can reach the parts of the kernel that are open to the root of a user namespace. Needs
     /// [`user_ns`](Sandbox::user_ns), and sets that namespace's own
     /// `/proc/sys/user/max_user_namespaces`; since 4.9.
+    ///
+    /// With more than 0, a filter that is [`Seccomp::default`] allows clone(2), unshare(2) and
+    /// setns(2) with flags for namespaces; any other filter is left as it is.
     pub fn max_user_namespaces(self, count: u32) -> Self {
         self.user_limit(UserLimit::UserNamespaces, count)
     }
@@ -298,6 +305,18 @@ impl Sandbox {
         self.mount(Bind::new(source, target).read_only())
     }
 
+    /// Shows a directory or file of the host inside, writable, if it exists when the sandbox is
+    /// spawned: [`Bind::optional`].
+    pub fn bind_try(self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        self.mount(Bind::new(source, target).optional())
+    }
+
+    /// Shows a directory or file of the host inside, read-only, if it exists when the sandbox is
+    /// spawned: [`Bind::optional`].
+    pub fn bind_ro_try(self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        self.mount(Bind::new(source, target).read_only().optional())
+    }
+
     /// Mounts an empty file system in memory that holds at most `size`: [`Tmpfs::new`] with mode
     /// 01777.
     pub fn tmpfs(self, target: impl Into<PathBuf>, size: impl Into<Bytes>) -> Self {
@@ -388,6 +407,34 @@ impl Sandbox {
     /// sandboxes.
     pub fn wall_time(mut self, limit: Duration) -> Self {
         self.policy.wall_time = Some(limit);
+        self
+    }
+
+    /// Has the end of [`wall_time`](Sandbox::wall_time) announced: at the limit the program gets
+    /// SIGTERM, or the [`stop_signal`](Sandbox::stop_signal), and everything in the sandbox is
+    /// killed only `grace` later. The verdict is
+    /// [`Verdict::WallTime`](crate::Verdict::WallTime) in both cases.
+    ///
+    /// A program that is pid 1 itself gets only signals for which it has set an action; with
+    /// [`init`](Sandbox::init) the signal is passed on to the program.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::{Sandbox, Verdict};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let script = "trap 'echo saved; exit' TERM; while :; do sleep 0.01; done";
+    /// let sandbox = Sandbox::new().args(["-c", script]);
+    /// let limited = sandbox.wall_time(Duration::from_millis(200)).wall_time_grace(Duration::from_secs(5));
+    /// let output = limited.output()?;
+    /// assert_eq!(output.outcome.verdict(), Verdict::WallTime);
+    /// assert_eq!(output.stdout, b"saved\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn wall_time_grace(mut self, grace: Duration) -> Self {
+        self.policy.wall_time_grace = Some(grace);
         self
     }
 

@@ -62,14 +62,15 @@ impl Sandbox {
     /// | what | how | relaxed by |
     /// | --- | --- | --- |
     /// | every namespace is the sandbox's own, the network with nothing but loopback | [`namespaces`](Sandbox::namespaces) | [`share`](Sandbox::share) |
-    /// | no user namespace can be made inside, with the kernel code that it opens up | [`max_user_namespaces`](Sandbox::max_user_namespaces)`(0)` | a higher number |
+    /// | the host is called `sandbox` | [`hostname`](Sandbox::hostname) | another name, [`share`](Sandbox::share)`(Namespaces::UTS)` |
+    /// | no user namespace can be made inside, with the kernel code that it opens up | [`max_user_namespaces`](Sandbox::max_user_namespaces)`(0)`, the filter | a higher number, which the filter then allows as well |
     /// | 8 inotify instances, 4,096 watches, no fanotify group | [`user_limit`](Sandbox::user_limit) | a higher number |
     /// | the program is user and group 65534, and the only one that exists inside | [`user`](Sandbox::user) | another `user`, [`uid_map`](Sandbox::uid_map) |
     /// | no capabilities in any of the five sets, in init neither | [`capabilities`](Sandbox::capabilities)`(none())` | other sets |
     /// | nothing that is executed gains privileges | [`no_new_privs`](Sandbox::no_new_privs) | `false`, and no filter |
     /// | the system calls that programs need, and no others | [`seccomp`](Sandbox::seccomp)`(`[`Seccomp::default`]`())` | another profile, `None` |
     /// | keys of its own | [`session_keyring`](Sandbox::session_keyring) | `false` |
-    /// | the host's programs and libraries, and no other file of the host | [`rootfs`](Sandbox::rootfs)`(`[`RootFs::programs`]`())` | another root, [`bind_ro`](Sandbox::bind_ro) |
+    /// | the host's programs and libraries, what they need of /etc, and no other file of the host | [`rootfs`](Sandbox::rootfs)`(`[`RootFs::programs`]`())` | another root, [`bind_ro`](Sandbox::bind_ro) |
     /// | the root is read-only, whichever it is | [`read_only_root`](Sandbox::read_only_root) | `false` |
     /// | a private /proc, without what it tells of the machine | [`default_masks`](Sandbox::default_masks) | `false` |
     /// | a private /dev with null, zero, full, random, urandom, tty, 16 terminals and 64 MiB of shm | [`Dev`](crate::Dev) | a mount at /dev |
@@ -106,6 +107,7 @@ impl Sandbox {
         // Each line is a policy that a later call can undo.
         let mut sandbox = Sandbox::new()
             .namespaces(Namespaces::all())
+            .hostname("sandbox")
             .user(NOBODY, NOBODY)
             .capabilities(Capabilities::none())
             .no_new_privs(true)

@@ -41,6 +41,24 @@ fn a_bind_is_written_through_and_a_read_only_one_is_not() {
 }
 
 #[test]
+fn an_optional_bind_is_made_if_its_source_exists() {
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    let (there, missing) = (dir.path().join("there"), dir.path().join("missing"));
+    fs::write(&there, "words").unwrap();
+    let root = common::root_dir();
+    let sandbox = || common::on_root(common::mounting(), &root).bind_ro_try(&there, "/one").bind_try(&missing, "/two");
+    sandbox().check().unwrap();
+    assert_eq!(common::stdout(&common::shell(sandbox(), "cat /one; ls -d /two 2>/dev/null; true")), "words");
+    fs::write(&missing, "more").unwrap();
+    assert_eq!(common::stdout(&common::shell(sandbox(), "cat /one /two")), "wordsmore");
+    // Another error than that it does not exist is one.
+    let beyond = there.join("below-a-file");
+    assert!(common::on_root(common::mounting(), &root).bind_try(&beyond, "/x").command("true").output().is_err());
+    assert!(sandbox().bind(dir.path().join("never"), "/three").check().is_err());
+}
+
+#[test]
 fn a_bind_takes_submounts_along_or_leaves_them_out() {
     let _clean = common::clean();
     let (dir, at) = (source(), common::TempDir::new());

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod everyday;
 mod hardening;
 mod idmaps;
 mod joins;

@@ -54,9 +54,31 @@ fn the_root_holds_programs_and_nothing_can_be_written_but_in_tmp() {
     let listed = stdout(&strict_sh("ls /; ls /etc"));
     let names: BTreeSet<&str> = listed.lines().collect();
     let links = ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix", "gnu"];
-    let files = ["ld.so.cache", "alternatives", "localtime"];
+    let of_host = [
+        "ld.so.cache",
+        "alternatives",
+        "localtime",
+        "timezone",
+        "ssl",
+        "pki",
+        "fonts",
+        "mime.types",
+        "protocols",
+        "services",
+        "mono",
+        "fpc.cfg",
+        "perl",
+        "python3",
+        "R",
+    ];
+    let own = ["passwd", "group", "hosts", "nsswitch.conf"];
+    let files = of_host.into_iter().chain(own);
     let may: BTreeSet<&str> = ["usr", "etc", "proc", "dev", "tmp"].into_iter().chain(links).chain(files).collect();
-    assert!(names.is_subset(&may), "{listed}");
+    let of_toolchains = |name: &str| ["java-", "fpc-", "python3."].iter().any(|prefix| name.starts_with(prefix));
+    let beside: Vec<_> = names.iter().filter(|name| !may.contains(*name) && !of_toolchains(name)).collect();
+    assert!(beside.is_empty() && own.iter().all(|name| names.contains(name)), "{listed}");
+    // Keys of the host's are not among the certificates.
+    assert_eq!(stdout(&strict_sh("ls -d /etc/ssl/private /etc/shadow /etc/ssh 2>/dev/null; true")), "");
     let script =
         "for d in / /usr /etc /dev /proc /tmp /dev/shm; do echo x > $d/file && echo $d; done 2>/dev/null; true";
     assert_eq!(stdout(&strict_sh(script)), "/tmp\n/dev/shm");
@@ -181,4 +203,26 @@ fn what_the_caller_names_may_lie_in_a_directory_that_is_closed_to_others() {
     let sandbox = sandbox.bind_ro(closed.path().join("file"), "/tmp/file");
     assert_eq!(stdout(&sandbox), "given\n2");
     assert_eq!(stdout(&sandbox.rootfs(&root).bind_ro("/usr", "/usr")), "given\n2");
+}
+
+#[test]
+fn the_host_has_a_name_of_its_own_until_names_are_shared() {
+    let _clean = common::clean();
+    assert_eq!(stdout(&strict_sh("uname -n")), "sandbox");
+    assert_eq!(stdout(&strict_sh("uname -n").hostname("other")), "other");
+    let own = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    assert_eq!(stdout(&strict_sh("uname -n").share(Namespaces::UTS)), own);
+}
+
+/// The number alone would be of no use: the filter refuses the calls as well.
+#[test]
+fn user_namespaces_that_are_allowed_can_be_made() {
+    let _clean = common::clean();
+    let script = "unshare --user true 2>/dev/null && echo made || echo refused";
+    assert_eq!(stdout(&strict_sh(script)), "refused");
+    assert_eq!(stdout(&strict_sh(script).max_user_namespaces(4)), "made");
+    assert_eq!(stdout(&strict_sh(script).max_user_namespaces(4).max_user_namespaces(0)), "refused");
+    // A profile of the caller's own is left as it is.
+    let own = ringfence::Seccomp::default().rule(ringfence::Rule::new(["sync"], ringfence::Action::EPERM));
+    assert_eq!(stdout(&strict_sh(script).max_user_namespaces(4).seccomp(own)), "refused");
 }

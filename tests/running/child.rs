@@ -225,6 +225,34 @@ fn the_wall_time_ends_everything_whoever_waits() {
 }
 
 #[test]
+fn the_wall_time_is_announced_where_a_grace_is_given() {
+    let _clean = common::clean();
+    let (limit, grace) = (Duration::from_millis(150), Duration::from_secs(30));
+    for (what, sandbox) in sorts() {
+        let ready = "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
+        let sandbox = |script: &str| shell(&sandbox, script).wall_time(limit);
+        let start = Instant::now();
+        let output = sandbox(ready).wall_time_grace(grace).output().unwrap();
+        assert_eq!(output.outcome.verdict(), Verdict::WallTime, "{what}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "ready\nsaved\n", "{what}");
+        assert!(start.elapsed() >= limit && start.elapsed() < grace, "{what}: {:?}", start.elapsed());
+        // Whoever does not listen is killed when the time is over.
+        let start = Instant::now();
+        let deaf = sandbox("trap '' TERM; while :; do sleep 0.01; done").wall_time_grace(limit);
+        assert_eq!(deaf.status().unwrap().verdict(), Verdict::WallTime, "{what}");
+        assert!(start.elapsed() >= limit * 2 && start.elapsed() < grace, "{what}: {:?}", start.elapsed());
+        // Another signal, if one is named; and without a grace none.
+        let other = ready.replace("TERM", "USR1");
+        let output = sandbox(&other).wall_time_grace(grace).stop_signal(libc::SIGUSR1).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "ready\nsaved\n", "{what}");
+        assert_eq!(String::from_utf8_lossy(&sandbox(ready).output().unwrap().stdout), "ready\n", "{what}");
+        // One that ends before has its own verdict.
+        let early = shell(&sandbox("true"), "exit 1").wall_time(limit * 100).wall_time_grace(grace);
+        assert_eq!(early.status().unwrap().verdict(), Verdict::Exited(1), "{what}");
+    }
+}
+
+#[test]
 fn a_descendant_that_holds_the_pipe_does_not_hold_up_the_output() {
     let _clean = common::clean();
     for (what, sandbox) in sorts() {

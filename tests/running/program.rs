@@ -457,3 +457,16 @@ fn an_init_needs_a_pid_namespace() {
     let error = Sandbox::new().init(true).check().unwrap_err();
     assert_eq!((error.kind(), error.problems()[0].subject.as_str()), (ErrorKind::Invalid, "init"));
 }
+
+#[test]
+fn the_first_word_can_be_another() {
+    let _clean = common::clean();
+    let named = |sandbox: Sandbox| common::stdout(&sandbox.arg("-c").arg("echo $0; tr '\\0' ' ' </proc/$$/cmdline"));
+    assert_eq!(named(program("/bin/sh", &[])), "/bin/sh\n/bin/sh -c echo $0; tr '\\0' ' ' </proc/$$/cmdline");
+    assert!(named(program("/bin/sh", &[]).argv0("-login")).starts_with("-login\n-login -c "));
+    let command = ringfence::Command::new("/bin/sh").argv0("other").args(["-c", "echo $0"]);
+    let output = Sandbox::new().prepare().unwrap().with(command).output().unwrap();
+    assert_eq!(output.stdout, b"other\n");
+    let error = program("/bin/sh", &[]).argv0("a\0b").check().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+}

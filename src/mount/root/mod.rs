@@ -2,6 +2,8 @@
 
 mod emit;
 mod entry;
+mod etc;
+mod from_host;
 mod programs;
 mod rootfs;
 

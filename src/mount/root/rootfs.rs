@@ -81,10 +81,18 @@ impl RootFs {
     }
 
     /// Takes the host's programs and libraries, and no other file of the host: /usr with the links
-    /// into /usr (/bin, /lib, …), and of /etc the cache of the dynamic linker, the alternatives and
-    /// the time zone, all read-only; /dev and /tmp are the sandbox's own, and /proc with `pid_ns`.
-    /// Neither homes, nor configuration, nor sockets of services are there; add what the program
-    /// needs with [`bind_ro`](crate::Sandbox::bind_ro).
+    /// into /usr (/bin, /lib, …), all read-only; /dev and /tmp are the sandbox's own, and /proc
+    /// with `pid_ns`. Neither homes, nor configuration, nor sockets of services are there; add what
+    /// the program needs with [`bind_ro`](crate::Sandbox::bind_ro).
+    ///
+    /// The sandbox's own /etc has
+    ///
+    /// - `passwd` and `group` with root, nobody, and the program's own user, whose home is /tmp;
+    /// - `hosts` with localhost, and `nsswitch.conf`, which has names looked up in files and by DNS;
+    /// - of the host's, as far as they exist: `ld.so.cache`, `alternatives`, `localtime`,
+    ///   `timezone`, `ssl/certs`, `ssl/openssl.cnf`, `pki/tls/certs`, `pki/ca-trust/extracted`,
+    ///   `fonts`, `mime.types`, `protocols`, `services`, and the settings of toolchains: `mono`,
+    ///   `fpc.cfg`, `fpc-*`, `java-*`, `perl`, `python3`, `python3.*`, `R`.
     pub fn programs() -> Self {
         RootFs::new(Base::Programs).read_only()
     }

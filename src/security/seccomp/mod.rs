@@ -167,6 +167,18 @@ impl Default for Seccomp {
 }
 
 impl Seccomp {
+    /// Returns whether this is the default profile, unchanged.
+    pub(crate) fn is_default(&self) -> bool {
+        Arc::ptr_eq(&self.0, &Seccomp::default().0)
+    }
+
+    /// Returns the default profile with the calls that make and enter namespaces.
+    pub(crate) fn default_with_namespaces() -> Self {
+        static PROFILE: OnceLock<Seccomp> = OnceLock::new();
+        let make = || Seccomp::default().rule(Rule::new(["clone", "unshare", "setns"], Action::Allow));
+        PROFILE.get_or_init(make).clone()
+    }
+
     fn with_default(default: Action) -> Self {
         Seccomp(Arc::new(Profile {
             rules: Vec::new(),
