@@ -72,10 +72,13 @@ impl Shared {
     fn outcome(&self, status: i32, ended: Option<Ended>) -> Outcome {
         let stats = self.group.as_ref().and_then(|group| group.totals().ok()).unwrap_or_default();
         let reason = REASONS.get(usize::from(self.reason.load(Ordering::Acquire)).wrapping_sub(1)).copied();
-        // Limits kill: whoever died of another signal was not ended by one.
-        let asked = self.asked.load(Ordering::Acquire);
-        let reason = reason.filter(|_| asked || libc::WTERMSIG(status) == libc::SIGKILL);
         let usage = self.usage(&stats, ended);
+        // A program that was asked to end may end in any way.
+        if let Some(reason) = reason.filter(|_| self.asked.load(Ordering::Acquire)) {
+            return Outcome::new(status, None, usage).with_verdict(reason);
+        }
+        // Limits kill: a program that died of another signal was not ended by one.
+        let reason = reason.filter(|_| libc::WTERMSIG(status) == libc::SIGKILL);
         let reason = reason
             .or_else(|| self.ran_into_rlimit(status, &usage))
             .or_else(|| self.ran_into_filter(status))

@@ -97,7 +97,7 @@ fn pipes_can_be_opened_by_name() {
     for (what, sandbox) in sandboxes {
         let pool = sandbox.pool(1).unwrap();
         let command =
-            || ringfence::Command::new("/bin/sh").args(["-c", script]).stdin(ringfence::Stdio::bytes("three\n"));
+            || ringfence::Command::new("/bin/sh").args(["-c", script]).stdin(ringfence::Stdio::bytes(*b"three\n"));
         let single = sandbox.prepare().unwrap().with(command()).output().unwrap();
         let pooled = pool.output(command()).unwrap();
         for (way, output) in [("spawn", single), ("pool", pooled)] {

@@ -247,7 +247,7 @@ fn the_wall_time_is_announced_where_a_grace_is_given() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "ready\nsaved\n", "{what}");
         assert_eq!(String::from_utf8_lossy(&sandbox(ready).output().unwrap().stdout), "ready\n", "{what}");
         // One that ends before has its own verdict.
-        let early = shell(&sandbox("true"), "exit 1").wall_time(limit * 100).wall_time_grace(grace);
+        let early = sandbox("exit 1").wall_time(limit * 100).wall_time_grace(grace);
         assert_eq!(early.status().unwrap().verdict(), Verdict::Exited(1), "{what}");
     }
 }
