@@ -126,12 +126,16 @@ impl Program {
         let texts = self.command.iter().chain(&self.args).map(OsString::as_os_str).chain(cwd).any(has_nul);
         let env = self.env.iter().any(|(name, value)| has_nul(name) || value.as_ref().is_some_and(has_nul));
         if texts || env {
-            let reason = "an argument, a variable or the working directory holds a NUL byte";
-            problems.push(Problem::invalid("command", reason, "the kernel ends a string at a NUL"));
+            let reason = "an argument, a variable or the working directory contains a NUL byte";
+            problems.push(Problem::invalid(
+                "command",
+                reason,
+                "remove the NUL byte, at which the kernel would end the string",
+            ));
         }
         if self.env.keys().any(|name| name.is_empty() || name.as_bytes().contains(&b'=')) {
-            let reason = "a variable's name is empty or contains `=`";
-            problems.push(Problem::invalid("env", reason, "give name and value as two arguments"));
+            let reason = "the name of a variable is empty or contains `=`";
+            problems.push(Problem::invalid("env", reason, "give the name and the value as two arguments"));
         }
         if self.command.as_ref().is_some_and(|command| command.is_empty()) {
             problems.push(Problem::invalid("command", "the program has an empty name", "name the program"));
@@ -140,13 +144,13 @@ impl Program {
         if ids.into_iter().any(|id| *id == u32::MAX) {
             // setresuid(2) takes this number as "leave the id as it is": the program would keep the
             // caller's id.
-            let reason = "4,294,967,295 is no id: to the kernel it means none";
-            problems.push(Problem::invalid("user", reason, "give ids below that"));
+            let reason = "4,294,967,295 is not an id: to the kernel, it means no id";
+            problems.push(Problem::invalid("user", reason, "give lower ids"));
         }
         for (resource, soft, hard) in &self.rlimits {
             if soft > hard {
                 let reason = format!("{resource:?}: the soft limit {soft} is above the hard limit {hard}");
-                problems.push(Problem::invalid("rlimit", reason, "give a soft limit that is not above the hard one"));
+                problems.push(Problem::invalid("rlimit", reason, "give a soft limit that is not above the hard limit"));
             }
         }
         problems

@@ -71,12 +71,12 @@ fn covered(fstype: &str, seen: Seen) -> Option<Problem> {
             format!("is covered at {}", places.join(", "))
         }
     };
-    let reason = format!("{fstype} {what}, and a user namespace may mount only what can be seen in full");
+    let reason = format!("{fstype} {what}, and a user namespace may mount only file systems that are visible in full");
     let remedy = if fstype == "proc" {
         "run the container around with an unmasked /proc (podman: --security-opt unmask=ALL; docker: \
-         --security-opt systempaths=unconfined; kubernetes: procMount: Unmasked), or bind the /proc that there is"
+         --security-opt systempaths=unconfined; kubernetes: procMount: Unmasked), or bind the /proc around"
     } else {
-        "leave it out, or bind the /sys that there is"
+        "leave out the mount, or bind the /sys around"
     };
     Some(Problem::unsupported("mount", reason, remedy))
 }
@@ -127,7 +127,9 @@ fn likely_cause(errno: Errno) -> (&'static str, &'static str) {
             "a limit of a namespace around the caller is reached, or user and pid namespaces nest 32 deep",
             "raise user.max_*_namespaces outside, or nest less",
         ),
-        Errno::EINVAL => ("it was built without one of them", "a kernel with CONFIG_NAMESPACES and all that it offers"),
+        Errno::EINVAL => {
+            ("the kernel was built without one of them", "use a kernel with CONFIG_NAMESPACES and all its options")
+        }
         Errno::EPERM if !mountinfo::root_is_a_mount(&read("/proc/self/mountinfo")) => (
             "the caller's root is not that of its mount namespace: it has gone through chroot(2)",
             "enter that root by pivot_root(2), or by a bind mount and switch_root(8), instead",

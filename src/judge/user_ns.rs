@@ -46,11 +46,11 @@ impl Policy {
         };
         for (call, map, id) in [("uid_map", &uid_map, uid), ("gid_map", &gid_map, gid)] {
             if !map.iter().any(|line| line.covers(id)) {
-                let reason = format!("the program runs as id {id}, which has no meaning outside");
+                let reason = format!("the program runs as id {id}, which is not mapped");
                 problems.push(Problem::invalid(call, reason, "map that id, or choose another with user()"));
             }
             if map.len() > LINES_MAX {
-                let reason = format!("{} lines, and a map has at most {LINES_MAX}", map.len());
+                let reason = format!("the map has {} lines, and the kernel takes at most {LINES_MAX}", map.len());
                 problems.push(Problem::invalid(call, reason, "join ranges that follow one another"));
             }
         }
@@ -98,8 +98,8 @@ impl Policy {
     fn unmapped_group(&self, gid_map: &[IdMap]) -> Option<Problem> {
         let groups = self.program.groups.as_deref().unwrap_or_default();
         let group = groups.iter().find(|group| !gid_map.iter().any(|line| line.covers(**group)))?;
-        let reason = format!("group {group} is not mapped, so it has no meaning outside");
-        Some(Problem::invalid("groups", reason, "leave it out, or map it with gid_map()"))
+        let reason = format!("group {group} is not mapped");
+        Some(Problem::invalid("groups", reason, "leave out the group, or map it with gid_map()"))
     }
 
     fn choose_writer(&self, ids: &mut IdMaps, own: CallerIds, problems: &mut Vec<Problem>) {
@@ -128,7 +128,7 @@ impl Policy {
         }
         if wants_groups && ids.deny_setgroups {
             let reason = "an ordinary user's user namespace has no supplementary groups";
-            let remedy = "leave them out, map a range with map_subids() or gid_map(), or run as root";
+            let remedy = "leave out the groups, map a range with map_subids() or gid_map(), or run as root";
             problems.push(Problem::unsupported("groups", reason, remedy));
         }
     }
@@ -187,9 +187,9 @@ fn no_ranges(call: &str, file: &str, what: &str, own: CallerIds) -> Problem {
     let shown = with_user(own, |user| user.name.map_or_else(|| user.uid.to_string(), str::to_owned));
     let reason = format!("/etc/{file} gives {shown} {what}");
     let remedy = if subid::are_elsewhere(Path::new(ETC)) {
-        "/etc/nsswitch.conf keeps them elsewhere: name the ranges with uid_map() and gid_map()".to_owned()
+        "/etc/nsswitch.conf names another source: name the ranges with uid_map() and gid_map()".to_owned()
     } else {
-        format!("as root: add the line {shown}:100000:65536, or another range that nobody has, to /etc/{file}")
+        format!("as root: add the line {shown}:100000:65536, or another unused range, to /etc/{file}")
     };
     Problem::unsupported(call, reason, remedy)
 }

@@ -192,7 +192,7 @@ fn refuse_frozen(group: &Group) -> Result<()> {
     match group.frozen_above()? {
         Some(path) => Err(Error::message(ErrorKind::Setup, Step::JoinCgroup, "the control group is frozen")
             .at(path)
-            .hint("thaw it first, or choose another with cgroup_parent()")),
+            .hint("thaw the group first, or choose another with cgroup_parent()")),
         None => Ok(()),
     }
 }

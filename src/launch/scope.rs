@@ -99,7 +99,7 @@ fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> 
     manager.start(wanted, &unit, pid)?;
     let parent = Host::v2_group_of(pid).filter(|group| group.file_name().is_some_and(|name| name == unit.as_str()));
     let parent = parent.ok_or_else(|| {
-        let detail = "the process that was to hold it is not in it";
+        let detail = "the process that holds the scope is not in it";
         Error::message(ErrorKind::Setup, Step::SystemdScope, detail).at(&unit)
     })?;
     move_to_leaf(host, &parent, pid)?;
