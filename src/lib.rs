@@ -1,7 +1,7 @@
 //! ringfence runs a program inside a Linux sandbox: in namespaces of its own, on a root file system
 //! of its own, under hard limits. A builder sets what the program may see and use. The handle of a
-//! running program is like [`std::process::Child`]. It also reports why the program ended.
-//! When the handle is dropped, it removes everything that was made for the sandbox.
+//! running program is like [`std::process::Child`]. It also reports why the program ended. When the
+//! handle is dropped, it removes everything that was made for the sandbox.
 //!
 //! ```
 //! use ringfence::{RootFs, Sandbox, Verdict};
@@ -50,9 +50,10 @@
 //!
 //! The first spawn starts a spawner thread, which makes the children. At most one is ever started
 //! for each core, and each lives as long as the process, because the kernel sends a sandbox's death
-//! signal when the thread that made the sandbox ends. One more thread watches time limits, and while there is a [`Pool`], another thread
-//! fills it. Sandboxes have the namespaces and the user that the process had at its first spawn: a
-//! thread that changes its own does not change those of sandboxes.
+//! signal when the thread that made the sandbox ends. One more thread watches time limits, and
+//! while there is a [`Pool`], another thread fills it. Sandboxes have the namespaces and the user
+//! that the process had at its first spawn: a thread that changes its own does not change those of
+//! sandboxes.
 //!
 //! # Unusual callers
 //!

@@ -18,6 +18,7 @@ use crate::plan::{Added, Arg, Exec, ExecFlags, Plan, Slot, has_nul};
 
 /// The directories that are searched for the program when its environment has no PATH.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The program of a sandbox that names none.
 const DEFAULT_COMMAND: &str = "/bin/sh";
 
 /// A resource of a process that setrlimit(2) limits.
@@ -120,6 +121,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// Returns the problems of a program that the kernel cannot take.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let cwd = self.cwd.iter().map(|dir| dir.as_os_str());
@@ -233,6 +235,7 @@ impl Program {
         self.session(pid_ns) != Session::Inherit
     }
 
+    /// Emits the change of the session or of the process group.
     pub(crate) fn emit_session(&self, plan: &mut Plan, pid_ns: bool) {
         match self.session(pid_ns) {
             Session::Inherit => {}
@@ -252,6 +255,7 @@ impl Program {
         }
     }
 
+    /// Emits the soft and hard limits of the process.
     pub(crate) fn emit_rlimits(&self, plan: &mut Plan) {
         for (resource, soft, hard) in &self.rlimits {
             emit_rlimit(plan, *resource, *soft, *hard);
@@ -327,6 +331,7 @@ fn emit_rlimit(plan: &mut Plan, resource: Resource, soft: u64, hard: u64) {
     plan.call(Step::Rlimit, libc::SYS_prlimit64, args).at(format!("{resource:?}"));
 }
 
+/// Emits the change of the gid and the uid, in all three of their forms.
 pub(crate) fn emit_ids(plan: &mut Plan, uid: u32, gid: u32) {
     plan.call(Step::Gid, libc::SYS_setresgid, [gid.into(), gid.into(), gid.into()]).at(gid.to_string());
     plan.call(Step::Uid, libc::SYS_setresuid, [uid.into(), uid.into(), uid.into()]).at(uid.to_string());
@@ -345,6 +350,7 @@ fn emit_ids_as_seen(plan: &mut Plan) {
     }
 }
 
+/// Emits the change of the supplementary groups.
 pub(crate) fn emit_groups<'p>(plan: &'p mut Plan, groups: &[u32]) -> Added<'p> {
     let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
     let list = plan.bytes(&bytes);

@@ -119,6 +119,7 @@ pub(super) fn absent_processors(limits: &Limits) -> Option<Problem> {
     })
 }
 
+/// Returns a problem if the caller cannot find `path`, or if it has to be a directory and is not.
 fn missing(call: &'static str, path: &Path, is_dir: bool) -> Option<Problem> {
     let reason = match fs::metadata(path) {
         Ok(found) if is_dir && !found.is_dir() => "the path is no directory".to_owned(),

@@ -19,6 +19,7 @@ use crate::stdio::{Sink, Stdio};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
 const NAME_MAX: usize = 64;
+/// The text for output that the library cannot count.
 pub(crate) const UNCOUNTED: &str = "a stream is a descriptor with another reader, so its output cannot be counted";
 /// The highest number that a passed descriptor may have.
 const FD_MAX: i32 = 1 << 16;
@@ -29,14 +30,14 @@ pub(crate) struct Judgement {
     pub(crate) enforced: Enforced,
     /// The limits that hold: those of the policy, without those that `best_effort` gives up.
     pub(crate) limits: cgroup::Limits,
-    /// Whether the control group counts processor time, for `cpu_time`.
+    /// True if the control group counts processor time, for `cpu_time`.
     pub(crate) account_cpu: bool,
     pub(crate) maps: Option<IdMaps>,
     /// The parts of the Landlock ruleset that hold.
     pub(crate) landlock: Vec<Feature>,
     /// The privileges of the program, without those that could undo the sandbox's mounts.
     pub(crate) security: security::Privileges,
-    /// Whether the bounding set of capabilities can be cut down.
+    /// True if the bounding set of capabilities can be cut down.
     pub(crate) bounding: bool,
     /// The filter of the program.
     pub(crate) seccomp: Option<Seccomp>,
@@ -177,6 +178,7 @@ impl Policy {
         host.problems(limits, account_cpu, self.cgroup_parent.as_deref())
     }
 
+    /// Returns a problem of a systemd scope that contradicts the rest of the policy, or itself.
     #[cfg(feature = "systemd")]
     fn scope_contradictions(&self) -> Option<Problem> {
         let scope = self.systemd_scope.as_ref()?;
@@ -187,6 +189,8 @@ impl Policy {
         scope.invalid()
     }
 
+    /// Returns the problems of host names, offsets, maps and limits that need a new namespace, or
+    /// are invalid.
     fn names_without_namespace(&self) -> Vec<Problem> {
         let ns = &self.namespaces;
         let mut problems = Vec::new();
@@ -234,6 +238,7 @@ impl Policy {
         problems
     }
 
+    /// Returns the problems of namespaces that are asked for twice.
     fn duplicate_namespaces(&self) -> Vec<Problem> {
         let mut seen = self.namespaces.new;
         let mut problems = Vec::new();
@@ -251,6 +256,7 @@ impl Policy {
         problems
     }
 
+    /// Returns the problems of the numbers of passed descriptors.
     fn descriptor_numbers(&self) -> Vec<Problem> {
         let mut seen = Vec::new();
         let mut problems = Vec::new();
@@ -296,6 +302,7 @@ impl Policy {
         problems
     }
 
+    /// Returns a problem if the caller cannot map the ids of a mount.
     fn id_mapped_mounts(&self) -> Option<Problem> {
         if !self.namespaces.new.contains(Namespaces::USER) {
             let reason = "without a user namespace of the sandbox's own, ids inside are those on disk";

@@ -12,6 +12,7 @@ use crate::namespace::{Namespaces, UserLimit};
 use crate::policy::Policy;
 use crate::proc::mountinfo::{self, ControlGroups};
 
+/// The text for limits of a group that the program may write to.
 const GAP: &str = "the group belongs to the caller's user, as which the program runs outside, so it could raise the limit or \
                    leave the group: add a rootfs() with cgroup_ns() or max_user_namespaces(0), without CAP_SYS_ADMIN, or \
                    landlock() without write() of /sys/fs/cgroup";

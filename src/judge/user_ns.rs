@@ -102,6 +102,7 @@ impl Policy {
         Some(Problem::invalid("groups", reason, "leave out the group, or map it with gid_map()"))
     }
 
+    /// Chooses the writer of the maps, and whether setgroups(2) is given up.
     fn choose_writer(&self, ids: &mut IdMaps, own: CallerIds, problems: &mut Vec<Problem>) {
         let privileged = has_capability(Capability::CAP_SETUID) && has_capability(Capability::CAP_SETGID);
         let wants_groups = self.program.groups.as_ref().is_some_and(|groups| !groups.is_empty());
@@ -156,6 +157,7 @@ fn outside_ids(own: CallerIds) -> CallerIds {
 
 const ETC: &str = "/etc";
 
+/// Calls `then` with the caller as the files of subordinate ids name users.
 fn with_user<T>(own: CallerIds, then: impl FnOnce(subid::User<'_>) -> T) -> T {
     let name = User::from_uid(Uid::from_raw(own.uid)).ok().flatten().map(|user| user.name);
     then(subid::User { name: name.as_deref(), uid: own.uid })
@@ -171,6 +173,7 @@ fn granted(file: &str, own_id: u32, own: CallerIds, problems: &mut Vec<Problem>)
     map_behind_root(own_id, &ranges)
 }
 
+/// Returns the lines of a map: root to `own_id`, and the ids from 1 on to `ranges`, without a gap.
 fn map_behind_root(own_id: u32, ranges: &[SubIds]) -> Vec<IdMap> {
     let mut lines = vec![IdMap::new(0, own_id, 1)];
     let mut next = 1u32;
@@ -183,6 +186,7 @@ fn map_behind_root(own_id: u32, ranges: &[SubIds]) -> Vec<IdMap> {
     lines
 }
 
+/// Makes the problem of subordinate ids that a file does not grant.
 fn no_ranges(call: &str, file: &str, what: &str, own: CallerIds) -> Problem {
     let shown = with_user(own, |user| user.name.map_or_else(|| user.uid.to_string(), str::to_owned));
     let reason = format!("/etc/{file} gives {shown} {what}");

@@ -49,6 +49,7 @@ impl Fence {
     }
 }
 
+/// A scope that this process has made.
 #[derive(Debug)]
 struct Scope {
     location: ScopeLocation,
@@ -88,6 +89,7 @@ pub(super) fn locate(wanted: &SystemdScope, host: &Host, timeout: Duration) -> R
     Ok(location)
 }
 
+/// Makes a scope, with its parked process in a leaf.
 fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> {
     let until = Instant::now() + timeout;
     // The first call asks whether systemd is there: without systemd, nothing is started.
