@@ -176,6 +176,7 @@ pub struct Enforced {
 }
 
 impl Enforced {
+    /// Notes the enforcement of a feature.
     pub(crate) fn set(&mut self, feature: Feature, enforcement: Enforcement) {
         self.entries.retain(|(f, _)| *f != feature);
         self.entries.push((feature, enforcement));

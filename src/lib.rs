@@ -1,7 +1,7 @@
-//! ringfence runs a program inside a Linux sandbox: in its own namespaces, on its own root file system, under hard
-//! limits. A builder chain says what the program may see and use; the handle that it gives behaves like
-//! [`std::process::Child`], tells why the program ended, and takes everything that was made away again when it is
-//! dropped.
+//! ringfence runs a program inside a Linux sandbox: in namespaces of its own, on a root file system
+//! of its own, under hard limits. A builder sets what the program may see and use. The handle of a
+//! running program is like [`std::process::Child`]. It also reports why the program ended. When the
+//! handle is dropped, it removes everything that was made for the sandbox.
 //!
 //! ```
 //! use ringfence::{RootFs, Sandbox, Verdict};
@@ -30,58 +30,64 @@
 //!
 //! | question | answer |
 //! | --- | --- |
-//! | What for code that nobody has read? | [`Sandbox::strict`] |
-//! | What may the program see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Capabilities`], [`Landlock`], [`Seccomp`] |
-//! | How does it run, and how did it end? | [`Child`], [`Outcome`], [`Verdict`], [`Usage`] |
-//! | What where one policy runs many programs? | [`Sandbox::prepare`], [`Prepared`], [`Command`]; [`Pool`], where a spawn is to take no longer than one without a sandbox |
-//! | What can this host not do? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
-//! | What went wrong? | [`Error`]: the [`Step`], the path, the errno and what to do |
-//! | What did a crashed owner leave? | [`reap_stale`] |
+//! | How do I run untrusted code? | [`Sandbox::strict`] |
+//! | How do I set what the program may see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Capabilities`], [`Landlock`], [`Seccomp`] |
+//! | How is the program running, and how did it end? | [`Child`], [`Outcome`], [`Verdict`], [`Usage`] |
+//! | How do I run many programs under one policy? | [`Sandbox::prepare`], [`Prepared`], [`Command`]; [`Pool`], where a spawn takes no longer than one without a sandbox |
+//! | Which features does this host lack? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
+//! | What failed? | [`Error`]: the [`Step`], the path, the errno and the remedy |
+//! | How do I remove the sandboxes of a crashed owner? | [`reap_stale`] |
 //!
-//! # How it runs
+//! # How a sandbox is made
 //!
-//! Everything that can be computed, opened or refused is done before a child exists. Then one `clone3(2)` with shared
-//! memory makes the child, which at once executes a small static program of the crate's own, in memory of its own. That
-//! program makes the remaining system calls (mounts, the root, ids, descriptors), reports the first that fails, and
-//! ends in the program's `execve(2)`. So a spawn costs the same however much memory, and however many threads and
-//! descriptors, the caller has, and nothing of the caller's process changes: not its working directory, environment,
-//! umask, signal handlers or descriptors.
+//! Before a child exists, the library computes, opens and refuses everything that it can. Then one
+//! `clone3(2)` with shared memory makes the child, which at once executes a small static program of
+//! the crate, in memory of its own. This stub makes the remaining system calls (mounts, the root,
+//! ids, descriptors), reports the first failure, and ends in the program's `execve(2)`. So the cost
+//! of a spawn does not depend on the caller's memory, threads and descriptors. The spawn changes
+//! nothing in the caller's process: not its working directory, environment, umask, signal handlers
+//! or descriptors.
 //!
-//! The first spawn starts a thread that clones (at most one a core is ever started) and lives as long as the process,
-//! because a sandbox's death signal follows the thread that made it. Time limits are watched by one more thread, and while there
-//! is a [`Pool`], another fills it. Namespaces
-//! and the user are those that the process had then: a thread that changes its own does not change those of sandboxes.
+//! The first spawn starts a spawner thread, which makes the children. At most one is ever started
+//! for each core, and each lives as long as the process, because the kernel sends a sandbox's death
+//! signal when the thread that made the sandbox ends. One more thread watches time limits, and
+//! while there is a [`Pool`], another thread fills it. Sandboxes have the namespaces and the user
+//! that the process had at its first spawn: a thread that changes its own does not change those of
+//! sandboxes.
 //!
 //! # Unusual callers
 //!
 //! | the caller | what happens |
 //! | --- | --- |
 //! | ignores SIGCHLD, or waits for any child in another thread | the status comes from the pidfd (Linux 6.15), or from [`init`](Sandbox::init) on any kernel; else [`ErrorKind::StatusLost`] |
-//! | forks after a spawn | in the fork the handle has no power, and dropping it does nothing; the fork can spawn sandboxes of its own |
+//! | forks after a spawn | in the fork, a handle can do nothing, and dropping it does nothing; the fork can spawn sandboxes of its own |
 //! | ends the thread that spawned | nothing: sandboxes belong to the process |
 //! | is pid 1 | nothing: sandboxes are reaped by pid, other children are the caller's |
-//! | is inside a user namespace | as outside; what the outer one does not allow is an error |
-//! | dies, by SIGKILL even | its sandboxes die too ([`die_with_owner`](Sandbox::die_with_owner)), also against their will with [`init`](Sandbox::init); [`reap_stale`] clears the rest |
+//! | is inside a user namespace | as outside; requests that the outer user namespace does not allow are an error |
+//! | dies, even by SIGKILL | its sandboxes die too ([`die_with_owner`](Sandbox::die_with_owner)), and with [`init`](Sandbox::init) they cannot prevent that; [`reap_stale`] removes the rest |
 //! | has closed stdin, stdout or stderr | the program gets `/dev/null` in its place |
 //! | calls `unshare(CLONE_NEWUSER)` after a spawn | EINVAL, as in every process with several threads |
 //!
 //! # Crate features
 //!
-//! `devices`, on by default: [`Devices`] on hosts with cgroup v2, where they are a BPF program. Without it they are an error
-//! there, and on v1 they hold all the same.
+//! `devices`, on by default: [`Devices`] on hosts with cgroup v2, where the rules are a BPF
+//! program. Without this feature, device rules are an error on v2, and still hold on v1.
 //!
-//! `systemd`, off by default: `Sandbox::systemd_scope`, control groups in a transient scope that systemd makes. It brings the
-//! wire format of the crate `zbus`, which needs Rust 1.89, and none of its connections, threads or runtimes.
+//! `systemd`, off by default: `Sandbox::systemd_scope`, which puts control groups into a transient
+//! scope of systemd. The feature uses the wire format of the crate `zbus`, which needs Rust 1.89,
+//! and none of the crate's connections, threads or runtimes.
 //!
-//! `image`, off by default: [`image`], a store of OCI images, with their layers unpacked for overlayfs.
+//! `image`, off by default: [`image`], a store of OCI images, with their layers unpacked for
+//! overlayfs.
 //!
-//! `registry`, off by default: [`registry`], which pulls images from registries and pushes them, over TLS by `rustls` with
-//! `ring`, in tasks of `tokio`. It brings `image`.
+//! `registry`, off by default: [`registry`], which pulls images from registries and pushes them,
+//! over TLS by `rustls` with `ring`, in tasks of `tokio`. This feature switches `image` on.
 //!
 //! # Kernels
 //!
-//! Linux 5.4 is enough for all but what the table calls an error. A newer call is tried first, and its fallback is taken
-//! where the kernel does not know it (ENOSYS), and where a seccomp filter around the caller does not (EPERM).
+//! Linux 5.4 is enough for everything but the rows that say "an error". The library tries a newer
+//! call first, and falls back where the kernel does not know the call (ENOSYS), or a seccomp filter
+//! around the caller does not (EPERM).
 //!
 //! | feature | needs | without it |
 //! | --- | --- | --- |
@@ -103,8 +109,8 @@
 //! | [`cpu_burst`](Sandbox::cpu_burst); [`cpu_idle`](Sandbox::cpu_idle) | 5.14; 5.15 | an error, or [`Sandbox::best_effort`] |
 //! | overlayfs in a user namespace | 5.11 | an error |
 //! | id-mapped layers ([`RootFs::id_mapped`]) | 5.19 | an error |
-//! | a root of layers without a copy of the host's mounts, as root | 6.15 | they are copied, and taken off again |
-//! | the status of a child that somebody else has reaped | 6.15 | [`ErrorKind::StatusLost`] |
+//! | a root of layers without a copy of the host's mounts, as root | 6.15 | the mounts are copied, and unmounted again |
+//! | the status of a child that another waiter has reaped | 6.15 | [`ErrorKind::StatusLost`] |
 
 #![warn(missing_docs, missing_debug_implementations)]
 #![deny(unsafe_code)]

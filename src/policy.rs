@@ -16,6 +16,7 @@ use crate::program::Program;
 use crate::security::{Landlock, Privileges, Seccomp};
 use crate::{mount, namespace, stdio};
 
+/// The default time limit of a setup.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The data behind the builder [`Sandbox`](crate::Sandbox): one field for each kernel noun.

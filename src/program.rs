@@ -18,6 +18,7 @@ use crate::plan::{Added, Arg, Exec, ExecFlags, Plan, Slot, has_nul};
 
 /// The directories that are searched for the program when its environment has no PATH.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The program of a sandbox that names none.
 const DEFAULT_COMMAND: &str = "/bin/sh";
 
 /// A resource of a process that setrlimit(2) limits.
@@ -122,6 +123,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// Returns the problems of a program that the kernel cannot take.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let cwd = self.cwd.iter().map(|dir| dir.as_os_str());
@@ -129,12 +131,16 @@ impl Program {
             self.command.iter().chain(&self.argv0).chain(&self.args).map(OsString::as_os_str).chain(cwd).any(has_nul);
         let env = self.env.iter().any(|(name, value)| has_nul(name) || value.as_ref().is_some_and(has_nul));
         if texts || env {
-            let reason = "an argument, a variable or the working directory holds a NUL byte";
-            problems.push(Problem::invalid("command", reason, "the kernel ends a string at a NUL"));
+            let reason = "an argument, a variable or the working directory contains a NUL byte";
+            problems.push(Problem::invalid(
+                "command",
+                reason,
+                "remove the NUL byte, at which the kernel would end the string",
+            ));
         }
         if self.env.keys().any(|name| name.is_empty() || name.as_bytes().contains(&b'=')) {
-            let reason = "a variable's name is empty or contains `=`";
-            problems.push(Problem::invalid("env", reason, "give name and value as two arguments"));
+            let reason = "the name of a variable is empty or contains `=`";
+            problems.push(Problem::invalid("env", reason, "give the name and the value as two arguments"));
         }
         if self.command.as_ref().is_some_and(|command| command.is_empty()) {
             problems.push(Problem::invalid("command", "the program has an empty name", "name the program"));
@@ -143,13 +149,13 @@ impl Program {
         if ids.into_iter().any(|id| *id == u32::MAX) {
             // setresuid(2) takes this number as "leave the id as it is": the program would keep the
             // caller's id.
-            let reason = "4,294,967,295 is no id: to the kernel it means none";
-            problems.push(Problem::invalid("user", reason, "give ids below that"));
+            let reason = "4,294,967,295 is not an id: to the kernel, it means no id";
+            problems.push(Problem::invalid("user", reason, "give lower ids"));
         }
         for (resource, soft, hard) in &self.rlimits {
             if soft > hard {
                 let reason = format!("{resource:?}: the soft limit {soft} is above the hard limit {hard}");
-                problems.push(Problem::invalid("rlimit", reason, "give a soft limit that is not above the hard one"));
+                problems.push(Problem::invalid("rlimit", reason, "give a soft limit that is not above the hard limit"));
             }
         }
         problems
@@ -234,6 +240,7 @@ impl Program {
         self.session(pid_ns) != Session::Inherit
     }
 
+    /// Emits the change of the session or of the process group.
     pub(crate) fn emit_session(&self, plan: &mut Plan, pid_ns: bool) {
         match self.session(pid_ns) {
             Session::Inherit => {}
@@ -253,6 +260,7 @@ impl Program {
         }
     }
 
+    /// Emits the soft and hard limits of the process.
     pub(crate) fn emit_rlimits(&self, plan: &mut Plan) {
         for (resource, soft, hard) in &self.rlimits {
             emit_rlimit(plan, *resource, *soft, *hard);
@@ -333,6 +341,7 @@ fn emit_rlimit(plan: &mut Plan, resource: Resource, soft: u64, hard: u64) {
     plan.call(Step::Rlimit, libc::SYS_prlimit64, args).at(format!("{resource:?}"));
 }
 
+/// Emits the change of the gid and the uid, in all three of their forms.
 pub(crate) fn emit_ids(plan: &mut Plan, uid: u32, gid: u32) {
     plan.call(Step::Gid, libc::SYS_setresgid, [gid.into(), gid.into(), gid.into()]).at(gid.to_string());
     plan.call(Step::Uid, libc::SYS_setresuid, [uid.into(), uid.into(), uid.into()]).at(uid.to_string());
@@ -351,6 +360,7 @@ fn emit_ids_as_seen(plan: &mut Plan) {
     }
 }
 
+/// Emits the change of the supplementary groups.
 pub(crate) fn emit_groups<'p>(plan: &'p mut Plan, groups: &[u32]) -> Added<'p> {
     let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
     let list = plan.bytes(&bytes);

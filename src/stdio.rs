@@ -22,6 +22,7 @@ use crate::sys::{memfd, table};
 #[derive(Debug, Clone, Default)]
 pub struct Stdio(Source);
 
+/// The source of a standard stream.
 #[derive(Debug, Clone, Default)]
 enum Source {
     #[default]
@@ -136,6 +137,7 @@ pub(crate) enum Sink {
 }
 
 impl Stdio {
+    /// Returns the other end of the stream, if it is used for output.
     pub(crate) fn sink(&self) -> Sink {
         match &self.0 {
             Source::Null | Source::Piped | Source::Bytes(_) => Sink::Counted,
@@ -196,6 +198,7 @@ impl Streams {
     }
 }
 
+/// Opens /dev/null.
 fn null() -> Result<PlanFd> {
     let file = OpenOptions::new().read(true).write(true).open("/dev/null");
     file.map(|file| OwnedFd::from(file).into()).map_err(|error| Error::io(Step::Stdio, &error).at("/dev/null"))
@@ -255,10 +258,12 @@ impl Descriptors {
     }
 }
 
+/// Returns the further descriptors with their numbers.
 fn extra_fds(extra: &[(RawFd, Arc<OwnedFd>)]) -> impl Iterator<Item = (RawFd, PlanFd)> {
     extra.iter().map(|(number, fd)| (*number, PlanFd::Shared(fd.clone())))
 }
 
+/// Emits the move of each descriptor to its number.
 fn emit_places(plan: &mut Plan, placed: &[(RawFd, RawFd)]) {
     for (from, to) in placed {
         plan.call(Step::PlaceFd, libc::SYS_dup3, [Arg::from(*from), Arg::from(*to), 0.into()])

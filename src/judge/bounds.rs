@@ -32,12 +32,15 @@ impl Policy {
             let own = resource.caller_limits().map_or(u64::MAX, |(_, own)| own);
             if *resource == Resource::OpenFiles && most_files().is_some_and(|most| *hard > most) {
                 let reason = format!("{resource:?}: {hard} is above fs.nr_open");
-                return Some(Problem::unsupported("rlimit", reason, "give less, or raise that sysctl as root"));
+                return Some(Problem::unsupported(
+                    "rlimit",
+                    reason,
+                    "give a lower limit, or raise that sysctl as root",
+                ));
             }
             (*hard > own && !may_raise()).then(|| {
                 let reason = format!("{resource:?}: the hard limit {hard} is above the caller's, which is {own}");
-                let remedy =
-                    "give at most that; above it only root may, and without a user namespace around the program";
+                let remedy = "give at most that, or run as root without a user namespace around the program";
                 Problem::unsupported("rlimit", reason, remedy)
             })
         };
@@ -75,8 +78,8 @@ impl Policy {
         let highest = self.stdio.extra.iter().map(|(number, _)| number + 1).max().unwrap_or(0);
         let needed = ((trees + self.stdio.extra.len()) as u64 + OWN_DESCRIPTORS).max(highest as u64);
         (needed > soft).then(|| {
-            let reason = format!("its mounts and descriptors need {needed} open files, and the caller may have {soft}");
-            let remedy = "raise the soft limit of open files (RLIMIT_NOFILE), or use fewer of them";
+            let reason = format!("the mounts and descriptors need {needed} open files, and the caller may have {soft}");
+            let remedy = "raise the soft limit of open files (RLIMIT_NOFILE), or use fewer mounts and descriptors";
             Problem::unsupported("fd", reason, remedy)
         })
     }
@@ -97,7 +100,7 @@ impl Policy {
         } else {
             return None;
         };
-        let remedy = "give it to stdin (Stdio::bytes) or in a file";
+        let remedy = "pass the data on stdin (Stdio::bytes) or in a file";
         Some(Problem::unsupported("command", reason, remedy))
     }
 }
@@ -112,17 +115,18 @@ pub(super) fn absent_processors(limits: &Limits) -> Option<Problem> {
         let (wanted, most) = (highest(list.as_deref()?)?, highest(&there)?);
         (wanted > most).then(|| {
             let reason = format!("there is no {wanted} among the {plural} of this machine, {}", there.trim());
-            Problem::unsupported("cpuset", reason, "name some of those").for_feature(Feature::Cpuset)
+            Problem::unsupported("cpuset", reason, "name only numbers of this list").for_feature(Feature::Cpuset)
         })
     })
 }
 
+/// Returns a problem if the caller cannot find `path`, or if it has to be a directory and is not.
 fn missing(call: &'static str, path: &Path, is_dir: bool) -> Option<Problem> {
     let reason = match fs::metadata(path) {
-        Ok(found) if is_dir && !found.is_dir() => "it is no directory".to_owned(),
+        Ok(found) if is_dir && !found.is_dir() => "the path is no directory".to_owned(),
         Ok(_) => return None,
         Err(error) => error.to_string(),
     };
-    let remedy = "name what the caller has on the host";
+    let remedy = "name a path that exists on the host for the caller";
     Some(Problem::unsupported(call, format!("{}: {reason}", path.display()), remedy))
 }

@@ -19,8 +19,8 @@ use crate::stdio::{Sink, Stdio};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
 const NAME_MAX: usize = 64;
-pub(crate) const UNCOUNTED: &str =
-    "a stream is a descriptor that somebody else reads, so what goes there cannot be counted";
+/// The text for output that the library cannot count.
+pub(crate) const UNCOUNTED: &str = "a stream is a descriptor with another reader, so its output cannot be counted";
 /// The highest number that a passed descriptor may have.
 const FD_MAX: i32 = 1 << 16;
 
@@ -30,14 +30,14 @@ pub(crate) struct Judgement {
     pub(crate) enforced: Enforced,
     /// The limits that hold: those of the policy, without those that `best_effort` gives up.
     pub(crate) limits: cgroup::Limits,
-    /// Whether the control group counts processor time, for `cpu_time`.
+    /// True if the control group counts processor time, for `cpu_time`.
     pub(crate) account_cpu: bool,
     pub(crate) maps: Option<IdMaps>,
     /// The parts of the Landlock ruleset that hold.
     pub(crate) landlock: Vec<Feature>,
     /// The privileges of the program, without those that could undo the sandbox's mounts.
     pub(crate) security: security::Privileges,
-    /// Whether the bounding set of capabilities can be cut down.
+    /// True if the bounding set of capabilities can be cut down.
     pub(crate) bounding: bool,
     /// The filter of the program.
     pub(crate) seccomp: Option<Seccomp>,
@@ -140,8 +140,8 @@ impl Policy {
     fn filter_bypass(&self) -> Option<Problem> {
         let given = self.security.capabilities.as_ref()?;
         (self.program.init && given.reaches(Capability::CAP_SYS_PTRACE)).then(|| {
-            let reason = "CAP_SYS_PTRACE would let the program write to its init, which stands outside of the filter";
-            let remedy = "leave it out, leave out init(), or add landlock(), which keeps the program off it";
+            let reason = "CAP_SYS_PTRACE lets the program write to its init, which stands outside of the filter";
+            let remedy = "leave out the capability or init(), or add landlock(), which keeps the program off the init";
             Problem::invalid("capabilities", reason, remedy)
         })
     }
@@ -166,12 +166,12 @@ impl Policy {
         }
         let hides = |mount: &Mount| matches!(&mount.kind, Kind::Proc(proc) if proc.hidepid.is_some());
         if !pid_ns && self.mounts.mounts.iter().any(hides) {
-            let reason = "hidepid without a pid namespace of the sandbox's own would hide the host's processes, from the host as well";
+            let reason = "hidepid without a pid namespace of the sandbox's own would hide the host's processes on the host as well";
             problems.push(Problem::invalid("hidepid", reason, "add pid_ns()"));
         }
         for (name, limit) in [("wall_time", self.wall_time), ("cpu_time", self.cpu_time)] {
             if limit.is_some_and(|limit| limit.is_zero()) {
-                problems.push(Problem::invalid(name, "a limit of no time at all", "give a duration above zero"));
+                problems.push(Problem::invalid(name, "the limit leaves no time at all", "give a duration above zero"));
             }
         }
         problems
@@ -186,23 +186,26 @@ impl Policy {
         host.problems(limits, account_cpu, self.cgroup_parent.as_deref())
     }
 
+    /// Returns a problem of a systemd scope that contradicts the rest of the policy, or itself.
     #[cfg(feature = "systemd")]
     fn scope_contradictions(&self) -> Option<Problem> {
         let scope = self.systemd_scope.as_ref()?;
         if self.cgroup_parent.is_some() {
-            let reason = "the group is to stand below cgroup_parent and in a scope as well";
+            let reason = "a group cannot be below cgroup_parent and in a scope at the same time";
             return Some(Problem::invalid("systemd_scope", reason, "choose one of the two"));
         }
         scope.invalid()
     }
 
+    /// Returns the problems of host names, offsets, maps and limits that need a new namespace, or
+    /// are invalid.
     fn names_without_namespace(&self) -> Vec<Problem> {
         let ns = &self.namespaces;
         let mut problems = Vec::new();
         for (call, name) in [("hostname", &ns.hostname), ("domainname", &ns.domainname)] {
             let Some(name) = name else { continue };
             if !ns.apart().contains(Namespaces::UTS) {
-                problems.push(Problem::invalid(call, "it would change the host's own name", "add uts_ns()"));
+                problems.push(Problem::invalid(call, "the call would change the host's own name", "add uts_ns()"));
             }
             if name.len() > NAME_MAX || name.contains('\0') {
                 let reason = format!("{name:?} is no name for a host");
@@ -212,33 +215,38 @@ impl Policy {
         let offsets = [("monotonic_offset", ns.monotonic), ("boottime_offset", ns.boottime)];
         for (call, _) in offsets.iter().filter(|(_, offset)| offset.is_some()) {
             if !ns.new.contains(Namespaces::TIME) {
-                problems.push(Problem::invalid(call, "clocks are set apart in a new time namespace", "add time_ns()"));
+                problems.push(Problem::invalid(
+                    call,
+                    "only a new time namespace has offsets of clocks",
+                    "add time_ns()",
+                ));
             }
         }
         if ns.subids && !ns.new.contains(Namespaces::USER) {
-            problems.push(Problem::invalid("map_subids", "ids are mapped in a new user namespace", "add user_ns()"));
+            problems.push(Problem::invalid("map_subids", "only a new user namespace has maps of ids", "add user_ns()"));
         }
         for limit in ns.user_limits.keys().filter(|_| !ns.new.contains(Namespaces::USER)) {
             let call = if *limit == UserLimit::UserNamespaces { "max_user_namespaces" } else { "user_limit" };
-            problems.push(Problem::invalid(call, "the limit is one of a new user namespace", "add user_ns()"));
+            problems.push(Problem::invalid(call, "only a new user namespace has this limit", "add user_ns()"));
         }
         let maps = [("uid_map", &ns.uid_map), ("gid_map", &ns.gid_map)];
         for (call, map) in maps.iter().filter(|(_, map)| !map.is_empty()) {
             if !ns.new.contains(Namespaces::USER) {
-                problems.push(Problem::invalid(call, "ids are mapped in a new user namespace", "add user_ns()"));
+                problems.push(Problem::invalid(call, "only a new user namespace has maps of ids", "add user_ns()"));
             }
             if ns.subids {
-                let reason = "map_subids() makes the maps already";
+                let reason = "map_subids() also sets the maps";
                 problems.push(Problem::invalid(call, reason, "leave out one of the two"));
             }
             if let Some(bad) = map.iter().find(|line| !line.is_valid()) {
-                let reason = format!("{bad:?} is empty or goes beyond the last id");
-                problems.push(Problem::invalid(call, reason, "ids end at 4,294,967,294"));
+                let reason = format!("{bad:?} is empty, or has ids above the last");
+                problems.push(Problem::invalid(call, reason, "give ids up to 4,294,967,294"));
             }
         }
         problems
     }
 
+    /// Returns the problems of namespaces that are asked for twice.
     fn duplicate_namespaces(&self) -> Vec<Problem> {
         let mut seen = self.namespaces.new;
         let mut problems = Vec::new();
@@ -246,23 +254,24 @@ impl Policy {
             let name = kind.file().unwrap_or("?");
             if kind.file().is_none() {
                 let reason = "join_fd takes one kind of namespace at a time";
-                problems.push(Problem::invalid("join_fd", reason, "call it once for each descriptor"));
+                problems.push(Problem::invalid("join_fd", reason, "call join_fd once for each descriptor"));
             } else if seen.contains(*kind) && *kind != Namespaces::MOUNT {
                 let reason = format!("the {name} namespace is asked for twice");
-                problems.push(Problem::invalid("join", reason, "either make one or join one"));
+                problems.push(Problem::invalid("join", reason, "make a namespace or join one, not both"));
             }
             seen |= *kind;
         }
         problems
     }
 
+    /// Returns the problems of the numbers of passed descriptors.
     fn descriptor_numbers(&self) -> Vec<Problem> {
         let mut seen = Vec::new();
         let mut problems = Vec::new();
         for (number, _) in &self.stdio.extra {
             if !(3..FD_MAX).contains(number) || seen.contains(number) {
                 let reason = format!("the number {number} is taken, or out of range");
-                problems.push(Problem::invalid("fd", reason, "number passed descriptors from 3, each once"));
+                problems.push(Problem::invalid("fd", reason, "give each descriptor a number of its own, from 3 on"));
             }
             seen.push(*number);
         }
@@ -301,10 +310,11 @@ impl Policy {
         problems
     }
 
+    /// Returns a problem if the caller cannot map the ids of a mount.
     fn id_mapped_mounts(&self) -> Option<Problem> {
         if !self.namespaces.new.contains(Namespaces::USER) {
-            let reason = "ids inside are those on disk, without a user namespace of the sandbox's own";
-            return Some(Problem::invalid("id_mapped", reason, "add user_ns(), or leave it out"));
+            let reason = "without a user namespace of the sandbox's own, ids inside are those on disk";
+            return Some(Problem::invalid("id_mapped", reason, "add user_ns(), or leave out id_mapped()"));
         }
         let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETUID, Capability::CAP_SETGID];
         (!needed.into_iter().all(has_capability)).then(|| {
@@ -346,7 +356,11 @@ impl Policy {
         let lacking = wanted.wanted() & !capability_mask(CapSet::Permitted);
         if lacking != 0 {
             let reason = format!("the caller itself lacks {}", Names(lacking));
-            problems.push(Problem::unsupported("capabilities", reason, "leave it out, add user_ns(), or run as root"));
+            problems.push(Problem::unsupported(
+                "capabilities",
+                reason,
+                "leave out these capabilities, add user_ns(), or run as root",
+            ));
         }
         let remedy = "add user_ns(), or run as root";
         if !may && wanted.sets_securebits() {

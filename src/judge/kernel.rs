@@ -57,10 +57,12 @@ impl Policy {
     }
 }
 
+/// Returns the text of a file of the kernel, or an empty text if the file cannot be read.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
+/// Returns a problem for a file system that is not visible in full.
 fn covered(fstype: &str, seen: Seen) -> Option<Problem> {
     let what = match seen {
         Seen::Fully => return None,
@@ -71,12 +73,12 @@ fn covered(fstype: &str, seen: Seen) -> Option<Problem> {
             format!("is covered at {}", places.join(", "))
         }
     };
-    let reason = format!("{fstype} {what}, and a user namespace may mount only what can be seen in full");
+    let reason = format!("{fstype} {what}, and a user namespace may mount only file systems that are visible in full");
     let remedy = if fstype == "proc" {
         "run the container around with an unmasked /proc (podman: --security-opt unmask=ALL; docker: \
-         --security-opt systempaths=unconfined; kubernetes: procMount: Unmasked), or bind the /proc that there is"
+         --security-opt systempaths=unconfined; kubernetes: procMount: Unmasked), or bind the caller's /proc"
     } else {
-        "leave it out, or bind the /sys that there is"
+        "leave out the mount, or bind the caller's /sys"
     };
     Some(Problem::unsupported("mount", reason, remedy))
 }
@@ -97,6 +99,7 @@ fn reasons(errno: Errno, kinds: Namespaces) -> Vec<Problem> {
     vec![Problem::unsupported(subject, format!("the kernel refuses the namespaces ({errno:?}): {reason}"), remedy)]
 }
 
+/// Returns a problem for each of `kinds` whose limit in /proc/sys/user is 0.
 fn switched_off(kinds: Namespaces) -> Vec<Problem> {
     let is_zero = |path: &String| read(path).trim() == "0";
     let paths = kinds.iter().filter_map(Namespaces::file).map(|file| format!("/proc/sys/user/max_{file}_namespaces"));
@@ -116,6 +119,7 @@ fn debian_switch() -> Option<Problem> {
     (read(path).trim() == "0").then(|| Problem::unsupported("user_ns", format!("{path} is 0"), remedy))
 }
 
+/// Returns a likely reason for the errno of a clone, and its remedy.
 fn likely_cause(errno: Errno) -> (&'static str, &'static str) {
     let filtered = read("/proc/thread-self/status").lines().any(|line| line == "Seccomp:\t2");
     let filter = (
@@ -127,7 +131,9 @@ fn likely_cause(errno: Errno) -> (&'static str, &'static str) {
             "a limit of a namespace around the caller is reached, or user and pid namespaces nest 32 deep",
             "raise user.max_*_namespaces outside, or nest less",
         ),
-        Errno::EINVAL => ("it was built without one of them", "a kernel with CONFIG_NAMESPACES and all that it offers"),
+        Errno::EINVAL => {
+            ("the kernel was built without one of them", "use a kernel with CONFIG_NAMESPACES and all its options")
+        }
         Errno::EPERM if !mountinfo::root_is_a_mount(&read("/proc/self/mountinfo")) => (
             "the caller's root is not that of its mount namespace: it has gone through chroot(2)",
             "enter that root by pivot_root(2), or by a bind mount and switch_root(8), instead",
@@ -157,6 +163,7 @@ fn restricted_by_apparmor() -> Option<Problem> {
     })
 }
 
+/// Returns whether AppArmor restricts a caller with this profile, given the value of the sysctl.
 fn is_restricted(sysctl: &str, profile: &str) -> bool {
     sysctl.trim() == "1" && matches!(profile.trim_end_matches(['\n', '\0']), "unconfined" | "")
 }

@@ -12,9 +12,10 @@ use crate::namespace::{Namespaces, UserLimit};
 use crate::policy::Policy;
 use crate::proc::mountinfo::{self, ControlGroups};
 
-const GAP: &str = "the group belongs to the caller's user, who is the program outside, so it could lift the limit or leave: \
-                   add a rootfs() with cgroup_ns() or max_user_namespaces(0), without CAP_SYS_ADMIN, or landlock() without \
-                   write() of /sys/fs/cgroup";
+/// The text for limits of a group that the program may write to.
+const GAP: &str = "the group belongs to the caller's user, as which the program runs outside, so it could raise the limit or \
+                   leave the group: add a rootfs() with cgroup_ns() or max_user_namespaces(0), without CAP_SYS_ADMIN, or \
+                   landlock() without write() of /sys/fs/cgroup";
 
 impl Policy {
     /// Returns the paths inside that have to be read-only, so that the program cannot write to its

@@ -18,6 +18,7 @@ impl Policy {
         if self.fits_template() && may_use_template() { self.mounts.template() } else { None }
     }
 
+    /// Returns whether the policy allows the template.
     fn fits_template(&self) -> bool {
         self.namespaces.new.contains(Namespaces::MOUNT)
             && !self.namespaces.new.contains(Namespaces::USER)

@@ -46,11 +46,11 @@ impl Policy {
         };
         for (call, map, id) in [("uid_map", &uid_map, uid), ("gid_map", &gid_map, gid)] {
             if !map.iter().any(|line| line.covers(id)) {
-                let reason = format!("the program runs as id {id}, which has no meaning outside");
+                let reason = format!("the program runs as id {id}, which is not mapped");
                 problems.push(Problem::invalid(call, reason, "map that id, or choose another with user()"));
             }
             if map.len() > LINES_MAX {
-                let reason = format!("{} lines, and a map has at most {LINES_MAX}", map.len());
+                let reason = format!("the map has {} lines, and the kernel takes at most {LINES_MAX}", map.len());
                 problems.push(Problem::invalid(call, reason, "join ranges that follow one another"));
             }
         }
@@ -98,10 +98,11 @@ impl Policy {
     fn unmapped_group(&self, gid_map: &[IdMap]) -> Option<Problem> {
         let groups = self.program.groups.as_deref().unwrap_or_default();
         let group = groups.iter().find(|group| !gid_map.iter().any(|line| line.covers(**group)))?;
-        let reason = format!("group {group} is not mapped, so it has no meaning outside");
-        Some(Problem::invalid("groups", reason, "leave it out, or map it with gid_map()"))
+        let reason = format!("group {group} is not mapped");
+        Some(Problem::invalid("groups", reason, "leave out the group, or map it with gid_map()"))
     }
 
+    /// Chooses the writer of the maps, and whether setgroups(2) is given up.
     fn choose_writer(&self, ids: &mut IdMaps, own: CallerIds, problems: &mut Vec<Problem>) {
         let privileged = has_capability(Capability::CAP_SETUID) && has_capability(Capability::CAP_SETGID);
         let wants_groups = self.program.groups.as_ref().is_some_and(|groups| !groups.is_empty());
@@ -128,7 +129,7 @@ impl Policy {
         }
         if wants_groups && ids.deny_setgroups {
             let reason = "an ordinary user's user namespace has no supplementary groups";
-            let remedy = "leave them out, map a range with map_subids() or gid_map(), or run as root";
+            let remedy = "leave out the groups, map a range with map_subids() or gid_map(), or run as root";
             problems.push(Problem::unsupported("groups", reason, remedy));
         }
     }
@@ -156,6 +157,7 @@ fn outside_ids(own: CallerIds) -> CallerIds {
 
 const ETC: &str = "/etc";
 
+/// Calls `then` with the caller as the files of subordinate ids name users.
 fn with_user<T>(own: CallerIds, then: impl FnOnce(subid::User<'_>) -> T) -> T {
     let name = User::from_uid(Uid::from_raw(own.uid)).ok().flatten().map(|user| user.name);
     then(subid::User { name: name.as_deref(), uid: own.uid })
@@ -171,6 +173,7 @@ fn granted(file: &str, own_id: u32, own: CallerIds, problems: &mut Vec<Problem>)
     map_behind_root(own_id, &ranges)
 }
 
+/// Returns the lines of a map: root to `own_id`, and the ids from 1 on to `ranges`, without a gap.
 fn map_behind_root(own_id: u32, ranges: &[SubIds]) -> Vec<IdMap> {
     let mut lines = vec![IdMap::new(0, own_id, 1)];
     let mut next = 1u32;
@@ -183,13 +186,14 @@ fn map_behind_root(own_id: u32, ranges: &[SubIds]) -> Vec<IdMap> {
     lines
 }
 
+/// Makes the problem of subordinate ids that a file does not grant.
 fn no_ranges(call: &str, file: &str, what: &str, own: CallerIds) -> Problem {
     let shown = with_user(own, |user| user.name.map_or_else(|| user.uid.to_string(), str::to_owned));
     let reason = format!("/etc/{file} gives {shown} {what}");
     let remedy = if subid::are_elsewhere(Path::new(ETC)) {
-        "/etc/nsswitch.conf keeps them elsewhere: name the ranges with uid_map() and gid_map()".to_owned()
+        "/etc/nsswitch.conf names another source: name the ranges with uid_map() and gid_map()".to_owned()
     } else {
-        format!("as root: add the line {shown}:100000:65536, or another range that nobody has, to /etc/{file}")
+        format!("as root: add the line {shown}:100000:65536, or another unused range, to /etc/{file}")
     };
     Problem::unsupported(call, reason, remedy)
 }

@@ -15,9 +15,9 @@ use crate::policy::Policy;
 pub(crate) struct Compiled {
     pub(crate) judgement: Judgement,
     template: Option<BorrowedFd<'static>>,
-    /// Whether a run has shown that the template is of no use.
+    /// True if a run has shown that the template is of no use.
     no_template: AtomicBool,
-    /// Whether a run has shown that mounts do not take exchanged ids.
+    /// True if a run has shown that mounts do not take exchanged ids.
     no_exchange: AtomicBool,
     setup: Mutex<Option<Arc<Setup>>>,
 }
@@ -68,6 +68,7 @@ impl Compiled {
         Ok(setup)
     }
 
+    /// Returns the template, unless a run has shown that it is of no use.
     pub(super) fn template(&self) -> Option<BorrowedFd<'static>> {
         self.template.filter(|_| !self.no_template.load(Ordering::Relaxed))
     }

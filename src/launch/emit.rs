@@ -22,6 +22,7 @@ use crate::sys::fork_mark::PerProcess;
 
 /// The group of terminals, `tty`.
 const TTY_GROUP: u32 = 5;
+/// The signal for the program when its owner dies.
 const DEATH_SIGNAL: u64 = libc::SIGKILL as u64;
 
 /// The program of one run, with its streams.
@@ -35,7 +36,7 @@ pub(crate) struct Run {
 /// equal keys have the same ops.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct SetupKey {
-    /// Whether the caller may not put the child into its group.
+    /// True if the caller may not put the child into its group.
     pub(super) fenced: bool,
     /// The number of `cgroup.procs` files that the stub writes itself to, and the path of their
     /// group.
@@ -45,7 +46,7 @@ pub(super) struct SetupKey {
     /// namespace.
     pub(super) template: Option<RawFd>,
     pub(super) scratch: Option<PathBuf>,
-    /// Whether mounts exchange the id of the maps for another.
+    /// True if mounts exchange the id of the maps for another.
     pub(super) exchanges: bool,
 }
 
@@ -140,6 +141,7 @@ impl Policy {
         plan
     }
 
+    /// Emits the last ops of a run: limits of the process, signal mask, filter and exec.
     fn emit_exec(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
         self.emit_limits_of_process(plan, judgement, &run.streams);
         emit_unblock_signals(plan);
@@ -147,6 +149,7 @@ impl Policy {
         run.invocation.emit_exec(plan, how, setup.failure);
     }
 
+    /// Emits the maps of a new user namespace, and the ids that the setup has in it.
     fn emit_maps(&self, plan: &mut Plan, maps: &IdMaps) {
         self.namespaces.emit_maps(plan, maps);
         self.namespaces.emit_time(plan);
@@ -157,6 +160,7 @@ impl Policy {
         emit_ids(plan, uid.inside, gid.inside);
     }
 
+    /// Returns the facts from outside of the mounts on which their ops depend.
     fn mount_context(&self, judgement: &Judgement, key: &SetupKey) -> Context {
         let maps = judgement.maps.as_ref();
         let other_user = maps.is_some_and(|maps| maps.writer == Writer::Caller);
@@ -186,6 +190,8 @@ impl Policy {
         plan.check_owner();
     }
 
+    /// Emits the rlimits of the program, with those that stand in for limits of processor time and
+    /// output.
     fn emit_limits_of_process(&self, plan: &mut Plan, judgement: &Judgement, streams: &Streams) {
         if let Some(limit) = self.cpu_time.filter(|_| !judgement.account_cpu) {
             let seconds = limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0));
@@ -235,6 +241,7 @@ fn emit_join_cgroups(plan: &mut Plan, key: &SetupKey) {
     }
 }
 
+/// Emits an empty signal mask.
 pub(super) fn emit_unblock_signals(plan: &mut Plan) {
     let none = plan.words(&[0]);
     let set_mask = libc::SIG_SETMASK;

@@ -54,6 +54,7 @@ impl Inputs {
             .and_then(Group::v2_dir)
     }
 
+    /// Returns whether the caller may not put the child into its group.
     pub(super) fn is_fenced(&self) -> bool {
         #[cfg(feature = "systemd")]
         return self.location.fence.is_some();
@@ -94,6 +95,7 @@ impl Inputs {
         self.exchange().is_some()
     }
 
+    /// Returns the user namespace by which mounts exchange the leased id.
     pub(super) fn exchange(&self) -> Option<BorrowedFd<'_>> {
         self.resources.lease.as_ref().and_then(Lease::mounts)
     }
@@ -143,6 +145,7 @@ impl Policy {
         })
     }
 
+    /// Returns the directory for the scratch directory, if the policy has one.
     fn scratch_base(&self) -> Option<PathBuf> {
         match self.mounts.root.as_ref().map(|root| &root.upper) {
             Some(Upper::Scratch(base)) => Some(base.clone().unwrap_or_else(std::env::temp_dir)),
@@ -192,6 +195,7 @@ impl Policy {
     }
 }
 
+/// Returns whether a run needs a control group.
 fn wants_group(judgement: &Judgement) -> bool {
     !judgement.limits.is_empty() || judgement.account_cpu
 }
@@ -201,7 +205,7 @@ fn refuse_frozen(group: &Group) -> Result<()> {
     match group.frozen_above()? {
         Some(path) => Err(Error::message(ErrorKind::Setup, Step::JoinCgroup, "the control group is frozen")
             .at(path)
-            .hint("thaw it first, or choose another with cgroup_parent()")),
+            .hint("thaw the group first, or choose another with cgroup_parent()")),
         None => Ok(()),
     }
 }

@@ -41,7 +41,7 @@ impl Policy {
         }
         let Some(profile) = judgement.seccomp.as_ref().filter(|profile| profile.asks()) else { return Ok(None) };
         if supervisor.is_none() && profile.asks_about_exec() {
-            let reason = "the profile asks about execve(2), for which the spawn itself waits";
+            let reason = "the profile asks about execve(2), and the spawn itself waits for that call";
             return refuse(reason, "use spawn_supervised(), or allow execve");
         }
         let (sender, receiver) = mpsc::channel();

@@ -55,6 +55,7 @@ impl Policy {
         error
     }
 
+    /// Returns the location of the group: below `cgroup_parent`, or in the scope.
     pub(super) fn location(&self, _judgement: &Judgement, _host: &Host) -> Result<Location> {
         #[cfg(feature = "systemd")]
         if let Some(scope) = &self.systemd_scope {

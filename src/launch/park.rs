@@ -40,8 +40,8 @@ impl Policy {
         if !compiled.judgement.seccomp.as_ref().is_some_and(Seccomp::asks) {
             return Ok(());
         }
-        let reason = "each program of a profile with Action::Notify has a supervisor of its own, which a pool has not";
-        let remedy = "leave such rules out, or use Prepared::spawn_supervised()";
+        let reason = "each program under a profile with Action::Notify needs a supervisor, and a pool has none";
+        let remedy = "leave out the rules with Action::Notify, or use Prepared::spawn_supervised()";
         Err(Error::refused(vec![Problem::unsupported("pool", reason, remedy)]))
     }
 

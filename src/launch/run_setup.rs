@@ -99,6 +99,7 @@ impl Policy {
         Ok((plan, setup))
     }
 
+    /// Starts a child that runs the plan.
     fn run_plan(&self, plan: &Plan, inputs: &Inputs, cgroup: Option<BorrowedFd<'_>>, end: &End<'_>) -> Result<Stub> {
         let enter = inputs.location.group_mover(inputs.resources.group.as_ref(), self.setup_timeout());
         let (listener, timed) = match *end {

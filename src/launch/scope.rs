@@ -49,6 +49,7 @@ impl Fence {
     }
 }
 
+/// A scope that this process has made.
 #[derive(Debug)]
 struct Scope {
     location: ScopeLocation,
@@ -88,6 +89,7 @@ pub(super) fn locate(wanted: &SystemdScope, host: &Host, timeout: Duration) -> R
     Ok(location)
 }
 
+/// Makes a scope, with its parked process in a leaf.
 fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> {
     let until = Instant::now() + timeout;
     // The first call asks whether systemd is there: without systemd, nothing is started.
@@ -99,7 +101,7 @@ fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> 
     manager.start(wanted, &unit, pid)?;
     let parent = Host::v2_group_of(pid).filter(|group| group.file_name().is_some_and(|name| name == unit.as_str()));
     let parent = parent.ok_or_else(|| {
-        let detail = "the process that was to hold it is not in it";
+        let detail = "the process that holds the scope is not in it";
         Error::message(ErrorKind::Setup, Step::SystemdScope, detail).at(&unit)
     })?;
     move_to_leaf(host, &parent, pid)?;

@@ -55,6 +55,7 @@ pub struct Prepared {
     command: Option<Arc<Command>>,
 }
 
+/// The part of a [`Prepared`] that its clones share.
 #[derive(Debug)]
 struct Inner {
     policy: Policy,
@@ -151,6 +152,7 @@ impl Prepared {
         Ok(Run { invocation, streams: Streams::open(stdio)? })
     }
 
+    /// Starts a run.
     pub(crate) fn start(&self, run: Run, supervisor: Option<Supervisor>) -> Result<Child> {
         let Inner { policy, compiled, .. } = &*self.inner;
         policy.start(compiled, run, supervisor, policy.begin())

@@ -53,11 +53,11 @@ impl Sandbox {
     /// So the program owns no file of the host. It can read a root file system that belongs to
     /// root, but not change it: give that file system to the id below, or map a range that owns it.
     ///
-    /// | who | which id, the same for user and group |
+    /// | subject | id, the same for user and group |
     /// | --- | --- |
-    /// | the processes of a sandbox | one of 0x7800_0000 to 0x7ffd_ffff, until all of it has ended; where the caller itself lives in a user namespace without these, of 60,736 to 61,183 |
-    /// | files that it makes on the host, and those that are handed to it | 1,879,048,192 (0x7000_0000), in each run, so that one finds what another has left |
-    /// | the processes as well | that same id, where files on disk could not be theirs otherwise: see below |
+    /// | the processes of a sandbox | one of 0x7800_0000 to 0x7ffd_ffff, until all processes have ended; where the caller itself lives in a user namespace without these ids, one of 60,736 to 61,183 |
+    /// | files that the sandbox makes on the host, and files that are given to it | 1,879,048,192 (0x7000_0000), in each run, so that a run can use the files of an earlier one |
+    /// | the processes of a sandbox whose files cannot be mapped to that id | that same id: see below |
     ///
     /// A [`bind`](Sandbox::bind) or [`RootFs::dir`](crate::RootFs::dir) that is writable, or that
     /// belongs to 1,879,048,192, shows the files of that id as the sandbox's (mount_setattr(2),

@@ -59,30 +59,30 @@ impl Sandbox {
     /// # }
     /// ```
     ///
-    /// | what | how | relaxed by |
+    /// | rule | set by | relaxed by |
     /// | --- | --- | --- |
-    /// | every namespace is the sandbox's own, the network with nothing but loopback | [`namespaces`](Sandbox::namespaces) | [`share`](Sandbox::share) |
-    /// | the host is called `sandbox` | [`hostname`](Sandbox::hostname) | another name, [`share`](Sandbox::share)`(Namespaces::UTS)` |
-    /// | no user namespace can be made inside, with the kernel code that it opens up | [`max_user_namespaces`](Sandbox::max_user_namespaces)`(0)`, the filter | a higher number, which the filter then allows as well |
+    /// | every namespace is the sandbox's own, and the network has only a loopback interface | [`namespaces`](Sandbox::namespaces) | [`share`](Sandbox::share) |
+    /// | the host name `sandbox` | [`hostname`](Sandbox::hostname) | another name, [`share`](Sandbox::share)`(Namespaces::UTS)` |
+    /// | no user namespace can be made inside, which keeps the program from the kernel code behind one | [`max_user_namespaces`](Sandbox::max_user_namespaces)`(0)`, and the filter | a higher number, which the filter then allows as well |
     /// | 8 inotify instances, 4,096 watches, no fanotify group | [`user_limit`](Sandbox::user_limit) | a higher number |
-    /// | the program is user and group 65534, and the only one that exists inside | [`user`](Sandbox::user) | another `user`, [`uid_map`](Sandbox::uid_map) |
-    /// | no capabilities in any of the five sets, in init neither | [`capabilities`](Sandbox::capabilities)`(none())` | other sets |
-    /// | nothing that is executed gains privileges | [`no_new_privs`](Sandbox::no_new_privs) | `false`, and no filter |
+    /// | the program runs as user and group 65534, and no other id exists inside | [`user`](Sandbox::user) | another `user`, [`uid_map`](Sandbox::uid_map) |
+    /// | no capabilities in any of the five sets, for the program and for init | [`capabilities`](Sandbox::capabilities)`(none())` | other sets |
+    /// | no process gains privileges by an exec | [`no_new_privs`](Sandbox::no_new_privs) | `false`, and no filter |
     /// | the system calls that programs need, and no others | [`seccomp`](Sandbox::seccomp)`(`[`Seccomp::default`]`())` | another profile, `None` |
-    /// | keys of its own | [`session_keyring`](Sandbox::session_keyring) | `false` |
-    /// | the host's programs and libraries, what they need of /etc, and no other file of the host | [`rootfs`](Sandbox::rootfs)`(`[`RootFs::programs`]`())` | another root, [`bind_ro`](Sandbox::bind_ro) |
-    /// | the root is read-only, whichever it is | [`read_only_root`](Sandbox::read_only_root) | `false` |
-    /// | a private /proc, without what it tells of the machine | [`default_masks`](Sandbox::default_masks) | `false` |
+    /// | a session keyring of its own | [`session_keyring`](Sandbox::session_keyring) | `false` |
+    /// | the host's programs and libraries, what they look up in /etc, and no other file of the host | [`rootfs`](Sandbox::rootfs)`(`[`RootFs::programs`]`())` | another root, [`bind_ro`](Sandbox::bind_ro) |
+    /// | a read-only root, whichever root is set | [`read_only_root`](Sandbox::read_only_root) | `false` |
+    /// | a private /proc, without the files about the whole machine | [`default_masks`](Sandbox::default_masks) | `false` |
     /// | a private /dev with null, zero, full, random, urandom, tty, 16 terminals and 64 MiB of shm | [`Dev`](crate::Dev) | a mount at /dev |
     /// | a private /tmp of 64 MiB and 16,384 files | [`Tmpfs`](crate::Tmpfs) | a mount at /tmp |
     /// | no huge pages, asynchronous requests (`io_setup`), netlink sockets or filters of sockets, which no control group counts | [`Seccomp::default`] | a later rule |
     /// | 512 MiB of memory, 256 processes | [`memory_limit`](Sandbox::memory_limit), [`pids_limit`](Sandbox::pids_limit) | a higher number, [`best_effort`](Sandbox::best_effort) |
     /// | 60 seconds of wall time | [`wall_time`](Sandbox::wall_time) | a longer time |
     /// | 64 MiB of collected output | [`output_limit`](Sandbox::output_limit) | a higher number |
-    /// | no core files, and no program that is given the core; at most 1,024 descriptors, 64 KiB of locked memory, 96 KiB of message queues (one as mq_open(3) makes it), 1,024 queued signals; no higher priority, no realtime | [`rlimit`](Sandbox::rlimit) | `rlimit` of the same resource, up to the caller's own |
+    /// | no core files, and no program that core_pattern pipes to; at most 1,024 descriptors, 64 KiB of locked memory, 96 KiB of message queues (one as mq_open(3) makes it), 1,024 queued signals; no higher priority, no realtime | [`rlimit`](Sandbox::rlimit) | `rlimit` of the same resource, up to the caller's own |
     /// | an environment of PATH, HOME=/tmp and LANG=C.UTF-8 | [`env_clear`](Sandbox::env_clear) | [`env`](Sandbox::env) |
     /// | a session of its own, without a terminal | [`session`](Sandbox::session) | another session |
-    /// | an init that reaps, and ends everything with the owner | [`init`](Sandbox::init) | `false` |
+    /// | an init that reaps orphans, and ends the sandbox with its owner | [`init`](Sandbox::init) | `false` |
     ///
     /// The preset has no rules for [`devices`](Sandbox::devices). Such rules would repeat what
     /// holds already, and cost more than a tenth of a millisecond in each spawn: a node opens its

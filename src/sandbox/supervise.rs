@@ -27,7 +27,7 @@ impl Sandbox {
     /// let sandbox = Sandbox::new().command("mkdir").arg("/no/such/place").seccomp(asks);
     /// let mut child = sandbox.spawn_supervised(|notifications| {
     ///     for notification in notifications.iter().flatten() {
-    ///         // It is told that it has made the directory.
+    ///         // The program is told that it has made the directory.
     ///         let _ = notification.value(0);
     ///     }
     /// })?;

@@ -351,7 +351,7 @@ fn a_policy_that_names_two_places_or_no_slice_contradicts_itself() {
     };
     assert_eq!(
         problems(common::sandbox().systemd_scope(SystemdScope::new()).cgroup_parent("/x")),
-        ["the group is to stand below cgroup_parent and in a scope as well"]
+        ["a group cannot be below cgroup_parent and in a scope at the same time"]
     );
     for slice in ["", ".slice", "a.scope", "a/b.slice", "a b.slice", "\n.slice"] {
         let found = problems(common::sandbox().systemd_scope(SystemdScope::new().slice(slice)));
