@@ -2,13 +2,14 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::setup::{Setup, Shape};
 use crate::error::{Error, Result, Step};
 use crate::judge::Judgement;
 use crate::namespace::Outside;
 use crate::policy::Policy;
+use crate::sys::mutex;
 
 /// The judgement of a policy, and what was learnt while it was carried out.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Compiled {
 
     /// The setup that was written last, if it is of this shape and can be used again; else a new one.
     pub(super) fn setup(&self, policy: &Policy, shape: &Shape, template: Option<BorrowedFd<'_>>) -> Result<Arc<Setup>> {
-        let last = || self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = || mutex::lock(&self.setup);
         if let Some(setup) = last().as_ref().filter(|setup| setup.shape == *shape) {
             return Ok(setup.clone());
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -17,7 +17,7 @@ use crate::owner;
 use crate::plan::{Plan, Slot};
 use crate::spawn::{self, Launch};
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::pidfd;
+use crate::sys::{mutex, pidfd};
 
 /// The leaf in which the parked process stands: a group that has processes cannot pass controllers on.
 const LEAF: &str = "keeper";
@@ -75,8 +75,7 @@ impl Drop for Keeper {
 pub(super) fn place(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Place> {
     static SCOPES: PerProcess<Mutex<BTreeMap<SystemdScope, Scope>>> = PerProcess::new();
     let scopes = SCOPES.get_or_try(|| Ok::<_, Errno>(Mutex::default()));
-    let mut scopes =
-        scopes.map_err(|errno| Error::new(Step::SystemdScope, errno))?.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut scopes = mutex::lock(scopes.map_err(|errno| Error::new(Step::SystemdScope, errno))?);
     if let Some(scope) = scopes.get(wanted).filter(|scope| scope.keeper.is_alive()) {
         return Ok(scope.place.clone());
     }
