@@ -1,4 +1,5 @@
-//! Compiles the stub, the static program that sets a sandbox up from inside, for the crate's target.
+//! Compiles the stub, the static program that sets a sandbox up from inside, for the crate's
+//! target.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,9 @@ fn main() {
     compile(&target, &out);
 }
 
-/// Rust's own flags (RUSTFLAGS) are for the crate, not for the stub: coverage or a sanitizer needs a runtime that the
-/// stub has not. The wrapper (sccache and the like) is passed over for the same reason: it is one small file.
+/// Compiles the stub. Rust's own flags (RUSTFLAGS) are for the crate, not for the stub: coverage or
+/// a sanitizer needs a runtime, which the stub does not have. For the same reason the compiler runs
+/// without a wrapper (sccache and the like): the stub is small.
 fn compile(target: &str, out: &Path) {
     let mut rustc = Command::new(variable("RUSTC"));
     rustc

@@ -1,8 +1,10 @@
-//! What a sandbox costs where there is much of something: in the caller memory, descriptors and threads, on the host mounts
-//! and living sandboxes. Each row is the ratio to a caller with nothing of it, who has a turn after every turn of the
-//! other. Then what a living sandbox costs its caller, and how many sandboxes a second both cores make.
+//! The cost of a sandbox when there is much of something: memory, descriptors and threads in the
+//! caller, mounts and living sandboxes on the host. Each row is the ratio to a caller with nothing
+//! of it; the two callers take turns. Then follow the cost of a living sandbox for its caller, and
+//! the number of sandboxes that both cores make in a second.
 //!
-//! `cargo bench --bench growth`; `-- --quick` for a look; `-- 5000` to have so many alive at once, instead of 1,000.
+//! `cargo bench --bench growth`; `-- --quick` for a short run; `-- 5000` for this number of living
+//! sandboxes, instead of 1,000.
 
 #[path = "spawn/bare.rs"]
 mod bare;
@@ -37,7 +39,7 @@ use std::time::Duration;
 use caller::State;
 use ground::Ground;
 
-/// What may be of each; the last column is the goal of a ratio.
+/// The states of a caller. The second column is the goal for the ratio.
 const STATES: [(State, f64); 4] = [
     (State::Heap(4 << 30), 1.2),
     (State::Descriptors(10_000), 1.2),
@@ -45,7 +47,7 @@ const STATES: [(State, f64); 4] = [
     (State::Mounts(2_000), 1.2),
 ];
 
-/// What the arguments ask for.
+/// The arguments of the bench.
 #[derive(Debug)]
 struct Asked {
     rounds: usize,
@@ -57,7 +59,7 @@ impl Asked {
     fn read() -> Self {
         let args: Vec<String> = std::env::args().skip(1).collect();
         let has = |name: &str| args.iter().any(|arg| arg == name);
-        // `cargo test --benches` runs it, too.
+        // `cargo test --benches` runs this program, too.
         let full = has("--bench") && !has("--quick");
         let alive = args.iter().find_map(|arg| arg.parse().ok());
         Asked {
@@ -95,14 +97,14 @@ fn run(asked: &Asked) -> Result<(), String> {
     throughput::run(&ground, Duration::from_secs_f64(asked.seconds))
 }
 
-/// One row of the table.
+/// Prints one row of the table.
 fn tell(name: &str, without: f64, with: f64, goal: f64) {
     let ratio = with / without;
     let verdict = if ratio <= goal { "reached" } else { "missed" };
     println!("{name:32} {without:9.1} {with:9.1} {ratio:9.2}   goal <= {goal} {verdict}");
 }
 
-/// The median, in µs.
+/// Returns the median, in µs.
 fn median(times: &mut [Duration]) -> f64 {
     times.sort_unstable();
     times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)

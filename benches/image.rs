@@ -1,12 +1,14 @@
-//! Images: pulled from a registry on loopback, or taken in from a layout, and unpacked, in turns with skopeo and umoci, with
-//! podman and with GNU tar, as far as they are installed.
+//! Images: pulls them from a registry on loopback, or takes them from a layout, and unpacks them.
+//! The rows take turns with skopeo and umoci, with podman and with GNU tar, as far as these are
+//! installed.
 //!
 //! ```text
 //! cargo bench --all-features --bench image -- by-turns [ROUNDS]
 //! ```
 //!
-//! Each repetition has a tmpfs of its own, as root. `RINGFENCE_BENCH_LAYOUT` names an image layout of one image; without it
-//! one is made of the host's /usr. Without arguments, as `cargo test --benches` runs it, one small image goes through once.
+//! For root, each repetition has a tmpfs of its own. `RINGFENCE_BENCH_LAYOUT` names an image layout
+//! of one image; otherwise the bench makes an image of the host's /usr. Without arguments, as with
+//! `cargo test --benches`, one small image is used once.
 
 #[cfg(feature = "registry")]
 #[path = "image/server.rs"]
@@ -45,7 +47,7 @@ mod bench {
         by_turns(&layout, rounds);
     }
 
-    /// A directory, removed when dropped; as root a tmpfs.
+    /// A directory, which a drop removes. For root, the directory is a tmpfs.
     struct Place(PathBuf);
 
     impl Place {
@@ -77,7 +79,7 @@ mod bench {
         assert!(status.success(), "{script}: {status}");
     }
 
-    /// What lies in `copy` as `image`.
+    /// Unpacks the image that is named `image` in `copy`.
     fn unpack_with_umoci(place: &Path) {
         let script = "umoci --log=error unpack --image \"$1\":image \"$2\"";
         run(script, &[&place.join("copy"), &place.join("bundle")]);
@@ -87,7 +89,8 @@ mod bench {
         Command::new(program).arg("--version").output().is_ok()
     }
 
-    /// Two layers, one after another, each an archive that the store takes in as an image of its own.
+    /// Makes a layout with two layers. Each layer is an archive that the store first takes in as an
+    /// image of its own.
     fn layout_of_usr(place: &Path, large: bool) -> PathBuf {
         let source = if large { "/usr/lib" } else { "/usr/share/perl5" };
         let source = if Path::new(source).exists() { source } else { "/etc" };
@@ -99,7 +102,7 @@ mod bench {
         store.path().to_owned()
     }
 
-    /// The one image of the layout, taken into a store.
+    /// Takes the one image of the layout into a store.
     fn take_in(layout: &Path, place: &Path) -> (Store, Image) {
         let store = Store::open(place.join("store")).unwrap();
         let image = store.import(layout, None).unwrap().remove(0);
@@ -178,7 +181,7 @@ mod bench {
         }
     }
 
-    /// From a registry on loopback to directories.
+    /// The rows that start from a registry on loopback and end with directories.
     #[cfg(feature = "registry")]
     mod pulls {
         use std::path::Path;
@@ -190,7 +193,7 @@ mod bench {
         use super::super::server::Server;
         use super::{Place, Row, exists, run, unpack_with_umoci};
 
-        /// The server, which has to stay, with its place.
+        /// Adds the rows. Returns the server, which must stay, with its place.
         pub fn rows(layout: &Path, rows: &mut Vec<Row>) -> Option<(Server, Place)> {
             let place = Place::new();
             let server = Server::start(&place.0).map_err(|why| eprintln!("without pulls: {why}")).ok()?;

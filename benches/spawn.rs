@@ -1,9 +1,11 @@
-//! Spawn and wait of a static `true`: by std, by this crate with more and more around it, and by bare system calls that
-//! do the kernel's part of the same sandbox (the floor).
+//! Spawn and wait of a static `true`: with the standard library, with this crate and more and more
+//! isolation, and with raw system calls that do the kernel's part of the same sandbox (the floor).
 //!
-//! `cargo bench --bench spawn` runs criterion's rows one after the other, then a comparison of the main rows by turns,
-//! whose ratios can be trusted more. It alone: `cargo bench --bench spawn -- by-turns`. An ordinary user gets the rows
-//! with namespaces inside a user namespace; what cannot be done is told and left out.
+//! `cargo bench --bench spawn` runs criterion's rows one after the other, then a comparison in
+//! which the main rows take turns; the ratios of the comparison are more reliable. `cargo bench
+//! --bench spawn -- by-turns` runs only the comparison. For an ordinary user, the rows with
+//! namespaces run inside a user namespace; the bench reports and leaves out the rows that cannot
+//! run.
 
 #[path = "spawn/bare.rs"]
 mod bare;
@@ -33,10 +35,10 @@ use ground::{Ballast, Ground};
 use group::Parents;
 use rows::Row;
 
-/// What stands for the comparison when rows are chosen by name.
+/// The name of the comparison, when rows are chosen by name.
 const BY_TURNS: &str = "by-turns";
 
-/// What the arguments ask for; criterion reads them once more for itself.
+/// The arguments of the bench. Criterion reads them a second time for itself.
 #[derive(Debug, Default)]
 struct Asked {
     measure: bool,
@@ -47,7 +49,7 @@ struct Asked {
 
 impl Asked {
     fn read() -> Self {
-        /// Options of criterion that are followed by a value.
+        /// The options of criterion that take a value.
         const WITH_VALUE: [&str; 16] = [
             "--color",
             "--save-baseline",
@@ -84,7 +86,7 @@ impl Asked {
         asked
     }
 
-    /// The rounds of the comparison, if it is wanted.
+    /// Returns the number of rounds of the comparison, if it is wanted.
     fn rounds(&self) -> Option<usize> {
         let chosen = self.filter.as_ref().is_none_or(|filter| BY_TURNS.contains(filter.as_str()));
         (self.measure && chosen).then_some(if self.quick { 100 } else { 400 })
@@ -109,7 +111,7 @@ fn run(asked: &Asked) -> Result<(), String> {
         criterion(&mut rows, asked);
         return Ok(());
     }
-    // Twice, since the first run of each kind starts threads and opens what is kept.
+    // Each row runs twice, since the first run of each kind starts threads and opens what is kept.
     rows.retain_mut(|row| match row.run().and_then(|()| row.run()) {
         Ok(()) => true,
         Err(error) => {
@@ -127,7 +129,7 @@ fn run(asked: &Asked) -> Result<(), String> {
         rows.retain(|row| compare::NAMES.contains(&row.name));
         compare::run(&mut rows, rounds)?;
     }
-    // With what pools have ready.
+    // This also drops the sandboxes that pools have ready.
     drop(rows);
     look_for_leaks(before)
 }
@@ -146,7 +148,7 @@ fn criterion(rows: &mut [Row], asked: &Asked) {
             println!("left out: {}-2GiB (not enough memory)", row.name);
             continue;
         }
-        // Made once the row is chosen, and not where it is only tried out.
+        // The ballast is made only when the row is chosen.
         let mut ballast = None;
         group.bench_function(format!("{}-2GiB", row.name), |bencher| {
             if asked.measure {
@@ -159,7 +161,7 @@ fn criterion(rows: &mut [Row], asked: &Asked) {
     criterion.final_summary();
 }
 
-/// The time of so many runs, without what is made ahead of each.
+/// Returns the time of this number of runs, without the time to prepare each run.
 fn timed(row: &mut Row, runs: u64) -> Duration {
     let mut sum = Duration::ZERO;
     for _ in 0..runs {
@@ -173,7 +175,7 @@ fn timed(row: &mut Row, runs: u64) -> Duration {
     sum
 }
 
-/// The row has run before: a failure now is one of the library's.
+/// Runs a row that has run before: a failure is a failure of the library.
 fn must(row: &mut Row) {
     if let Err(error) = black_box(row.run()) {
         panic!("{}: {error}", row.name);
@@ -184,7 +186,7 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
-/// Every child has been waited for, and every descriptor closed.
+/// Checks that every child was waited for, and that every descriptor was closed.
 fn look_for_leaks(before: usize) -> Result<(), String> {
     let after = descriptors();
     if after > before {

@@ -15,19 +15,19 @@ use clap::Parser;
 use ringfence::image::{Reference, Store};
 use ringfence::{Bytes, Child, Error, Outcome, Sandbox, Stats, Stdio};
 
-/// Below it root's control groups stand.
+/// The control group below which root's groups are made.
 const PARENT: &str = "/ringfence-fleet";
-/// What a container does unless told: a little work, with pauses.
+/// The default command of a container: a little work, with pauses.
 const WORK: &str =
     "i=0; while [ $i -lt 40 ]; do i=$((i+1)); j=0; while [ $j -lt 2000 ]; do j=$((j+1)); done; sleep 0.05; done";
-/// As many rows as are shown while they run.
+/// The number of rows that are shown while the containers run.
 const ROWS: usize = 16;
 
 /// Runs many containers of one image, with a live table of what they use.
 #[derive(Parser)]
 #[command(name = "fleet")]
 struct Args {
-    /// How many
+    /// The number of containers
     #[arg(long, default_value_t = 50)]
     count: usize,
     /// Most memory of each (64M)
@@ -44,7 +44,7 @@ struct Args {
     store: Option<PathBuf>,
     /// The image
     image: Reference,
-    /// What each runs
+    /// The command of each container
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<OsString>,
 }
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all of them ended well.
+/// Returns true if all of them exited with success.
 fn fleet(args: &Args) -> Result<bool, Error> {
     let store = match &args.store {
         Some(dir) => Store::open(dir)?,
@@ -118,7 +118,7 @@ impl Container {
             self.outcome = self.child.try_wait()?;
         }
         if self.outcome.is_none() {
-            // It may end just now.
+            // The container may have just ended.
             self.stats = self.child.stats().ok().or(self.stats.take());
         }
         Ok(())
@@ -147,7 +147,7 @@ impl Container {
 fn show(fleet: &[Container], rows: usize, live: bool) {
     let mut text = String::new();
     if live {
-        // To the top left, and what was there away.
+        // This moves to the top left, and clears the screen.
         text.push_str("\x1b[H\x1b[J");
     }
     let running = fleet.iter().filter(|container| container.outcome.is_none()).count();
@@ -164,6 +164,6 @@ fn show(fleet: &[Container], rows: usize, live: bool) {
         text += &container.row(number + 1);
         text.push('\n');
     }
-    // The reader of our output may be gone.
+    // The reader of this output may be gone.
     let _ = stdout().write_all(text.as_bytes());
 }

@@ -1,10 +1,10 @@
-//! A judge for programs by strangers: compiles a submission in one sandbox, runs it on every test in another, and says
-//! what became of each.
+//! A judge for programs by strangers: compiles a submission in one sandbox, runs it on every test
+//! in another, and prints the verdict of each test.
 //!
 //!     cargo run --release --example judge -- --time 1s --memory 64M solution.c tests/
 //!
-//! `tests/` holds pairs of NAME.in and NAME.out. Without a submission it judges one of its own for each verdict, and
-//! exits with 0 if every verdict is as expected.
+//! `tests/` contains pairs of NAME.in and NAME.out. Without a submission, it judges one of its own
+//! for each verdict, and exits with 0 if every verdict is as expected.
 
 use std::fmt;
 use std::fs;
@@ -18,12 +18,12 @@ use ringfence::{Bind, Bytes, Enforcement, Feature, Output, Resource, RootFs, San
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// The control group below which root's sandboxes get theirs.
+/// The control group below which root's groups are made.
 const PARENT: &str = "/ringfence-judge";
 const NOBODY: u32 = 65534;
-/// Where the submission stands inside.
+/// The path of the submission inside.
 const WORK: &str = "/tmp/work";
-/// Where a compiler that is not among the system's own stands inside.
+/// The path inside of a compiler that is not among the system's own.
 const TOOLCHAIN: &str = "/tmp/toolchain";
 
 /// Judges a submission: a .c, .rs, .py or .sh file, or anything that can be executed.
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What became of one test.
+/// The verdict of one test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Ok,
@@ -105,11 +105,11 @@ impl fmt::Display for Mark {
     }
 }
 
-/// A mark with what stands behind it.
+/// A mark, with its details.
 struct Judged {
     mark: Mark,
     usage: Usage,
-    /// How the program ended, or what the compiler said.
+    /// The end of the program, or the messages of the compiler.
     detail: String,
 }
 
@@ -121,8 +121,9 @@ struct Judge {
 // The sandboxes.
 
 impl Judge {
-    /// A command behind every wall, under the limits that this host can enforce. It sees the host's programs, its own
-    /// directory, and no file beside them: the tests stay outside, and their input comes as bytes.
+    /// Returns a sandbox for a command, with all isolation and the limits that this host can
+    /// enforce. The command sees the host's programs, its own directory, and no other file: the
+    /// tests stay outside, and their input comes as bytes.
     fn sandbox(&self, command: &[String]) -> Result<Sandbox> {
         let (program, args) = command.split_first().ok_or("an empty command")?;
         let sandbox = Sandbox::new()
@@ -144,10 +145,10 @@ impl Judge {
         Ok(if self.root { sandbox.cgroup_parent(PARENT) } else { sandbox.user_ns() })
     }
 
-    /// Adds the limits of memory and processes, and where no control group can hold them, those of the process in
-    /// their place: an allocation or a fork beyond then fails.
+    /// Adds the limits of memory and processes. If no control group can enforce them, adds limits
+    /// for each process instead: an allocation or a fork beyond then fails.
     fn limited(&self, sandbox: Sandbox, memory: Bytes, pids: u64) -> Result<Sandbox> {
-        // The init is one more.
+        // The init counts as one process more.
         let sandbox = sandbox.memory_limit(memory).swap_limit(0).pids_limit(pids + 1);
         let enforced = sandbox.check()?;
         let missing = |feature| matches!(enforced.get(feature), Some(Enforcement::Missing(_)));
@@ -161,7 +162,7 @@ impl Judge {
         })
     }
 
-    /// Compiles, with the directory writable. Gives what the compiler complains of.
+    /// Compiles, with the directory writable. Returns the errors of the compiler.
     fn compile(&self, work: &Path, language: &Language) -> Result<Option<Judged>> {
         if language.compile.is_empty() {
             return Ok(None);
@@ -180,8 +181,8 @@ impl Judge {
         Ok(Some(Judged { mark: Mark::CompileError, usage: output.outcome.usage(), detail }))
     }
 
-    /// Runs one test, with the directory read-only. The input is no file of the host's: through the descriptor of one a
-    /// submission would learn where the tests are.
+    /// Runs one test, with the directory read-only. The input is no file of the host: the
+    /// descriptor of a file would show a submission the place of the tests.
     fn test(&self, work: &Path, language: &Language, test: &Test) -> Result<Judged> {
         let time = self.args.time;
         let sandbox = self
@@ -209,7 +210,7 @@ fn mark(output: &Output, expected: &[u8]) -> Mark {
     }
 }
 
-/// Whether the two differ in white space only.
+/// Returns true if the two texts differ only in white space.
 fn same_words(a: &[u8], b: &[u8]) -> bool {
     fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
         text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
@@ -219,7 +220,7 @@ fn same_words(a: &[u8], b: &[u8]) -> bool {
 
 // Languages.
 
-/// How a submission is compiled and run, inside.
+/// The way to compile and to run a submission, inside.
 struct Language {
     source: &'static str,
     compile: Vec<String>,
@@ -250,7 +251,8 @@ impl Language {
     }
 }
 
-/// rustc is often in somebody's home, where nobody may look: its directory is shown at a place of its own.
+/// Returns the directory of rustc, which is often in a user's home that the program may not read:
+/// the sandbox shows it at another path.
 fn rust_toolchain() -> Result<PathBuf> {
     let output = Command::new("rustc").args(["--print", "sysroot"]).output().map_err(|_| "rustc is not installed")?;
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
@@ -264,7 +266,7 @@ struct Test {
     expected: PathBuf,
 }
 
-/// The pairs of NAME.in and NAME.out, by name.
+/// Returns the pairs of NAME.in and NAME.out, by name.
 fn tests(dir: &Path) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
     for entry in fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))? {
@@ -279,7 +281,7 @@ fn tests(dir: &Path) -> Result<Vec<Test>> {
     if tests.is_empty() { Err(format!("no NAME.in with a NAME.out in {}", dir.display()).into()) } else { Ok(tests) }
 }
 
-/// A directory of nobody's that vanishes at the end.
+/// A directory that belongs to nobody. A drop removes it.
 struct WorkDir(PathBuf);
 
 impl WorkDir {
@@ -299,7 +301,7 @@ impl Drop for WorkDir {
 }
 
 impl Judge {
-    /// Gives whether every test passed.
+    /// Judges a submission. Returns true if it passed every test.
     fn submission(&self, program: &Path, dir: &Path) -> Result<bool> {
         let tests = tests(dir)?;
         let name = program.file_name().unwrap_or_default().to_string_lossy();
@@ -320,7 +322,7 @@ impl Judge {
         Ok(first.is_none())
     }
 
-    /// Every test with its mark, or the failed compilation alone.
+    /// Returns every test with its mark, or only the failed compilation.
     fn judge(&self, program: &Path, tests: &[Test]) -> Result<Vec<(String, Judged)>> {
         let language = Language::of(program)?;
         let work = WorkDir::new(&std::env::temp_dir(), self.root.then_some(NOBODY))?;
@@ -354,7 +356,7 @@ fn json(name: &str, judged: &Judged) -> String {
     )
 }
 
-/// A JSON string.
+/// Returns the text as a JSON string.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
     for c in text.chars() {
@@ -386,7 +388,7 @@ const DEMONSTRATION: [(&str, Mark, &str); 13] = [
     (
         "cheat.sh",
         Mark::WrongAnswer,
-        // The expected output stands beside the input, whose name its descriptor tells.
+        // The expected output is beside the input, and the input's descriptor shows the name.
         "input=$(readlink /proc/self/fd/0); cat \"${input%.in}.out\" 2>/dev/null || echo none",
     ),
     ("wrong.sh", Mark::WrongAnswer, "read a b; echo $((a - b))"),
@@ -400,9 +402,10 @@ const DEMONSTRATION: [(&str, Mark, &str); 13] = [
 ];
 
 impl Judge {
-    /// Gives whether every verdict is the expected one.
+    /// Runs the demonstration. Returns true if every verdict is the expected one.
     fn demonstration(&self) -> Result<bool> {
-        // Not where every sandbox has a directory of its own: nothing but its root keeps the cheat off the tests.
+        // This directory is not where each sandbox has a directory of its own: only the sandbox's
+        // root keeps the cheat away from the tests.
         let dir = WorkDir::new(Path::new("/var/tmp"), None)?;
         let test = Test { name: "sum".into(), input: dir.0.join("sum.in"), expected: dir.0.join("sum.out") };
         fs::write(&test.input, "19 23\n")?;
@@ -428,14 +431,15 @@ impl Judge {
         Ok(good)
     }
 
-    /// Without a memory limit of a control group, an allocation fails instead: a runtime error.
+    /// Returns the mark to expect. Without a memory limit of a control group, an allocation fails
+    /// instead: a runtime error.
     fn expected(&self, mark: Mark) -> Result<Mark> {
         let enforced = self.sandbox(&["sh".into()])?.memory_limit(self.args.memory).check()?;
         let lacks = matches!(enforced.get(Feature::MemoryLimit), Some(Enforcement::Missing(_)));
         Ok(if mark == Mark::MemoryLimit && lacks { Mark::RuntimeError } else { mark })
     }
 
-    /// The compiler or interpreter that the program needs and that is not to be had inside.
+    /// Returns the compiler or interpreter that the program needs, if it does not exist inside.
     fn missing_tool(&self, name: &str) -> Result<Option<&'static str>> {
         let tool = match name.rsplit_once('.') {
             Some((_, "c")) => "cc",

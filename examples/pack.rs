@@ -1,4 +1,5 @@
-//! Makes an image: of the host's own programs with the libraries that they need, or of directories on top of another image.
+//! Makes an image: of the host's own programs with the libraries that they need, or of directories
+//! on top of another image.
 //!
 //!     cargo run --release --features image --example pack -- host:1
 //!     cargo run --release --features image --example pack -- --from host:1 --copy target/release:/opt --env A=b app:1
@@ -15,13 +16,13 @@ use std::process::{Command, ExitCode};
 use clap::Parser;
 use ringfence::image::{ImageBuilder, Reference, Store};
 
-/// What an image of the host has, unless --program names others.
+/// The programs of an image of the host, unless --program names others.
 const PROGRAMS: [&str; 14] =
     ["sh", "cat", "ls", "id", "echo", "env", "sleep", "head", "wc", "ps", "hostname", "mkdir", "rm", "touch"];
-/// Files that programs look into, and that the image has of its own.
+/// Files that programs read, and that the image has of its own.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
-/// In the image, programs are here.
+/// The directory of programs in the image.
 const BIN: &str = "usr/bin";
 
 /// Makes an image of the host's programs, or of directories on top of another image.
@@ -43,10 +44,10 @@ struct Args {
     /// A variable of the environment; several times
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// Whom the program runs as
+    /// The user that the program runs as
     #[arg(long, value_name = "USER[:GROUP]")]
     user: Option<String>,
-    /// What is executed, by the image's shell
+    /// The command of the image, run by its shell
     #[arg(long, value_name = "COMMAND")]
     cmd: Option<String>,
     /// The store [default: ringfence/images in the user's data directory]
@@ -80,7 +81,7 @@ fn pack(args: &Args) -> Result<(), Box<dyn Error>> {
         Some(name) => ImageBuilder::from(&store.image(name)?),
         None => ImageBuilder::scratch(&store).cmd(["sh"]),
     };
-    // Until the image is built.
+    // This exists until the image is built.
     let tree = Tree::new()?;
     if args.from.is_none() || !args.program.is_empty() {
         let named: Vec<&str> = args.program.iter().map(String::as_str).collect();
@@ -108,7 +109,7 @@ fn pack(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What goes into the image, put together on disk.
+/// The contents of the image, on disk.
 struct Tree(PathBuf);
 
 impl Tree {
@@ -118,7 +119,8 @@ impl Tree {
         Ok(Tree(path))
     }
 
-    /// Programs with the libraries that ldd(1) names, and `whole`: what else a root needs.
+    /// Copies programs with the libraries that ldd(1) names and, with `whole`, everything else that
+    /// a root needs.
     fn fill(&self, programs: &[&str], whole: bool) -> Result<(), Box<dyn Error>> {
         let mut files = BTreeSet::new();
         for program in programs {
@@ -161,7 +163,7 @@ fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
-/// What a program is linked against; nothing for a static one.
+/// Returns the libraries that a program is linked against; a static program has none.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let output = Command::new("ldd").arg(program).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

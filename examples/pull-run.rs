@@ -2,8 +2,8 @@
 //!
 //!     cargo run --release --features registry --example pull-run -- --memory 64M debian:12 cat /etc/os-release
 //!
-//! Progress goes to stderr; stdin, stdout and the exit code are the program's own. Without a network, `pack` makes an image
-//! of the host's programs first.
+//! Progress goes to stderr; stdin, stdout and the exit code are the program's own. Without a
+//! network, `pack` makes an image of the host's programs first.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,13 +16,13 @@ use ringfence::image::{Image, Reference, Store};
 use ringfence::registry::{Event, Present, Registry};
 use ringfence::{Bytes, Error, ErrorKind, Outcome, Sandbox, Verdict};
 
-/// Below it root's control groups stand.
+/// The control group below which root's groups are made.
 const PARENT: &str = "/ringfence-run";
 
 /// Pulls an image, if the store does not have it, and runs it under limits.
 ///
-/// The exit code is the program's, 128 + N if signal N ended it; 125 if there is no image or no sandbox, 126 and 127 if the
-/// program cannot be executed or is not there.
+/// The exit code is the program's, 128 + N if signal N ended it; 125 if there is no image or no
+/// sandbox, 126 and 127 if the program cannot be executed or is not there.
 #[derive(Parser)]
 #[command(name = "pull-run")]
 struct Args {
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         Ok(outcome) => exit_code(&outcome),
         Err(error) => {
             eprintln!("pull-run: {error}");
-            // As env(1) has it.
+            // These exit codes are those of env(1).
             match error.kind() {
                 ErrorKind::Exec if error.raw_os_error() == Some(nix::libc::ENOENT) => ExitCode::from(127),
                 ErrorKind::Exec => ExitCode::from(126),
@@ -91,7 +91,7 @@ fn run(args: &Args) -> Result<Outcome, Error> {
     sandbox(args, &image)?.status()
 }
 
-/// The image of the store, or of the registry.
+/// Returns the image from the store, or else from the registry.
 fn image(args: &Args, store: &Store) -> Result<Image, Error> {
     match store.image(&args.image) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -108,7 +108,7 @@ fn image(args: &Args, store: &Store) -> Result<Image, Error> {
     pulled.map(|(image, _)| image)
 }
 
-/// Bytes of all blobs in one bar.
+/// A bar that shows the bytes of all blobs.
 struct Progress {
     bar: ProgressBar,
     blobs: std::sync::Mutex<std::collections::HashMap<String, u64>>,

@@ -1,9 +1,9 @@
-//! A tour of what a sandbox shows, stops and counts, on the machine at hand:
+//! A tour of the things that a sandbox shows, stops and counts, on this machine:
 //!
 //!     cargo run --release --example quickstart
 //!
-//! It works as root and as an ordinary user, needs no image, and leaves nothing behind. It exits with 1 if something
-//! that should hold does not.
+//! The tour works for root and for an ordinary user, needs no image, and leaves nothing behind. It
+//! exits with 1 if something fails that should work.
 
 use std::fs;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ringfence::{Bytes, Enforcement, Feature, Output, Resource, Result, RootFs, Sandbox, Verdict};
 
-/// nobody: what the programs run as.
+/// The user nobody, as whom the programs run.
 const NOBODY: u32 = 65534;
 const MEMORY: Bytes = Bytes::mib(64);
 const PIDS: u64 = 16;
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The control group below which root's sandboxes get theirs.
+/// Returns the control group below which root's groups are made.
 fn parent() -> String {
     format!("/ringfence-quickstart-{}", std::process::id())
 }
@@ -48,7 +48,8 @@ struct Tour {
 }
 
 impl Tour {
-    /// `sh -c script` behind every wall: namespaces of its own, the host's files read-only, no rights.
+    /// Returns a sandbox for `sh -c script` with all isolation: namespaces of its own, the host's
+    /// files read-only, no rights.
     fn walls(&self, script: &str) -> Sandbox {
         let sandbox = Sandbox::new()
             .command("/bin/sh")
@@ -62,12 +63,13 @@ impl Tour {
             .uts_ns()
             .hostname("sandbox")
             .user(NOBODY, NOBODY);
-        // An ordinary user makes namespaces inside a user namespace, where "nobody" is the user's own id.
+        // An ordinary user makes namespaces inside a user namespace, where "nobody" is the user's
+        // own id.
         if self.root { sandbox } else { sandbox.user_ns() }
     }
 
-    /// The same, for limits. Those that this host cannot enforce are left out instead of being an error; without
-    /// `best_effort` it would be one.
+    /// Returns the same sandbox for tests of limits. Limits that this host cannot enforce are left
+    /// out; without `best_effort` they would be an error.
     fn limits(&self, script: &str) -> Sandbox {
         let sandbox = self.walls(script).wall_time(Duration::from_secs(10));
         let sandbox = Feature::ALL.iter().copied().fold(sandbox, Sandbox::best_effort);
@@ -87,7 +89,7 @@ impl Tour {
         Ok(())
     }
 
-    /// Counts what does not hold, and gives the mark for its line.
+    /// Counts a failure, and returns the mark for its line.
     fn mark(&mut self, holds: bool) -> &'static str {
         self.failures += u32::from(!holds);
         if holds { "" } else { "  <-- DOES NOT HOLD" }
@@ -157,12 +159,12 @@ fn processes(listing: &str) -> usize {
     listing.lines().filter(|name| is_number(name)).count()
 }
 
-/// The names in /proc/net/dev.
+/// Returns the names in /proc/net/dev.
 fn interfaces(table: &str) -> String {
     table.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).collect::<Vec<_>>().join(" ")
 }
 
-/// How many capabilities are in effect, from /proc/PID/status.
+/// Returns the number of effective capabilities, from /proc/PID/status.
 fn capabilities(status: &str) -> u32 {
     let bits = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     bits.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).map_or(0, u64::count_ones)
@@ -170,7 +172,7 @@ fn capabilities(status: &str) -> u32 {
 
 // What stops a program.
 
-/// What `bomb` does: every process starts two more and stays.
+/// A fork bomb: every process of `bomb` starts two more and stays.
 const BOMB: &str = "bomb() { bomb & bomb & exec sleep 5; }; bomb";
 const HOG: &str = "exec dd if=/dev/zero of=/dev/null bs=512M count=1";
 const BUSY: &str = "while :; do :; done";
@@ -197,7 +199,8 @@ impl Tour {
         println!("{program:<12} {limit:<21} {verdict:<22} {wall:>7} {cpu:>7} {memory:>9}{}", self.mark(holds));
     }
 
-    /// Without a control group, RLIMIT_DATA makes the allocation fail in place of the kernel's killing.
+    /// Shows the memory limit. Without a control group, RLIMIT_DATA makes the allocation fail, and
+    /// the kernel kills nothing.
     fn memory_hog(&mut self) -> Result<()> {
         let hog = self.limits(HOG).memory_limit(MEMORY).swap_limit(0);
         if holds(&hog, Feature::MemoryLimit)? {
@@ -210,7 +213,8 @@ impl Tour {
         Ok(())
     }
 
-    /// Without a control group, RLIMIT_NPROC counts: inside a user namespace only what runs in that (since 5.14).
+    /// Shows the limit of processes. Without a control group, RLIMIT_NPROC counts: inside a user
+    /// namespace only the processes in that namespace (since 5.14).
     fn fork_bomb(&mut self) -> Result<()> {
         let bomb = self.limits(BOMB).pids_limit(PIDS).wall_time(MS(400));
         let (limit, bomb) = match holds(&bomb, Feature::PidsLimit)? {
@@ -225,11 +229,11 @@ impl Tour {
     }
 
     fn busy_loops(&mut self) -> Result<()> {
-        // A bare pid 1 would ignore SIGXCPU, so there is an init above it.
+        // A program that is pid 1 itself would ignore SIGXCPU, so there is an init above it.
         let loops = self.limits(BUSY).cpu_time(MS(300)).init(true);
         let precise = holds(&loops, Feature::CpuTime)?;
         let output = loops.output()?;
-        // Without a control group it is each process's own limit, in whole seconds.
+        // Without a control group, each process has its own limit, in whole seconds.
         let limit = if precise { "0.3 s of cpu time" } else { "1 s (RLIMIT_CPU)" };
         self.stop("busy loop", limit, &output, output.outcome.verdict() == Verdict::CpuTime);
         let quota = self.limits(BUSY).cpu_limit(0.2).wall_time(MS(500));
@@ -242,10 +246,10 @@ impl Tour {
     }
 }
 
-/// Whether this host enforces the feature for the sandbox. Nothing is started.
+/// Returns true if this host enforces the feature for the sandbox. Starts nothing.
 fn holds(sandbox: &Sandbox, feature: Feature) -> Result<bool> {
     Ok(match sandbox.check()?.get(feature) {
-        // What each process has by itself is no limit of all.
+        // A limit for each process is no limit for all of them.
         Some(Enforcement::Partial(_)) => feature != Feature::CpuTime,
         Some(Enforcement::Missing(_)) => false,
         _ => true,
@@ -286,7 +290,7 @@ impl Tour {
         Ok(())
     }
 
-    /// A program under way: measured, frozen, ended.
+    /// Shows the handle of a running program: measures, freezes and ends the program.
     fn handle(&mut self) -> Result<()> {
         let busy = self.limits(BUSY).pids_limit(PIDS).cpu_time(Duration::from_secs(9));
         if !holds(&busy, Feature::PidsLimit)? {
@@ -340,14 +344,14 @@ impl Tour {
             println!("{}", features.iter().map(Feature::to_string).collect::<Vec<_>>().join(", "));
             wrapped(why).iter().for_each(|line| println!("    {line}"));
         }
-        // Where nothing may be missing.
+        // In this case, nothing may be missing.
         let strict = self.root && std::env::var_os("CI").is_some_and(|ci| ci == "true");
         let gap = enforced.iter().any(|(f, how)| f != Feature::SwapLimit && matches!(how, Enforcement::Missing(_)));
         print!("{}", self.mark(!(strict && gap)));
         Ok(())
     }
 
-    /// The groups are gone with the sandboxes, and the parent with the last of them.
+    /// Checks that the groups are gone with the sandboxes, and the parent with the last of them.
     fn leavings(&mut self) {
         title("What is left");
         let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
@@ -358,7 +362,7 @@ impl Tour {
     }
 }
 
-/// The text in lines of at most 72 characters.
+/// Returns the text in lines of at most 72 characters.
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

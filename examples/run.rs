@@ -21,7 +21,7 @@ use ringfence::{
     Verdict,
 };
 
-/// Below it root's control groups stand, unless --cgroup-parent says otherwise.
+/// The control group below which root's groups are made, unless --cgroup-parent names another.
 const PARENT: &str = "/ringfence-run";
 
 const AFTER_HELP: &str = "\
@@ -280,7 +280,7 @@ impl Args {
     }
 }
 
-/// Calls a setter if there is something to set.
+/// Calls a setter if there is a value.
 fn set<T>(sandbox: Sandbox, value: Option<T>, setter: impl FnOnce(Sandbox, T) -> Sandbox) -> Sandbox {
     match value {
         Some(value) => setter(sandbox, value),
@@ -294,7 +294,7 @@ fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(text) => {
-            // The reader of our own output may be gone.
+            // The reader of this output may be gone.
             let _ = text.print();
             return ExitCode::from(if text.use_stderr() { 125 } else { 0 });
         }
@@ -303,7 +303,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("run: {error}");
-            // As env(1) has it.
+            // These exit codes are those of env(1).
             match error.kind() {
                 ErrorKind::Exec if error.raw_os_error() == Some(nix::libc::ENOENT) => ExitCode::from(127),
                 ErrorKind::Exec => ExitCode::from(126),
@@ -318,17 +318,17 @@ fn run(args: &Args) -> Result<ExitCode, Error> {
     if args.check {
         return Ok(check(&sandbox));
     }
-    // A SIGKILL of an earlier run has left its group behind.
+    // An earlier run that ended by SIGKILL has left its group behind.
     if let Err(error) = ringfence::reap_stale() {
         eprintln!("run: {error}");
     }
     let outcome = if args.output_limit.is_some() {
         let output = sandbox.stdin(ringfence::Stdio::inherit()).output()?;
-        // The reader of our own output may be gone.
+        // The reader of this output may be gone.
         let _ = stdout().write_all(&output.stdout).and(stderr().write_all(&output.stderr));
         output.outcome
     } else {
-        // Before the first thread: all of them leave these signals to the descriptor.
+        // This comes before the first thread: all threads leave these signals to the descriptor.
         let signals = signals();
         let child = sandbox.spawn()?;
         tell_missing(child.enforced());
@@ -339,13 +339,15 @@ fn run(args: &Args) -> Result<ExitCode, Error> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 
-/// Those that would end this command, and that the program is to get in its place.
+/// Returns a descriptor for the signals that would end this command, and that are passed on to the
+/// program instead.
 fn signals() -> Option<SignalFd> {
     let all = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect::<SigSet>();
     all.thread_block().ok().and_then(|()| SignalFd::new(&all).ok())
 }
 
-/// Waits for the end, and passes signals on. Those of the terminal's keys reach the program, or its init, by themselves.
+/// Waits for the end, and passes signals on. The signals of the terminal's keys reach the program,
+/// or its init, without help.
 fn supervise(mut child: Child, signals: Option<&SignalFd>) -> Result<Outcome, Error> {
     while let (Some(signals), Some(pidfd)) = (signals, child.pidfd()) {
         let mut fds = [pidfd, signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
@@ -357,10 +359,10 @@ fn supervise(mut child: Child, signals: Option<&SignalFd>) -> Result<Outcome, Er
         if fds[1].any() == Some(true)
             && let Ok(Some(info)) = signals.read_signal()
         {
-            // From the kernel: the terminal has sent it to everybody.
+            // The signal comes from the kernel: the terminal has sent it to all processes.
             let from_keys = info.ssi_code == nix::libc::SI_KERNEL;
             if !from_keys {
-                // ESRCH: it has just ended.
+                // ESRCH: the program has just ended.
                 let _ = child.signal(info.ssi_signo as i32);
             }
         }
@@ -395,7 +397,7 @@ fn tell_end(outcome: &Outcome, stats: bool) {
     }
 }
 
-/// One line for each limit, or for each thing that stands in the way.
+/// Prints one line for each limit, or for each problem.
 fn check(sandbox: &Sandbox) -> ExitCode {
     let enforced = match sandbox.check() {
         Ok(enforced) => enforced,

@@ -1,5 +1,5 @@
-//! A program under supervision: one directory of the host's can be read, though the program's root does not have it, and
-//! everything else that the program tries to open or to make is written down.
+//! A program under supervision: the program can read one directory of the host, which is not in its
+//! root, and the supervisor logs everything else that the program tries to open or to create.
 //!
 //! cargo run --release --example supervise
 
@@ -13,7 +13,7 @@ use ringfence::{Action, Error, Notification, Notifications, RootFs, Rule, Sandbo
 
 const SCRIPT: &str = "cat /granted/letter; echo 'more' >/granted/letter; cat /granted/../etc/passwd | wc -l; mkdir /tmp/mine || echo so be it";
 
-/// What became of one call.
+/// The result of one call.
 struct Entry {
     what: String,
     told: &'static str,
@@ -50,11 +50,11 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// Until nobody in the sandbox is left.
+/// Answers calls until no process is left in the sandbox.
 fn supervise(calls: &Notifications, granted: &Path, log: &Sender<Entry>) {
     for call in calls.iter().flatten() {
         let Some(name) = call.syscall() else { continue };
-        // Of the -at kind the directory comes first.
+        // The calls with names that end with "at" have the directory as their first argument.
         let at = usize::from(name.ends_with("at"));
         let Ok(path) = call.read_string(call.args()[at], 4096) else { continue };
         let path = PathBuf::from(OsStr::from_bytes(&path));
@@ -73,7 +73,8 @@ fn answer(call: Notification, name: &str, at: usize, path: &Path, granted: &Path
     }
     let writes = call.args()[at + 1] & (libc::O_WRONLY | libc::O_RDWR) as u64 != 0;
     match path.strip_prefix("/granted") {
-        // The file is opened out here, by a path that nobody inside can change any more, and handed in.
+        // The supervisor opens the file outside, by a path that no process inside can change any
+        // more, and passes the descriptor in.
         Ok(rest) if !writes && rest.components().all(|part| matches!(part, Component::Normal(_))) => {
             match File::open(granted.join(rest)) {
                 Ok(file) => told(call.fd(file, true), "a descriptor from outside"),
@@ -81,7 +82,7 @@ fn answer(call: Notification, name: &str, at: usize, path: &Path, granted: &Path
             }
         }
         Ok(_) => told(call.errno(libc::EACCES), "EACCES: only to be read, and only from there"),
-        // No decision: the sandbox's own walls are what holds here.
+        // The supervisor decides nothing here: the isolation of the sandbox applies.
         Err(_) => told(call.proceed(), "went on as usual"),
     }
 }
@@ -94,7 +95,7 @@ fn told(answer: Result<bool, Error>, what: &'static str) -> &'static str {
     }
 }
 
-/// Libraries and locales are opened by the dozen.
+/// Returns true for libraries and locales, which programs open by the dozen.
 fn is_of_the_loader(path: &Path) -> bool {
     ["/lib", "/lib64", "/usr", "/etc/ld.so.cache", "/etc/locale"].iter().any(|start| path.starts_with(start))
 }

@@ -1,9 +1,9 @@
-//! Runs a script that nobody has read under `Sandbox::strict()`, and tells what became of it.
+//! Runs a script that nobody has read under `Sandbox::strict()`, and prints the result.
 //!
 //!     cargo run --release --example untrusted -- downloaded.sh
 //!
-//! Without a script it tries ten naughty things, one after the other, and writes down what each was told. It exits with 0
-//! if none of them went through.
+//! Without a script, it tries ten forbidden actions, one after the other, and prints the answer to
+//! each. It exits with 0 if none of them succeeded.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,21 +12,22 @@ use std::time::Duration;
 use clap::Parser;
 use ringfence::{Bytes, Enforcement, Error, Feature, Output, Sandbox, Verdict};
 
-/// The control group below which root's sandboxes get theirs.
+/// The control group below which root's groups are made.
 const PARENT: &str = "/ringfence-untrusted";
 
 /// Runs a script under the preset for untrusted code.
 #[derive(Parser, Debug)]
 #[command(name = "untrusted")]
 struct Args {
-    /// The script, with its #! line; without one ten naughty things are tried
+    /// The script, with its #! line; without one, ten forbidden actions are tried
     script: Option<PathBuf>,
     /// Arguments for the script
     args: Vec<String>,
 }
 
-/// What is tried, and by which shell command. One that succeeds is a hole, unless it says `nothing`.
-const NAUGHTY: [(&str, &str); 10] = [
+/// The forbidden actions, each with a name and a shell command. A command that succeeds is a hole,
+/// unless it prints `nothing`.
+const FORBIDDEN: [(&str, &str); 10] = [
     ("read the passwords", "cat /etc/shadow"),
     ("look for homes and secrets", "ls /root /home /var /run"),
     ("kill the one who started it", "kill -9 $OWNER"),
@@ -54,7 +55,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// The preset. An ordinary user without a delegated control group goes without two of its limits, and is told.
+/// Returns the preset. For an ordinary user without a delegated control group, leaves out two
+/// limits, and says so.
 fn strict() -> Sandbox {
     if nix::unistd::geteuid().is_root() {
         return Sandbox::strict().cgroup_parent(PARENT);
@@ -62,7 +64,7 @@ fn strict() -> Sandbox {
     [Feature::MemoryLimit, Feature::PidsLimit].into_iter().fold(Sandbox::strict(), Sandbox::best_effort)
 }
 
-/// Says what does not hold; gives whether everything does.
+/// Prints the features that the host does not enforce. Returns true if it enforces all of them.
 fn tell_gaps(sandbox: &Sandbox) -> Result<bool, Error> {
     let enforced = sandbox.check()?;
     for (feature, enforcement) in enforced.iter() {
@@ -91,7 +93,7 @@ fn try_all() -> Result<ExitCode, Error> {
     let full = tell_gaps(&strict())?;
     println!("{:<36} what it was told", "what it tried");
     let mut through = 0;
-    for (what, command) in NAUGHTY {
+    for (what, command) in FORBIDDEN {
         if !full && [FORKS, MEMORY].contains(&what) {
             println!("{what:<36} (not tried: there is no limit)");
             continue;
@@ -103,8 +105,8 @@ fn try_all() -> Result<ExitCode, Error> {
     Ok(if through == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What one attempt was told (how it ended, where it was ended, else the first line that it wrote), and whether that stopped
-/// it.
+/// Makes one attempt. Returns its result (how it ended, where it was ended, or else the first line
+/// that it wrote), and whether the sandbox stopped it.
 fn answer(what: &str, command: &str) -> Result<(String, bool), Error> {
     let sandbox = strict()
         .command("sh")

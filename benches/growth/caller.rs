@@ -1,4 +1,5 @@
-//! Callers in different states, each a process of its own: this program again, with the state in its environment.
+//! Callers in different states. Each caller is a process of its own: this program again, with the
+//! state in its environment.
 
 use std::fmt;
 use std::fs::File;
@@ -16,7 +17,7 @@ use super::host::{self, Mounts};
 use super::rows;
 use super::served::Served;
 
-/// What there is much of.
+/// The thing of which a caller has much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Nothing,
@@ -42,7 +43,7 @@ const STATE: &str = "RINGFENCE_GROWTH_STATE";
 const ROOT: &str = "RINGFENCE_GROWTH_ROOT";
 
 impl State {
-    /// The state that this process is to have, if it is a caller that [`start`] made.
+    /// Returns the state that this process must have, if it is a caller that [`start`] made.
     pub fn ordered() -> Option<State> {
         let text = std::env::var(STATE).ok()?;
         let (kind, count) = text.split_once(' ')?;
@@ -67,7 +68,7 @@ impl State {
     }
 }
 
-/// A caller in that state.
+/// Starts a caller in this state.
 pub fn start(state: State, ground: &Ground) -> Result<Served, String> {
     if let State::Heap(bytes) = state
         && !Ballast::fits(bytes)
@@ -80,13 +81,14 @@ pub fn start(state: State, ground: &Ground) -> Result<Served, String> {
     Served::start(command)
 }
 
-/// The medians of a caller with nothing, and of one with it, in µs.
+/// Returns the medians of a caller with nothing, and of one in the state, in µs.
 pub fn ratio(state: State, ground: &Ground, rounds: usize) -> Result<(f64, f64), String> {
     let mut callers = [start(State::Nothing, ground)?, start(state, ground)?];
     let mut times = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         for i in [round % 2, 1 - round % 2] {
-            // The first run after the other's turn works off what that has left to the kernel.
+            // The first run after the other caller's turn does the work that the other has left to
+            // the kernel.
             callers[i].time("run")?;
             for _ in 0..2 {
                 times[i].push(callers[i].time("run")?);
@@ -97,15 +99,16 @@ pub fn ratio(state: State, ground: &Ground, rounds: usize) -> Result<(f64, f64),
     Ok((super::median(&mut without), super::median(&mut with)))
 }
 
-/// Of this process, from /proc/self/status, in KiB or a plain number.
+/// Returns a value of this process from /proc/self/status, in KiB or as a plain number.
 fn status(key: &str) -> usize {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// What a caller does until its orders end: `run` is one spawn and wait, `live N` has so many live, `look` tells what
-/// this process has: KiB of its own memory, threads, descriptors, children.
+/// Serves orders until their end: `run` is one spawn and wait, `live N` keeps this number of
+/// sandboxes alive, `look` returns the numbers of this process: KiB of its own memory, threads,
+/// descriptors, children.
 pub fn serve(state: State) -> ExitCode {
     match try_to_serve(state) {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,7 +125,7 @@ fn try_to_serve(state: State) -> Result<(), Box<dyn std::error::Error>> {
     let kept = Kept::new(state)?;
     let root = PathBuf::from(std::env::var_os(ROOT).unwrap_or_default());
     let (sandbox, living) = (rows::full(&*root).command("/true"), rows::full(&*root).command("/pause"));
-    // What is made once and kept.
+    // These runs make what is made once and kept.
     for _ in 0..3 {
         sandbox.status()?;
     }
@@ -164,7 +167,7 @@ fn look() -> String {
     format!("{} {} {} {children}", status("RssAnon"), status("Threads"), count("/proc/self/fd"))
 }
 
-/// What makes up the state, for as long as the caller serves.
+/// The resources that make up the state, while the caller serves.
 enum Kept {
     Nothing,
     Heap { _ballast: Ballast },
@@ -183,7 +186,7 @@ impl Kept {
             }
             State::Threads(count) => {
                 for _ in 0..count {
-                    // They end with the process.
+                    // The threads end with the process.
                     thread::Builder::new().spawn(|| {
                         loop {
                             thread::sleep(Duration::from_secs(1));

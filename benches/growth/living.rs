@@ -1,14 +1,16 @@
-//! Many sandboxes alive at once: what one more spawn costs then, and what each costs its caller.
+//! Many living sandboxes at once: the cost of one more spawn, and the cost of each sandbox for its
+//! caller.
 
 use super::caller::{self, State};
 use super::ground::Ground;
 
-/// Blocks of runs without and with them, which start and end all of them anew.
+/// The number of blocks of runs. Each block starts and ends all living sandboxes again.
 const BLOCKS: usize = 5;
 
 /// Prints the row, and the costs.
 pub fn run(ground: &Ground, alive: usize, rounds: usize) -> Result<(), String> {
-    // The empty case is measured while none live, in the same process: they would slow the kernel down for all.
+    // The case without living sandboxes is measured while none lives, in the same process: they
+    // would slow the kernel down for all.
     let mut caller = caller::start(State::Nothing, ground)?;
     let mut times = [Vec::new(), Vec::new()];
     let mut costs = Vec::new();
@@ -29,7 +31,8 @@ pub fn run(ground: &Ground, alive: usize, rounds: usize) -> Result<(), String> {
     }
     let [mut without, mut with] = times;
     super::tell(&format!("{alive} living sandboxes"), super::median(&mut without), super::median(&mut with), 1.2);
-    // The first time, what the caller's allocator has had before does not hide what they take.
+    // Only the first time counts: later, the memory that the caller's allocator already has hides
+    // the cost.
     if let Some((before, after)) = costs.first() {
         println!("\nwhat each of {alive} living sandboxes costs its caller");
         let each = |i: usize| (after[i] as f64 - before[i] as f64) / alive as f64;
@@ -44,7 +47,7 @@ pub fn run(ground: &Ground, alive: usize, rounds: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// KiB, threads, descriptors, children.
+/// Returns KiB, threads, descriptors and children.
 fn look(caller: &mut super::served::Served) -> Result<Vec<usize>, String> {
     let answer = caller.ask("look")?;
     let numbers: Result<Vec<usize>, _> = answer.split(' ').map(str::parse).collect();

@@ -1,4 +1,5 @@
-//! Sandboxes per second, from as many threads as there are processors: the library's against those of bare system calls.
+//! Sandboxes per second, from as many threads as there are processors: those of the library, and
+//! those of raw system calls.
 
 use std::ffi::OsString;
 use std::thread;
@@ -8,10 +9,10 @@ use super::floor::Floor;
 use super::ground::Ground;
 use super::rows;
 
-/// Turns of each.
+/// The turns of each.
 const TURNS: usize = 10;
 
-/// Prints both, and the ratio.
+/// Prints both numbers, and the ratio.
 pub fn run(ground: &Ground, turn: Duration) -> Result<(), String> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let mut rates = [Vec::new(), Vec::new()];
@@ -32,7 +33,7 @@ pub fn run(ground: &Ground, turn: Duration) -> Result<(), String> {
     Ok(())
 }
 
-/// The sum of what each thread makes in a second.
+/// Returns the sum of the numbers that all threads make in a second.
 fn together(threads: usize, work: impl Fn() -> Result<f64, String> + Sync) -> Result<f64, String> {
     thread::scope(|scope| {
         let all: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();

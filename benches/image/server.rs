@@ -1,4 +1,4 @@
-//! Debian's docker-registry on a port of loopback of its own, with one image in it.
+//! Debian's docker-registry on a loopback port of its own, with one image.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -7,15 +7,15 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// It ends with its handle.
+/// The server, which a drop ends.
 pub struct Server {
     child: Child,
-    /// `HOST:PORT`.
+    /// The address, as `HOST:PORT`.
     pub host: String,
 }
 
 impl Server {
-    /// Keeps what it serves in `dir`. Why there is none: `Err`.
+    /// Starts a server that keeps its files in `dir`. The error says why there is no server.
     pub fn start(dir: &Path) -> Result<Server, String> {
         let failed = |error: std::io::Error| format!("docker-registry: {error}");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).map_err(failed)?.port();

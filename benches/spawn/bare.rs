@@ -1,5 +1,5 @@
-//! The two halves of a run in bare system calls: the child, who works off its steps in the caller's memory, and the
-//! calls of the caller around it.
+//! The two halves of a run in raw system calls: the child, which runs its steps in the caller's
+//! memory, and the calls of the caller around it.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -13,13 +13,14 @@ pub struct Step {
     pub name: &'static str,
     pub number: libc::c_long,
     pub args: [u64; 6],
-    /// The argument that is the descriptor kept last.
+    /// The argument whose value is the descriptor kept last.
     pub takes_kept: Option<usize>,
-    /// The result is a descriptor for later steps.
+    /// True if the result is a descriptor for later steps.
     pub keeps: bool,
 }
 
-/// What the child of one run reads and writes, in the memory of the caller, who stands still meanwhile.
+/// The data that the child of one run reads and writes. They are in the memory of the caller, which
+/// stands still meanwhile.
 #[derive(Debug)]
 pub struct Run {
     pub steps: *const Step,
@@ -28,12 +29,12 @@ pub struct Run {
     pub proc_count: usize,
     /// The step that failed, and its errno.
     pub failed: Option<(usize, i32)>,
-    /// The times at which the child began, and had entered its group, and had
-    /// done each step; null if nobody wants to know.
+    /// The times at which the child began, entered its group, and finished each step. Null if no
+    /// times are wanted.
     pub times: *mut libc::timespec,
 }
 
-/// waitid(2) by pidfd, 5.4.
+/// Waits with waitid(2) by pidfd, 5.4.
 pub fn wait(pidfd: &OwnedFd) -> io::Result<()> {
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     let id = pidfd.as_raw_fd() as libc::id_t;
@@ -41,7 +42,8 @@ pub fn wait(pidfd: &OwnedFd) -> io::Result<()> {
     if unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), libc::WEXITED) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: zeroed bytes are a valid siginfo_t, and waitid has filled in the members of a child's end.
+    // SAFETY: zeroed bytes are a valid siginfo_t, and waitid has filled in the members of a child's
+    // end.
     let (code, status) = unsafe {
         let info = info.assume_init();
         (info.si_code, info.si_status())
@@ -52,10 +54,11 @@ pub fn wait(pidfd: &OwnedFd) -> io::Result<()> {
     Err(io::Error::other(format!("the program ended with code {code}, status {status}")))
 }
 
-/// The child: the steps one after the other, the last of which does not come back.
+/// Runs the child: one step after the other. The last step does not return.
 extern "C" fn child_main(run: *mut Run) -> ! {
-    // SAFETY: the caller of `clone3_and_run` keeps the run, and what it points to, until this process has executed the
-    // program or ended; the cloning thread stands still, and nobody else knows of it.
+    // SAFETY: the caller of `clone3_and_run` keeps the run, and what it points to, until this
+    // process has executed the program or ended; the cloning thread stands still, and nobody else
+    // knows of it.
     let run = unsafe { &mut *run };
     note(run, 0);
     for i in 0..run.proc_count {
@@ -76,7 +79,8 @@ extern "C" fn child_main(run: *mut Run) -> ! {
         if let Some(place) = step.takes_kept {
             args[place % 6] = kept;
         }
-        // SAFETY: the draft wrote the arguments as the call takes them, and the floor keeps what they point to.
+        // SAFETY: the draft wrote the arguments as the call takes them, and the floor keeps what
+        // they point to.
         let result = unsafe { syscall(step.number as usize, args) };
         if result < 0 {
             run.failed = Some((i, -result as i32));
@@ -99,8 +103,8 @@ fn exit() -> ! {
 
 fn note(run: &Run, index: usize) {
     if !run.times.is_null() {
-        // SAFETY: the caller made room for one time more than there are steps. clock_gettime(2) is in the vDSO, and
-        // takes neither a lock nor memory.
+        // SAFETY: the caller made room for one time more than there are steps. clock_gettime(2) is
+        // in the vDSO, and takes neither a lock nor memory.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, run.times.add(index)) };
     }
 }
@@ -119,13 +123,14 @@ pub fn duration(time: &libc::timespec) -> Duration {
 /// Clones; the child runs [`child_main`] and never returns from it.
 ///
 /// # Safety
-/// The flags in `args` hold CLONE_VM, CLONE_VFORK and a stack of the child's own, and everything that `args` and `run`
-/// point to lives until this returns.
+/// The flags in `args` hold CLONE_VM, CLONE_VFORK and a stack of the child's own, and everything
+/// that `args` and `run` point to lives until this returns.
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn clone3_and_run(args: &[u64; 11], run: &mut Run) -> i64 {
     let result;
-    // SAFETY: the kernel preserves the caller's registers but for rax, rcx and r11. The child starts behind the syscall
-    // with the same registers and an empty stack, and leaves by a call that does not return.
+    // SAFETY: the kernel preserves the caller's registers but for rax, rcx and r11. The child
+    // starts behind the syscall with the same registers and an empty stack, and leaves by a call
+    // that does not return.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -147,15 +152,15 @@ pub unsafe fn clone3_and_run(args: &[u64; 11], run: &mut Run) -> i64 {
     result
 }
 
-/// As for x86_64.
+/// Clones on aarch64.
 ///
 /// # Safety
 /// As for x86_64.
 #[cfg(target_arch = "aarch64")]
 pub unsafe fn clone3_and_run(args: &[u64; 11], run: &mut Run) -> i64 {
     let result;
-    // SAFETY: the kernel preserves the caller's registers but for x0. The child starts behind the svc with the same
-    // registers and an empty stack, and leaves by a call that does not return.
+    // SAFETY: the kernel preserves the caller's registers but for x0. The child starts behind the
+    // svc with the same registers and an empty stack, and leaves by a call that does not return.
     unsafe {
         std::arch::asm!(
             "svc 0",

@@ -1,4 +1,5 @@
-//! The comparison whose ratios count: all rows by turns in one run, so that a noisy moment meets each of them.
+//! The comparison with reliable ratios: all rows take turns in one run, so that noise meets all of
+//! them alike.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use super::floor::Profile;
 use super::ground::Ballast;
 use super::rows::Row;
 
-/// The rows that are compared.
+/// The rows of the comparison.
 pub const NAMES: [&str; 13] = [
     "std",
     "plain",
@@ -24,7 +25,7 @@ pub const NAMES: [&str; 13] = [
     "floor-template-net",
 ];
 const BLOCKS: usize = 10;
-/// Rounds at the start of a block that are not counted.
+/// The rounds at the start of a block that are not counted.
 const WARM_UP: usize = 10;
 
 /// The times of one row, without ballast and with it.
@@ -44,7 +45,8 @@ fn percentile(times: &[Duration], percent: usize) -> Option<f64> {
     Some(sorted[index].as_secs_f64() * 1e6)
 }
 
-/// Runs `rounds` rounds over the rows, in blocks without and with ballast by turns, and prints the tables.
+/// Runs `rounds` rounds over the rows, in blocks without and with ballast by turns, and prints the
+/// tables.
 pub fn run(rows: &mut [Row], rounds: usize) -> Result<(), String> {
     let mut times = vec![Times::default(); rows.len()];
     let mut random = 0x9e37_79b9_7f4a_7c15;
@@ -70,8 +72,9 @@ pub fn run(rows: &mut [Row], rounds: usize) -> Result<(), String> {
 }
 
 fn block(rows: &mut [Row], times: &mut [Times], rounds: usize, heavy: bool, random: &mut u64) -> Result<(), String> {
-    // The kernel takes a network namespace down after its end, in the time of whoever comes next, which can be
-    // milliseconds to those who unmount: so the rows with one have turns of their own.
+    // The kernel removes a network namespace after its end, while the next row runs, which can cost
+    // a row that unmounts milliseconds: so the rows with a network namespace have turns of their
+    // own.
     for net in [false, true] {
         let mut order: Vec<usize> = (0..rows.len()).filter(|i| rows[*i].name.ends_with("-net") == net).collect();
         for round in 0..rounds + WARM_UP {
@@ -90,7 +93,7 @@ fn block(rows: &mut [Row], times: &mut [Times], rounds: usize, heavy: bool, rand
     Ok(())
 }
 
-/// Fisher and Yates, with xorshift.
+/// Shuffles the order as Fisher and Yates do, with xorshift.
 fn shuffle(order: &mut [usize], random: &mut u64) {
     for i in (1..order.len()).rev() {
         *random ^= *random << 13;
@@ -139,7 +142,7 @@ fn print_ratios(rows: &[Row], times: &[Times]) {
     }
 }
 
-/// The median of each step over all runs, with a bar for each.
+/// Prints the median of each step over all runs, with a bar for each.
 fn print_profile(name: &str, profiles: &[Profile]) {
     let Some(first) = profiles.first() else { return };
     println!("\nwhere {name} spends its time, p50 in µs");

@@ -1,9 +1,10 @@
-//! The floor: the kernel work of a sandbox, in bare system calls from the caller's own thread.
+//! The floor: the kernel's work for a sandbox, in raw system calls from the caller's own thread.
 //!
-//! This is what a program written by hand for one sandbox would do: everything is written out beforehand, the child works
-//! in the caller's memory and reports nothing but the call that failed. Nothing is resolved, checked or undone, so it
-//! is no way to run a sandbox; it tells what the kernel itself costs. A second floor starts from a mount namespace with next
-//! to nothing in it, as the library does, and has no host's mounts to copy and to take off.
+//! A program written by hand for one sandbox would do the same: all calls are prepared before, and
+//! the child works in the caller's memory and reports only the call that failed. The floor
+//! resolves, checks and undoes nothing, so it is no way to run a sandbox; it shows the cost of the
+//! kernel itself. A second floor starts from a mount namespace that is almost empty, as the library
+//! does, and need not copy and detach the host's mounts.
 
 use std::ffi::{CStr, CString, OsString};
 use std::io;
@@ -18,23 +19,24 @@ use super::group::{Group, Template, c_string};
 
 const STACK_SIZE: usize = 64 << 10;
 
-/// A sandbox, ready to be run any number of times.
+/// A sandbox that can run any number of times.
 #[derive(Debug)]
 pub struct Floor {
     namespaces: u64,
     steps: Vec<Step>,
     group: Option<Template>,
     stack: Vec<u128>,
-    /// What the steps point to.
+    /// The strings to which the steps point.
     _strings: Vec<CString>,
     _arrays: Vec<Vec<*const libc::c_char>>,
     _kept: Vec<OwnedFd>,
 }
 
-/// Where the time of one run went: each step of the child, then its exec, its end, and what the caller does around.
+/// The times of one run: each step of the child, then its exec, its end, and the work of the caller
+/// around it.
 pub type Profile = Vec<(&'static str, Duration)>;
 
-/// Writes down the calls of one sandbox.
+/// The list of the calls of one sandbox, while it is made.
 #[derive(Default)]
 struct Draft {
     steps: Vec<Step>,
@@ -54,14 +56,14 @@ impl Draft {
         &mut self.steps[last]
     }
 
-    /// The address of a string that lives as long as the floor.
+    /// Returns the address of a string that lives as long as the floor.
     fn keep(&mut self, text: CString) -> u64 {
         let address = text.as_ptr() as u64;
         self.strings.push(text);
         address
     }
 
-    /// The address of a null-terminated array of strings.
+    /// Returns the address of a null-terminated array of strings.
     fn keep_all(&mut self, texts: Vec<CString>) -> u64 {
         let mut array: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
         array.push(std::ptr::null());
@@ -83,7 +85,8 @@ impl Draft {
         self.add(name, libc::SYS_mount, [fstype, at, fstype, flags, options]);
     }
 
-    /// The new root over `/`, and into it: what follows is relative to the working directory.
+    /// Mounts the new root over `/` and enters it: later paths are relative to the working
+    /// directory.
     fn root(&mut self, root: &Path, template: Option<&OwnedFd>) {
         const OPEN_TREE_CLONE: u64 = 1;
         const AT_RECURSIVE: u64 = 0x8000;
@@ -110,7 +113,7 @@ impl Draft {
         self.add("enter root", libc::SYS_fchdir, [0]).takes_kept = Some(0);
     }
 
-    /// The /dev of the library: the same nodes, links, file systems and options.
+    /// Makes the /dev of the library: the same nodes, links, file systems and options.
     fn dev(&mut self) {
         const NODES: [(&CStr, u32, u32); 6] = [
             (c"dev/null", 1, 3),
@@ -145,7 +148,7 @@ impl Draft {
         self.mount("dev/shm", c"tmpfs", c"dev/shm", shm, c"size=67108864,nr_inodes=16384,mode=1777");
     }
 
-    /// Below a root over the template's is an empty directory.
+    /// Changes the root. Below a root over the template's, there is only an empty directory.
     fn pivot(&mut self, template: Option<&OwnedFd>) {
         let [here, slash] = [c".", c"/"].map(|text| text.as_ptr() as u64);
         if template.is_some() {
@@ -167,7 +170,7 @@ impl Draft {
         self.add("loopback up", libc::SYS_close, [0]).takes_kept = Some(0);
     }
 
-    /// Session, streams, signal mask, exec.
+    /// Starts the program: session, streams, signal mask, exec.
     fn program(&mut self, command: &[OsString], stdio: &[OwnedFd]) {
         self.add("umask", libc::SYS_umask, [0o022]);
         self.add("setsid", libc::SYS_setsid, []);
@@ -177,7 +180,7 @@ impl Draft {
         let all_above = [3, u64::from(u32::MAX), u64::from(libc::CLOSE_RANGE_CLOEXEC)];
         self.add("close the rest", libc::SYS_close_range, all_above);
         let [none, default] = [NO_SIGNALS.as_ptr() as u64, DEFAULT_ACTION.as_ptr() as u64];
-        // Every Rust program ignores SIGPIPE, and an exec leaves it so.
+        // Every Rust program ignores SIGPIPE, and an exec does not change that.
         for signal in ignored_signals() {
             self.add("signals", libc::SYS_rt_sigaction, [signal, default, 0, 8]);
         }
@@ -195,7 +198,7 @@ impl Draft {
     }
 }
 
-/// The signals that this process ignores, from /proc/self/status.
+/// Returns the signals that this process ignores, from /proc/self/status.
 fn ignored_signals() -> Vec<u64> {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = text.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
@@ -204,10 +207,10 @@ fn ignored_signals() -> Vec<u64> {
 
 const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
 static NO_SIGNALS: [u64; 1] = [0];
-/// struct sigaction of the kernel.
+/// The kernel's struct sigaction.
 static DEFAULT_ACTION: [u64; 4] = [0; 4];
 
-/// struct ifreq: a name of 16 bytes, then a union that begins with the flags.
+/// A struct ifreq: a name of 16 bytes, then a union that begins with the flags.
 #[repr(align(8))]
 struct IfReq([u8; 40]);
 static LOOPBACK_UP: IfReq = {
@@ -220,7 +223,7 @@ static LOOPBACK_UP: IfReq = {
     IfReq(request)
 };
 
-/// A mount namespace with an empty directory in it, made on a thread that ends.
+/// Makes a mount namespace with an empty directory in it, on a thread that ends.
 pub fn empty_namespace() -> io::Result<OwnedFd> {
     use nix::mount::{MntFlags, MsFlags, mount, umount2};
     let none = None::<&str>;
@@ -238,8 +241,9 @@ pub fn empty_namespace() -> io::Result<OwnedFd> {
 }
 
 impl Floor {
-    /// A sandbox on `root` with pid, mount, uts, ipc and cgroup namespaces, /proc, /dev and /tmp; with `group` in a
-    /// control group; with `net` in a network namespace as well. `template`: an [`empty_namespace`] to start from.
+    /// Prepares a sandbox on `root` with pid, mount, uts, ipc and cgroup namespaces, /proc, /dev
+    /// and /tmp; with `group`, also in a control group; with `net`, also in a network namespace.
+    /// `template` is an [`empty_namespace`] from which to start.
     pub fn new(
         template: Option<OwnedFd>,
         root: &Path,
@@ -276,17 +280,17 @@ impl Floor {
         }
     }
 
-    /// Runs the program to its end, which has to be a success.
+    /// Runs the program to its end, which must be a success.
     pub fn run(&mut self) -> io::Result<()> {
         self.run_and_note(std::ptr::null_mut()).map(drop)
     }
 
-    /// The same, with the times.
+    /// Runs the program as [`run`](Floor::run) does, and returns the times.
     pub fn profile(&mut self) -> io::Result<Profile> {
         let mut times = vec![libc::timespec { tv_sec: 0, tv_nsec: 0 }; self.steps.len() + 2];
         let [begin, cloning, executed, ended, end] = self.run_and_note(times.as_mut_ptr())?;
         let times: Vec<Duration> = times.iter().map(duration).collect();
-        // The exec does not come back to note a time: it is done when the caller goes on.
+        // The exec does not return to note a time: it has ended when the caller continues.
         let done = times[2..=self.steps.len()].iter().copied().chain([executed]);
         let mut profile = vec![
             ("group: create, limits", cloning - begin),
@@ -320,7 +324,7 @@ impl Floor {
         Ok([begin, cloning, executed, ended, now()])
     }
 
-    /// Comes back when the child has executed the program, or ended.
+    /// Clones, and returns when the child has executed the program, or ended.
     fn clone(&mut self, group: &Group, times: *mut libc::timespec) -> io::Result<OwnedFd> {
         const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
         const CLONE_INTO_CGROUP: u64 = 1 << 33;
@@ -336,8 +340,8 @@ impl Floor {
         let mut pidfd: RawFd = -1;
         let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64 | self.namespaces;
         let into = if group.born_in.is_some() { CLONE_INTO_CGROUP } else { 0 };
-        // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
-        // set_tid_size, cgroup.
+        // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size,
+        // tls, set_tid, set_tid_size, cgroup.
         let args = [
             flags | CLONE_CLEAR_SIGHAND | into,
             &raw mut pidfd as u64,
@@ -352,8 +356,9 @@ impl Floor {
             group.born_in.as_ref().map_or(0, |fd| fd.as_raw_fd() as u64),
         ];
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-        // SAFETY: the flags are CLONE_VM and CLONE_VFORK with a stack of the child's own, and `args`, `run` and what they
-        // point to (the steps and strings of `self`, `procs`, `times`) live until the call returns.
+        // SAFETY: the flags are CLONE_VM and CLONE_VFORK with a stack of the child's own, and
+        // `args`, `run` and what they point to (the steps and strings of `self`, `procs`, `times`)
+        // live until the call returns.
         let result = unsafe { clone3_and_run(&args, &mut run) };
         mask.thread_set_mask()?;
         if result < 0 {

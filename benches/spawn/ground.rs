@@ -1,5 +1,5 @@
-//! What the rows stand on: a static `true`, and a static `pause`, in a root directory of their own, and memory that makes
-//! the caller big.
+//! The base of the rows: a static `true` and a static `pause` in a root directory of their own, and
+//! memory that makes the caller big.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -27,18 +27,20 @@ const PAUSE: &[u8] = &[
 #[cfg(target_arch = "aarch64")]
 const EM_MACHINE: u16 = 183;
 
-/// A directory with `root/true`, `root/pause` and the empty places of mounts; it goes when this is dropped.
+/// A directory with `root/true`, `root/pause` and the empty places of mounts. A drop removes the
+/// directory.
 #[derive(Debug)]
 pub struct Ground {
     dir: PathBuf,
     /// The root directory of the sandboxes.
     pub root: PathBuf,
-    /// The program, as the host sees it.
+    /// The path of the program on the host.
     pub program: PathBuf,
 }
 
 impl Ground {
-    /// Makes the directory below cargo's own for benches, which examples have not.
+    /// Makes the directory below the one that cargo gives to benches; examples have no such
+    /// directory.
     pub fn new() -> io::Result<Self> {
         let parent = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let dir = parent.join(format!("ringfence-bench-{}", std::process::id()));
@@ -54,7 +56,7 @@ impl Ground {
         Ok(ground)
     }
 
-    /// A path for a file of the bench's own, outside of the root.
+    /// Returns a path for a file of the bench itself, outside of the root.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -66,7 +68,8 @@ impl Drop for Ground {
     }
 }
 
-/// A static executable without any library: elf(5) with one segment, which holds the headers and the code.
+/// Returns a static executable without any library: elf(5) with one segment, which contains the
+/// headers and the code.
 fn elf(code: &[u8]) -> Vec<u8> {
     const ADDRESS: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
@@ -101,20 +104,20 @@ fn long(file: &mut Vec<u8>, values: &[u64]) {
     file.extend(values.iter().flat_map(|value| value.to_ne_bytes()));
 }
 
-/// Resident memory of the caller, whose page tables a fork would copy.
+/// Resident memory of the caller. A fork would copy its page tables.
 #[derive(Debug)]
 pub struct Ballast(Vec<u8>);
 
 impl Ballast {
-    /// What the rows with a big caller have.
+    /// The size for the rows with a big caller.
     pub const USUAL: usize = 2 << 30;
 
-    /// So many bytes, every one of them written.
+    /// Allocates this number of bytes, and writes to each of them.
     pub fn new(size: usize) -> Self {
         Ballast(std::hint::black_box(vec![1; size]))
     }
 
-    /// Whether the machine has that much to spare.
+    /// Returns true if the machine has this much memory to spare.
     pub fn fits(size: usize) -> bool {
         let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let kib =
@@ -125,7 +128,7 @@ impl Ballast {
 
 impl Drop for Ballast {
     fn drop(&mut self) {
-        // Read at the end, so that the memory is in use until then.
+        // This read at the end keeps the memory in use until then.
         std::hint::black_box(self.0.last());
     }
 }

@@ -1,4 +1,4 @@
-//! The control group of the floor: the files of three limits, whose names are written out once.
+//! The control group of the floor: the files of three limits, whose names are prepared once.
 
 use std::ffi::{CString, OsStr};
 use std::fs;
@@ -7,19 +7,20 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The parent of every group of this process, in each hierarchy. The machine's own groups are never touched.
+/// Returns the parent of every group of this process, in each hierarchy. The bench never touches
+/// the machine's own groups.
 pub fn parent() -> String {
     format!("/ringfence-bench-{}", std::process::id())
 }
 
-/// What a sandbox of the rows with a control group may use.
+/// The limits for the rows with a control group.
 pub const MEMORY: u64 = 64 << 20;
 pub const PIDS: u64 = 64;
 pub const CORES: f64 = 1.0;
 
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 
-/// One mounted hierarchy, with those of our controllers that it has.
+/// One mounted hierarchy, with those of the bench's controllers that it has.
 #[derive(Debug)]
 struct Hierarchy {
     mount: PathBuf,
@@ -27,14 +28,14 @@ struct Hierarchy {
     controllers: Vec<&'static str>,
 }
 
-/// The parents. They are there for as long as the bench, so that no row makes them anew each time.
+/// The parent groups. They exist as long as the bench runs, so that no row makes them each time.
 #[derive(Debug)]
 pub struct Parents {
     hierarchies: Vec<Hierarchy>,
 }
 
 impl Parents {
-    /// Makes them. What cannot be made is missed by the rows, which say so.
+    /// Makes the parents. If a parent cannot be made, the rows that need it report that.
     pub fn new() -> Self {
         let hierarchies = hierarchies();
         for hierarchy in &hierarchies {
@@ -49,7 +50,8 @@ impl Parents {
         Parents { hierarchies }
     }
 
-    /// The files of one group below the parents; `None` if a controller is nowhere.
+    /// Returns the files of one group below the parents, or `None` if no hierarchy has one of the
+    /// controllers.
     pub fn template(&self) -> Option<Template> {
         let with_limits = self.hierarchies.iter().filter(|hierarchy| !hierarchy.controllers.is_empty());
         let parts: Vec<Part> = with_limits.map(Part::of).collect();
@@ -58,13 +60,14 @@ impl Parents {
     }
 }
 
-/// Everything below it is gone when this is dropped. Other runtimes, which are compared, make it in every hierarchy.
+/// Removes the parents, which are empty by then. Other runtimes in the comparison make a parent in
+/// every hierarchy.
 impl Drop for Parents {
     fn drop(&mut self) {
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         for (mount, _) in text.lines().filter_map(cgroup_mount) {
             let dir = mount.join(parent().trim_start_matches('/'));
-            // One that has failed leaves its group.
+            // A row that has failed leaves its group.
             for group in fs::read_dir(&dir).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
                 let _ = fs::remove_dir(group.path());
             }
@@ -76,14 +79,16 @@ impl Drop for Parents {
     }
 }
 
-/// Where a line of mountinfo has a cgroup mount, and the line from the rest of its type on.
+/// Returns the place of the cgroup mount in a line of mountinfo, and the rest of the line after the
+/// type, or `None` for another mount.
 fn cgroup_mount(line: &str) -> Option<(PathBuf, &str)> {
     let (left, right) = line.split_once(" - cgroup")?;
     Some((left.split(' ').nth(4)?.into(), right))
 }
 
-/// All cgroup mounts that have one of our controllers, each at the first that does; and every v2 mount, since the library
-/// makes a group there for its freezer.
+/// Returns all cgroup mounts that have one of the bench's controllers, with each controller at the
+/// first mount that has it; and every v2 mount, since the library makes a group there for its
+/// freezer.
 fn hierarchies() -> Vec<Hierarchy> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut wanted = CONTROLLERS.to_vec();
@@ -105,7 +110,7 @@ fn hierarchies() -> Vec<Hierarchy> {
     all
 }
 
-/// The paths of a group and what is written to them.
+/// The paths of a group, and the text for each file.
 #[derive(Debug)]
 pub struct Template {
     parts: Vec<Part>,
@@ -137,12 +142,12 @@ impl Part {
     }
 }
 
-/// A group with its limits set, to be entered once. Closing its descriptors does not remove it.
+/// A group with its limits set, for one child. Closing its descriptors does not remove the group.
 #[derive(Debug, Default)]
 pub struct Group {
-    /// A v2 directory to be born in.
+    /// The v2 directory in which the child is born.
     pub born_in: Option<OwnedFd>,
-    /// The v1 `cgroup.procs` that the child writes `0` to.
+    /// The v1 `cgroup.procs` files to which the child writes `0`.
     pub procs: Vec<OwnedFd>,
 }
 
@@ -164,7 +169,7 @@ impl Template {
         Ok(group)
     }
 
-    /// Removes what is there of the group, whose last process has been waited for.
+    /// Removes what is left of the group, whose last process has been waited for.
     pub fn remove(&self) -> io::Result<()> {
         self.parts.iter().try_for_each(|part| rmdir(&part.dir))
     }
@@ -175,7 +180,7 @@ fn mkdir(dir: &CString) -> io::Result<()> {
     check(unsafe { libc::mkdir(dir.as_ptr(), 0o755) }).map(drop)
 }
 
-/// A process that has been reaped may be counted for a moment longer.
+/// Removes a group. The kernel may count a process for a moment after it has been reaped.
 fn rmdir(dir: &CString) -> io::Result<()> {
     const TRIES: u32 = 10_000;
     let mut tries = 0;
@@ -207,7 +212,7 @@ fn c_path(path: &Path) -> CString {
     c_string(path.as_os_str())
 }
 
-/// For names that this bench makes up itself.
+/// Converts a name that this bench has made itself.
 pub fn c_string(text: &OsStr) -> CString {
     CString::new(text.as_bytes()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! More mounts on the host, while something is measured, in a mount namespace of their own.
+//! More mounts on the host during a measurement, in a mount namespace of their own.
 
 use std::fs;
 use std::io;
@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-/// Mounts that are the host's to everything that this process starts, and to nobody else.
+/// Mounts that are the host's for everything that this process starts, and for no other process.
 #[derive(Debug)]
 pub struct Mounts(Option<PathBuf>);
 
 impl Mounts {
-    /// `count` of them. This process has one thread.
+    /// Makes `count` mounts. This process must have only one thread.
     pub fn new(count: usize) -> io::Result<Self> {
         if count == 0 {
             return Ok(Mounts(None));
@@ -40,7 +40,7 @@ impl Drop for Mounts {
     }
 }
 
-/// What is mounted in this namespace from now on, nobody else's sees.
+/// Makes later mounts in this namespace invisible in all other namespaces.
 pub fn keep_to_ourselves() -> nix::Result<()> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
 }

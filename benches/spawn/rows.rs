@@ -1,4 +1,4 @@
-//! The rows: each a way to spawn `true` and to wait for it.
+//! The rows: each is a way to spawn `true` and to wait for it.
 
 use std::ffi::OsString;
 use std::io;
@@ -28,7 +28,7 @@ enum Way {
     Floor(Box<Floor>),
 }
 
-/// Sandboxes that a pool has ready.
+/// The number of sandboxes that a pool keeps ready.
 const READY: usize = 4;
 
 impl Row {
@@ -36,7 +36,7 @@ impl Row {
         Row { name, way: Way::Sandbox(Box::new(sandbox)) }
     }
 
-    /// Waits for what is made ahead of a run, which is no part of it.
+    /// Waits for what is prepared before a run, which is not part of the run.
     pub fn make_ready(&mut self) -> Result<(), String> {
         match &self.way {
             Way::Pool(pool, _) => pool.wait_ready(Duration::from_secs(10)).map_err(|error| format!("{error:#}")),
@@ -44,7 +44,7 @@ impl Row {
         }
     }
 
-    /// One spawn and wait.
+    /// Spawns once and waits.
     pub fn run(&mut self) -> Result<(), String> {
         match &mut self.way {
             Way::Std(command) => match command.status() {
@@ -59,7 +59,7 @@ impl Row {
         }
     }
 
-    /// Where the time of one run goes, for the rows that can tell.
+    /// Returns the times of the steps of one run, for the rows that can measure them.
     pub fn profile(&mut self) -> Option<Result<Profile, String>> {
         match &mut self.way {
             Way::Floor(floor) => Some(floor.profile().map_err(|error| error.to_string())),
@@ -86,29 +86,29 @@ fn told(ended: Result<Outcome, ringfence::Error>) -> Result<(), String> {
     }
 }
 
-/// Whether the caller can do without a user namespace.
+/// Returns true if the caller needs no user namespace.
 pub fn is_privileged() -> bool {
     Sandbox::new().namespaces(Namespaces::UTS).check().is_ok()
 }
 
-/// The sandbox that all full rows share; the program is still to be named.
+/// Returns the sandbox that all full rows share, without a program.
 pub fn full(root: impl Into<ringfence::RootFs>) -> Sandbox {
     let kinds = Namespaces::PID | Namespaces::MOUNT | Namespaces::UTS | Namespaces::IPC | Namespaces::CGROUP;
     with_rights(Sandbox::new().namespaces(kinds)).rootfs(root).tmpfs("/tmp", Bytes::mib(64))
 }
 
-/// With the three limits of the rows with a control group.
+/// Adds the three limits of the rows with a control group.
 pub fn limited(sandbox: Sandbox) -> Sandbox {
     let sandbox = sandbox.memory_limit(group::MEMORY).pids_limit(group::PIDS).cpu_limit(group::CORES);
     sandbox.cgroup_parent(group::parent())
 }
 
-/// An ordinary user gets namespaces only within a user namespace.
+/// Adds a user namespace for an ordinary user, who cannot make other namespaces without it.
 fn with_rights(sandbox: Sandbox) -> Sandbox {
     if is_privileged() { sandbox } else { sandbox.user_ns() }
 }
 
-/// All rows, in the order in which they are told.
+/// Returns all rows, in the order of the report.
 pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
     let sandbox = Row::new;
     let host = Sandbox::new().command(&ground.program);
@@ -159,7 +159,7 @@ fn floors(ground: &Ground, parents: &Parents) -> Vec<Row> {
     rows
 }
 
-/// Copies of this process's own streams; none where one of them is closed.
+/// Returns copies of this process's own streams, or nothing if one of them is closed.
 pub fn own_streams() -> Vec<OwnedFd> {
     use std::os::fd::AsFd;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());

@@ -1,4 +1,4 @@
-//! Whether the floor's sandbox is the library's: a shell looks around in both.
+//! The check that the floor's sandbox is the same as the library's: a shell looks around in both.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,7 +13,8 @@ use super::ground::Ground;
 use super::group::Parents;
 use super::rows;
 
-/// The pid, the namespaces, groups, nodes, addresses and mounts that the program has, and how it was started.
+/// Prints the pid, the namespaces, groups, nodes, addresses and mounts of the program, and how it
+/// was started.
 const LOOK: &str = "echo pid $$; umask; pwd
 for ns in pid mnt uts ipc cgroup net user time; do readlink /proc/self/ns/$ns; done
 cut -d' ' -f5,6,7 /proc/self/stat | { read -r group session tty; echo session $session; }
@@ -21,8 +22,9 @@ cat /proc/self/cgroup; grep ^Sig[^Q] /proc/self/status; ls /proc/$$/fd
 stat -c '%n %F %a %u:%g %t:%T %N' /dev /dev/* /dev/pts/* /tmp
 cut -d' ' -f1,6 /proc/net/if_inet6; cat /proc/self/mountinfo";
 
-/// Both with the host's root under them, so that there is a shell. `Ok(None)` if there is none, or no floor. `groups`: control
-/// groups can be entered, which who has a realtime priority may not.
+/// Compares both sandboxes on the host's root, so that there is a shell. Returns `Ok(None)` if
+/// there is no shell, or no floor. `groups` says that control groups can be entered, which a
+/// process with a realtime priority may not do.
 pub fn check(ground: &Ground, parents: &Parents, groups: bool) -> Result<Option<usize>, String> {
     if !Path::new("/bin/sh").exists() || !rows::is_privileged() {
         return Ok(None);
@@ -70,15 +72,15 @@ fn files(ground: &Ground) -> io::Result<(Vec<OwnedFd>, File, OwnedFd)> {
     Ok((streams, File::create(ground.file("library"))?, File::create(ground.file("floor"))?.into()))
 }
 
-/// The line without the numbers that differ from one sandbox to the next.
+/// Returns the line without the numbers that differ from one sandbox to the next.
 fn comparable(line: &str) -> String {
     if let Some((kind, _)) = line.split_once(":[") {
         let host = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default();
         return format!("{kind} {}", if host == Path::new(line) { "the host's" } else { "its own" });
     }
     match line.split_once(" - ") {
-        // Without ids of the mount, of its parent and of its device. A cgroup mount's root depends on the group, and the
-        // library makes one for its freezer as well.
+        // The ids of the mount, of its parent and of its device are left out. The root of a cgroup
+        // mount depends on the group, and the library makes one for its freezer as well.
         Some((left, right)) => {
             let skipped = if right.starts_with("cgroup") { 4 } else { 3 };
             let left: Vec<&str> = left.split(' ').skip(skipped).collect();

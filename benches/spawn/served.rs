@@ -1,10 +1,11 @@
-//! A process that does what it is told, line by line: so that callers in different states take turns within one run.
+//! A process that follows orders line by line, so that callers in different states take turns
+//! within one run.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// The process, which ends when this is dropped.
+/// The process, which a drop ends.
 #[derive(Debug)]
 pub struct Served {
     process: Child,
@@ -13,7 +14,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Starts it, and waits until it has said `ready`.
+    /// Starts the process, and waits until it has said `ready`.
     pub fn start(mut command: Command) -> Result<Self, String> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().map_err(|error| error.to_string())?;
@@ -36,14 +37,14 @@ impl Served {
         }
     }
 
-    /// One order, and the answer.
+    /// Sends one order, and returns the answer.
     pub fn ask(&mut self, order: &str) -> Result<String, String> {
         let orders = self.orders.as_mut().ok_or("it has ended")?;
         writeln!(orders, "{order}").map_err(|error| error.to_string())?;
         self.answer()
     }
 
-    /// An order whose answer is a number of nanoseconds.
+    /// Sends an order whose answer is a number of nanoseconds.
     pub fn time(&mut self, order: &str) -> Result<Duration, String> {
         let answer = self.ask(order)?;
         answer.parse().map(Duration::from_nanos).map_err(|_| format!("it said {answer:?}"))
@@ -52,7 +53,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // It ends with its orders.
+        // The process ends with its orders.
         self.orders = None;
         let _ = self.process.wait();
     }

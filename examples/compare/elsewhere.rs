@@ -1,4 +1,5 @@
-//! Work in a mount namespace that lacks one of the host's mounts: crun and youki want no v2 hierarchy beside those of v1.
+//! Work in a mount namespace that lacks one of the host's mounts: crun and youki refuse a v2
+//! hierarchy beside those of v1.
 
 use std::fs;
 use std::io;
@@ -11,7 +12,8 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::host::keep_to_ourselves;
 
-/// Where this host has controllers in v1 hierarchies and a v2 hierarchy beside them: a hybrid host.
+/// Returns the place of the v2 hierarchy on a hybrid host, which has controllers in v1 hierarchies
+/// as well.
 pub fn hybrid() -> Option<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let mut v2 = None;
@@ -27,7 +29,7 @@ pub fn hybrid() -> Option<PathBuf> {
     v2.filter(|_| has_v1)
 }
 
-/// A thread whose mount namespace lacks one mount, and which works for others.
+/// A thread whose mount namespace lacks one mount. The thread works for other threads.
 #[derive(Debug)]
 pub struct Elsewhere<J, R> {
     jobs: Sender<J>,
@@ -56,7 +58,7 @@ impl<J: Send + 'static, R: Send + 'static> Elsewhere<J, R> {
         Ok(Elsewhere { jobs, results })
     }
 
-    /// `None` if the thread has ended.
+    /// Gives the thread a job and returns the result. Returns `None` if the thread has ended.
     pub fn ask(&self, job: J) -> Option<R> {
         self.jobs.send(job).ok()?;
         self.results.recv().ok()

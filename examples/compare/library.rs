@@ -1,4 +1,5 @@
-//! Other libraries, in a process of their own: a crate in `benches/peers`, that measures itself when it is told to.
+//! Other libraries, in a process of their own: a crate in `benches/peers`, which measures itself on
+//! demand.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -28,7 +29,7 @@ pub fn build() -> Result<(), String> {
     }
 }
 
-/// The library's process, with so much memory in use.
+/// Starts the library's process, with this much memory in use.
 pub fn start(name: &str, ground: &Ground, heap: Bytes) -> Result<Served, String> {
     let harness = here("target/peers/release/peers");
     if !harness.exists() {

@@ -1,12 +1,12 @@
-//! What a sandbox costs here: by this crate, by bare system calls (the floor), by `std::process` without any sandbox, and
-//! by every other tool and library that is on the machine.
+//! The cost of a sandbox on this machine: with this crate, with raw system calls (the floor), with
+//! `std::process` without any sandbox, and with every other tool and library that is installed.
 //!
 //!     cargo run --release --features image --example compare
 //!     cargo run --release --example compare -- --heap 2G --libraries
 //!     cargo run --release --example compare -- --json --only std,floor,sandbox
 //!
-//! All spawn the same static program, that does nothing, on one root directory, and wait for it. They take turns in one
-//! run: compare ratios, not times of different runs. See `--help`.
+//! All of them spawn the same static program, which does nothing, on one root directory, and wait
+//! for it. They take turns in one run: compare ratios, not times of different runs. See `--help`.
 
 #[path = "../../benches/spawn/bare.rs"]
 mod bare;
@@ -46,33 +46,35 @@ use ground::{Ballast, Ground};
 use group::Parents;
 use report::Conditions;
 
-/// Measures spawn + wait of a program that does nothing: this crate, bare system calls, and what else is on the machine.
+/// Measures spawn + wait of a program that does nothing: this crate, bare system calls, and what
+/// else is on the machine.
 #[derive(Debug, Parser)]
 #[command(name = "compare")]
 struct Args {
-    /// How often each has its turn: one run that is not counted, then four that are.
+    /// The number of turns for each: one run that does not count, then four that do.
     #[arg(long, default_value_t = 50)]
     rounds: usize,
     /// Memory of the caller, all of it in use: 2G.
     #[arg(long, default_value = "0")]
     heap: Bytes,
-    /// So many more mounts on the host, in a mount namespace of their own.
+    /// The number of additional mounts on the host, in a mount namespace of their own.
     #[arg(long, default_value_t = 0)]
     mounts: usize,
-    /// So many sandboxes of this crate that live meanwhile.
+    /// The number of sandboxes of this crate that live meanwhile.
     #[arg(long, default_value_t = 0)]
     living: usize,
     /// Only these, separated by commas.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Build the harness of the libraries (benches/peers) first, which takes the network and some minutes.
+    /// Build the harness of the libraries (benches/peers) first, which takes the network and some
+    /// minutes.
     #[arg(long)]
     libraries: bool,
     /// `[{"name":…,"p50_us":…,"p95_us":…}]` on stdout; what is told goes to stderr.
     #[arg(long)]
     json: bool,
-    /// Measure over the caller's memory, mounts and living sandboxes, and draw growth.svg into this directory; takes
-    /// minutes.
+    /// Measure over the caller's memory, mounts and living sandboxes, and draw growth.svg into this
+    /// directory; takes minutes.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["heap", "mounts", "living", "json"])]
     plots: Option<PathBuf>,
 }
@@ -94,7 +96,7 @@ fn run(args: &Args) -> Result<(), String> {
     if let Some(dir) = &args.plots {
         return plots::draw_all(dir, args.rounds);
     }
-    // While there is one thread: the others will be in its mount namespace.
+    // This happens while there is one thread: the later threads are in its mount namespace.
     let _mounts = host::Mounts::new(args.mounts).map_err(|error| format!("--mounts: {error}"))?;
     let ground = Ground::new().map_err(|error| format!("the root directory: {error}"))?;
     let parents = Parents::new();

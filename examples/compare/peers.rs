@@ -1,4 +1,5 @@
-//! The tools: how each is told to make the sandbox of this bench as nearly as it can, and how it is run.
+//! The other tools: their settings for a sandbox as close as possible to the one of this bench, and
+//! their runs.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -17,15 +18,15 @@ use super::watch;
 
 pub const NAMES: [&str; 6] = ["unshare", "bwrap", "crun", "runc", "youki", "systemd-nspawn"];
 
-/// A tool that is there.
+/// A tool that is installed.
 #[derive(Debug)]
 pub enum Tool {
     Here(Command),
-    /// In a mount namespace without the v2 hierarchy.
+    /// Runs in a mount namespace without the v2 hierarchy.
     Elsewhere(Elsewhere<Job, Result<Duration, String>>),
 }
 
-/// What the thread elsewhere is asked for.
+/// A job for the thread in the other mount namespace.
 #[derive(Debug)]
 pub enum Job {
     Explain,
@@ -33,7 +34,8 @@ pub enum Job {
 }
 
 impl Tool {
-    /// The tool and how it is run; or why there is none.
+    /// Returns the tool and a text that says how it is run, or the reason why the tool cannot be
+    /// used.
     pub fn new(name: &str, ground: &Ground) -> Result<(Self, String), String> {
         let path = find(name).ok_or("not in PATH")?;
         let mut command = Command::new(path);
@@ -44,7 +46,8 @@ impl Tool {
             "systemd-nspawn" => nspawn(&mut command, ground).map_err(|error| error.to_string())?,
             _ => oci(name, &mut command, ground).map_err(|error| error.to_string())?,
         };
-        // crun refuses a hybrid host, and youki looks for controllers in the hierarchy that has none.
+        // crun refuses a hybrid host, and youki looks for controllers in the hierarchy that has
+        // none.
         match hybrid().filter(|_| ["crun", "youki"].contains(&name)) {
             None => Ok((Tool::Here(command), how)),
             Some(v2) => {
@@ -60,7 +63,7 @@ impl Tool {
         }
     }
 
-    /// A run with its messages, if it fails.
+    /// Runs the tool, and returns its messages if it fails.
     pub fn explain(&mut self) -> Result<(), String> {
         match self {
             Tool::Here(command) => explain(command),
@@ -99,7 +102,7 @@ fn told(status: ExitStatus) -> String {
     }
 }
 
-/// A run whose messages are read, which are nothing or a few lines.
+/// Runs a command and reads its messages, which are at most a few lines.
 fn explain(command: &mut Command) -> Result<(), String> {
     let child = command.stderr(Stdio::piped()).spawn().map_err(|error| error.to_string());
     command.stderr(Stdio::null());
@@ -133,7 +136,7 @@ fn bwrap(command: &mut Command, ground: &Ground) -> String {
 }
 
 fn nspawn(command: &mut Command, ground: &Ground) -> io::Result<String> {
-    // It wants to see an operating system.
+    // The tool refuses a root that does not look like an operating system.
     fs::create_dir_all(ground.root.join("usr"))?;
     let mut root = OsString::from("--directory=");
     root.push(&ground.root);
@@ -143,7 +146,8 @@ fn nspawn(command: &mut Command, ground: &Ground) -> io::Result<String> {
     Ok("does more: capabilities, a seccomp filter, /sys, a /dev/console".to_owned())
 }
 
-/// `run` of a bundle. The bundle stands beside the root; what the runtime keeps, too.
+/// Prepares the `run` of a bundle. The bundle is beside the root, as are the files that the runtime
+/// keeps.
 fn oci(name: &str, command: &mut Command, ground: &Ground) -> io::Result<String> {
     let bundle = ground.file(&format!("{name}-bundle"));
     fs::create_dir_all(&bundle)?;

@@ -1,5 +1,5 @@
-//! Medians over what grows, as a picture. Each point is a run of this program of its own, since what a caller has had
-//! before does not go without a trace.
+//! Medians over a growing quantity, as a picture. Each point is a run of this program in a process
+//! of its own, since what a caller has had before leaves traces.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde_json::Value;
 
-/// What is drawn, from the back to the front. The colours can be told apart on white and on black.
+/// The curves, from the back to the front. The colours can be distinguished on white and on black.
 const SERIES: [(&str, RGBColor); 9] = [
     ("std", RGBColor(139, 148, 158)),
     ("runc", RGBColor(229, 83, 75)),
@@ -22,7 +22,7 @@ const SERIES: [(&str, RGBColor); 9] = [
     ("pool", RGBColor(20, 160, 170)),
     ("sandbox", RGBColor(31, 111, 235)),
 ];
-/// How rows are called in the picture, where not by their names.
+/// The names of rows in the picture, where they differ from the rows' own names.
 const LABELS: [(&str, &str); 3] =
     [("sandbox", "ringfence"), ("pool", "ringfence, pool"), ("floor", "bare system calls")];
 const INK: RGBColor = RGBColor(125, 133, 144);
@@ -32,11 +32,11 @@ const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans
 const LOWEST: f64 = 0.08;
 const HIGHEST: f64 = 500.0;
 
-/// One thing that grows.
+/// One quantity that grows.
 struct Panel {
     title: &'static str,
     option: &'static str,
-    /// What is measured, as the option takes it, and where it stands on the axis.
+    /// The values, as the option takes them, with their positions on the axis.
     points: &'static [(&'static str, f64)],
 }
 
@@ -61,7 +61,7 @@ const PANELS: [Panel; 3] = [
 /// The medians of each way at each point, in ms.
 type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 
-/// Measures all, prints the figures, draws the picture.
+/// Measures everything, prints the numbers, and draws the picture.
 pub fn draw_all(dir: &Path, rounds: usize) -> Result<(), String> {
     let mut all = Vec::new();
     for panel in &PANELS {
@@ -119,7 +119,7 @@ fn draw(file: &Path, all: &[Curves]) -> Drawn {
     Ok(whole.present()?)
 }
 
-/// The colours, for all panels at once.
+/// Draws the legend with the colours, once for all panels.
 fn legend(area: &Area<'_>, all: &[Curves]) -> Drawn {
     let text = (FONT, 15).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
     let mut x = 60;

@@ -1,4 +1,4 @@
-//! What was measured, as text for people and as JSON for programs.
+//! The results, as text for people and as JSON for programs.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::turns::Measured;
 
-/// What the caller and the host had.
+/// The state of the caller and the host.
 #[derive(Debug)]
 pub struct Conditions {
     pub heap: Bytes,
@@ -15,7 +15,7 @@ pub struct Conditions {
     pub living: usize,
 }
 
-/// A ratio of two medians, and what it is to be at most, or at least.
+/// A ratio of two medians, and the largest or smallest value that it should have.
 #[derive(Debug)]
 struct Goal {
     above: &'static str,
@@ -51,7 +51,7 @@ impl Conditions {
     }
 }
 
-/// The table, the goals, and what is to be told of the ways.
+/// Returns the table, the goals, and the notes about the ways.
 pub fn text(measured: &[Measured], told: &[String], conditions: &Conditions) -> String {
     let mut text = format!("spawn + wait of a static program that does nothing, in µs; {}\n", machine());
     let Conditions { heap, mounts, living } = conditions;
@@ -88,7 +88,7 @@ pub fn json(measured: &[Measured]) -> String {
     serde_json::Value::Array(rows.collect()).to_string()
 }
 
-/// The kernel and the number of processors.
+/// Returns the kernel and the number of processors.
 fn machine() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,40 +1,41 @@
-//! The order of the runs: every way has its turn in each round, in a new order each time, so that a noisy moment of the
-//! machine meets all of them alike.
+//! The order of the runs: every way has its turn in each round, in a new order each time, so that
+//! noise on the machine meets all of them alike.
 
 use std::time::Duration;
 
 use super::ways::Way;
 
-/// Runs of a turn that count. One before them does not: the way that had its turn before leaves the kernel work to do,
-/// mount and network namespaces to take down above all.
+/// The runs of a turn that count. One run before them does not count: the way before leaves work to
+/// the kernel, above all mount and network namespaces to remove.
 const COUNTED: usize = 4;
 
-/// Between the end of a run and the next, for all ways alike: the kernel takes down what the run before has left, and a
-/// pool makes the next sandbox. A way that started at once would have a processor that is wide awake, one that had to wait
-/// for a pool would not.
+/// The pause between two runs, the same for all ways: the kernel removes what the run before has
+/// left, and a pool makes the next sandbox. Without the pause, a way that starts at once would find
+/// a processor that is awake, and a way that waits for a pool would not.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Rounds after which those with a network namespace have theirs. The kernel takes such a namespace down after its end,
-/// in the time of whoever comes next, which would be the other ways.
+/// The rounds after which the ways with a network namespace have their turns. The kernel removes
+/// such a namespace after its end, while the next way runs, which would cost the other ways time.
 const BLOCK: usize = 10;
 
-/// What was measured of one way.
+/// The results of one way.
 #[derive(Debug)]
 pub struct Measured {
     pub name: &'static str,
-    /// Sorted.
+    /// The times, sorted.
     times: Vec<Duration>,
 }
 
 impl Measured {
-    /// In µs.
+    /// Returns a percentile in µs.
     pub fn percentile(&self, percent: usize) -> f64 {
         let index = (self.times.len() * percent / 100).min(self.times.len().saturating_sub(1));
         self.times.get(index).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
     }
 }
 
-/// Runs each twice, for what is made once and kept. Those that fail are told and left out.
+/// Runs each way twice, which makes what is made once and kept. Reports and removes the ways that
+/// fail.
 pub fn first(ways: &mut Vec<Way>, told: &mut Vec<String>) {
     ways.retain_mut(|way| match way.first() {
         Ok(()) => true,
@@ -45,7 +46,8 @@ pub fn first(ways: &mut Vec<Way>, told: &mut Vec<String>) {
     });
 }
 
-/// All rounds. A failure is an error, as each way has run before; only that of a tool is told, and it is left out.
+/// Runs all rounds. A failure is an error, as each way has run before; only the failure of a tool
+/// is reported, and the tool is removed.
 pub fn take(ways: &mut [Way], rounds: usize, told: &mut Vec<String>) -> Result<Vec<Measured>, String> {
     let mut times = vec![Vec::new(); ways.len()];
     let mut random = 0x9e37_79b9_7f4a_7c15;
@@ -91,7 +93,7 @@ fn turn(way: &mut Way, times: &mut Vec<Duration>) -> Result<(), String> {
     Ok(())
 }
 
-/// Fisher and Yates, with xorshift.
+/// Shuffles the order as Fisher and Yates do, with xorshift.
 fn shuffle(order: &mut [usize], random: &mut u64) {
     for i in (1..order.len()).rev() {
         *random ^= *random << 13;

@@ -1,4 +1,5 @@
-//! Tools that do not end are ended: `youki run` waits for good where its program ends before it begins to wait.
+//! A watch over tools that do not end, which kills them: `youki run` waits forever if its program
+//! ends before the wait begins.
 
 use std::io;
 use std::process::{Child, ExitStatus};
@@ -11,10 +12,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-/// What a run may take.
+/// The longest time of a run.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
-/// Who watches; it hears of each process, and of its end, before that is reaped.
+/// The channel to the watching thread, which learns of each process, and of its end before it is
+/// reaped.
 static WATCH: OnceLock<Mutex<Sender<Option<Pid>>>> = OnceLock::new();
 
 fn tell(what: Option<Pid>) {
@@ -33,7 +35,8 @@ fn tell(what: Option<Pid>) {
     let _ = watch.lock().unwrap_or_else(PoisonError::into_inner).send(what);
 }
 
-/// Waits for its end, which comes by SIGKILL after [`LIMIT`]. One at a time.
+/// Waits for the end of the process, which is killed with SIGKILL after [`LIMIT`]. One wait at a
+/// time.
 pub fn wait(mut child: Child) -> io::Result<ExitStatus> {
     let pid = Pid::from_raw(child.id() as i32);
     tell(Some(pid));

@@ -1,4 +1,4 @@
-//! The ways to run the program that are measured.
+//! The ways to run the program, which are measured.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use super::peers::{self, Tool};
 use super::rows::{self, Row};
 use super::served::Served;
 
-/// A sandbox as the others, on the layers of an image that was unpacked before.
+/// A sandbox like the others, on the layers of an image that was unpacked before.
 const IMAGE: &str = "image";
 
-/// Those of the bench that stand here too, under their names.
+/// The rows of the bench that are here too, under their names.
 const OWN: [&str; 9] =
     ["std", "floor", "sandbox", "prepared", "pool", "floor-net", "sandbox-net", "prepared-net", "pool-net"];
 
-/// One way, with the name that its figures have.
+/// One way, with the name of its numbers.
 #[derive(Debug)]
 pub struct Way {
     pub name: &'static str,
@@ -33,7 +33,7 @@ enum By {
 }
 
 impl Way {
-    /// What is not counted: it makes what is kept, and tells what is wrong.
+    /// Makes the first run, which does not count: it makes what is kept, and shows what is wrong.
     pub fn first(&mut self) -> Result<(), String> {
         if let By::Tool(tool) = &mut self.by {
             tool.explain()?;
@@ -41,12 +41,13 @@ impl Way {
         self.run().and_then(|_| self.run()).map(drop)
     }
 
-    /// Whether it is this crate's, or stands here in its stead: such a one does not fail.
+    /// Returns true for a way of this crate, or of the standard library or the floor in its stead:
+    /// such a way does not fail.
     pub fn is_own(&self) -> bool {
         matches!(self.by, By::Row(_))
     }
 
-    /// The time of one spawn and wait.
+    /// Returns the time of one spawn and wait.
     pub fn run(&mut self) -> Result<Duration, String> {
         match &mut self.by {
             By::Row(row) => {
@@ -61,7 +62,8 @@ impl Way {
     }
 }
 
-/// All that are there, and what is to be told of the others and of how some are run.
+/// Returns all ways that exist here, with notes about those that do not, and about how some are
+/// run.
 pub fn all(
     ground: &Ground,
     parents: &Parents,
@@ -122,7 +124,7 @@ fn on_image(_: &Ground) -> Result<Row, String> {
     Err("it needs --features image".to_owned())
 }
 
-/// Sandboxes of this crate, in which a program waits for nothing.
+/// Starts sandboxes of this crate, in which a program waits for nothing.
 pub fn living(ground: &Ground, count: usize) -> ringfence::Result<Vec<Child>> {
     let sandbox = rows::full(&*ground.root).command("/pause");
     (0..count).map(|_| sandbox.spawn()).collect()

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
@@ -11,7 +11,7 @@ use nix::unistd::{UnlinkatFlags, mkdir, unlinkat};
 
 use super::hierarchy::Hierarchy;
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::xattr;
+use crate::sys::{mutex, xattr};
 
 /// The parent groups that this process knows.
 #[derive(Debug, Default)]
@@ -30,10 +30,6 @@ fn parents() -> nix::Result<&'static Mutex<Parents>> {
     PARENTS.get_or_try(|| Ok::<_, Errno>(Mutex::default()))
 }
 
-fn lock(parents: &Mutex<Parents>) -> MutexGuard<'_, Parents> {
-    parents.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Keeps parent groups while sandboxes come and go below them. The guard makes no group itself.
 #[derive(Debug)]
 pub(crate) struct ParentGuard {
@@ -45,7 +41,7 @@ pub(crate) struct ParentGuard {
 impl ParentGuard {
     pub(super) fn new(bases: Vec<(PathBuf, PathBuf)>) -> nix::Result<ParentGuard> {
         let registry = parents()?;
-        let mut parents = lock(registry);
+        let mut parents = mutex::lock(registry);
         bases.iter().for_each(|(base, _)| *parents.guarded.entry(base.clone()).or_default() += 1);
         Ok(ParentGuard { registry, bases })
     }
@@ -58,7 +54,7 @@ impl Drop for ParentGuard {
             return;
         }
         for (base, mount) in &self.bases {
-            let mut parents = lock(self.registry);
+            let mut parents = mutex::lock(self.registry);
             let left = parents.guarded.get(base).map_or(0, |count| count - 1);
             if left > 0 {
                 parents.guarded.insert(base.clone(), left);
@@ -93,7 +89,7 @@ fn make_missing(hierarchy: &Hierarchy, base: &Path) -> nix::Result<()> {
     let mut missing: Vec<_> = missing.collect();
     missing.reverse();
     for dir in missing {
-        let mut parents = lock(parents()?);
+        let mut parents = mutex::lock(parents()?);
         match mkdir(dir, Mode::from_bits_truncate(0o755)) {
             Ok(()) => {
                 xattr::mark(dir);
@@ -111,7 +107,7 @@ fn make_missing(hierarchy: &Hierarchy, base: &Path) -> nix::Result<()> {
 /// Removes the parent groups from `base` upwards, below `mount`, that are empty and
 /// that this crate made: in this process, or in another one, as their mark tells.
 pub(super) fn remove_empty(base: &Path, mount: &Path) {
-    let Ok(mut parents) = parents().map(lock) else { return };
+    let Ok(mut parents) = parents().map(mutex::lock) else { return };
     for dir in base.ancestors().take_while(|dir| *dir != mount) {
         if parents.guarded.contains_key(dir) || !parents.made.contains(dir) && !xattr::is_marked(dir) {
             return;

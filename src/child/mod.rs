@@ -1,4 +1,5 @@
-//! The handle: wait, signal, measure, and the taking away of everything when it is dropped.
+//! The handle of a sandboxed program: waits for it, signals it, measures it, and removes everything
+//! when it is dropped.
 
 mod outcome;
 mod output;
@@ -27,27 +28,29 @@ use crate::feature::Enforced;
 use crate::security::Notifications;
 use crate::spawn::{Running, Timings};
 
-/// How long a drop waits for the kernel before it leaves the rest to the watching thread.
+/// The longest time that a drop waits for the kernel. After that, the watching thread does the
+/// rest.
 const DROP_PATIENCE: Duration = Duration::from_millis(50);
-/// How long wait and close wait for the control group to empty.
+/// The longest time that `wait` and `close` wait for the control group to become empty.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A program in its sandbox, as `std::process::Child` is one without.
+/// A program in its sandbox: what `std::process::Child` is for a program without a sandbox.
 ///
-/// When the program ends, the sandbox ends: what it left running is killed, as far as a pid namespace or a control group
-/// shows it.
+/// The sandbox ends with the program: processes that the program left running are killed, as far as
+/// a pid namespace or a control group shows them.
 ///
 /// # Drop
 ///
-/// Dropping the handle kills everything in the sandbox, reaps the program, and removes its control group and scratch
-/// directory. It waits for 50 ms at most; what takes longer is finished by a thread of the library's.
-/// [`close`](Child::close) does the same and tells what went wrong; [`detach`](Child::detach) lets the program go on.
+/// Dropping the handle kills everything in the sandbox, reaps the program, and removes its control
+/// group and scratch directory. The drop waits for 50 ms at most; a thread of this library finishes
+/// what takes longer. [`close`](Child::close) does the same and reports errors;
+/// [`detach`](Child::detach) lets the program continue.
 ///
-/// Without `pid_ns` and without a limit (which brings a control group) there is nothing that holds the program's
-/// descendants together but its process group, if it has one of its own.
+/// Without `pid_ns` and without a limit (which brings a control group), only the program's process
+/// group holds its descendants together, if the program has a process group of its own.
 ///
-/// In a fork of the caller the handle has no power: dropping it there does nothing.
+/// In a fork of the caller the handle has no power: dropping the handle there does nothing.
 #[must_use = "dropping the handle ends the program"]
 #[derive(Debug)]
 pub struct Child {
@@ -57,33 +60,34 @@ pub struct Child {
     pub stdout: Option<OutputStream>,
     /// The reading end of the program's stderr, if it was [piped](crate::Stdio::piped).
     pub stderr: Option<OutputStream>,
-    /// What the [`seccomp`](crate::Sandbox::seccomp) profile asks about, where it has [`Action::Notify`](crate::Action::Notify)
-    /// and was not [supervised](crate::Sandbox::spawn_supervised) from the start. To be taken and answered by another thread,
-    /// or before a wait, which closes it as it closes stdin.
+    /// The system calls about which the [`seccomp`](crate::Sandbox::seccomp) profile asks, if the
+    /// profile has [`Action::Notify`](crate::Action::Notify) and was not
+    /// [supervised](crate::Sandbox::spawn_supervised) from the start. Take this value and answer
+    /// the calls in another thread, or before a wait: a wait closes it, as it closes stdin.
     pub notifications: Option<Notifications>,
-    /// `None` once the handle has been given up.
+    /// `None` after the handle was given up.
     shared: Option<Arc<Shared>>,
     enforced: Enforced,
     meter: Option<Arc<Meter>>,
 }
 
-/// The time limits that are watched from outside.
+/// The time limits that this process watches from outside the sandbox.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) wall_time: Option<Duration>,
-    /// Read off the control group.
+    /// The limit for the processor time that the control group counts.
     pub(crate) cpu_time: Option<Duration>,
 }
 
-/// The limit of what the program writes to the streams that the library reads.
+/// The limit for what the program writes to the streams that the library reads.
 #[derive(Debug)]
 pub(crate) struct OutputLimit {
     pub(crate) bytes: u64,
-    /// Output beyond the limit is cut off, and the program goes on.
+    /// If true, output beyond the limit is cut off, and the program continues.
     pub(crate) cuts: bool,
 }
 
-/// A program that has just been executed, with all that its handle takes over.
+/// A program that has just been executed, with everything that its handle takes over.
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) running: Running,
@@ -94,13 +98,13 @@ pub(crate) struct Started {
     pub(crate) facts: Facts,
     pub(crate) enforced: Enforced,
     pub(crate) output_limit: Option<OutputLimit>,
-    /// What the filter asks, if nobody else hears it.
+    /// The questions of the filter, if no other receiver takes them.
     pub(crate) notifications: Option<Notifications>,
     pub(crate) watch: Watch,
 }
 
 impl Child {
-    /// Takes charge of a program that runs, and has its time limits watched.
+    /// Creates the handle of a running program, and starts to watch its time limits.
     pub(crate) fn new(started: Started) -> Result<Child> {
         let Started { running, at, streams, resources, facts, watch: Watch { wall_time, cpu_time }, .. } = started;
         let [stdin, stdout, stderr] = streams;
@@ -116,12 +120,12 @@ impl Child {
             enforced: started.enforced,
             meter,
         };
-        // On an error the handle made above is dropped, and with it the program.
+        // On an error the handle made above is dropped, which ends the program.
         if let Some(limit) = wall_time.and_then(|limit| at.checked_add(limit)) {
-            watch::at(limit, &shared, watch::Due::WallTime)?;
+            watch::add_deadline(limit, &shared, watch::Due::WallTime)?;
         }
         if let Some(limit) = cpu_time.map(|limit| limit.saturating_add(shared.cpu_before())) {
-            watch::at(at, &shared, watch::Due::CpuTime(watch::CpuWatch::new(limit)))?;
+            watch::add_deadline(at, &shared, watch::Due::CpuTime(watch::CpuWatch::new(limit)))?;
         }
         if asks {
             watch::reap(&shared)?;
@@ -134,17 +138,19 @@ impl Child {
         self.shared.as_ref().ok_or_else(|| Error::message(ErrorKind::Control, Step::Wait, "the handle was given up"))
     }
 
-    /// The program's pid, or its init's, as the caller's pid namespace counts.
+    /// Returns the pid of the program, or of its init, in the caller's pid namespace.
     pub fn id(&self) -> u32 {
         self.shared.as_ref().map_or(0, |shared| shared.running.pid.unsigned_abs())
     }
 
-    /// Readable once the program has ended: for poll(2) and async runtimes. pidfd_open(2).
+    /// Returns the pidfd of the program, pidfd_open(2). It becomes readable when the program has
+    /// ended, for poll(2) and async runtimes.
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.shared.as_ref().map(|shared| shared.pidfd())
     }
 
-    /// Where the time of the spawn went, where [`timings`](crate::Sandbox::timings) asked for it.
+    /// Returns the time that each part of the spawn took, if [`timings`](crate::Sandbox::timings)
+    /// was set.
     ///
     /// ```
     /// use ringfence::Sandbox;
@@ -163,40 +169,41 @@ impl Child {
         self.shared.as_ref()?.running.timings.as_ref()
     }
 
-    /// What of the policy the kernel really enforces.
+    /// Returns the parts of the policy that the kernel really enforces.
     pub fn enforced(&self) -> &Enforced {
         &self.enforced
     }
 
-    /// Waits for the program's end, after closing its stdin; then what was made for it is gone. Later calls give the same
-    /// again.
+    /// Closes the program's stdin and waits for the end of the program, then removes what was made
+    /// for the sandbox. Later calls return the same outcome.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::StatusLost`] where the caller ignores SIGCHLD or waits for any child, no init is used, and the kernel
-    /// (before 6.15) keeps no copy of the status.
+    /// Returns [`ErrorKind::StatusLost`] if the caller ignores SIGCHLD or waits for any child, no
+    /// init is used, and the kernel (before 6.15) keeps no copy of the status.
     pub fn wait(&mut self) -> Result<Outcome> {
         drop((self.stdin.take(), self.notifications.take()));
         match self.wait_until(None)? {
             Some(outcome) => Ok(outcome),
-            None => Err(Error::message(ErrorKind::Control, Step::Wait, "the wait came back without an end")),
+            None => Err(Error::message(ErrorKind::Control, Step::Wait, "the wait returned before the program ended")),
         }
     }
 
-    /// The outcome if the program has ended, without waiting.
+    /// Returns the outcome if the program has ended, and `None` otherwise. Does not wait.
     ///
     /// # Errors
     ///
-    /// Those of [`wait`](Child::wait).
+    /// Returns the errors of [`wait`](Child::wait).
     pub fn try_wait(&mut self) -> Result<Option<Outcome>> {
         self.wait_until(Some(Instant::now()))
     }
 
-    /// Waits for `timeout` at most; `None` if the program runs on.
+    /// Waits for the end of the program, for `timeout` at most. Returns `None` if the program still
+    /// runs.
     ///
     /// # Errors
     ///
-    /// Those of [`wait`](Child::wait).
+    /// Returns the errors of [`wait`](Child::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<Outcome>> {
         self.wait_until(Instant::now().checked_add(timeout))
     }
@@ -216,26 +223,27 @@ impl Child {
             Err(error) => error.kind() == ErrorKind::StatusLost,
         };
         if ended && shared.remove(REMOVE_PATIENCE).is_err() {
-            // The outcome is known and counts; the rest is tried again from behind.
+            // The outcome is known and is returned; the watching thread tries the removal again.
             let _ = watch::adopt(shared);
         }
-        result.map(|outcome| outcome.map(|outcome| self.told(outcome)))
+        result.map(|outcome| outcome.map(|outcome| self.with_output_limit(outcome)))
     }
 
-    /// Output that is not all there is no answer, whether the program ended for it or before it was read.
-    fn told(&self, outcome: Outcome) -> Outcome {
-        let struck = self.meter.as_ref().is_some_and(|meter| meter.has_struck());
+    /// Sets the verdict to the output limit if the limit was exceeded: cut output is no valid
+    /// answer, even if the program ended by itself before the output was read.
+    fn with_output_limit(&self, outcome: Outcome) -> Outcome {
+        let struck = self.meter.as_ref().is_some_and(|meter| meter.has_ended_program());
         if struck { outcome.with_verdict(Verdict::OutputLimit) } else { outcome }
     }
 
-    /// Asks the program to end, with SIGTERM or the [`stop_signal`](crate::Sandbox::stop_signal), and kills everything in the
-    /// sandbox if it has not within `grace`.
+    /// Asks the program to end, with SIGTERM or the [`stop_signal`](crate::Sandbox::stop_signal).
+    /// If the program still runs after `grace`, kills everything in the sandbox.
     ///
     /// # Errors
     ///
-    /// Those of [`wait`](Child::wait).
+    /// Returns the errors of [`wait`](Child::wait).
     pub fn stop(&mut self, grace: Duration) -> Result<Outcome> {
-        // It may have ended by itself.
+        // An error means that the program has ended by itself.
         let _ = self.signal(self.shared()?.facts.stop_signal);
         if let Some(outcome) = self.wait_timeout(grace)? {
             return Ok(outcome);
@@ -244,60 +252,62 @@ impl Child {
         self.wait()
     }
 
-    /// Kills everything in the sandbox with SIGKILL. The program is still to be waited for.
+    /// Kills everything in the sandbox with SIGKILL. The caller must still wait for the program.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`] in a fork of the caller.
+    /// Returns [`ErrorKind::Control`] in a fork of the caller.
     pub fn kill(&mut self) -> Result<()> {
         self.shared()?.stop(None)
     }
 
-    /// Sends a signal to the program; an [`init`](crate::Sandbox::init) passes it on. A program that is a bare pid 1 gets
-    /// only signals for which it has set an action, and SIGKILL.
+    /// Sends a signal to the program; an [`init`](crate::Sandbox::init) passes the signal on. A
+    /// program that runs as pid 1 itself receives only signals for which it has set an action, and
+    /// SIGKILL.
     ///
     /// # Errors
     ///
-    /// ESRCH once the program has ended, EINVAL for a number that is no signal.
+    /// Returns ESRCH after the program has ended, and EINVAL for a number that is no signal.
     pub fn signal(&self, signal: i32) -> Result<()> {
         self.shared()?.signal(signal)
     }
 
-    /// What everything in the sandbox uses now. Needs a limit, which brings the control group that counts.
+    /// Returns what everything in the sandbox uses now. Needs a limit, which brings the control
+    /// group that counts.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`] without a control group, or after the program has ended.
+    /// Returns [`ErrorKind::Control`] without a control group, or after the program has ended.
     pub fn stats(&self) -> Result<Stats> {
         self.shared()?.need_group(Step::Stats)?.stats()
     }
 
-    /// Stops everything in the sandbox where it stands, without a signal that it could see: cgroup.freeze, or the v1
-    /// freezer. Waits up to five seconds until all is still.
+    /// Freezes everything in the sandbox, without a signal that the program could see: with
+    /// cgroup.freeze, or the v1 freezer. Waits up to five seconds until all processes have stopped.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`] without a control group; EBUSY or ETIMEDOUT where a process cannot be stopped,
-    /// ECANCELED where another thread thaws it meanwhile.
+    /// Returns [`ErrorKind::Control`] without a control group, EBUSY or ETIMEDOUT if a process
+    /// cannot be stopped, and ECANCELED if another thread thaws the sandbox meanwhile.
     pub fn freeze(&self) -> Result<()> {
         self.shared()?.freeze(FREEZE_PATIENCE)
     }
 
-    /// Lets a frozen sandbox go on.
+    /// Lets a frozen sandbox continue.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`] without a control group.
+    /// Returns [`ErrorKind::Control`] without a control group.
     pub fn thaw(&self) -> Result<()> {
         self.shared()?.thaw()
     }
 
-    /// Changes limits while the program runs; those not named stay as they are.
+    /// Changes limits while the program runs. Limits that are not set in `limits` stay as they are.
     ///
     /// # Errors
     ///
-    /// A limit whose controller the sandbox was not spawned with, or a value that the kernel refuses (EBUSY for a memory
-    /// limit below what is in use on v1).
+    /// Returns an error for a limit whose controller the sandbox was not spawned with, and for a
+    /// value that the kernel refuses (EBUSY for a memory limit below the current use, on v1).
     pub fn update(&self, limits: &Limits) -> Result<()> {
         let problems = limits.invalid();
         if !problems.is_empty() {
@@ -306,11 +316,12 @@ impl Child {
         self.shared()?.need_group(Step::SetLimit)?.update(limits)
     }
 
-    /// Ends the sandbox, killing what still runs, and removes all that was made for it.
+    /// Ends the sandbox: kills what still runs, and removes everything that was made for the
+    /// sandbox.
     ///
     /// # Errors
     ///
-    /// Whatever a drop would have kept to itself.
+    /// Returns the errors that a drop would ignore.
     pub fn close(mut self) -> Result<Outcome> {
         let Some(shared) = self.shared.take() else {
             return Err(Error::message(ErrorKind::Control, Step::Wait, "the handle was given up"));
@@ -323,19 +334,21 @@ impl Child {
             let _ = watch::adopt(shared);
             return Err(error);
         }
-        let outcome = outcome.map(|outcome| self.told(outcome));
-        outcome.ok_or_else(|| Error::message(ErrorKind::Control, Step::Wait, "the wait came back without an end"))
+        let outcome = outcome.map(|outcome| self.with_output_limit(outcome));
+        outcome
+            .ok_or_else(|| Error::message(ErrorKind::Control, Step::Wait, "the wait returned before the program ended"))
     }
 
-    /// Gives the handle up and lets the program go on. A thread of the library's reaps it and removes what was made for
-    /// it once it ends.
+    /// Gives up the handle and lets the program continue. When the program ends, a thread of this
+    /// library reaps it and removes what was made for it.
     ///
-    /// It still ends with the caller's process, unless [`die_with_owner(false)`](crate::Sandbox::die_with_owner) was
-    /// asked for; then [`reap_stale`](crate::reap_stale) removes what is left of it, once it has ended.
+    /// The program still ends with the caller's process, unless
+    /// [`die_with_owner(false)`](crate::Sandbox::die_with_owner) was set; in that case
+    /// [`reap_stale`](crate::reap_stale) removes what is left after the program has ended.
     ///
     /// # Errors
     ///
-    /// If the thread cannot be started; the sandbox is ended then.
+    /// Returns an error if the thread cannot be started; the sandbox is ended in that case.
     pub fn detach(mut self) -> Result<()> {
         let Some(shared) = self.shared.take() else { return Ok(()) };
         let kept = shared.clone();
@@ -351,7 +364,8 @@ impl Drop for Child {
     }
 }
 
-/// Kills, reaps and removes; hands over to the watching thread what does not go at once.
+/// Kills and reaps the program and removes what was made for it. Hands over to the watching thread
+/// what cannot be removed at once.
 fn end(shared: &Arc<Shared>) {
     if !shared.is_home() {
         return shared.abandon();
@@ -366,7 +380,7 @@ fn end(shared: &Arc<Shared>) {
     };
     let left = until.saturating_duration_since(Instant::now());
     if !ended || shared.remove(left).is_err() {
-        // Without a thread to take it, the record of the owner is what remains.
+        // If no thread can take the sandbox, the record of the owner still names what is left.
         let _ = watch::adopt(shared.clone());
     }
 }

@@ -1,4 +1,4 @@
-//! How a program ended, why, and what it used.
+//! The end of a program: its status, the reason, and what the program used.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -9,25 +9,29 @@ use nix::sys::signal::Signal;
 
 use crate::units::Bytes;
 
-/// Why the program ended.
+/// The reason why the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// By itself, with this code.
+    /// The program exited by itself, with this code.
     Exited(i32),
-    /// By this signal, sent by itself, by the kernel, or with [`Child::signal`](crate::Child::signal) and
-    /// [`Child::kill`](crate::Child::kill).
+    /// This signal ended the program. The program itself, the kernel,
+    /// [`Child::signal`](crate::Child::signal) or [`Child::kill`](crate::Child::kill) sent the
+    /// signal.
     Signaled(i32),
-    /// It failed after the kernel had killed it, or a process of its, at the memory limit.
+    /// The program failed after the kernel had killed the program, or one of its processes, at the
+    /// memory limit.
     OutOfMemory,
-    /// It was killed at [`wall_time`](crate::Sandbox::wall_time).
+    /// The program was killed at [`wall_time`](crate::Sandbox::wall_time).
     WallTime,
-    /// It was killed at [`cpu_time`](crate::Sandbox::cpu_time).
+    /// The program was killed at [`cpu_time`](crate::Sandbox::cpu_time).
     CpuTime,
-    /// It was killed at [`output_limit`](crate::Sandbox::output_limit).
+    /// The program was killed at [`output_limit`](crate::Sandbox::output_limit).
     OutputLimit,
-    /// It made a system call for which its [`seccomp`](crate::Sandbox::seccomp) profile kills, or did not survive a trap
-    /// ([`Action::Trap`](crate::Action::Trap)): it ended by SIGSYS. That one of its children did is not told here.
+    /// SIGSYS ended the program: it made a system call for which its
+    /// [`seccomp`](crate::Sandbox::seccomp) profile kills, or did not survive a trap
+    /// ([`Action::Trap`](crate::Action::Trap)). This verdict does not cover the children of the
+    /// program.
     Seccomp,
 }
 
@@ -48,33 +52,39 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What everything in the sandbox used, taken before its control group was removed. Where there was no group to count,
-/// the figures are those of the program and the children that it has waited for: getrusage(2).
+/// The resources that everything in the sandbox used, counted before its control group was removed.
+/// Without a control group that counts, the numbers are those of the program and of the children
+/// that the program has waited for: getrusage(2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// From the program's exec until its end, whenever it is waited for: a thread of the library's notes the ends that nobody
-    /// waits for, to within the time that it takes to be scheduled.
+    /// The time from the program's exec until its end. The time of the wait does not matter: a
+    /// thread of this library notes the end of a program that nobody waits for, as soon as the
+    /// kernel schedules the thread.
     pub wall: Duration,
     /// Processor time in user mode.
     pub user: Duration,
     /// Processor time in the kernel.
     pub system: Duration,
-    /// The most memory at one time. With a memory limit that of the control group, page cache included; else the largest
-    /// resident set of one process. `None` where no control group counts and the program took no more than the caller: its
-    /// process begins as one that shares the caller's memory, and what getrusage(2) tells of it is the caller's.
+    /// The most memory in use at one time. With a memory limit, this is the number of the control
+    /// group, which includes the page cache; otherwise it is the largest resident set of one
+    /// process. `None` if no control group counts and the program used no more than the caller: the
+    /// process of the program starts with the caller's memory, and getrusage(2) then returns the
+    /// caller's number.
     pub peak_memory: Option<Bytes>,
-    /// Read from block devices; `None` where no control group counts it.
+    /// The bytes read from block devices; `None` if no control group counts them.
     pub io_read: Option<Bytes>,
-    /// Written to block devices; `None` where no control group counts it.
+    /// The bytes written to block devices; `None` if no control group counts them.
     pub io_written: Option<Bytes>,
-    /// How many processes the kernel killed at the memory limit; `None` where no control group counts them.
+    /// The number of processes that the kernel killed at the memory limit; `None` if no control
+    /// group counts them.
     pub oom_kills: Option<u64>,
-    /// How many forks failed at the limit of processes; `None` where no control group counts them.
+    /// The number of forks that failed at the limit of processes; `None` if no control group counts
+    /// them.
     pub pids_limit_hits: Option<u64>,
 }
 
-/// How a program ended: `std::process::ExitStatus`, the reason, and the usage.
+/// The end of a program: `std::process::ExitStatus`, the reason, and the usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     status: ExitStatus,
@@ -91,7 +101,7 @@ impl Outcome {
         };
         let ran_out = usage.oom_kills.is_some_and(|kills| kills > 0) && !status.success();
         let verdict = match reason {
-            // A limit that struck while the program was ending by itself did not end it.
+            // A limit that was reached while the program was ending by itself did not end it.
             Some(reason) if status.signal().is_some() => reason,
             _ if ran_out => Verdict::OutOfMemory,
             _ => by_itself,
@@ -99,48 +109,49 @@ impl Outcome {
         Outcome { status, verdict, usage }
     }
 
-    /// The same end, told otherwise.
+    /// Returns the same outcome with another verdict.
     pub(super) fn with_verdict(self, verdict: Verdict) -> Self {
         Outcome { verdict, ..self }
     }
 
-    /// The status, as std tells it.
+    /// Returns the status as the standard library shows it.
     pub fn status(&self) -> ExitStatus {
         self.status
     }
 
-    /// Whether the program exited with 0.
+    /// Returns true if the program exited with 0.
     pub fn success(&self) -> bool {
         self.status.success()
     }
 
-    /// The exit code, if the program exited by itself.
+    /// Returns the exit code, if the program exited by itself.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// Why it ended.
+    /// Returns the reason why the program ended.
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }
 
-    /// What it used.
+    /// Returns the resources that the sandbox used.
     pub fn usage(&self) -> Usage {
         self.usage
     }
 }
 
-/// What a program wrote, and how it ended.
+/// The output of a program, and how the program ended.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Output {
-    /// How it ended.
+    /// The end of the program.
     pub outcome: Outcome,
-    /// What it wrote to stdout, if that was piped.
+    /// The bytes that the program wrote to stdout, if stdout was piped.
     pub stdout: Vec<u8>,
-    /// What it wrote to stderr, if that was piped.
+    /// The bytes that the program wrote to stderr, if stderr was piped.
     pub stderr: Vec<u8>,
-    /// The program wrote more than [`output_limit`](crate::Sandbox::output_limit), and the rest is not here.
+    /// True if the program wrote more than [`output_limit`](crate::Sandbox::output_limit) allows;
+    /// the rest is not here.
     pub truncated: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Collecting what a program writes, within bounds.
+//! Collects the output of a program, within a limit.
 
 use std::io::{ErrorKind as IoErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,12 +11,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{Child, Output};
 use crate::error::{Error, Result, Step};
 
-/// How often one stream is read before it is the other's turn: a flood on one does not hold up the other.
+/// The number of reads from one stream before the other stream has its turn. A flood on one stream
+/// does not delay the other.
 const TURNS: usize = 16;
-/// More than the largest pipe holds.
+/// A number of reads that empties even the largest pipe.
 const TURNS_FOR_ALL: usize = 4096;
 
-/// One stream on its way into memory.
+/// A stream that is read into memory.
 struct Capture<R> {
     stream: Option<R>,
     bytes: Vec<u8>,
@@ -34,7 +35,7 @@ impl<R: Read + AsFd> Capture<R> {
         Ok(Capture { stream, bytes: Vec::new() })
     }
 
-    /// Takes what is there, in at most so many turns.
+    /// Reads what is available, with at most this number of reads.
     fn drain(&mut self, turns: usize) -> Result<()> {
         let mut chunk = [0; 16 << 10];
         for _ in 0..turns {
@@ -52,14 +53,16 @@ impl<R: Read + AsFd> Capture<R> {
 }
 
 impl Child {
-    /// Waits for the end and collects what the program writes to the streams that were piped; its stdin is closed first.
+    /// Closes the program's stdin, waits for the end of the program, and collects what the program
+    /// writes to the streams that were piped.
     ///
-    /// Beyond [`output_limit`](crate::Sandbox::output_limit) everything in the sandbox is killed, and what came until then
-    /// is kept. A descendant that holds a pipe open beyond the end of the sandbox does not hold this up.
+    /// Beyond [`output_limit`](crate::Sandbox::output_limit) everything in the sandbox is killed,
+    /// and the output up to then is kept. A descendant that holds a pipe open after the end of the
+    /// sandbox does not delay this call.
     ///
     /// # Errors
     ///
-    /// Those of [`wait`](Child::wait).
+    /// Returns the errors of [`wait`](Child::wait).
     pub fn wait_with_output(mut self) -> Result<Output> {
         drop((self.stdin.take(), self.notifications.take()));
         let mut stdout = Capture::new(self.stdout.take())?;
@@ -67,12 +70,13 @@ impl Child {
         let shared = self.shared()?.clone();
         shared.attend();
         loop {
-            // Looked at before the pipes are emptied: what was written before the end is in them by then.
+            // The check comes before the pipes are emptied: then the pipes hold everything that was
+            // written before the end.
             let ended = shared.wait(Some(Instant::now()))?.is_some();
             let turns = if ended { TURNS_FOR_ALL } else { TURNS };
             stdout.drain(turns)?;
             stderr.drain(turns)?;
-            if ended || self.meter.as_ref().is_some_and(|meter| meter.has_struck()) {
+            if ended || self.meter.as_ref().is_some_and(|meter| meter.has_ended_program()) {
                 break;
             }
             wait_for_more(&stdout, &stderr, shared.pidfd())?;

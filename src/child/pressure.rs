@@ -1,24 +1,27 @@
-//! How short of a resource the sandbox is.
+//! The pressure in a sandbox: how much time its processes lose because a resource is short.
 
 use super::Child;
 use crate::cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold};
 use crate::error::{Result, Step};
 
 impl Child {
-    /// How much time everything in the sandbox loses for want of `resource`: `cpu.pressure`, `memory.pressure` and
-    /// `io.pressure` of its v2 group (5.2), which needs no controller there, so that a hybrid host has it too. Needs a
-    /// limit, which brings the control group.
+    /// Returns how much time everything in the sandbox loses because `resource` is short:
+    /// `cpu.pressure`, `memory.pressure` and `io.pressure` of the sandbox's v2 group (5.2). These
+    /// files need no controller, so a hybrid host has them too. Needs a limit, which brings the
+    /// control group.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on a host without cgroup v2, or where the kernel does not
-    /// count (boot with `psi=1`); [`ErrorKind::Control`](crate::ErrorKind::Control) without a control group, or after the
+    /// Returns [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on a host without cgroup
+    /// v2, or if the kernel does not count (boot with `psi=1`);
+    /// [`ErrorKind::Control`](crate::ErrorKind::Control) without a control group, or after the
     /// program has ended.
     pub fn pressure(&self, resource: PsiResource) -> Result<Pressure> {
         self.shared()?.need_group(Step::Pressure)?.pressure(resource)
     }
 
-    /// Watches over the pressure: the trigger fires, once a window at most, when more time than `threshold` says is lost.
+    /// Creates a trigger for the pressure. The trigger fires, at most once in each window, when
+    /// more time is lost than `threshold` allows.
     ///
     /// ```no_run
     /// use ringfence::{PsiResource, PsiThreshold, Sandbox};
@@ -37,9 +40,10 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// Those of [`pressure`](Child::pressure); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a window outside of 0.5
-    /// to 10 seconds. EINVAL from a caller without `CAP_SYS_RESOURCE`, to whom Linux 6.5 grants windows that are multiples
-    /// of two seconds.
+    /// Returns the errors of [`pressure`](Child::pressure), and
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a window outside of 0.5 to 10 seconds.
+    /// Returns EINVAL to a caller without `CAP_SYS_RESOURCE`, unless the kernel is Linux 6.5 or
+    /// later and the window is a multiple of two seconds.
     pub fn pressure_trigger(&self, resource: PsiResource, threshold: PsiThreshold) -> Result<PressureTrigger> {
         self.shared()?.need_group(Step::Pressure)?.pressure_trigger(resource, threshold)
     }

@@ -1,4 +1,4 @@
-//! Everything that was made outside for one sandbox, and that goes with it.
+//! The resources that are made outside of one sandbox, and removed with it.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -8,24 +8,26 @@ use crate::mount::RootGuard;
 use crate::namespace::Lease;
 use crate::owner::{Claim, Scratch};
 
-/// How long a group that was made for nothing may take to go.
+/// The longest time that the removal of an unused group may take.
 const UNDO_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The resources of one sandbox, from their making until its end. The setup owns them first, then the handle.
+/// The resources of one sandbox, from their creation until the end of the sandbox. The setup owns
+/// them first, then the handle.
 #[derive(Debug, Default)]
 pub(crate) struct Resources {
     pub(crate) claim: Option<Claim>,
     pub(crate) scratch: Option<Scratch>,
     pub(crate) group: Option<Group>,
-    /// The ids that are this sandbox's alone.
+    /// The ids that belong to this sandbox alone.
     pub(crate) lease: Option<Lease>,
-    /// What holds an image in its store.
+    /// The guard that keeps an image in its store.
     pub(crate) root_guard: Option<RootGuard>,
     pub(crate) mount_ns: Option<MountNamespace>,
 }
 
 impl Resources {
-    /// Takes everything away again. Nobody is in the group. In a fork of the owner nothing is its own, and nothing is done.
+    /// Removes everything again. No process is in the group. In a fork of the owner this function
+    /// does nothing, because the fork owns none of the resources.
     pub(crate) fn undo(&mut self) {
         if self.claim.as_ref().is_some_and(|claim| !claim.is_here()) {
             return self.scratch.take().into_iter().for_each(Scratch::forget);
@@ -41,8 +43,9 @@ impl Resources {
     }
 }
 
-/// The mount namespace of a sandbox whose program may have ended. Its last descriptor is handed over when this is dropped:
-/// taking mounts down takes as long as a small program runs, and it need not be the caller who waits for it.
+/// The mount namespace of a sandbox whose program may have ended. A drop hands over its last
+/// descriptor: the kernel needs as long to remove the mounts as a small program runs, and the
+/// caller need not wait for that.
 #[derive(Debug)]
 pub(crate) struct MountNamespace {
     fd: Option<OwnedFd>,

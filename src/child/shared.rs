@@ -1,8 +1,8 @@
-//! What the handle, and the thread that watches over limits, know of one sandbox.
+//! The state of one sandbox that its handle and the watching thread share.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -15,36 +15,37 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner::Scratch;
 use crate::spawn::Running;
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::{pidfd, timeout};
+use crate::sys::{mutex, pidfd, timeout};
 
-/// A place in the list of deadlines of the thread that watches.
+/// A key in the watching thread's list of deadlines.
 pub(super) type Key = (Instant, u64);
 
-/// Tells the process that spawned from its forks.
+/// The mark that distinguishes the process that spawned from forks of it.
 static PROCESS: PerProcess<u8> = PerProcess::new();
 
-/// The facts about a sandbox by which its handle ends it and tells how it ended.
+/// The facts about a sandbox by which its handle ends the sandbox and reports how it ended.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) own_pid_ns: bool,
     pub(crate) own_process_group: bool,
-    /// The processor time that RLIMIT_CPU gives each process, where no control group counts it.
+    /// The processor time that RLIMIT_CPU gives each process, if no control group counts that time.
     pub(crate) cpu_rlimit: Option<Duration>,
-    /// The program stands under a filter of ours.
+    /// True if the program runs under a filter of this library.
     pub(crate) seccomp: bool,
-    /// That filter asks somebody, and the watching thread waits for the program, too.
+    /// True if that filter asks a supervisor. In that case the watching thread waits for the
+    /// program, too.
     pub(crate) asks: bool,
-    /// A stream is a file, whose size RLIMIT_FSIZE limits.
+    /// True if a stream is a file, whose size RLIMIT_FSIZE limits.
     pub(crate) writes_file: bool,
     /// The time between the signal at the wall limit and the kill.
     pub(crate) wall_time_grace: Option<Duration>,
     /// The signal that asks the program to end.
     pub(crate) stop_signal: i32,
-    /// What the group had counted before the program was there.
+    /// The numbers that the group had counted before the program was in it.
     pub(crate) before: Stats,
 }
 
-/// The program, and what is to be taken away with it.
+/// The program, and the resources that are removed with it.
 #[derive(Debug)]
 pub(super) struct Shared {
     home: &'static u8,
@@ -52,27 +53,29 @@ pub(super) struct Shared {
     pub(super) started: Instant,
     pub(super) facts: Facts,
     pub(super) group: Option<Group>,
-    /// When the program ended, as far as anybody has seen it.
+    /// The time when the program ended, as early as any thread has seen the end.
     pub(super) ended_at: OnceLock<Instant>,
-    /// By which the thread that watches is told that somebody waits; 0: it knows.
+    /// The ticket with which the watching thread is told that another thread waits. 0 if the
+    /// watching thread knows.
     pub(super) ticket: AtomicU64,
     state: Mutex<State>,
-    /// Of two who take the status, one would come too late.
+    /// Held while the status is taken. If two threads took the status at once, one would come too
+    /// late.
     pub(super) reaping: Mutex<()>,
     removing: Mutex<()>,
     pub(super) reason: AtomicU8,
-    /// It has been frozen, and may still be.
+    /// True if the sandbox has been frozen, and may still be frozen.
     frozen: AtomicBool,
     killed: AtomicBool,
     /// The program was asked to end at a limit.
     pub(super) asked: AtomicBool,
 }
 
-/// What changes over the sandbox's life.
+/// The state that changes during the life of the sandbox.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) outcome: Option<Outcome>,
-    /// All but the group.
+    /// All resources except the group.
     resources: Resources,
     pub(super) deadlines: Vec<Key>,
     removed: bool,
@@ -102,12 +105,12 @@ impl Shared {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        mutex::lock(&self.state)
     }
 
-    /// Whether this process spawned it, and is not a fork of the one that did.
+    /// Returns true in the process that spawned the program, and false in a fork of that process.
     pub(super) fn is_home(&self) -> bool {
-        PROCESS.get().is_some_and(|here| std::ptr::eq(here, self.home))
+        PROCESS.is_current(self.home)
     }
 
     pub(super) fn add_deadline(&self, key: Key) {
@@ -163,21 +166,23 @@ impl Shared {
         runs
     }
 
-    /// The kernel kills a pid namespace with its first process. Without one, the control group tells who belongs to the
-    /// sandbox; without that, its process group.
+    /// Kills all processes of the sandbox. If the program is the first process of a pid namespace,
+    /// the kernel kills the rest of the namespace. Otherwise the control group knows the processes
+    /// of the sandbox; without a control group, the process group does.
     fn kill_tree(&self) -> Result<()> {
         self.killed.store(true, Ordering::SeqCst);
         let only_group = self.facts.own_process_group && !self.facts.own_pid_ns && self.group.is_none();
         if only_group && self.state().outcome.is_none() && pidfd::send_signal(self.running.pidfd.as_fd(), 0).is_ok() {
-            // Before the program itself, whose end lets another thread wait for it: until then its pid, which is its
-            // group's id, is nobody else's.
+            // This kill comes before the kill of the program, whose end lets another thread wait
+            // for it. Until then no other process can have the pid of the program, which is also
+            // the id of the process group.
             let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.running.pid), nix::sys::signal::SIGKILL);
         }
         let killed = match pidfd::send_signal(self.running.pidfd.as_fd(), libc::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(errno) => Err(Self::control(Step::Kill)(errno)),
         };
-        // A frozen process takes its death only when it is thawed.
+        // A frozen process ends only when it is thawed.
         match &self.group {
             Some(group) if !self.facts.own_pid_ns || self.frozen.load(Ordering::SeqCst) => group.kill()?,
             _ => {}
@@ -198,14 +203,15 @@ impl Shared {
         self.frozen.store(true, Ordering::SeqCst);
         let result = group.freeze(timeout);
         if self.killed.load(Ordering::SeqCst) {
-            // Who killed it may not have seen that it was to be frozen.
+            // The kill may have come before the freeze was visible.
             group.kill()?;
         }
         result
     }
 
     pub(super) fn thaw(&self) -> Result<()> {
-        // Another thread may freeze it again at this moment: a kill goes on taking it for frozen.
+        // Another thread may freeze the sandbox again at this moment: a kill continues to treat the
+        // sandbox as frozen.
         self.need_group(Step::Freeze)?.thaw()
     }
 
@@ -213,22 +219,22 @@ impl Shared {
         self.require_home(step)?;
         self.group.as_ref().filter(|_| !self.state().removed).ok_or_else(|| {
             Error::message(ErrorKind::Control, step, "the sandbox has no control group").hint(
-                "ask for a limit, such as memory_limit() or pids_limit(), and for nothing after the program has ended",
+                "set a limit, such as memory_limit() or pids_limit(), and make this call before the program has ended",
             )
         })
     }
 
-    /// Whether the program has ended, whoever has reaped it.
+    /// Returns true if the program has ended, no matter which thread or process has reaped it.
     fn has_ended(&self) -> bool {
         self.state().outcome.is_some() || self.ends_by(Instant::now()).unwrap_or(false)
     }
 
-    /// Notes the time of the end, for who asks later.
-    pub(super) fn has_ended_now(&self) {
+    /// Notes the time of the end, for a later `wait`.
+    pub(super) fn mark_ended(&self) {
         self.ended_at.get_or_init(Instant::now);
     }
 
-    /// Whether the process ends before `until`.
+    /// Returns true if the process ends before `until`.
     pub(super) fn ends_by(&self, until: Instant) -> Result<bool> {
         loop {
             match poll(&mut [PollFd::new(self.running.pidfd.as_fd(), PollFlags::POLLIN)], timeout::until(until)) {
@@ -240,16 +246,16 @@ impl Shared {
         }
     }
 
-    /// The processor time that was used before the program was there.
+    /// Returns the processor time that the group had counted before the program was in it.
     pub(super) fn cpu_before(&self) -> Duration {
         self.facts.before.cpu_usage.unwrap_or_default()
     }
 
-    /// Takes away what was made for the sandbox, whose program has ended. What does not go in time can be tried again,
-    /// and is on the owner's record until it has gone.
+    /// Removes what was made for the sandbox, whose program has ended. The call can be repeated for
+    /// what cannot be removed in time; the owner's record lists that until it is gone.
     pub(super) fn remove(&self, timeout: Duration) -> Result<()> {
         let until = Instant::now().checked_add(timeout);
-        let _turn = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = mutex::lock(&self.removing);
         if self.state().removed {
             return Ok(());
         }
@@ -276,8 +282,8 @@ impl Shared {
         Ok(())
     }
 
-    /// In a fork: lets go of everything without touching it. Another thread of the parent may have held the lock when it
-    /// forked, and holds it here for ever.
+    /// Lets go of everything in a fork, without touching it. Another thread of the parent may have
+    /// held the lock during the fork, and then nobody can ever take the lock in this process.
     pub(super) fn abandon(&self) {
         if let Ok(mut state) = self.state.try_lock() {
             state.removed = true;

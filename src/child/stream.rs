@@ -1,4 +1,4 @@
-//! The ends of the pipes that a program writes to, which count what comes.
+//! The reading ends of the pipes that a program writes to. They count the bytes that arrive.
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -8,11 +8,11 @@ use std::sync::{Arc, Weak};
 use super::outcome::Verdict;
 use super::shared::Shared;
 
-/// What stdout and stderr of one sandbox give together.
+/// The count of the bytes from stdout and stderr of one sandbox together.
 #[derive(Debug)]
 pub(super) struct Meter {
     limit: u64,
-    /// What goes beyond the limit is thrown away, and nobody is killed.
+    /// If true, output beyond the limit is thrown away, and no process is killed.
     cuts: bool,
     taken: AtomicU64,
     over: AtomicBool,
@@ -25,24 +25,24 @@ impl Meter {
         Arc::new(Meter { limit, cuts, taken, over, shared: Arc::downgrade(shared) })
     }
 
-    /// Whether more came than may.
+    /// Returns true if more bytes came than the limit allows.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Whether that ended the program.
-    pub(super) fn has_struck(&self) -> bool {
+    /// Returns true if the limit ended the program.
+    pub(super) fn has_ended_program(&self) -> bool {
         !self.cuts && self.is_over()
     }
 
-    /// Counts `count` bytes, and gives how many of them may be passed on.
+    /// Counts `count` bytes, and returns how many of them may be passed on.
     fn pass(&self, count: usize) -> usize {
         let before = self.taken.fetch_add(count as u64, Ordering::AcqRel);
         let kept = usize::try_from(self.limit.saturating_sub(before)).unwrap_or(usize::MAX).min(count);
         if kept < count {
             self.over.store(true, Ordering::Release);
             if let Some(shared) = self.shared.upgrade().filter(|_| !self.cuts) {
-                // A kill that fails leaves nobody to tell; wait and drop will see.
+                // If the kill fails, no caller can be told here; wait and drop see it later.
                 let _ = shared.stop(Some(Verdict::OutputLimit));
             }
         }
@@ -50,11 +50,14 @@ impl Meter {
     }
 }
 
-/// A program's stdout or stderr, to be read: the end of a pipe, as [`std::process::ChildStdout`].
+/// The reading end of a program's stdout or stderr, which is a pipe, as
+/// [`std::process::ChildStdout`] is.
 ///
-/// Where the sandbox has an [`output_limit`](crate::Sandbox::output_limit), what is read counts: beyond it everything in the
-/// sandbox is killed and the stream ends, or, with [`output_cut`](crate::Sandbox::output_cut), the rest is read and thrown away.
-/// What is turned into a descriptor, or read through one, is not counted any more.
+/// If the sandbox has an [`output_limit`](crate::Sandbox::output_limit), the stream counts what is
+/// read. Beyond the limit everything in the sandbox is killed and the stream ends; with
+/// [`output_cut`](crate::Sandbox::output_cut), the rest is read and thrown away instead. The stream
+/// does not count what is read through its descriptor, or after it has been turned into a
+/// descriptor.
 #[derive(Debug)]
 pub struct OutputStream {
     pipe: PipeReader,
@@ -66,8 +69,8 @@ impl OutputStream {
         OutputStream { pipe: pipe.into(), meter }
     }
 
-    /// Whether more came than [`output_limit`](crate::Sandbox::output_limit) lets through, from this stream and the other
-    /// together.
+    /// Returns true if this stream and the other one together received more than
+    /// [`output_limit`](crate::Sandbox::output_limit) allows.
     pub fn is_truncated(&self) -> bool {
         self.meter.as_ref().is_some_and(|meter| meter.is_over())
     }

@@ -1,8 +1,8 @@
-//! Waiting for the end of a sandbox's program: who notices it, and what its outcome is.
+//! The wait for the end of a sandbox's program, and the outcome of the program.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,11 +13,13 @@ use super::watch;
 use crate::cgroup::Stats;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spawn::Init;
+use crate::sys::mutex;
 use crate::sys::pidfd::{self, Ended};
 use crate::units::Bytes;
 
 impl Shared {
-    /// Waits for the end: for ever, until a time, or not at all (a time that has passed).
+    /// Waits for the end of the program: without a limit for `None`, or until the given time.
+    /// Returns at once if that time has passed.
     pub(super) fn wait(&self, until: Option<Instant>) -> Result<Option<Outcome>> {
         self.require_home(Step::Wait)?;
         if let Some(outcome) = self.state().outcome {
@@ -25,11 +27,12 @@ impl Shared {
         }
         match until {
             Some(until) if !self.ends_by(until)? => return Ok(None),
-            // The turn is taken when there is something to reap, so that nobody waits for it.
+            // The turn is taken only when there is something to reap, so that no thread waits for
+            // the turn.
             None if self.facts.asks => while !self.ends_by(Instant::now() + watch::FAR)? {},
             _ => {}
         }
-        let _turn = self.reaping.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = mutex::lock(&self.reaping);
         if let Some(outcome) = self.state().outcome {
             return Ok(Some(outcome));
         }
@@ -38,30 +41,32 @@ impl Shared {
             Err(Errno::ECHILD) => None,
             Err(errno) => return Err(Self::control(Step::Wait)(errno)),
         };
-        // The program can reach the socket on which its init speaks: an init that was killed has said nothing.
+        // The program can reach the socket on which its init speaks: an init that was killed has
+        // said nothing.
         let killed = ended.is_some_and(|e| libc::WIFSIGNALED(e.wait_status));
-        let told = self.running.init.as_ref().filter(|_| !killed).and_then(Init::ended);
-        let status = told.or(ended.map(|e| e.wait_status)).or_else(|| pidfd::exit_info(self.running.pidfd.as_fd()));
+        let from_init = self.running.init.as_ref().filter(|_| !killed).and_then(Init::ended);
+        let status =
+            from_init.or(ended.map(|e| e.wait_status)).or_else(|| pidfd::exit_info(self.running.pidfd.as_fd()));
         let outcome = status.map(|status| self.outcome(status, ended));
         let mut state = self.state();
         state.outcome = outcome;
         watch::cancel(std::mem::take(&mut state.deadlines));
         drop(state);
         outcome.map(Some).ok_or_else(|| {
-            let text = "the program has ended, but its status was taken by somebody else";
+            let text = "the program has ended, but another wait took its status, or SIGCHLD is ignored";
             Error::message(ErrorKind::StatusLost, Step::Wait, text)
                 .hint("do not ignore SIGCHLD or wait for any child, or use init(true), or a kernel from 6.15 on")
         })
     }
 
-    /// Has the end noted by the thread that watches, until somebody waits.
+    /// Lets the watching thread note the end, until a thread waits for the program.
     pub(super) fn leave_unattended(self: &Arc<Self>) {
         if let Some(ticket) = watch::note_end(self) {
             self.ticket.store(ticket, Ordering::Release);
         }
     }
 
-    /// The calling thread is about to wait: it sees the end by itself.
+    /// Tells the watching thread that the calling thread waits, and sees the end by itself.
     pub(super) fn attend(&self) {
         let ticket = self.ticket.swap(0, Ordering::AcqRel);
         if ticket != 0 && self.is_home() {
@@ -80,14 +85,15 @@ impl Shared {
         // Limits kill: a program that died of another signal was not ended by one.
         let reason = reason.filter(|_| libc::WTERMSIG(status) == libc::SIGKILL);
         let reason = reason
-            .or_else(|| self.ran_into_rlimit(status, &usage))
-            .or_else(|| self.ran_into_filter(status))
-            .or_else(|| self.ran_into_size(status));
+            .or_else(|| self.rlimit_verdict(status, &usage))
+            .or_else(|| self.filter_verdict(status))
+            .or_else(|| self.file_size_verdict(status));
         Outcome::new(status, reason, usage)
     }
 
-    /// RLIMIT_CPU sends SIGXCPU, and SIGKILL a second later to who has caught that.
-    fn ran_into_rlimit(&self, status: i32, usage: &Usage) -> Option<Verdict> {
+    /// Returns the verdict for RLIMIT_CPU, which sends SIGXCPU, and SIGKILL a second later to a
+    /// program that has caught SIGXCPU.
+    fn rlimit_verdict(&self, status: i32, usage: &Usage) -> Option<Verdict> {
         let limit = self.facts.cpu_rlimit?;
         let used_up = usage.user + usage.system >= limit;
         match libc::WTERMSIG(status) {
@@ -97,14 +103,15 @@ impl Shared {
         }
     }
 
-    /// What SIGXFSZ says where the limit of output limits the size of files.
-    fn ran_into_size(&self, status: i32) -> Option<Verdict> {
+    /// Returns the verdict for SIGXFSZ, if the limit of output limits the size of files.
+    fn file_size_verdict(&self, status: i32) -> Option<Verdict> {
         let by_signal = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGXFSZ;
         (self.facts.writes_file && by_signal).then_some(Verdict::OutputLimit)
     }
 
-    /// A filter kills with SIGSYS. A program can send that to itself as well, and deceive nobody but itself.
-    fn ran_into_filter(&self, status: i32) -> Option<Verdict> {
+    /// Returns the verdict for SIGSYS, with which a filter kills. A program can send this signal to
+    /// itself as well, but deceives nobody else with that.
+    fn filter_verdict(&self, status: i32) -> Option<Verdict> {
         let by_signal = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS;
         (self.facts.seccomp && by_signal).then_some(Verdict::Seccomp)
     }
@@ -119,7 +126,7 @@ impl Shared {
             wall: self.ended_at.get_or_init(Instant::now).saturating_duration_since(self.started),
             user: since(stats.cpu_user, before.cpu_user).unwrap_or(ended_user),
             system: since(stats.cpu_system, before.cpu_system).unwrap_or(ended_system),
-            peak_memory: stats.memory_peak.or_else(|| Some(Bytes::new(ended?.largest()?))),
+            peak_memory: stats.memory_peak.or_else(|| Some(Bytes::new(ended?.peak_memory()?))),
             io_read: bytes_since(stats.io_read, before.io_read),
             io_written: bytes_since(stats.io_written, before.io_written),
             oom_kills: stats.oom_kills,

@@ -1,13 +1,13 @@
-//! One thread for all sandboxes: it ends those whose time is up, cleans up after those whose handle is gone, and notes when
-//! those end that nobody waits for.
+//! The watching thread, one for all sandboxes. It ends the sandboxes whose time is up, cleans up
+//! after those whose handle is gone, and notes the end of programs that nobody waits for.
 //!
-//! It is started by the first sandbox, and sleeps until something is due. The end of a program that somebody waits for
-//! does not wake it.
+//! The first sandbox that needs the thread starts it. The thread sleeps until something is due. The
+//! end of a program that a thread waits for does not wake the watching thread.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,26 +15,25 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
 use super::outcome::Verdict;
 use super::shared::{Key, Shared};
 use crate::error::{Error, Result, Step};
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::{table, timeout};
+use crate::sys::{background, mutex, table, timeout};
 
-/// How often the removal of what would not go is tried again.
+/// The pause before a failed removal is tried again.
 const RETRY: Duration = TURN;
-/// How finely processor time is looked at when the limit is near.
+/// The shortest pause between two checks of processor time, near the limit.
 const FINEST: Duration = Duration::from_millis(1);
-/// How seldom, when the limit is near and nothing is used.
+/// The longest pause between two checks, near the limit, if the program uses no processor time.
 const COARSEST: Duration = Duration::from_millis(20);
-/// When a time lies too far ahead to be told.
+/// The longest time that a thread sleeps at once. A deadline further away is checked again then.
 pub(super) const FAR: Duration = Duration::from_secs(3600);
-/// How long the removal of one sandbox's things may keep the others waiting.
+/// The longest time for which the removal for one sandbox may delay the other sandboxes.
 const TURN: Duration = Duration::from_millis(5);
 
-/// What is to be looked at when a time has come.
+/// The check to make when a deadline has come.
 #[derive(Debug, Clone)]
 pub(super) enum Due {
     WallTime,
@@ -45,7 +44,7 @@ pub(super) enum Due {
     Fault,
 }
 
-/// A limit of processor time, and what the last look at it found.
+/// A limit of processor time, and the result of the last check.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CpuWatch {
     limit: Duration,
@@ -61,9 +60,9 @@ impl CpuWatch {
 
 #[derive(Debug)]
 struct Watcher {
-    /// An eventfd.
+    /// An eventfd that wakes the thread.
     wake: OwnedFd,
-    /// The pidfds of those that nobody waits for.
+    /// The pidfds of the programs that nobody waits for.
     ends: Epoll,
     started: Mutex<bool>,
     list: Mutex<List>,
@@ -74,10 +73,11 @@ struct List {
     deadlines: BTreeMap<Key, (Weak<Shared>, Due)>,
     orphans: Vec<Arc<Shared>>,
     asking: Vec<Weak<Shared>>,
-    /// Those that nobody waits for, by their tickets.
+    /// The sandboxes that nobody waits for, by their tickets.
     unattended: HashMap<u64, Weak<Shared>>,
     next: u64,
-    /// Until when the thread sleeps; `None` while it is awake, and looks at the list before it sleeps again.
+    /// The time until which the thread sleeps. `None` while the thread is awake; it then reads the
+    /// list before it sleeps again.
     asleep_until: Option<Instant>,
 }
 
@@ -93,25 +93,25 @@ fn watcher() -> Result<&'static Watcher> {
             Ok(Watcher { wake, ends, started: Mutex::new(false), list: Mutex::default() })
         })
         .map_err(failed)?;
-    let mut started = watcher.started.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut started = mutex::lock(&watcher.started);
     if !*started {
-        let thread = thread::Builder::new().name("ringfence-watch".into()).stack_size(128 << 10);
-        thread.spawn(move || watcher.run()).map_err(|error| Error::io(Step::Spawner, &error))?;
+        background::spawn("ringfence-watch", move || watcher.run())
+            .map_err(|error| Error::io(Step::Spawner, &error))?;
         *started = true;
     }
     drop(started);
     Ok(watcher)
 }
 
-/// Looks at the sandbox when `at` has come.
-pub(super) fn at(at: Instant, shared: &Arc<Shared>, due: Due) -> Result<()> {
+/// Adds a deadline: the thread checks the sandbox at the time `at`.
+pub(super) fn add_deadline(at: Instant, shared: &Arc<Shared>, due: Due) -> Result<()> {
     let watcher = watcher()?;
     let key = watcher.insert(at, Arc::downgrade(shared), due);
     shared.add_deadline(key);
     Ok(())
 }
 
-/// Forgets deadlines of a sandbox that has ended.
+/// Removes deadlines of a sandbox that has ended.
 pub(super) fn cancel(keys: Vec<Key>) {
     if keys.is_empty() {
         return;
@@ -124,7 +124,8 @@ pub(super) fn cancel(keys: Vec<Key>) {
     }
 }
 
-/// Takes charge of a sandbox without a handle: waits for its end, then removes what was made for it.
+/// Takes charge of a sandbox without a handle: waits for its end, then removes what was made for
+/// it.
 pub(super) fn adopt(shared: Arc<Shared>) -> Result<()> {
     let watcher = watcher()?;
     watcher.list().orphans.push(shared);
@@ -132,8 +133,9 @@ pub(super) fn adopt(shared: Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-/// Reaps a program whose filter asks a supervisor as soon as it has ended: before 6.11 a process keeps its filter until it
-/// is reaped, and until then a supervisor is not told that nobody is left who could ask.
+/// Lets the thread reap a program as soon as it has ended, for a program whose filter asks a
+/// supervisor. Before 6.11 a process keeps its filter until it is reaped, and until then the
+/// supervisor does not learn that no process is left that could ask.
 pub(super) fn reap(shared: &Arc<Shared>) -> Result<()> {
     let watcher = watcher()?;
     watcher.list().asking.push(Arc::downgrade(shared));
@@ -141,8 +143,9 @@ pub(super) fn reap(shared: &Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-/// Has the end of a sandbox noted while nobody waits for it. Gives the ticket by which it is told to stop; none where the end
-/// cannot be seen from outside, and is noted by whoever waits.
+/// Lets the thread note the end of a sandbox while nobody waits for it. Returns the ticket for
+/// [`attend`]. Returns `None` if the end cannot be seen from outside; then the next wait notes the
+/// end.
 pub(super) fn note_end(shared: &Arc<Shared>) -> Option<u64> {
     let watcher = watcher().ok()?;
     let mut list = watcher.list();
@@ -155,27 +158,28 @@ pub(super) fn note_end(shared: &Arc<Shared>) -> Option<u64> {
     Some(ticket)
 }
 
-/// Leaves the end of a sandbox to who waits for it from now on.
+/// Stops noting the end of a sandbox: from now on the caller waits for the end.
 pub(super) fn attend(ticket: u64, pidfd: BorrowedFd<'_>) {
     if let Some(watcher) = WATCHER.get() {
         watcher.list().unattended.remove(&ticket);
-        // ENOENT: it was a process without a pidfd.
+        // ENOENT: the process had no pidfd.
         let _ = watcher.ends.delete(pidfd);
     }
 }
 
-/// Does something for one sandbox: a fault in it is no reason for the others' limits not to hold.
-fn alone<T>(work: impl FnOnce() -> T) -> Option<T> {
+/// Does some work for one sandbox. A panic in this work must not disable the limits of the other
+/// sandboxes.
+fn catch_panic<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 impl Watcher {
     fn list(&self) -> MutexGuard<'_, List> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        mutex::lock(&self.list)
     }
 
     fn wake(&self) {
-        // EAGAIN: a wake-up is on its way already.
+        // EAGAIN: a wake-up is pending already.
         let _ = nix::unistd::write(&self.wake, &1u64.to_ne_bytes());
     }
 
@@ -191,7 +195,6 @@ impl Watcher {
     }
 
     fn run(&self) {
-        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None);
         loop {
             self.handle_due();
             let mut running = self.handle_orphans();
@@ -209,8 +212,8 @@ impl Watcher {
         drop(list);
         for (key, (shared, due)) in due {
             let Some(shared) = shared.upgrade() else { continue };
-            alone(|| match due {
-                // A kill that fails leaves nobody to tell; wait and drop will see.
+            catch_panic(|| match due {
+                // If the kill fails, no caller can be told here; wait and drop see it later.
                 Due::WallTime => match shared.facts.wall_time_grace {
                     Some(grace) => self.begin_grace(&shared, key, grace),
                     None => drop(shared.stop(Some(Verdict::WallTime))),
@@ -218,7 +221,7 @@ impl Watcher {
                 Due::EndOfGrace => drop(shared.stop(Some(Verdict::WallTime))),
                 Due::CpuTime(watch) => self.check_cpu(&shared, key, watch),
                 #[cfg(test)]
-                Due::Fault => panic!("a fault of the test's"),
+                Due::Fault => panic!("a fault injected by the test"),
             });
         }
     }
@@ -232,8 +235,9 @@ impl Watcher {
         }
     }
 
-    /// All cores together cannot use up what is left in less than its share of one. A program that uses nothing is looked
-    /// at less and less often.
+    /// Checks the processor time, and adds the next check. All cores together need at least the
+    /// remaining time divided by the number of cores to use up the limit. The checks of a program
+    /// that uses no processor time become rarer.
     fn check_cpu(&self, shared: &Arc<Shared>, key: Key, mut watch: CpuWatch) {
         let used = shared.group.as_ref().and_then(|group| group.cpu_usage().ok().flatten()).unwrap_or(watch.used);
         let Some(left) = watch.limit.checked_sub(used).filter(|left| !left.is_zero()) else {
@@ -247,16 +251,17 @@ impl Watcher {
         shared.replace_deadline(key, new);
     }
 
-    /// Reaps those that have ended. Gives those still running, and keeps those whose things would not go.
+    /// Reaps the sandboxes that have ended. Returns those that still run, and keeps those whose
+    /// removal failed.
     fn handle_orphans(&self) -> Vec<Arc<Shared>> {
         let all = std::mem::take(&mut self.list().orphans);
         let now = Instant::now();
         let (mut running, mut stubborn) = (Vec::new(), Vec::new());
         for shared in all {
-            match alone(|| shared.wait(Some(now))) {
+            match catch_panic(|| shared.wait(Some(now))) {
                 Some(Ok(None)) => running.push(shared),
                 // An error here is a lost status: the program has ended all the same.
-                _ if alone(|| shared.remove(TURN)).is_some_and(|removed| removed.is_ok()) => {}
+                _ if catch_panic(|| shared.remove(TURN)).is_some_and(|removed| removed.is_ok()) => {}
                 _ => stubborn.push(shared),
             }
         }
@@ -271,11 +276,12 @@ impl Watcher {
         running
     }
 
-    /// Reaps those that have ended, and gives those still running. What was made for them is left to the handle.
+    /// Reaps the programs that have ended, and returns those that still run. The handle removes
+    /// what was made for them.
     fn handle_asking(&self) -> Vec<Arc<Shared>> {
         let all = std::mem::take(&mut self.list().asking);
         let now = Instant::now();
-        let runs = |shared: &Arc<Shared>| matches!(alone(|| shared.wait(Some(now))), Some(Ok(None)));
+        let runs = |shared: &Arc<Shared>| matches!(catch_panic(|| shared.wait(Some(now))), Some(Ok(None)));
         let running: Vec<_> = all.iter().filter_map(Weak::upgrade).filter(runs).collect();
         self.list().asking.extend(running.iter().map(Arc::downgrade));
         running
@@ -286,8 +292,8 @@ impl Watcher {
         while let Ok(count @ 1..) = self.ends.wait(&mut events, EpollTimeout::ZERO) {
             for event in events.iter().take(count) {
                 let shared = self.list().unattended.remove(&event.data());
-                // The handle may have gone since.
-                shared.and_then(|shared| shared.upgrade()).into_iter().for_each(|shared| shared.has_ended_now());
+                // The handle may be gone already.
+                shared.and_then(|shared| shared.upgrade()).into_iter().for_each(|shared| shared.mark_ended());
             }
         }
     }
@@ -306,7 +312,7 @@ impl Watcher {
         if let Ok(n) = poll(&mut fds, timeout::until(until))
             && n > 0
         {
-            // First of all: what it tells is the time.
+            // This comes first, because it notes the time of the end.
             self.handle_ends();
             let _ = nix::unistd::read(&self.wake, &mut [0; 8]);
         }
@@ -331,10 +337,10 @@ mod tests {
         let running = Running { pid, pidfd, init: None, timings: None };
         let shared = Shared::new(running, Instant::now(), Resources::default(), Facts::default());
         let shared = Arc::new(shared.unwrap());
-        at(Instant::now(), &shared, Due::Fault).unwrap();
+        add_deadline(Instant::now(), &shared, Due::Fault).unwrap();
         thread::sleep(Duration::from_millis(50));
-        at(Instant::now(), &shared, Due::Fault).unwrap();
-        at(Instant::now() + Duration::from_millis(50), &shared, Due::WallTime).unwrap();
+        add_deadline(Instant::now(), &shared, Due::Fault).unwrap();
+        add_deadline(Instant::now() + Duration::from_millis(50), &shared, Due::WallTime).unwrap();
         let until = Instant::now() + Duration::from_secs(10);
         let ended = loop {
             match child.try_wait().unwrap() {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::errno::Errno;
@@ -28,6 +28,7 @@ use super::unpack::{Ids, Summary, Unpacked, Unpacker};
 use super::{Image, known_blobs};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
+use crate::sys::mutex;
 
 /// The layers of an image, unpacked for overlayfs. While a value lives, its layers are not pruned.
 /// Clones share one lock.
@@ -305,7 +306,7 @@ fn unpack_side_by_side(
             let Some(job) = jobs.get(*i).filter(|_| !failure.load(Ordering::Relaxed)) else { return };
             let result = unpack_one(store, job, ids, image_quota.clone()).map_err(|error| at_layer(error, job.blob));
             failure.fetch_or(result.is_err(), Ordering::Relaxed);
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((*i, result));
+            mutex::lock(&done).push((*i, result));
         }
     };
     let workers = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
@@ -316,7 +317,7 @@ fn unpack_side_by_side(
         }
         work();
     });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut done = mutex::into_inner(done);
     done.sort_by_key(|(i, _)| *i);
     let layers: Vec<Unpacked> = done.into_iter().map(|(_, result)| result).collect::<Result<_>>()?;
     if layers.len() != jobs.len() {

@@ -2,13 +2,14 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::emit::{Setup, SetupKey};
 use crate::error::{Error, Result, Step};
 use crate::judge::Judgement;
 use crate::namespace::Outside;
 use crate::policy::Policy;
+use crate::sys::mutex;
 
 /// The judgement of a policy, and the limitations of the host that runs have shown.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl Compiled {
         key: &SetupKey,
         template: Option<BorrowedFd<'_>>,
     ) -> Result<Arc<Setup>> {
-        let last = || self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = || mutex::lock(&self.setup);
         if let Some(setup) = last().as_ref().filter(|setup| setup.key == *key) {
             return Ok(setup.clone());
         }

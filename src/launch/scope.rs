@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -18,7 +18,7 @@ use crate::owner;
 use crate::plan::{Plan, Slot};
 use crate::spawn::{self, Launch};
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::pidfd;
+use crate::sys::{mutex, pidfd};
 
 /// The leaf for the parked process: a group that has processes cannot pass controllers on.
 const LEAF: &str = "keeper";
@@ -78,8 +78,7 @@ impl Drop for ScopeHolder {
 pub(super) fn locate(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<ScopeLocation> {
     static SCOPES: PerProcess<Mutex<BTreeMap<SystemdScope, Scope>>> = PerProcess::new();
     let scopes = SCOPES.get_or_try(|| Ok::<_, Errno>(Mutex::default()));
-    let mut scopes =
-        scopes.map_err(|errno| Error::new(Step::SystemdScope, errno))?.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut scopes = mutex::lock(scopes.map_err(|errno| Error::new(Step::SystemdScope, errno))?);
     if let Some(scope) = scopes.get(wanted).filter(|scope| scope.holder.is_alive()) {
         return Ok(scope.location.clone());
     }

@@ -15,7 +15,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
@@ -27,7 +27,7 @@ use super::paths::belongs_to;
 use super::policy::Policy;
 use super::root::{Base, RootFs};
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::mount;
+use crate::sys::{mount, mutex};
 
 /// The host's files that a policy lets the program leave, or find as its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +55,7 @@ pub(crate) fn note_unmappable(path: &Path, ids: BorrowedFd<'_>) {
         return;
     };
     let alone = mount::clone_tree(path, false).and_then(|tree| mount::map_ids(tree.as_fd(), ids, false));
-    let mut unmappable = unmappable.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut unmappable = mutex::lock(unmappable);
     if unmappable.len() >= UNMAPPABLE_MAX {
         unmappable.clear();
     }
@@ -65,7 +65,7 @@ pub(crate) fn note_unmappable(path: &Path, ids: BorrowedFd<'_>) {
 /// Returns whether the mount at `path` can map ids, as far as is known.
 fn mappable(path: &Path) -> OwnedFiles {
     let (Some(unmappable), Ok(meta)) = (UNMAPPABLE.get(), fs::metadata(path)) else { return OwnedFiles::Mappable };
-    let unmappable = unmappable.lock().unwrap_or_else(PoisonError::into_inner);
+    let unmappable = mutex::lock(unmappable);
     let refuses = [None, Some(meta.ino())].into_iter().any(|inode| unmappable.contains(&(meta.dev(), inode)));
     if refuses { OwnedFiles::Unmappable } else { OwnedFiles::Mappable }
 }

@@ -12,10 +12,8 @@
 //! every mount namespace.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::thread;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 
 use super::dev::NODES;
 use super::kinds::Kind;
@@ -23,7 +21,7 @@ use super::policy::Policy;
 use super::root::{Base, RootFs};
 use crate::error::{Error, Step};
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::mount;
+use crate::sys::{background, mount};
 
 /// The most detached trees: each is a descriptor of the caller's, who may have 1,024.
 const MOST_TREES: usize = 128;
@@ -47,10 +45,7 @@ fn takes_overlays() -> bool {
 /// Makes the template, on a thread of its own, whose mount namespace and working directory end with
 /// the thread.
 fn make() -> Option<OwnedFd> {
-    let thread = thread::Builder::new().name("ringfence-mounts".into()).stack_size(128 << 10).spawn(|| {
-        pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None)?;
-        mount::empty_namespace()
-    });
+    let thread = background::spawn("ringfence-mounts", mount::empty_namespace);
     thread.ok()?.join().ok()?.ok()
 }
 
@@ -95,7 +90,7 @@ mod tests {
             assert!(template().is_none(), "an ordinary user has no right to one");
             return;
         }
-        let inside = thread::spawn(|| {
+        let inside = std::thread::spawn(|| {
             use nix::sched::{CloneFlags, setns, unshare};
             unshare(CloneFlags::CLONE_FS).unwrap();
             setns(template().unwrap(), CloneFlags::CLONE_NEWNS).unwrap();

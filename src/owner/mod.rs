@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use nix::errno::Errno;
 
@@ -30,7 +30,7 @@ pub(crate) use scratch::remove_tree;
 
 use crate::error::{Error, Result, Step};
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::random;
+use crate::sys::{mutex, random};
 
 /// The prefix of names that a living owner uses. The token and a number follow.
 pub(crate) const OWNED: &str = "rf-";
@@ -71,7 +71,7 @@ impl OwnRecord {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        mutex::lock(&self.state)
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn claim(kept: bool) -> Result<Claim> {
 impl Claim {
     /// Returns true in the process that created the claim, and false in a fork.
     pub(crate) fn is_here(&self) -> bool {
-        OWN_RECORD.get().is_some_and(|here| std::ptr::eq(here, self.own_record))
+        OWN_RECORD.is_current(self.own_record)
     }
 
     /// Returns the name for the files of this sandbox, which is unique.

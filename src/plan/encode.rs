@@ -1,16 +1,17 @@
-//! A plan as the block of bytes that the stub maps ([`wire`]).
+//! The encoding of a plan as the block of bytes that the stub maps ([`wire`]).
 
 use super::{Arg, DraftOp, Plan};
 use crate::error::Step;
 use crate::stub::wire::{self, Header, Op};
 
-/// An op that is made to fail, for tests of the undoing: its index and the errno.
+/// An op that a test makes fail, and the errno. The tests check with it that a failure leaves
+/// nothing behind.
 pub(crate) type Injected = Option<(u32, i32)>;
 
 struct Block {
     bytes: Vec<u8>,
     relocs: Vec<u32>,
-    /// Where the plan's own data begins.
+    /// The offset of the plan's own data.
     data_at: usize,
 }
 
@@ -31,7 +32,7 @@ impl Block {
         self.bytes.extend_from_slice(&value.to_ne_bytes());
     }
 
-    /// In the order of the fields of [`Op`].
+    /// Writes an op, in the order of the fields of [`Op`].
     fn op(&mut self, op: &DraftOp, timed: bool) {
         let slot_args = op
             .args
@@ -52,8 +53,9 @@ impl Block {
 }
 
 impl Plan {
-    /// The block. Everything in it has its final place; only the address of the mapping is missing. `timed`: the stub is to
-    /// tell when it began with each sort of step; under a filter it may not look at the clock.
+    /// Encodes the plan. Everything in the block has its final place; only the address of the
+    /// mapping is missing. With `timed`, the stub reports the time of each sort of step; a stub
+    /// under a filter may not read the clock.
     pub(crate) fn encode(&self, fail: Injected, timed: bool) -> Vec<u8> {
         let header_size = size_of::<Header>();
         let data_at = header_size + self.ops.len() * size_of::<Op>();

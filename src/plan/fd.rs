@@ -1,26 +1,26 @@
-//! The descriptors that travel with a plan.
+//! The descriptors that are sent with a plan.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 
 use crate::error::{Error, Result, Step};
-use crate::sys::mount;
+use crate::sys::{mount, mutex};
 
-/// The name of a descriptor that each run brings along.
+/// The name of a descriptor that each run provides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunFd {
-    /// The page in which a silent failure is told.
+    /// The page in which the stub leaves the errno of a silent failure.
     FailurePage,
-    /// The `cgroup.procs` of this number that the stub writes itself to.
+    /// The `cgroup.procs` with this index, to which the stub writes itself.
     CgroupProcs(usize),
     /// The Landlock ruleset.
     Ruleset,
 }
 
-/// The descriptors that one run brings along, by their names.
+/// The descriptors that one run provides, by their names.
 #[derive(Debug, Default)]
 pub(crate) struct RunFds<'f> {
     pub(crate) failure_page: Option<BorrowedFd<'f>>,
@@ -38,20 +38,24 @@ impl<'f> RunFds<'f> {
     }
 }
 
-/// A descriptor that travels with a plan. Its owner may be shared with the policy, so that a policy spawns many times.
+/// A descriptor that is sent with a plan. The plan may share the descriptor's owner with the
+/// policy, so that one policy can spawn many times.
 #[derive(Debug, Clone)]
 pub(crate) enum PlanFd {
     Shared(Arc<OwnedFd>),
-    /// Held open by the caller until the plan has run: one of its 0, 1 and 2, or the template's.
+    /// A descriptor that the caller holds open until the plan has run: one of its 0, 1 and 2, or
+    /// the template's.
     Held(RawFd),
-    /// A copy of a mount, which each run makes for itself: once it is attached it is used up.
+    /// A copy of a mount. Each run makes its own copy, because an attached copy cannot be used
+    /// again.
     Tree(Arc<Tree>),
-    /// One that each run brings along.
+    /// A descriptor that each run provides.
     OfRun(RunFd),
 }
 
 impl PlanFd {
-    /// The number; of one that a run has still to open -1, which nobody takes for a descriptor.
+    /// Returns the number of the descriptor. Returns -1, which is never a descriptor, if the run
+    /// has not opened the descriptor yet.
     pub(crate) fn raw(&self) -> RawFd {
         match self {
             PlanFd::Shared(fd) => fd.as_raw_fd(),
@@ -84,14 +88,14 @@ impl From<OwnedFd> for PlanFd {
     }
 }
 
-/// A mount of the host to be copied.
+/// A mount of the host that is to be copied.
 #[derive(Debug)]
 pub(crate) struct Tree {
     path: PathBuf,
     recursive: bool,
-    /// It shows the ids of its files as the user namespace of the run maps them.
+    /// If true, the copy shows the ids of its files as the user namespace of the run maps them.
     mapped: bool,
-    /// The first copy, which was made to see whether one can be.
+    /// The first copy, which was made to find out whether a copy can be made.
     first: Mutex<Option<OwnedFd>>,
 }
 
@@ -106,7 +110,7 @@ impl Tree {
     }
 
     fn take(&self) -> Option<OwnedFd> {
-        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+        mutex::lock(&self.first).take()
     }
 
     fn open(&self, ids: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {

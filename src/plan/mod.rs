@@ -1,7 +1,9 @@
-//! What will be done inside: a flat list of ops with their strings and descriptors, and no policy left in it.
+//! The plan of the setup inside the sandbox: a flat list of ops with their strings and descriptors,
+//! without any policy.
 //!
-//! The policy modules write ops into a [`Plan`]; the spawn engine hands the encoded plan to the stub, and turns a
-//! report of a failed op back into an [`Error`] with the [`Note`] that was taken when the op was written.
+//! The policy modules write ops into a [`Plan`]; the spawn engine sends the encoded plan to the
+//! stub. When an op fails, the spawn engine turns the report into an [`Error`], with the [`Note`]
+//! that was stored when the op was written.
 
 mod encode;
 mod fd;
@@ -21,11 +23,11 @@ pub(crate) use ops::{Exec, ExecFlags, PlaceFlags, Request};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::stub::wire;
 
-/// A place in the plan's block of strings and structures.
+/// An offset in the plan's block of strings and structures.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ptr(usize);
 
-/// A result that a later op refers to.
+/// The result of an op, to which a later op refers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u8);
 
@@ -65,7 +67,7 @@ impl From<Slot> for Arg {
     }
 }
 
-/// What is told about an op when it fails.
+/// The details of an op, for the error when it fails.
 #[derive(Debug, Clone)]
 pub(crate) struct Note {
     pub(crate) step: Step,
@@ -98,37 +100,37 @@ struct DraftOp {
     tolerate: [u16; 2],
     args: [Arg; 6],
     step: Step,
-    /// A place in [`Plan::paths`].
+    /// A range in [`Plan::paths`].
     path: Option<(usize, usize)>,
     hint: Option<&'static str>,
 }
 
-/// The ops in their order, with all that they refer to.
+/// The ops in their order, with all data to which they refer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
     ops: Vec<DraftOp>,
     data: Vec<u8>,
-    /// Places in `data` of 64-bit words that hold a place in `data`.
+    /// Offsets in `data` of 64-bit words that hold an offset in `data`.
     pointers: Vec<usize>,
-    /// What the ops are about, one text after the other. It stays outside.
+    /// The paths of the ops, one after the other. They are not sent to the stub.
     paths: Vec<u8>,
     fds: Vec<PlanFd>,
-    /// It holds what only one run can use.
+    /// True if the plan holds a resource that only one run can use.
     single_use: bool,
-    /// Detached mounts, and where they come from.
+    /// Detached mounts, and the paths that they were copied from.
     id_mapped: Vec<(Arc<OwnedFd>, PathBuf)>,
     slots: u8,
     free_slots: Vec<Slot>,
 }
 
-/// The op that was added last, to be refined.
+/// The op that was added last, for further settings.
 pub(crate) struct Added<'p> {
     op: &'p mut DraftOp,
     paths: &'p mut Vec<u8>,
 }
 
 impl Added<'_> {
-    /// Names the file that the op is about.
+    /// Sets the path of the file that the op uses.
     pub(crate) fn at(self, path: impl AsRef<OsStr>) -> Self {
         let start = self.paths.len();
         self.paths.extend_from_slice(path.as_ref().as_bytes());
@@ -136,19 +138,20 @@ impl Added<'_> {
         self
     }
 
-    /// What to do when it fails.
+    /// Sets the hint for the error when the op fails.
     pub(crate) fn hint(self, hint: &'static str) -> Self {
         self.op.hint = Some(hint);
         self
     }
 
-    /// Keeps the result.
+    /// Keeps the result in a slot.
     pub(crate) fn store(self, slot: Slot) -> Self {
         self.op.store = Some(slot);
         self
     }
 
-    /// `errno` is no failure: the plan goes on with the next op. At most two.
+    /// Tolerates `errno`: the plan continues with the next op. An op can have at most two such
+    /// errnos.
     pub(crate) fn tolerate(self, errno: Errno) -> Self {
         self.tolerate_code(errno as u16)
     }
@@ -160,19 +163,19 @@ impl Added<'_> {
         self
     }
 
-    /// On a failure that is tolerated the next `count` ops, which build on this one, are passed over.
+    /// Skips the next `count` ops, which build on this one, after a failure that is tolerated.
     pub(crate) fn skip_on_tolerated(self, count: u8) -> Self {
         self.op.skip_on_tolerated = count;
         self
     }
 
-    /// The kernel, or a filter around us, may not know the call: ENOSYS and EPERM are no failure. What follows is a fallback
-    /// that tells a true EPERM.
+    /// Tolerates ENOSYS and EPERM, for a call that the kernel, or an outer filter, may not know.
+    /// The ops that follow are a fallback, which reports a real EPERM.
     pub(crate) fn may_be_missing(self) -> Self {
         self.tolerate_code(wire::MISSING)
     }
 
-    /// On success the next `count` ops, the fallback, are passed over.
+    /// Skips the next `count` ops, which are the fallback, after a success.
     pub(crate) fn skip_on_success(self, count: u8) -> Self {
         self.op.skip_on_success = count;
         self
@@ -184,7 +187,8 @@ impl Plan {
         Plan { slots: wire::REPORT_SLOT + 1, ..Plan::default() }
     }
 
-    /// A plan for the same stub that comes after this one. What this one has kept is there.
+    /// Returns a plan for the same stub that runs after this one. The slots keep the results of
+    /// this plan.
     pub(crate) fn continued(&self) -> Self {
         Plan { slots: self.slots, free_slots: self.free_slots.clone(), ..Plan::default() }
     }
@@ -209,19 +213,19 @@ impl Plan {
         Added { op: &mut self.ops[last], paths: &mut self.paths }
     }
 
-    /// A system call.
+    /// Adds a system call.
     pub(crate) fn call<const N: usize>(&mut self, step: Step, number: libc::c_long, args: [Arg; N]) -> Added<'_> {
         const { assert!(N <= 6, "a system call has at most six arguments") };
         self.add(step, wire::code::CALL, number as u32, &args)
     }
 
-    /// One of the ops that need more than one call ([`wire::code`]).
+    /// Adds one of the ops that need more than one call ([`wire::code`]).
     fn op<const N: usize>(&mut self, step: Step, code: u32, args: [Arg; N]) -> Added<'_> {
         const { assert!(N <= 6, "an op has at most six arguments") };
         self.add(step, code, 0, &args)
     }
 
-    /// Makes what was added since op `first` the fallback of the op before it.
+    /// Makes the ops since `first` the fallback of the op before them.
     pub(crate) fn fallback_from(&mut self, first: usize) {
         let count = (self.ops.len() - first) as u8;
         if let Some(op) = first.checked_sub(1).and_then(|i| self.ops.get_mut(i)) {
@@ -229,41 +233,44 @@ impl Plan {
         }
     }
 
-    /// Writes `text` to a file of /proc.
+    /// Adds an op that writes `text` to a file of /proc.
     pub(crate) fn write_file(&mut self, step: Step, path: &str, text: &str) -> Added<'_> {
         let name = self.string(path);
         let data = self.bytes(text.as_bytes());
         self.op(step, wire::code::WRITE_FILE, [name.into(), data.into(), text.len().into()]).at(path)
     }
 
-    /// Closes the descriptor in a slot, and gives the slot back.
+    /// Adds an op that closes the descriptor in a slot, and frees the slot.
     pub(crate) fn close(&mut self, step: Step, slot: Slot) {
         self.call(step, libc::SYS_close, [slot.into()]);
         self.free_slots.push(slot);
     }
 
-    /// A slot that no op still to come reads. No policy holds more than a handful at a time.
+    /// Returns a slot that no later op reads. No policy holds more than a handful of slots at a
+    /// time.
     pub(crate) fn slot(&mut self) -> Slot {
         self.free_slots.pop().unwrap_or_else(|| {
             let slot = Slot(self.slots);
-            debug_assert!(usize::from(self.slots) < wire::SLOTS, "slots are not given back");
+            debug_assert!(usize::from(self.slots) < wire::SLOTS, "a plan uses too many slots");
             self.slots += 1;
             slot
         })
     }
 
-    /// Passes a descriptor on; gives the number that it has in the stub.
+    /// Adds a descriptor to send. Returns the number of the descriptor in the stub.
     pub(crate) fn fd(&mut self, fd: impl Into<PlanFd>) -> i32 {
         self.fds.push(fd.into());
         wire::REPORT_FD + self.fds.len() as i32
     }
 
-    /// Passes a descriptor on that each run brings along ([`for_run`](Plan::for_run)); gives the number that it has in the stub.
+    /// Adds a descriptor that each run provides ([`for_run`](Plan::for_run)). Returns the number of
+    /// the descriptor in the stub.
     pub(crate) fn run_fd(&mut self, name: RunFd) -> i32 {
         self.fd(PlanFd::OfRun(name))
     }
 
-    /// The plan of one run, with the descriptors that it has by itself. `ids`: the user namespace by which mounts show ids.
+    /// Returns the plan of one run, with the descriptors that the run provides. `ids` is the user
+    /// namespace with which mounts map ids.
     pub(crate) fn for_run(&self, given: &RunFds<'_>, ids: Option<BorrowedFd<'_>>) -> Result<Plan> {
         let mut plan = self.clone();
         for fd in &mut plan.fds {
@@ -272,7 +279,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Lets go of what was opened while the plan was written: every run opens its own.
+    /// Drops what was opened while the plan was written: every run opens its own.
     pub(crate) fn release(&self) {
         self.fds.iter().for_each(PlanFd::release);
     }
@@ -281,7 +288,8 @@ impl Plan {
         self.single_use
     }
 
-    /// Has the ids of a detached mount mapped as the user namespace of the stub maps them, once that has its maps.
+    /// Maps the ids of a detached mount as the user namespace of the stub does, once that namespace
+    /// has its maps.
     pub(crate) fn map_ids_of(&mut self, tree: Arc<OwnedFd>, path: &Path) {
         self.single_use = true;
         self.id_mapped.push((tree, path.to_owned()));
@@ -295,7 +303,7 @@ impl Plan {
         &self.fds
     }
 
-    /// Bytes, aligned for 64-bit words.
+    /// Adds bytes, aligned for 64-bit words.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Ptr {
         self.data.resize(self.data.len().next_multiple_of(8), 0);
         let at = self.data.len();
@@ -303,14 +311,15 @@ impl Plan {
         Ptr(at)
     }
 
-    /// Words, as a structure of the kernel's holds them.
+    /// Adds 64-bit words, as in a structure of the kernel.
     pub(crate) fn words(&mut self, words: &[u64]) -> Ptr {
         let at = self.bytes(&[]);
         words.iter().for_each(|word| self.data.extend_from_slice(&word.to_ne_bytes()));
         at
     }
 
-    /// A structure of words, of which some point into the plan. A slot's value is not known when it is written.
+    /// Adds a structure of words, some of which point into the plan. The value of a slot is not
+    /// known yet, and is written as 0.
     pub(crate) fn record<const N: usize>(&mut self, fields: [Arg; N]) -> Ptr {
         let words = fields.map(|field| match field {
             Arg::Value(value) => value,
@@ -323,7 +332,8 @@ impl Plan {
         at
     }
 
-    /// A string, ended by a NUL. The policy has refused strings that hold one ([`has_nul`]).
+    /// Adds a string that ends with a NUL. The policy has refused strings that contain a NUL
+    /// ([`has_nul`]).
     pub(crate) fn string(&mut self, text: impl AsRef<OsStr>) -> Ptr {
         let at = self.data.len();
         self.data.extend_from_slice(text.as_ref().as_bytes());
@@ -331,8 +341,9 @@ impl Plan {
         Ptr(at)
     }
 
-    /// A null-terminated array of strings, as argv is; each string is given in pieces. A NUL, which the policy has
-    /// refused and only the caller's own environment could hold, ends a string early.
+    /// Adds a null-terminated array of strings, such as argv; each string is given in pieces. A NUL
+    /// within a string would end the string early: the policy has refused those, and only the
+    /// caller's own environment could contain one.
     pub(crate) fn strings<'s, const N: usize>(&mut self, texts: impl IntoIterator<Item = [&'s OsStr; N]>) -> Ptr {
         let mut words = Vec::new();
         for pieces in texts {
@@ -347,7 +358,8 @@ impl Plan {
         array
     }
 
-    /// Whether its places no longer fit into the words that hold them. The kernel takes far less.
+    /// Returns true if offsets no longer fit into the words that hold them. The kernel's own limits
+    /// are far lower.
     pub(crate) fn is_too_large(&self) -> bool {
         self.data.len() > 1 << 30 || self.ops.len() > 1 << 20
     }
@@ -356,7 +368,7 @@ impl Plan {
         self.ops.len()
     }
 
-    /// What to tell about op `index`.
+    /// Returns the details of op `index` for an error.
     pub(crate) fn note(&self, index: u32) -> Note {
         let Some(op) = self.ops.get(index as usize) else {
             return Note { step: Step::ReadPlan, path: None, hint: None };
@@ -366,7 +378,7 @@ impl Plan {
     }
 }
 
-/// Whether `text` could not be handed to the kernel as a string.
+/// Returns true if `text` contains a NUL, and cannot be passed to the kernel as a string.
 pub(crate) fn has_nul(text: impl AsRef<OsStr>) -> bool {
     text.as_ref().as_bytes().contains(&0)
 }

@@ -6,21 +6,19 @@
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
 use crate::error::{Error, Result, Step};
 use crate::launch::Parked;
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::timeout;
+use crate::sys::{background, mutex, timeout};
 
 /// The pause of the thread after a spawn, which leaves the processors to the program.
 const GRACE: Duration = Duration::from_millis(1);
@@ -127,11 +125,11 @@ impl Filler {
 
     /// Returns true in the process that started the thread, and false in a fork of it.
     pub(super) fn is_here(&self) -> bool {
-        FILLER.get().is_some_and(|here| std::ptr::eq(here, self))
+        FILLER.is_current(self)
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        mutex::lock(&self.list)
     }
 
     /// Starts to fill the pool.
@@ -140,8 +138,8 @@ impl Filler {
         if list.wakeup.is_none() {
             let wakeup = Arc::new(Wakeup::new().map_err(|errno| Error::new(Step::Spawner, errno))?);
             let heard = wakeup.clone();
-            let thread = thread::Builder::new().name("ringfence-pool".into()).stack_size(128 << 10);
-            thread.spawn(move || self.serve(&heard)).map_err(|error| Error::io(Step::Spawner, &error))?;
+            background::spawn("ringfence-pool", move || self.serve(&heard))
+                .map_err(|error| Error::io(Step::Spawner, &error))?;
             list.wakeup = Some(wakeup);
         }
         list.pools.push(pool);
@@ -182,13 +180,12 @@ impl Filler {
         let mut list = self.list();
         while list.wakeup.is_some() && list.open().is_empty() && Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
-            list = self.ended.wait_timeout(list, left).unwrap_or_else(PoisonError::into_inner).0;
+            list = mutex::wait_timeout(&self.ended, list, left);
         }
     }
 
     /// Runs the thread.
     fn serve(&self, wakeup: &Arc<Wakeup>) {
-        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None);
         loop {
             let mut list = self.list();
             let ended_mounts = std::mem::take(&mut list.ended_mounts);

@@ -4,7 +4,7 @@
 mod filler;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -17,6 +17,7 @@ use crate::launch::Parked;
 use crate::sandbox::{Prepared, Sandbox};
 use crate::spawn::Misfire;
 use crate::stdio::Stdio;
+use crate::sys::mutex;
 use filler::{Filler, Next, Refill};
 
 /// The time that a drop waits for a sandbox that is being made. After that, the thread that makes
@@ -237,7 +238,7 @@ impl Pool {
                     format!("{} of {} sandboxes are ready after {timeout:?}", state.ready.len(), state.stats.size);
                 return Err(Error::message(ErrorKind::Timeout, Step::Spawner, text));
             }
-            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = mutex::wait_timeout(&self.shared.changed, state, left);
         }
     }
 
@@ -297,7 +298,7 @@ impl Drop for Pool {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        mutex::lock(&self.state)
     }
 
     /// Returns true in the process that made the pool, and false in a fork.
@@ -340,7 +341,7 @@ impl Shared {
         let until = Instant::now() + DROP_PATIENCE;
         let mut state = self.state();
         while state.refilling && Instant::now() < until {
-            state = self.changed.wait_timeout(state, DROP_PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+            state = mutex::wait_timeout(&self.changed, state, DROP_PATIENCE);
         }
         drop(state);
         self.filler.join_until(until);

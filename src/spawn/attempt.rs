@@ -1,4 +1,5 @@
-//! The owner's part of a spawn: answer what the stub asks, read the report, undo a failure.
+//! The owner's part of a spawn: answers the requests of the stub, reads the report, and removes
+//! everything after a failure.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -19,29 +20,30 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::stub::wire::{self, Record, record};
 use crate::sys::{mount, pidfd, timeout};
 
-/// How often a setup that neither ends nor speaks is looked at.
-const LOOK_AROUND: Duration = Duration::from_millis(20);
-/// A clone that takes longer than this has met something in the kernel.
-const HELD_UP: Duration = Duration::from_millis(500);
+/// The time between two checks of a setup that neither ends nor reports.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// The time after which a clone counts as blocked in the kernel.
+const BLOCKED_AFTER: Duration = Duration::from_millis(500);
 
-/// What is known of a sandbox on its way.
+/// The state of a sandbox whose setup runs.
 pub(super) struct Attempt<'a> {
     launch: &'a Launch<'a>,
     pub(super) report: OwnedFd,
-    /// `None` where the child is there already.
+    /// `None` if the child existed from the beginning.
     pub(super) ticket: Option<Ticket>,
     until: Instant,
-    /// By when the stub has to be about to execute the program, if that is asked of it.
+    /// The time at which the stub must be about to execute the program. `None` if there is no such
+    /// limit.
     pub(super) begins_by: Option<Instant>,
     pub(super) child: Option<(i32, OwnedFd)>,
-    /// The stub that a sibling has replaced.
+    /// The pidfd of the stub that a sibling has replaced.
     replaced: Option<OwnedFd>,
-    /// What the stub, or its init, said before the spawner could say that there is one.
+    /// The records of the stub, or of its init, that came before the spawner's record of the clone.
     early: VecDeque<(Record, Option<OwnedFd>)>,
     pub(super) executing: bool,
     has_listener: bool,
-    /// The pid of a child for whose pidfd there was no room.
-    unheld: Option<i32>,
+    /// The pid of a child whose pidfd did not fit into the caller's table.
+    without_pidfd: Option<i32>,
     pub(super) stopwatch: Option<Stopwatch>,
 }
 
@@ -58,12 +60,13 @@ impl<'a> Attempt<'a> {
             early: VecDeque::new(),
             executing: false,
             has_listener: false,
-            unheld: None,
+            without_pidfd: None,
             stopwatch: None,
         }
     }
 
-    /// Reads the report to its end. On any failure the processes are gone when this returns.
+    /// Reads the report to its end. After a failure, the processes are gone when this function
+    /// returns.
     pub(super) fn follow(&mut self) -> Result<()> {
         let result = self.read().and_then(|()| self.silent_failure());
         if result.is_err() {
@@ -76,13 +79,14 @@ impl<'a> Attempt<'a> {
     }
 
     fn read(&mut self) -> Result<()> {
-        // With these the stub or its init says something that cannot wait for the end.
+        // With these features, the stub or its init sends records that cannot wait for the end.
         let Launch { init, parks, id_maps, listener, enter, .. } = self.launch;
         let talks = *init || *parks || id_maps.is_some() || listener.is_some() || enter.is_some();
         loop {
             let watched = self.child_fd().map(|fd| fd.as_raw_fd());
-            // The end may be kept away by a fork that another thread made just now: look from time to time.
-            let slice = Instant::now() + LOOK_AROUND;
+            // A fork that another thread makes at this moment may keep the socket open: check from
+            // time to time.
+            let slice = Instant::now() + CHECK_INTERVAL;
             let only_end = !talks && !self.executing;
             let waited = report::wait(self.report.as_fd(), self.child_fd(), slice.min(self.until), only_end)
                 .map_err(|errno| Error::new(Step::Report, errno))?;
@@ -90,12 +94,12 @@ impl<'a> Attempt<'a> {
                 return Ok(());
             }
             match waited {
-                // What died is the stub that a sibling has just replaced.
+                // The process that died is the stub that a sibling has just replaced.
                 Waited::Died if self.child_fd().map(|fd| fd.as_raw_fd()) != watched => {}
                 Waited::Died if self.executing && !self.launch.init => return Ok(()),
                 Waited::Died => return Err(self.died()),
-                Waited::Silence if Instant::now() >= self.until || self.is_late() => return Err(self.timeout()),
-                Waited::Silence if self.has_executed() => return Ok(()),
+                Waited::TimedOut if Instant::now() >= self.until || self.is_late() => return Err(self.timeout()),
+                Waited::TimedOut if self.has_executed() => return Ok(()),
                 _ => {}
             }
         }
@@ -105,14 +109,15 @@ impl<'a> Attempt<'a> {
         !self.executing && self.begins_by.is_some_and(|by| Instant::now() >= by)
     }
 
-    /// Whether a stub that has been killed had said before that it executes the program.
+    /// Returns true if a stub that was killed had reported before that it executes the program.
     pub(super) fn had_begun(&mut self) -> bool {
-        // What it has said is what counts, not its end.
+        // The records of the stub count here, not its end.
         let _ = self.drain();
         self.executing
     }
 
-    /// The end of file that means success is also what a stub leaves that may not speak.
+    /// Returns an error if the stub failed without a report. A stub that may not write to the
+    /// socket leaves the same end of file that otherwise means success.
     fn silent_failure(&self) -> Result<()> {
         match self.launch.failure.and_then(FailurePage::errno) {
             Some(errno) => {
@@ -127,7 +132,7 @@ impl<'a> Attempt<'a> {
         self.child.as_ref().map(|(_, fd)| fd.as_fd())
     }
 
-    /// Takes what has come. Whether the program has been executed.
+    /// Reads the records that have arrived. Returns true if the program has been executed.
     fn drain(&mut self) -> Result<bool> {
         loop {
             match report::receive(self.report.as_fd()).map_err(|errno| Error::new(Step::Report, errno))? {
@@ -151,12 +156,12 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether the record was the last one of a success.
+    /// Handles one record. Returns true if this was the last record of a success.
     fn take(&mut self, record: Record, fd: Option<OwnedFd>) -> Result<bool> {
         let missing = || Error::new(Step::Report, Errno::EPROTO);
         match record.kind {
             record::CLONED => self.child = Some((record.value, self.own_pidfd(record, fd)?)),
-            // Once the program may run, it could say this as well.
+            // Once the program may run, it could send this record as well.
             record::RECLONED if !self.executing => {
                 let fd = self.own_pidfd(record, fd)?;
                 let pid = pidfd::pid_of(fd.as_fd()).ok_or_else(missing)?;
@@ -178,20 +183,22 @@ impl<'a> Attempt<'a> {
         Ok(false)
     }
 
-    /// The first counts: it came before the program could say anything.
+    /// Passes the listener on. Only the first one counts: it came before the program could send
+    /// anything.
     fn hand_listener_on(&mut self, fd: OwnedFd) {
         if let Some(listener) = self.launch.listener.filter(|_| !self.has_listener) {
-            // Nobody may want it any more: then it is closed, and the calls are answered with ENOSYS.
+            // If no receiver is left, the listener is closed, and the calls fail with ENOSYS.
             let _ = listener.send(fd);
             self.has_listener = true;
         }
     }
 
-    /// The pidfd that came with the record, or, where the caller's table had no room for it, has still none for another.
+    /// Returns the pidfd that came with the record. If the caller's table had no room for the
+    /// pidfd, opens another one by the pid, and fails if there is still no room.
     fn own_pidfd(&mut self, record: Record, fd: Option<OwnedFd>) -> Result<OwnedFd> {
         let fd = fd.map_or_else(|| pidfd::open(record.value), Ok);
         fd.map_err(|errno| {
-            self.unheld = Some(record.value);
+            self.without_pidfd = Some(record.value);
             Error::new(Step::Report, errno).hint("the caller has as many descriptors open as RLIMIT_NOFILE allows")
         })
     }
@@ -214,7 +221,7 @@ impl<'a> Attempt<'a> {
                 }
                 (note.error(errno), note.step)
             }
-            // STARTED without EXEC: the process under init was killed on its way.
+            // STARTED without EXEC: the process under init was killed before its exec.
             _ => return self.died(),
         };
         match hint::for_failure(step, errno) {
@@ -235,7 +242,7 @@ impl<'a> Attempt<'a> {
         report::answer(&self.report).map_err(|errno| Error::new(Step::WriteIdMap, errno))
     }
 
-    /// Detached mounts show ids as the user namespace, which has its maps now, maps them.
+    /// Sets the id maps of detached mounts to those of the user namespace, which has its maps now.
     fn map_mounts(&self, pid: i32) -> Result<()> {
         let mounts = self.launch.plan.id_mapped();
         if mounts.is_empty() {
@@ -252,7 +259,7 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// Whether the process behind the report runs another program than the stub.
+    /// Returns true if the process behind the report runs another program than the stub.
     fn has_executed(&self) -> bool {
         let Some((pid, _)) = &self.child else { return false };
         self.executing
@@ -269,11 +276,12 @@ impl<'a> Attempt<'a> {
         report::answer(&self.report).map_err(|errno| Error::new(Step::JoinCgroup, errno))
     }
 
-    /// The stub ended without a word: it was killed, most likely for want of memory.
+    /// Returns the error for a stub that ended without a report: the stub was killed, most likely
+    /// because memory was short.
     fn died(&self) -> Error {
         let status = self.child_fd().and_then(|fd| pidfd::wait(fd, true).ok().flatten());
         const OTHERS: &str =
-            "a memory limit too small for the setup itself kills it, and so does anyone with the right to";
+            "either a memory limit is too small for the setup itself, or another process killed the setup";
         let (how, hint) = match status.map(|ended| ended.wait_status) {
             Some(status) if libc::WIFSIGNALED(status) => {
                 let signal = libc::WTERMSIG(status);
@@ -290,22 +298,23 @@ impl<'a> Attempt<'a> {
     }
 
     fn timeout(&self) -> Error {
-        // An impatient deadline says nothing about the thread.
-        if self.child.is_none() && self.launch.deadline >= HELD_UP {
+        // If the caller's deadline is short, a missing clone says nothing about the thread.
+        if self.child.is_none() && self.launch.deadline >= BLOCKED_AFTER {
             self.ticket.iter().for_each(Ticket::stuck);
         }
         let text = format!("not done after {:?}", self.launch.deadline);
         Error::message(ErrorKind::Timeout, Step::Report, text)
-            .hint("a source that hangs (a network file system), or a frozen control group; see setup_timeout()")
+            .hint("a source may hang (a network file system), or a control group may be frozen; see setup_timeout()")
     }
 
-    /// Takes note of every process that is spoken of, to be ended. Whether more may come.
-    fn hear_of_processes(&mut self) -> bool {
+    /// Reads the records that have arrived, and notes the processes in them, so that they can be
+    /// killed. Returns true if more records may come.
+    fn note_processes(&mut self) -> bool {
         loop {
             match report::receive(self.report.as_fd()) {
                 Ok(Event::Record(record, fd)) => match (record.kind, fd) {
                     (record::CLONED, Some(fd)) => self.child = Some((record.value, fd)),
-                    (record::CLONED, None) => self.unheld = Some(record.value),
+                    (record::CLONED, None) => self.without_pidfd = Some(record.value),
                     (_, fd) => self.early.push_back((record, fd)),
                 },
                 Ok(Event::Nothing) => return true,
@@ -314,18 +323,19 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Kills and reaps what was started. The stub's word can come before the spawner's, which is awaited then; a clone
-    /// that is not back in time is ended by the spawner, which finds this socket closed.
+    /// Kills and reaps the processes of the setup. The stub's record can come before the spawner's,
+    /// which this function then waits for. If a clone does not return in time, the spawner finds
+    /// this socket closed, and kills the child.
     fn abandon(&mut self) {
-        while self.hear_of_processes() && self.child.is_none() && self.unheld.is_none() {
+        while self.note_processes() && self.child.is_none() && self.without_pidfd.is_none() {
             if report::wait(self.report.as_fd(), None, self.until, false) != Ok(Waited::Ready) {
                 break;
             }
         }
-        // From here on nobody can say more; what was said until now is heard.
+        // From here on no process can send a record; the records sent until now are read.
         let _ = shutdown(self.report.as_raw_fd(), Shutdown::Both);
-        self.hear_of_processes();
-        if let Some(pid) = self.unheld {
+        self.note_processes();
+        if let Some(pid) = self.without_pidfd {
             // A child that nobody has waited for keeps its pid.
             let pid = nix::unistd::Pid::from_raw(pid);
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
@@ -333,7 +343,8 @@ impl<'a> Attempt<'a> {
         }
         let early = std::mem::take(&mut self.early).into_iter().filter_map(|(_, fd)| fd);
         for fd in self.child.take().map(|(_, fd)| fd).into_iter().chain(self.replaced.take()).chain(early) {
-            // ESRCH: it has ended by itself. A wait can fail only because somebody else has reaped it.
+            // ESRCH: the process has ended by itself. The wait fails only if another thread has
+            // reaped the process.
             let _ = pidfd::send_signal(fd.as_fd(), libc::SIGKILL);
             reap(fd.as_fd());
         }
@@ -349,13 +360,14 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Whether the spawner's own record is still to follow this one.
+/// Returns true if the spawner's own record still follows this one.
 fn is_from_inside(record: Record) -> bool {
     let no_child = record.kind == record::FAILED_BEFORE_STUB && record.value != wire::BEFORE_STUB_EXEC;
     record.kind != record::CLONED && !no_child
 }
 
-/// Reaps a process that is on its way out. One that the kernel holds up (a file system that hangs) is left to itself.
+/// Reaps a process that is about to end. Does not wait for a process that the kernel blocks (in a
+/// file system that hangs).
 pub(super) fn reap(pidfd: BorrowedFd<'_>) {
     let until = Instant::now() + Duration::from_secs(5);
     let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];

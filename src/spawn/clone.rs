@@ -1,7 +1,8 @@
-//! The clone itself: `clone3(2)` with shared memory, and the exec of the stub right after it.
+//! The clone: `clone3(2)` with shared memory, and the exec of the stub right after it.
 //!
-//! Stage: the child. Between the clone and the exec it shares the caller's memory while the cloning thread stands
-//! still (CLONE_VFORK), so it does nothing but raw system calls on values made before: no allocation, no lock, no libc.
+//! Stage: the child. Between the clone and the exec, the child shares the caller's memory while the
+//! cloning thread stands still (CLONE_VFORK). So the child makes only raw system calls, with values
+//! that were prepared before: no allocation, no lock, no libc.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -13,7 +14,7 @@ use nix::errno::Errno;
 use crate::stub::wire::{self, Record, record};
 use crate::sys::raw;
 
-/// Memory for the child's few frames, with a guard page below.
+/// The stack of the child, with a guard page below it.
 #[derive(Debug)]
 pub(super) struct Stack {
     base: NonNull<u8>,
@@ -25,7 +26,8 @@ const GUARD_SIZE: usize = 4 << 10;
 impl Stack {
     pub(super) fn new() -> Result<Self, Errno> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that
+        // exists.
         let base =
             unsafe { libc::mmap(std::ptr::null_mut(), STACK_SIZE, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
         if base == libc::MAP_FAILED {
@@ -40,22 +42,23 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `new` made; no child runs on it, since a clone returns after the child's exec.
+        // SAFETY: the mapping that `new` made; no child runs on it, since a clone returns after the
+        // child's exec.
         unsafe { libc::munmap(self.base.as_ptr().cast(), STACK_SIZE) };
     }
 }
 
-/// What is asked of one clone.
+/// The parameters of one clone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
     /// The CLONE_NEW* flags.
     pub(super) namespaces: u64,
-    /// The directory of the v2 group to be born in.
+    /// The directory of the v2 group in which the child is born.
     pub(super) cgroup: Option<RawFd>,
     pub(super) stub: RawFd,
 }
 
-/// The child: its pid as the caller sees it.
+/// A cloned child, with its pid in the caller's pid namespace.
 #[derive(Debug)]
 pub(super) struct Cloned {
     pub(super) pid: i32,
@@ -71,7 +74,7 @@ struct ChildArgs {
     empty: *const libc::c_char,
 }
 
-/// struct clone_args of the kernel, in its third version (5.7).
+/// The kernel's struct clone_args, in its third version (5.7).
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -88,19 +91,21 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// What of it every kernel with clone3 knows (5.3).
+/// The size of the part that every kernel with clone3 knows (5.3).
 const FIRST_SIZE: usize = 64;
 
-/// The name under which the stub, and an init, show in a process list.
+/// The name of the stub, and of an init, in a process list.
 const NAME: &CStr = c"ringfence-init";
 
-/// Clones. All signals of the calling thread are blocked, and its descriptor table is its own.
+/// Clones a child that executes the stub. The calling thread blocks all signals and has a
+/// descriptor table of its own.
 pub(super) fn clone(stack: &Stack, request: &Request) -> Result<Cloned, Errno> {
     const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
     const CLONE_INTO_CGROUP: u64 = 1 << 33;
     let child = ChildArgs {
         stub: request.stub,
-        // The capabilities that a new user namespace gives survive an exec by a user without a map only as ambient ones.
+        // Only ambient capabilities of a new user namespace survive an exec by a user who has no
+        // map.
         raise_ambient: request.namespaces & libc::CLONE_NEWUSER as u64 != 0,
         argv: [NAME.as_ptr(), std::ptr::null()],
         envp: [std::ptr::null()],
@@ -123,25 +128,26 @@ pub(super) fn clone(stack: &Stack, request: &Request) -> Result<Cloned, Errno> {
         size = size_of::<CloneArgs>();
     }
     let numbers = [&raw const args as u64, size as u64, 0, 0, 0];
-    // SAFETY: `args`, `child` and `stack` outlive the call: CLONE_VFORK holds this thread until the child has executed
-    // the stub or ended, and only then are they used by nobody.
+    // SAFETY: `args`, `child` and `stack` outlive the call: CLONE_VFORK holds this thread until the
+    // child has executed the stub or ended, and only then are they used by nobody.
     let result = unsafe { clone_and_run(libc::SYS_clone3, numbers, &child) };
     let pid = match errno_of(result) {
-        // clone3 came with 5.3; an outer seccomp filter that cannot look into its arguments refuses it with either.
+        // clone3 came with 5.3. An outer seccomp filter cannot read its arguments, and refuses it
+        // with one of these errnos.
         Err(Errno::ENOSYS | Errno::EPERM) if request.cgroup.is_none() => legacy(stack, flags, &raw mut pidfd, &child)?,
         other => other?,
     };
     if pidfd < 0 {
-        // Before 5.2 clone(2) passes over CLONE_PIDFD.
-        end(pid as i32);
+        // Before 5.2 clone(2) ignores CLONE_PIDFD.
+        kill_and_reap(pid as i32);
         return Err(Errno::ENOSYS);
     }
     // SAFETY: CLONE_PIDFD made this descriptor, and nobody else knows it.
     Ok(Cloned { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
-/// What the clone into these namespaces would fail with. The kernel goes all the way, but has nowhere to put the pidfd, and
-/// takes everything back before the child runs.
+/// Returns the error that a clone into these namespaces would fail with. The kernel does the whole
+/// clone, but has no place for the pidfd, and undoes everything before the child runs.
 pub(crate) fn dry_run(namespaces: u64) -> Result<(), Errno> {
     let failed = Stack::new().and_then(|stack| {
         let child = ChildArgs {
@@ -152,7 +158,7 @@ pub(crate) fn dry_run(namespaces: u64) -> Result<(), Errno> {
             empty: c"".as_ptr(),
         };
         let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64 | namespaces;
-        // The last word of the address space, which is the kernel's.
+        // The last word of the address space, which belongs to the kernel.
         let nowhere = std::ptr::without_provenance_mut(usize::MAX & !7);
         legacy(&stack, flags, nowhere, &child)
     });
@@ -161,13 +167,14 @@ pub(crate) fn dry_run(namespaces: u64) -> Result<(), Errno> {
             let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid as i32), None);
             Ok(())
         }
-        // Where the table is full or the processes are too many, nothing was learnt.
+        // EFAULT is the success. The other errnos mean that the table is full or that there are too
+        // many processes, and say nothing about the namespaces.
         Err(Errno::EFAULT | Errno::EMFILE | Errno::ENFILE | Errno::EAGAIN | Errno::ENOMEM) => Ok(()),
         Err(errno) => Err(errno),
     }
 }
 
-/// clone(2): flags, stack, the place of the pidfd. The exit signal rides in the flags.
+/// Clones with clone(2): flags, stack, the place of the pidfd. The flags contain the exit signal.
 fn legacy(stack: &Stack, flags: u64, pidfd: *mut RawFd, child: &ChildArgs) -> Result<i64, Errno> {
     let top = stack.base.as_ptr() as u64 + STACK_SIZE as u64;
     let numbers = [flags | libc::SIGCHLD as u64, top, pidfd as u64, 0, 0];
@@ -175,8 +182,8 @@ fn legacy(stack: &Stack, flags: u64, pidfd: *mut RawFd, child: &ChildArgs) -> Re
     errno_of(unsafe { clone_and_run(libc::SYS_clone, numbers, child) })
 }
 
-/// Kills and reaps a child for which there is no pidfd.
-fn end(pid: i32) {
+/// Kills and reaps a child that has no pidfd.
+fn kill_and_reap(pid: i32) {
     let pid = nix::unistd::Pid::from_raw(pid);
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
     let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::__WALL));
@@ -186,16 +193,18 @@ fn errno_of(result: i64) -> Result<i64, Errno> {
     if result < 0 { Err(Errno::from_raw(-result as i32)) } else { Ok(result) }
 }
 
-/// Makes the call `number`, after which the child runs [`child_main`] on its new stack and never returns from it.
+/// Makes the call `number`. The child then runs [`child_main`] on its new stack, and never returns
+/// from there.
 ///
 /// # Safety
-/// The call is clone or clone3 with CLONE_VM, CLONE_VFORK and a stack of the child's own, and everything that its
-/// arguments and `child` point to lives until it returns.
+/// The call is clone or clone3 with CLONE_VM, CLONE_VFORK and a stack of the child's own, and
+/// everything that its arguments and `child` point to lives until it returns.
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone_and_run(number: libc::c_long, args: [u64; 5], child: &ChildArgs) -> i64 {
     let result;
-    // SAFETY: the parent's registers are preserved by the kernel but for rax, rcx and r11. The child starts behind the
-    // syscall with the same registers and an empty stack, and leaves by a call that does not return.
+    // SAFETY: the parent's registers are preserved by the kernel but for rax, rcx and r11. The
+    // child starts behind the syscall with the same registers and an empty stack, and leaves by a
+    // call that does not return.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -216,15 +225,16 @@ unsafe fn clone_and_run(number: libc::c_long, args: [u64; 5], child: &ChildArgs)
     result
 }
 
-/// As for x86_64.
+/// Makes the same call on aarch64.
 ///
 /// # Safety
 /// As for x86_64.
 #[cfg(target_arch = "aarch64")]
 unsafe fn clone_and_run(number: libc::c_long, args: [u64; 5], child: &ChildArgs) -> i64 {
     let result;
-    // SAFETY: the parent's registers are preserved by the kernel but for x0. The child starts behind the svc with the
-    // same registers and an empty stack, and leaves by a call that does not return.
+    // SAFETY: the parent's registers are preserved by the kernel but for x0. The child starts
+    // behind the svc with the same registers and an empty stack, and leaves by a call that does not
+    // return.
     unsafe {
         std::arch::asm!(
             "svc 0",
@@ -245,18 +255,18 @@ unsafe fn clone_and_run(number: libc::c_long, args: [u64; 5], child: &ChildArgs)
     result
 }
 
-/// One raw system call of the child.
+/// Makes one raw system call in the child.
 fn child_call(number: libc::c_long, args: [u64; 6]) -> i64 {
     // SAFETY: the child passes only values that `clone` prepared, or locals of its own stack.
     unsafe { raw::syscall(number as usize, args) }
 }
 
-/// The child, from the clone to the exec.
+/// Runs the child, from the clone to the exec.
 extern "C" fn child_main(args: *const ChildArgs) -> ! {
     // SAFETY: `clone` keeps the arguments alive until this process has executed the stub or ended.
     let args = unsafe { &*args };
     if args.stub < 0 {
-        // Of a dry run, which was to end before.
+        // This is the child of a dry run, which should not have lived to this point.
         exit();
     }
     if args.raise_ambient {
@@ -284,12 +294,13 @@ fn exit() -> ! {
     }
 }
 
-/// Makes every permitted capability inheritable and ambient (4.3). The stub takes them back before the program's exec.
+/// Makes every permitted capability inheritable and ambient (4.3). The stub reverts this before the
+/// program's exec.
 fn raise_ambient() {
     const VERSION_3: u32 = 0x2008_0522;
     const LAST_POSSIBLE: u64 = 63;
     let header = [VERSION_3, 0];
-    // effective, permitted, inheritable: the low 32 capabilities, then the high ones.
+    // Order: effective, permitted, inheritable; first the low 32 capabilities, then the high ones.
     let mut data = [0u32; 6];
     child_call(libc::SYS_capget, [header.as_ptr() as u64, data.as_mut_ptr() as u64, 0, 0, 0, 0]);
     let [_, low, _, _, high, _] = data;

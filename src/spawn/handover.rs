@@ -1,4 +1,4 @@
-//! The plan and its descriptors, on their way to the stub.
+//! The transfer of the plan and its descriptors to the stub.
 
 use std::ffi::CStr;
 use std::io::Write;
@@ -21,8 +21,8 @@ pub(super) fn refuse_large(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Sends the plan ahead of the stub. One that is too large for a message is given back as a file, to be passed after `before`
-/// other descriptors.
+/// Sends the plan before the stub exists. If the plan is too large for a message, returns it as a
+/// file; the caller must pass the file after `before` other descriptors.
 pub(super) fn send_plan(report: &OwnedFd, plan: &[u8], before: usize) -> Result<Option<OwnedFd>> {
     if plan.len() <= wire::INLINE_MAX && report::send(report, plan).is_ok() {
         return Ok(None);
@@ -37,12 +37,13 @@ pub(super) fn send_elsewhere(report: &OwnedFd, number: usize, size: usize) -> Re
         .map_err(|errno| Error::new(Step::ReadPlan, errno))
 }
 
-/// Sends what one message does not take, for the spawner to receive before it clones. Gives the number of messages.
+/// Sends the descriptors that do not fit into one message; the spawner receives them before it
+/// clones. Returns the number of messages.
 pub(super) fn send_ahead(report: &OwnedFd, fds: Vec<RawFd>) -> Result<u32> {
     let mut messages = 0;
     for fds in fds.chunks(MAX_FDS) {
         report::send_with_fds(report, &[0], fds).map_err(|errno| {
-            let error = Error::new(Step::PlaceFd, errno).detail("sending them to the spawning thread");
+            let error = Error::new(Step::PlaceFd, errno).detail("sending the descriptors to the spawning thread");
             hint::for_failure(Step::PlaceFd, errno).into_iter().fold(error, Error::hint)
         })?;
         messages += 1;

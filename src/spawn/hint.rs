@@ -1,14 +1,14 @@
-//! What to do about a step that failed, where the errno tells.
+//! Hints about a step that failed, for the errnos that show the cause.
 
 use nix::errno::Errno;
 
 use crate::error::Step;
 
-/// The remedy for `step` failing with `errno`.
+/// Returns the hint for a `step` that failed with `errno`.
 pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
         (Step::Clone | Step::Unshare, Errno::EPERM) => {
-            "creating namespaces needs CAP_SYS_ADMIN or user_ns(); where that is asked for already, a sysctl \
+            "creating namespaces needs CAP_SYS_ADMIN or user_ns(); if user_ns() is set already, a sysctl \
              (user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns) \
              or an outer seccomp filter forbids it"
         }
@@ -22,7 +22,7 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
             "the kernel lacks one of the namespaces: time needs 5.6, cgroup 4.6"
         }
         (Step::Clone, Errno::EBUSY) => {
-            "the control group has controllers enabled for its children and takes no process"
+            "the control group has controllers enabled for its children and accepts no process"
         }
         (Step::PlaceFd | Step::OpenTree, Errno::EMFILE | Errno::ETOOMANYREFS) => {
             "the caller's soft limit of open files (RLIMIT_NOFILE) is reached: raise it, or use fewer mounts and descriptors"
@@ -40,27 +40,29 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
              the host without masked parts, sysfs needs net_ns, mqueue needs ipc_ns; an outer seccomp filter may refuse \
              fsopen(2) and fsmount(2), which came with Linux 5.2"
         }
-        (Step::OpenTree, Errno::EINVAL) => "mounts below it that belong to another user namespace cannot be left out",
+        (Step::OpenTree, Errno::EINVAL) => {
+            "mounts below the source that belong to another user namespace cannot be left out"
+        }
         (Step::OpenTree | Step::MoveMount, Errno::ENOSYS | Errno::EPERM) => {
-            "open_tree(2) and move_mount(2) need Linux 5.2, and an outer seccomp filter that lets them through"
+            "open_tree(2) and move_mount(2) need Linux 5.2, and an outer seccomp filter that allows them"
         }
         (Step::Mount, Errno::ENOSYS) => {
-            "fsopen(2), fsconfig(2) and fsmount(2) need Linux 5.2, and an outer seccomp filter that lets them through"
+            "fsopen(2), fsconfig(2) and fsmount(2) need Linux 5.2, and an outer seccomp filter that allows them"
         }
         (Step::MountAttr, Errno::EACCES | Errno::ENOENT) => {
-            "a mount below it cannot be reached by this user, or there is no /proc: without mount_setattr(2) (Linux 5.12) its \
-             flags cannot be changed"
+            "this user cannot reach a mount below the path, or there is no /proc: without mount_setattr(2) (Linux 5.12) the \
+             flags of such a mount cannot be changed"
         }
         (Step::MountAttr, Errno::EAGAIN | Errno::EBUSY) => {
-            "its mounts could not be told apart, since directories are renamed just now or something is mounted over it; \
-             mount_setattr(2) (Linux 5.12) needs no names"
+            "the mounts below the path could not be distinguished, since directories are being renamed or another mount covers \
+             the path; mount_setattr(2) (Linux 5.12) needs no names"
         }
         (Step::Mount, Errno::EACCES) => {
             "the sandbox's user outside, which without a map of root's is nobody, may not enter a layer, or write to the upper \
              directory: give them to the id that /proc/PID/uid_map shows, or map another with uid_map() and gid_map()"
         }
         (Step::Mount, Errno::ELOOP) => "layers of an overlay may not lie inside one another, nor be named twice",
-        (Step::Mount, Errno::EINVAL) => "the kernel's log (dmesg) may say which option it does not take",
+        (Step::Mount, Errno::EINVAL) => "the kernel's log (dmesg) may name the option that the file system refuses",
         (Step::MountTarget, Errno::EROFS) => {
             "the mount's target does not exist and the root is read-only: use an existing directory, or mount a tmpfs first \
              and put the target below it"
@@ -70,21 +72,21 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
              not make it, or may not enter the directory: make it, or map another id with uid_map() and gid_map()"
         }
         (Step::MountTarget, Errno::ENOENT | Errno::EPERM) => {
-            "the mount's target does not exist and cannot be made there: in /proc and /sys nothing can be made; what is to be \
-             read-only has to exist already where the program could make it"
+            "the mount's target does not exist and cannot be created: in /proc and /sys nothing can be created, and a path that \
+             is to be read-only has to exist already if the program could create it"
         }
         (Step::MountTarget, Errno::ELOOP) => {
-            "a symbolic link stands where none is accepted: name the path that it leads to, since whoever may write to the \
-             directory of a link can exchange it; without openat2(2) (Linux 5.6) none is accepted anywhere"
+            "the path contains a symbolic link where none is accepted: name the path that it leads to, since a process that may \
+             write to the directory of a link can replace the link; without openat2(2) (Linux 5.6) no link is accepted"
         }
         (Step::MountTarget, Errno::ENOSYS) => {
-            "what the program could rename has to be told apart by its mount, for which statx(2) of Linux 5.8 is needed, and \
+            "directories that the program could rename are distinguished by their mounts, which needs statx(2) of Linux 5.8, \
              open_tree(2) and move_mount(2)"
         }
         (Step::MountTarget, Errno::ENOTDIR) | (Step::MoveMount, Errno::EINVAL | Errno::ENOTDIR) => {
             "source and target must both be directories, or both be files"
         }
-        (Step::WriteIdMap | Step::TimeOffsets, Errno::EXDEV) => "what is mounted at /proc is not the kernel's",
+        (Step::WriteIdMap | Step::TimeOffsets, Errno::EXDEV) => "the file system at /proc is not procfs",
         (Step::WriteIdMap, Errno::EPERM) => {
             "an ordinary user may map one id, its own; more need newuidmap and newgidmap, or root"
         }
@@ -92,27 +94,30 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
             "this file system takes no id map: ext4, xfs, btrfs and most others do, tmpfs since 6.3, proc and sysfs never"
         }
         (Step::IdMapMount, Errno::EPERM) => {
-            "it takes CAP_SYS_ADMIN over the user namespace in which the file system was mounted, and a mount that is not \
-             id-mapped yet"
+            "an id map needs CAP_SYS_ADMIN over the user namespace in which the file system was mounted, and a mount that is \
+             not id-mapped yet"
         }
         (Step::IdMapMount, Errno::ENOSYS) => "id-mapped mounts need Linux 5.12, and as layers of an overlay 5.19",
-        (Step::JoinCgroup, Errno::EBUSY | Errno::EAGAIN) => "the group takes no process: its pids limit is reached",
+        (Step::JoinCgroup, Errno::EBUSY | Errno::EAGAIN) => "the group accepts no process: its pids limit is reached",
         (Step::Seccomp, Errno::EINVAL) => "the kernel does not know a flag of the profile, or has no filters",
         (Step::Seccomp, Errno::EBUSY) => {
-            "the caller stands under a filter with a supervisor itself, and the kernel takes one"
+            "the caller itself runs under a filter with a supervisor, and the kernel allows only one"
         }
         (Step::Exec, Errno::ENOENT) => {
-            "there is no such program inside the sandbox, or the interpreter that it names (#! line, ELF loader) is missing there"
+            "there is no such program inside the sandbox, or the interpreter that the program names (#! line, ELF loader) \
+             is missing there"
         }
         (Step::Exec, Errno::EACCES) => {
             "the file, or its loader, is not executable for this user, its mount is noexec, or Landlock does not allow it"
         }
         (Step::Exec, Errno::ENOEXEC) => "the file is no program for this machine: a script needs a #! line",
         (Step::Exec, Errno::E2BIG) => "arguments and environment together are too large",
-        (Step::Cwd, Errno::ENOENT) => "the working directory is looked up inside the sandbox",
+        (Step::Cwd, Errno::ENOENT) => {
+            "the sandbox has no such directory: the working directory is a path inside the sandbox"
+        }
         (Step::Cwd, Errno::EXDEV) => "the working directory must lie inside the sandbox's root",
         (Step::Keyring, Errno::EDQUOT) => {
-            "the user has as many keys as /proc/sys/kernel/keys allows; go without with session_keyring(false)"
+            "the user has as many keys as /proc/sys/kernel/keys allows; session_keyring(false) needs no key"
         }
         (Step::Rlimit, Errno::EPERM) => "raising a hard limit needs CAP_SYS_RESOURCE",
         (Step::Uid | Step::Gid, Errno::EINVAL) => {

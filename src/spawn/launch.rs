@@ -1,4 +1,4 @@
-//! A plan with everything that its run needs beside it.
+//! A plan, with everything else that its run needs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -10,39 +10,42 @@ use crate::error::{Error, Result, Step};
 use crate::namespace::IdMaps;
 use crate::plan::Plan;
 
-/// More than anybody waits, and less than the clock can hold.
+/// A time longer than any caller waits, and shorter than the clock can represent.
 const LONGEST: Duration = Duration::from_secs(1 << 32);
 
-/// A plan and what goes with it.
+/// A plan, with the parameters of its run.
 pub(crate) struct Launch<'a> {
     pub(crate) plan: &'a Plan,
     /// The CLONE_NEW* flags of the clone.
     pub(crate) namespaces: u64,
-    /// The directory of the v2 group to be born in.
+    /// The directory of the v2 group in which the child is born.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
-    /// Maps to be written from outside when the stub asks.
+    /// The id maps, which this process writes when the stub asks for them.
     pub(crate) id_maps: Option<&'a IdMaps>,
-    /// Moves the stub, by its pid, into its control group when it asks.
+    /// Moves the stub, given by its pid, into its control group when the stub asks.
     pub(crate) enter: Option<&'a dyn Fn(i32) -> Result<()>>,
-    /// Others see the stub's process: it stays as init, or joins a sandbox that runs.
+    /// True if other processes can see the stub's process: it stays as init, or joins a sandbox
+    /// that runs.
     pub(crate) seen_inside: bool,
-    /// The plan leaves an init behind, which reports the end of the program.
+    /// True if the plan leaves an init behind, which reports the end of the program.
     pub(crate) init: bool,
-    /// The plan ends in a stub that waits for another one.
+    /// True if the plan ends in a stub that waits for another plan.
     pub(crate) parks: bool,
     pub(crate) deadline: Duration,
-    /// Who takes the listener of a filter with a supervisor. It is sent on before the exec is awaited.
+    /// The receiver of the listener, for a filter with a supervisor. The listener is sent before
+    /// the wait for the exec.
     pub(crate) listener: Option<&'a Sender<OwnedFd>>,
-    /// Where the stub leaves the errno of an exec that failed, if its filter may keep it from telling.
+    /// The page in which the stub leaves the errno of an exec that failed, if its filter may forbid
+    /// a report.
     pub(crate) failure: Option<&'a FailurePage>,
-    /// An op that is made to fail.
+    /// An op that a test makes fail.
     pub(crate) fail: Option<(u32, i32)>,
-    /// When the spawn began, if it is to be told where its time goes.
+    /// The time when the spawn began, if the timings were requested.
     pub(crate) timed: Option<Instant>,
 }
 
 impl<'a> Launch<'a> {
-    /// A plan for a stub that nothing has to be done for from outside.
+    /// Creates a launch whose stub needs nothing from outside.
     pub(crate) fn new(plan: &'a Plan, deadline: Duration) -> Self {
         Launch {
             plan,
@@ -61,13 +64,14 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// When it is given up.
+    /// Returns the time at which the spawn is given up.
     pub(super) fn until(&self) -> Instant {
         Instant::now() + self.deadline.min(LONGEST)
     }
 }
 
-/// A page that the stub has mapped and this process reads: it takes no system call to write to it.
+/// A page that the stub has mapped and this process reads. A write to the page takes no system
+/// call.
 #[derive(Debug)]
 pub(crate) struct FailurePage(std::fs::File);
 

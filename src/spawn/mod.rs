@@ -1,7 +1,7 @@
-//! How a plan is run: the clone, the threads that do it, the report, and the caller's part.
+//! The run of a plan: the clone, the threads that clone, the report, and the caller's part.
 //!
-//! This floor knows no policy: it takes a [`Plan`](crate::plan::Plan) and gives back a running process or the error of
-//! the op that failed, with nothing left over.
+//! This module knows no policy: it takes a [`Plan`](crate::plan::Plan) and returns a running
+//! process, or the error of the op that failed, and then leaves nothing behind.
 
 mod attempt;
 mod clone;

@@ -1,4 +1,4 @@
-//! A stub that has done its setup and waits for the plan of its program.
+//! A stub that has finished its setup and waits for the plan of its program.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -16,49 +16,50 @@ use crate::plan::PlanFd;
 use crate::stub::wire;
 use crate::sys::pidfd;
 
-/// How long a stub may take until it is about to execute the program, for which it opens nothing any more. One that somebody
-/// has stopped takes longer.
+/// The longest time until the stub is about to execute the program, for which it opens nothing
+/// more. A stub that takes longer was stopped by another process.
 const BEGINNING: Duration = Duration::from_secs(2);
 
-/// The stub. Dropping it kills and reaps it, in the process that made it; in a fork it does nothing.
+/// A waiting stub. In the process that made the stub, a drop kills and reaps it; in a fork, a drop
+/// does nothing.
 #[derive(Debug)]
 pub(crate) struct Parked {
     home: &'static Spawners,
-    /// `None` once it has been fired.
+    /// `None` after [`Parked::fire`].
     stub: Option<Stub>,
 }
 
-/// Why a parked stub became no program.
+/// The reason why a parked stub became no program.
 #[derive(Debug)]
 pub(crate) enum Misfire {
-    /// It had died, or did not move and was killed. The program was not executed.
+    /// The stub was dead, or made no progress and was killed. The program was not executed.
     Dead,
-    /// It could not do what it was told, and has ended.
+    /// The stub failed to run the plan, and has ended.
     Failed(Error),
 }
 
 impl Stub {
-    /// The stub that waits for the plan of its program.
+    /// Returns the stub as one that waits for the plan of its program.
     pub(crate) fn into_parked(self) -> Result<Parked> {
         Ok(Parked { home: Spawners::get()?, stub: Some(self) })
     }
 }
 
 impl Parked {
-    /// Readable once it has died.
+    /// Returns the pidfd, which becomes readable when the stub has died.
     pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.stub.as_ref().map(|stub| stub.pidfd.as_fd())
     }
 
-    /// Kills it, and does not wait for its end.
+    /// Kills the stub, and does not wait for its end.
     pub(crate) fn kill(&self) {
         if let Some(stub) = self.stub.as_ref().filter(|_| self.home.is_here()) {
-            // ESRCH: it has ended by itself.
+            // ESRCH: the stub has ended by itself.
             let _ = pidfd::send_signal(stub.pidfd.as_fd(), libc::SIGKILL);
         }
     }
 
-    /// Hands over the plan of the program, with its streams, and follows it to the exec.
+    /// Sends the plan of the program, with its streams, and follows the stub until the exec.
     pub(crate) fn fire(mut self, launch: &Launch<'_>, streams: &[PlanFd; 3]) -> Result<Running, Misfire> {
         refuse_large(launch.plan).map_err(Misfire::Failed)?;
         let Some(stub) = &self.stub else { return Err(Misfire::Dead) };
@@ -84,7 +85,7 @@ fn send(stub: &Stub, launch: &Launch<'_>, streams: &[PlanFd; 3]) -> Result<(), M
     let plan = launch.plan.encode(launch.fail, false);
     let mut fds: Vec<_> = streams.iter().map(PlanFd::raw).collect();
     if plan.len() <= wire::INLINE_MAX {
-        // EMSGSIZE, ENOBUFS: as for a plan that is too large.
+        // EMSGSIZE, ENOBUFS: the plan is too large for a message.
         match report::send_with_fds(&stub.report, &plan, &fds) {
             Err(Errno::EMSGSIZE | Errno::ENOBUFS) => {}
             result => return result.map_err(failed),

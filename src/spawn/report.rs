@@ -1,4 +1,5 @@
-//! The report socket: one fixed-size record a message, from the spawner and the stub to the caller.
+//! The report socket. The spawner and the stub send records to the caller: each message is one
+//! record of fixed size.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -29,36 +30,37 @@ fn decode(bytes: &[u8; SIZE]) -> Record {
     Record { kind: word(0), op: word(1), errno: word(2) as i32, value: word(3) as i32 }
 }
 
-/// What came.
+/// The result of one read.
 #[derive(Debug)]
 pub(crate) enum Event {
     Record(Record, Option<OwnedFd>),
-    /// Nobody holds the other end any more.
+    /// No process holds the other end any more.
     End,
-    /// Nothing is there now.
+    /// No message has arrived.
     Nothing,
 }
 
-/// What a wait ended with.
+/// The reason why a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waited {
-    /// There is something to [`receive`].
+    /// A message can be [received](receive).
     Ready,
     /// The process behind the pidfd has ended.
     Died,
     /// The time is over.
-    Silence,
+    TimedOut,
 }
 
-/// Waits for the socket, or for the death of the process behind `pidfd` (in a fork of the caller the other end may live
-/// on). `only_end` sleeps through records until the other end closes, which saves a wake-up for each.
+/// Waits for the socket, or for the death of the process behind `pidfd` (a fork of the caller may
+/// keep the other end open). With `only_end`, sleeps through records until the other end closes,
+/// which saves a wake-up for each record.
 pub(super) fn wait(
     socket: BorrowedFd<'_>,
     pidfd: Option<BorrowedFd<'_>>,
     until: Instant,
     only_end: bool,
 ) -> Result<Waited, Errno> {
-    // The end (POLLHUP) is always told.
+    // poll(2) always reports the end (POLLHUP).
     let events = if only_end { PollFlags::empty() } else { PollFlags::POLLIN };
     let mut fds = [PollFd::new(socket, events), PollFd::new(pidfd.unwrap_or(socket), PollFlags::POLLIN)];
     let fds = if pidfd.is_some() { &mut fds[..] } else { &mut fds[..1] };
@@ -66,7 +68,7 @@ pub(super) fn wait(
         match poll(fds, timeout::until(until)) {
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
-            Ok(0) if Instant::now() >= until => return Ok(Waited::Silence),
+            Ok(0) if Instant::now() >= until => return Ok(Waited::TimedOut),
             Ok(0) => {}
             Ok(_) if fds[0].any().unwrap_or(true) => return Ok(Waited::Ready),
             Ok(_) => return Ok(Waited::Died),
@@ -74,15 +76,17 @@ pub(super) fn wait(
     }
 }
 
-/// One message, if there is one.
+/// Receives one message, if one has arrived.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
     let (mut was_reset, mut has_ended) = (false, false);
     loop {
         match receive_once(socket) {
-            // The peer closed with the plan unread. That is told once, before what the peer had said itself.
+            // The peer closed the socket before it read the plan. The kernel reports that once,
+            // before the records of the peer.
             Err(Errno::ECONNRESET) if !was_reset => was_reset = true,
             Err(Errno::ECONNRESET) => return Ok(Event::End),
-            // The kernel looks for a message first, and then for the end: the peer may have said something in between.
+            // The kernel first looks for a message, and then for the end: the peer may have sent a
+            // record in between.
             Ok(Event::End) if !has_ended => has_ended = true,
             result => return result,
         }
@@ -99,7 +103,8 @@ fn receive_once(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
         other => other?,
     };
     let mut fd = None;
-    // MSG_CTRUNC, where the caller's table is full, is an error here: the record counts all the same.
+    // MSG_CTRUNC, with which the kernel reports that the caller's table is full, is an error here:
+    // the record counts all the same.
     for control in message.cmsgs().into_iter().flatten() {
         if let ControlMessageOwned::ScmRights(fds) = control {
             fd = fds.first().copied().map(table::own).and_then(|fd| table::above_stdio(fd).ok());
@@ -112,14 +117,14 @@ fn receive_once(socket: BorrowedFd<'_>) -> Result<Event, Errno> {
     }
 }
 
-/// One message to the stub. It waits for nothing: the socket is empty before the plan.
+/// Sends one message to the stub. The call never blocks: the socket is empty before the plan.
 pub(super) fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let sent = nix::sys::socket::send(socket.as_raw_fd(), bytes, flags)?;
     if sent == bytes.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
 }
 
-/// One message with descriptors to a stub that waits for it.
+/// Sends one message with descriptors to a stub that waits for the message.
 pub(super) fn send_with_fds(socket: &OwnedFd, bytes: &[u8], fds: &[RawFd]) -> Result<(), Errno> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let rights = [ControlMessage::ScmRights(fds)];
@@ -127,7 +132,7 @@ pub(super) fn send_with_fds(socket: &OwnedFd, bytes: &[u8], fds: &[RawFd]) -> Re
     if sent == bytes.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
 }
 
-/// The message that says where the plan is: [`wire::Elsewhere`].
+/// Returns the message that says where the plan is: [`wire::Elsewhere`].
 pub(super) fn elsewhere(fd: RawFd, size: usize) -> [u8; size_of::<wire::Elsewhere>()] {
     let mut bytes = [0; size_of::<wire::Elsewhere>()];
     bytes[..4].copy_from_slice(&wire::ELSEWHERE.to_ne_bytes());
@@ -136,7 +141,7 @@ pub(super) fn elsewhere(fd: RawFd, size: usize) -> [u8; size_of::<wire::Elsewher
     bytes
 }
 
-/// Lets the stub go on after a record that asks for an answer.
+/// Answers a record that asks for an answer, so that the stub continues.
 pub(super) fn answer(socket: &OwnedFd) -> Result<(), Errno> {
     let flags = MsgFlags::MSG_NOSIGNAL;
     nix::sys::socket::send(socket.as_fd().as_raw_fd(), &[1], flags).map(drop)

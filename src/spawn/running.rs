@@ -1,4 +1,4 @@
-//! A child at the end of its plan: a stub that waits, or a program that runs.
+//! The child after its plan: a stub that waits, or a program that runs.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,41 +11,41 @@ use crate::stub::wire::record;
 pub(crate) struct Running {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
-    /// The init above it, if it has one.
+    /// The program's init, if there is one.
     pub(crate) init: Option<Init>,
     pub(crate) timings: Option<Timings>,
 }
 
-/// A child that has come to the end of its plan.
+/// A child that has run its plan to the end.
 #[derive(Debug)]
 pub(crate) struct Stub {
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
     pub(super) report: OwnedFd,
-    /// The wait status of the program, where it came before the spawner's own word.
+    /// The wait status of the program, if it came before the spawner's own record.
     pub(super) ended: Option<i32>,
     pub(super) has_init: bool,
     pub(super) timings: Option<Timings>,
 }
 
 impl Stub {
-    /// The program that it has executed.
+    /// Returns the program that the stub has executed.
     pub(crate) fn into_running(self) -> Running {
         let init = self.has_init.then_some(Init { report: self.report, ended: self.ended });
         Running { pid: self.pid, pidfd: self.pidfd, init, timings: self.timings }
     }
 }
 
-/// What init has to say.
+/// The records that an init sends.
 #[derive(Debug)]
 pub(crate) struct Init {
     report: OwnedFd,
-    /// The wait status of the program, where it came before the spawner's own word.
+    /// The wait status of the program, if it came before the spawner's own record.
     ended: Option<i32>,
 }
 
 impl Init {
-    /// The wait status of the program, which init tells before it ends itself.
+    /// Returns the wait status of the program, which init sends before init ends.
     pub(crate) fn ended(&self) -> Option<i32> {
         loop {
             match report::receive(self.report.as_fd()) {

@@ -1,20 +1,21 @@
 //! The threads that clone.
 //!
-//! A sandbox's parent must not end before it: the death signal follows the *thread* that cloned, and runtimes end
-//! theirs. So a few threads that live as long as the process, started at need and at most one a core, are the parents
-//! of all sandboxes. Each has a descriptor table of its own with nothing in it, so that a clone copies next to nothing
-//! however many descriptors the caller has open, and a fork elsewhere in the process never holds what is meant for a
-//! sandbox. A job comes as one message with its descriptors, which therefore have known numbers ([`wire::FIRST_FD`]).
+//! The parent of a sandbox must not end before the sandbox: the death signal follows the *thread*
+//! that cloned, and runtimes end their threads. For this reason a few threads that live as long as
+//! the process are the parents of all sandboxes. They are started on demand, at most one for each
+//! core. Each thread has an empty descriptor table of its own. So a clone copies next to nothing,
+//! however many descriptors the caller has open, and a fork elsewhere in the process never holds
+//! the descriptors of a sandbox. A job comes as one message with its descriptors, which therefore
+//! have known numbers ([`wire::FIRST_FD`]).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
@@ -24,27 +25,31 @@ use super::stub_file;
 use crate::error::{Error, Result, Step};
 use crate::stub::wire;
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::{pidfd, table};
+use crate::sys::{background, mutex, pidfd, table};
 
-/// The most descriptors that one message carries (SCM_MAX_FD).
+/// The most descriptors that one message can carry (SCM_MAX_FD).
 pub(crate) const MAX_FDS: usize = 253;
-/// As many threads as may ever be started: those beyond one a core replace threads that a clone holds up for good.
+/// The most threads that are ever started. Threads beyond one for each core replace threads that a
+/// clone blocks for good.
 const MAX_SPAWNERS: usize = 64;
-/// What a clone counts that did not come back in time.
+/// The load of a clone that did not return in time.
 const STUCK: u32 = 1 << 16;
 
-/// What one spawn asks of a spawner. Travels as three words.
+/// The parameters of one spawn, for a spawner. They are sent as three words.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Job {
     /// The CLONE_NEW* flags.
     pub(super) namespaces: u64,
-    /// The last descriptor of the message is the directory of a v2 group to be born in.
+    /// If true, the last descriptor of the message is the directory of the v2 group in which the
+    /// child is born.
     pub(super) into_cgroup: bool,
-    /// A stub of its own: what runs in the sandbox can reach it, and change its mode if not its bytes.
+    /// If true, this spawn needs a stub file of its own: processes in the sandbox can reach the
+    /// file, and change its mode, but not its bytes.
     pub(super) own_stub: bool,
-    /// A stub that is no memfd, whose exec has been refused.
+    /// If true, the stub is no memfd, because the exec of a memfd was refused.
     pub(super) file_stub: bool,
-    /// How many messages with further descriptors wait on the report socket, before the plan.
+    /// The number of messages with further descriptors that wait on the report socket, before the
+    /// plan.
     pub(super) ahead: u32,
 }
 
@@ -77,39 +82,41 @@ impl Job {
 pub(super) struct Spawners {
     threads: [Spawner; MAX_SPAWNERS],
     cores: usize,
-    /// Held while a thread is chosen, or two callers would each start the last one that may be.
+    /// Held while a thread is chosen. Otherwise two callers could both start the last thread that
+    /// is allowed.
     choice: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Spawner {
-    /// The jobs handed over and not yet settled.
+    /// The number of jobs that were sent and have not ended.
     busy: AtomicU32,
     socket: Mutex<Option<Connection>>,
     started: AtomicBool,
-    /// How many jobs the thread has taken and cloned for. They are numbered from 1.
+    /// The number of jobs that the thread has taken and cloned for. Jobs are numbered from 1.
     finished: AtomicU64,
-    /// The last job whose clone did not come back in time.
+    /// The last job whose clone did not return in time.
     stuck: AtomicU64,
 }
 
-/// The caller's end of a thread.
+/// The caller's connection to a thread.
 #[derive(Debug)]
 struct Connection {
     socket: OwnedFd,
-    /// How many jobs were handed over.
+    /// The number of jobs that were sent.
     jobs: u64,
 }
 
 impl Spawner {
-    /// A thread that is held up takes no job if there is another.
+    /// Returns the load. A blocked thread has such a high load that it gets no job if there is
+    /// another thread.
     fn load(&self) -> u32 {
         let is_stuck = self.stuck.load(Ordering::Relaxed) > self.finished.load(Ordering::Relaxed);
         self.busy.load(Ordering::Relaxed) + if is_stuck { STUCK } else { 0 }
     }
 }
 
-/// Counts a job for as long as it is on its way.
+/// Counts a job while the job runs.
 #[derive(Debug)]
 pub(super) struct Ticket {
     spawner: &'static Spawner,
@@ -117,7 +124,7 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    /// The clone did not come back: jobs go to other threads until it does.
+    /// Notes that the clone did not return: jobs go to other threads until it does.
     pub(super) fn stuck(&self) {
         self.spawner.stuck.fetch_max(self.number, Ordering::Relaxed);
     }
@@ -129,12 +136,13 @@ impl Drop for Ticket {
     }
 }
 
-static CURRENT: PerProcess<Spawners> = PerProcess::new();
+static SPAWNERS: PerProcess<Spawners> = PerProcess::new();
 
 impl Spawners {
-    /// Those of this process. A fork of a process that had some gets new ones: threads do not survive a fork.
+    /// Returns the spawners of this process. A fork gets new ones, because threads do not survive a
+    /// fork.
     pub(super) fn get() -> Result<&'static Spawners> {
-        CURRENT
+        SPAWNERS
             .get_or_try(|| {
                 Ok(Spawners {
                     threads: std::array::from_fn(|_| Spawner::default()),
@@ -145,14 +153,15 @@ impl Spawners {
             .map_err(|errno: Errno| Error::new(Step::Spawner, errno))
     }
 
-    /// Whether they are this process's, and not those of one that it is a fork of.
+    /// Returns true in the process that made the spawners, and false in a fork of that process.
     pub(super) fn is_here(&self) -> bool {
-        CURRENT.get().is_some_and(|here| std::ptr::eq(here, self))
+        SPAWNERS.is_current(self)
     }
 
-    /// An idle thread if there is one; else a new one while there are fewer than cores; else the least busy.
+    /// Chooses an idle thread if there is one; otherwise a new thread while there are fewer threads
+    /// than cores; otherwise the thread with the least load.
     fn choose(&'static self) -> Ticket {
-        let _choice = self.choice.lock().unwrap_or_else(PoisonError::into_inner);
+        let _choice = mutex::lock(&self.choice);
         let started = || self.threads.iter().filter(|s| s.started.load(Ordering::Relaxed));
         let working = started().filter(|s| s.load() < STUCK).count();
         let unstarted = self.threads.iter().find(|s| !s.started.load(Ordering::Relaxed));
@@ -165,8 +174,9 @@ impl Spawners {
         Ticket { spawner, number: 0 }
     }
 
-    /// Hands a job over. Its result comes as records on the report socket, whose other end is the first of `fds`; the
-    /// second is the plan. Where threads are held up and their queues full, it tries until `until`.
+    /// Sends a job to a thread. The result comes as records on the report socket, whose other end
+    /// is the first of `fds`; the second is the plan. If threads are blocked and their queues are
+    /// full, tries again until `until`.
     pub(super) fn submit(&'static self, job: Job, fds: &[RawFd], until: Instant) -> Result<Ticket> {
         loop {
             match self.try_submit(job, fds) {
@@ -181,7 +191,7 @@ impl Spawners {
     fn try_submit(&'static self, job: Job, fds: &[RawFd]) -> Result<Ticket> {
         let mut ticket = self.choose();
         let spawner = ticket.spawner;
-        let mut socket = spawner.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut socket = mutex::lock(&spawner.socket);
         let started = match &mut *socket {
             Some(started) => started,
             none => none.insert(Connection { socket: start(spawner)?, jobs: 0 }),
@@ -190,7 +200,7 @@ impl Spawners {
         let rights = [ControlMessage::ScmRights(fds)];
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         sendmsg::<()>(started.socket.as_raw_fd(), &[IoSlice::new(&message)], &rights, flags, None)
-            .map_err(|errno| Error::new(Step::Spawner, errno).detail("handing a job over"))?;
+            .map_err(|errno| Error::new(Step::Spawner, errno).detail("sending a job to a spawning thread"))?;
         started.jobs += 1;
         ticket.number = started.jobs;
         drop(socket);
@@ -198,7 +208,7 @@ impl Spawners {
     }
 }
 
-/// Starts a thread and gives the socket on which it takes jobs.
+/// Starts a thread, and returns the socket on which the thread takes jobs.
 fn start(spawner: &'static Spawner) -> Result<OwnedFd> {
     let failed = |errno| Error::new(Step::Spawner, errno);
     let (ours, theirs) =
@@ -209,41 +219,34 @@ fn start(spawner: &'static Spawner) -> Result<OwnedFd> {
     };
     let (socket, stub_fd) = (theirs.as_raw_fd(), stub.as_ref().map(AsRawFd::as_raw_fd));
     let (ready, is_ready) = mpsc::sync_channel(1);
-    thread::Builder::new()
-        .name("ringfence".into())
-        .stack_size(128 << 10)
-        .spawn(move || {
-            // The C library leaves out the two signals that it needs itself.
-            let prepared = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None)
-                .and_then(|()| table::make_private(socket, stub_fd))
-                .and_then(|()| Stack::new());
-            match prepared {
-                Ok(stack) => {
-                    let _ = ready.send(Ok(()));
-                    serve(&stack, stub_fd.is_some(), &spawner.finished);
-                }
-                Err(errno) => {
-                    let _ = ready.send(Err(errno));
-                }
-            }
-        })
-        .map_err(|error| Error::io(Step::Spawner, &error))?;
+    let work = move || match table::make_private(socket, stub_fd).and_then(|()| Stack::new()) {
+        Ok(stack) => {
+            let _ = ready.send(Ok(()));
+            serve(&stack, stub_fd.is_some(), &spawner.finished);
+        }
+        Err(errno) => {
+            let _ = ready.send(Err(errno));
+        }
+    };
+    background::spawn("ringfence", work).map_err(|error| Error::io(Step::Spawner, &error))?;
     is_ready.recv().map_err(|_| failed(Errno::ESRCH))?.map_err(failed)?;
     table::above_stdio(ours).map_err(failed)
 }
 
-/// The life of a spawner: one job after the other, until the process ends. `has_stub`: one stands in its table.
+/// Runs a spawner: one job after the other, until the process ends. `has_stub` says whether a stub
+/// is in the thread's table.
 fn serve(stack: &Stack, has_stub: bool, finished: &AtomicU64) -> ! {
     loop {
-        // A message cut short, or no room for its descriptors: the caller sees its socket close.
+        // If the message was cut, or its descriptors did not fit, the caller sees that its socket
+        // is closed.
         if let Ok((job, count)) = take_job() {
             let ahead = (0..job.ahead).try_fold(count, |count, _| {
                 let more = receive(wire::REPORT_FD, &mut [0])?;
                 Ok(count + more)
             });
-            // Closed below, with all that came for the job.
+            // This descriptor is closed below, with all others that came for the job.
             let stub = if job.own_stub || job.file_stub || !has_stub {
-                stub_file::own(job.file_stub).map(IntoRawFd::into_raw_fd)
+                stub_file::for_one_spawn(job.file_stub).map(IntoRawFd::into_raw_fd)
             } else {
                 Ok(table::STUB)
             };
@@ -266,14 +269,14 @@ fn take_job() -> Result<(Job, usize), Errno> {
     Ok((Job::decode(&bytes), count))
 }
 
-/// One message; gives the number of its descriptors.
+/// Receives one message, and returns the number of its descriptors.
 fn receive(socket: RawFd, bytes: &mut [u8]) -> Result<usize, Errno> {
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut buffers = [IoSliceMut::new(bytes)];
-    // Without MSG_CMSG_CLOEXEC: all that arrives is for the stub.
+    // MSG_CMSG_CLOEXEC is not set: everything that arrives is for the stub.
     let message = recvmsg::<()>(socket, &mut buffers, Some(&mut space), MsgFlags::empty())?;
     let mut count = 0;
-    // An error of nix's: there was no room for all of them.
+    // nix returns an error if there was no room for all descriptors.
     for control in message.cmsgs().map_err(|_| Errno::EMFILE)? {
         if let ControlMessageOwned::ScmRights(fds) = control {
             count += fds.len();
@@ -282,26 +285,26 @@ fn receive(socket: RawFd, bytes: &mut [u8]) -> Result<usize, Errno> {
     Ok(count)
 }
 
-/// Tells the caller, on the report socket, what became of the clone, or what failed before it. A caller that waits no
-/// longer leaves no orphan.
+/// Sends the result of the clone, or the failure before it, to the caller on the report socket. If
+/// the caller no longer waits, kills the child.
 fn answer(result: Result<Cloned, (i32, Errno)>) {
     use wire::{Record, record};
     match result {
         Ok(Cloned { pid, pidfd }) => {
             let record = Record { kind: record::CLONED, op: 0, errno: 0, value: pid };
-            if tell(record, &[ControlMessage::ScmRights(&[pidfd.as_raw_fd()])]).is_err() {
+            if send_record(record, &[ControlMessage::ScmRights(&[pidfd.as_raw_fd()])]).is_err() {
                 let _ = pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
                 let _ = pidfd::wait(pidfd.as_fd(), true);
             }
         }
         Err((value, errno)) => {
             let kind = record::FAILED_BEFORE_STUB;
-            let _ = tell(Record { kind, op: 0, errno: errno as i32, value }, &[]);
+            let _ = send_record(Record { kind, op: 0, errno: errno as i32, value }, &[]);
         }
     }
 }
 
-fn tell(record: wire::Record, rights: &[ControlMessage<'_>]) -> Result<usize, Errno> {
+fn send_record(record: wire::Record, rights: &[ControlMessage<'_>]) -> Result<usize, Errno> {
     let bytes = super::report::encode(record);
     sendmsg::<()>(wire::REPORT_FD, &[IoSlice::new(&bytes)], rights, MsgFlags::MSG_NOSIGNAL, None)
 }

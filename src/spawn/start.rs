@@ -1,4 +1,4 @@
-//! The run of a plan, from the hand-over to a thread that clones until the end of its report.
+//! The run of a plan: sends the job to a thread that clones, and reads the report to its end.
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -15,8 +15,8 @@ use super::timings::Stopwatch;
 use crate::error::{Error, Result, Step};
 use crate::sys::table;
 
-/// Runs a plan to its end: the program's exec, or a stub that waits. Where executing a memfd is forbidden, the stub is a
-/// file, in this and every spawn to come.
+/// Runs a plan to its end: the exec of the program, or a stub that waits. If the exec of a memfd is
+/// forbidden, uses a file for the stub, in this spawn and in all later ones.
 pub(crate) fn start(launch: &Launch<'_>) -> Result<Stub> {
     let file_stub = stub_file::is_memfd_refused();
     match attempt(launch, file_stub) {

@@ -1,4 +1,4 @@
-//! Where the time of a spawn went.
+//! The times of the parts of a spawn.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,31 +7,36 @@ use crate::error::Step;
 use crate::plan::Plan;
 use crate::stub::wire::{self, Record};
 
-/// Where the time of a spawn went: [`Child::timings`](crate::Child::timings). Shown, it is a table with a bar for each row.
+/// The time that each part of a spawn took: [`Child::timings`](crate::Child::timings). Its
+/// `Display` is a table with a bar for each row.
 ///
-/// The steps inside are timed with `clock_gettime(CLOCK_REALTIME)`, which no time namespace shifts; a clock that is set
-/// meanwhile spoils the figures. A time is taken where one sort of step follows another, so that it costs a spawn a few µs.
+/// The steps inside the sandbox are timed with `clock_gettime(CLOCK_REALTIME)`, which no time
+/// namespace shifts; if the clock is set meanwhile, the numbers are wrong. The stub reads the clock
+/// only where one sort of step follows another, so that a spawn takes only a few µs longer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
-    /// In the caller, before there was a child: judging the policy, the control group, opening what is handed over.
+    /// The time in the caller, before there was a child: judging the policy, making the control
+    /// group, opening descriptors.
     pub ahead: Duration,
-    /// The clone into the namespaces, and the exec of the stub, up to its first step.
+    /// The time of the clone into the namespaces, and of the exec of the stub, until the stub's
+    /// first step.
     pub clone: Duration,
-    /// What the stub did inside, by the sort of step, in the order in which each came first. Each sort is one entry.
+    /// The time of the stub's steps, by the sort of step, in the order in which each sort came
+    /// first. Each sort is one entry.
     pub steps: Vec<(Step, Duration)>,
-    /// The exec of the program, until the caller knew of it. What is under a seccomp filter already cannot tell the time:
-    /// with one, this begins where the filter is installed.
+    /// The time of the program's exec, until the caller knew of it. A stub under a seccomp filter
+    /// cannot read the clock: with a filter, this time begins when the filter is installed.
     pub exec: Duration,
 }
 
 impl Timings {
-    /// Everything, from the call of `spawn` on.
+    /// Returns the time of the whole spawn, from the call of `spawn` on.
     pub fn total(&self) -> Duration {
         self.rows().fold(Duration::ZERO, |sum, (_, time)| sum.saturating_add(time))
     }
 
-    /// The rows of the table: what, and how long.
+    /// Returns the rows of the table: name and time.
     pub fn rows(&self) -> impl Iterator<Item = (&'static str, Duration)> + '_ {
         let steps = self.steps.iter().map(|(step, time)| (step.as_str(), *time));
         [("ahead, outside", self.ahead), ("clone, exec of the stub", self.clone)]
@@ -53,26 +58,26 @@ impl fmt::Display for Timings {
     }
 }
 
-/// The times that are taken while a plan runs.
+/// The times that are measured while a plan runs.
 #[derive(Debug)]
 pub(super) struct Stopwatch {
     timings: Timings,
     handed_over: SystemTime,
-    /// When the stub began, and the sum of what it has told of.
+    /// The time when the stub began, and the sum of the times that it has reported.
     inside: Option<(SystemTime, Duration)>,
 }
 
 impl Stopwatch {
-    /// More than a stub sends.
+    /// A number of records that no stub exceeds.
     const MOST: usize = 128;
 
-    /// The plan is about to be handed over.
+    /// Starts the measurement, just before the plan is sent.
     pub(super) fn start(begun: Instant) -> Self {
         let timings = Timings { ahead: begun.elapsed(), ..Timings::default() };
         Stopwatch { timings, handed_over: SystemTime::now(), inside: None }
     }
 
-    /// A record of the stub's ([`wire::record::STAMP`]).
+    /// Adds a record of the stub ([`wire::record::STAMP`]).
     pub(super) fn stamp(&mut self, record: Record, plan: &Plan) {
         let nanos = u64::from(record.errno as u32) | u64::from(record.value as u32) << 32;
         let time = Duration::from_nanos(nanos);
@@ -81,14 +86,14 @@ impl Stopwatch {
             return;
         };
         let step = plan.note(record.op).step;
-        // These are not over yet.
+        // These steps have not ended yet.
         if !matches!(step, Step::Exec | Step::Seccomp) && self.timings.steps.len() < Self::MOST {
             *sum = sum.saturating_add(time);
             self.timings.steps.push((step, time));
         }
     }
 
-    /// The program has been executed.
+    /// Ends the measurement: the program has been executed.
     pub(super) fn stop(self) -> Timings {
         let mut timings = self.timings;
         if let Some((begin, sum)) = self.inside {

@@ -1,4 +1,5 @@
-//! Programs that the kernel asks about devices: bpf(2), with the type `BPF_PROG_TYPE_CGROUP_DEVICE` (4.15).
+//! Programs that decide about access to devices: bpf(2), with the type
+//! `BPF_PROG_TYPE_CGROUP_DEVICE` (4.15).
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -15,14 +16,14 @@ const PROG_QUERY: u64 = 16;
 
 const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_TYPE_CGROUP_DEVICE: u32 = 6;
-/// Programs of the groups above and below are asked as well.
+/// The kernel also asks the programs of the groups above and below.
 const F_ALLOW_MULTI: u32 = 1 << 1;
-/// A group below may put its own in the place of this one.
+/// A group below may replace this program by its own.
 const F_ALLOW_OVERRIDE: u32 = 1;
-/// The kernel takes no more in one group (`BPF_CGROUP_MAX_PROGS`).
+/// The kernel allows no more programs in one group (`BPF_CGROUP_MAX_PROGS`).
 const PROGRAMS_MAX: usize = 64;
 
-/// As it shows in `bpftool prog`; at most 15 letters, digits and underscores.
+/// The name in `bpftool prog`: at most 15 letters, digits and underscores.
 const NAME: &[u8; 16] = b"ringfence\0\0\0\0\0\0\0";
 const LICENSE: &CStr = c"MIT";
 
@@ -48,7 +49,7 @@ struct ProgAttach {
     attach_flags: u32,
 }
 
-/// Whole, as newer kernels have it: they write to `revision` whatever size they are told.
+/// The whole structure of newer kernels: they write to `revision`, whatever size the call gives.
 #[repr(C)]
 #[derive(Default)]
 struct ProgQuery {
@@ -73,15 +74,16 @@ struct GetFdById {
 }
 
 /// # Safety
-/// `A` is the kernel's structure for the command, from its beginning, and every pointer in it is valid for what the
-/// command does with it.
+/// `A` is the kernel's structure for the command, from its beginning, and every pointer in it is
+/// valid for what the command does with it.
 unsafe fn bpf<A>(command: u64, attr: &mut A) -> Result<i32, Errno> {
-    // SAFETY: the structure lives across the call, which is told its size; its pointers are the caller's promise.
+    // SAFETY: the structure lives across the call, which is told its size; its pointers are the
+    // caller's promise.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
     Errno::result(result).map(|number| number as i32)
 }
 
-/// Has the kernel verify and compile a program: instructions of eight bytes each.
+/// Loads a program, which the kernel verifies and compiles. Each instruction has eight bytes.
 pub(crate) fn load_device_program(code: &[u8]) -> Result<OwnedFd, Errno> {
     const TRIES: u32 = 5;
     let mut attr = ProgLoad {
@@ -97,9 +99,10 @@ pub(crate) fn load_device_program(code: &[u8]) -> Result<OwnedFd, Errno> {
         prog_name: *NAME,
     };
     for _ in 1..TRIES {
-        // SAFETY: the first part of `union bpf_attr` for this command; `code` and the license outlive the call.
+        // SAFETY: the first part of `union bpf_attr` for this command; `code` and the license
+        // outlive the call.
         match unsafe { bpf(PROG_LOAD, &mut attr) } {
-            // The verifier stops for a signal.
+            // The verifier stops when a signal arrives.
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             result => return result.map(table::own).and_then(table::above_stdio),
         }
@@ -108,13 +111,13 @@ pub(crate) fn load_device_program(code: &[u8]) -> Result<OwnedFd, Errno> {
     unsafe { bpf(PROG_LOAD, &mut attr) }.map(table::own).and_then(table::above_stdio)
 }
 
-/// Has the program asked about what happens in the v2 group and below, beside those that are attached already. It
-/// stays until the group is removed.
+/// Attaches the program to the v2 group: the kernel asks it about the group and all groups below,
+/// beside the programs that are attached already. The program stays until the group is removed.
 pub(crate) fn attach_device_program(group: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
     attach_or_detach(PROG_ATTACH, group, program, F_ALLOW_MULTI)
 }
 
-/// Takes one program off the group.
+/// Detaches one program from the group.
 pub(crate) fn detach_device_program(group: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
     attach_or_detach(PROG_DETACH, group, program, 0)
 }
@@ -138,18 +141,18 @@ pub(crate) struct Attached {
 }
 
 impl Attached {
-    /// Whether groups below may have programs beside these.
+    /// Returns true if groups below may have programs beside these.
     pub(crate) fn admits_more(&self) -> bool {
         self.flags & F_ALLOW_MULTI != 0
     }
 
-    /// Whether groups below may have programs in place of these.
+    /// Returns true if groups below may have programs in place of these.
     pub(crate) fn gives_way(&self) -> bool {
         self.flags & F_ALLOW_OVERRIDE != 0
     }
 }
 
-/// Looks up what is attached to a group.
+/// Returns the programs that are attached to a group.
 pub(crate) fn attached_device_programs(group: BorrowedFd<'_>) -> Result<Attached, Errno> {
     let mut ids = vec![0u32; PROGRAMS_MAX];
     let mut attr = ProgQuery {
@@ -165,7 +168,7 @@ pub(crate) fn attached_device_programs(group: BorrowedFd<'_>) -> Result<Attached
     Ok(Attached { flags: attr.attach_flags, ids })
 }
 
-/// The program of this number, if it is still loaded.
+/// Returns the program with this id, if it is still loaded.
 pub(crate) fn program_by_id(id: u32) -> Result<OwnedFd, Errno> {
     let mut attr = GetFdById { prog_id: id, next_id: 0, open_flags: 0 };
     // SAFETY: the first part of `union bpf_attr` for this command, in which no pointer is.

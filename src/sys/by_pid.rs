@@ -1,5 +1,6 @@
-//! Processes by number, where a kernel or a filter around us does not let them be had by descriptor. A number may come to
-//! mean another process: it is read off the descriptor right before it is used, when the process is still there.
+//! Processes by pid, for kernels or outer filters that do not allow pidfds. A pid can pass to
+//! another process: so the pid is read from the descriptor just before its use, while the process
+//! still exists.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,7 +12,8 @@ use nix::sys::stat::Mode;
 
 use super::waitid::{Ended, waitid};
 
-/// The directory of a process in /proc, which shows nothing any more once the process has been reaped.
+/// Opens the directory of a process in /proc, which shows nothing any more after the process has
+/// been reaped.
 pub(super) fn open(pid: i32) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     match nix::fcntl::open(format!("/proc/{pid}").as_str(), flags, Mode::empty()) {
@@ -20,15 +22,17 @@ pub(super) fn open(pid: i32) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// The pid behind a pidfd, or behind a directory of /proc, as this process's /proc shows it.
+/// Returns the pid of the process behind a pidfd, or behind a directory of /proc, as this process's
+/// /proc shows it.
 pub(crate) fn pid_of(process: BorrowedFd<'_>) -> Option<i32> {
-    // A thread may have a table of descriptors of its own, which `self` would not show (3.17).
+    // A thread may have a descriptor table of its own, which `self` would not show (3.17).
     let text = std::fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", process.as_raw_fd())).ok()?;
     let pid = match text.lines().find_map(|line| line.strip_prefix("Pid:")) {
         Some(pid) => pid.trim().parse().ok()?,
         None => pid_of_directory(process)?,
     };
-    // -1 for a process that has been reaped, 0 for one of another pid namespace: kill(2) takes both for many.
+    // -1 is a process that has been reaped, 0 one of another pid namespace: for kill(2) both mean
+    // many processes.
     (pid > 0).then_some(pid)
 }
 
@@ -39,14 +43,15 @@ fn pid_of_directory(directory: BorrowedFd<'_>) -> Option<i32> {
     text.split(' ').next()?.parse().ok()
 }
 
-/// kill(2).
+/// Sends a signal with kill(2).
 pub(super) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let pid = pid_of(process).ok_or(Errno::ESRCH)?;
     // SAFETY: no pointers.
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
-/// waitid(2) by number. Whoever else waits for our children may have been faster.
+/// Waits with waitid(2) by pid. Another thread that waits for this process's children may reap the
+/// child first.
 pub(super) fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>, Errno> {
     waitid(libc::P_PID, pid_of(pidfd).ok_or(Errno::ECHILD)?, block)
 }

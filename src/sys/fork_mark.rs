@@ -1,16 +1,19 @@
-//! Telling a process from a fork of it, without a system call; and values that belong to one process.
+//! Marks that distinguish a process from its forks without a system call, and values that belong to
+//! one process.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use nix::errno::Errno;
 
-/// A page that reads 1 in the process that made it and 0 in every fork of it: `MADV_WIPEONFORK` (4.14). A pid would
-/// not do: a fork into a pid namespace can have the pid of its parent.
+/// A page that reads 1 in the process that made it and 0 in every fork of that process:
+/// `MADV_WIPEONFORK` (4.14). A pid would not suffice: a fork into a pid namespace can have the pid
+/// of its parent.
 #[derive(Debug)]
 pub(crate) struct ForkMark(NonNull<AtomicU32>);
 
-// SAFETY: the page is unmapped only with the mark itself, and it is only read and written as an atomic.
+// SAFETY: the page is unmapped only with the mark itself, and it is only read and written as an
+// atomic.
 unsafe impl Send for ForkMark {}
 // SAFETY: as above.
 unsafe impl Sync for ForkMark {}
@@ -19,7 +22,8 @@ impl ForkMark {
     /// Makes a mark.
     pub(crate) fn new() -> Result<Self, Errno> {
         const PAGE: usize = 4096;
-        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches nothing that exists.
+        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches nothing
+        // that exists.
         let page = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -46,11 +50,12 @@ impl ForkMark {
     }
 
     fn word(&self) -> &AtomicU32 {
-        // SAFETY: `new` mapped the page readable and writable, aligned to more than a word, and it stays mapped.
+        // SAFETY: `new` mapped the page readable and writable, aligned to more than a word, and it
+        // stays mapped.
         unsafe { self.0.as_ref() }
     }
 
-    /// Whether this is the process that made the mark.
+    /// Returns true in the process that made the mark.
     pub(crate) fn is_original(&self) -> bool {
         self.word().load(Ordering::Acquire) == 1
     }
@@ -63,8 +68,9 @@ impl Drop for ForkMark {
     }
 }
 
-/// A value made once in each process: a fork, which inherits neither threads nor the right to its parent's resources,
-/// makes its own. Values live as long as the process.
+/// A value that each process makes once. A fork makes its own value, because a fork inherits
+/// neither the threads nor the right to the resources of its parent. Values live as long as the
+/// process.
 #[derive(Debug)]
 pub(crate) struct PerProcess<T> {
     current: AtomicPtr<Entry<T>>,
@@ -81,14 +87,22 @@ impl<T: Send + Sync + 'static> PerProcess<T> {
         PerProcess { current: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
-    /// The value of this process, if it has been made.
+    /// Returns the value of this process, if it has been made.
     pub(crate) fn get(&self) -> Option<&'static T> {
-        // SAFETY: the pointer is null or came from Box::leak, and what it points to is never freed or written.
+        // SAFETY: the pointer is null or came from Box::leak, and what it points to is never freed
+        // or written.
         let entry = unsafe { self.current.load(Ordering::Acquire).as_ref() };
         entry.filter(|entry| entry.mark.is_original()).map(|entry| &entry.value)
     }
 
-    /// The value of this process, made now if need be. Of two threads that make one at once, one sees its own dropped.
+    /// Returns true if `value` is the value of this process, and false in every fork of the process
+    /// that made `value`.
+    pub(crate) fn is_current(&self, value: &T) -> bool {
+        self.get().is_some_and(|current| std::ptr::eq(current, value))
+    }
+
+    /// Returns the value of this process, and makes it first if necessary. If two threads make a
+    /// value at once, the value of one of them is dropped.
     pub(crate) fn get_or_try<E: From<Errno>>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&'static T, E> {
         let found = self.current.load(Ordering::Acquire);
         if let Some(value) = self.get() {
@@ -101,7 +115,8 @@ impl<T: Send + Sync + 'static> PerProcess<T> {
             Err(theirs) => {
                 // SAFETY: `new` came from Box::into_raw above and was shared with nobody.
                 drop(unsafe { Box::from_raw(new) });
-                // SAFETY: what stands in `current` is never freed; this process's other thread put it there.
+                // SAFETY: what stands in `current` is never freed; this process's other thread put
+                // it there.
                 Ok(unsafe { &(*theirs).value })
             }
         }

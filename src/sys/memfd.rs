@@ -9,10 +9,11 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::table;
 
-/// Makes an empty file that cannot be executed, in the parent's own table above stderr.
+/// Makes an empty file that cannot be executed. Its descriptor is above stderr.
 pub(crate) fn create(name: &CStr) -> nix::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    // MFD_NOEXEC_SEAL came with 6.3; where it is mandatory (vm.memfd_noexec), its absence is an error.
+    // MFD_NOEXEC_SEAL came with 6.3. Where vm.memfd_noexec makes the flag mandatory, a call without
+    // it fails.
     let fd = match memfd_create(name, flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL)) {
         Err(Errno::EINVAL) => memfd_create(name, flags),
         other => other,

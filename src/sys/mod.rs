@@ -1,6 +1,8 @@
-//! Raw kernel calls that nix does not offer. With `stub/` and `spawn/clone.rs` the only place with `unsafe`.
+//! System calls that nix does not offer, and helpers for locks, threads and forks. Apart from
+//! `stub/` and `spawn/clone.rs`, this is the only module with `unsafe`.
 #![allow(unsafe_code)]
 
+pub(crate) mod background;
 #[cfg(feature = "devices")]
 pub(crate) mod bpf;
 mod by_pid;
@@ -8,6 +10,7 @@ pub(crate) mod fork_mark;
 pub(crate) mod fsmount;
 pub(crate) mod memfd;
 pub(crate) mod mount;
+pub(crate) mod mutex;
 pub(crate) mod pidfd;
 pub(crate) mod random;
 pub(crate) mod raw;

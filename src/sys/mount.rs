@@ -1,5 +1,5 @@
-//! Mounts that stand nowhere yet, and a mount namespace with next to nothing in it: open_tree(2), mount_setattr(2),
-//! fsopen(2), pivot_root(2).
+//! Detached mounts, which are not mounted anywhere yet, and a mount namespace that is almost empty:
+//! open_tree(2), mount_setattr(2), fsopen(2), pivot_root(2).
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -24,7 +24,8 @@ pub(crate) const FSCONFIG_CMD_CREATE: u64 = 6;
 pub(crate) const FSMOUNT_CLOEXEC: u64 = 1;
 
 fn call(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
-    // SAFETY: the callers in this file pass numbers, and strings with a NUL that live across the call.
+    // SAFETY: the callers in this file pass numbers, and strings with a NUL that live across the
+    // call.
     let result = unsafe { super::raw::syscall(number as usize, args) };
     if (-4095..0).contains(&result) { Err(Errno::from_raw(-result as i32)) } else { Ok(result as u64) }
 }
@@ -33,8 +34,9 @@ fn call_for_fd(number: libc::c_long, args: [u64; 6]) -> Result<OwnedFd, Errno> {
     call(number, args).map(|fd| table::own(fd as RawFd)).and_then(table::above_stdio)
 }
 
-/// `open_tree(OPEN_TREE_CLONE)`, 5.2: a copy of the mount at `path`, and if `recursive` of those below it. Dropping the
-/// descriptor before it is mounted somewhere ends it.
+/// Copies the mount at `path`, and with `recursive` the mounts below it:
+/// `open_tree(OPEN_TREE_CLONE)`, 5.2. If the descriptor is dropped before the copy is attached
+/// somewhere, the copy ends.
 pub(crate) fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
     const OPEN_TREE_CLONE: u64 = 1;
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
@@ -42,7 +44,8 @@ pub(crate) fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Errno>
     call_for_fd(libc::SYS_open_tree, [CWD, path.as_ptr() as u64, flags, 0, 0, 0])
 }
 
-/// mount_setattr(2), 5.12: from here on nothing that is mounted on the tree, or on what it is a copy of, is passed on.
+/// Makes the mounts of the tree private, with mount_setattr(2), 5.12: from here on, mounts made on
+/// the tree are not propagated to the mounts that it was copied from, nor the other way.
 pub(crate) fn make_private(tree: BorrowedFd<'_>) -> Result<(), Errno> {
     // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
     let attr = [0, 0, libc::MS_PRIVATE, 0];
@@ -52,8 +55,8 @@ pub(crate) fn make_private(tree: BorrowedFd<'_>) -> Result<(), Errno> {
     call(libc::SYS_mount_setattr, [tree, c"".as_ptr() as u64, flags, attr.as_ptr() as u64, size, 0]).map(drop)
 }
 
-/// mount_setattr(2), 5.12: the mount, and if `recursive` those below it, shows the ids of its files as the user namespace maps
-/// them. Once, and only while it stands nowhere.
+/// Maps the ids of the mount, and with `recursive` of those below it, as the user namespace does:
+/// mount_setattr(2), 5.12. The kernel allows this once, and only while the mount is detached.
 pub(crate) fn map_ids(tree: BorrowedFd<'_>, user_ns: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
     const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
     // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
@@ -64,10 +67,11 @@ pub(crate) fn map_ids(tree: BorrowedFd<'_>, user_ns: BorrowedFd<'_>, recursive: 
     call(libc::SYS_mount_setattr, [tree, c"".as_ptr() as u64, flags, attr.as_ptr() as u64, size, 0]).map(drop)
 }
 
-/// Puts the calling thread into a mount namespace whose root is an empty, read-only tmpfs, and gives the namespace. To be
-/// called on a thread that ends afterwards.
+/// Puts the calling thread into a mount namespace whose root is an empty, read-only tmpfs, and
+/// returns the namespace. Call this on a thread that ends afterwards.
 ///
-/// Everything that a sandbox needs to start from such a namespace is tried out here: where one thing fails, none is used.
+/// This function tries everything that a sandbox needs to start from such a namespace. If one thing
+/// fails, the namespace is not used.
 pub(crate) fn empty_namespace() -> Result<OwnedFd, Errno> {
     let slash = c"/".as_ptr() as u64;
     let namespace = libc::CLONE_NEWNS as u64;
@@ -79,7 +83,8 @@ pub(crate) fn empty_namespace() -> Result<OwnedFd, Errno> {
         return Err(Errno::ENOTTY);
     }
     let root = new_tmpfs(c"2")?;
-    // Refused in a user namespace, where device nodes have to be bound from the host's /dev.
+    // The kernel refuses this in a user namespace, where device nodes must be bound from the host's
+    // /dev.
     mknodat(&root, "null", SFlag::S_IFCHR, Mode::empty(), makedev(1, 3))?;
     unlinkat(&root, "null", UnlinkatFlags::NoRemoveDir)?;
     enter_alone(&root)?;
@@ -87,13 +92,13 @@ pub(crate) fn empty_namespace() -> Result<OwnedFd, Errno> {
     call(libc::SYS_mount, [0, slash, 0, closed, 0, 0])?;
     make_private(std::os::fd::AsFd::as_fd(&root))?;
     drop(clone_tree(Path::new("/"), true)?);
-    // Needs CAP_SYS_CHROOT, as does the chroot(2) at the end of a sandbox's setup.
+    // This needs CAP_SYS_CHROOT, as does the chroot(2) at the end of a sandbox's setup.
     call(libc::SYS_setns, [own.as_raw_fd() as u64, namespace, 0, 0, 0, 0])?;
     Ok(own)
 }
 
-/// Puts an overlay together whose layers are told as descriptors, of a file system that is mounted nowhere: 6.15. Nothing of it
-/// stays.
+/// Builds an overlay whose layers are given as descriptors of a file system that is mounted nowhere
+/// (6.15). Nothing of the overlay stays: the function only tests the kernel.
 pub(crate) fn overlay_by_descriptors() -> Result<(), Errno> {
     let layers = new_tmpfs(c"16")?;
     let overlay = open_context(c"overlay")?;
@@ -107,7 +112,7 @@ pub(crate) fn overlay_by_descriptors() -> Result<(), Errno> {
     new_mount(&overlay).map(drop)
 }
 
-/// A tmpfs with room for so many files and directories, its root among them.
+/// Makes a tmpfs with room for this number of files and directories, including its root.
 fn new_tmpfs(inodes: &CStr) -> Result<OwnedFd, Errno> {
     let context = open_context(c"tmpfs")?;
     for (key, value) in [(c"size", c"4k"), (c"nr_inodes", inodes), (c"mode", c"555")] {
@@ -128,7 +133,8 @@ fn new_mount(context: &OwnedFd) -> Result<OwnedFd, Errno> {
     call_for_fd(libc::SYS_fsmount, [number, FSMOUNT_CLOEXEC, 0, 0, 0, 0])
 }
 
-/// Makes `root` the root of the calling thread's mount namespace, and takes everything else out of it.
+/// Makes `root` the root of the calling thread's mount namespace, and removes all other mounts from
+/// the namespace.
 fn enter_alone(root: &OwnedFd) -> Result<(), Errno> {
     const MOVE_MOUNT_F_EMPTY_PATH: u64 = 0x4;
     let [slash, here, empty] = [c"/", c".", c""].map(|text| text.as_ptr() as u64);
@@ -138,11 +144,11 @@ fn enter_alone(root: &OwnedFd) -> Result<(), Errno> {
     call(libc::SYS_pivot_root, [here, here, 0, 0, 0, 0])?;
     call(libc::SYS_umount2, [here, libc::MNT_DETACH as u64, 0, 0, 0, 0])?;
     call(libc::SYS_chdir, [slash, 0, 0, 0, 0, 0])?;
-    // `/` is the new root, `/..` what lies on top of it: nothing may.
+    // `/` is the new root, and `/..` is what is mounted on top of it: there must be nothing.
     if mount_id(c"/")? == mount_id(c"/..")? { Ok(()) } else { Err(Errno::EBUSY) }
 }
 
-/// STATX_MNT_ID, 5.8.
+/// Returns the id of a mount: STATX_MNT_ID, 5.8.
 fn mount_id(path: &CStr) -> Result<u64, Errno> {
     const STATX_MNT_ID: u64 = 0x1000;
     const MNT_ID_WORD: usize = 18;

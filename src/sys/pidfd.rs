@@ -1,5 +1,5 @@
-//! Processes by descriptor: pidfd_open(2), pidfd_send_signal(2), waitid(2) with usage, and the exit information that
-//! newer kernels keep on a pidfd.
+//! Processes by descriptor: pidfd_open(2), pidfd_send_signal(2), waitid(2) with usage, and the exit
+//! information that newer kernels keep on a pidfd.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -11,7 +11,7 @@ pub(crate) use super::by_pid::pid_of;
 pub(crate) use super::waitid::Ended;
 use super::waitid::waitid;
 
-/// pidfd_open(2), since 5.3. The descriptor is close-on-exec.
+/// Opens a pidfd with pidfd_open(2), since 5.3. The descriptor is close-on-exec.
 pub(crate) fn open(pid: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: no pointers.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
@@ -19,7 +19,8 @@ pub(crate) fn open(pid: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// What [`send_signal`] takes for a process that is no child: as [`open`], or its directory in /proc.
+/// Opens what [`send_signal`] needs for a process that is no child: a pidfd as [`open`] does, or
+/// the process's directory in /proc.
 pub(crate) fn open_any(pid: i32) -> Result<OwnedFd, Errno> {
     match open(pid) {
         Err(Errno::ENOSYS | Errno::EPERM) => by_pid::open(pid),
@@ -27,19 +28,20 @@ pub(crate) fn open_any(pid: i32) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// pidfd_send_signal(2), since 5.1. It also takes a directory of /proc.
+/// Sends a signal with pidfd_send_signal(2), since 5.1. The call also takes a directory of /proc.
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let no_info = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo is allowed, and there are no other pointers.
     match Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) }) {
-        // Where the kernel says EPERM because of the process's user, it says so again.
+        // If the kernel refused with EPERM because of the process's user, kill(2) is refused as
+        // well.
         Err(Errno::ENOSYS | Errno::EPERM) => by_pid::send_signal(pidfd, signal),
         result => result.map(drop),
     }
 }
 
-/// waitid(2) by pidfd (5.4), with the usage that glibc's wrapper leaves out. `None` if `block` is false and the process
-/// still runs.
+/// Waits with waitid(2) by pidfd (5.4), and returns the usage as well, which glibc's wrapper leaves
+/// out. Returns `None` if `block` is false and the process still runs.
 pub(crate) fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>, Errno> {
     match waitid(libc::P_PIDFD, pidfd.as_raw_fd(), block) {
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => by_pid::wait(pidfd, block),
@@ -47,10 +49,11 @@ pub(crate) fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>, 
     }
 }
 
-/// The wait status of a process that somebody else has reaped: `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT`, since 6.15.
-/// `None` where the kernel keeps none.
+/// Returns the wait status of a process that another thread has reaped: `PIDFD_GET_INFO` with
+/// `PIDFD_INFO_EXIT`, since 6.15. Returns `None` if the kernel keeps no status.
 ///
-/// A wait that finds no child comes back a moment before the kernel has let go of the process and written this down.
+/// A wait that finds no child returns a moment before the kernel has released the process and
+/// stored the status.
 pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> Option<i32> {
     const STEP: u8 = 10;
     let mut gone = false;
@@ -58,12 +61,13 @@ pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> Option<i32> {
         match exit_info_now(pidfd) {
             Ok(Some(status)) => return Some(status),
             Ok(None) => {}
-            // It went between the kernel's look for this and its look for the process; before 6.15 it is so every time.
+            // The process was released after the kernel had looked for the status and before it
+            // looked for the process. Before 6.15, this is the answer every time.
             Err(Errno::ESRCH) if !gone => gone = true,
             // ENOTTY before 6.13.
             Err(_) => return None,
         }
-        // POLLHUP comes when it is.
+        // POLLHUP comes when the process is gone.
         let _ = poll(&mut [PollFd::new(pidfd, PollFlags::empty())], STEP);
     }
     None
@@ -84,7 +88,8 @@ fn exit_info_now(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
     }
     nix::ioctl_readwrite!(pidfd_get_info, 0xFF, 11, PidfdInfo);
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
-    // SAFETY: the structure is the first version of struct pidfd_info (64 bytes), whose size the request carries.
+    // SAFETY: the structure is the first version of struct pidfd_info (64 bytes), whose size the
+    // request carries.
     unsafe { pidfd_get_info(pidfd.as_raw_fd(), &raw mut info) }?;
     Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
 }

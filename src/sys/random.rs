@@ -1,11 +1,11 @@
-//! Random bytes of the kernel's: getrandom(2).
+//! Random bytes from the kernel: getrandom(2).
 
 use std::fs::File;
 use std::io::Read;
 
 use nix::errno::Errno;
 
-/// A number that nobody can foresee. Two forks of one process get two.
+/// Returns a number that nobody can predict. Two forks of one process get different numbers.
 pub(crate) fn number() -> Result<u64, Errno> {
     let mut bytes = [0u8; 8];
     loop {
@@ -15,7 +15,8 @@ pub(crate) fn number() -> Result<u64, Errno> {
         match result {
             8 => return Ok(u64::from_ne_bytes(bytes)),
             error if error < 0 && error != -i64::from(libc::EINTR) => return Err(Errno::from_raw(-error as i32)),
-            // Interrupted before the kernel had gathered enough, which is only at boot.
+            // A signal interrupted the call before the kernel had enough entropy, which happens
+            // only at boot.
             _ => {}
         }
     }

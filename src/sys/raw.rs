@@ -1,16 +1,17 @@
-//! The bare system call. Compiled into the crate and into the stub.
+//! The raw system call. This file is compiled into the crate and into the stub.
 
-/// Makes a system call; a negative result down to -4095 is an errno. Touches neither `errno` nor anything else of a
-/// libc, so that it may be used by a process that shares its caller's memory.
+/// Makes a system call; a negative result down to -4095 is an errno. Changes neither `errno` nor
+/// anything else of a libc, so that a process that shares its caller's memory may use this
+/// function.
 ///
 /// # Safety
-/// Every pointer among `args` is valid for what the call does with it, and the call does nothing to memory or
-/// descriptors that a safe part of the program relies on.
+/// Every pointer among `args` is valid for what the call does with it, and the call does nothing to
+/// memory or descriptors that a safe part of the program relies on.
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn syscall(number: usize, args: [u64; 6]) -> i64 {
     let result;
-    // SAFETY: the kernel preserves everything but rax, rcx and r11; what the call does to memory is the caller's
-    // promise, and the asm block is a barrier for memory.
+    // SAFETY: the kernel preserves everything but rax, rcx and r11; what the call does to memory is
+    // the caller's promise, and the asm block is a barrier for memory.
     unsafe {
         core::arch::asm!(
             "syscall",
@@ -24,17 +25,18 @@ pub unsafe fn syscall(number: usize, args: [u64; 6]) -> i64 {
     result
 }
 
-/// Makes a system call; a negative result down to -4095 is an errno. Touches neither `errno` nor anything else of a
-/// libc, so that it may be used by a process that shares its caller's memory.
+/// Makes a system call; a negative result down to -4095 is an errno. Changes neither `errno` nor
+/// anything else of a libc, so that a process that shares its caller's memory may use this
+/// function.
 ///
 /// # Safety
-/// Every pointer among `args` is valid for what the call does with it, and the call does nothing to memory or
-/// descriptors that a safe part of the program relies on.
+/// Every pointer among `args` is valid for what the call does with it, and the call does nothing to
+/// memory or descriptors that a safe part of the program relies on.
 #[cfg(target_arch = "aarch64")]
 pub unsafe fn syscall(number: usize, args: [u64; 6]) -> i64 {
     let result;
-    // SAFETY: the kernel preserves everything but x0; what the call does to memory is the caller's promise, and the
-    // asm block is a barrier for memory.
+    // SAFETY: the kernel preserves everything but x0; what the call does to memory is the caller's
+    // promise, and the asm block is a barrier for memory.
     unsafe {
         core::arch::asm!(
             "svc 0",

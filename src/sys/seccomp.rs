@@ -1,11 +1,12 @@
-//! What the kernel offers of seccomp(2), and the questions of its user notification: seccomp_unotify(2).
+//! The parts of seccomp(2) that filters need, and its user notification: seccomp_unotify(2).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-/// Whether filters may return this action (`SECCOMP_GET_ACTION_AVAIL`, 4.14). ENOSYS and EINVAL where there are no filters,
-/// EOPNOTSUPP where there is no such action.
+/// Checks whether filters may return this action (`SECCOMP_GET_ACTION_AVAIL`, 4.14). Fails with
+/// ENOSYS or EINVAL if the kernel has no filters, and with EOPNOTSUPP if it does not know the
+/// action.
 pub(crate) fn has_action(action: u32) -> Result<(), Errno> {
     const GET_ACTION_AVAIL: libc::c_uint = 2;
     let action = action & !libc::SECCOMP_RET_DATA;
@@ -13,7 +14,7 @@ pub(crate) fn has_action(action: u32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, GET_ACTION_AVAIL, 0, &raw const action) }).map(drop)
 }
 
-/// What a supervisor is asked: struct seccomp_notif.
+/// A question to the supervisor: struct seccomp_notif.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question {
     pub(crate) id: u64,
@@ -28,12 +29,13 @@ nix::ioctl_readwrite!(notif_send, b'!', 1, libc::seccomp_notif_resp);
 nix::ioctl_write_ptr!(notif_id_valid, b'!', 2, u64);
 nix::ioctl_write_ptr!(notif_addfd, b'!', 3, libc::seccomp_notif_addfd);
 
-/// Takes the next question, or waits for one (5.0). ENOENT where who asked has died meanwhile.
+/// Receives the next question, or waits for one (5.0). Fails with ENOENT if the thread that asked
+/// has died meanwhile.
 pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Question, Errno> {
     // SAFETY: all bytes zero is a value of the structure, and what the kernel wants to see.
     let mut notif: libc::seccomp_notif = unsafe { std::mem::zeroed() };
-    // SAFETY: the structure lives across the call, which writes its own kernel's size; that is the same since 5.0, and the
-    // request carries it.
+    // SAFETY: the structure lives across the call, which writes its own kernel's size; that is the
+    // same since 5.0, and the request carries it.
     unsafe { notif_recv(listener.as_raw_fd(), &raw mut notif) }?;
     let data = notif.data;
     Ok(Question {
@@ -45,16 +47,16 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Question, Errno> {
     })
 }
 
-/// What the program is told.
+/// The supervisor's answer to a system call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Answer {
     Value(i64),
     Errno(i32),
-    /// The kernel carries the call out (5.5).
+    /// The kernel executes the call (5.5).
     Continue,
 }
 
-/// Answers a question. ENOENT where nobody waits for the answer any more.
+/// Answers a question. Fails with ENOENT if no thread waits for the answer any more.
 pub(crate) fn answer(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> Result<(), Errno> {
     const CONTINUE: u32 = 1;
     let (val, error, flags) = match answer {
@@ -67,14 +69,16 @@ pub(crate) fn answer(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> Resul
     unsafe { notif_send(listener.as_raw_fd(), &raw mut response) }.map(drop)
 }
 
-/// Whether the question still stands: who asked lives, and waits for an answer.
+/// Returns true if the question is still open: the thread that asked lives, and waits for an
+/// answer.
 pub(crate) fn is_valid(listener: BorrowedFd<'_>, id: u64) -> bool {
     // SAFETY: the word lives across the call, which only reads it.
     unsafe { notif_id_valid(listener.as_raw_fd(), &raw const id) }.is_ok()
 }
 
-/// Puts a copy of `fd` into the table of who asked (5.9) and gives its number there; `send` makes that the answer as well,
-/// in one step (5.14).
+/// Puts a copy of `fd` into the descriptor table of the process that asked (5.9), and returns its
+/// number there. With `send`, also returns this number to the caller as the answer, in the same
+/// step (5.14).
 pub(crate) fn add_fd(
     listener: BorrowedFd<'_>,
     id: u64,
@@ -90,6 +94,7 @@ pub(crate) fn add_fd(
         newfd: 0,
         newfd_flags: if cloexec { libc::O_CLOEXEC as u32 } else { 0 },
     };
-    // SAFETY: the structure lives across the call, which only reads it, and the request carries its size.
+    // SAFETY: the structure lives across the call, which only reads it, and the request carries its
+    // size.
     unsafe { notif_addfd(listener.as_raw_fd(), &raw const added) }
 }

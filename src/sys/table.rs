@@ -1,4 +1,4 @@
-//! A descriptor table of a thread's own.
+//! A descriptor table that belongs to one thread.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -7,25 +7,27 @@ use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::stub::wire::{FIRST_FD, PARENT_FD};
 
-/// The numbers that the spawner's own descriptors have in its table. 0 to 2 are /dev/null.
+/// The socket of the spawner. This number and the following ones are those of the spawner's own
+/// descriptors in its table; 0 to 2 are /dev/null.
 pub(crate) const SOCKET: RawFd = 3;
-/// The memfd of the stub, or `/dev/null` where there can be none.
+/// The memfd of the stub, or `/dev/null` if there can be no memfd.
 pub(crate) const STUB: RawFd = 4;
 
 fn call(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
-    // SAFETY: the callers in this file pass numbers and strings with a NUL that live across the call.
+    // SAFETY: the callers in this file pass numbers and strings with a NUL that live across the
+    // call.
     let result = unsafe { super::raw::syscall(number as usize, args) };
     if (-4095..0).contains(&result) { Err(Errno::from_raw(-result as i32)) } else { Ok(result as u64) }
 }
 
-/// Parts the calling thread's descriptor table from the process's and leaves in it `/dev/null` three times, `socket`
-/// and `stub` at their places, the two ends of a new pipe, and nothing else. What is left open in the table of the
-/// process stays untouched.
+/// Separates the calling thread's descriptor table from the process's. The new table contains
+/// `/dev/null` three times, `socket` and `stub` at their places, the two ends of a new pipe, and
+/// nothing else. The descriptors in the table of the process do not change.
 ///
-/// No descriptor that the thread held an owner of may be used or dropped by it afterwards.
+/// After this call, the thread must not use or drop any descriptor whose owner it held before.
 pub(crate) fn make_private(socket: RawFd, stub: Option<RawFd>) -> Result<(), Errno> {
     call(libc::SYS_unshare, [libc::CLONE_FILES as u64, 0, 0, 0, 0, 0])?;
-    // Above every number that is about to be written to, so that no source is overwritten.
+    // These numbers are above every number that is written below, so that no source is overwritten.
     const ABOVE: u64 = 64;
     let move_up = |fd: RawFd| call(libc::SYS_fcntl, [fd as u64, libc::F_DUPFD_CLOEXEC as u64, ABOVE, 0, 0, 0]);
     let null = call(
@@ -42,24 +44,25 @@ pub(crate) fn make_private(socket: RawFd, stub: Option<RawFd>) -> Result<(), Err
         *to = move_up(from as RawFd)?;
     }
     for (place, fd) in moved.into_iter().enumerate() {
-        // What is left open across an exec is the stub's.
+        // A descriptor that stays open across an exec is for the stub.
         let flags = if place as RawFd == PARENT_FD { 0 } else { libc::O_CLOEXEC };
         call(libc::SYS_dup3, [fd, place as u64, flags as u64, 0, 0, 0])?;
     }
     close_from(FIRST_FD)
 }
 
-/// Closes everything from `first` on in the calling thread's table, which must be its own: the owners of descriptors
-/// in it are gone or at lower numbers.
+/// Closes all descriptors from `first` on in the calling thread's table, which must be its own. The
+/// owners of descriptors in this table are gone, or have lower numbers.
 pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
     match call(libc::SYS_close_range, [first as u64, u64::from(u32::MAX), 0, 0, 0, 0]) {
-        // close_range(2) came with 5.9. The kernel itself never says EPERM.
+        // close_range(2) came with 5.9. The kernel itself never returns EPERM here.
         Err(Errno::ENOSYS | Errno::EPERM) => close_one_by_one(first),
         result => result.map(drop),
     }
 }
 
-/// What /proc lists; a limit of open files may have been lowered after higher numbers were given out.
+/// Closes the descriptors that /proc lists. The limit of open files is no upper bound: it may have
+/// been lowered after higher numbers were in use.
 fn close_one_by_one(first: RawFd) -> Result<(), Errno> {
     let failed = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
     let mut open = Vec::new();
@@ -68,14 +71,15 @@ fn close_one_by_one(first: RawFd) -> Result<(), Errno> {
         open.extend(name.to_str().and_then(|name| name.parse().ok()).filter(|fd: &RawFd| *fd >= first));
     }
     for fd in open {
-        // EBADF: the list itself has been closed.
+        // EBADF: this was the descriptor of the list itself, which is closed already.
         let _ = call(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]);
     }
     Ok(())
 }
 
-/// The same open file at a number above stderr. Where a caller has closed 0, 1 or 2, a descriptor of the library's that
-/// stays would be taken for its stream, and be passed on to programs.
+/// Returns the same open file with a number above stderr. If a caller has closed 0, 1 or 2, a
+/// permanent descriptor of this library could otherwise get such a number, be taken for the
+/// caller's stream, and be passed on to programs.
 pub(crate) fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     const FIRST: RawFd = 3;
     if fd.as_raw_fd() >= FIRST {
@@ -84,13 +88,13 @@ pub(crate) fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST)).map(own)
 }
 
-/// Takes charge of a descriptor that a system call has just made.
+/// Takes ownership of a descriptor that a system call has just made.
 pub(crate) fn own(received: RawFd) -> OwnedFd {
     // SAFETY: the kernel has just installed this descriptor, and nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(received) }
 }
 
-/// Whether the caller has a descriptor of this number.
+/// Returns true if the caller has a descriptor with this number.
 pub(crate) fn is_open(fd: RawFd) -> bool {
     call(libc::SYS_fcntl, [fd as u64, libc::F_GETFD as u64, 0, 0, 0, 0]).is_ok()
 }

@@ -1,4 +1,4 @@
-//! waitid(2) with the usage that glibc's wrapper leaves out.
+//! waitid(2) with the usage, which glibc's wrapper leaves out.
 
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 
-/// How a process ended, and what it and the children that it has waited for used.
+/// The end of a process, and the usage of the process and of the children that it has waited for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
-    /// As waitpid(2) gives it.
+    /// The status as waitpid(2) returns it.
     pub(crate) wait_status: i32,
     pub(crate) user: Duration,
     pub(crate) system: Duration,
@@ -18,15 +18,16 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// The largest resident set of the process or one of its children, if it is theirs: a process that has shared the caller's
-    /// memory is told to have had what the caller had.
-    pub(crate) fn largest(&self) -> Option<u64> {
+    /// Returns the largest resident set of the process or one of its children. Returns `None` if
+    /// the number could be the caller's: for a process that has shared the caller's memory, the
+    /// kernel also counts what the caller had.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
         let own = getrusage(UsageWho::RUSAGE_SELF).ok()?;
         Some(self.max_rss).filter(|most| *most > u64::try_from(own.max_rss()).unwrap_or(0).saturating_mul(1024))
     }
 }
 
-/// waitid(2) for one process, named by `id` as `kind` has it.
+/// Calls waitid(2) for one process, named by `id` as `kind` says.
 pub(super) fn waitid(kind: libc::idtype_t, id: i32, block: bool) -> Result<Option<Ended>, Errno> {
     let flags = libc::WEXITED | libc::__WALL | if block { 0 } else { libc::WNOHANG };
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
@@ -42,7 +43,8 @@ pub(super) fn waitid(kind: libc::idtype_t, id: i32, block: bool) -> Result<Optio
     }
     // SAFETY: zeroed bytes are valid for both types, and the kernel has filled in what it had.
     let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
-    // SAFETY: the structure is the one that waitid fills; with WNOHANG and nobody there it stays zero.
+    // SAFETY: the structure is the one that waitid fills; with WNOHANG and nobody there it stays
+    // zero.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
     if pid == 0 {
         return Ok(None);

@@ -1,6 +1,7 @@
-//! Other libraries that run a program in a sandbox, at the word of `examples/compare`: `peers NAME ROOT BYTES` makes that
-//! library's sandbox on ROOT, with BYTES of memory in use, and says `ready`. Then each line on stdin is a spawn and wait
-//! of `/true` in it, answered by its nanoseconds.
+//! Other libraries that run a program in a sandbox, for `examples/compare`: `peers NAME ROOT BYTES`
+//! makes the sandbox of the library NAME on ROOT, with BYTES of memory in use, and prints `ready`.
+//! After that, each line on stdin is a spawn and wait of `/true` in the sandbox; the answer is the
+//! time in nanoseconds.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -13,7 +14,8 @@ use hakoniwa::{Container, Namespace};
 /// One spawn and wait.
 type Run = Box<dyn FnMut() -> Result<(), Box<dyn Error>>>;
 
-/// User, pid, mount, uts, ipc and cgroup namespaces; /proc, /dev and /tmp; the host's network; an init.
+/// Makes a sandbox with user, pid, mount, uts, ipc and cgroup namespaces; /proc, /dev and /tmp; the
+/// host's network; an init.
 fn ferroday_cage(root: &str) -> Result<Run, Box<dyn Error>> {
     let cage = Cage::builder().rootfs(root).command("/true").network(Network::Host).resolv_conf(false).build()?;
     Ok(Box::new(move || {
@@ -22,7 +24,7 @@ fn ferroday_cage(root: &str) -> Result<Run, Box<dyn Error>> {
     }))
 }
 
-/// The same.
+/// Makes the same sandbox.
 fn hakoniwa(root: &str) -> Result<Run, Box<dyn Error>> {
     let mut container = Container::new();
     for kind in [Namespace::Uts, Namespace::Ipc, Namespace::Cgroup] {

@@ -3,7 +3,7 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 
@@ -12,7 +12,7 @@ use super::rules::Devices;
 use crate::cgroup::kernfs;
 use crate::cgroup::part::Part;
 use crate::error::{Error, Result, Step};
-use crate::sys::bpf;
+use crate::sys::{bpf, mutex};
 
 const EXCLUSIVE: &str = "a group above has a device program that admits no others (BPF_F_ALLOW_MULTI)";
 
@@ -74,7 +74,7 @@ pub(in crate::cgroup) fn replace(part: &Part, devices: &Devices) -> Result<()> {
     // Two calls at the same time would each leave the program that the other has attached.
     static TURN: Mutex<()> = Mutex::new(());
     let program = load(part, devices)?;
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = mutex::lock(&TURN);
     let old = bpf::attached_device_programs(part.dir()).map_err(|errno| failed(part, errno))?;
     bpf::attach_device_program(part.dir(), program.as_fd()).map_err(|errno| failed(part, errno))?;
     for id in old.ids {

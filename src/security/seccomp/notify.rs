@@ -2,7 +2,7 @@
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::table;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::seccomp::{self as kernel, Answer, Question};
-use crate::sys::timeout;
+use crate::sys::{mutex, timeout};
 
 /// A stream of the system calls that wait for an answer, from all processes and threads in the
 /// sandbox.
@@ -88,7 +88,7 @@ impl Notifications {
     }
 
     fn receive(&self, until: Option<Instant>) -> Result<Received> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = mutex::lock(&self.turn);
         let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
         loop {
             // Without a time limit, a wait is as long as possible.

@@ -1,4 +1,5 @@
-//! Going on in another process: the program below an init, or a sibling in namespaces just joined.
+//! Ops that continue the plan in another process: the program below an init, or a sibling in
+//! namespaces that were just joined.
 
 use crate::Machine;
 use crate::message::Message;
@@ -12,14 +13,15 @@ const CLONE_VFORK: u64 = 0x4000;
 const CLONE_PARENT: u64 = 0x8000;
 const O_CLOEXEC: u64 = 0o2000000;
 
-/// clone(2) without shared memory: flags, pidfd place. The arguments 4 and 5 differ between architectures, but both
-/// are 0 here.
+/// Clones with clone(2), without shared memory: flags, place of the pidfd. The order of the
+/// arguments 4 and 5 differs between architectures, but both are 0 here.
 fn fork(flags: u64, pidfd: *mut i32) -> Result<u64, Errno> {
     syscall(nr::CLONE, [flags | SIGCHLD, 0, pidfd as u64, 0, 0, 0])
 }
 
-/// The child comes back and runs the rest of the plan. The parent is init from here on: with CLONE_VFORK it goes on
-/// once the child has executed the program or is gone (and has then reported why).
+/// Forks. The child returns and runs the rest of the plan. The parent is init from here on: with
+/// CLONE_VFORK, the parent continues when the child has executed the program, or has ended (and
+/// reported why).
 pub fn start(machine: &mut Machine) -> Result<u64, Errno> {
     let child = fork(CLONE_VFORK, core::ptr::null_mut())?;
     if child == 0 {
@@ -30,7 +32,7 @@ pub fn start(machine: &mut Machine) -> Result<u64, Errno> {
     serve(machine, child)
 }
 
-/// init holds nothing of the outside but its report socket, which becomes descriptor 0.
+/// Closes all descriptors of init except its report socket, which becomes descriptor 0.
 fn keep_only_report(machine: &mut Machine) {
     if syscall(nr::DUP3, [machine.report_fd(), 0, O_CLOEXEC, 0, 0, 0]).is_ok() {
         machine.slots[REPORT_SLOT as usize] = 0;
@@ -42,8 +44,8 @@ fn keep_only_report(machine: &mut Machine) {
     }
 }
 
-/// Reaps whatever ends, passes every signal on to the program, and ends with it; the kernel then kills the rest of the
-/// pid namespace.
+/// Reaps every process that ends, passes every signal on to the program, and ends together with the
+/// program; the kernel then kills the rest of the pid namespace.
 fn serve(machine: &Machine, child: u64) -> ! {
     let all = u64::MAX;
     loop {
@@ -76,29 +78,31 @@ fn reap(machine: &Machine, child: u64) {
     }
 }
 
-/// A process that joins a pid namespace stays outside of it; its children are born inside. CLONE_PARENT makes the
-/// child one of the owner's, which gets its pidfd. The child says nothing before the owner has been told of it: it waits
-/// for a byte on a pipe, whose end without one is this process's early death.
-pub fn reclone(machine: &mut Machine, kin: u64) -> Result<u64, Errno> {
+/// Clones a sibling that continues with the plan. A process that joins a pid namespace stays
+/// outside of the namespace, but its children are born inside. With CLONE_PARENT, the child is a
+/// child of the owner, which gets the child's pidfd. The child must send nothing before the owner
+/// knows of it: the child waits for a byte on a pipe. If the pipe ends without a byte, this process
+/// has died early.
+pub fn reclone(machine: &mut Machine, parent: u64) -> Result<u64, Errno> {
     let mut pipe = [-1i32; 2];
     syscall(nr::PIPE2, [pipe.as_mut_ptr() as u64, O_CLOEXEC, 0, 0, 0, 0])?;
     // SAFETY: `pipe` is a local that the kernel has just written.
-    let [told, tell] = unsafe { (&raw const pipe).read_volatile() }.map(|fd| fd as u64);
+    let [reader, writer] = unsafe { (&raw const pipe).read_volatile() }.map(|fd| fd as u64);
     let mut pidfd = -1i32;
-    let parent = if kin == ORPHAN { 0 } else { CLONE_PARENT };
-    let child = fork(parent | CLONE_PIDFD, &raw mut pidfd)?;
+    let sibling = if parent == ORPHAN { 0 } else { CLONE_PARENT };
+    let child = fork(sibling | CLONE_PIDFD, &raw mut pidfd)?;
     let mut byte = 0u8;
     if child == 0 {
-        syscall(nr::CLOSE, [tell, 0, 0, 0, 0, 0])?;
-        let read = syscall(nr::READ, [told, &raw mut byte as u64, 1, 0, 0, 0])?;
-        syscall(nr::CLOSE, [told, 0, 0, 0, 0, 0])?;
+        syscall(nr::CLOSE, [writer, 0, 0, 0, 0, 0])?;
+        let read = syscall(nr::READ, [reader, &raw mut byte as u64, 1, 0, 0, 0])?;
+        syscall(nr::CLOSE, [reader, 0, 0, 0, 0, 0])?;
         return if read == 1 { Ok(0) } else { exit(127) };
     }
     // SAFETY: `pidfd` is a local that the kernel has just written.
     let pidfd = unsafe { (&raw const pidfd).read_volatile() };
     let record = Record { kind: record::RECLONED, op: 0, errno: 0, value: child as i32 };
     let sent = send_with_fd(machine, record, pidfd);
-    match sent.and_then(|_| syscall(nr::WRITE, [tell, &raw const byte as u64, 1, 0, 0, 0])) {
+    match sent.and_then(|_| syscall(nr::WRITE, [writer, &raw const byte as u64, 1, 0, 0, 0])) {
         Ok(_) => exit(0),
         Err(errno) => machine.fail(0, errno),
     }

@@ -1,5 +1,6 @@
-//! A filter with a supervisor: its listener is handed over by a thread that stands outside of the filter, whatever that
-//! refuses or asks about. The stub itself makes no system call between the filter and the exec, which ends the thread.
+//! The installation of a filter with a supervisor. A thread outside of the filter sends the
+//! filter's listener, so that it does not matter which calls the filter refuses or asks about. The
+//! stub itself makes no system call between the filter and the exec, which ends the thread.
 
 use core::sync::atomic::{AtomicI32, Ordering};
 
@@ -8,16 +9,16 @@ use crate::init::send_with_fd;
 use crate::syscall::{Errno, exit, nr, syscall, trap};
 use crate::wire::{Record, record};
 
-/// What both threads see.
+/// The memory that both threads share.
 struct Handover<'m> {
     machine: &'m Machine,
-    /// The descriptor of the listener, or one of the words below.
+    /// The descriptor of the listener, or one of the constants below.
     state: AtomicI32,
 }
 
 const WAITING: i32 = -1;
 const NO_FILTER: i32 = -2;
-/// The listener is sent, or there is none.
+/// The listener was sent, or there is none.
 const DONE: i32 = -3;
 const NOT_SENT: i32 = -4;
 
@@ -25,10 +26,11 @@ const STACK_SIZE: u64 = 16 << 10;
 const PR_SET_TIMERSLACK: u64 = 29;
 const NAP_NANOS: u64 = 20_000;
 
-/// seccomp(2) with `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
+/// Installs the filter: seccomp(2) with `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
 pub fn install(machine: &Machine, flags: u64, program: u64) -> Result<u64, Errno> {
     const SET_MODE_FILTER: u64 = 1;
-    /// Since 5.19: a program whose question has been heard is interrupted by a death only.
+    /// Since 5.19: after the supervisor has received the question of a program, only a fatal signal
+    /// interrupts the program.
     const WAIT_KILLABLE_RECV: u64 = 1 << 5;
     let handover = Handover { machine, state: AtomicI32::new(WAITING) };
     start_thread(&handover)?;
@@ -38,7 +40,7 @@ pub fn install(machine: &Machine, flags: u64, program: u64) -> Result<u64, Errno
         other => other,
     };
     handover.state.store(result.map_or(NO_FILTER, |listener| listener as i32), Ordering::Release);
-    // The thread looks at `handover`, which lives in this frame, until it has said one of these.
+    // The thread reads `handover`, which is in this frame, until the state is one of these.
     loop {
         match handover.state.load(Ordering::Acquire) {
             DONE => return result,
@@ -52,21 +54,21 @@ pub fn install(machine: &Machine, flags: u64, program: u64) -> Result<u64, Errno
 fn start_thread(handover: &Handover<'_>) -> Result<u64, Errno> {
     const PROT_READ_WRITE: u64 = 3;
     const MAP_PRIVATE_ANONYMOUS: u64 = 0x2 | 0x20;
-    // CLONE_VM, FS, FILES, SIGHAND, THREAD, SYSVSEM: what makes a thread of a process.
+    // The flags that clone a thread: CLONE_VM, FS, FILES, SIGHAND, THREAD, SYSVSEM.
     const FLAGS: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
     let stack = syscall(nr::MMAP, [0, STACK_SIZE, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, u64::MAX, 0])?;
-    // SAFETY: the stack has just been mapped and is used by nothing else; `handover` lives until this process has gone on
-    // to its exec or its end, either of which ends the thread.
+    // SAFETY: the stack has just been mapped and is used by nothing else; `handover` lives until
+    // this process has gone on to its exec or its end, either of which ends the thread.
     let result = unsafe { clone_thread(FLAGS, stack + STACK_SIZE, core::ptr::from_ref(handover).cast()) };
     if result < 0 { Err(Errno(-result as i32)) } else { Ok(0) }
 }
 
-/// The thread.
+/// Runs the thread that sends the listener.
 extern "C" fn hand_over(handover: *const Handover<'static>) -> ! {
     // SAFETY: `start_thread` gave the place of a value that outlives this thread.
     let handover = unsafe { &*handover };
-    // The stub cannot wake this thread, and spins until this has an answer. Who sleeps meanwhile gets the processor from who
-    // spins sooner than who yields.
+    // The stub cannot wake this thread, and spins until this thread has answered. The kernel gives
+    // the processor to a thread that sleeps sooner than to one that yields.
     let nap = [0u64, NAP_NANOS];
     let _ = syscall(nr::PRCTL, [PR_SET_TIMERSLACK, 1, 0, 0, 0, 0]);
     let mut state = handover.state.load(Ordering::Acquire);
@@ -77,20 +79,21 @@ extern "C" fn hand_over(handover: *const Handover<'static>) -> ! {
     let record = Record { kind: record::LISTENER, op: 0, errno: 0, value: 0 };
     let done = state == NO_FILTER || send_with_fd(handover.machine, record, state).is_ok();
     handover.state.store(if done { DONE } else { NOT_SENT }, Ordering::Release);
-    // exit(2) ends the thread alone.
+    // exit(2) ends only this thread.
     let _ = syscall(nr::EXIT, [0; 6]);
     exit(127)
 }
 
-/// clone(2) of a thread that runs [`hand_over`] on its own stack.
+/// Clones a thread with clone(2). The thread runs [`hand_over`] on its own stack.
 ///
 /// # Safety
 /// `top` is the end of a stack of the thread's own, and `argument` a `Handover` that outlives it.
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone_thread(flags: u64, top: u64, argument: *const Handover<'static>) -> i64 {
     let result;
-    // SAFETY: the parent's registers are preserved by the kernel but for rax, rcx and r11. The thread starts behind the
-    // syscall with the same registers and an empty stack, and leaves by a call that does not return.
+    // SAFETY: the parent's registers are preserved by the kernel but for rax, rcx and r11. The
+    // thread starts behind the syscall with the same registers and an empty stack, and leaves by a
+    // call that does not return.
     unsafe {
         core::arch::asm!(
             "syscall",
@@ -111,15 +114,16 @@ unsafe fn clone_thread(flags: u64, top: u64, argument: *const Handover<'static>)
     result
 }
 
-/// As for x86_64.
+/// Clones the thread on aarch64.
 ///
 /// # Safety
 /// As for x86_64.
 #[cfg(target_arch = "aarch64")]
 unsafe fn clone_thread(flags: u64, top: u64, argument: *const Handover<'static>) -> i64 {
     let result;
-    // SAFETY: the parent's registers are preserved by the kernel but for x0. The thread starts behind the svc with the
-    // same registers and an empty stack, and leaves by a call that does not return.
+    // SAFETY: the parent's registers are preserved by the kernel but for x0. The thread starts
+    // behind the svc with the same registers and an empty stack, and leaves by a call that does not
+    // return.
     unsafe {
         core::arch::asm!(
             "svc 0",

@@ -1,28 +1,30 @@
-//! The stub: the one program of ours that runs inside a sandbox before the program does.
+//! The stub: the program of this library that runs inside a sandbox before the sandboxed program
+//! does.
 //!
-//! The kernel gives it memory of its own, one descriptor (the report socket) and whatever else the
-//! plan passes. It receives the plan, runs the ops one after the other, and ends in `execve`. It has no heap, no libc and
-//! no environment; a failure is one record on the report socket, then exit.
+//! The kernel gives the stub memory of its own, one descriptor (the report socket) and the
+//! descriptors of the plan. The stub receives the plan, runs the ops one after the other, and ends
+//! in `execve`. It has no heap, no libc and no environment. After a failure, the stub sends one
+//! record on the report socket and exits.
 //!
-//! build.rs compiles it for the crate's target and embeds the result.
+//! build.rs compiles the stub for the crate's target and embeds the result.
 
 #![no_std]
 #![no_main]
 #![no_builtins]
-// Two ops of one number.
+// This refuses two ops with the same number.
 #![deny(unreachable_patterns)]
 
 mod init;
 mod listen;
 mod memory;
 mod message;
+mod pinned;
 mod receive;
 mod remount;
 mod stamps;
 mod start;
 mod syscall;
 mod target;
-mod way;
 #[path = "../wire.rs"]
 #[allow(dead_code)]
 mod wire;
@@ -32,7 +34,7 @@ use stamps::Stamps;
 use syscall::{Errno, nr, syscall};
 use wire::{Header, Op, Record, code, exec, record};
 
-/// What is known while the plan runs.
+/// The state of the stub while a plan runs.
 struct Machine {
     slots: [u64; wire::SLOTS],
     stamps: Stamps,
@@ -54,7 +56,7 @@ impl Machine {
         syscall::exit(127)
     }
 
-    /// The op's arguments, with slots read.
+    /// Returns the arguments of an op, with the values of the slots.
     fn args(&self, op: &Op) -> [u64; 6] {
         let mut args = op.args;
         for (i, arg) in args.iter_mut().enumerate() {
@@ -66,7 +68,7 @@ impl Machine {
     }
 
     /// Runs the ops one after the other.
-    fn carry_out(&mut self, plan: *const Header) {
+    fn run_plan(&mut self, plan: *const Header) {
         // SAFETY: `load` has checked that a header stands here; the ops follow it.
         let (head, ops) = unsafe { (*plan, plan.add(1) as *const Op) };
         let mut index = 0;
@@ -89,7 +91,7 @@ impl Machine {
         }
     }
 
-    /// Runs one op. `index` is told in reports.
+    /// Runs one op. Reports contain `index`.
     fn run(&mut self, index: u32, op: &Op) -> Result<u64, Errno> {
         let args = self.args(op);
         match op.code & ((1 << wire::SORT_SHIFT) - 1) {
@@ -103,7 +105,7 @@ impl Machine {
             code::INIT => init::start(self),
             code::RECLONE => init::reclone(self, args[0]),
             code::CWD_INSIDE => cwd_inside(),
-            code::CWD_AGAIN => cwd_again(),
+            code::CWD_AGAIN => reenter_cwd(),
             code::EXEC => self.exec(index, args),
             code::ANNOUNCE => self.announce(index),
             code::PARK => self.park(index, args[0]),
@@ -116,16 +118,17 @@ impl Machine {
         }
     }
 
-    /// The peer of the report socket is held by the owner alone: once it hangs up, the owner is dead. An owner that is being
-    /// killed loses one thread after the other, and a death signal that is asked for after the parent's end never comes:
-    /// while the parent's pipe is open, it will.
+    /// Fails if the owner is dead. Only the owner holds the other end of the report socket: once
+    /// the socket hangs up, the owner is dead. When an owner is killed, its threads end one after
+    /// the other, and a death signal that is requested after the end of the parent thread never
+    /// comes. While the parent's pipe is open, the signal will come.
     fn owner_alive(&self) -> Result<u64, Errno> {
         let zero_time = [0u64; 2];
         self.poll_owner(wire::PARENT_FD as u64, 0, zero_time.as_ptr() as u64)
     }
 
-    /// Says that the setup is done, and waits for the next plan, or for the end of the owner. `parent` is the pipe of the
-    /// thread that cloned.
+    /// Reports that the setup is finished, and waits for the next plan, or for the end of the
+    /// owner. `parent` is the pipe of the thread that cloned.
     fn park(&self, index: u32, parent: u64) -> Result<u64, Errno> {
         const POLLIN: i16 = 1;
         self.send(Record { kind: record::PARKED, op: index, errno: 0, value: 0 });
@@ -137,7 +140,8 @@ impl Machine {
         }
     }
 
-    /// Waits for `events` of the report socket. EOWNERDEAD: it, or the pipe, has been hung up.
+    /// Waits for `events` of the report socket. Fails with EOWNERDEAD if the socket or the pipe was
+    /// hung up.
     fn poll_owner(&self, parent: u64, events: i16, timeout: u64) -> Result<u64, Errno> {
         #[repr(C)]
         struct PollFd {
@@ -150,8 +154,8 @@ impl Machine {
         let mut polls = [report, PollFd { fd: parent as i32, events: 0, revents: 0 }];
         let count = polls.len() as u64;
         syscall(nr::PPOLL, [polls.as_mut_ptr() as u64, count, timeout, 0, 0, 0])?;
-        // SAFETY: `polls` is a local that the kernel has just written; the volatile read keeps the compiler from assuming
-        // the values stored above.
+        // SAFETY: `polls` is a local that the kernel has just written; the volatile read keeps the
+        // compiler from assuming the values stored above.
         let polls = unsafe { (&raw const polls).read_volatile() };
         if polls.iter().any(|poll| poll.revents & POLLHUP != 0) { Err(Errno::OWNERDEAD) } else { Ok(0) }
     }
@@ -179,7 +183,8 @@ impl Machine {
         let result = try_candidates(args);
         if how & exec::SILENT != 0 {
             let errno = result.err().map_or(0, |errno| errno.0);
-            // SAFETY: the plan gave the place of a word in a page that it had mapped shared with the owner.
+            // SAFETY: the plan gave the place of a word in a page that it had mapped shared with
+            // the owner.
             unsafe { (args[4] as *mut i32).write_volatile(errno) };
             if how & exec::MAY_EXIT == 0 {
                 syscall::trap();
@@ -190,12 +195,14 @@ impl Machine {
     }
 }
 
-/// As execvp(3): a candidate that is missing or not permitted is passed over, and EACCES outlives ENOENT.
+/// Tries the candidates as execvp(3) does: skips a candidate that is missing or not permitted, and
+/// prefers EACCES to ENOENT as the error.
 fn try_candidates(args: [u64; 6]) -> Result<u64, Errno> {
     let mut candidate = args[0] as *const u64;
     let mut result = Errno::NOENT;
     loop {
-        // SAFETY: the plan ends its list of candidates with a null pointer, and the loop stops there.
+        // SAFETY: the plan ends its list of candidates with a null pointer, and the loop stops
+        // there.
         let path = unsafe { candidate.read() };
         if path == 0 {
             return Err(result);
@@ -211,8 +218,8 @@ fn try_candidates(args: [u64; 6]) -> Result<u64, Errno> {
     }
 }
 
-/// Writes to a file of the kernel's: what stands there instead, a link's target or another file system's, is not written to
-/// (CVE-2025-52881).
+/// Writes to a file of procfs. Refuses a file on another file system, such as the target of a link
+/// in its place (CVE-2025-52881).
 fn write_file(path: u64, data: u64, len: u64) -> Result<u64, Errno> {
     const O_WRONLY_CLOEXEC: u64 = 0o1 | 0o2000000;
     let fd = syscall(nr::OPENAT, [syscall::AT_FDCWD, path, O_WRONLY_CLOEXEC, 0, 0, 0])?;
@@ -225,15 +232,17 @@ fn is_procfs(fd: u64) -> Result<bool, Errno> {
     const PROC_SUPER_MAGIC: u64 = 0x9fa0;
     let mut stat = [0u64; 15];
     syscall(nr::FSTATFS, [fd, stat.as_mut_ptr() as u64, 0, 0, 0, 0])?;
-    // SAFETY: a local of struct statfs's size that the kernel has written; f_type is its first word.
+    // SAFETY: a local of struct statfs's size that the kernel has written; f_type is its first
+    // word.
     Ok(unsafe { stat.as_ptr().read_volatile() } == PROC_SUPER_MAGIC)
 }
 
-/// An exec resets handlers but leaves what is ignored ignored, and Rust programs ignore SIGPIPE.
+/// Sets all signals to their default action. An exec resets handlers, but ignored signals stay
+/// ignored, and Rust programs ignore SIGPIPE.
 fn reset_signals() -> Result<u64, Errno> {
     let default = [0u64; 4];
     for signal in 1..=64 {
-        // SIGKILL and SIGSTOP answer EINVAL.
+        // For SIGKILL and SIGSTOP, the kernel returns EINVAL.
         let _ = syscall(nr::RT_SIGACTION, [signal, default.as_ptr() as u64, 0, 8, 0, 0]);
     }
     Ok(0)
@@ -242,7 +251,7 @@ fn reset_signals() -> Result<u64, Errno> {
 fn clear_inheritable() -> Result<u64, Errno> {
     const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
     let header = [LINUX_CAPABILITY_VERSION_3, 0];
-    // effective, permitted, inheritable: the low 32 capabilities, then the high ones.
+    // Order: effective, permitted, inheritable; first the low 32 capabilities, then the high ones.
     let mut data = [0u32; 6];
     syscall(nr::CAPGET, [header.as_ptr() as u64, data.as_mut_ptr() as u64, 0, 0, 0, 0])?;
     // SAFETY: `data` is a local that the kernel has just written.
@@ -256,7 +265,8 @@ fn clear_inheritable() -> Result<u64, Errno> {
     syscall(nr::CAPSET, [header.as_ptr() as u64, data.as_ptr() as u64, 0, 0, 0, 0])
 }
 
-/// A capability without a name in any header may exist, and goes as well: the kernel's last one is followed by EINVAL.
+/// Removes capabilities from the bounding set, also those that no header names yet. EINVAL follows
+/// the kernel's last capability.
 fn drop_bounding(kept: u64) -> Result<u64, Errno> {
     const PR_CAPBSET_READ: u64 = 23;
     const PR_CAPBSET_DROP: u64 = 24;
@@ -276,9 +286,9 @@ fn cwd_inside() -> Result<u64, Errno> {
     with_cwd(|path| if path.is_null() { Err(Errno::XDEV) } else { Ok(0) })
 }
 
-/// Finds the working directory again by its name: on the way to it there may be mounts that it lies below. One that the
-/// root does not reach, or that has been removed, stays.
-fn cwd_again() -> Result<u64, Errno> {
+/// Enters the working directory again by its name, because mounts on the path may cover it. The
+/// stub keeps a working directory that the root does not reach, or that has been removed.
+fn reenter_cwd() -> Result<u64, Errno> {
     let again = |path: *const u8| {
         if path.is_null() { Ok(0) } else { syscall(nr::CHDIR, [path as u64, 0, 0, 0, 0, 0]) }
     };
@@ -288,8 +298,9 @@ fn cwd_again() -> Result<u64, Errno> {
     }
 }
 
-/// getcwd(2) of a directory that the root does not reach answers "(unreachable)…", for which `then` is given null. The path
-/// has a frame of its own, or each stub would touch the page for it.
+/// Calls `then` with the path of the working directory. For a directory that the root does not
+/// reach, getcwd(2) returns "(unreachable)…", and `then` gets null. The path has a frame of its
+/// own; otherwise each stub would touch the page for it.
 #[inline(never)]
 fn with_cwd(then: impl FnOnce(*const u8) -> Result<u64, Errno>) -> Result<u64, Errno> {
     const PATH_MAX: usize = 4096;
@@ -300,9 +311,10 @@ fn with_cwd(then: impl FnOnce(*const u8) -> Result<u64, Errno>) -> Result<u64, E
     then(if first == b'/' { path.as_ptr() } else { core::ptr::null() })
 }
 
-/// After pivot_root(2) the old root lies on the new one, which is the working directory. `umount2(".")` takes the topmost
-/// mount of a stack, which is another one where something was mounted over the old root. `/` names the new root itself,
-/// `/..` what lies on top of it: as long as they are different mounts (STATX_MNT_ID, 5.8), the host can be reached.
+/// Detaches the old root. After pivot_root(2) the old root is mounted on the new one, which is the
+/// working directory. `umount2(".")` takes the topmost mount of a stack, which is not the old root
+/// if something was mounted over it. `/` is the new root itself, and `/..` is what is mounted on
+/// top of it: as long as they are different mounts (STATX_MNT_ID, 5.8), the host can be reached.
 fn detach_old_root(at_least: u64) -> Result<u64, Errno> {
     const DOT: &[u8; 2] = b".\0";
     const MNT_DETACH: u64 = 2;
@@ -327,7 +339,8 @@ fn mount_id(path: &[u8]) -> Option<u64> {
     let how = [syscall::AT_FDCWD, path.as_ptr() as u64, 0, STATX_MNT_ID, stat.as_mut_ptr() as u64, 0];
     syscall(nr::STATX, how).ok()?;
     let stat = stat.as_ptr();
-    // SAFETY: a local of struct statx's size that the kernel has written; stx_mask is its first half word.
+    // SAFETY: a local of struct statx's size that the kernel has written; stx_mask is its first
+    // half word.
     let (mask, id) = unsafe { (stat.cast::<u32>().read_volatile(), stat.add(MNT_ID_WORD).read_volatile()) };
     (u64::from(mask) & STATX_MNT_ID != 0).then_some(id)
 }
@@ -337,18 +350,18 @@ fn tolerates(op: &Op, errno: Errno) -> bool {
     is_missing || op.tolerate.contains(&(errno.0 as u16))
 }
 
-/// Called by `_start`, on the stack that the kernel gave, with room above for a plan.
+/// The entry from `_start`, on the stack that the kernel gave, with room above for a plan.
 #[unsafe(no_mangle)]
 extern "C" fn stub_main(room: *mut Room) -> ! {
     let mut machine = Machine { slots: [0; wire::SLOTS], stamps: Stamps::new() };
     machine.slots[wire::REPORT_SLOT as usize] = wire::REPORT_FD as u64;
     // SAFETY: `_start` has left it free, aligned, and nobody else knows of it.
     let room = unsafe { &mut *room };
-    // A plan that comes to its end is followed by another, which brings the program's streams.
+    // When a plan ends without an exec, another plan follows, which brings the program's streams.
     let mut streams = 0;
     loop {
         match receive::load(room, machine.report_fd(), streams) {
-            Ok(plan) => machine.carry_out(plan),
+            Ok(plan) => machine.run_plan(plan),
             Err(errno) => machine.fail(u32::MAX, errno),
         }
         streams = 3;

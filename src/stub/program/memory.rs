@@ -1,6 +1,7 @@
-//! The functions on memory that the compiler may call for. Written byte by byte: the stub moves little.
+//! The functions on memory that the compiler may call. They work byte by byte, because the stub
+//! moves few bytes.
 
-/// As memcpy(3).
+/// Copies bytes, as memcpy(3) does.
 ///
 /// # Safety
 /// As memcpy(3): both ranges are valid and do not overlap.
@@ -15,7 +16,7 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
     to
 }
 
-/// As memmove(3).
+/// Moves bytes, as memmove(3) does.
 ///
 /// # Safety
 /// As memmove(3): both ranges are valid.
@@ -34,7 +35,7 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u
     to
 }
 
-/// As memset(3).
+/// Fills bytes, as memset(3) does.
 ///
 /// # Safety
 /// As memset(3): the range is valid.
@@ -49,7 +50,7 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
     to
 }
 
-/// As memcmp(3).
+/// Compares bytes, as memcmp(3) does.
 ///
 /// # Safety
 /// As memcmp(3): both ranges are valid.
@@ -67,7 +68,7 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> i3
     0
 }
 
-/// As bcmp(3).
+/// Compares bytes, as bcmp(3) does.
 ///
 /// # Safety
 /// As bcmp(3): both ranges are valid.

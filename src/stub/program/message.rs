@@ -1,4 +1,4 @@
-//! What sendmsg(2) and recvmsg(2) take: a message of one piece, with descriptors.
+//! The structure for sendmsg(2) and recvmsg(2): a message of one piece, with descriptors.
 
 /// struct msghdr.
 #[repr(C)]
@@ -13,7 +13,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// `piece`: where the bytes are, and how many. `control`: likewise, for a struct cmsghdr with what follows it.
+    /// Makes a message. `piece` is the address and the length of the bytes; `control` is the same
+    /// for a struct cmsghdr and its data.
     pub fn new(piece: &[u64; 2], control: [u64; 2]) -> Self {
         let [control, control_len] = control;
         Message { name: 0, name_len: 0, iov: piece.as_ptr() as u64, iov_len: 1, control, control_len, flags: 0 }

@@ -1,13 +1,14 @@
-//! Getting a plan: the next message on the report socket, or the file that it speaks of.
+//! The receipt of a plan: the next message on the report socket, or the file that the message
+//! names.
 
 use crate::message::Message;
 use crate::syscall::{Errno, nr, syscall};
 use crate::wire::{self, Header};
 
-/// Room for a plan. Aligned as its words are.
+/// The room for a plan, with the alignment of the plan's words.
 pub type Room = core::mem::MaybeUninit<[u64; wire::INLINE_MAX / 8]>;
 
-/// The descriptors that come with a plan: the program's streams, and the file.
+/// The most descriptors that come with a plan: the program's streams, and the file.
 const FDS_MAX: usize = 4;
 const CONTROL_HEAD: u64 = 16;
 
@@ -20,7 +21,8 @@ struct Control {
     fds: [i32; FDS_MAX],
 }
 
-/// Receives a plan, which comes with at least `streams` descriptors, into `room`, or maps it where the message says.
+/// Receives a plan, which comes with at least `streams` descriptors, into `room`. If the message
+/// names a file, maps the file.
 fn receive(room: &mut Room, socket: u64, streams: usize) -> Result<(u64, u64), Errno> {
     const PROT_READ_WRITE: u64 = 3;
     const MAP_PRIVATE_POPULATE: u64 = 0x2 | 0x8000;
@@ -35,7 +37,8 @@ fn receive(room: &mut Room, socket: u64, streams: usize) -> Result<(u64, u64), E
         return Err(Errno::OWNERDEAD);
     }
     let count = if message.control_len == 0 { 0 } else { (control.len - CONTROL_HEAD) as usize / 4 };
-    // Streams come to where they belong: the numbers below 3 are free, and the kernel gives the lowest first.
+    // The streams must get the numbers below 3: these are free, and the kernel gives the lowest
+    // number first.
     let misplaced = control.fds.iter().take(streams).zip(0..).any(|(fd, number)| *fd != number);
     if count < streams || misplaced {
         return Err(Errno::BADF);
@@ -54,12 +57,13 @@ fn receive(room: &mut Room, socket: u64, streams: usize) -> Result<(u64, u64), E
     Ok((base, there.size))
 }
 
-/// Gets the plan and turns its offsets into pointers.
+/// Receives the plan and turns its offsets into pointers.
 pub fn load(room: &mut Room, socket: u64, streams: usize) -> Result<*const Header, Errno> {
     let (base, len) = receive(room, socket, streams)?;
     let header = base as *mut Header;
-    // SAFETY: the crate wrote the plan, and nobody else has its socket or descriptor; it begins with a header, and
-    // `reloc_count` words of four bytes stand at `reloc_offset`, each the offset of an aligned 64-bit word of the block.
+    // SAFETY: the crate wrote the plan, and nobody else has its socket or descriptor; it begins
+    // with a header, and `reloc_count` words of four bytes stand at `reloc_offset`, each the offset
+    // of an aligned 64-bit word of the block.
     unsafe {
         if len < core::mem::size_of::<Header>() as u64 || (*header).magic != wire::MAGIC {
             return Err(Errno::NOEXEC);

@@ -1,5 +1,5 @@
-//! Flags of mounts for kernels without mount_setattr(2) (5.12): one mount(2) for each mount, as `/proc/self/mountinfo`
-//! lists them. Nothing of what is done here is seen outside of the sandbox's mount namespace.
+//! Mount flags for kernels without mount_setattr(2) (5.12): one mount(2) call for each mount in
+//! `/proc/self/mountinfo`. The changes are visible only in the sandbox's mount namespace.
 
 use crate::syscall::{AT_FDCWD, Errno, nr, syscall};
 
@@ -10,15 +10,18 @@ const MS_NOEXEC: u64 = 8;
 const MS_REMOUNT: u64 = 32;
 const MS_NOSYMFOLLOW: u64 = 256;
 const MS_BIND: u64 = 4096;
-/// The most text and the most mounts that are looked at; a host has a few hundred of some hundred bytes.
+/// The most text and the most mounts that are read. A host has a few hundred mounts, of some
+/// hundred bytes each.
 const TEXT_MAX: usize = 8 << 20;
 const MOUNTS_MAX: usize = 32 << 10;
 const PATH_MAX: usize = 4096;
 
-/// Sets and clears flags of the mount whose root `tree` is; `recursive`: of all below it as well.
+/// Sets and clears flags of the mount whose root is `tree`, and with `recursive` of all mounts
+/// below it.
 ///
-/// A mount that another one covers is passed over: nobody gets at it without taking that one away, and who may do so may
-/// change flags too. Anything else that cannot be reached is an error.
+/// A mount that is covered by another mount is skipped: only a process that removes the upper mount
+/// can reach the lower one, and such a process may change flags as well. Any other mount that
+/// cannot be reached is an error.
 pub fn set_flags(tree: u64, set: u64, clear: u64, recursive: bool) -> Result<u64, Errno> {
     let memory = Memory::new()?;
     let text = memory.read(b"/proc/self/mountinfo\0")?;
@@ -30,7 +33,7 @@ pub fn set_flags(tree: u64, set: u64, clear: u64, recursive: bool) -> Result<u64
         memory.put(count, top);
         count += 1;
     }
-    // A mount is listed behind the one that it stands on.
+    // mountinfo lists a mount after the mount that it is mounted on.
     for line in lines(text).filter(|line| line.id != top) {
         if !(0..count).any(|i| memory.get(i) == line.parent) {
             continue;
@@ -45,7 +48,7 @@ pub fn set_flags(tree: u64, set: u64, clear: u64, recursive: bool) -> Result<u64
         let result = match found {
             Ok(id) if id == line.id => change(fd, line.flags, set, clear),
             Ok(id) if lines(text).any(|other| other.id == id && other.path == line.path) => Ok(()),
-            // Somebody renames directories of the source just now.
+            // Another process is renaming directories of the source.
             Ok(_) => Err(Errno::AGAIN),
             Err(errno) => Err(errno),
         };
@@ -55,8 +58,8 @@ pub fn set_flags(tree: u64, set: u64, clear: u64, recursive: bool) -> Result<u64
     Ok(0)
 }
 
-/// mount(2) with MS_REMOUNT and MS_BIND replaces the flags of one mount, but for those of access times, which stay where
-/// none is given.
+/// Changes the flags of one mount. mount(2) with MS_REMOUNT and MS_BIND replaces all flags, except
+/// that the flags for access times stay if none of them is given.
 fn change(fd: u64, flags: u64, set: u64, clear: u64) -> Result<(), Errno> {
     let wanted = (flags | set) & !clear;
     if wanted == flags {
@@ -67,7 +70,8 @@ fn change(fd: u64, flags: u64, set: u64, clear: u64) -> Result<(), Errno> {
     syscall(nr::MOUNT, [0, name.as_ptr(), 0, wanted | MS_REMOUNT | MS_BIND, 0, 0]).map(drop)
 }
 
-/// The id of the mount that a descriptor is on: statx(2) tells it since 5.8, this file since 3.15.
+/// Returns the id of the mount that a descriptor is on, from fdinfo, which has it since 3.15.
+/// statx(2) has it only since 5.8.
 fn mount_of(fd: u64) -> Result<u64, Errno> {
     let mut name = Name::new(b"/proc/self/fdinfo/");
     name.number(fd);
@@ -78,18 +82,19 @@ fn mount_of(fd: u64) -> Result<u64, Errno> {
     number(line.trim_ascii()).ok_or(Errno::INVAL)
 }
 
-/// Opens the place that the kernel calls `path` by way of the tree's root, which it calls `top`. mountinfo's names hold no
-/// symbolic link; one that stands there now is opened itself, and is on another mount.
+/// Opens the place that the kernel calls `path` through the root of the tree, which the kernel
+/// calls `top`. The names in mountinfo contain no symbolic links; a link that is there now is
+/// opened itself, and is on another mount.
 fn open_below(tree: u64, top: &[u8], path: &[u8]) -> Result<u64, Errno> {
     const O_PATH_NOFOLLOW_CLOEXEC: u64 = 0o10000000 | crate::target::O_NOFOLLOW | 0o2000000;
     let below = path.strip_prefix(top).ok_or(Errno::AGAIN)?;
     let below = below.strip_prefix(b"/").unwrap_or(below);
     if below.is_empty() {
-        // Something lies on top of the tree, where `/..` of the program may lead.
+        // A mount covers the root of the tree, where `/..` of the program may lead.
         return Err(Errno::BUSY);
     }
     let mut name = Name::new(b"");
-    // Blanks and backslashes are written as three octal digits.
+    // mountinfo writes blanks and backslashes as three octal digits.
     let mut rest = below;
     while let [byte, after @ ..] = rest {
         rest = after;
@@ -104,12 +109,12 @@ fn open_below(tree: u64, top: &[u8], path: &[u8]) -> Result<u64, Errno> {
     syscall(nr::OPENAT, [tree, name.as_ptr(), O_PATH_NOFOLLOW_CLOEXEC, 0, 0, 0])
 }
 
-/// One line of mountinfo: proc_pid_mountinfo(5).
+/// A line of mountinfo: proc_pid_mountinfo(5).
 struct Line<'t> {
     id: u64,
     parent: u64,
     path: &'t [u8],
-    /// As `MS_*`.
+    /// The flags, as `MS_*`.
     flags: u64,
 }
 
@@ -139,7 +144,7 @@ fn number(text: &[u8]) -> Option<u64> {
     value.filter(|_| !text.is_empty())
 }
 
-/// A path that is put together.
+/// A path that is built piece by piece.
 struct Name {
     bytes: [u8; PATH_MAX],
     len: usize,
@@ -152,7 +157,8 @@ impl Name {
         name
     }
 
-    /// What does not fit makes the name another one, which the look at its mount then shows. The last byte stays 0.
+    /// Adds a byte. If the path is too long, the byte is lost and the path names another file; the
+    /// check of its mount detects that. The last byte stays 0.
     fn push(&mut self, byte: u8) {
         if let Some(place) = self.bytes.get_mut(self.len).filter(|_| self.len < PATH_MAX - 1) {
             *place = byte;
@@ -190,7 +196,8 @@ fn read_file(path: u64, into: &mut [u8]) -> Result<usize, Errno> {
     result
 }
 
-/// Room for a text, and for the ids of mounts behind it. Pages that are not used cost nothing, and the exec frees them.
+/// The room for a text, and for the ids of mounts after it. Unused pages cost nothing, and the exec
+/// frees them.
 struct Memory {
     base: *mut u8,
 }
@@ -205,7 +212,8 @@ impl Memory {
     }
 
     fn read(&self, path: &[u8]) -> Result<&[u8], Errno> {
-        // SAFETY: the first TEXT_MAX bytes of the mapping, which is zeroed and which nobody else refers to yet.
+        // SAFETY: the first TEXT_MAX bytes of the mapping, which is zeroed and which nobody else
+        // refers to yet.
         let text = unsafe { core::slice::from_raw_parts_mut(self.base, TEXT_MAX) };
         match read_file(path.as_ptr() as u64, text)? {
             TEXT_MAX => Err(Errno::TOOBIG),

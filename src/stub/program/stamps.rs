@@ -1,11 +1,11 @@
-//! How long each sort of step takes, for an owner that wants to know.
+//! The time that each sort of step takes, for an owner that asks for it.
 
 use core::mem::MaybeUninit;
 
 use crate::syscall::{nr, syscall};
 use crate::wire::{BEGIN, Record, record};
 
-/// What is beyond counts to the last.
+/// The most sorts that are counted. The times of further sorts are added to the last one.
 const MOST: usize = 64;
 
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ struct Sum {
 pub struct Stamps {
     begin: u64,
     since: u64,
-    /// The sort that the time runs for, and where its sum stands.
+    /// The current sort, and the index of its sum.
     sort: u32,
     place: usize,
     count: usize,
@@ -32,7 +32,7 @@ impl Stamps {
         Stamps { begin: 0, since: 0, sort: 0, place: 0, count: 0, sums }
     }
 
-    /// Takes the time if `sort` is another one than before; none is taken for 0.
+    /// Reads the clock if `sort` differs from the sort before. For 0, does not read the clock.
     pub fn take(&mut self, op: u32, sort: u32) {
         if sort == 0 || sort == self.sort {
             return;
@@ -64,7 +64,7 @@ impl Stamps {
         self.sums.iter().take(self.count).map(|sum| unsafe { sum.assume_init() })
     }
 
-    /// What is to be told, if times were taken at all.
+    /// Returns the records to send; there are none if the clock was never read.
     pub fn all(&self) -> impl Iterator<Item = Record> + '_ {
         let stamp =
             |op, nanos: u64| Record { kind: record::STAMP, op, errno: nanos as i32, value: (nanos >> 32) as i32 };
@@ -73,7 +73,7 @@ impl Stamps {
     }
 }
 
-/// Nanoseconds of CLOCK_REALTIME.
+/// Returns the nanoseconds of CLOCK_REALTIME.
 fn now() -> u64 {
     const CLOCK_REALTIME: u64 = 0;
     let mut time = [0u64; 2];

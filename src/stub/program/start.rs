@@ -1,5 +1,5 @@
-//! The first instructions: they leave room for a plan on the stack. A function with a frame so large would touch each page
-//! of it, and most plans fill three.
+//! The first instructions, which leave room for a plan on the stack. A function with such a large
+//! frame would touch each of its pages, and most plans fill only three.
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(

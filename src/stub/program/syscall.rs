@@ -1,9 +1,9 @@
-//! System calls, without a libc.
+//! System calls without a libc.
 
 #[path = "../../sys/raw.rs"]
 mod raw;
 
-/// What a system call failed with.
+/// The error of a system call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
@@ -32,7 +32,8 @@ impl Errno {
 
 pub const AT_FDCWD: u64 = -100i64 as u64;
 
-/// The numbers of the calls that the stub makes by itself; those of a plan's ops travel in it.
+/// The numbers of the calls that the stub makes by itself. The numbers of a plan's ops are in the
+/// plan.
 #[cfg(target_arch = "x86_64")]
 pub mod nr {
     pub const READ: usize = 0;
@@ -75,7 +76,8 @@ pub mod nr {
     pub const OPENAT2: usize = 437;
 }
 
-/// The numbers of the calls that the stub makes by itself; those of a plan's ops travel in it.
+/// The numbers of the calls that the stub makes by itself. The numbers of a plan's ops are in the
+/// plan.
 #[cfg(target_arch = "aarch64")]
 pub mod nr {
     pub const GETCWD: usize = 17;
@@ -118,8 +120,8 @@ pub mod nr {
     pub const OPENAT2: usize = 437;
 }
 
-/// Makes a system call. Every pointer among `args` is valid for what the call does with it: they are the plan's, or
-/// locals of the caller.
+/// Makes a system call. Every pointer among `args` is valid for what the call does with it: they
+/// are the plan's, or locals of the caller.
 pub fn syscall(number: usize, args: [u64; 6]) -> Result<u64, Errno> {
     // SAFETY: what the caller promises.
     let result = unsafe { raw::syscall(number, args) };
@@ -128,7 +130,8 @@ pub fn syscall(number: usize, args: [u64; 6]) -> Result<u64, Errno> {
 
 /// Ends the process without a system call.
 pub fn trap() -> ! {
-    // SAFETY: the instruction is invalid by definition, and the signal that it raises has its default action.
+    // SAFETY: the instruction is invalid by definition, and the signal that it raises has its
+    // default action.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         core::arch::asm!("ud2", options(noreturn));

@@ -1,7 +1,8 @@
-//! The place of a mount inside a root that may be hostile: found, and made where missing, without ever leaving it.
+//! The place of a mount inside a root that may be hostile: the stub finds the place, and creates it
+//! if it is missing, without ever leaving the root.
 
+use crate::pinned;
 use crate::syscall::{AT_FDCWD, Errno, nr, syscall};
-use crate::way;
 use crate::wire::target;
 
 const O_DIRECTORY: u64 = if cfg!(target_arch = "aarch64") { 0o40000 } else { 0o200000 };
@@ -11,8 +12,8 @@ const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 const RESOLVE_IN_ROOT: u64 = 0x10;
 
-/// Opens `path` below `root`. `path` is absolute or relative, has no `.`, `..` or empty components, and is
-/// written to on the way (and restored).
+/// Opens `path` below `root`. `path` is absolute or relative, and has no `.`, `..` or empty
+/// components. The function writes to `path` while it works, and restores it.
 pub fn resolve(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     if kind & target::PINNED == 0 {
         return find(root, path, kind);
@@ -20,7 +21,7 @@ pub fn resolve(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     if kind & target::EXISTING == 0 {
         close_unless(find(root, path, kind)?, root);
     }
-    way::open(root, path, kind)
+    pinned::open(root, path, kind)
 }
 
 fn find(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
@@ -32,7 +33,8 @@ fn find(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     open(root, path, kind)
 }
 
-/// Makes every missing component. A name is only ever made in a directory that was itself opened below `root`.
+/// Creates every missing component. Each name is created in a directory that was itself opened
+/// below `root`.
 fn make(root: u64, path: *mut u8, kind: u64) -> Result<(), Errno> {
     const S_IFREG_0644: u64 = 0o100644;
     let mut parent = root;
@@ -51,7 +53,8 @@ fn make(root: u64, path: *mut u8, kind: u64) -> Result<(), Errno> {
                     syscall(nr::MKDIRAT, [parent, name, 0o755, 0, 0, 0])
                 };
                 match made {
-                    // Someone else made it meanwhile; or a dangling link stands there, which the open refuses.
+                    // Another process has created the name meanwhile. Or the name is a dangling
+                    // link, which the open refuses.
                     Ok(_) | Err(Errno::EXIST) => open(root, path, if is_file { kind } else { kind & !target::FILE }),
                     Err(errno) => Err(errno),
                 }
@@ -69,7 +72,7 @@ fn make(root: u64, path: *mut u8, kind: u64) -> Result<(), Errno> {
     }
 }
 
-/// Ends the path at `at` for as long as it lives.
+/// Ends the path at an offset, until the value is dropped.
 struct Cut {
     place: *mut u8,
     byte: u8,
@@ -78,7 +81,8 @@ struct Cut {
 
 impl Cut {
     fn new(path: *mut u8, at: usize) -> Self {
-        // SAFETY: `at` is at most the place of the terminating NUL, and the plan is mapped writable and private.
+        // SAFETY: `at` is at most the place of the terminating NUL, and the plan is mapped writable
+        // and private.
         unsafe {
             let place = path.add(at);
             let byte = place.read();
@@ -120,7 +124,8 @@ fn close_unless(fd: u64, keep: u64) {
     }
 }
 
-/// `openat2(RESOLVE_IN_ROOT)` (5.6): a symbolic link, absolute or with `..`, ends inside `root`.
+/// Opens `path` with `openat2(RESOLVE_IN_ROOT)` (5.6): a symbolic link, absolute or with `..`, ends
+/// inside `root`.
 fn open(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     let directory = if kind & target::FILE == 0 { O_DIRECTORY } else { 0 };
     let links = if kind & target::NO_SYMLINKS != 0 { RESOLVE_NO_SYMLINKS } else { 0 };
@@ -128,9 +133,11 @@ fn open(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     let size = core::mem::size_of_val(&how) as u64;
     for _ in 0..128 {
         match syscall(nr::OPENAT2, [root, path as u64, how.as_ptr() as u64, size, 0, 0]) {
-            // A rename or mount elsewhere raced with a `..`: the kernel asks for another try.
+            // A rename or a mount by another process raced with a `..`: the kernel asks for another
+            // try.
             Err(Errno::AGAIN | Errno::INTR) => {}
-            // EPERM: a filter around us that does not know the call. The kernel itself has no such answer for O_PATH.
+            // EPERM comes from an outer filter that does not know the call. The kernel itself never
+            // returns EPERM for O_PATH.
             Err(Errno::NOSYS | Errno::PERM) => return walk(root, path, directory),
             result => return result,
         }
@@ -138,7 +145,8 @@ fn open(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     Err(Errno::AGAIN)
 }
 
-/// For kernels without openat2: one component at a time, and every symbolic link is refused.
+/// Opens `path` on kernels without openat2: one component at a time, and refuses every symbolic
+/// link.
 fn walk(root: u64, path: *mut u8, directory: u64) -> Result<u64, Errno> {
     const DOT: &[u8; 2] = b".\0";
     let mut fd = root;
@@ -153,7 +161,7 @@ fn walk(root: u64, path: *mut u8, directory: u64) -> Result<u64, Errno> {
         let flags = O_PATH_CLOEXEC | O_NOFOLLOW | if last { directory } else { O_DIRECTORY };
         let name = path as u64 + start as u64;
         let next = match syscall(nr::OPENAT, [fd, name, flags, 0, 0, 0]) {
-            // What is no directory may be a link.
+            // A file that is no directory may be a link.
             Err(Errno::NOTDIR) => {
                 syscall(nr::OPENAT, [fd, name, flags & !O_DIRECTORY, 0, 0, 0]).and_then(refuse_link).and_then(|file| {
                     close_unless(file, root);
@@ -172,7 +180,7 @@ fn walk(root: u64, path: *mut u8, directory: u64) -> Result<u64, Errno> {
     }
 }
 
-/// `O_PATH | O_NOFOLLOW` opens a link itself.
+/// Refuses a symbolic link, which `O_PATH | O_NOFOLLOW` opens itself.
 fn refuse_link(fd: u64) -> Result<u64, Errno> {
     match stat(fd) {
         Ok((mode, _)) if mode & 0o170000 != 0o120000 => Ok(fd),
@@ -183,14 +191,14 @@ fn refuse_link(fd: u64) -> Result<u64, Errno> {
     }
 }
 
-/// Whether the descriptor is the null device.
+/// Checks that the descriptor is the null device.
 pub fn is_null(fd: u64) -> Result<u64, Errno> {
     const NULL: (u32, u32) = (1, 3);
     let (mode, device) = stat(fd)?;
     if mode & 0o170000 == 0o020000 && device == NULL { Ok(0) } else { Err(Errno::NODEV) }
 }
 
-/// The mode of a file, and the numbers of the device that it stands for.
+/// Returns the mode of a file, and the numbers of the device that the file stands for.
 fn stat(fd: u64) -> Result<(u16, (u32, u32)), Errno> {
     const AT_EMPTY_PATH: u64 = 0x1000;
     const STATX_TYPE: u64 = 1;
@@ -200,8 +208,8 @@ fn stat(fd: u64) -> Result<(u16, (u32, u32)), Errno> {
         syscall(nr::STATX, [fd, EMPTY.as_ptr() as u64, AT_EMPTY_PATH, STATX_TYPE, stat.as_mut_ptr() as u64, 0]);
     result?;
     let stat = stat.as_ptr();
-    // SAFETY: a local of struct statx's size that the kernel has written; stx_mode stands at byte 28, stx_rdev_major and
-    // stx_rdev_minor at byte 128.
+    // SAFETY: a local of struct statx's size that the kernel has written; stx_mode stands at byte
+    // 28, stx_rdev_major and stx_rdev_minor at byte 128.
     unsafe {
         let mode = stat.cast::<u16>().add(14).read_volatile();
         let device = stat.cast::<u32>().add(32);

@@ -1,8 +1,9 @@
-//! The way to a place, made fast: whoever may write to a directory above it could rename that, and put another in its
-//! place.
+//! Safe paths to the place of a mount: a process that may write to a directory above the place
+//! could rename that directory, and put another one there.
 //!
-//! What something is mounted on can neither be renamed nor removed in its mount namespace (EBUSY), so each directory on the
-//! way is bound onto itself. A link has no such protection.
+//! A directory on which something is mounted can neither be renamed nor removed in its mount
+//! namespace (EBUSY), so each directory on the path is bound onto itself. A link has no such
+//! protection.
 
 use crate::syscall::{Errno, nr, syscall};
 use crate::target::O_NOFOLLOW;
@@ -14,7 +15,8 @@ const O_PATH_CLOEXEC: u64 = 0o10000000 | 0o2000000;
 const AT_EMPTY_PATH: u64 = 0x1000;
 const EMPTY: &[u8; 1] = b"\0";
 
-/// Opens `path` below `root`, as openat2(2) does with RESOLVE_IN_ROOT, and makes the way fast. Nothing is made.
+/// Opens `path` below `root`, as openat2(2) does with RESOLVE_IN_ROOT, and pins the directories on
+/// the path. Creates nothing.
 #[inline(never)]
 pub fn open(root: u64, path: *const u8, kind: u64) -> Result<u64, Errno> {
     let mut rest = Rest::new();
@@ -25,15 +27,15 @@ pub fn open(root: u64, path: *const u8, kind: u64) -> Result<u64, Errno> {
     }
     rest.put(path, len)?;
     let top = look(root)?.mount;
-    let mut way = Way { root, top, kind, at: root, mount: top, depth: 0 };
-    let found = way.walk(&mut rest);
-    if found != Ok(way.at) {
-        way.leave();
+    let mut walk = Walk { root, top, kind, at: root, mount: top, depth: 0 };
+    let found = walk.run(&mut rest);
+    if found != Ok(walk.at) {
+        walk.leave();
     }
     found
 }
 
-/// What is still to go, at the end of a buffer: links are put before it.
+/// The rest of the path, at the end of a buffer. The targets of links are written before the rest.
 struct Rest {
     text: [u8; PATH_MAX],
     start: usize,
@@ -44,10 +46,11 @@ impl Rest {
         Rest { text: [0; PATH_MAX], start: PATH_MAX - 1 }
     }
 
-    /// Puts `len` bytes before what is there.
+    /// Writes `len` bytes before the rest.
     fn put(&mut self, from: *const u8, len: usize) -> Result<(), Errno> {
         let start = self.start.checked_sub(len).ok_or(Errno::NAMETOOLONG)?;
-        // SAFETY: `len` bytes can be read, as the callers say, and as many stand free below `self.start`.
+        // SAFETY: `len` bytes can be read, as the callers say, and as many stand free below
+        // `self.start`.
         unsafe { core::ptr::copy_nonoverlapping(from, self.text.as_mut_ptr().add(start), len) };
         self.start = start;
         Ok(())
@@ -63,7 +66,7 @@ impl Rest {
         }
     }
 
-    /// The next component, ended by a NUL; null where there is none.
+    /// Returns the next component, with a NUL at its end, or null if there is none.
     fn next(&mut self) -> *const u8 {
         self.skip_slashes();
         let name = self.start;
@@ -87,19 +90,19 @@ impl Rest {
     }
 }
 
-struct Way {
+struct Walk {
     root: u64,
-    /// The mount that the root is the top of.
+    /// The mount whose top is the root.
     top: u64,
     kind: u64,
-    /// The directory that was reached, its mount, and how far it lies below the root.
+    /// The directory that the walk has reached, its mount, and its depth below the root.
     at: u64,
     mount: u64,
     depth: u32,
 }
 
-impl Way {
-    fn walk(&mut self, rest: &mut Rest) -> Result<u64, Errno> {
+impl Walk {
+    fn run(&mut self, rest: &mut Rest) -> Result<u64, Errno> {
         let mut links = 0;
         loop {
             let name = rest.next();
@@ -137,7 +140,7 @@ impl Way {
         }
     }
 
-    /// Goes on in a directory, which is made fast unless the place is it.
+    /// Enters a directory, and pins it unless it is the place itself.
     fn enter(&mut self, fd: u64, found: &Found, depth: u32, is_place: bool) -> Result<(), Errno> {
         let loose = match is_place || found.is_mounted {
             true => Ok(false),
@@ -146,13 +149,13 @@ impl Way {
         let next = loose.and_then(|loose| if loose { bind_onto_itself(fd) } else { Ok(fd) });
         let next = next.map_err(|errno| close(fd, errno))?;
         self.leave();
-        // The copy is another mount than the root's in any case.
+        // The copy is never the root's own mount.
         let mount = if next == fd { found.mount } else { 0 };
         (self.at, self.mount, self.depth) = (next, mount, depth);
         Ok(())
     }
 
-    /// Puts what the link says before the rest of the way.
+    /// Writes the target of a link before the rest of the path.
     fn follow(&mut self, fd: u64, links: u32, rest: &mut Rest) -> Result<(), Errno> {
         let refused = self.kind & target::NO_SYMLINKS != 0 || links > LINKS_MAX;
         let loose = self.kind & target::NO_LOOSE_LINKS != 0 && !refused && self.may_change(self.at, self.mount)?;
@@ -173,13 +176,15 @@ impl Way {
         Ok(())
     }
 
-    /// What is told where there is nothing: whether the program could make it counts, if it must be there.
+    /// Returns the errno for a missing component. If the component must exist, the errno depends on
+    /// whether the program could create it.
     fn missing(&self) -> Result<Errno, Errno> {
         let needed = self.kind & target::NOT_TO_BE_MADE != 0;
         Ok(if needed && !self.may_change(self.at, self.mount)? { Errno::NODATA } else { Errno::NOENT })
     }
 
-    /// Whether the program may change what names the directory holds, as far as its mount lets it.
+    /// Returns true if the program may change the names in a directory, as far as the mount of the
+    /// directory allows it.
     fn may_change(&self, dir: u64, mount: u64) -> Result<bool, Errno> {
         const ST_RDONLY: u64 = 1;
         const PROC_SUPER_MAGIC: u64 = 0x9fa0;
@@ -190,7 +195,8 @@ impl Way {
         let mut stat = [0u64; 15];
         syscall(nr::FSTATFS, [dir, stat.as_mut_ptr() as u64, 0, 0, 0, 0])?;
         let stat = stat.as_ptr();
-        // SAFETY: a local of struct statfs's size that the kernel has written; f_type is its first word, f_flags its 11th.
+        // SAFETY: a local of struct statfs's size that the kernel has written; f_type is its first
+        // word, f_flags its 11th.
         let (kind, flags) = unsafe { (stat.read_volatile(), stat.add(10).read_volatile()) };
         Ok(flags & ST_RDONLY == 0 && ![PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&kind))
     }
@@ -203,13 +209,14 @@ impl Way {
     }
 }
 
-/// Closes a descriptor, on the way out with an errno.
+/// Closes a descriptor, and returns the errno.
 fn close(fd: u64, errno: Errno) -> Errno {
     let _ = syscall(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
     errno
 }
 
-/// Gives the copy in place of the directory's descriptor, which is closed. Mounts below come along.
+/// Binds a directory onto itself. Returns the descriptor of the copy, and closes the one of the
+/// directory. The copy includes the mounts below.
 fn bind_onto_itself(dir: u64) -> Result<u64, Errno> {
     const OPEN_TREE_CLONE: u64 = 1;
     const AT_RECURSIVE: u64 = 0x8000;
@@ -233,11 +240,12 @@ const S_IFLNK: u16 = 0o120000;
 struct Found {
     mode: u16,
     mount: u64,
-    /// Something is mounted on it.
+    /// True if something is mounted on the file.
     is_mounted: bool,
 }
 
-/// ENOSYS: a kernel before 5.8 does not tell mounts apart.
+/// Returns the mode and the mount of a file. Fails with ENOSYS before kernel 5.8, which does not
+/// distinguish mounts.
 fn look(fd: u64) -> Result<Found, Errno> {
     const STATX_TYPE: u64 = 1;
     const STATX_MNT_ID: u64 = 0x1000;
@@ -246,8 +254,9 @@ fn look(fd: u64) -> Result<Found, Errno> {
     let mask = STATX_TYPE | STATX_MNT_ID;
     syscall(nr::STATX, [fd, EMPTY.as_ptr() as u64, AT_EMPTY_PATH, mask, stat.as_mut_ptr() as u64, 0])?;
     let stat = stat.as_ptr();
-    // SAFETY: a local of struct statx's size that the kernel has written: stx_mask is its first half word, stx_attributes
-    // the word at byte 8, stx_mode stands at byte 28, stx_attributes_mask at 56, stx_mnt_id at 144.
+    // SAFETY: a local of struct statx's size that the kernel has written: stx_mask is its first
+    // half word, stx_attributes the word at byte 8, stx_mode stands at byte 28, stx_attributes_mask
+    // at 56, stx_mnt_id at 144.
     let (told, attributes, mode, known, mount) = unsafe {
         let word = |at: usize| stat.add(at).read_volatile();
         (stat.cast::<u32>().read_volatile(), word(1), stat.cast::<u16>().add(14).read_volatile(), word(7), word(18))
