@@ -49,7 +49,7 @@ impl ParentGuard {
 
 impl Drop for ParentGuard {
     fn drop(&mut self) {
-        if PARENTS.get().is_none_or(|here| !std::ptr::eq(here, self.registry)) {
+        if !PARENTS.is_current(self.registry) {
             // This is a forked copy: the parent process keeps the groups.
             return;
         }

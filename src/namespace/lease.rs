@@ -153,7 +153,7 @@ impl Lease {
     /// Gives the id back: every process that had the id has ended, for certain or as far as can be
     /// seen. In a fork the id is the parent's to give.
     pub(crate) fn end(self, for_certain: bool) {
-        if !IDS.get().is_some_and(|here| std::ptr::eq(here, self.ids)) {
+        if !IDS.is_current(self.ids) {
             return;
         }
         let mut state = self.ids.lock();
