@@ -140,7 +140,7 @@ fn has_a_covered_proc() {
     refused(&all.clone().mount(Proc::new("/tmp")).default_mounts(false), "/proc/interrupts", "unmask");
     mount(Some("tmpfs"), "/sys/kernel", Some("tmpfs"), MsFlags::empty(), none).unwrap();
     let sysfs: Mount = Sysfs::new("/sys").into();
-    refused(&all.clone().default_mounts(false).mount(sysfs), "sysfs is covered at /sys/kernel", "leave it out");
+    refused(&all.clone().default_mounts(false).mount(sysfs), "sysfs is covered at /sys/kernel", "leave out the mount");
     works(&all.default_mounts(false));
 }
 
