@@ -60,14 +60,12 @@ pub enum ErrorKind {
     /// Reading or writing the store of images failed: [`Error::step`] names the step.
     #[cfg(feature = "image")]
     Store,
-    /// The store has no such image, layer or blob.
-    #[cfg(feature = "image")]
+    /// The store has no such image, layer or blob, or the directory no such file.
     NotFound,
     /// Bytes are not what their digest, their length or their format says.
     #[cfg(feature = "image")]
     Corrupt,
     /// An input is larger than the limit that is set for it.
-    #[cfg(feature = "image")]
     TooLarge,
     /// The item is held by another process, or by a running sandbox.
     #[cfg(feature = "image")]
@@ -232,6 +230,8 @@ steps! {
     Signal => "signal",
     /// Killing the sandbox.
     Kill => "kill",
+    /// Taking result files out of a directory.
+    Collect => "collect files",
     /// Reading the program's output.
     Output => "read output",
     /// Reading statistics.
@@ -544,7 +544,6 @@ impl From<Error> for io::Error {
             (ErrorKind::Invalid, _) => io::ErrorKind::InvalidInput,
             (ErrorKind::Unsupported, _) => io::ErrorKind::Unsupported,
             (ErrorKind::Timeout, _) => io::ErrorKind::TimedOut,
-            #[cfg(feature = "image")]
             (ErrorKind::NotFound, _) => io::ErrorKind::NotFound,
             #[cfg(feature = "image")]
             (ErrorKind::Corrupt, _) => io::ErrorKind::InvalidData,

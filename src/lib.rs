@@ -117,6 +117,7 @@
 
 mod cgroup;
 mod child;
+mod collect;
 mod command;
 mod error;
 mod feature;
@@ -150,6 +151,7 @@ pub use cgroup::SystemdScope;
 pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
 pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub use child::{Child, Outcome, Output, OutputStream, Usage, Verdict};
+pub use collect::{Collected, Collector};
 pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};
 pub use feature::{Enforced, Enforcement, Feature, ParseFeatureError};

@@ -3,5 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod collect;
 mod mounts;
 mod rootfs;
