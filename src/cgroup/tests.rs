@@ -18,7 +18,7 @@ use crate::error::ErrorKind;
 use crate::feature::Feature;
 use crate::units::Bytes;
 
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(60);
 
 /// Returns the host and, if it is hybrid, also the same host without v2.
 fn hosts() -> Vec<Host> {

@@ -384,7 +384,7 @@ const ENDINGS: [Ending; 5] = [
     ("wait_with_output", |child| child.wait_with_output().unwrap().outcome),
 ];
 
-const LIMIT: Duration = Duration::from_millis(600);
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// A program that crashed or ended in time, and is waited for after its limit, has not run out of it; and its wall time
 /// ends with the program.
