@@ -1,20 +1,20 @@
 //! Result files, taken out of a directory that a program could write to: never through a link, and
 //! never more than was allowed.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::by_fd;
 use crate::units::Bytes;
 
 const BYTES: Bytes = Bytes::gib(1);
@@ -99,7 +99,7 @@ impl Collector {
         let Some((last, above)) = names.split_last() else { return Err(invalid("the path names no file").at(&shown)) };
         let mut dir = self.open_dir()?;
         for name in above {
-            dir = open_below(dir.as_fd(), name).map_err(|errno| failed(errno).at(&shown))?;
+            dir = by_fd::open(dir.as_fd(), name.as_c_str()).map_err(|errno| failed(errno).at(&shown))?;
         }
         let mut left = self.bytes.get();
         let mut bytes = Vec::new();
@@ -133,27 +133,29 @@ impl Collector {
     }
 
     fn copy_dir(&self, dir: &OwnedFd, path: &Path, depth: usize, state: &mut Copying<'_>) -> Result<()> {
-        let at = |name: &OsStr| self.dir.join(path).join(name);
+        let here = self.dir.join(path);
         if depth > DEPTH {
-            return Err(too_large(format!("more than {DEPTH} directories within one another")).at(self.dir.join(path)));
+            return Err(too_large(format!("more than {DEPTH} directories within one another")).at(here));
         }
-        let listed = list(dir.as_fd(), state.entries).map_err(|errno| failed(errno).at(self.dir.join(path)))?;
-        for name in listed {
-            let shown = at(&name);
+        // One more than may be looked at tells that there are too many.
+        let most = usize::try_from(state.entries).unwrap_or(usize::MAX).saturating_add(1);
+        let mut names = by_fd::names(dir.as_fd(), most).map_err(|errno| failed(errno).at(&here))?;
+        names.sort();
+        for name in names {
+            let below = path.join(OsStr::from_bytes(name.as_bytes()));
+            let shown = self.dir.join(&below);
             let Some(entries) = state.entries.checked_sub(1) else {
                 return Err(too_large(format!("more than {} entries", self.entries)).at(shown).hint(RAISE));
             };
             state.entries = entries;
-            let c_name = CString::new(name.as_bytes()).map_err(|_| failed(Errno::EINVAL).at(&shown))?;
-            let below = path.join(&name);
-            let (found, stat) = match find(dir.as_fd(), &c_name) {
+            let (found, stat) = match find(dir.as_fd(), &name) {
                 // The program still runs, and has removed the entry.
                 Err(Errno::ENOENT) => continue,
                 result => result.map_err(|errno| failed(errno).at(&shown))?,
             };
             match kind(&stat) {
                 SFlag::S_IFDIR => {
-                    let inner = open_below(found.as_fd(), c".").map_err(|errno| failed(errno).at(&shown))?;
+                    let inner = by_fd::open(found.as_fd(), c".").map_err(|errno| failed(errno).at(&shown))?;
                     let made = fs::DirBuilder::new().mode(0o755).create(state.target.join(&below));
                     made.map_err(|error| Error::io(Step::Collect, &error).at(state.target.join(&below)))?;
                     self.copy_dir(&inner, &below, depth + 1, state)?;
@@ -267,11 +269,6 @@ fn find(dir: BorrowedFd<'_>, name: &CString) -> nix::Result<(OwnedFd, FileStat)>
     Ok((found, stat))
 }
 
-fn open_below(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(dir, name, flags, Mode::empty())
-}
-
 /// Opens a regular file for reading: EBADF for anything else.
 fn open_file(dir: BorrowedFd<'_>, name: &CString) -> nix::Result<File> {
     let (found, stat) = find(dir, name)?;
@@ -280,22 +277,5 @@ fn open_file(dir: BorrowedFd<'_>, name: &CString) -> nix::Result<File> {
 
 /// Opens the very file that was found, for reading.
 fn reopen(found: &OwnedFd) -> nix::Result<File> {
-    let path = format!("/proc/thread-self/fd/{}", found.as_raw_fd());
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    nix::fcntl::open(path.as_str(), flags, Mode::empty()).map(File::from)
-}
-
-/// Lists the names in a directory, at most one more than `most`.
-fn list(dir: BorrowedFd<'_>, most: u64) -> nix::Result<Vec<OsString>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut reader = Dir::openat(dir, c".", flags, Mode::empty())?;
-    let most = usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1);
-    let names = reader.iter().filter_map(|entry| match entry {
-        Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => None,
-        Ok(entry) => Some(Ok(OsString::from_vec(entry.file_name().to_bytes().to_vec()))),
-        Err(errno) => Some(Err(errno)),
-    });
-    let mut names = names.take(most).collect::<nix::Result<Vec<_>>>()?;
-    names.sort();
-    Ok(names)
+    by_fd::reopen(found, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(File::from)
 }

@@ -31,7 +31,7 @@ impl Policy {
             return None;
         }
         let own = CallerIds { uid: Uid::effective().as_raw(), gid: Gid::effective().as_raw() };
-        let (uid, gid) = self.program.user.unwrap_or((0, 0));
+        let (uid, gid) = self.user_inside();
         let given = |map: &[IdMap], id, own| if map.is_empty() { vec![IdMap::new(id, own, 1)] } else { map.to_vec() };
         let (uid_map, gid_map) = if ns.subids {
             let before = problems.len();

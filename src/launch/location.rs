@@ -68,8 +68,8 @@ impl Policy {
         })
     }
 
-    #[cfg(feature = "systemd")]
     /// Returns the location in the scope, which is made if it does not exist yet.
+    #[cfg(feature = "systemd")]
     fn location_in_scope(&self, scope: &SystemdScope, limits: &Limits, host: &Host) -> Result<Location> {
         if !host.is_unified_for(limits) {
             self.judge(true)?;

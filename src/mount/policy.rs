@@ -53,9 +53,10 @@ impl Policy {
                 }
             }
         }
-        all.retain(|default: &Mount| !self.mounts.iter().any(|mount| clean(&mount.target) == default.target));
         let is_made = |mount: &&Mount| !matches!(&mount.kind, Kind::Bind(bind) if bind.is_left_out());
-        all.extend(self.mounts.iter().filter(is_made).cloned());
+        let made: Vec<&Mount> = self.mounts.iter().filter(is_made).collect();
+        all.retain(|default: &Mount| !made.iter().any(|mount| clean(&mount.target) == default.target));
+        all.extend(made.into_iter().cloned());
         all
     }
 

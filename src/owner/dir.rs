@@ -1,33 +1,19 @@
 //! Directories by file descriptor. A name is looked up once, and never through a link; later
 //! operations apply to the directory found, even if its name then belongs to another file.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::NixPath;
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmod, fchmodat, fstat, mkdirat};
 use nix::unistd::Uid;
 
+use crate::sys::by_fd::{DIR, path_of};
+pub(super) use crate::sys::by_fd::{names, open, open_named};
+
 /// The device and the inode of a directory, which identify it while it exists.
 pub(super) type Id = (u64, u64);
-
-const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-
-/// Opens a directory that the caller named. Links in the path are the caller's own, and are
-/// followed.
-pub(super) fn open_named(path: &Path) -> nix::Result<OwnedFd> {
-    nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-}
-
-/// Opens the directory `name` in `dir` for reading. Fails with ENOTDIR or ELOOP if it is not a
-/// directory.
-pub(super) fn open<P: ?Sized + NixPath>(dir: BorrowedFd<'_>, name: &P) -> nix::Result<OwnedFd> {
-    openat(dir, name, OFlag::O_RDONLY | DIR, Mode::empty())
-}
 
 /// Opens a directory like [`open`], after giving its owner all permissions, which overlayfs and
 /// programs often remove.
@@ -37,8 +23,7 @@ pub(super) fn open_own(dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd>
             let found = openat(dir, name, OFlag::O_PATH | DIR, Mode::empty())?;
             // chmod(2) does not accept O_PATH descriptors (fchmodat2(2) does, since Linux 6.6), but
             // their path in /proc, which no other process can replace.
-            let name = format!("/proc/thread-self/fd/{}", found.as_raw_fd());
-            fchmodat(AT_FDCWD, name.as_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+            fchmodat(AT_FDCWD, path_of(&found).as_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
             open(found.as_fd(), c".")?
         }
         other => other?,
@@ -69,15 +54,4 @@ pub(super) fn is_private(stat: &FileStat, mode: Mode) -> bool {
 
 pub(super) fn id_of(stat: &FileStat) -> Id {
     (stat.st_dev, stat.st_ino)
-}
-
-/// Returns up to `most` names of a directory.
-pub(super) fn names(dir: BorrowedFd<'_>, most: usize) -> nix::Result<Vec<CString>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut reader = Dir::openat(dir, c".", flags, Mode::empty())?;
-    let names = reader.iter().map(|entry| entry.map(|entry| entry.file_name().to_owned()));
-    names
-        .filter(|name| name.as_ref().is_ok_and(|n| !matches!(n.as_bytes(), b"." | b"..")) || name.is_err())
-        .take(most)
-        .collect()
 }

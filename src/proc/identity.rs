@@ -6,14 +6,14 @@
 //! identifies a process until the next boot.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, fstatfs};
 
-use crate::sys::pidfd;
+use crate::sys::{by_fd, pidfd};
 
 /// `PID_FS_MAGIC`.
 const PIDFS: FsType = FsType(0x5049_4446);
@@ -95,8 +95,8 @@ fn inode(process: BorrowedFd<'_>) -> Option<u64> {
 /// Returns true if the process still runs. A pidfd is readable after the process's end. A directory
 /// of /proc is not a pidfd, and its absence shows the end.
 fn runs(process: BorrowedFd<'_>) -> bool {
-    let is_pidfd = fs::read_link(format!("/proc/thread-self/fd/{}", process.as_raw_fd()))
-        .is_ok_and(|link| link.as_os_str().to_string_lossy().contains("pidfd"));
+    let is_pidfd =
+        fs::read_link(by_fd::path_of(&process)).is_ok_and(|link| link.as_os_str().to_string_lossy().contains("pidfd"));
     if !is_pidfd {
         return pidfd::send_signal(process, 0).is_ok();
     }

@@ -8,7 +8,7 @@
 //! which nobody writes to while it runs, and which nobody executes again.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +19,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::stub::PROGRAM;
+use crate::sys::by_fd;
 use crate::sys::fsmount::FileSystem;
 
 /// Returns the name that the stub gives itself (`PR_SET_NAME`), which distinguishes it from the
@@ -118,12 +119,6 @@ fn unnamed_file_in(dir: &Path) -> Result<OwnedFd, Errno> {
         return Err(Errno::EACCES);
     }
     write(&writer)?;
-    reopen(&writer)
-}
-
-/// Opens the same file again, not for writing. The thread has a descriptor table of its own, which
-/// `/proc/self` would not show.
-fn reopen(file: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let path = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
-    open(path.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+    // The same file, not for writing.
+    by_fd::reopen(&writer, OFlag::O_PATH)
 }

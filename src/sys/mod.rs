@@ -5,6 +5,7 @@
 pub(crate) mod background;
 #[cfg(feature = "devices")]
 pub(crate) mod bpf;
+pub(crate) mod by_fd;
 mod by_pid;
 pub(crate) mod fork_mark;
 pub(crate) mod fsmount;
