@@ -74,7 +74,7 @@ impl Policy {
     /// the spawner thread.
     pub(super) fn too_many_descriptors(&self) -> Option<Problem> {
         let (soft, _) = Resource::OpenFiles.caller_limits()?;
-        let trees = if self.opens_mounts_ahead() { self.mounts.mounts.len() } else { 0 };
+        let trees = if self.opens_mounts_ahead() { self.mounts.host_mounts() } else { 0 };
         let highest = self.stdio.extra.iter().map(|(number, _)| number + 1).max().unwrap_or(0);
         let needed = ((trees + self.stdio.extra.len()) as u64 + OWN_DESCRIPTORS).max(highest as u64);
         (needed > soft).then(|| {

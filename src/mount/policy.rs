@@ -7,7 +7,7 @@ use super::kinds::{Kind, Mount};
 use super::overlay::builder::too_many_layers;
 use super::paths::clean;
 use super::proc::Proc;
-use super::root::RootFs;
+use super::root::{Base, RootFs, bind_count};
 use super::tmpfs::Tmpfs;
 use crate::error::Problem;
 use crate::plan::has_nul;
@@ -58,6 +58,13 @@ impl Policy {
         all.retain(|default: &Mount| !made.iter().any(|mount| clean(&mount.target) == default.target));
         all.extend(made.into_iter().cloned());
         all
+    }
+
+    /// Returns the most mounts of the host that a setup copies, the root's included.
+    pub(crate) fn host_mounts(&self) -> usize {
+        let root =
+            self.root.as_ref().map_or(0, |root| if matches!(root.base, Base::Programs) { bind_count() } else { 0 });
+        root + self.mounts.len()
     }
 
     /// Returns the contradictions in the policy.
@@ -118,12 +125,22 @@ fn target_problem(call: &str, target: &Path) -> Option<Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mount::Bind;
 
     #[test]
     fn a_mount_of_ones_own_replaces_the_default() {
         let policy = Policy { mounts: vec![Tmpfs::new("/proc/").into()], root: Some("/x".into()), ..Policy::default() };
         let targets: Vec<_> = policy.all(true).into_iter().map(|m| m.target).collect();
         assert_eq!(targets, [Path::new("/dev"), Path::new("/proc/")]);
+    }
+
+    #[test]
+    fn an_optional_bind_without_a_source_replaces_nothing() {
+        let bind = Bind::new("/never/there", "/proc").optional();
+        let policy = Policy { mounts: vec![bind.into()], ..Policy::default() };
+        let targets: Vec<_> = policy.all(true).into_iter().map(|m| m.target).collect();
+        assert_eq!(targets, [Path::new("/proc")]);
+        assert!(matches!(policy.all(true)[0].kind, Kind::Proc(_)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, cgroup_parent, no_cgroups, probe, shell, stdout};
-use crate::limited;
+use crate::{ends_or_is_refused_with_little_memory, limited};
 use ringfence::{Bytes, Enforcement, ErrorKind, Feature, IoLimit, Limits, Resource, RootFs, Sandbox, Verdict};
 
 #[test]
@@ -46,25 +46,7 @@ fn a_limit_too_small_for_the_setup_never_kills_the_caller() {
     if no_cgroups() {
         return;
     }
-    for bytes in [4096u64, 16 << 10, 64 << 10, 256 << 10, 512 << 10] {
-        for round in 0..10 {
-            let sandbox = limited().rootfs(RootFs::host()).memory_limit(bytes).swap_limit(0).command("/bin/true");
-            match sandbox.spawn().and_then(|mut child| child.wait()) {
-                Ok(outcome) => assert!(
-                    matches!(outcome.verdict(), Verdict::Exited(0) | Verdict::OutOfMemory | Verdict::Signaled(_)),
-                    "{bytes} {round}: {}",
-                    outcome.verdict()
-                ),
-                Err(error) => assert!(
-                    matches!(
-                        error.kind(),
-                        ErrorKind::SetupDied | ErrorKind::Setup | ErrorKind::Exec | ErrorKind::Unsupported
-                    ),
-                    "{bytes} {round}: {error}"
-                ),
-            }
-        }
-    }
+    ends_or_is_refused_with_little_memory(&limited().rootfs(RootFs::host()));
 }
 
 #[test]

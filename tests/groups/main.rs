@@ -12,9 +12,32 @@ mod shares;
 #[cfg(feature = "systemd")]
 mod systemd;
 
-use ringfence::Sandbox;
+use ringfence::{ErrorKind, Sandbox, Verdict};
 
 /// A sandbox for limits, which may have them below this process's own group.
 fn limited() -> Sandbox {
     common::sandbox().cgroup_parent(common::cgroup_parent()).pid_ns()
+}
+
+/// With too little memory for the setup, a program ends or is refused, again and again.
+fn ends_or_is_refused_with_little_memory(sandbox: &Sandbox) {
+    for bytes in [4096u64, 16 << 10, 64 << 10, 256 << 10, 512 << 10] {
+        for round in 0..10 {
+            let sandbox = sandbox.clone().memory_limit(bytes).swap_limit(0).command("/bin/true");
+            match sandbox.spawn().and_then(|mut child| child.wait()) {
+                Ok(outcome) => assert!(
+                    matches!(outcome.verdict(), Verdict::Exited(0) | Verdict::OutOfMemory | Verdict::Signaled(_)),
+                    "{bytes} {round}: {}",
+                    outcome.verdict()
+                ),
+                Err(error) => assert!(
+                    matches!(
+                        error.kind(),
+                        ErrorKind::SetupDied | ErrorKind::Setup | ErrorKind::Exec | ErrorKind::Unsupported
+                    ),
+                    "{bytes} {round}: {error}"
+                ),
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use crate::common::{self, cgroup_parent, group_of, is_v2, no_cgroups, probe, shell};
-use crate::limited;
+use crate::{ends_or_is_refused_with_little_memory, limited};
 use ringfence::{Bytes, Child, Enforcement, ErrorKind, Feature, Limits, Sandbox, Stdio, Verdict};
 
 /// The program as it waits on its stdin, after it has written a line.
@@ -215,25 +215,7 @@ fn an_oom_group_too_small_for_the_setup_never_takes_the_caller_along() {
     if no_cgroups() || !is_v2() {
         return;
     }
-    for bytes in [4096u64, 16 << 10, 64 << 10, 256 << 10, 512 << 10] {
-        for round in 0..10 {
-            let sandbox = limited().memory_limit(bytes).swap_limit(0).oom_group(true).command("/bin/true");
-            match sandbox.spawn().and_then(|mut child| child.wait()) {
-                Ok(outcome) => assert!(
-                    matches!(outcome.verdict(), Verdict::Exited(0) | Verdict::OutOfMemory | Verdict::Signaled(_)),
-                    "{bytes} {round}: {}",
-                    outcome.verdict()
-                ),
-                Err(error) => assert!(
-                    matches!(
-                        error.kind(),
-                        ErrorKind::SetupDied | ErrorKind::Setup | ErrorKind::Exec | ErrorKind::Unsupported
-                    ),
-                    "{bytes} {round}: {error}"
-                ),
-            }
-        }
-    }
+    ends_or_is_refused_with_little_memory(&limited().oom_group(true));
 }
 
 /// Puts the machine's own v2 root back as it was: on a hybrid host it may not give hugetlb to anybody.

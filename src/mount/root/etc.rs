@@ -1,20 +1,18 @@
-//! The /etc of a root of the host's programs: accounts and names of the sandbox's own, and the files that toolchains keep
-//! there. No secret of the host's is among them.
+//! The /etc of a root of the host's programs: accounts and names of the sandbox's own, and the files
+//! that toolchains keep there. No secret of the host's is among them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use super::from_host::emit_from_host;
-use crate::error::{Result, Step};
+use crate::error::Step;
 use crate::mount::calls::make_dir;
-use crate::mount::context::Context;
-use crate::mount::flags::MountFlags;
 use crate::plan::{Plan, Slot};
 
-/// The files and directories of the host's /etc that programs look up, as far as they exist: the loader's, the time zone,
-/// certificates of authorities without keys, fonts, names of services, and the settings of compilers and runtimes.
+/// The files and directories of the host's /etc that programs look up, as far as they exist: the
+/// loader's, the time zone, certificates of authorities, fonts, names of services, and the settings
+/// of compilers and runtimes. Directories are shown whole.
 const FROM_HOST: [&str; 17] = [
     "/etc/ld.so.cache",
     "/etc/alternatives",
@@ -34,24 +32,26 @@ const FROM_HOST: [&str; 17] = [
     "/etc/python3",
     "/etc/R",
 ];
-/// The beginnings of further names in /etc that belong to toolchains: `java-17-openjdk`, `fpc-3.2.2.cfg`, `python3.11`.
+/// The beginnings of further names in /etc that belong to toolchains: `java-17-openjdk`,
+/// `fpc-3.2.2.cfg`, `python3.11`.
 const PREFIXES: [&str; 3] = ["java-", "fpc-", "python3."];
 
 const NOBODY: u32 = 65_534;
 
-/// Binds the host's files, and writes those of the sandbox's own.
-pub(super) fn emit_etc(plan: &mut Plan, flags: MountFlags, root: Slot, context: Context) -> Result<()> {
+/// Returns the paths in the host's /etc that are shown if they exist.
+pub(super) fn host_paths() -> impl Iterator<Item = PathBuf> {
     let of_toolchains = fs::read_dir("/etc").into_iter().flatten().flatten().filter(|entry| {
         let name = entry.file_name();
         PREFIXES.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
     });
     let mut paths: Vec<PathBuf> = of_toolchains.map(|entry| entry.path()).collect();
     paths.sort();
-    for path in FROM_HOST.iter().map(Path::new).chain(paths.iter().map(PathBuf::as_path)) {
-        emit_from_host(plan, flags, root, path, context)?;
-    }
+    FROM_HOST.into_iter().map(PathBuf::from).chain(paths)
+}
+
+/// Writes the files of the sandbox's own. `(uid, gid)`: the program's user.
+pub(super) fn emit_etc(plan: &mut Plan, root: Slot, (uid, gid): (u32, u32)) {
     make_dir(plan, Step::Mount, root.into(), "etc").at("/etc").tolerate(Errno::EEXIST);
-    let (uid, gid) = context.user;
     let files = [
         ("etc/passwd", passwd(uid, gid)),
         ("etc/group", group(gid)),
@@ -61,7 +61,6 @@ pub(super) fn emit_etc(plan: &mut Plan, flags: MountFlags, root: Slot, context: 
     for (name, text) in &files {
         emit_file(plan, root, name, text);
     }
-    Ok(())
 }
 
 /// Returns passwd(5) with root, nobody, and the program's own user, whose home is /tmp.

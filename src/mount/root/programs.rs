@@ -1,8 +1,8 @@
 //! A root of the host's programs and libraries, and nothing else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::etc::emit_etc;
+use super::etc::{self, emit_etc};
 use super::from_host::emit_from_host;
 use crate::error::Result;
 use crate::mount::calls::attach_by_path;
@@ -22,8 +22,19 @@ pub(super) fn emit_programs(plan: &mut Plan, flags: MountFlags, root: Slot, cont
     let options = [("source", "tmpfs"), ("size", "1m"), ("nr_inodes", "1024"), ("mode", "755")];
     emit_new_mount(plan, "tmpfs", &options, MountFlags::NO_SUID | MountFlags::NO_DEV, root, top);
     attach_by_path(plan, root, top, top);
-    for path in PATHS.map(Path::new) {
-        emit_from_host(plan, flags, root, path, context)?;
+    for path in host_paths() {
+        emit_from_host(plan, flags, root, &path, context)?;
     }
-    emit_etc(plan, flags, root, context)
+    emit_etc(plan, root, context.user);
+    Ok(())
+}
+
+/// Returns the number of mounts of the host that the root is made of now.
+pub(in crate::mount) fn bind_count() -> usize {
+    host_paths().filter(|path| path.symlink_metadata().is_ok_and(|meta| !meta.is_symlink())).count()
+}
+
+/// Returns the paths that are shown if the host has them.
+fn host_paths() -> impl Iterator<Item = PathBuf> {
+    PATHS.into_iter().map(PathBuf::from).chain(etc::host_paths())
 }

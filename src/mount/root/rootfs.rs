@@ -92,7 +92,8 @@ impl RootFs {
     /// - of the host's, as far as they exist: `ld.so.cache`, `alternatives`, `localtime`,
     ///   `timezone`, `ssl/certs`, `ssl/openssl.cnf`, `pki/tls/certs`, `pki/ca-trust/extracted`,
     ///   `fonts`, `mime.types`, `protocols`, `services`, and the settings of toolchains: `mono`,
-    ///   `fpc.cfg`, `fpc-*`, `java-*`, `perl`, `python3`, `python3.*`, `R`.
+    ///   `fpc.cfg`, `fpc-*`, `java-*`, `perl`, `python3`, `python3.*`, `R`. Directories are shown
+    ///   whole: a host that keeps a key in one of them shows the key.
     pub fn programs() -> Self {
         RootFs::new(Base::Programs).read_only()
     }
