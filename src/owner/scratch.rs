@@ -466,12 +466,13 @@ mod tests {
         symlink(victims.0.join("dir"), &link).unwrap();
         let swap = |stop: &AtomicBool| {
             while !stop.load(Ordering::Relaxed) {
+                // What is made in the directory while it is removed keeps it, and is removed here.
+                let _ = fs::remove_dir_all(&aside);
                 // First the link takes the place of the directory, and then nothing does.
                 if fs::rename(&scratch, &aside).is_ok() {
                     let _ = fs::rename(&link, &scratch);
                     thread::sleep(Duration::from_micros(200));
                     let _ = fs::rename(&scratch, &link);
-                    let _ = fs::remove_dir_all(&aside);
                 }
             }
         };
