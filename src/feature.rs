@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A feature that a host may be unable to enforce. By default, a missing feature is an error. With
-/// [`best_effort`](crate::Sandbox::best_effort), the sandbox runs without it, and [`Enforced`]
-/// lists what is missing.
+/// A feature of a sandbox that a policy asks for. By default, a feature that the host cannot enforce
+/// is an error. With [`best_effort`](crate::Sandbox::best_effort), the sandbox runs without it, and
+/// [`Enforced`] lists what is missing. From [`UserNs`](Feature::UserNs) on, a feature is one that
+/// each supported kernel has: `best_effort` changes nothing about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Feature {
@@ -63,6 +64,45 @@ pub enum Feature {
     Seccomp,
     /// [`output_limit`](crate::Sandbox::output_limit).
     OutputLimit,
+    /// A [user namespace](crate::Sandbox::user_ns) apart from the caller's, made or joined.
+    UserNs,
+    /// A [pid namespace](crate::Sandbox::pid_ns) apart from the caller's.
+    PidNs,
+    /// A [mount namespace](crate::Sandbox::mount_ns) apart from the caller's.
+    MountNs,
+    /// A [network namespace](crate::Sandbox::net_ns) apart from the caller's.
+    NetNs,
+    /// An [IPC namespace](crate::Sandbox::ipc_ns) apart from the caller's.
+    IpcNs,
+    /// A [UTS namespace](crate::Sandbox::uts_ns) apart from the caller's.
+    UtsNs,
+    /// A [cgroup namespace](crate::Sandbox::cgroup_ns) apart from the caller's.
+    CgroupNs,
+    /// A [time namespace](crate::Sandbox::time_ns) apart from the caller's.
+    TimeNs,
+    /// [`rootfs`](crate::Sandbox::rootfs).
+    RootFs,
+    /// [`read_only_root`](crate::Sandbox::read_only_root), or a root that is read-only by itself.
+    ReadOnlyRoot,
+    /// [`default_masks`](crate::Sandbox::default_masks).
+    DefaultMasks,
+    /// [`mask`](crate::Sandbox::mask).
+    Mask,
+    /// [`read_only_path`](crate::Sandbox::read_only_path).
+    ReadOnlyPath,
+    /// [`user`](crate::Sandbox::user).
+    User,
+    /// [`no_new_privs`](crate::Sandbox::no_new_privs).
+    NoNewPrivs,
+    /// [`session_keyring`](crate::Sandbox::session_keyring).
+    SessionKeyring,
+    /// [`user_limit`](crate::Sandbox::user_limit) and
+    /// [`max_user_namespaces`](crate::Sandbox::max_user_namespaces).
+    UserLimit,
+    /// [`rlimit`](crate::Sandbox::rlimit).
+    Rlimit,
+    /// [`wall_time`](crate::Sandbox::wall_time).
+    WallTime,
 }
 
 impl Feature {
@@ -94,6 +134,25 @@ impl Feature {
         Feature::BoundingSet,
         Feature::Seccomp,
         Feature::OutputLimit,
+        Feature::UserNs,
+        Feature::PidNs,
+        Feature::MountNs,
+        Feature::NetNs,
+        Feature::IpcNs,
+        Feature::UtsNs,
+        Feature::CgroupNs,
+        Feature::TimeNs,
+        Feature::RootFs,
+        Feature::ReadOnlyRoot,
+        Feature::DefaultMasks,
+        Feature::Mask,
+        Feature::ReadOnlyPath,
+        Feature::User,
+        Feature::NoNewPrivs,
+        Feature::SessionKeyring,
+        Feature::UserLimit,
+        Feature::Rlimit,
+        Feature::WallTime,
     ];
 
     /// Returns the name of the builder method, or of the part of one, that asks for the feature.
@@ -125,6 +184,25 @@ impl Feature {
             Feature::BoundingSet => "capabilities",
             Feature::Seccomp => "seccomp",
             Feature::OutputLimit => "output_limit",
+            Feature::UserNs => "user_ns",
+            Feature::PidNs => "pid_ns",
+            Feature::MountNs => "mount_ns",
+            Feature::NetNs => "net_ns",
+            Feature::IpcNs => "ipc_ns",
+            Feature::UtsNs => "uts_ns",
+            Feature::CgroupNs => "cgroup_ns",
+            Feature::TimeNs => "time_ns",
+            Feature::RootFs => "rootfs",
+            Feature::ReadOnlyRoot => "read_only_root",
+            Feature::DefaultMasks => "default_masks",
+            Feature::Mask => "mask",
+            Feature::ReadOnlyPath => "read_only_path",
+            Feature::User => "user",
+            Feature::NoNewPrivs => "no_new_privs",
+            Feature::SessionKeyring => "session_keyring",
+            Feature::UserLimit => "user_limit",
+            Feature::Rlimit => "rlimit",
+            Feature::WallTime => "wall_time",
         }
     }
 }

@@ -5,14 +5,17 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::utsname::uname;
 use nix::unistd::{Gid, Uid};
 
 use crate::cgroup::Limits;
 #[cfg(feature = "systemd")]
 use crate::cgroup::SystemdScope;
 use crate::feature::Feature;
+use crate::mount::{ShownGroups, Surroundings};
 use crate::namespace::Namespaces;
-use crate::program::Program;
+use crate::proc::user_ns;
+use crate::program::{Invocation, Program};
 use crate::security::{Landlock, Privileges, Seccomp};
 use crate::{mount, namespace, stdio};
 
@@ -50,6 +53,39 @@ impl Policy {
     /// Returns the time limit of a setup.
     pub(crate) fn setup_timeout(&self) -> Duration {
         self.setup_timeout.unwrap_or(SETUP_TIMEOUT)
+    }
+
+    /// Returns whether the program is shown the control groups of its sandbox, if there are any. A
+    /// group is at the root of what the program sees only in a cgroup namespace of its own.
+    pub(crate) fn shows_groups(&self) -> bool {
+        self.namespaces.new.contains(Namespaces::CGROUP | Namespaces::MOUNT) && self.mounts.shows_groups()
+    }
+
+    /// Returns the facts that decide the default mounts. `groups`: the control groups that the
+    /// program can be shown.
+    pub(crate) fn surroundings(&self, groups: ShownGroups) -> Surroundings {
+        let apart = self.namespaces.apart();
+        let around = Surroundings { pid_ns: apart.contains(Namespaces::PID), groups, ..Surroundings::default() };
+        if self.mounts.image.is_none() {
+            return around;
+        }
+        let own_name = || uname().map(|names| names.nodename().to_string_lossy().into_owned()).unwrap_or_default();
+        Surroundings {
+            user_ns: apart.contains(Namespaces::USER) || !user_ns::is_initial(),
+            shares_net: !apart.contains(Namespaces::NET),
+            hostname: self.namespaces.hostname.clone().unwrap_or_else(own_name),
+            ..around
+        }
+    }
+
+    /// Returns the invocation of the policy's own program. That of an image finds the name of its
+    /// host in the environment.
+    pub(crate) fn invocation(&self) -> Invocation {
+        let mut invocation = self.program.invocation();
+        if let (Some(_), Some(name)) = (self.mounts.image, &self.namespaces.hostname) {
+            invocation.set_default("HOSTNAME", name);
+        }
+        invocation
     }
 
     /// Returns the user and group of the program as it sees them: without

@@ -285,6 +285,13 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
+    /// Sets a variable that the environment does not have.
+    pub(crate) fn set_default(&mut self, name: &str, value: &str) {
+        if self.environment.iter().all(|(other, _)| other != name) {
+            Arc::make_mut(&mut self.environment).push((name.into(), value.into()));
+        }
+    }
+
     /// Returns the paths inside at which the kernel may find the program, in the order of PATH.
     fn candidates(&self) -> Vec<PathBuf> {
         let name = Path::new(&self.command);

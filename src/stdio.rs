@@ -1,9 +1,11 @@
 //! The standard streams of the program, and further descriptors for it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{PipeReader, PipeWriter, Seek, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal, PipeReader, PipeWriter, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 
@@ -173,6 +175,11 @@ impl Streams {
         }
     }
 
+    /// Returns the path of the terminal among the streams, if there is one.
+    pub(crate) fn terminal(&self) -> Option<PathBuf> {
+        self.inside.iter().find_map(terminal_path)
+    }
+
     /// Opens the streams of one run.
     pub(crate) fn open(stdio: [&Stdio; 3]) -> Result<Streams> {
         let mut outside = [None, None, None];
@@ -196,6 +203,23 @@ impl Streams {
         let sinks = [stdio[1].sink(), stdio[2].sink()];
         Ok(Streams { inside, outside, sinks })
     }
+}
+
+/// Returns the path of a terminal that has a name of its own, which `/dev/tty` is not.
+fn terminal_path(stream: &PlanFd) -> Option<PathBuf> {
+    let is_terminal = match stream {
+        PlanFd::Held(0) => io::stdin().is_terminal(),
+        PlanFd::Held(1) => io::stdout().is_terminal(),
+        PlanFd::Held(2) => io::stderr().is_terminal(),
+        PlanFd::Shared(fd) => fd.is_terminal(),
+        _ => false,
+    };
+    let open = PathBuf::from(format!("/proc/self/fd/{}", stream.raw()));
+    let path =
+        fs::read_link(&open).ok().filter(|path| is_terminal && !path.ends_with("tty") && !path.ends_with("ptmx"))?;
+    let [open, named] =
+        [fs::metadata(&open).ok()?, fs::symlink_metadata(&path).ok()?].map(|file| (file.dev(), file.ino()));
+    (open == named).then_some(path)
 }
 
 /// Opens /dev/null.

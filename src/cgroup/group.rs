@@ -208,6 +208,11 @@ impl Group {
         self.parts.iter().find(|part| part.controllers.contains(controller))
     }
 
+    /// Returns the directories of the group, one for each hierarchy.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter()
+    }
+
     fn v2(&self) -> Option<&Part> {
         self.parts.iter().find(|part| part.version == Version::V2)
     }

@@ -1,6 +1,7 @@
 //! A mounted hierarchy of control groups.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use procfs::process::MountInfo;
 
@@ -17,6 +18,8 @@ pub(crate) struct Hierarchy {
     pub(super) root: PathBuf,
     /// The directory of the caller's own group, if the mount shows it.
     pub(super) own: Option<PathBuf>,
+    /// The options of mount(8) with which a v1 hierarchy is mounted once more.
+    pub(super) options: Arc<str>,
 }
 
 impl Hierarchy {
@@ -37,7 +40,7 @@ impl Hierarchy {
         let own = own_path(own, version, controllers)
             .and_then(|path| Some(below(&at, path.strip_prefix(&root).ok()?)))
             .filter(|path| is_plain(path));
-        Some(Hierarchy { version, controllers, mount: at, root, own })
+        Some(Hierarchy { version, controllers, mount: at, root, own, options: options(mount) })
     }
 
     /// Returns whether this is a v1 hierarchy that has `controller`.
@@ -55,6 +58,16 @@ impl Hierarchy {
         }
         Some(below(&self.mount, parent.strip_prefix(&self.root).unwrap_or(parent)))
     }
+}
+
+/// Returns the options that tell one v1 hierarchy from another.
+fn options(mount: &MountInfo) -> Arc<str> {
+    const NOT_THE_HIERARCHYS: [&str; 5] = ["ro", "rw", "seclabel", "clone_children", "release_agent"];
+    let options = mount.super_options.iter().filter(|(key, _)| !NOT_THE_HIERARCHYS.contains(&key.as_str()));
+    let words = options.map(|(key, value)| value.as_ref().map_or(key.clone(), |value| format!("{key}={value}")));
+    let mut words: Vec<String> = words.collect();
+    words.sort();
+    words.join(",").into()
 }
 
 /// Finds the caller's path in the lines `ID:CONTROLLERS:PATH`. The line of v2 has no controllers.

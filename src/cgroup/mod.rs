@@ -33,6 +33,7 @@ mod placement;
 mod pressure;
 mod problems;
 mod remedies;
+mod shown;
 mod stale;
 mod stats;
 mod support;
@@ -52,6 +53,7 @@ pub use limits::Limits;
 pub(crate) use parents::ParentGuard;
 pub use pressure::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub(crate) use problems::invalid_parent;
+pub(crate) use shown::Shown;
 pub(crate) use stale::sweep;
 pub use stats::{HugetlbStats, Stats};
 #[cfg(feature = "systemd")]

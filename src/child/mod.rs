@@ -1,6 +1,7 @@
 //! The handle of a sandboxed program: waits for it, signals it, measures it, and removes everything
 //! when it is dropped.
 
+mod clock;
 mod outcome;
 mod output;
 mod pressure;
@@ -109,7 +110,7 @@ impl Child {
         let Started { running, at, streams, resources, facts, watch: Watch { wall_time, cpu_time }, .. } = started;
         let [stdin, stdout, stderr] = streams;
         let asks = facts.asks;
-        let shared = Arc::new(Shared::new(running, at, resources, facts)?);
+        let shared = Arc::new(Shared::new(running, at, wall_time, resources, facts)?);
         let meter = started.output_limit.map(|limit| Meter::new(limit.bytes, limit.cuts, &shared));
         let child = Child {
             stdin: stdin.map(ChildStdin::from),
@@ -121,9 +122,7 @@ impl Child {
             meter,
         };
         // On an error the handle made above is dropped, which ends the program.
-        if let Some(limit) = wall_time.and_then(|limit| at.checked_add(limit)) {
-            watch::add_deadline(limit, &shared, watch::Due::WallTime)?;
-        }
+        watch::watch_wall_time(&shared)?;
         if let Some(limit) = cpu_time.map(|limit| limit.saturating_add(shared.cpu_before())) {
             watch::add_deadline(at, &shared, watch::Due::CpuTime(watch::CpuWatch::new(limit)))?;
         }
@@ -284,6 +283,8 @@ impl Child {
 
     /// Freezes everything in the sandbox, without a signal that the program could see: with
     /// cgroup.freeze, or the v1 freezer. Waits up to five seconds until all processes have stopped.
+    /// The time until [`thaw`](Child::thaw) does not count as
+    /// [`wall_time`](crate::Sandbox::wall_time).
     ///
     /// # Errors
     ///
@@ -299,7 +300,36 @@ impl Child {
     ///
     /// Returns [`ErrorKind::Control`] without a control group.
     pub fn thaw(&self) -> Result<()> {
-        self.shared()?.thaw()
+        let shared = self.shared()?;
+        shared.thaw()?;
+        watch::watch_wall_time(shared)
+    }
+
+    /// Changes the limit of [`wall_time`](crate::Sandbox::wall_time), which counts from the start of
+    /// the program: a limit that has passed already ends the program now. `None` takes the limit
+    /// away.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ringfence::{Sandbox, Verdict};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let mut child = Sandbox::new().wall_time(Duration::from_secs(3600)).command("sleep").arg("60").spawn()?;
+    /// child.set_wall_time(Some(Duration::from_millis(10)))?;
+    /// assert_eq!(child.wait()?.verdict(), Verdict::WallTime);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Control`] in a fork of the caller, and an error if the thread that
+    /// watches cannot be started.
+    pub fn set_wall_time(&self, limit: Option<Duration>) -> Result<()> {
+        let shared = self.shared()?;
+        shared.require_home(Step::SetLimit)?;
+        shared.state().clock.set_limit(limit);
+        watch::watch_wall_time(shared)
     }
 
     /// Changes limits while the program runs. Limits that are not set in `limits` stay as they are.

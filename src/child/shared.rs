@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
+use super::clock::WallClock;
 use super::outcome::{Outcome, Verdict};
 use super::resources::Resources;
 use crate::cgroup::{Group, Stats};
@@ -72,19 +73,26 @@ pub(super) struct Shared {
 }
 
 /// The state that changes during the life of the sandbox.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
     pub(super) outcome: Option<Outcome>,
     /// All resources except the group.
     resources: Resources,
     pub(super) deadlines: Vec<Key>,
+    pub(super) clock: WallClock,
     removed: bool,
 }
 
 pub(super) const REASONS: [Verdict; 3] = [Verdict::WallTime, Verdict::CpuTime, Verdict::OutputLimit];
 
 impl Shared {
-    pub(super) fn new(running: Running, started: Instant, mut resources: Resources, facts: Facts) -> Result<Self> {
+    pub(super) fn new(
+        running: Running,
+        started: Instant,
+        wall_time: Option<Duration>,
+        mut resources: Resources,
+        facts: Facts,
+    ) -> Result<Self> {
         let home = PROCESS.get_or_try(|| Ok(0)).map_err(|errno: Errno| Error::new(Step::Spawner, errno))?;
         Ok(Shared {
             home,
@@ -94,7 +102,13 @@ impl Shared {
             group: resources.group.take(),
             ended_at: OnceLock::new(),
             ticket: AtomicU64::new(0),
-            state: Mutex::new(State { resources, ..State::default() }),
+            state: Mutex::new(State {
+                outcome: None,
+                resources,
+                deadlines: Vec::new(),
+                clock: WallClock::new(started, wall_time),
+                removed: false,
+            }),
             reaping: Mutex::new(()),
             removing: Mutex::new(()),
             reason: AtomicU8::new(0),
@@ -206,13 +220,18 @@ impl Shared {
             // The kill may have come before the freeze was visible.
             group.kill()?;
         }
+        if result.is_ok() {
+            self.state().clock.freeze(Instant::now());
+        }
         result
     }
 
     pub(super) fn thaw(&self) -> Result<()> {
         // Another thread may freeze the sandbox again at this moment: a kill continues to treat the
         // sandbox as frozen.
-        self.need_group(Step::Freeze)?.thaw()
+        self.need_group(Step::Freeze)?.thaw()?;
+        self.state().clock.thaw(Instant::now());
+        Ok(())
     }
 
     pub(super) fn need_group(&self, step: Step) -> Result<&Group> {

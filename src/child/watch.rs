@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::clock::Left;
 use super::outcome::Verdict;
 use super::shared::{Key, Shared};
 use crate::error::{Error, Result, Step};
@@ -109,6 +110,17 @@ pub(super) fn add_deadline(at: Instant, shared: &Arc<Shared>, due: Due) -> Resul
     let key = watcher.insert(at, Arc::downgrade(shared), due);
     shared.add_deadline(key);
     Ok(())
+}
+
+/// Has the thread look at a sandbox when its wall time is over.
+pub(super) fn watch_wall_time(shared: &Arc<Shared>) -> Result<()> {
+    let now = Instant::now();
+    let left = shared.state().clock.left(now);
+    match left {
+        Left::Over => add_deadline(now, shared, Due::WallTime),
+        Left::Until(end) => add_deadline(end, shared, Due::WallTime),
+        Left::Unknown => Ok(()),
+    }
 }
 
 /// Removes deadlines of a sandbox that has ended.
@@ -213,16 +225,28 @@ impl Watcher {
         for (key, (shared, due)) in due {
             let Some(shared) = shared.upgrade() else { continue };
             catch_panic(|| match due {
-                // If the kill fails, no caller can be told here; wait and drop see it later.
-                Due::WallTime => match shared.facts.wall_time_grace {
-                    Some(grace) => self.begin_grace(&shared, key, grace),
-                    None => drop(shared.stop(Some(Verdict::WallTime))),
-                },
+                Due::WallTime => self.check_wall_time(&shared, key),
                 Due::EndOfGrace => drop(shared.stop(Some(Verdict::WallTime))),
                 Due::CpuTime(watch) => self.check_cpu(&shared, key, watch),
                 #[cfg(test)]
                 Due::Fault => panic!("a fault injected by the test"),
             });
+        }
+    }
+
+    /// Ends a program whose wall time is over. Time for which the sandbox was frozen, or another
+    /// limit, moves the deadline.
+    fn check_wall_time(&self, shared: &Arc<Shared>, key: Key) {
+        let left = shared.state().clock.left(Instant::now());
+        match (left, shared.facts.wall_time_grace) {
+            (Left::Over, Some(grace)) => self.begin_grace(shared, key, grace),
+            // If the kill fails, no caller can be told here; wait and drop see it later.
+            (Left::Over, None) => drop(shared.stop(Some(Verdict::WallTime))),
+            (Left::Until(end), _) => {
+                let new = self.insert(end, Arc::downgrade(shared), Due::WallTime);
+                shared.replace_deadline(key, new);
+            }
+            (Left::Unknown, _) => {}
         }
     }
 
@@ -335,12 +359,13 @@ mod tests {
         let pid = child.id() as i32;
         let pidfd = crate::sys::pidfd::open_any(pid).unwrap();
         let running = Running { pid, pidfd, init: None, timings: None };
-        let shared = Shared::new(running, Instant::now(), Resources::default(), Facts::default());
+        let now = Instant::now();
+        let shared = Shared::new(running, now, Some(Duration::from_millis(60)), Resources::default(), Facts::default());
         let shared = Arc::new(shared.unwrap());
         add_deadline(Instant::now(), &shared, Due::Fault).unwrap();
         thread::sleep(Duration::from_millis(50));
         add_deadline(Instant::now(), &shared, Due::Fault).unwrap();
-        add_deadline(Instant::now() + Duration::from_millis(50), &shared, Due::WallTime).unwrap();
+        watch_wall_time(&shared).unwrap();
         let until = Instant::now() + Duration::from_secs(10);
         let ended = loop {
             match child.try_wait().unwrap() {

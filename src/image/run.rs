@@ -12,7 +12,7 @@ use super::layers::Layers;
 use super::lowers::Lowers;
 use super::user;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::mount::RootFs;
+use crate::mount::{ImageMounts, Missing, RootFs};
 use crate::namespace::Namespaces;
 use crate::program::DEFAULT_PATH;
 use crate::sandbox::Sandbox;
@@ -50,7 +50,9 @@ impl Sandbox {
     /// [`Seccomp::default()`](Seccomp::default), which also prevents programs from gaining
     /// privileges; and with [`default_masks`](Sandbox::default_masks). For an ordinary user there
     /// is a user namespace as well. The network is the host's, unless [`net_ns`](Sandbox::net_ns)
-    /// is called. For untrusted code, use
+    /// is called, and the host name is `sandbox`. /sys is there, read-only: sysfs, in a user
+    /// namespace the host's, and nothing with both a user namespace and a network of its own; with
+    /// the sandbox's own [control groups](crate::Cgroupfs). For untrusted code, use
     /// [`Sandbox::strict()`](Sandbox::strict)[`.image(&image)`](Sandbox::image).
     ///
     /// The first call for an image unpacks its layers. The layers are locked as long as a sandbox
@@ -78,7 +80,10 @@ impl Sandbox {
         let sandbox = if ordinary { sandbox.user_ns() } else { sandbox };
         let held = caps::read(None, CapSet::Permitted).unwrap_or_default();
         let kept = CAPABILITIES.into_iter().filter(|capability| ordinary || held.contains(capability));
-        sandbox.capabilities(Capabilities::keep(kept)).seccomp(Seccomp::default()).image(image)
+        let mut sandbox = sandbox.hostname("sandbox").image(image)?;
+        sandbox.policy.mounts.own_groups = true;
+        sandbox.policy.mounts.image = Some(ImageMounts { sys: true, names: Missing::Made });
+        Ok(sandbox.capabilities(Capabilities::keep(kept)).seccomp(Seccomp::default()))
     }
 
     /// Takes the program, its parameters and the root file system from an image, and changes
@@ -93,6 +98,9 @@ impl Sandbox {
     ///   [`user`](Sandbox::user) and, without a user namespace, [`groups`](Sandbox::groups).
     /// - WorkingDir becomes [`cwd`](Sandbox::cwd).
     /// - StopSignal becomes [`stop_signal`](Sandbox::stop_signal).
+    /// - /etc/hosts and /etc/hostname get the names of the sandbox, and where the network is the
+    ///   host's, /etc/resolv.conf its name servers. These are [files in memory](crate::MemoryFile)
+    ///   over those of the image. HOSTNAME is set where [`hostname`](Sandbox::hostname) is.
     ///
     /// Volumes are ordinary directories of the image: what the program writes there is lost with
     /// the sandbox, unless a directory is [bound](Sandbox::bind) to them.
@@ -135,6 +143,7 @@ impl Sandbox {
         let entrypoint = words(config.and_then(|config| config.entrypoint().as_ref()));
         let cmd = words(config.and_then(|config| config.cmd().as_ref()));
         sandbox.policy.program.default = (entrypoint, cmd);
+        sandbox.policy.mounts.image = Some(ImageMounts { sys: false, names: Missing::Made });
         Ok(sandbox)
     }
 }

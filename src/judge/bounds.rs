@@ -92,7 +92,7 @@ impl Policy {
         let stack =
             asked.map(|(_, soft, _)| *soft).or_else(|| Resource::Stack.caller_limits().map(|(soft, _)| soft))?;
         let most = (stack / 4).min(6 << 20).max(each);
-        let (longest, all) = self.program.invocation().size();
+        let (longest, all) = self.invocation().size();
         let reason = if longest > each {
             format!("one argument or variable has {longest} bytes, and the kernel takes {each}")
         } else if all > most {

@@ -58,6 +58,7 @@ impl Policy {
         let landlock = self.judge_landlock(&mut enforced, &mut problems);
         let control_groups = self.judge_own_group(&landlock, &mut enforced);
         let security = self.privileges();
+        self.note_walls(&security, &mut enforced);
         let bounding = self.judge_capabilities(&security, &mut problems, &mut enforced);
         let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
         self.judge_output(&mut enforced, &mut problems);
@@ -168,6 +169,17 @@ impl Policy {
         if !pid_ns && self.mounts.mounts.iter().any(hides) {
             let reason = "hidepid without a pid namespace of the sandbox's own would hide the host's processes on the host as well";
             problems.push(Problem::invalid("hidepid", reason, "add pid_ns()"));
+        }
+        if self.mounts.lists_groups() {
+            let has_group = !self.limits.is_empty() || self.cpu_time.is_some();
+            let missing = match self.namespaces.new.contains(Namespaces::CGROUP) {
+                true if has_group => None,
+                true => {
+                    Some(("a sandbox without a limit has no control group", "set memory_limit(), or another limit"))
+                }
+                false => Some(("without a cgroup namespace, the mount would show the caller's", "add cgroup_ns()")),
+            };
+            problems.extend(missing.map(|(reason, remedy)| Problem::invalid("mount", reason, remedy)));
         }
         for (name, limit) in [("wall_time", self.wall_time), ("cpu_time", self.cpu_time)] {
             if limit.is_some_and(|limit| limit.is_zero()) {

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::capabilities::has_capability;
 use crate::error::Problem;
-use crate::mount::{Kind, MountFlags};
+use crate::mount::{Kind, MountFlags, ShownGroups};
 use crate::namespace::Namespaces;
 use crate::policy::Policy;
 use crate::proc::mountinfo::{self, Seen};
@@ -48,10 +48,12 @@ impl Policy {
         }
         let text = read("/proc/self/mountinfo");
         let wanted =
-            self.mounts.all(ns.apart().contains(Namespaces::PID)).into_iter().filter_map(|mount| match &mount.kind {
-                Kind::Proc(proc) => Some(("proc", !proc.flags.contains(MountFlags::READ_ONLY))),
-                Kind::Sysfs => Some(("sysfs", false)),
-                _ => None,
+            self.mounts.all(&self.surroundings(ShownGroups::default()), None).into_iter().filter_map(|mount| {
+                match &mount.kind {
+                    Kind::Proc(proc) => Some(("proc", !proc.flags.contains(MountFlags::READ_ONLY))),
+                    Kind::Sysfs => Some(("sysfs", false)),
+                    _ => None,
+                }
             });
         wanted.filter_map(|(fstype, to_write)| covered(fstype, mountinfo::seen(&text, fstype, to_write))).collect()
     }

@@ -9,5 +9,6 @@ mod own_group;
 mod privileges;
 mod template;
 mod user_ns;
+mod walls;
 
 pub(crate) use judgement::{Judgement, UNCOUNTED};

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use crate::error::{Result, Step};
 use crate::judge::Judgement;
-use crate::mount::Context;
+use crate::mount::{Context, ShownGroups};
 use crate::namespace::{IdMaps, Namespaces, Writer};
 use crate::plan::{ExecFlags, Plan, Request, RunFd, Slot};
 use crate::policy::Policy;
@@ -46,6 +46,10 @@ pub(super) struct SetupKey {
     /// namespace.
     pub(super) template: Option<RawFd>,
     pub(super) scratch: Option<PathBuf>,
+    /// The control groups that the program is shown.
+    pub(super) shown: ShownGroups,
+    /// The path on the host of the terminal that the program inherits.
+    pub(super) terminal: Option<PathBuf>,
     /// True if mounts exchange the id of the maps for another.
     pub(super) exchanges: bool,
 }
@@ -98,7 +102,8 @@ impl Policy {
         let ready = self.mounts.emit_detached_overlay(&mut plan, context, scratch)?;
         self.namespaces.emit(&mut plan, template)?;
         if self.namespaces.new.contains(Namespaces::MOUNT) {
-            self.mounts.emit(&mut plan, context, scratch, ready, &judgement.control_groups)?;
+            let mounts = self.mounts.all(&self.surroundings(key.shown.clone()), key.terminal.as_deref());
+            self.mounts.emit(&mut plan, &mounts, context, scratch, ready, &judgement.control_groups)?;
         }
         let landlock = self.landlock.as_ref().and_then(|rules| rules.emit(&mut plan, &judgement.landlock));
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
@@ -169,7 +174,6 @@ impl Policy {
         Context {
             template: key.template.is_some(),
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
-            pid_ns: self.namespaces.apart().contains(Namespaces::PID),
             other_user,
             mapped: maps.filter(|_| key.exchanges).and_then(IdMaps::single),
             caller_copies: other_user && !may_remount,

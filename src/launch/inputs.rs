@@ -11,7 +11,7 @@ use crate::cgroup::{self, Group};
 use crate::child::Resources;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::judge::Judgement;
-use crate::mount::Upper;
+use crate::mount::{ShownGroups, Upper};
 use crate::namespace::{self, IdMaps, Lease, Namespaces, Outside};
 use crate::owner::{self, Claim};
 use crate::plan::RunFds;
@@ -34,6 +34,10 @@ pub(crate) struct Inputs {
     /// The template from which the sandbox's mount namespace is made; `None` for the caller's
     /// namespace. The template is made once, and stays.
     pub(super) template: Option<BorrowedFd<'static>>,
+    /// The control groups that the program is shown.
+    shown: ShownGroups,
+    /// The path of the terminal that the program inherits.
+    pub(super) terminal: Option<PathBuf>,
 }
 
 /// The resources that stay between the runs of a policy: the parents of its groups, and the owner's
@@ -73,6 +77,8 @@ impl Inputs {
             template: self.template.map(|fd| fd.as_raw_fd()),
             scratch: self.resources.scratch.as_ref().map(|scratch| scratch.layers()),
             exchanges: self.exchanges(),
+            shown: self.shown.clone(),
+            terminal: self.terminal.clone(),
         }
     }
 
@@ -183,7 +189,11 @@ impl Policy {
             let group = Group::create(host, parent, claim.name(), &judgement.limits, judgement.account_cpu);
             let left = || claim.keep_if_left(&bases.iter().map(|base| base.join(claim.name())).collect::<Vec<_>>());
             let group = group.inspect_err(|_| left()).map_err(|error| self.explain_by_check(error))?;
-            refuse_frozen(inputs.resources.group.insert(group))?;
+            let group = inputs.resources.group.insert(group);
+            refuse_frozen(group)?;
+            if self.shows_groups() {
+                inputs.shown = shown_groups(group, host);
+            }
         }
         if let Some(base) = scratch_base {
             let setup = inputs.maps.as_ref().and_then(IdMaps::setup);
@@ -193,6 +203,12 @@ impl Policy {
         }
         Ok(inputs)
     }
+}
+
+/// Returns the control groups that the program is shown.
+fn shown_groups(group: &Group, host: &cgroup::Host) -> ShownGroups {
+    let cgroup::Shown { v2, v1, expected } = group.shown(host);
+    ShownGroups { v2, v1, covered: expected }
 }
 
 /// Returns whether a run needs a control group.

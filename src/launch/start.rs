@@ -20,7 +20,7 @@ impl Policy {
         let begun = self.begin();
         let compiled = Compiled::new(self, false)?;
         let streams = Streams::open(self.stdio.choose(None, default))?;
-        let run = Run { invocation: self.program.invocation(), streams };
+        let run = Run { invocation: self.invocation(), streams };
         self.start(&compiled, run, supervisor, begun)
     }
 
@@ -40,6 +40,9 @@ impl Policy {
         let channel = self.listen(&compiled.judgement, supervisor)?;
         let mut inputs = self.make_inputs(compiled, exchanging_user_ns)?;
         self.user_outside(&inputs).into_iter().for_each(|user| run.streams.give_to(user));
+        if self.mounts.root.is_some() {
+            inputs.terminal = run.streams.terminal();
+        }
         let listener = channel.as_ref().map(|channel| &channel.sender);
         let FinishedSetup { stub, .. } =
             self.run_setup(compiled, &mut inputs, &End::Exec { run: &run, listener, begun })?;

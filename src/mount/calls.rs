@@ -132,6 +132,13 @@ pub(super) fn set_flags<'p>(
     plan.remount(tree, set.ms(), clear.ms(), recursive).at(at)
 }
 
+/// Unmounts the file system that was mounted over `/` last, to which `/..` leads, with all that is
+/// mounted in it. Copies of its mounts stay.
+pub(super) fn unmount_top(plan: &mut Plan) {
+    let top = plan.string("/..");
+    plan.call(Step::Mount, libc::SYS_umount2, [top.into(), libc::MNT_DETACH.into()]).at("staging file system");
+}
+
 /// Mounts a file system on the working directory: mount(2).
 pub(super) fn mount_here(plan: &mut Plan, fstype: &OsStr, source: &OsStr, flags: u64, options: &OsStr, at: &Path) {
     mount_on(plan, ".", fstype, source, flags, options).at(at);

@@ -6,8 +6,6 @@ pub(crate) struct Context {
     /// The sandbox has a user namespace of its own: device nodes cannot be made, and overlayfs
     /// keeps its marks in user xattrs.
     pub(crate) user_ns: bool,
-    /// The sandbox has a pid namespace of its own, which a /proc can show.
-    pub(crate) pid_ns: bool,
     /// The setup runs as a user to whom the caller's files may be closed.
     pub(crate) other_user: bool,
     /// The caller, and not the stub, copies the host's mounts. The flags of mounts that come in

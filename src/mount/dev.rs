@@ -39,12 +39,14 @@ pub struct Dev {
     pub(crate) shm_size: Bytes,
     pub(crate) terminals: u32,
     pub(crate) read_only: bool,
+    /// There is a file `console`, on which the program's terminal is bound.
+    has_console: bool,
 }
 
 impl Dev {
     /// Makes a minimal /dev at `target`, with 64 MiB of shm and at most 16 terminals.
     pub fn new(target: impl Into<PathBuf>) -> Self {
-        Dev { target: target.into(), shm_size: Bytes::mib(64), terminals: 16, read_only: false }
+        Dev { target: target.into(), shm_size: Bytes::mib(64), terminals: 16, read_only: false, has_console: false }
     }
 
     /// Sets the most pseudoterminals that can be open at a time: the option `max` of devpts, 1 to
@@ -68,6 +70,12 @@ impl Dev {
     /// written to as before.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
+        self
+    }
+
+    /// Adds a file on which a terminal can be bound.
+    pub(super) fn console(mut self) -> Self {
+        self.has_console = true;
         self
     }
 
@@ -95,6 +103,11 @@ pub(super) fn emit_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, pins: 
     }
     for (to, name) in LINKS {
         make_link(plan, Step::Dev, to, dir.into(), name).at(at.join(name));
+    }
+    if dev.has_console {
+        let (text, mode) = (plan.string("console"), libc::S_IFREG | 0o600);
+        plan.call(Step::Dev, libc::SYS_mknodat, [dir.into(), text.into(), mode.into(), 0.into()])
+            .at(at.join("console"));
     }
     // Names lead nowhere else in a file system made just now, in which nobody else can write.
     plan.call(Step::Dev, libc::SYS_fchdir, [dir.into()]).at(at);

@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use super::bind::emit_bind;
-use super::calls::{CWD, enter_target, mount_at, mount_here, open_dir, set_flags};
+use super::calls::{CWD, enter_target, mount_at, mount_here, open_dir, set_flags, unmount_top};
+use super::cgroupfs::emit_cgroupfs;
 use super::context::Context;
 use super::dev::emit_dev;
 use super::flags::MountFlags;
 use super::kinds::{Kind, Mount};
+use super::made::{emit_dir, emit_symlink};
 use super::mask::{emit_mask_sources, emit_masks};
+use super::memory_file::{MemoryFile, emit_memory_file, emit_store};
 use super::overlay::by_path::emit_overlay;
 use super::overlay::detached::{DetachedOverlay, attach_detached, emit_detached};
 use super::pinning::MountsBefore;
@@ -35,46 +38,58 @@ impl Policy {
         }
     }
 
-    /// Makes all mounts, in this order. `scratch` is the directory that was made for an overlay's
+    /// Makes the mounts `mounts`, in this order. `scratch` is the directory that was made for an overlay's
     /// upper, `detached` is from [`emit_detached_overlay`](Policy::emit_detached_overlay), `groups`
     /// are the [`control_groups`](Policy::control_groups) that become read-only.
     pub(crate) fn emit(
         &self,
         plan: &mut Plan,
+        mounts: &[Mount],
         context: Context,
         scratch: Option<&Path>,
         detached: Option<DetachedOverlay>,
         groups: &[PathBuf],
     ) -> Result<()> {
-        let (mounts, rootfs) = (self.all(context.pid_ns), self.final_root());
+        let rootfs = self.final_root();
         if !context.template {
             emit_propagation(plan);
         }
         let mask_sources = emit_mask_sources(plan, self, context);
+        let files = emit_store(plan, &files(mounts));
         let entry = match (&rootfs, detached) {
-            (Some(_), Some(overlay)) => Entry::New { root: attach_detached(plan, overlay), has_staging: false },
+            (Some(_), Some(overlay)) => Entry::New { root: attach_detached(plan, overlay), stacked: 0 },
             (Some(rootfs), None) => emit_new_root(plan, rootfs, context, scratch)?,
             (None, _) => emit_caller_root(plan),
         };
         let root = entry.root();
-        let mut pins = emit_mounts(plan, &mounts, rootfs.as_ref(), root, context)?;
-        pins |= emit_masks(plan, self, root, mask_sources, groups, MountsBefore::new(&mounts, rootfs.as_ref()));
+        let mut pins = emit_mounts(plan, mounts, rootfs.as_ref(), root, files, context)?;
+        pins |= emit_masks(plan, self, root, mask_sources, groups, MountsBefore::new(mounts, rootfs.as_ref()));
         emit_read_only_root(plan, rootfs.as_ref(), root);
         match entry {
-            Entry::New { has_staging, .. } => emit_entry(plan, root, context, has_staging),
-            Entry::Caller { cwd, .. } => emit_caller_cwd(plan, cwd, pins),
+            Entry::New { stacked, .. } => emit_entry(plan, root, context, stacked + u64::from(files.is_some())),
+            Entry::Caller { cwd, .. } => {
+                emit_caller_cwd(plan, cwd, pins);
+                files.iter().for_each(|_| unmount_top(plan));
+            }
         }
+        files.into_iter().for_each(|files| plan.close(Step::Mount, files));
         plan.close(Step::Mount, root);
         Ok(())
     }
 }
 
+/// Returns the files among the mounts whose contents the caller gives, with their indices.
+fn files(mounts: &[Mount]) -> Vec<(&MemoryFile, usize)> {
+    let kinds = mounts.iter().map(|mount| &mount.kind).enumerate();
+    kinds.filter_map(|(index, kind)| if let Kind::File(file) = kind { Some((file, index)) } else { None }).collect()
+}
+
 /// The root below which mounts are made, with what the entry into it needs.
 #[derive(Debug, Clone, Copy)]
 enum Entry {
-    /// A root of the sandbox's own. `has_staging`: the staging file system of an overlay lies
-    /// below.
-    New { root: Slot, has_staging: bool },
+    /// A root of the sandbox's own. `stacked`: the number of staging file systems of an overlay
+    /// that lie below.
+    New { root: Slot, stacked: u64 },
     /// The caller's root, with the caller's working directory.
     Caller { root: Slot, cwd: Slot },
 }
@@ -99,7 +114,7 @@ fn emit_propagation(plan: &mut Plan) {
 fn emit_new_root(plan: &mut Plan, rootfs: &RootFs, context: Context, scratch: Option<&Path>) -> Result<Entry> {
     let root = plan.slot();
     let has_staging = emit_root(plan, rootfs, root, context, scratch)?;
-    Ok(Entry::New { root, has_staging })
+    Ok(Entry::New { root, stacked: u64::from(has_staging) })
 }
 
 /// Opens the caller's root and working directory, which stay.
@@ -117,19 +132,27 @@ fn emit_mounts(
     mounts: &[Mount],
     rootfs: Option<&RootFs>,
     root: Slot,
+    files: Option<Slot>,
     context: Context,
 ) -> Result<PlaceFlags> {
     let mut all = PlaceFlags::empty();
     for (i, mount) in mounts.iter().enumerate() {
         let pins = MountsBefore::new(&mounts[..i], rootfs).pins_for(&mount.target, mount.kind.protects());
-        emit_mount(plan, mount, root, pins, context)?;
+        emit_mount(plan, (mount, i), root, pins, files, context)?;
         all |= pins;
     }
     Ok(all)
 }
 
-/// Makes one mount of the list at its target. `pins` are those of the target.
-fn emit_mount(plan: &mut Plan, mount: &Mount, root: Slot, pins: PlaceFlags, context: Context) -> Result<()> {
+/// Makes the mount with this index of the list at its target. `pins` are those of the target.
+fn emit_mount(
+    plan: &mut Plan,
+    (mount, index): (&Mount, usize),
+    root: Slot,
+    pins: PlaceFlags,
+    files: Option<Slot>,
+    context: Context,
+) -> Result<()> {
     let at = mount.target.as_path();
     let quiet = MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC;
     let plain = pins | PlaceFlags::NO_SYMLINKS;
@@ -142,6 +165,12 @@ fn emit_mount(plan: &mut Plan, mount: &Mount, root: Slot, pins: PlaceFlags, cont
         Kind::Sysfs => mount_at(plan, root, at, "sysfs", (quiet | MountFlags::READ_ONLY).ms(), "", plain),
         Kind::Mqueue => mount_at(plan, root, at, "mqueue", quiet.ms(), "", pins),
         Kind::Dev(dev) => emit_dev(plan, dev, root, at, pins, context),
+        Kind::Cgroupfs(cgroupfs) => emit_cgroupfs(plan, cgroupfs, root, at, pins),
+        Kind::File(file) => {
+            files.into_iter().for_each(|files| emit_memory_file(plan, (file, index), files, root, at, pins));
+        }
+        Kind::Dir => emit_dir(plan, root, at),
+        Kind::Symlink(to) => emit_symlink(plan, root, at, to),
         Kind::Overlay(overlay) => emit_overlay(plan, overlay, root, at, pins, context)?,
         Kind::Raw(raw) => {
             enter_target(plan, root, at, pins);

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::flags::MountFlags;
 use crate::error::Step;
 use crate::plan::{Arg, Plan, Slot};
-use crate::sys::mount::{FSCONFIG_CMD_CREATE, FSCONFIG_SET_FD, FSCONFIG_SET_STRING, FSMOUNT_CLOEXEC, FSOPEN_CLOEXEC};
+use crate::sys::mount::{FSCONFIG_CMD_CREATE, FSCONFIG_SET_FD, FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING};
+use crate::sys::mount::{FSMOUNT_CLOEXEC, FSOPEN_CLOEXEC};
 
 /// Makes a new file system, and leaves a detached mount of it in `tree`.
 pub(super) fn emit_new_mount(
@@ -28,6 +29,11 @@ pub(super) fn open_context(plan: &mut Plan, fstype: &str, at: &Path) -> Slot {
     let (context, fstype) = (plan.slot(), plan.string(fstype));
     plan.call(Step::Mount, libc::SYS_fsopen, [fstype.into(), FSOPEN_CLOEXEC.into()]).at(at).store(context);
     context
+}
+
+/// Sets an option without a value.
+pub(super) fn set_flag(plan: &mut Plan, context: Slot, key: &str, at: &Path) {
+    configure(plan, context, [FSCONFIG_SET_FLAG.into(), 0.into(), 0.into()], key, at);
 }
 
 /// Sets an option to a string.

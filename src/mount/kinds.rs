@@ -4,17 +4,20 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::bind::Bind;
+use super::cgroupfs::Cgroupfs;
 use super::dev::Dev;
+use super::memory_file::MemoryFile;
 use super::overlay::builder::Overlay;
 use super::proc::Proc;
 use super::tmpfs::Tmpfs;
 use crate::units::Bytes;
 
 /// One mount of the list: a file system at a target inside the sandbox. Made from [`Bind`],
-/// [`Tmpfs`], [`Proc`], [`Dev`], [`Sysfs`], [`Mqueue`], [`Overlay`] or [`RawMount`].
+/// [`MemoryFile`], [`Tmpfs`], [`Proc`], [`Dev`], [`Sysfs`], [`Cgroupfs`], [`Mqueue`], [`Overlay`] or
+/// [`RawMount`].
 ///
 /// Mounts are made in the order of the list, each on what those before it left. A target that does
-/// not exist is made: a file for a bound file, else a directory.
+/// not exist is made: a file for a file, else a directory.
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Mount {
@@ -32,6 +35,12 @@ pub(crate) enum Kind {
     Sysfs,
     Mqueue,
     Overlay(Overlay),
+    Cgroupfs(Cgroupfs),
+    File(MemoryFile),
+    /// A directory that is made, with nothing mounted on it.
+    Dir,
+    /// A symbolic link to this path.
+    Symlink(PathBuf),
     Raw(RawMount),
 }
 
@@ -53,6 +62,7 @@ impl Kind {
             Kind::Overlay(o) => {
                 o.lowers.iter().chain(o.upper.iter().flat_map(|(u, w)| [u, w])).map(PathBuf::as_path).collect()
             }
+            Kind::Symlink(to) => vec![to],
             Kind::Raw(raw) => vec![Path::new(&raw.source), Path::new(&raw.fstype), Path::new(&raw.data)],
             _ => Vec::new(),
         }
@@ -68,7 +78,13 @@ macro_rules! into_mount {
         }
     )*};
 }
-into_mount!(Bind, Tmpfs, Proc, Dev, Overlay);
+into_mount!(Bind, Tmpfs, Proc, Dev, Overlay, Cgroupfs);
+
+impl From<MemoryFile> for Mount {
+    fn from(file: MemoryFile) -> Self {
+        Mount { target: file.target.clone(), kind: Kind::File(file) }
+    }
+}
 
 impl From<Sysfs> for Mount {
     fn from(sysfs: Sysfs) -> Self {

@@ -9,15 +9,19 @@
 
 mod bind;
 mod calls;
+mod cgroupfs;
 mod cgroups;
 mod context;
+mod defaults;
 mod dev;
 mod emit;
 mod flags;
 mod fs_context;
 mod host_tree;
 mod kinds;
+mod made;
 mod mask;
+mod memory_file;
 mod overlay;
 mod ownership;
 mod paths;
@@ -29,15 +33,24 @@ mod template;
 mod tmpfs;
 
 pub use bind::Bind;
+pub use cgroupfs::Cgroupfs;
+pub(crate) use cgroupfs::ShownGroups;
 pub(crate) use context::Context;
+pub(crate) use defaults::Surroundings;
 pub use dev::Dev;
 pub(crate) use dev::NODES;
 pub(crate) use flags::MountFlags;
 pub(crate) use kinds::Kind;
 pub use kinds::{Mount, Mqueue, RawMount, Sysfs};
+pub(crate) use made::{dir, symlink};
+pub use memory_file::MemoryFile;
+#[cfg(feature = "image")]
+pub(crate) use memory_file::Missing;
 pub use overlay::Overlay;
 pub(crate) use overlay::Upper;
 pub(crate) use ownership::{OwnedFiles, exposes_files_of, note_unmappable};
+#[cfg(feature = "image")]
+pub(crate) use policy::ImageMounts;
 pub(crate) use policy::Policy;
 pub use proc::{HidePid, Proc};
 pub use root::RootFs;

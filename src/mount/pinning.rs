@@ -20,7 +20,8 @@ impl Kind {
             Kind::Bind(bind) => !bind.flags(false).contains(MountFlags::READ_ONLY),
             Kind::Overlay(overlay) => overlay.upper.is_some() && !overlay.flags.contains(MountFlags::READ_ONLY),
             Kind::Raw(raw) => raw.ms_flags & libc::MS_RDONLY == 0,
-            Kind::Tmpfs(_) | Kind::Proc(_) | Kind::Dev(_) | Kind::Sysfs | Kind::Mqueue => false,
+            Kind::Tmpfs(_) | Kind::File(_) | Kind::Dir | Kind::Symlink(_) => false,
+            Kind::Proc(_) | Kind::Dev(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,
         }
     }
 
@@ -29,6 +30,7 @@ impl Kind {
         match self {
             Kind::Tmpfs(tmpfs) => !tmpfs.flags.contains(MountFlags::READ_ONLY),
             Kind::Dev(dev) => !dev.read_only,
+            Kind::File(file) => file.is_writable(),
             kind => kind.writes_to_host(),
         }
     }
@@ -37,8 +39,9 @@ impl Kind {
     pub(super) fn protects(&self) -> bool {
         match self {
             Kind::Bind(_) | Kind::Overlay(_) | Kind::Raw(_) => !self.writes_to_host(),
-            Kind::Tmpfs(_) => !self.is_writable(),
-            Kind::Proc(_) | Kind::Dev(_) | Kind::Sysfs | Kind::Mqueue => false,
+            Kind::Tmpfs(_) | Kind::File(_) => !self.is_writable(),
+            Kind::Dir | Kind::Symlink(_) => false,
+            Kind::Proc(_) | Kind::Dev(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,
         }
     }
 }
@@ -64,7 +67,8 @@ impl<'m> MountsBefore<'m> {
     /// Returns the flags that pin what leads to the target `at`. `protects`: the mount there keeps
     /// something from being written, or seen.
     pub(super) fn pins_for(&self, at: &Path, protects: bool) -> PlaceFlags {
-        let is_below = |mount: &&Mount| clean(at).starts_with(clean(&mount.target));
+        let is_made = |mount: &&Mount| !matches!(mount.kind, Kind::Dir | Kind::Symlink(_));
+        let is_below = |mount: &&Mount| is_made(mount) && clean(at).starts_with(clean(&mount.target));
         let is_below_writable = self.mounts.iter().rfind(is_below).is_some_and(|mount| mount.kind.is_writable());
         // A link on a root that is not the program's may lead to one of these.
         let may_be = !self.is_root_fixed || self.mounts.iter().any(|mount| mount.kind.writes_to_host());

@@ -2,15 +2,29 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::dev::Dev;
 use super::kinds::{Kind, Mount};
+use super::made::stays_on_host;
+use super::memory_file::Missing;
 use super::overlay::builder::too_many_layers;
 use super::paths::clean;
-use super::proc::Proc;
 use super::root::{Base, RootFs, bind_count};
-use super::tmpfs::Tmpfs;
 use crate::error::Problem;
 use crate::plan::has_nul;
+use crate::units::Bytes;
+
+/// The most bytes of all files from memory together: the stub gets them with its plan.
+const FILES_MAX: Bytes = Bytes::mib(64);
+/// The most mounts of the host among the default ones: /sys and the terminal.
+const DEFAULT_HOST_MOUNTS: usize = 2;
+
+/// The default mounts of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ImageMounts {
+    /// The image has a /sys.
+    pub(crate) sys: bool,
+    /// What becomes of the files of names in /etc that the image does not have.
+    pub(crate) names: Missing,
+}
 
 /// The mounts that the builder has been asked for: the policy.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +35,10 @@ pub(crate) struct Policy {
     pub(crate) no_defaults: bool,
     /// The sandbox has a /tmp of its own, on whichever root.
     pub(crate) private_tmp: bool,
+    /// The program is shown the control groups of its sandbox.
+    pub(crate) own_groups: bool,
+    /// The sandbox is one of an image: it has what container engines mount by default.
+    pub(crate) image: Option<ImageMounts>,
     pub(crate) read_only_root: bool,
     /// Paths that are masked.
     pub(crate) masks: Vec<PathBuf>,
@@ -33,38 +51,25 @@ impl Policy {
     /// Returns whether anything is mounted, masked or made read-only.
     pub(crate) fn changes_mounts(&self) -> bool {
         let paths = !self.masks.is_empty() || !self.read_only_paths.is_empty();
-        let flags = self.default_masks || self.read_only_root || self.private_tmp;
+        let flags = self.default_masks || self.read_only_root || self.private_tmp || self.own_groups;
         self.root.is_some() || !self.mounts.is_empty() || paths || flags
     }
 
-    /// Returns the mounts in their order: first those that a root is not usable without and that
-    /// the list does not have.
-    pub(crate) fn all(&self, pid_ns: bool) -> Vec<Mount> {
-        let mut all = Vec::new();
-        if !self.no_defaults {
-            if pid_ns {
-                all.push(Proc::new("/proc").into());
-            }
-            if let Some(root) = &self.root {
-                let dev = Dev::new("/dev");
-                all.push(if self.read_only_root { dev.read_only() } else { dev }.into());
-                if root.is_from_host() || self.private_tmp {
-                    all.push(Tmpfs::new("/tmp").mode(0o1777).into());
-                }
-            }
-        }
-        let is_made = |mount: &&Mount| !matches!(&mount.kind, Kind::Bind(bind) if bind.is_left_out());
-        let made: Vec<&Mount> = self.mounts.iter().filter(is_made).collect();
-        all.retain(|default: &Mount| !made.iter().any(|mount| clean(&mount.target) == default.target));
-        all.extend(made.into_iter().cloned());
-        all
+    /// Returns whether control groups of the sandbox are to be shown.
+    pub(crate) fn shows_groups(&self) -> bool {
+        self.own_groups && !self.no_defaults || self.lists_groups()
+    }
+
+    /// Returns whether the list has a mount that shows the control groups of the sandbox.
+    pub(crate) fn lists_groups(&self) -> bool {
+        self.mounts.iter().any(|mount| matches!(mount.kind, Kind::Cgroupfs(_)))
     }
 
     /// Returns the most mounts of the host that a setup copies, the root's included.
     pub(crate) fn host_mounts(&self) -> usize {
         let root =
             self.root.as_ref().map_or(0, |root| if matches!(root.base, Base::Programs) { bind_count() } else { 0 });
-        root + self.mounts.len()
+        root + self.mounts.len() + DEFAULT_HOST_MOUNTS
     }
 
     /// Returns the contradictions in the policy.
@@ -78,6 +83,16 @@ impl Policy {
             Kind::Overlay(overlay) => too_many_layers("mount", overlay.lowers.len(), overlay.id_mapped),
             _ => None,
         }));
+        let root = self.root.as_ref();
+        problems.extend((0..self.mounts.len()).filter_map(|index| stays_on_host(&self.mounts, index, root)));
+        let files = self.mounts.iter().filter_map(|mount| match &mount.kind {
+            Kind::File(file) => Some(file.len()),
+            _ => None,
+        });
+        if files.fold(0, u64::saturating_add) > FILES_MAX.get() {
+            let reason = format!("the files have more than {FILES_MAX} together");
+            problems.push(Problem::invalid("file", reason, "write them to a directory, and bind that"));
+        }
         let sizes =
             self.mounts.iter().filter_map(|mount| mount.kind.size()).chain(self.root.iter().filter_map(RootFs::size));
         if sizes.into_iter().any(|size| size.get() > i64::MAX as u64) {
@@ -124,24 +139,8 @@ fn target_problem(call: &str, target: &Path) -> Option<Problem> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tmpfs::Tmpfs;
     use super::*;
-    use crate::mount::Bind;
-
-    #[test]
-    fn a_mount_of_ones_own_replaces_the_default() {
-        let policy = Policy { mounts: vec![Tmpfs::new("/proc/").into()], root: Some("/x".into()), ..Policy::default() };
-        let targets: Vec<_> = policy.all(true).into_iter().map(|m| m.target).collect();
-        assert_eq!(targets, [Path::new("/dev"), Path::new("/proc/")]);
-    }
-
-    #[test]
-    fn an_optional_bind_without_a_source_replaces_nothing() {
-        let bind = Bind::new("/never/there", "/proc").optional();
-        let policy = Policy { mounts: vec![bind.into()], ..Policy::default() };
-        let targets: Vec<_> = policy.all(true).into_iter().map(|m| m.target).collect();
-        assert_eq!(targets, [Path::new("/proc")]);
-        assert!(matches!(policy.all(true)[0].kind, Kind::Proc(_)));
-    }
 
     #[test]
     fn targets_that_could_leave_are_refused() {

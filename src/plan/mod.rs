@@ -233,6 +233,14 @@ impl Plan {
         }
     }
 
+    /// Skips the ops since `first` after a tolerated failure of the op before them.
+    pub(crate) fn depend_from(&mut self, first: usize) {
+        let count = (self.ops.len() - first) as u8;
+        if let Some(op) = first.checked_sub(1).and_then(|i| self.ops.get_mut(i)) {
+            op.skip_on_tolerated = count;
+        }
+    }
+
     /// Adds an op that writes `text` to a file of /proc.
     pub(crate) fn write_file(&mut self, step: Step, path: &str, text: &str) -> Added<'_> {
         let name = self.string(path);

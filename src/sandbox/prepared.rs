@@ -77,7 +77,7 @@ impl Sandbox {
         let compiled = Compiled::new(&policy, true)?;
         let kept = policy.keep_resources(&compiled.judgement)?;
         compiled.write_setup(&policy)?;
-        let inner = Inner { own: policy.program.invocation(), policy, compiled, _kept: kept };
+        let inner = Inner { own: policy.invocation(), policy, compiled, _kept: kept };
         Ok(Prepared { inner: Arc::new(inner), command: None })
     }
 }

@@ -9,7 +9,7 @@ use super::Sandbox;
 #[cfg(feature = "systemd")]
 use crate::cgroup::SystemdScope;
 use crate::feature::Feature;
-use crate::mount::{Bind, Mount, RootFs, Tmpfs};
+use crate::mount::{self, Bind, MemoryFile, Mount, RootFs, Tmpfs};
 use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset, UserLimit};
 use crate::program::{Resource, Session};
 use crate::security::{Capabilities, Landlock, Seccomp};
@@ -323,6 +323,38 @@ impl Sandbox {
         self.mount(Tmpfs::new(target).size(size).mode(0o1777))
     }
 
+    /// Shows a file with these contents inside, read-only, mode 0644: [`MemoryFile`].
+    ///
+    /// ```
+    /// use ringfence::{RootFs, Sandbox};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// let sandbox = sandbox.rootfs(RootFs::programs()).file("/etc/motd", "hello\n").symlink("/etc/motd", "/motd");
+    /// assert_eq!(sandbox.command("cat").arg("/motd").output()?.stdout, b"hello\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn file(self, target: impl Into<PathBuf>, contents: impl AsRef<[u8]>) -> Self {
+        self.mount(MemoryFile::new(target, contents))
+    }
+
+    /// Makes a directory inside, mode 0755, with those that lead to it, where they are missing. It
+    /// stands in its place among the [mounts](Sandbox::mount), and in memory of the sandbox's own:
+    /// below a tmpfs, or on a root whose changes vanish with the sandbox. Anywhere else it would
+    /// stay on the host, and the sandbox is refused.
+    pub fn dir(self, path: impl Into<PathBuf>) -> Self {
+        self.mount(mount::dir(path))
+    }
+
+    /// Makes the symbolic link `path` to `to` inside, like `ln -s`, and the directories that lead to
+    /// it where they are missing. A link replaces nothing: if `path` exists, the spawn fails
+    /// (EEXIST). The rules of [`dir`](Sandbox::dir) hold here as well.
+    pub fn symlink(self, to: impl Into<PathBuf>, path: impl Into<PathBuf>) -> Self {
+        self.mount(mount::symlink(to, path))
+    }
+
     /// Masks a file or directory, after all mounts: a masked file reads as empty, and writes to it
     /// vanish; a masked directory is empty and read-only. A path that does not exist is skipped,
     /// because it has nothing to hide: if the program can make a file there, that file is the
@@ -374,8 +406,11 @@ impl Sandbox {
         if wanted { self.mount_ns() } else { self }
     }
 
-    /// Sets whether the default mounts are made: /proc, /dev and, on the host's root, /tmp. They
-    /// are made by default.
+    /// Sets whether the default mounts are made: /proc; /dev, with the terminal that the program
+    /// inherits at /dev/console, so that it has a name; on the host's root, /tmp; in
+    /// [`strict`](Sandbox::strict) and images the [control groups](crate::Cgroupfs); and what
+    /// [images](Sandbox::image) have. They are made by default. A mount of the list with the same
+    /// target replaces a default one.
     pub fn default_mounts(mut self, wanted: bool) -> Self {
         self.policy.mounts.no_defaults = !wanted;
         self

@@ -74,6 +74,7 @@ impl Sandbox {
     /// | a read-only root, whichever root is set | [`read_only_root`](Sandbox::read_only_root) | `false` |
     /// | a private /proc, without the files about the whole machine | [`default_masks`](Sandbox::default_masks) | `false` |
     /// | a private /dev with null, zero, full, random, urandom, tty, 16 terminals and 64 MiB of shm | [`Dev`](crate::Dev) | a mount at /dev |
+    /// | the sandbox's own control groups at /sys/fs/cgroup, read-only, by which runtimes size themselves | [`Cgroupfs`](crate::Cgroupfs) | a mount at /sys/fs/cgroup |
     /// | a private /tmp of 64 MiB and 16,384 files | [`Tmpfs`](crate::Tmpfs) | a mount at /tmp |
     /// | no huge pages, asynchronous requests (`io_setup`), netlink sockets or filters of sockets, which no control group counts | [`Seccomp::default`] | a later rule |
     /// | 512 MiB of memory, 256 processes | [`memory_limit`](Sandbox::memory_limit), [`pids_limit`](Sandbox::pids_limit) | a higher number, [`best_effort`](Sandbox::best_effort) |
@@ -127,6 +128,7 @@ impl Sandbox {
             .session(Session::New)
             .init(true);
         sandbox.policy.mounts.private_tmp = true;
+        sandbox.policy.mounts.own_groups = true;
         let sandbox = USER_LIMITS.into_iter().fold(sandbox, |sandbox, (table, most)| sandbox.user_limit(table, most));
         RLIMITS.into_iter().fold(sandbox, |sandbox, (resource, most)| {
             let own = resource.caller_limits().map_or(most, |(_, hard)| hard);

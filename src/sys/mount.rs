@@ -18,6 +18,7 @@ const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
 const AT_RECURSIVE: u64 = 0x8000;
 const CWD: u64 = libc::AT_FDCWD as u64;
 pub(crate) const FSOPEN_CLOEXEC: u64 = 1;
+pub(crate) const FSCONFIG_SET_FLAG: u64 = 0;
 pub(crate) const FSCONFIG_SET_STRING: u64 = 1;
 pub(crate) const FSCONFIG_SET_FD: u64 = 5;
 pub(crate) const FSCONFIG_CMD_CREATE: u64 = 6;

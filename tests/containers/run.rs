@@ -140,3 +140,58 @@ fn the_upper_can_be_another() {
     assert_eq!(write(image.rootfs().unwrap().tmpfs(Bytes::mib(8))), "fits");
     assert_eq!(write(image.rootfs().unwrap().scratch()), "fits");
 }
+
+#[test]
+fn a_container_has_a_sys_names_and_its_limits() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let root = common::root_dir();
+    fs::create_dir(root.path().join("sys")).unwrap();
+    fs::write(root.path().join("etc/resolv.conf"), "the image's").unwrap();
+    let image = ImageBuilder::scratch(&store).copy(root.path(), "/").cmd(["sh"]).build(&name("names")).unwrap();
+    let sandbox = || with_usr(Sandbox::from_image(&image).unwrap());
+    let shell = |sandbox: Sandbox, script: &str| stdout(&sandbox.command("sh").args(["-c", script]));
+    let names = "hostname; cat /etc/hostname; echo $HOSTNAME; getent hosts $HOSTNAME | grep -c 127.0.1.1";
+    assert_eq!(shell(sandbox(), names), "sandbox\nsandbox\nsandbox\n1");
+    assert_eq!(shell(sandbox().hostname("other"), names), "other\nother\nother\n1");
+    assert_eq!(shell(sandbox().env("HOSTNAME", "mine"), "echo $HOSTNAME"), "mine");
+    let sys = "ls -d /sys/devices 2>/dev/null; mkdir /sys/x 2>/dev/null || echo sealed; echo more >>/etc/hosts && echo written";
+    assert_eq!(shell(sandbox(), sys), "/sys/devices\nsealed\nwritten");
+    let resolves = "cat /etc/resolv.conf";
+    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or("the image's".to_owned());
+    assert_eq!(shell(sandbox(), resolves), host.trim_end());
+    assert_eq!(shell(sandbox().net_ns(), resolves), "the image's");
+    let strict = with_usr(common::strict().image(&image).unwrap());
+    assert_eq!(
+        shell(strict.clone(), "echo $HOSTNAME; cat /etc/resolv.conf; ls /sys/devices 2>&1 | wc -l"),
+        "sandbox\nthe image's1"
+    );
+    if !common::no_cgroups() {
+        let limit = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true";
+        for sandbox in [sandbox().cgroup_parent(common::cgroup_parent()), strict] {
+            assert_eq!(shell(sandbox.memory_limit(Bytes::mib(64)), limit), (64 << 20).to_string());
+        }
+    }
+    // A dangling link, as images of whole systems have it, is what it was.
+    fs::remove_file(root.path().join("etc/resolv.conf")).unwrap();
+    std::os::unix::fs::symlink("../run/systemd/resolve/stub-resolv.conf", root.path().join("etc/resolv.conf")).unwrap();
+    let image = ImageBuilder::scratch(&store).copy(root.path(), "/").build(&name("dangling")).unwrap();
+    let sandbox = with_usr(Sandbox::from_image(&image).unwrap());
+    assert_eq!(shell(sandbox, "readlink /etc/resolv.conf"), "../run/systemd/resolve/stub-resolv.conf");
+}
+
+#[test]
+fn a_build_looks_up_names_and_keeps_none_of_the_files() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let root = common::root_dir();
+    fs::write(root.path().join("etc/hosts"), "the image's").unwrap();
+    let base = ImageBuilder::scratch(&store).copy(root.path(), "/").build(&name("from")).unwrap();
+    let script = "grep -q localhost /etc/hosts && ls /etc > /seen; echo $HOSTNAME > /name";
+    let image = ImageBuilder::from(&base).sandbox(with_usr).run(["sh", "-c", script]).build(&name("built")).unwrap();
+    let shell = |script: &str| {
+        stdout(&with_usr(common::sandbox().rootfs(image.rootfs().unwrap())).command("sh").args(["-c", script]))
+    };
+    assert_eq!(shell("cat /etc/hosts; ls -d /etc/hostname /etc/resolv.conf /sys 2>/dev/null; true"), "the image's");
+    assert_eq!(shell("cat /seen /name"), "hosts\nsandbox");
+}

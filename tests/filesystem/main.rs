@@ -4,5 +4,6 @@
 mod common;
 
 mod collect;
+mod memory;
 mod mounts;
 mod rootfs;

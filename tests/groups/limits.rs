@@ -226,6 +226,23 @@ fn statistics_are_live_and_the_sandbox_can_be_frozen() {
 }
 
 #[test]
+fn wall_time_stands_still_while_frozen() {
+    let _clean = common::clean();
+    if no_cgroups() {
+        return;
+    }
+    let limit = Duration::from_millis(1500);
+    let sandbox = shell(limited().pids_limit(10).wall_time(limit), "sleep 1000");
+    let mut child = sandbox.spawn().unwrap();
+    child.freeze().unwrap();
+    assert_eq!(child.wait_timeout(limit * 2).unwrap(), None, "frozen beyond its limit");
+    let thawed = Instant::now();
+    child.thaw().unwrap();
+    assert_eq!(child.wait().unwrap().verdict(), Verdict::WallTime);
+    assert!(thawed.elapsed() > limit / 3, "{:?} after it was thawed", thawed.elapsed());
+}
+
+#[test]
 fn a_frozen_sandbox_can_be_dropped() {
     let _clean = common::clean();
     if no_cgroups() {

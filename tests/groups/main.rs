@@ -9,6 +9,7 @@ mod limits;
 mod memory;
 mod pressure;
 mod shares;
+mod shown;
 #[cfg(feature = "systemd")]
 mod systemd;
 

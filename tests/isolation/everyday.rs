@@ -61,6 +61,10 @@ import time; time.tzset(); import ssl; ssl.create_default_context(); import temp
     ),
 ];
 
+fn is_there(name: &str) -> bool {
+    ["/usr/bin", "/bin"].iter().any(|dir| Path::new(dir).join(name).exists())
+}
+
 fn roomy() -> Sandbox {
     common::strict().memory_limit(Bytes::gib(1)).mount(Tmpfs::new("/tmp").size(Bytes::mib(400)).mode(0o1777))
 }
@@ -68,7 +72,6 @@ fn roomy() -> Sandbox {
 #[test]
 fn programs_of_every_day_run_under_strict() {
     let _clean = common::clean();
-    let is_there = |name: &str| ["/usr/bin", "/bin"].iter().any(|dir| Path::new(dir).join(name).exists());
     let mut faults = Vec::new();
     for (name, script, expected) in PROGRAMS {
         if !is_there(name) {
@@ -83,6 +86,33 @@ fn programs_of_every_day_run_under_strict() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Runtimes that size themselves by the memory of their control group, each with what it says of 128 MiB: half of a
+/// small memory is a JVM's heap.
+const SIZED: [Row; 2] = [
+    (
+        "java",
+        "java -XX:+UseSerialGC -XX:+PrintFlagsFinal -version 2>&1 | grep -w MaxHeapSize | grep -ow '[0-9]*'",
+        "67108864",
+    ),
+    ("node", "exec node -p 'process.constrainedMemory()'", "134217728"),
+];
+
+#[test]
+fn runtimes_find_the_limits_of_their_sandbox() {
+    if common::no_cgroups() {
+        return;
+    }
+    let _clean = common::clean();
+    for (name, script, expected) in SIZED {
+        if !is_there(name) {
+            common::skip(&format!("{name} is not installed"), false);
+            continue;
+        }
+        let output = common::shell(common::strict().memory_limit(Bytes::mib(128)), script).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), expected, "{name}: {output:?}");
+    }
 }
 
 /// Streams are the program's user's, whoever that is and whoever reads the other end, and so they can be opened by name.

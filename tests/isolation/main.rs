@@ -15,3 +15,4 @@ mod privileges;
 mod seccomp;
 mod strict;
 mod supervise;
+mod terminal;

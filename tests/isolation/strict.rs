@@ -5,7 +5,8 @@ use std::fs;
 use std::time::Duration;
 
 use crate::common::{self, stdout, strict_probe, strict_sh};
-use ringfence::{Bytes, Capabilities, Enforcement, ErrorKind, Feature, Namespaces, RootFs, Sandbox, Stdio, Verdict};
+use ringfence::{Bytes, Capabilities, Capability, Enforcement, ErrorKind, Feature, Namespaces};
+use ringfence::{Resource, RootFs, Sandbox, Stdio, Verdict};
 
 /// The kinds of namespaces of the program that are not this process's.
 fn apart(sandbox: Sandbox) -> BTreeSet<String> {
@@ -73,14 +74,14 @@ fn the_root_holds_programs_and_nothing_can_be_written_but_in_tmp() {
     ];
     let own = ["passwd", "group", "hosts", "nsswitch.conf"];
     let files = of_host.into_iter().chain(own);
-    let may: BTreeSet<&str> = ["usr", "etc", "proc", "dev", "tmp"].into_iter().chain(links).chain(files).collect();
+    let may: BTreeSet<&str> =
+        ["usr", "etc", "proc", "dev", "sys", "tmp"].into_iter().chain(links).chain(files).collect();
     let of_toolchains = |name: &str| ["java-", "fpc-", "python3."].iter().any(|prefix| name.starts_with(prefix));
     let beside: Vec<_> = names.iter().filter(|name| !may.contains(*name) && !of_toolchains(name)).collect();
     assert!(beside.is_empty() && own.iter().all(|name| names.contains(name)), "{listed}");
     // Keys of the host's are not among the certificates.
     assert_eq!(stdout(&strict_sh("ls -d /etc/ssl/private /etc/shadow /etc/ssh 2>/dev/null; true")), "");
-    let script =
-        "for d in / /usr /etc /dev /proc /tmp /dev/shm; do echo x > $d/file && echo $d; done 2>/dev/null; true";
+    let script = "for d in / /usr /etc /dev /proc /sys /sys/fs/cgroup /tmp /dev/shm; do echo x > $d/file && echo $d; done 2>/dev/null; true";
     assert_eq!(stdout(&strict_sh(script)), "/tmp\n/dev/shm");
 }
 
@@ -184,6 +185,42 @@ fn check_tells_what_holds() {
     child.wait().unwrap();
     let error = common::strict().share(Namespaces::PID).check().unwrap_err();
     assert!(error.to_string().contains("pid_ns()"), "{error}");
+}
+
+/// The features that a policy asks for, and those among them that have a gap.
+fn features(sandbox: &Sandbox) -> (BTreeSet<Feature>, BTreeSet<Feature>) {
+    let enforced = sandbox.check().unwrap();
+    let gaps = enforced.iter().filter(|(_, how)| **how != Enforcement::Full).map(|(feature, _)| feature).collect();
+    (enforced.iter().map(|(feature, _)| feature).collect(), gaps)
+}
+
+#[test]
+fn every_wall_that_was_asked_for_is_listed() {
+    use Feature::{
+        BoundingSet, CgroupNs, DefaultMasks, IpcNs, Mask, MountNs, NetNs, NoNewPrivs, OutputLimit, PidNs, ReadOnlyPath,
+        ReadOnlyRoot, Rlimit, Seccomp, SessionKeyring, TimeNs, User, UserLimit, UserNs, UtsNs, WallTime,
+    };
+    let namespaces = [UserNs, PidNs, MountNs, NetNs, IpcNs, UtsNs, CgroupNs, TimeNs];
+    let (asked, gaps) = features(&common::strict().mask("/usr/x").read_only_path("/usr/y"));
+    let others =
+        [Feature::RootFs, ReadOnlyRoot, DefaultMasks, Mask, ReadOnlyPath, User, NoNewPrivs, SessionKeyring, UserLimit];
+    for feature in namespaces.into_iter().chain(others).chain([Rlimit, WallTime, Seccomp, OutputLimit, BoundingSet]) {
+        assert!(asked.contains(&feature), "{feature}");
+        assert!(!gaps.contains(&feature), "{feature}");
+    }
+    assert_eq!(features(&Sandbox::new()), Default::default());
+    if !common::is_root() {
+        return;
+    }
+    // Root with all that root may do gets out of whatever is around it; one that may not, does not.
+    let root = || Sandbox::new().pid_ns().rootfs(RootFs::programs()).rlimit(Resource::OpenFiles, 9, 9);
+    let walls = BTreeSet::from([PidNs, MountNs, Feature::RootFs, ReadOnlyRoot, Rlimit]);
+    assert_eq!(features(&root()), (walls.clone(), walls.clone()));
+    let admin = Capabilities::all_but([Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_RESOURCE]);
+    assert_eq!(features(&root().capabilities(admin).best_effort(BoundingSet)).1, BTreeSet::new());
+    // In a user namespace it could still undo what is mounted.
+    let (_, gaps) = features(&root().user_ns().capabilities(Capabilities::all_but([])));
+    assert_eq!(gaps, [ReadOnlyRoot].into());
 }
 
 #[test]

@@ -57,6 +57,31 @@ fn dead_within(mut pipe: impl Read + AsFd, limit: Duration) -> bool {
     }
 }
 
+/// The limit counts from the start, whenever it is set.
+#[test]
+fn wall_time_is_changed_while_the_program_runs() {
+    let _clean = common::clean();
+    let spawn = |limit: Option<Duration>| {
+        let sandbox = common::sh("sleep 3");
+        limit.map_or(sandbox.clone(), |limit| sandbox.wall_time(limit)).spawn().unwrap()
+    };
+    let day = Some(Duration::from_secs(86_400));
+    for before in [None, day] {
+        let mut child = spawn(before);
+        child.set_wall_time(Some(Duration::from_millis(50))).unwrap();
+        assert_eq!(child.wait().unwrap().verdict(), Verdict::WallTime, "{before:?}");
+    }
+    for after in [None, day] {
+        let mut child = spawn(Some(Duration::from_millis(1500)));
+        child.set_wall_time(after).unwrap();
+        assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(0), "{after:?}");
+    }
+    let mut child = spawn(None);
+    std::thread::sleep(Duration::from_millis(20));
+    child.set_wall_time(Some(Duration::from_millis(1))).unwrap();
+    assert_eq!(child.wait().unwrap().verdict(), Verdict::WallTime, "a limit that has passed");
+}
+
 #[test]
 fn every_wait_gives_the_same() {
     let _clean = common::clean();

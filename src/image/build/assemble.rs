@@ -23,6 +23,7 @@ use super::compressed::{Compressed, Layer};
 use super::layer::{LayerWriter, PackOptions};
 use super::{BuildStep, ConfigChange, ImageBuilder};
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::mount::{ImageMounts, Missing};
 use crate::owner::{self, Claim, Scratch};
 use crate::sandbox::Sandbox;
 use crate::stdio::Stdio;
@@ -217,8 +218,11 @@ impl<'b> Assembly<'b> {
         let failed = |error: std::io::Error| Error::io(Step::BuildRun, &error).at(&words);
         let mut file = File::options().read(true).write(true).create_new(true).open(&words).map_err(failed)?;
         let stderr = file.try_clone().map_err(failed)?;
-        let sandbox =
+        let mut sandbox =
             Sandbox::from_image(&so_far)?.user(0, 0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        // What is made for a mount would become part of the layer.
+        sandbox.policy.mounts.image = Some(ImageMounts { sys: false, names: Missing::LeftOut });
+        sandbox.policy.mounts.own_groups = false;
         let sandbox = (self.builder.sandbox)(sandbox);
         let root = so_far.rootfs()?.upper(&upper, &work);
         let outcome = sandbox.command(program).args(args).rootfs(root).status()?;

@@ -7,10 +7,10 @@ use super::idmapped::stage_layers;
 use super::options::option_string;
 use super::staging::{
     LAYERS, UPPER, are_long, enter_top, mount_staging, size_for, stage_dir, stage_links, stage_scratch,
-    stage_upper_links, unmount_staging,
+    stage_upper_links,
 };
 use crate::error::{Result, Step};
-use crate::mount::calls::{CWD, enter_target, mount_here, open_dir};
+use crate::mount::calls::{CWD, enter_target, mount_here, open_dir, unmount_top};
 use crate::mount::context::Context;
 use crate::mount::paths::source;
 use crate::plan::{PlaceFlags, Plan, Slot};
@@ -45,7 +45,7 @@ pub(in crate::mount) fn emit_overlay(
     enter_target(plan, root, at, pins);
     mount_here(plan, "overlay".as_ref(), "overlay".as_ref(), overlay.flags.ms(), &options, at);
     if has_staging {
-        unmount_staging(plan);
+        unmount_top(plan);
     }
     Ok(())
 }

@@ -26,13 +26,6 @@ pub(super) fn mount_staging(plan: &mut Plan, size: Bytes, name: &str) {
     mount_here(plan, "tmpfs".as_ref(), "tmpfs".as_ref(), 0, options.as_ref(), Path::new(name));
 }
 
-/// Unmounts the staging file system with all that is mounted in it: the overlay keeps its layers by
-/// mounts of its own.
-pub(super) fn unmount_staging(plan: &mut Plan) {
-    let top = plan.string("/..");
-    plan.call(Step::Mount, libc::SYS_umount2, [top.into(), libc::MNT_DETACH.into()]).at(LAYERS);
-}
-
 /// Makes `/` the working directory, on which the next mount is put.
 pub(super) fn enter_top(plan: &mut Plan) {
     let top = plan.string("/");

@@ -5,11 +5,11 @@ use crate::mount::context::Context;
 use crate::plan::{Plan, Slot};
 
 /// Makes the new root the root. In the template nothing of the host lies below it, and the kernel's
-/// two waits for all processors that taking an old root off costs are saved. `has_staging`: the
-/// staging file system of an overlay lies below.
-pub(in crate::mount) fn emit_entry(plan: &mut Plan, root: Slot, context: Context, has_staging: bool) {
+/// two waits for all processors that taking an old root off costs are saved. `stacked`: the
+/// number of file systems that were mounted over the old root.
+pub(in crate::mount) fn emit_entry(plan: &mut Plan, root: Slot, context: Context, stacked: u64) {
     if !context.template {
-        return emit_pivot(plan, root, has_staging);
+        return emit_pivot(plan, root, stacked);
     }
     let here = plan.string(".");
     plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");
@@ -17,13 +17,12 @@ pub(in crate::mount) fn emit_entry(plan: &mut Plan, root: Slot, context: Context
 }
 
 /// Calls pivot_root(2) with both arguments ".": the old root ends up on top of the new one, and is
-/// taken off. A staging file system is mounted on the old root, and lies on top of that.
-fn emit_pivot(plan: &mut Plan, root: Slot, has_staging: bool) {
-    let stacked = 1 + u64::from(has_staging);
+/// taken off, with the file systems that are `stacked` on it.
+fn emit_pivot(plan: &mut Plan, root: Slot, stacked: u64) {
     let here = plan.string(".");
     plan.call(Step::PivotRoot, libc::SYS_fchdir, [root.into()]).at("/");
     plan.call(Step::PivotRoot, libc::SYS_pivot_root, [here.into(), here.into()]).at("/");
-    plan.detach_old_root(stacked.into());
+    plan.detach_old_root((1 + stacked).into());
     let top = plan.string("/");
     plan.call(Step::Cwd, libc::SYS_chdir, [top.into()]).at("/");
 }

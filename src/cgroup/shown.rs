@@ -1,0 +1,50 @@
+//! The hierarchies that tell a program its limits.
+
+use std::sync::Arc;
+
+use super::controllers::{Controllers, Version};
+use super::group::Group;
+use super::hierarchy::Hierarchy;
+use super::host::Host;
+
+/// The controllers whose files tell limits and usage.
+const TELLING: Controllers = Controllers::MEMORY
+    .union(Controllers::PIDS)
+    .union(Controllers::CPU)
+    .union(Controllers::CPUACCT)
+    .union(Controllers::CPUSET)
+    .union(Controllers::IO)
+    .union(Controllers::HUGETLB);
+/// The controllers that a JVM needs on v1, with that of memory, before it believes in any.
+const EXPECTED: Controllers = Controllers::CPU.union(Controllers::CPUACCT).union(Controllers::CPUSET);
+
+/// The hierarchies of one group. A v1 hierarchy is named by the options with which it is mounted.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    /// True if the v2 group tells limits.
+    pub(crate) v2: bool,
+    /// The v1 hierarchies that tell limits.
+    pub(crate) v1: Vec<Arc<str>>,
+    /// The v1 hierarchies without the group that programs expect beside that of memory.
+    pub(crate) expected: Vec<Arc<str>>,
+}
+
+impl Group {
+    /// Returns the hierarchies that tell the limits of this group.
+    pub(crate) fn shown(&self, host: &Host) -> Shown {
+        let has_part = |h: &Hierarchy| self.parts().any(|part| part.mount == h.mount);
+        let options = |h: &Hierarchy| h.options.clone();
+        let v1 = || host.hierarchies.iter().filter(|h| h.version == Version::V1);
+        let (own, others): (Vec<_>, Vec<_>) = v1().partition(|h| has_part(h));
+        let telling: Vec<_> = own.into_iter().filter(|h| h.controllers.intersects(TELLING)).collect();
+        let memory = telling.iter().any(|h| h.controllers.contains(Controllers::MEMORY));
+        let expected = others.into_iter().filter(|h| memory && h.controllers.intersects(EXPECTED)).map(options);
+        let own_v2 = self.parts().find(|part| part.version == Version::V2);
+        let has_limits = |controllers: Controllers| (controllers & TELLING).intersects(!Controllers::INHERENT);
+        Shown {
+            v2: own_v2.is_some_and(|part| telling.is_empty() || has_limits(part.controllers)),
+            v1: telling.into_iter().map(options).collect(),
+            expected: expected.collect(),
+        }
+    }
+}

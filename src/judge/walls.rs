@@ -1,0 +1,66 @@
+//! The walls that every supported kernel has: they stand, or the spawn fails. A program that is
+//! privileged enough gets past some of them.
+
+use caps::Capability;
+use nix::unistd::Uid;
+
+use super::capabilities::has_capability;
+use crate::feature::{Enforced, Enforcement, Feature};
+use crate::namespace::Namespaces;
+use crate::policy::Policy;
+use crate::security::Privileges;
+
+/// The features of namespaces.
+const NAMESPACES: [(Namespaces, Feature); 8] = [
+    (Namespaces::USER, Feature::UserNs),
+    (Namespaces::PID, Feature::PidNs),
+    (Namespaces::MOUNT, Feature::MountNs),
+    (Namespaces::NET, Feature::NetNs),
+    (Namespaces::IPC, Feature::IpcNs),
+    (Namespaces::UTS, Feature::UtsNs),
+    (Namespaces::CGROUP, Feature::CgroupNs),
+    (Namespaces::TIME, Feature::TimeNs),
+];
+const ADMIN_OUTSIDE: &str = "the program has CAP_SYS_ADMIN on the host itself, and could leave: add user_ns(), or leave \
+                             the capability out with capabilities()";
+const MAY_UNMOUNT: &str = "the program has CAP_SYS_ADMIN over its mounts, and could unmount this or make it writable: \
+                           leave the capability out with capabilities()";
+const MAY_RAISE: &str = "the program has CAP_SYS_RESOURCE on the host itself, and could raise its limits: add user_ns(), \
+                         or leave the capability out with capabilities()";
+
+impl Policy {
+    /// Notes the walls that the policy asks for. `privileges` are those of the program.
+    pub(super) fn note_walls(&self, privileges: &Privileges, enforced: &mut Enforced) {
+        let own_user_ns = self.namespaces.apart().contains(Namespaces::USER);
+        let may = |capability: Capability| match &privileges.capabilities {
+            Some(given) => given.reaches(capability),
+            None => own_user_ns || has_capability(capability) || Uid::effective().is_root(),
+        };
+        let unless = |gap: bool, text| if gap { Enforcement::Partial(text) } else { Enforcement::Full };
+        let is_admin = may(Capability::CAP_SYS_ADMIN);
+        let outside = unless(is_admin && !own_user_ns, ADMIN_OUTSIDE);
+        let mounts = if own_user_ns { unless(is_admin, MAY_UNMOUNT) } else { outside.clone() };
+        let apart = self.namespaces.apart();
+        for (_, feature) in NAMESPACES.into_iter().filter(|(kind, _)| apart.contains(*kind)) {
+            enforced.set(feature, outside.clone());
+        }
+        let limits = unless(!own_user_ns && may(Capability::CAP_SYS_RESOURCE), MAY_RAISE);
+        let (asked, root) = (&self.mounts, self.mounts.root.as_ref());
+        let walls = [
+            (Feature::RootFs, root.is_some(), outside),
+            (Feature::ReadOnlyRoot, asked.read_only_root || root.is_some_and(|root| root.read_only), mounts.clone()),
+            (Feature::DefaultMasks, asked.default_masks, mounts.clone()),
+            (Feature::Mask, !asked.masks.is_empty(), mounts.clone()),
+            (Feature::ReadOnlyPath, !asked.read_only_paths.is_empty(), mounts),
+            (Feature::User, self.program.user.is_some(), Enforcement::Full),
+            (Feature::NoNewPrivs, privileges.no_new_privs, Enforcement::Full),
+            (Feature::SessionKeyring, self.security.session_keyring, Enforcement::Full),
+            (Feature::UserLimit, !self.namespaces.user_limits.is_empty(), Enforcement::Full),
+            (Feature::Rlimit, !self.program.rlimits.is_empty(), limits),
+            (Feature::WallTime, self.wall_time.is_some(), Enforcement::Full),
+        ];
+        for (feature, _, how) in walls.into_iter().filter(|(_, is_asked, _)| *is_asked) {
+            enforced.set(feature, how);
+        }
+    }
+}
