@@ -146,6 +146,8 @@ steps! {
     ReadPlan => "read plan",
     /// Writing `/proc/PID/uid_map`, `gid_map` or `setgroups`.
     WriteIdMap => "write id map",
+    /// Entering a sandbox that runs, for a further program.
+    Enter => "enter sandbox",
     /// `setns(2)`.
     JoinNamespace => "setns",
     /// `unshare(2)`.

@@ -102,6 +102,7 @@
 //! | `close_range(2)`; with `CLOSE_RANGE_CLOEXEC` | 5.9; 5.11 | `close(2)` for each in `/proc`; `fcntl(2)` for each that was passed |
 //! | `cgroup.kill` | 5.14 | freeze, kill each process, thaw, until none is left |
 //! | time namespaces | 5.6 | an error |
+//! | [`Child::exec`]: `setns(2)` with a pidfd | 5.8 | an error |
 //! | [`devices`](Sandbox::devices) on cgroup v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`) | 4.15 | an error; `devices.allow` on v1 |
 //! | [`Seccomp`] filters; with a supervisor; that answers with descriptors | 4.14; 5.0; 5.9 | an error, or [`Sandbox::best_effort`] |
 //! | [`Landlock`]: paths; TCP ports; signals and abstract sockets | 6.2; 6.7; 6.12 | an error, or [`Sandbox::best_effort`] |

@@ -198,9 +198,7 @@ impl Group {
     }
 
     fn open_procs(&mut self) -> Result<()> {
-        for part in self.parts.iter().filter(|part| part.version == Version::V1) {
-            self.procs.push(part.open_procs()?);
-        }
+        self.procs = self.open_v1_procs()?;
         Ok(())
     }
 
@@ -236,6 +234,11 @@ impl Group {
     /// Opens `cgroup.procs` of the v2 part, for a kernel without `CLONE_INTO_CGROUP`.
     pub(crate) fn v2_procs(&self) -> Result<Option<OwnedFd>> {
         self.v2().map(Part::open_procs).transpose()
+    }
+
+    /// Opens the `tasks` of each v1 part, for a process that enters the group later.
+    pub(crate) fn open_v1_procs(&self) -> Result<Vec<OwnedFd>> {
+        self.parts.iter().filter(|part| part.version == Version::V1).map(Part::open_procs).collect()
     }
 
     /// Returns the writable `cgroup.procs` of each v1 part. The child writes `0` to each.

@@ -2,6 +2,7 @@
 //! when it is dropped.
 
 mod clock;
+mod exec;
 mod outcome;
 mod output;
 mod pressure;
@@ -16,6 +17,7 @@ use std::process::ChildStdin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(crate) use exec::{Enter, Inside};
 pub use outcome::{Outcome, Output, Usage, Verdict};
 pub(crate) use resources::{MountNamespace, Resources};
 pub(crate) use shared::Facts;
@@ -70,6 +72,8 @@ pub struct Child {
     shared: Option<Arc<Shared>>,
     enforced: Enforced,
     meter: Option<Arc<Meter>>,
+    /// The way to start further programs; `None` for the handle of such a program.
+    enter: Option<Arc<dyn Enter>>,
 }
 
 /// The time limits that this process watches from outside the sandbox.
@@ -102,6 +106,7 @@ pub(crate) struct Started {
     /// The questions of the filter, if no other receiver takes them.
     pub(crate) notifications: Option<Notifications>,
     pub(crate) watch: Watch,
+    pub(crate) enter: Option<Arc<dyn Enter>>,
 }
 
 impl Child {
@@ -109,7 +114,7 @@ impl Child {
     pub(crate) fn new(started: Started) -> Result<Child> {
         let Started { running, at, streams, resources, facts, watch: Watch { wall_time, cpu_time }, .. } = started;
         let [stdin, stdout, stderr] = streams;
-        let asks = facts.asks;
+        let reaped_at_once = facts.reaped_at_once;
         let shared = Arc::new(Shared::new(running, at, wall_time, resources, facts)?);
         let meter = started.output_limit.map(|limit| Meter::new(limit.bytes, limit.cuts, &shared));
         let child = Child {
@@ -120,13 +125,14 @@ impl Child {
             shared: Some(shared.clone()),
             enforced: started.enforced,
             meter,
+            enter: started.enter,
         };
         // On an error the handle made above is dropped, which ends the program.
         watch::watch_wall_time(&shared)?;
         if let Some(limit) = cpu_time.map(|limit| limit.saturating_add(shared.cpu_before())) {
             watch::add_deadline(at, &shared, watch::Due::CpuTime(watch::CpuWatch::new(limit)))?;
         }
-        if asks {
+        if reaped_at_once {
             watch::reap(&shared)?;
         }
         shared.leave_unattended();

@@ -33,9 +33,9 @@ pub(crate) struct Facts {
     pub(crate) cpu_rlimit: Option<Duration>,
     /// True if the program runs under a filter of this library.
     pub(crate) seccomp: bool,
-    /// True if that filter asks a supervisor. In that case the watching thread waits for the
-    /// program, too.
-    pub(crate) asks: bool,
+    /// True if the watching thread reaps the program as soon as it has ended: a filter that asks a
+    /// supervisor stays until then, and so does the pid namespace that a further program has entered.
+    pub(crate) reaped_at_once: bool,
     /// True if a stream is a file, whose size RLIMIT_FSIZE limits.
     pub(crate) writes_file: bool,
     /// The time between the signal at the wall limit and the kill.
@@ -244,7 +244,7 @@ impl Shared {
     }
 
     /// Returns true if the program has ended, no matter which thread or process has reaped it.
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.state().outcome.is_some() || self.ends_by(Instant::now()).unwrap_or(false)
     }
 

@@ -29,7 +29,7 @@ impl Shared {
             Some(until) if !self.ends_by(until)? => return Ok(None),
             // The turn is taken only when there is something to reap, so that no thread waits for
             // the turn.
-            None if self.facts.asks => while !self.ends_by(Instant::now() + watch::FAR)? {},
+            None if self.facts.reaped_at_once => while !self.ends_by(Instant::now() + watch::FAR)? {},
             _ => {}
         }
         let _turn = mutex::lock(&self.reaping);

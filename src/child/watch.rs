@@ -145,7 +145,8 @@ pub(super) fn adopt(shared: Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-/// Lets the thread reap a program as soon as it has ended, for a program whose filter asks a
+/// Lets the thread reap a program as soon as it has ended. The first process of a pid namespace
+/// cannot end before a further program that has entered it is reaped, and a filter may ask a
 /// supervisor. Before 6.11 a process keeps its filter until it is reaped, and until then the
 /// supervisor does not learn that no process is left that could ask.
 pub(super) fn reap(shared: &Arc<Shared>) -> Result<()> {

@@ -95,6 +95,11 @@ impl Policy {
         enforced.set(Feature::OutputLimit, whole);
     }
 
+    /// Returns whether output that cannot be counted is an error.
+    pub(crate) fn has_to_count(&self) -> bool {
+        !self.best_effort.contains(&Feature::OutputLimit)
+    }
+
     /// Returns a problem if the output has a limit, and a reader outside of the library.
     pub(crate) fn uncounted(&self, streams: &[Option<Stdio>; 3]) -> Option<Problem> {
         let external = streams[1..].iter().flatten().any(|stdio| stdio.sink() == Sink::External);

@@ -11,9 +11,10 @@ use crate::namespace::Outside;
 use crate::policy::Policy;
 use crate::sys::mutex;
 
-/// The judgement of a policy, and the limitations of the host that runs have shown.
+/// A policy with its judgement, and the limitations of the host that runs have shown.
 #[derive(Debug)]
 pub(crate) struct Compiled {
+    pub(crate) policy: Policy,
     pub(crate) judgement: Judgement,
     template: Option<BorrowedFd<'static>>,
     /// True if a run has shown that the template is of no use.
@@ -27,6 +28,7 @@ impl Compiled {
     /// Judges the policy once, for all its runs. [`Policy::judge`] explains `thorough`.
     pub(crate) fn new(policy: &Policy, thorough: bool) -> Result<Self> {
         Ok(Compiled {
+            policy: policy.clone(),
             judgement: policy.judge(thorough)?,
             template: policy.template(),
             no_template: AtomicBool::new(false),
@@ -37,11 +39,11 @@ impl Compiled {
 
     /// Writes the setup in advance, without the control group and the scratch directory, which are
     /// made for each run. So a missing path of the host is found now.
-    pub(crate) fn write_setup(&self, policy: &Policy) -> Result<()> {
+    pub(crate) fn write_setup(&self) -> Result<()> {
         let template = self.template();
         let write = || {
             let key = SetupKey::without_resources(template, self.exchanges());
-            self.setup(policy, &key, template)
+            self.setup(&key, template)
         };
         let setup = match write() {
             Err(error) if self.exchanges() && self.lacks_exchange(&error) => write()?,
@@ -52,17 +54,12 @@ impl Compiled {
     }
 
     /// Returns the last setup, if it has this key and can be used again; else a new one.
-    pub(super) fn setup(
-        &self,
-        policy: &Policy,
-        key: &SetupKey,
-        template: Option<BorrowedFd<'_>>,
-    ) -> Result<Arc<Setup>> {
+    pub(super) fn setup(&self, key: &SetupKey, template: Option<BorrowedFd<'_>>) -> Result<Arc<Setup>> {
         let last = || mutex::lock(&self.setup);
         if let Some(setup) = last().as_ref().filter(|setup| setup.key == *key) {
             return Ok(setup.clone());
         }
-        let setup = Arc::new(policy.emit_setup(&self.judgement, key, template)?);
+        let setup = Arc::new(self.policy.emit_setup(&self.judgement, key, template)?);
         if !setup.plan.is_single_use() {
             *last() = Some(setup.clone());
         }

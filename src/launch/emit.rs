@@ -128,7 +128,7 @@ impl Policy {
     pub(super) fn emit_run(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
         run.invocation.emit_cwd(plan, self.mounts.root.is_some());
         run.streams.emit(plan, &self.stdio.extra);
-        self.emit_exec(plan, judgement, setup, run);
+        self.emit_exec(plan, judgement, setup.failure, run);
     }
 
     /// Writes the ops that let the stub wait for a program.
@@ -142,16 +142,17 @@ impl Policy {
     pub(super) fn emit_fire(&self, judgement: &Judgement, setup: &Setup, run: &Run) -> Plan {
         let mut plan = setup.plan.continued();
         run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
-        self.emit_exec(&mut plan, judgement, setup, run);
+        self.emit_exec(&mut plan, judgement, setup.failure, run);
         plan
     }
 
-    /// Emits the last ops of a run: limits of the process, signal mask, filter and exec.
-    fn emit_exec(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
+    /// Emits the last ops of a run: limits of the process, signal mask, filter and exec. `failure`
+    /// is the slot with the address of the failure page.
+    pub(super) fn emit_exec(&self, plan: &mut Plan, judgement: &Judgement, failure: Option<Slot>, run: &Run) {
         self.emit_limits_of_process(plan, judgement, &run.streams);
         emit_unblock_signals(plan);
         let how = judgement.seccomp.as_ref().map_or(ExecFlags::empty(), |profile| profile.emit(plan));
-        run.invocation.emit_exec(plan, how, setup.failure);
+        run.invocation.emit_exec(plan, how, failure);
     }
 
     /// Emits the maps of a new user namespace, and the ids that the setup has in it.
@@ -186,7 +187,7 @@ impl Policy {
 
     /// Sets the death signal, after the last change of user, which would clear the signal. Then
     /// checks that the owner is still alive.
-    fn emit_owner(&self, plan: &mut Plan) {
+    pub(super) fn emit_owner(&self, plan: &mut Plan) {
         if !self.program.outlive_owner {
             let signal = DEATH_SIGNAL;
             plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), signal.into()]);
@@ -227,7 +228,7 @@ pub(super) fn emit_beginning(plan: &mut Plan) -> Slot {
 
 /// Maps the failure page, which stays when the descriptors are closed and an init forks, and ends
 /// with the exec. Returns the slot with its address.
-fn emit_failure_page(plan: &mut Plan) -> Slot {
+pub(super) fn emit_failure_page(plan: &mut Plan) -> Slot {
     let (number, slot) = (plan.run_fd(RunFd::FailurePage), plan.slot());
     let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
     let args = [0.into(), FailurePage::SIZE.into(), access.into(), flags.into(), number.into(), 0.into()];
@@ -236,7 +237,7 @@ fn emit_failure_page(plan: &mut Plan) -> Slot {
 }
 
 /// Lets the stub enter its groups: those on v1, and those on v2 that it was not born in.
-fn emit_join_cgroups(plan: &mut Plan, key: &SetupKey) {
+pub(super) fn emit_join_cgroups(plan: &mut Plan, key: &SetupKey) {
     let own = plan.string("0");
     for number in 0..key.procs {
         let number = plan.run_fd(RunFd::CgroupProcs(number));

@@ -1,9 +1,11 @@
 //! The handle of a running program.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::compiled::Compiled;
+use super::enter::Entrance;
 use super::inputs::Inputs;
 use super::listener::ListenerChannel;
 use crate::cgroup::{Group, Stats};
@@ -21,7 +23,7 @@ impl Policy {
     /// from before the program.
     pub(super) fn handle(
         &self,
-        compiled: &Compiled,
+        compiled: &Arc<Compiled>,
         running: Running,
         inputs: &mut Inputs,
         streams: &mut Streams,
@@ -30,6 +32,7 @@ impl Policy {
     ) -> Result<Child> {
         let at = Instant::now();
         let judgement = &compiled.judgement;
+        let user_outside = self.user_outside(inputs);
         let mut resources = std::mem::take(&mut inputs.resources);
         resources.group.iter_mut().for_each(Group::joined);
         let own_pid_ns = self.namespaces.new.contains(Namespaces::PID);
@@ -46,7 +49,7 @@ impl Policy {
                 own_process_group: self.program.leads_group(own_pid_ns),
                 cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
                 seccomp: judgement.seccomp.is_some(),
-                asks: channel.is_some(),
+                reaped_at_once: channel.is_some(),
                 writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
                 wall_time_grace: self.wall_time_grace,
                 stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
@@ -56,6 +59,7 @@ impl Policy {
             output_limit: self.output_limit.map(|bytes| OutputLimit { bytes, cuts: self.output_cut }),
             notifications: channel.and_then(ListenerChannel::notifications),
             watch: Watch { wall_time: self.wall_time, cpu_time: self.cpu_time.filter(|_| judgement.account_cpu) },
+            enter: Some(Arc::new(Entrance { compiled: compiled.clone(), user_outside, is_fenced: inputs.is_fenced() })),
         })?;
         // If this is an error, the dropped handle ends the program.
         noted.map(|()| child)
@@ -63,7 +67,7 @@ impl Policy {
 }
 
 /// Returns the features that are enforced in a run with these streams.
-fn enforced_with(judgement: &Judgement, streams: &Streams) -> Enforced {
+pub(super) fn enforced_with(judgement: &Judgement, streams: &Streams) -> Enforced {
     let mut enforced = judgement.enforced.clone();
     if enforced.get(Feature::OutputLimit) == Some(&Enforcement::Full) {
         if streams.sinks.contains(&Sink::External) {

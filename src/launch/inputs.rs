@@ -217,7 +217,7 @@ fn wants_group(judgement: &Judgement) -> bool {
 }
 
 /// Refuses a frozen group. A clone into one hangs in the kernel, where no signal reaches the child.
-fn refuse_frozen(group: &Group) -> Result<()> {
+pub(super) fn refuse_frozen(group: &Group) -> Result<()> {
     match group.frozen_above()? {
         Some(path) => Err(Error::message(ErrorKind::Setup, Step::JoinCgroup, "the control group is frozen")
             .at(path)

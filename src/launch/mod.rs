@@ -3,10 +3,12 @@
 //!
 //! The modules, from the lowest up: [`compiled`] judges, [`inputs`] makes the inputs of the setup,
 //! [`emit`] has the order of the ops, [`run_setup`] runs them to one of two ends, [`start`] goes on
-//! to a program, and [`park`] to a sandbox that waits for one.
+//! to a program, [`park`] to a sandbox that waits for one, and [`enter`] to a further program in one
+//! that runs.
 
 mod compiled;
 mod emit;
+mod enter;
 mod handle;
 mod inputs;
 mod listener;

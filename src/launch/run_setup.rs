@@ -90,7 +90,7 @@ impl Policy {
         procs: Option<&OwnedFd>,
         end: &End<'_>,
     ) -> Result<(Plan, Arc<Setup>)> {
-        let setup = compiled.setup(self, &inputs.key(procs), inputs.template)?;
+        let setup = compiled.setup(&inputs.key(procs), inputs.template)?;
         let mut plan = setup.plan.for_run(&inputs.run_fds(procs), inputs.exchange())?;
         match end {
             End::Exec { run, .. } => self.emit_run(&mut plan, &compiled.judgement, &setup, run),
@@ -139,7 +139,7 @@ impl Policy {
 
 /// Returns whether clone3 failed because the kernel does not know it, or CLONE_INTO_CGROUP, or
 /// because a seccomp filter makes it look so.
-fn is_clone_too_old(error: &Error) -> bool {
+pub(super) fn is_clone_too_old(error: &Error) -> bool {
     let too_old = [libc::ENOSYS, libc::EPERM, libc::EINVAL, libc::E2BIG];
     error.step() == Step::Clone && error.raw_os_error().is_some_and(|errno| too_old.contains(&errno))
 }

@@ -1,5 +1,6 @@
 //! The start of a program: from a policy to a running child.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::compiled::Compiled;
@@ -18,7 +19,7 @@ impl Policy {
     /// those that were not set.
     pub(crate) fn spawn(&self, default: &[Stdio; 3], supervisor: Option<Supervisor>) -> Result<Child> {
         let begun = self.begin();
-        let compiled = Compiled::new(self, false)?;
+        let compiled = Arc::new(Compiled::new(self, false)?);
         let streams = Streams::open(self.stdio.choose(None, default))?;
         let run = Run { invocation: self.invocation(), streams };
         self.start(&compiled, run, supervisor, begun)
@@ -32,7 +33,7 @@ impl Policy {
     /// Makes the inputs, runs the setup to the exec of the program, and returns the handle.
     pub(crate) fn start(
         &self,
-        compiled: &Compiled,
+        compiled: &Arc<Compiled>,
         mut run: Run,
         supervisor: Option<Supervisor>,
         begun: Option<Instant>,

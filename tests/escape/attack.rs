@@ -21,6 +21,7 @@ extern "C" fn before_main() {
         "overwrite-exe" => overwrite_exe(words[1]),
         "peek" => peek(),
         "kill" => kill(&words[1..]),
+        "seize" => seize(),
         "open-write" => open_write(&words[1..]),
         "read" => read(&words[1..]),
         "same-mode" => same_mode(words[1]),
@@ -136,6 +137,46 @@ fn peek() {
         }
     }
     println!("coming={}\narrived={}", coming.join(","), arrived.join(","));
+}
+
+/// Seizes every process of the sandbox as soon as it appears, until stdin ends; says what capabilities they had, and how
+/// many there were.
+fn seize() {
+    let capabilities = |pid: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let sets =
+            ["CapPrm:", "CapEff:"].iter().filter_map(|name| status.lines().find_map(|line| line.strip_prefix(name)));
+        sets.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok()).fold(0, |all, set| all | set)
+    };
+    let own = std::process::id().to_string();
+    println!("own={:x}", capabilities(&own));
+    let _ = io::stdout().flush();
+    let ends = std::thread::spawn(|| io::stdin().read(&mut [0]));
+    let (mut seized, mut held) = (0, 0);
+    while !ends.is_finished() {
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Ok(pid) = name.parse::<i32>() else { continue };
+            // SAFETY: no memory is involved.
+            if name != own && unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) } == 0 {
+                seized += 1;
+                held |= capabilities(&name);
+            }
+        }
+        let mut status = 0;
+        loop {
+            // SAFETY: `status` is a place for the status.
+            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::WNOHANG) };
+            if pid <= 0 {
+                break;
+            }
+            if libc::WIFSTOPPED(status) {
+                // SAFETY: no memory is involved.
+                unsafe { libc::ptrace(libc::PTRACE_CONT, pid, 0, 0) };
+            }
+        }
+    }
+    println!("seized={seized}\nheld={held:x}");
 }
 
 /// Signals processes by the numbers that they have outside.

@@ -72,6 +72,33 @@ fn nobody_looks_into_a_process_on_its_way_in() {
     assert!(answers.get("arrived").contains("seen"), "the attack itself works: {answers:?}");
 }
 
+/// CVE-2016-9962 with the right to look. A process inside that may inspect others meets one that enters only when that one
+/// has given up all that the sandbox's programs do not have.
+#[test]
+fn whoever_enters_is_seen_with_the_rights_of_the_sandbox_alone() {
+    let _clean = common::clean();
+    if common::needs_root("capabilities outside of a user namespace") {
+        return;
+    }
+    let exe = std::env::current_exe().unwrap();
+    let kept = [Capability::CAP_SYS_PTRACE, Capability::CAP_CHOWN];
+    let sandbox = Sandbox::new().pid_ns().rootfs(RootFs::programs()).capabilities(Capabilities::keep(kept));
+    let sandbox = attack_at(sandbox.bind_ro(exe, "/tmp/attack"), "/tmp/attack", "seize");
+    let mut child = sandbox.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let own = lines.next().unwrap();
+    for _ in 0..200 {
+        child.exec(ringfence::Command::new("true").stdout(Stdio::null())).unwrap().wait().unwrap();
+    }
+    drop(child.stdin.take());
+    let answers = Answers::of(&[own].into_iter().chain(lines).collect::<Vec<_>>().join("\n"));
+    child.wait().unwrap();
+    let bits = |name: &str| u64::from_str_radix(answers.get(name), 16).unwrap();
+    assert!(answers.get("seized").parse::<u32>().unwrap() > 20, "the attack itself works: {answers:?}");
+    assert_eq!(bits("own").count_ones(), 2);
+    assert_eq!(bits("held") & !bits("own"), 0, "more than the sandbox's own: {answers:?}");
+}
+
 /// CVE-2024-21626. No descriptor of the host's is left, and none can be the working directory.
 #[test]
 fn no_descriptor_leads_out() {

@@ -4,6 +4,7 @@
 mod common;
 
 mod child;
+mod exec;
 mod pool;
 mod prepared;
 mod program;

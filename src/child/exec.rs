@@ -1,0 +1,103 @@
+//! Further programs in a running sandbox.
+
+use std::fmt::Debug;
+use std::os::fd::BorrowedFd;
+
+use super::Child;
+use super::outcome::Output;
+use crate::cgroup::Group;
+use crate::command::Command;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::stdio::Stdio;
+
+/// The policy behind a handle, which starts further programs in the sandbox.
+pub(crate) trait Enter: Debug + Send + Sync {
+    /// Starts a program in the sandbox. `default` has the streams for those that the command does
+    /// not set.
+    fn enter(&self, running: &Inside<'_>, command: &Command, default: &[Stdio; 3]) -> Result<Child>;
+}
+
+/// The running sandbox that a program enters.
+#[derive(Debug)]
+pub(crate) struct Inside<'s> {
+    /// The program, or its init.
+    pub(crate) pid: i32,
+    pub(crate) pidfd: BorrowedFd<'s>,
+    pub(crate) group: Option<&'s Group>,
+}
+
+/// # Further programs
+impl Child {
+    /// Starts another program in the running sandbox, which ends with the sandbox.
+    ///
+    /// The program has the namespaces and the root of the sandbox, its control group with its
+    /// limits, its user, capabilities, filter, Landlock rules and limits of processes. Environment
+    /// and working directory are the policy's, unless the command sets them; without either, the
+    /// program starts in `/`. Streams that the command does not set are the caller's own.
+    ///
+    /// The handle is like any other, with a wall time and an output limit of its own, as the policy
+    /// has them. Dropping the handle ends this program alone; with
+    /// [`kill`](Child::kill) goes its process group. It has no [`stats`](Child::stats): what the
+    /// program uses counts as the sandbox's.
+    ///
+    /// A process of the sandbox can see the new program only after the program has given up all
+    /// rights that the sandbox's programs do not have, whatever the process may inspect.
+    ///
+    /// ```
+    /// use ringfence::{Command, Sandbox};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// let child = sandbox.pid_ns().uts_ns().hostname("inside").command("sleep").arg("60").spawn()?;
+    /// let output = child.exec_output(Command::new("hostname"))?;
+    /// assert_eq!(output.stdout, b"inside\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Control`] if the sandbox has ended or is frozen, in a fork of the caller, and
+    ///   for a handle that `exec` itself returned: use that of the sandbox.
+    /// - [`ErrorKind::Unsupported`] without a pid namespace and without a limit, since nothing would
+    ///   end the program with the sandbox; before Linux 5.8; and where only systemd may put a
+    ///   process into the control group.
+    /// - Otherwise as [`Sandbox::spawn`](crate::Sandbox::spawn).
+    pub fn exec(&self, command: impl Into<Command>) -> Result<Child> {
+        self.enter(&command.into(), &Stdio::inherited())
+    }
+
+    /// Runs another program in the running sandbox to its end, and collects its output. Without
+    /// settings of the command, stdout and stderr are captured, and stdin is empty.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`exec`](Child::exec) and of [`wait_with_output`](Child::wait_with_output).
+    pub fn exec_output(&self, command: impl Into<Command>) -> Result<Output> {
+        self.enter(&command.into(), &Stdio::captured())?.wait_with_output()
+    }
+
+    fn enter(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
+        let shared = self.shared()?;
+        shared.require_home(Step::Enter)?;
+        let Some(enter) = &self.enter else {
+            return Err(Error::message(ErrorKind::Control, Step::Enter, "the handle is that of a further program")
+                .hint("call exec() of the handle that spawn() returned"));
+        };
+        if shared.has_ended() {
+            return Err(has_ended());
+        }
+        let running = Inside { pid: shared.running.pid, pidfd: shared.pidfd(), group: shared.group.as_ref() };
+        let gone = |error: &Error| {
+            let steps = [Step::Enter, Step::JoinNamespace];
+            error.raw_os_error() == Some(libc::ESRCH) && steps.contains(&error.step())
+        };
+        let ended = |error: Error| if gone(&error) || shared.has_ended() { has_ended() } else { error };
+        enter.enter(&running, command, default).map_err(ended)
+    }
+}
+
+fn has_ended() -> Error {
+    Error::message(ErrorKind::Control, Step::Enter, "the sandbox has ended")
+}

@@ -1,0 +1,227 @@
+//! The entry of a further program into a sandbox that runs.
+//!
+//! Identity first, visible last: the stub joins all namespaces in one call, and takes on the
+//! program's user, capabilities and rules while it is still outside of the pid namespace, where no
+//! process inside can see it. Only then is it cloned into the pid namespace.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::compiled::Compiled;
+use super::emit::{Run, SetupKey, emit_beginning, emit_failure_page, emit_join_cgroups};
+use super::handle::enforced_with;
+use super::inputs::refuse_frozen;
+use super::run_setup::is_clone_too_old;
+use crate::cgroup::{Group, Stats};
+use crate::child::{Child, Enter, Facts, Inside, OutputLimit, Resources, Started, Watch};
+use crate::command::Command;
+use crate::error::{Error, ErrorKind, Problem, Result, Step};
+use crate::judge::Judgement;
+use crate::namespace::Namespaces;
+use crate::plan::{Plan, PlanFd, RunFds};
+use crate::policy::Policy;
+use crate::program::{emit_groups, emit_ids};
+use crate::security::Seccomp;
+use crate::spawn::{self, FailurePage, Launch};
+use crate::stdio::{Stdio, Streams};
+use crate::sys::{pidfd, table};
+
+/// The way into one sandbox.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    pub(super) compiled: Arc<Compiled>,
+    /// The user and group that programs of the sandbox are outside, if the caller's ids say.
+    pub(super) user_outside: Option<(u32, u32)>,
+    /// True if the caller may not put a process into the sandbox's control group.
+    pub(super) is_fenced: bool,
+}
+
+/// The descriptors by which a stub enters.
+struct Way<'w> {
+    pidfd: BorrowedFd<'w>,
+    /// The root directory of the sandbox's first process.
+    root: Option<OwnedFd>,
+    /// The files to which the stub writes to enter the control group.
+    procs: Vec<OwnedFd>,
+    group: Option<&'w Group>,
+    failure: Option<FailurePage>,
+    ruleset: Option<OwnedFd>,
+}
+
+impl Enter for Entrance {
+    fn enter(&self, running: &Inside<'_>, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
+        let (policy, judgement) = (&self.compiled.policy, &self.compiled.judgement);
+        policy.check_entry(command, running, self.is_fenced)?;
+        running.group.map_or(Ok(()), refuse_frozen).map_err(|error| error.with_kind(ErrorKind::Control))?;
+        let channel = policy.listen(judgement, None)?;
+        let [stdin, stdout, stderr] = &command.streams;
+        let chosen = [stdin, stdout, stderr];
+        let stdio = [0, 1, 2].map(|i| chosen[i].as_ref().unwrap_or(&default[i]));
+        let mut run = Run { invocation: command.invocation(&policy.invocation()), streams: Streams::open(stdio)? };
+        self.user_outside.into_iter().for_each(|user| run.streams.give_to(user));
+        let mut way = policy.way_into(judgement, running)?;
+        let launch = |way: &Way<'_>, group: Option<BorrowedFd<'_>>| {
+            let plan = policy.emit_entry(judgement, way, &run)?;
+            spawn::start(&Launch {
+                cgroup: group,
+                seen_inside: true,
+                listener: channel.as_ref().map(|channel| &channel.sender),
+                failure: way.failure.as_ref(),
+                ..Launch::new(&plan, policy.setup_timeout())
+            })
+        };
+        let birth = running.group.filter(|group| !group.is_in_oom_group()).and_then(Group::v2_dir);
+        let entered = match birth.map(|group| launch(&way, Some(group))) {
+            Some(Err(error)) if is_clone_too_old(&error) => None,
+            done => done,
+        };
+        let stub = entered.unwrap_or_else(|| {
+            way.procs.extend(running.group.map(Group::v2_procs).transpose()?.flatten());
+            launch(&way, None)
+        });
+        let stub = stub.map_err(|error| self.compiled.explain_by_profile(error))?;
+        Child::new(Started {
+            running: stub.into_running(),
+            at: std::time::Instant::now(),
+            facts: policy.facts_of_entry(judgement, &run.streams),
+            enforced: enforced_with(judgement, &run.streams),
+            streams: std::mem::take(&mut run.streams.outside),
+            resources: Resources::default(),
+            output_limit: policy.output_limit.map(|bytes| OutputLimit { bytes, cuts: policy.output_cut }),
+            notifications: channel.and_then(super::listener::ListenerChannel::notifications),
+            watch: Watch { wall_time: policy.wall_time, cpu_time: None },
+            enter: None,
+        })
+    }
+}
+
+impl Policy {
+    /// Refuses a command that execve(2) cannot take, and a sandbox that no further program can
+    /// enter, or whose end would not end it.
+    fn check_entry(&self, command: &Command, running: &Inside<'_>, is_fenced: bool) -> Result<()> {
+        let mut problems = command.invalid();
+        problems.extend(self.uncounted(&command.streams).filter(|_| self.has_to_count()));
+        if !self.namespaces.new.contains(Namespaces::PID) && running.group.is_none() {
+            let reason = "without a pid namespace and without a limit, nothing ends a further program with its sandbox";
+            problems.push(Problem::unsupported("exec", reason, "add pid_ns(), or a limit such as pids_limit()"));
+        }
+        if is_fenced {
+            let reason = "only systemd may put a process into the sandbox's scope";
+            let remedy = "run the caller in the same delegated subtree, with cgroup_parent()";
+            problems.push(Problem::unsupported("exec", reason, remedy));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::refused(problems)) }
+    }
+
+    /// Opens what a stub needs to enter.
+    fn way_into<'w>(&self, judgement: &Judgement, running: &Inside<'w>) -> Result<Way<'w>> {
+        let root = self.namespaces.apart().contains(Namespaces::MOUNT).then(|| open_root(running)).transpose()?;
+        let failure = judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page);
+        let rules = self.landlock.as_ref();
+        Ok(Way {
+            pidfd: running.pidfd,
+            root,
+            procs: running.group.map_or(Ok(Vec::new()), Group::open_v1_procs)?,
+            group: running.group,
+            failure: failure.then(FailurePage::new).transpose()?,
+            ruleset: rules.map(|rules| rules.make(&judgement.landlock)).transpose()?.flatten(),
+        })
+    }
+
+    /// Writes the plan of the entry.
+    fn emit_entry(&self, judgement: &Judgement, way: &Way<'_>, run: &Run) -> Result<Plan> {
+        let (apart, own_pid_ns) = (self.namespaces.apart(), self.namespaces.apart().contains(Namespaces::PID));
+        let mut plan = Plan::new();
+        let umask = emit_beginning(&mut plan);
+        self.security.emit_keyring(&mut plan);
+        let failure = way.failure.is_some().then(|| emit_failure_page(&mut plan));
+        plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
+        let group = way.group.and_then(|group| group.name().parent()).map(Into::into);
+        emit_join_cgroups(&mut plan, &SetupKey { procs: way.procs.len(), group, ..SetupKey::default() });
+        emit_joins(&mut plan, apart, way);
+        // From here on paths are those of the sandbox.
+        let landlock = self.landlock.as_ref().and_then(|rules| rules.emit(&mut plan, &judgement.landlock));
+        let maps = judgement.maps.as_ref();
+        let may_set_groups = maps.is_none_or(|maps| !maps.deny_setgroups);
+        if let Some((uid, gid)) = maps.and_then(|maps| maps.setup()) {
+            if may_set_groups {
+                emit_groups(&mut plan, &[]);
+            }
+            emit_ids(&mut plan, uid.inside, gid.inside);
+        }
+        self.program.emit_raised_rlimits(&mut plan);
+        judgement.security.emit_keep(&mut plan);
+        self.program.emit_user(&mut plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
+        judgement.security.emit(&mut plan, judgement.bounding);
+        self.program.emit_umask(&mut plan, umask);
+        landlock.iter().for_each(|ruleset| ruleset.emit_restriction(&mut plan));
+        if judgement.security.capabilities.is_none() {
+            plan.clear_inheritable();
+        }
+        run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
+        run.streams.emit(&mut plan, &[]);
+        if own_pid_ns {
+            plan.reclone();
+        }
+        self.emit_owner(&mut plan);
+        self.program.emit_session(&mut plan, own_pid_ns);
+        self.emit_exec(&mut plan, judgement, failure, run);
+        let given = RunFds {
+            failure_page: way.failure.as_ref().map(AsFd::as_fd),
+            cgroup_procs: way.procs.iter().map(AsFd::as_fd).collect(),
+            ruleset: way.ruleset.as_ref().map(AsFd::as_fd),
+        };
+        plan.for_run(&given, None)
+    }
+
+    /// Returns the facts by which the handle of a further program ends it.
+    fn facts_of_entry(&self, judgement: &Judgement, streams: &Streams) -> Facts {
+        Facts {
+            // The program is not the first of the namespace: its end ends nothing else.
+            own_pid_ns: false,
+            own_process_group: self.program.leads_group(self.namespaces.new.contains(Namespaces::PID)),
+            cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
+            seccomp: judgement.seccomp.is_some(),
+            reaped_at_once: true,
+            writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
+            wall_time_grace: self.wall_time_grace,
+            stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
+            before: Stats::default(),
+        }
+    }
+}
+
+/// Joins all namespaces of the sandbox in one call, setns(2) with a pidfd, and its root.
+fn emit_joins(plan: &mut Plan, apart: Namespaces, way: &Way<'_>) {
+    if apart.is_empty() {
+        return;
+    }
+    let number = plan.fd(PlanFd::Held(way.pidfd.as_raw_fd()));
+    plan.call(Step::JoinNamespace, libc::SYS_setns, [number.into(), apart.bits().into()])
+        .at("the namespaces of the sandbox")
+        .hint("joining all namespaces of a process needs Linux 5.8, and a process that still runs");
+    let Some(root) = &way.root else { return };
+    // The namespace's own root may lie above: that of a caller who is in a chroot(2).
+    let (number, here) = (plan.fd(PlanFd::Held(root.as_raw_fd())), plan.string("."));
+    plan.call(Step::PivotRoot, libc::SYS_fchdir, [number.into()]).at("/");
+    plan.call(Step::PivotRoot, libc::SYS_chroot, [here.into()]).at("/");
+}
+
+/// Opens the root directory of the sandbox's first process.
+fn open_root(running: &Inside<'_>) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/root", running.pid);
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let root = File::options().read(true).custom_flags(flags).open(&path);
+    // A process that is ending has no root any more. As long as nobody has reaped the process, the
+    // pid was its own.
+    let is_gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    if root.as_ref().is_err_and(is_gone) || pidfd::pid_of(running.pidfd) != Some(running.pid) {
+        return Err(Error::new(Step::Enter, Errno::ESRCH));
+    }
+    let root = root.map_err(|error| Error::io(Step::Enter, &error).at(&path))?;
+    table::above_stdio(root.into()).map_err(|errno| Error::new(Step::Enter, errno))
+}

@@ -1,0 +1,222 @@
+//! Further programs in a running sandbox: they are what its own program is, and end with it.
+
+use std::io::{BufRead, BufReader};
+use std::time::{Duration, Instant};
+
+use crate::common;
+use ringfence::{Capabilities, Capability, Child, Command, ErrorKind, Landlock, Resource, RootFs, Sandbox, Seccomp};
+use ringfence::{Session, Stdio, Verdict};
+
+/// What a process is: namespaces, root, ids, rights, limits, groups and what it sees.
+const VIEW: &str = "ls -l /proc/self/ns | sed 's/.* \\([a-z_]* ->\\)/\\1/' | grep -v _for_children | sort
+    grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBlk|SigIgn)' /proc/self/status
+    umask; ulimit -Sa; ulimit -Ha; cat /proc/self/cgroup; hostname; cat /proc/self/uid_map; ls /; pwd; env | sort
+    grep -c . /proc/self/mountinfo; echo . >/proc/self/oom_score_adj 2>&1; ls /proc/self/fd | wc -l; echo end";
+
+/// The sorts of sandboxes into which the way differs.
+fn sorts(root: &common::TempDir) -> Vec<(&'static str, Sandbox)> {
+    let base = || common::sandbox().pid_ns();
+    let mut all = vec![
+        ("strict", common::strict()),
+        ("strict, without an init", common::strict().init(false)),
+        ("strict on a directory", common::strict().rootfs(root.path()).bind_ro("/usr", "/usr")),
+        ("programs", base().rootfs(RootFs::programs()).init(true)),
+        ("the caller's root", base()),
+        ("a filter and limits of processes", base().seccomp(Seccomp::default()).rlimit(Resource::OpenFiles, 77, 99)),
+        ("rules", base().landlock(Landlock::new().read("/").execute("/").write("/tmp").write("/dev/null"))),
+        ("no capabilities", base().capabilities(Capabilities::none()).session(Session::NewGroup).cwd("/usr")),
+        ("all namespaces", base().user_ns().net_ns().ipc_ns().uts_ns().cgroup_ns().time_ns().hostname("x")),
+    ];
+    if common::is_root() {
+        let group = || common::sandbox().cgroup_parent(common::cgroup_parent()).pids_limit(50);
+        all.push(("a group alone", group()));
+        all.push(("another user, with groups", group().pid_ns().user(1234, 4321).groups([7, 8]).umask(0o27)));
+        let kept = Capabilities::keep([Capability::CAP_CHOWN, Capability::CAP_NET_BIND_SERVICE]);
+        all.push(("some capabilities", base().rootfs(RootFs::programs()).capabilities(kept)));
+    }
+    all
+}
+
+/// Starts a program that tells its view, and stays.
+fn start(sandbox: &Sandbox) -> (Child, String) {
+    let script = format!("{VIEW}; exec sleep 1000");
+    let sandbox = sandbox.clone().command("/bin/sh").args(["-c", &script]).env("FROM", "the policy");
+    let mut child = sandbox.stdout(Stdio::piped()).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let view: Vec<String> = lines.take_while(|line| line != "end").collect();
+    (child, view.join("\n"))
+}
+
+/// The view of a further program. Without a directory of the policy's it starts in `/`.
+fn view_of(child: &Child) -> String {
+    let command = Command::new("/bin/sh").args(["-c", VIEW]).env("FROM", "the policy");
+    let output = child.exec_output(command).unwrap_or_else(|error| panic!("{error}"));
+    assert!(output.outcome.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).trim_end().trim_end_matches("\nend").to_owned()
+}
+
+fn sleeping(sandbox: Sandbox) -> Child {
+    sandbox
+        .command("sleep")
+        .arg("1000")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn a_further_program_is_what_the_first_one_is() {
+    let _clean = common::clean();
+    let root = common::root_dir();
+    for (what, sandbox) in sorts(&root) {
+        let sandbox = if what == "no capabilities" { sandbox } else { sandbox.cwd("/") };
+        let (mut child, first) = start(&sandbox);
+        assert!(first.lines().count() > 30, "{what}: {first}");
+        let further = view_of(&child);
+        let differ: Vec<_> = first.lines().zip(further.lines()).filter(|(one, other)| one != other).collect();
+        assert!(differ.is_empty() && first.lines().count() == further.lines().count(), "{what}: {differ:#?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_pooled_and_a_prepared_sandbox_are_entered_too() {
+    let _clean = common::clean();
+    let prepared = common::strict().prepare().unwrap();
+    let pool = common::strict().pool(1).unwrap();
+    let sleep = || Command::new("sleep").arg("1000").stdin(Stdio::null());
+    for mut child in [prepared.with(sleep()).spawn().unwrap(), pool.spawn(sleep()).unwrap()] {
+        let output = child.exec_output(Command::new("sh").args(["-c", "id -u; hostname; cat /proc/1/comm"])).unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "65534\nsandbox\nringfence-stub\n", "{output:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_command_says_what_the_policy_does_not() {
+    let _clean = common::clean();
+    let child = sleeping(common::strict().env("A", "policy").env("B", "policy"));
+    let script = "pwd; echo $A $B; cat; echo err >&2; exit 7";
+    let command = Command::new("sh").args(["-c", script]).cwd("/tmp").env("B", "command").stdin(Stdio::bytes(*b"in\n"));
+    let output = child.exec_output(command).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "/tmp\npolicy command\nin\n");
+    assert_eq!((output.stderr.as_slice(), output.outcome.verdict()), (&b"err\n"[..], Verdict::Exited(7)));
+    // What one leaves in /tmp the next one finds.
+    assert!(child.exec_output(Command::new("sh").args(["-c", "echo x >/tmp/left"])).unwrap().outcome.success());
+    assert_eq!(child.exec_output(Command::new("cat").arg("/tmp/left")).unwrap().stdout, b"x\n");
+    let error = child.exec("/no/such/program").unwrap_err();
+    assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Exec, Some(libc::ENOENT)), "{error}");
+    let error = child.exec(Command::new("true").cwd("/no/such")).unwrap_err();
+    assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Setup, Some(libc::ENOENT)), "{error}");
+    assert_eq!(child.exec(Command::new("a\0b")).unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn the_end_of_the_sandbox_is_that_of_its_further_programs() {
+    let _clean = common::clean();
+    let mut sandboxes = vec![common::strict(), common::sandbox().pid_ns()];
+    if common::is_root() {
+        sandboxes.push(common::sandbox().cgroup_parent(common::cgroup_parent()).pids_limit(9));
+    }
+    for sandbox in sandboxes {
+        let child = sleeping(sandbox);
+        let mut further = child.exec(Command::new("sleep").arg("1000")).unwrap();
+        // The end of one is not that of the others.
+        let mut other = child.exec(Command::new("sh").args(["-c", "sleep 1000 & sleep 1000"])).unwrap();
+        other.kill().unwrap();
+        assert_eq!(other.wait().unwrap().verdict(), Verdict::Signaled(9));
+        drop(child.exec(Command::new("sleep").arg("1000")).unwrap());
+        assert_eq!(further.try_wait().unwrap(), None);
+        assert!(child.exec_output("true").unwrap().outcome.success());
+        drop(child);
+        assert_eq!(further.wait().unwrap().verdict(), Verdict::Signaled(9));
+    }
+}
+
+#[test]
+fn a_further_program_has_limits_of_its_own_and_those_of_the_sandbox() {
+    let _clean = common::clean();
+    let child = sleeping(common::strict().wall_time(Duration::from_millis(2500)).output_limit(10_000));
+    let flood = child.exec_output(Command::new("sh").args(["-c", "yes"])).unwrap();
+    assert_eq!(flood.outcome.verdict(), Verdict::OutputLimit);
+    let mut late = child.exec(Command::new("sleep").arg("1000")).unwrap();
+    late.set_wall_time(Some(Duration::from_millis(30))).unwrap();
+    assert_eq!(late.wait().unwrap().verdict(), Verdict::WallTime);
+    drop(child);
+    if common::no_cgroups() {
+        return;
+    }
+    let child = sleeping(common::strict().pids_limit(6));
+    let script = "for i in 1 2 3 4 5 6 7 8; do sleep 5 & done 2>/dev/null; true";
+    let output = child.exec_output(Command::new("sh").args(["-c", script])).unwrap();
+    assert!(!output.outcome.success(), "{output:?}");
+    let error = sleeping(common::strict().pids_limit(2)).exec("true").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EAGAIN), "{error}");
+}
+
+#[test]
+fn what_cannot_be_entered_is_an_error_at_once() {
+    let _clean = common::clean();
+    let alone = sleeping(common::sandbox());
+    let error = alone.exec("true").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("pid_ns()"), "{error}");
+    drop(alone);
+    let mut child = sleeping(common::strict());
+    let further = child.exec(Command::new("sleep").arg("1000")).unwrap();
+    let error = further.exec("true").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Control, "{error}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let error = child.exec("true").unwrap_err();
+    assert!(error.kind() == ErrorKind::Control && error.to_string().contains("has ended"), "{error}");
+    if common::no_cgroups() {
+        return;
+    }
+    let child = sleeping(common::strict());
+    child.freeze().unwrap();
+    let begun = Instant::now();
+    let error = child.exec("true").unwrap_err();
+    assert!(error.kind() == ErrorKind::Control && error.to_string().contains("frozen"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    child.thaw().unwrap();
+    assert!(child.exec_output("true").unwrap().outcome.success());
+}
+
+#[test]
+fn a_sandbox_that_ends_meanwhile_is_an_error_or_an_end() {
+    let _clean = common::clean();
+    for round in 0..60 {
+        let mut child = common::strict().command("sleep").arg("0.01").stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(round % 15));
+        match child.exec(Command::new("true").stdout(Stdio::null())) {
+            Ok(mut further) => drop(further.wait().unwrap()),
+            Err(error) => {
+                let known = [ErrorKind::Control, ErrorKind::SetupDied];
+                assert!(known.contains(&error.kind()), "{:?} {error}", error.kind());
+            }
+        }
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn many_leave_nothing() {
+    let _clean = common::clean();
+    let child = sleeping(common::strict());
+    for _ in 0..300 {
+        assert!(child.exec_output("true").unwrap().outcome.success());
+    }
+    let output = child.exec_output(Command::new("sh").args(["-c", "ls /proc | grep -c '^[0-9]'"])).unwrap();
+    // The init, the program, the shell, ls and grep.
+    assert_eq!(output.stdout, b"5\n");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..25).for_each(|_| assert!(child.exec_output("true").unwrap().outcome.success())));
+        }
+    });
+}
