@@ -17,7 +17,7 @@ use crate::policy::Policy;
 use crate::program::{Invocation, Program, Resource, emit_groups, emit_ids};
 use crate::security::Seccomp;
 use crate::spawn::{self, FailurePage};
-use crate::stdio::Streams;
+use crate::stdio::{self, Fds, Streams};
 use crate::sys::fork_mark::PerProcess;
 
 /// The group of terminals, `tty`.
@@ -30,6 +30,8 @@ const DEATH_SIGNAL: u64 = libc::SIGKILL as u64;
 pub(crate) struct Run {
     pub(crate) invocation: Invocation,
     pub(crate) streams: Streams,
+    /// The further descriptors that the policy does not have.
+    pub(crate) fds: Fds,
 }
 
 /// The facts, other than the policy, that decide the ops of a setup. Setups of one policy with
@@ -122,7 +124,7 @@ impl Policy {
     /// Writes the ops of one run: working directory, streams and exec.
     pub(super) fn emit_run(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
         run.invocation.emit_cwd(plan, self.mounts.root.is_some());
-        run.streams.emit(plan, &self.stdio.extra);
+        run.streams.emit(plan, &self.stdio.extra, &run.fds);
         self.emit_exec(plan, judgement, setup, run);
     }
 
@@ -133,10 +135,11 @@ impl Policy {
     }
 
     /// Writes the plan of the program, for a stub that has waited for it. The streams come with
-    /// this plan.
+    /// this plan, and the program's own descriptors after it.
     pub(super) fn emit_fire(&self, judgement: &Judgement, setup: &Setup, run: &Run) -> Plan {
         let mut plan = setup.plan.continued();
         run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
+        stdio::emit_received(&mut plan, &run.fds);
         self.emit_exec(&mut plan, judgement, setup, run);
         plan
     }

@@ -37,7 +37,7 @@ pub(crate) use kinds::Kind;
 pub use kinds::{Mount, Mqueue, RawMount, Sysfs};
 pub use overlay::Overlay;
 pub(crate) use overlay::Upper;
-pub(crate) use ownership::{OwnedFiles, exposes_files_of, note_unmappable};
+pub(crate) use ownership::{OwnedFiles, exposes_files_of, is_dir, note_unmappable};
 pub(crate) use policy::Policy;
 pub use proc::{HidePid, Proc};
 pub use root::RootFs;

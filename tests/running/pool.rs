@@ -113,6 +113,113 @@ fn descriptors_that_the_policy_passes_come_along() {
     assert_eq!(said(&pool, sh("cat <&3; cat <&6; cat <&7; cat <&9")), "threesixsevennine");
 }
 
+/// A pool of one sandbox that is ready, or one without any, which makes a sandbox for each spawn.
+#[test]
+fn a_programs_own_descriptors_are_its_alone() {
+    let _clean = clean();
+    let open = "for fd in $(seq 0 20); do test -e /proc/$$/fd/$fd && printf $fd,; done; true";
+    let rules = Landlock::new().execute("/").read("/").write("/dev");
+    let walled = full().seccomp(Seccomp::default()).rlimit(ringfence::Resource::OpenFiles, 32, 32);
+    let policies = [
+        ("all namespaces", full(), vec![]),
+        ("an init", full().init(true), vec![]),
+        ("no namespace", Sandbox::new(), vec![]),
+        ("the preset", strict(), vec![]),
+        ("walls", walled, vec![]),
+        ("descriptors of the policy", full(), vec![4, 7, 9]),
+    ];
+    let landlocked = full().landlock(rules);
+    let landlocked = landlocked.check().is_ok().then_some(("Landlock", landlocked, vec![]));
+    for (name, policy, policys) in policies.into_iter().chain(landlocked) {
+        let policy = policys.iter().fold(policy, |policy, number| policy.fd(*number, common::text("policy")));
+        for size in [1, 0] {
+            let pool = ready(&policy, size);
+            let said = |command: Command| {
+                pool.wait_ready(PATIENCE).unwrap();
+                let output = pool.output(command).unwrap();
+                let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(output.outcome.success(), "{name}, {size}: {}: {complaint}", output.outcome.verdict());
+                String::from_utf8(output.stdout).unwrap()
+            };
+            let numbers = |own: &[i32]| {
+                let mut all = [&[0, 1, 2], own, &policys].concat();
+                all.sort();
+                all.iter().map(|number| format!("{number},")).collect::<String>()
+            };
+            let (mut ours, theirs) = std::io::pipe().unwrap();
+            let one = sh(&format!("cat <&3; printf done >&6; cat <&8; {open}"));
+            let one = one.fd(8, common::text("two")).fd(6, theirs).fd(3, common::text("one "));
+            assert_eq!(said(one.clone()), format!("one two{}", numbers(&[3, 6, 8])), "{name}, {size}");
+            let other = sh(&format!("cat <&3; {open}")).fd(3, common::text("other"));
+            assert_eq!(said(other), format!("other{}", numbers(&[3])), "{name}, {size}");
+            assert_eq!(said(sh(open)), numbers(&[]), "{name}, {size}");
+            // It is still open here, and another program writes to the same pipe.
+            assert_eq!(said(one.clone()), numbers(&[3, 6, 8]), "{name}, {size}");
+            pool.wait_ready(PATIENCE).unwrap();
+            drop(one);
+            let mut written = String::new();
+            ours.read_to_string(&mut written).unwrap();
+            assert_eq!(written, "donedone", "{name}, {size}: none that waits holds the pipe open");
+            let stats = pool.stats();
+            assert_eq!((stats.hits, stats.misses), if size == 1 { (4, 0) } else { (0, 4) }, "{name}");
+        }
+    }
+}
+
+/// One message carries 253 of them.
+#[test]
+fn as_many_descriptors_as_the_caller_may_open_are_passed_to_a_program() {
+    let _clean = clean();
+    for size in [1, 0] {
+        let pool = ready(&full(), size);
+        let command =
+            (3..403).rev().fold(sh("ls /proc/self/fd | wc -l; cat <&3; cat /proc/self/fd/402"), |command, number| {
+                command.fd(number, common::text(&format!("{number} ")))
+            });
+        let output = pool.output(&command).unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "404\n3 402 ", "{size}");
+        assert_eq!(pool.stats().hits, size as u64);
+    }
+}
+
+#[test]
+fn descriptors_that_cannot_be_passed_are_refused() {
+    let _clean = clean();
+    let pool = ready(&full().fd(5, common::text("")), 1);
+    let twice = Command::new("true").fd(3, common::text("")).fd(3, common::text(""));
+    let cases = [
+        ("a stream", Command::new("true").fd(0, common::text("")), ErrorKind::Invalid),
+        ("no number", Command::new("true").fd(-1, common::text("")), ErrorKind::Invalid),
+        ("the policy's", Command::new("true").fd(5, common::text("")), ErrorKind::Invalid),
+        ("taken twice", twice, ErrorKind::Invalid),
+        ("beyond RLIMIT_NOFILE", Command::new("true").fd(65_000, common::text("")), ErrorKind::Unsupported),
+    ];
+    for (name, command, kind) in cases {
+        let error = pool.spawn(&command).unwrap_err();
+        assert_eq!(error.kind(), kind, "{name}: {error}");
+        assert_eq!(pool.prepared().with(&command).spawn().unwrap_err().kind(), kind, "{name}");
+    }
+    assert_eq!((pool.stats().hits, pool.stats().misses, pool.stats().ready), (0, 0, 1), "none was used up");
+    // Where the sandboxes of root have an id each, that id shall own nothing on the host.
+    let dir = TempDir::new();
+    let command = Command::new("/bin/ls").arg("/proc/self/fd/3/").fd(3, fs::File::open(dir.path()).unwrap());
+    let given = full().user_ns();
+    match given.pool(1).unwrap().status(&command) {
+        Err(error) if common::is_root() => assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}"),
+        result => assert!(!common::is_root() && result.unwrap().success()),
+    }
+    let mapped = given.uid_map(ringfence::IdMap::new(0, uid(), 1)).gid_map(ringfence::IdMap::new(0, gid(), 1));
+    assert!(mapped.pool(1).unwrap().status(&command).unwrap().success());
+}
+
+fn uid() -> u32 {
+    nix::unistd::getuid().as_raw()
+}
+
+fn gid() -> u32 {
+    nix::unistd::getgid().as_raw()
+}
+
 #[test]
 fn without_a_sandbox_that_is_ready_a_spawn_makes_its_own() {
     let _clean = clean();

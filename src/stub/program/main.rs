@@ -20,6 +20,7 @@ mod memory;
 mod message;
 mod pinned;
 mod receive;
+mod received;
 mod remount;
 mod stamps;
 mod start;
@@ -109,6 +110,9 @@ impl Machine {
             code::EXEC => self.exec(index, args),
             code::ANNOUNCE => self.announce(index),
             code::PARK => self.park(index, args[0]),
+            code::RECEIVE_FDS => {
+                received::place(self.report_fd(), args[0] as *const i32, args[1] as usize, args[2])
+            }
             code::LISTEN => listen::install(self, args[0], args[1]),
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
