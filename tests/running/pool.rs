@@ -1,6 +1,8 @@
 //! Sandboxes that stand ready: programs are told late, and everything else holds as in a spawn.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, DirEntry};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::Stdio as StdStdio;
@@ -61,11 +63,15 @@ fn waiting() -> Vec<i32> {
     pids.into_iter().filter(is_stub).collect()
 }
 
-fn has_thread() -> bool {
+/// The threads that make sandboxes. A thread that one of them has just started has its name, too.
+fn threads() -> BTreeSet<OsString> {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-    tasks
-        .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
-        .any(|comm| comm.trim() == "ringfence-pool")
+    let name = |task: &DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    tasks.filter(|task| name(task).trim() == "ringfence-pool").map(|task| task.file_name()).collect()
+}
+
+fn has_thread() -> bool {
+    !threads().is_empty()
 }
 
 #[test]
@@ -476,7 +482,7 @@ fn what_was_looked_up_stays_until_it_is_cleared() {
 }
 
 #[test]
-fn many_threads_and_pools_share_one_thread() {
+fn many_threads_and_pools_share_few_threads() {
     let _clean = clean();
     let pools = [ready(&full(), 3), ready(&full().init(true), 2)];
     thread::scope(|scope| {
@@ -493,9 +499,96 @@ fn many_threads_and_pools_share_one_thread() {
     });
     let all = pools.iter().map(|pool| pool.stats().hits + pool.stats().misses).sum::<u64>();
     assert_eq!(all, 60);
-    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
-    assert_eq!(names.filter(|name| name.trim() == "ringfence-pool").count(), 1);
+    eventually("those that nobody needs end", || threads().len() == 1);
+}
+
+fn most_threads() -> usize {
+    thread::available_parallelism().unwrap().get().min(4)
+}
+
+/// A sandbox that takes many times as long to make as to start a program in, and shows `source`, which the maker opens
+/// at the beginning.
+fn slow(source: &Path) -> Sandbox {
+    let tmpfs = (0..60).map(|i| ringfence::Tmpfs::new(format!("/mnt/{i}")));
+    tmpfs.fold(full().bind_ro(source, "/mnt"), Sandbox::mount)
+}
+
+/// What is called while several sandboxes are in the making: how many are ready in the end, and whether any may have
+/// been begun before.
+#[test]
+fn those_in_the_making_are_what_was_asked_for_last() {
+    let _clean = clean();
+    type Ask = fn(&Pool);
+    let asks: [(&str, Ask, usize, bool); 5] = [
+        ("clear", |pool| pool.clear(), 4, false),
+        ("clear twice", |pool| (0..2).for_each(|_| pool.clear()), 4, false),
+        ("resize down, and clear", |pool| (pool.resize(1), pool.clear()).1, 1, false),
+        ("resize to none and back", |pool| (pool.resize(0), pool.resize(3)).1, 3, true),
+        ("resize down", |pool| pool.resize(1), 1, true),
+    ];
+    let dir = TempDir::new();
+    let make = |path: &Path, text: &str| {
+        (0..60).for_each(|i| fs::create_dir_all(path.join(i.to_string())).unwrap());
+        fs::write(path.join("file"), text).unwrap();
+    };
+    let (shown, aside) = (dir.path().join("shown"), dir.path().join("aside"));
+    make(&shown, "old");
+    make(&aside, "new");
+    let exchange = || {
+        let exchange = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+        nix::fcntl::renameat2(nix::fcntl::AT_FDCWD, &aside, nix::fcntl::AT_FDCWD, &shown, exchange).unwrap();
+    };
+    for (name, ask, size, may_be_old) in asks {
+        for delay in [0, 1, 2, 4, 8, 16] {
+            let pool = slow(&shown).pool(4).unwrap();
+            thread::sleep(Duration::from_millis(delay));
+            exchange();
+            ask(&pool);
+            pool.wait_ready(PATIENCE).unwrap();
+            // Those that are not wanted any more are finished by then.
+            thread::sleep(Duration::from_millis(40));
+            let stats = pool.stats();
+            assert_eq!(
+                (stats.size, stats.ready, stats.failures),
+                (size, size, 0),
+                "{name} after {delay} ms: {stats:?}"
+            );
+            let seen = (0..size).map(|_| pool.output(sh("cat /mnt/file")).unwrap().stdout);
+            let seen: Vec<_> = seen.map(|text| String::from_utf8(text).unwrap()).collect();
+            assert!(seen.iter().all(|text| text == "new" || may_be_old), "{name} after {delay} ms: {seen:?}");
+            // Dropped while others are being made.
+            drop(pool);
+            exchange();
+            eventually("nothing waits", || waiting().is_empty() && !has_thread());
+        }
+    }
+}
+
+#[test]
+fn several_are_made_at_once_and_each_pool_has_its_turn() {
+    let _clean = clean();
+    let dir = TempDir::new();
+    (0..60).for_each(|i| fs::create_dir(dir.path().join(i.to_string())).unwrap());
+    let prepared = slow(dir.path()).prepare().unwrap();
+    let pools: Vec<Pool> = (0..3).map(|_| Pool::new(&prepared, 12).unwrap()).collect();
+    let (mut most, mut seen) = (0, BTreeSet::new());
+    let until = Instant::now() + PATIENCE;
+    while pools.iter().any(|pool| pool.stats().ready < 12) {
+        let ready: Vec<usize> = pools.iter().map(|pool| pool.stats().ready).collect();
+        let (least, largest) = (ready.iter().min().unwrap(), ready.iter().max().unwrap());
+        // The first pool may have some before there is another.
+        assert!(largest - least <= 2 * most_threads(), "{ready:?}");
+        let now = threads();
+        most = most.max(now.intersection(&seen).count());
+        seen = now;
+        assert!(Instant::now() < until, "{ready:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(most >= most_threads(), "{most} threads");
+    let kept: Vec<_> = pools.iter().map(|pool| pool.spawn("true").unwrap()).collect();
+    drop(pools);
+    eventually("nothing waits", || waiting().is_empty() && !has_thread());
+    kept.into_iter().for_each(|mut child| assert!(child.wait().unwrap().success()));
 }
 
 #[test]
