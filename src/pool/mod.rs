@@ -56,6 +56,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// # }
 /// ```
 ///
+/// [`try_spawn`](Pool::try_spawn) starts a program only if a sandbox is ready. `docs/pool.md` in the
+/// crate says how many sandboxes a pool needs, and what they cost.
+///
 /// # One program each
 ///
 /// A sandbox runs one program and is then discarded, with its files, processes, network and control
@@ -98,10 +101,12 @@ pub struct PoolStats {
     pub size: usize,
     /// The number of sandboxes that are ready now.
     pub ready: usize,
-    /// The number of spawns that found a sandbox ready.
+    /// The number of spawns that found a sandbox ready, those by [`Pool::try_spawn`] included.
     pub hits: u64,
     /// The number of spawns that had to make a sandbox.
     pub misses: u64,
+    /// The number of calls of [`Pool::try_spawn`] that found no sandbox ready, and started nothing.
+    pub declined: u64,
     /// The number of sandboxes made in advance.
     pub refills: u64,
     /// The total time that these took to make.
@@ -179,6 +184,38 @@ impl Pool {
     /// The errors of [`Prepared::spawn`]; [`ErrorKind::Control`] in a fork of the caller.
     pub fn spawn(&self, command: impl Into<Command>) -> Result<Child> {
         self.launch(&command.into(), &Stdio::inherited())
+    }
+
+    /// Starts a program in a sandbox that is ready, or returns `None` if there is none. This call
+    /// never makes a sandbox, so a caller that has more work than the pool has sandboxes can wait,
+    /// refuse the work, or do it elsewhere. By default, the program inherits the caller's streams.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::Sandbox;
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let pool = Sandbox::new().pool(1)?;
+    /// pool.wait_ready(Duration::from_secs(30))?;
+    /// match pool.try_spawn("true")? {
+    ///     Some(mut child) => assert!(child.wait()?.success()),
+    ///     None => println!("too busy"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`spawn`](Pool::spawn), except for those of making a sandbox, which
+    /// [`wait_ready`](Pool::wait_ready) returns.
+    pub fn try_spawn(&self, command: impl Into<Command>) -> Result<Option<Child>> {
+        let shared = &self.shared;
+        shared.require_home()?;
+        let child = shared.fire(&mut shared.prepared.run(Some(&command.into()), &Stdio::inherited())?)?;
+        shared.state().stats.declined += u64::from(child.is_none());
+        Ok(child)
     }
 
     /// Runs a program to its end and collects its output. By default, stdout and stderr are

@@ -506,6 +506,38 @@ fn most_threads() -> usize {
     thread::available_parallelism().unwrap().get().min(4)
 }
 
+#[test]
+fn a_try_starts_a_program_only_where_a_sandbox_is_ready() {
+    let _clean = clean();
+    for size in [0, 1, 3] {
+        let pool = ready(&full(), size);
+        let held = thread::scope(|scope| {
+            let tries = (0..8).map(|_| scope.spawn(|| pool.try_spawn(sh("exit 7")).unwrap()));
+            let tries: Vec<_> = tries.collect();
+            tries.into_iter().filter_map(|handle| handle.join().unwrap()).collect::<Vec<_>>()
+        });
+        let stats = pool.stats();
+        assert_eq!((stats.hits, stats.declined, stats.misses), (held.len() as u64, 8 - held.len() as u64, 0), "{size}");
+        assert!(held.len() >= size && (size > 0 || held.is_empty()), "{size}: {stats:?}");
+        for mut child in held {
+            assert_eq!(child.wait().unwrap().code(), Some(7));
+        }
+    }
+    let pool = ready(&full(), 1);
+    let refused = [Command::new("a\0b"), Command::new("true").fd(0, common::text(""))];
+    for command in refused {
+        assert_eq!(pool.try_spawn(command).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    assert_eq!(pool.try_spawn("/no/such/program").unwrap_err().kind(), ErrorKind::Exec);
+    pool.wait_ready(PATIENCE).unwrap();
+    let passed = sh("cat <&3").fd(3, common::text("passed")).stdout(Stdio::piped());
+    let mut child = pool.try_spawn(&passed).unwrap().unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!((text.as_str(), pool.stats().misses), ("passed", 0));
+}
+
 /// A sandbox that takes many times as long to make as to start a program in, and shows `source`, which the maker opens
 /// at the beginning.
 fn slow(source: &Path) -> Sandbox {
