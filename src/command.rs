@@ -1,19 +1,21 @@
 //! A program for a prepared sandbox, or for one of a pool, with its streams.
 
 use std::ffi::OsStr;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::Problem;
 use crate::program::{Invocation, Program};
-use crate::stdio::Stdio;
+use crate::stdio::{Fds, Stdio};
 
 /// A program for a prepared policy: [`Prepared::with`](crate::Prepared::with),
 /// [`Pool::spawn`](crate::Pool::spawn). Both also take a path or a name instead: `"true"` is
 /// `Command::new("true")`.
 ///
 /// The policy fills in what the command leaves open: the environment begins as that of the policy's
-/// own program, and the working directory and the streams are those of the policy. The arguments
-/// are those of the command alone.
+/// own program, and the working directory and the streams are those of the policy. The descriptors
+/// of the policy come along. The arguments are those of the command alone.
 ///
 /// ```
 /// use ringfence::{Command, Sandbox};
@@ -31,6 +33,7 @@ use crate::stdio::Stdio;
 pub struct Command {
     program: Program,
     pub(crate) streams: [Option<Stdio>; 3],
+    pub(crate) fds: Fds,
 }
 
 impl Command {
@@ -38,7 +41,7 @@ impl Command {
     /// in the sandbox's PATH.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let program = Program { command: Some(program.as_ref().to_owned()), ..Program::default() };
-        Command { program, streams: [None, None, None] }
+        Command { program, streams: [None, None, None], fds: Fds::new() }
     }
 
     /// Adds an argument.
@@ -106,6 +109,40 @@ impl Command {
     /// Sets the standard error of the program.
     pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
         self.streams[2] = Some(stdio.into());
+        self
+    }
+
+    /// Passes `fd` on as descriptor `number`, at least 3, beside those of the policy
+    /// ([`Sandbox::fd`](crate::Sandbox::fd)). Only this program gets it: a sandbox of a
+    /// [`Pool`](crate::Pool) does not hold it while it waits. The descriptor of the command stays
+    /// open, so a command that is cloned passes the same one on again.
+    ///
+    /// # Errors
+    ///
+    /// The spawn fails with [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a number that is
+    /// below 3, above 65,535, or taken by another descriptor of the command or the policy. It fails
+    /// with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for more descriptors than
+    /// `RLIMIT_NOFILE` allows, and for a directory if each sandbox of the policy has an id of its
+    /// own ([`user_ns`](crate::Sandbox::user_ns)): files made there would belong to the next
+    /// sandbox with that id. The policy can pass a directory.
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// use ringfence::{Command, Sandbox};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let prepared = Sandbox::new().prepare()?;
+    /// let (question, mut writer) = std::io::pipe()?;
+    /// writer.write_all(b"what?")?;
+    /// drop(writer);
+    /// let command = Command::new("sh").args(["-c", "cat <&3"]).fd(3, question);
+    /// assert_eq!(prepared.with(command).output()?.stdout, b"what?");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fd(mut self, number: RawFd, fd: impl Into<OwnedFd>) -> Self {
+        self.fds.push((number, Arc::new(fd.into())));
         self
     }
 

@@ -172,6 +172,10 @@ pub use units::{Bytes, ParseBytesError};
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/pool.md")]
+struct SizeOfAPool;
+
 #[cfg(all(doctest, feature = "registry"))]
 #[doc = include_str!("../docs/images.md")]
 struct Images;

@@ -19,6 +19,9 @@ use crate::plan::{Arg, Plan, PlanFd, Slot};
 use crate::stub::wire::{FIRST_FD, PARENT_FD};
 use crate::sys::{memfd, table};
 
+/// The hint for a descriptor that cannot be moved.
+const BELOW_NOFILE: &str = "descriptor numbers, and as many above them again, must lie below RLIMIT_NOFILE";
+
 /// One standard stream of the program, like `std::process::Stdio`. A value can be used for many
 /// spawns.
 #[derive(Debug, Clone, Default)]
@@ -99,13 +102,15 @@ macro_rules! from_owner {
 
 from_owner!(File, PipeReader, PipeWriter, ChildStdin, ChildStdout, ChildStderr, UnixStream);
 
+/// Descriptors for the program beyond the streams, each with its number there.
+pub(crate) type Fds = Vec<(RawFd, Arc<OwnedFd>)>;
+
 /// The descriptors that the builder has for the program.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Descriptors {
     /// stdin, stdout and stderr; `None` where the default of the spawn holds.
     pub(crate) streams: [Option<Stdio>; 3],
-    /// Further descriptors, each with its number in the program.
-    pub(crate) extra: Vec<(RawFd, Arc<OwnedFd>)>,
+    pub(crate) extra: Fds,
 }
 
 /// The streams of one spawn: the program's ends, and the caller's ends of pipes.
@@ -242,15 +247,39 @@ fn in_memory(bytes: &[u8]) -> Result<PlanFd> {
 impl Streams {
     /// Passes the descriptors on, and gives each its number right before the exec, which closes all
     /// other descriptors.
-    pub(crate) fn emit(&self, plan: &mut Plan, extra: &[(RawFd, Arc<OwnedFd>)]) {
+    pub(crate) fn emit(&self, plan: &mut Plan, policys: &Fds, own: &Fds) {
         let streams = self.inside.iter().cloned().enumerate().map(|(i, fd)| (i as RawFd, fd));
-        let mut placed: Vec<(RawFd, RawFd)> =
-            streams.chain(extra_fds(extra)).map(|(number, fd)| (plan.fd(fd), number)).collect();
-        if !extra.is_empty() {
+        let all = streams.chain(extra_fds(policys)).chain(extra_fds(own));
+        let mut placed: Vec<(RawFd, RawFd)> = all.map(|(number, fd)| (plan.fd(fd), number)).collect();
+        if placed.len() > self.inside.len() {
             move_up(plan, &mut placed);
         }
         emit_close_on_exec(plan);
         emit_places(plan, &placed);
+    }
+
+    /// Passes the descriptors on, gives each its number, and closes all others but the report and
+    /// the pipe of the spawner thread: close_range(2), 5.9. Returns the number that the pipe has
+    /// then.
+    pub(crate) fn emit_alone(&self, plan: &mut Plan, own: &Fds) -> Arg {
+        let streams = self.inside.iter().cloned().enumerate().map(|(i, fd)| (i as RawFd, fd));
+        let mut placed: Vec<(RawFd, RawFd)> =
+            streams.chain(extra_fds(own)).map(|(number, fd)| (plan.fd(fd), number)).collect();
+        let parent = move_up(plan, &mut placed).saturating_add(1);
+        let place = [PARENT_FD.into(), parent.into(), libc::O_CLOEXEC.into()];
+        plan.call(Step::PlaceFd, libc::SYS_dup3, place).hint(BELOW_NOFILE);
+        emit_places(plan, &placed);
+        // The report is below the first that was moved.
+        let report = placed.iter().map(|(from, _)| *from).min().unwrap_or(parent).saturating_sub(1);
+        let mut kept: Vec<RawFd> = placed.iter().map(|(_, number)| *number).chain([report, parent]).collect();
+        kept.sort_unstable();
+        let mut first = 0;
+        for number in kept {
+            emit_close_range(plan, first, number.saturating_sub(1));
+            first = number.saturating_add(1);
+        }
+        emit_close_range(plan, first, RawFd::MAX);
+        parent.into()
     }
 
     /// Returns the program's ends of the streams.
@@ -282,9 +311,28 @@ impl Descriptors {
     }
 }
 
+/// Lets a stub that has waited receive the descriptors of its program, and give each its number.
+/// Those of the policy have their numbers already.
+pub(crate) fn emit_received(plan: &mut Plan, own: &Fds) {
+    let Some(highest) = own.iter().map(|(number, _)| *number).max() else { return };
+    // The report socket may have a number of the program's.
+    let end = highest.saturating_add(1);
+    let args = [Slot::REPORT.into(), libc::F_DUPFD_CLOEXEC.into(), end.into()];
+    plan.call(Step::PlaceFd, libc::SYS_fcntl, args).store(Slot::REPORT).hint(BELOW_NOFILE);
+    plan.receive_fds(extra_fds(own), end, BELOW_NOFILE);
+}
+
 /// Returns the further descriptors with their numbers.
-fn extra_fds(extra: &[(RawFd, Arc<OwnedFd>)]) -> impl Iterator<Item = (RawFd, PlanFd)> {
+fn extra_fds(extra: &Fds) -> impl Iterator<Item = (RawFd, PlanFd)> {
     extra.iter().map(|(number, fd)| (*number, PlanFd::Shared(fd.clone())))
+}
+
+/// Closes the descriptors from `first` to `last`, if there are any numbers between.
+fn emit_close_range(plan: &mut Plan, first: RawFd, last: RawFd) {
+    if first <= last {
+        plan.call(Step::CloseFds, libc::SYS_close_range, [first.into(), last.into(), 0.into()])
+            .hint("closing a range of descriptors needs Linux 5.9");
+    }
 }
 
 /// Emits the move of each descriptor to its number.
@@ -302,12 +350,11 @@ fn move_up(plan: &mut Plan, placed: &mut [(RawFd, RawFd)]) -> RawFd {
     let highest = placed.iter().flat_map(|(from, to)| [*from, *to]).max().unwrap_or(0).max(FIRST_FD);
     let flags = libc::O_CLOEXEC;
     let first_free = highest.saturating_add(1);
-    let hint = "descriptor numbers, and as many above them again, must lie below RLIMIT_NOFILE";
     plan.call(Step::PlaceFd, libc::SYS_dup3, [Slot::REPORT.into(), first_free.into(), flags.into()])
         .store(Slot::REPORT)
-        .hint(hint);
+        .hint(BELOW_NOFILE);
     for (free, (from, _)) in (first_free.saturating_add(1)..).zip(&mut *placed) {
-        plan.call(Step::PlaceFd, libc::SYS_dup3, [Arg::from(*from), free.into(), flags.into()]).hint(hint);
+        plan.call(Step::PlaceFd, libc::SYS_dup3, [Arg::from(*from), free.into(), flags.into()]).hint(BELOW_NOFILE);
         *from = free;
     }
     placed.iter().map(|(from, _)| *from).max().unwrap_or(first_free)

@@ -16,10 +16,6 @@ use crate::policy::Policy;
 use crate::proc::user_ns;
 use crate::program::Resource;
 
-/// The descriptors that the library itself needs in the caller, or in a spawner thread, for one
-/// sandbox, with some to spare.
-const OWN_DESCRIPTORS: u64 = 32;
-
 impl Policy {
     /// Returns the limits of the process that cannot be set: a hard limit above the caller's needs
     /// CAP_SYS_RESOURCE in the initial user namespace, and no limit of open files may be above
@@ -68,20 +64,6 @@ impl Policy {
             });
         }
         problems
-    }
-
-    /// Returns a problem if the descriptors of a plan do not fit into the table of the caller or of
-    /// the spawner thread.
-    pub(super) fn too_many_descriptors(&self) -> Option<Problem> {
-        let (soft, _) = Resource::OpenFiles.caller_limits()?;
-        let trees = if self.opens_mounts_ahead() { self.mounts.host_mounts() } else { 0 };
-        let highest = self.stdio.extra.iter().map(|(number, _)| number + 1).max().unwrap_or(0);
-        let needed = ((trees + self.stdio.extra.len()) as u64 + OWN_DESCRIPTORS).max(highest as u64);
-        (needed > soft).then(|| {
-            let reason = format!("the mounts and descriptors need {needed} open files, and the caller may have {soft}");
-            let remedy = "raise the soft limit of open files (RLIMIT_NOFILE), or use fewer mounts and descriptors";
-            Problem::unsupported("fd", reason, remedy)
-        })
     }
 
     /// Returns a problem if execve(2) cannot take the arguments and the current environment.

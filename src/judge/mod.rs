@@ -3,6 +3,7 @@
 
 mod bounds;
 mod capabilities;
+mod descriptors;
 mod judgement;
 mod kernel;
 mod own_group;

@@ -12,12 +12,12 @@ use crate::error::{Result, Step};
 use crate::judge::Judgement;
 use crate::mount::{Context, ShownGroups};
 use crate::namespace::{IdMaps, Namespaces, Writer};
-use crate::plan::{ExecFlags, Plan, Request, RunFd, Slot};
+use crate::plan::{Arg, ExecFlags, Plan, Request, RunFd, Slot};
 use crate::policy::Policy;
 use crate::program::{Invocation, Program, Resource, emit_groups, emit_ids};
 use crate::security::Seccomp;
 use crate::spawn::{self, FailurePage};
-use crate::stdio::Streams;
+use crate::stdio::{self, Fds, Streams};
 use crate::sys::fork_mark::PerProcess;
 
 /// The group of terminals, `tty`.
@@ -30,6 +30,8 @@ const DEATH_SIGNAL: u64 = libc::SIGKILL as u64;
 pub(crate) struct Run {
     pub(crate) invocation: Invocation,
     pub(crate) streams: Streams,
+    /// The further descriptors that the policy does not have.
+    pub(crate) fds: Fds,
 }
 
 /// The facts, other than the policy, that decide the ops of a setup. Setups of one policy with
@@ -111,7 +113,7 @@ impl Policy {
         judgement.security.emit_keep(&mut plan);
         self.program.emit_user(&mut plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
         judgement.security.emit(&mut plan, judgement.bounding);
-        self.emit_owner(&mut plan);
+        self.emit_owner(&mut plan, Arg::PARENT);
         if self.program.init {
             plan.fork_init();
         }
@@ -127,7 +129,7 @@ impl Policy {
     /// Writes the ops of one run: working directory, streams and exec.
     pub(super) fn emit_run(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
         run.invocation.emit_cwd(plan, self.mounts.root.is_some());
-        run.streams.emit(plan, &self.stdio.extra);
+        run.streams.emit(plan, &self.stdio.extra, &run.fds);
         self.emit_exec(plan, judgement, setup.failure, run);
     }
 
@@ -138,10 +140,11 @@ impl Policy {
     }
 
     /// Writes the plan of the program, for a stub that has waited for it. The streams come with
-    /// this plan.
+    /// this plan, and the program's own descriptors after it.
     pub(super) fn emit_fire(&self, judgement: &Judgement, setup: &Setup, run: &Run) -> Plan {
         let mut plan = setup.plan.continued();
         run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
+        stdio::emit_received(&mut plan, &run.fds);
         self.emit_exec(&mut plan, judgement, setup.failure, run);
         plan
     }
@@ -186,13 +189,13 @@ impl Policy {
     }
 
     /// Sets the death signal, after the last change of user, which would clear the signal. Then
-    /// checks that the owner is still alive.
-    pub(super) fn emit_owner(&self, plan: &mut Plan) {
+    /// checks that the owner is still alive. `parent` is the pipe of the thread that cloned.
+    pub(super) fn emit_owner(&self, plan: &mut Plan, parent: Arg) {
         if !self.program.outlive_owner {
             let signal = DEATH_SIGNAL;
             plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), signal.into()]);
         }
-        plan.check_owner();
+        plan.check_owner(parent);
     }
 
     /// Emits the rlimits of the program, with those that stand in for limits of processor time and

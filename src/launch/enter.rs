@@ -2,7 +2,8 @@
 //!
 //! Identity first, visible last: the stub joins all namespaces in one call, and takes on the
 //! program's user, capabilities and rules while it is still outside of the pid namespace, where no
-//! process inside can see it. Only then is it cloned into the pid namespace.
+//! process inside can see it. Only then is it cloned into the pid namespace, with nothing of the
+//! host's open any more.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -55,13 +56,17 @@ struct Way<'w> {
 impl Enter for Entrance {
     fn enter(&self, running: &Inside<'_>, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
         let (policy, judgement) = (&self.compiled.policy, &self.compiled.judgement);
-        policy.check_entry(command, running, self.is_fenced)?;
+        policy.check_entry(judgement, command, running, self.is_fenced)?;
         running.group.map_or(Ok(()), refuse_frozen).map_err(|error| error.with_kind(ErrorKind::Control))?;
         let channel = policy.listen(judgement, None)?;
         let [stdin, stdout, stderr] = &command.streams;
         let chosen = [stdin, stdout, stderr];
         let stdio = [0, 1, 2].map(|i| chosen[i].as_ref().unwrap_or(&default[i]));
-        let mut run = Run { invocation: command.invocation(&policy.invocation()), streams: Streams::open(stdio)? };
+        let mut run = Run {
+            invocation: command.invocation(&policy.invocation()),
+            streams: Streams::open(stdio)?,
+            fds: command.fds.clone(),
+        };
         self.user_outside.into_iter().for_each(|user| run.streams.give_to(user));
         let mut way = policy.way_into(judgement, running)?;
         let launch = |way: &Way<'_>, group: Option<BorrowedFd<'_>>| {
@@ -102,8 +107,15 @@ impl Enter for Entrance {
 impl Policy {
     /// Refuses a command that execve(2) cannot take, and a sandbox that no further program can
     /// enter, or whose end would not end it.
-    fn check_entry(&self, command: &Command, running: &Inside<'_>, is_fenced: bool) -> Result<()> {
+    fn check_entry(
+        &self,
+        judgement: &Judgement,
+        command: &Command,
+        running: &Inside<'_>,
+        is_fenced: bool,
+    ) -> Result<()> {
         let mut problems = command.invalid();
+        problems.extend(self.unpassable(&command.fds, judgement));
         problems.extend(self.uncounted(&command.streams).filter(|_| self.has_to_count()));
         if !self.namespaces.new.contains(Namespaces::PID) && running.group.is_none() {
             let reason = "without a pid namespace and without a limit, nothing ends a further program with its sandbox";
@@ -163,11 +175,11 @@ impl Policy {
             plan.clear_inheritable();
         }
         run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
-        run.streams.emit(&mut plan, &[]);
+        let parent = run.streams.emit_alone(&mut plan, &run.fds);
         if own_pid_ns {
             plan.reclone();
         }
-        self.emit_owner(&mut plan);
+        self.emit_owner(&mut plan, parent);
         self.program.emit_session(&mut plan, own_pid_ns);
         self.emit_exec(&mut plan, judgement, failure, run);
         let given = RunFds {

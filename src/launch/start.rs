@@ -12,7 +12,7 @@ use crate::cgroup::Stats;
 use crate::child::Child;
 use crate::error::Result;
 use crate::policy::Policy;
-use crate::stdio::{Stdio, Streams};
+use crate::stdio::{Fds, Stdio, Streams};
 
 impl Policy {
     /// Does everything from the judgement to the exec of the program. `default` has the streams for
@@ -21,7 +21,7 @@ impl Policy {
         let begun = self.begin();
         let compiled = Arc::new(Compiled::new(self, false)?);
         let streams = Streams::open(self.stdio.choose(None, default))?;
-        let run = Run { invocation: self.invocation(), streams };
+        let run = Run { invocation: self.invocation(), streams, fds: Fds::new() };
         self.start(&compiled, run, supervisor, begun)
     }
 

@@ -48,7 +48,7 @@ pub use memory_file::MemoryFile;
 pub(crate) use memory_file::Missing;
 pub use overlay::Overlay;
 pub(crate) use overlay::Upper;
-pub(crate) use ownership::{OwnedFiles, exposes_files_of, note_unmappable};
+pub(crate) use ownership::{OwnedFiles, exposes_files_of, is_dir, note_unmappable};
 #[cfg(feature = "image")]
 pub(crate) use policy::ImageMounts;
 pub(crate) use policy::Policy;

@@ -73,10 +73,12 @@ fn mappable(path: &Path) -> OwnedFiles {
 /// Returns whether the program can make files below the open file, which /proc/self/fd opens once
 /// more, or the file belongs to one of the ids.
 pub(crate) fn exposes_files_of(fd: BorrowedFd<'_>, (uid, gid): (u32, u32)) -> bool {
-    fstat(fd).is_ok_and(|stat| {
-        let is_dir = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-        is_dir || stat.st_uid == uid || stat.st_gid == gid
-    })
+    is_dir(fd) || fstat(fd).is_ok_and(|stat| stat.st_uid == uid || stat.st_gid == gid)
+}
+
+/// Returns whether the open file is a directory, below which a program may be able to make files.
+pub(crate) fn is_dir(fd: BorrowedFd<'_>) -> bool {
+    fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
 }
 
 impl Policy {

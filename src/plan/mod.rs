@@ -44,6 +44,11 @@ pub(crate) enum Arg {
     Slot(Slot),
 }
 
+impl Arg {
+    /// The pipe of the thread that cloned, as long as the plan has not moved it.
+    pub(crate) const PARENT: Arg = Arg::Value(wire::PARENT_FD as u64);
+}
+
 macro_rules! arg_from {
     ($($from:ty),*) => {$(
         impl From<$from> for Arg {

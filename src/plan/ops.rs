@@ -1,11 +1,12 @@
 //! The ops of the stub that need more than one system call, as methods. Only this module, the spawn
 //! engine and the stub know the [`wire`](crate::stub::wire) format.
 
+use std::os::fd::RawFd;
 use std::path::Path;
 
-use super::{Added, Arg, Plan, Ptr, Slot};
+use super::{Added, Arg, Plan, PlanFd, Ptr, Slot};
 use crate::error::Step;
-use crate::stub::wire::{code, exec, record, target};
+use crate::stub::wire::{MAX_FDS, code, exec, record, target};
 
 bitflags::bitflags! {
     /// The ways in which the stub finds or makes the place of a mount: [`Plan::find_place`].
@@ -77,9 +78,10 @@ impl Plan {
         self.op(step, code::SYNC, [kind.into()])
     }
 
-    /// Fails with EOWNERDEAD if the owner of the sandbox has died.
-    pub(crate) fn check_owner(&mut self) -> Added<'_> {
-        self.op(Step::OwnerAlive, code::OWNER_ALIVE, [])
+    /// Fails with EOWNERDEAD if the owner of the sandbox has died. `parent` is the pipe of the
+    /// thread that cloned.
+    pub(crate) fn check_owner(&mut self, parent: Arg) -> Added<'_> {
+        self.op(Step::OwnerAlive, code::OWNER_ALIVE, [parent])
     }
 
     /// Forks: the child continues with the plan and becomes the program, the parent stays as init.
@@ -168,6 +170,23 @@ impl Plan {
     /// plan. `parent` is the pipe of the thread that cloned.
     pub(crate) fn park(&mut self, parent: Arg) -> Added<'_> {
         self.op(Step::Report, code::PARK, [parent])
+    }
+
+    /// Receives the descriptors `fds`, each with its number, in messages that follow this plan. All
+    /// numbers lie below `end`, and the report socket does not.
+    pub(crate) fn receive_fds(
+        &mut self,
+        fds: impl IntoIterator<Item = (RawFd, PlanFd)>,
+        end: RawFd,
+        hint: &'static str,
+    ) {
+        let (numbers, fds): (Vec<RawFd>, Vec<PlanFd>) = fds.into_iter().unzip();
+        for numbers in numbers.chunks(MAX_FDS) {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
+            let place = self.bytes(&bytes);
+            self.op(Step::PlaceFd, code::RECEIVE_FDS, [place.into(), numbers.len().into(), end.into()]).hint(hint);
+        }
+        self.fds.extend(fds);
     }
 
     /// Blocks until the owner's thread closes the pipe that only that thread holds, which means

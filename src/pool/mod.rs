@@ -13,15 +13,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::child::{Child, Outcome, Output};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::launch::Parked;
+use crate::launch::{Parked, Run};
 use crate::sandbox::{Prepared, Sandbox};
 use crate::spawn::Misfire;
 use crate::stdio::Stdio;
 use crate::sys::mutex;
-use filler::{Filler, Next, Refill};
+use filler::{Filler, Need, Refill};
 
-/// The time that a drop waits for a sandbox that is being made. After that, the thread that makes
-/// the sandbox removes it.
+/// The time that a drop waits for the sandboxes that are being made. After that, the threads that
+/// make them remove them.
 const DROP_PATIENCE: Duration = Duration::from_millis(50);
 /// The pause after a first failure to make a sandbox, and the longest pause after repeated
 /// failures.
@@ -34,8 +34,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Most of the time of a spawn goes into making the sandbox: namespaces (above all a network
 /// namespace), mounts, control groups. A pool keeps `size` sandboxes ready, each with a process
 /// that has done the whole setup and waits. [`spawn`](Pool::spawn) sends the program and its
-/// streams to one of them, and returns an ordinary [`Child`]. One thread makes new sandboxes for
-/// all pools of the process in the background. Network namespaces are made in advance, too,
+/// streams to one of them, and returns an ordinary [`Child`]. Threads make new sandboxes for all
+/// pools of the process in the background: one, and while several sandboxes are missing, up to one
+/// for each core, four at most. Network namespaces are made in advance, too,
 /// including those within a user namespace of the sandbox, which could not be added later. If no
 /// sandbox is ready, the spawn makes one itself: this is slower, and otherwise the same.
 ///
@@ -54,6 +55,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// [`try_spawn`](Pool::try_spawn) starts a program only if a sandbox is ready. `docs/pool.md` in the
+/// crate says how many sandboxes a pool needs, and what they cost.
 ///
 /// # One program each
 ///
@@ -80,7 +84,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// # Drop, forks and the owner's death
 ///
 /// Dropping a pool ends the waiting sandboxes, and removes what was made for them; running programs
-/// continue. The thread ends with the last pool. Waiting sandboxes die with the process, even if it
+/// continue. The threads end with the last pool. Waiting sandboxes die with the process, even if it
 /// is killed by SIGKILL, and even with [`die_with_owner(false)`](Sandbox::die_with_owner), which
 /// applies to programs. In a fork of the caller the pool has no effect: a spawn is an error, and
 /// dropping the pool does nothing.
@@ -97,10 +101,12 @@ pub struct PoolStats {
     pub size: usize,
     /// The number of sandboxes that are ready now.
     pub ready: usize,
-    /// The number of spawns that found a sandbox ready.
+    /// The number of spawns that found a sandbox ready, those by [`Pool::try_spawn`] included.
     pub hits: u64,
     /// The number of spawns that had to make a sandbox.
     pub misses: u64,
+    /// The number of calls of [`Pool::try_spawn`] that found no sandbox ready, and started nothing.
+    pub declined: u64,
     /// The number of sandboxes made in advance.
     pub refills: u64,
     /// The total time that these took to make.
@@ -111,7 +117,7 @@ pub struct PoolStats {
     pub died: u64,
 }
 
-/// The state that the handle and the thread share.
+/// The state that the handle and the threads share.
 #[derive(Debug)]
 struct Shared {
     filler: &'static Filler,
@@ -126,10 +132,12 @@ struct State {
     ready: VecDeque<Parked>,
     stats: PoolStats,
     closed: bool,
-    /// True while the thread makes a sandbox for this pool.
-    refilling: bool,
-    /// True if the sandbox that is being made is to be discarded.
-    stale: bool,
+    /// The number of sandboxes that are being made.
+    making: usize,
+    /// The number of those that are to be discarded, because they were begun before a `clear`.
+    stale: usize,
+    /// The number of calls of `clear`.
+    generation: u64,
     failure: Option<Error>,
     pause: Duration,
     /// The earliest time of the next attempt.
@@ -155,7 +163,7 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] as for [`Sandbox::pool`]; the errno if the thread cannot be
+    /// [`ErrorKind::Unsupported`] as for [`Sandbox::pool`]; the errno if the first thread cannot be
     /// started.
     pub fn new(prepared: &Prepared, size: usize) -> Result<Pool> {
         prepared.can_park()?;
@@ -176,6 +184,38 @@ impl Pool {
     /// The errors of [`Prepared::spawn`]; [`ErrorKind::Control`] in a fork of the caller.
     pub fn spawn(&self, command: impl Into<Command>) -> Result<Child> {
         self.launch(&command.into(), &Stdio::inherited())
+    }
+
+    /// Starts a program in a sandbox that is ready, or returns `None` if there is none. This call
+    /// never makes a sandbox, so a caller that has more work than the pool has sandboxes can wait,
+    /// refuse the work, or do it elsewhere. By default, the program inherits the caller's streams.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::Sandbox;
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let pool = Sandbox::new().pool(1)?;
+    /// pool.wait_ready(Duration::from_secs(30))?;
+    /// match pool.try_spawn("true")? {
+    ///     Some(mut child) => assert!(child.wait()?.success()),
+    ///     None => println!("too busy"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`spawn`](Pool::spawn), except for those of making a sandbox, which
+    /// [`wait_ready`](Pool::wait_ready) returns.
+    pub fn try_spawn(&self, command: impl Into<Command>) -> Result<Option<Child>> {
+        let shared = &self.shared;
+        shared.require_home()?;
+        let child = shared.fire(&mut shared.prepared.run(Some(&command.into()), &Stdio::inherited())?)?;
+        shared.state().stats.declined += u64::from(child.is_none());
+        Ok(child)
     }
 
     /// Runs a program to its end and collects its output. By default, stdout and stderr are
@@ -201,17 +241,12 @@ impl Pool {
         let shared = &self.shared;
         shared.require_home()?;
         let mut run = shared.prepared.run(Some(command), default)?;
-        while let Some(parked) = shared.take() {
-            let fired = shared.prepared.fire(parked, &mut run, filler::release_mounts);
-            shared.used(matches!(fired, Err(Misfire::Dead)));
-            match fired {
-                Ok(child) => return Ok(child),
-                Err(Misfire::Failed(error)) => return Err(error),
-                Err(Misfire::Dead) => {}
-            }
+        if let Some(child) = shared.fire(&mut run)? {
+            return Ok(child);
         }
         shared.state().stats.misses += 1;
         shared.filler.wake();
+        let _counted = shared.filler.count_spawn();
         shared.prepared.start(run, None)
     }
 
@@ -264,7 +299,8 @@ impl Pool {
             return;
         }
         let mut state = self.shared.state();
-        state.stale = state.refilling;
+        state.generation += 1;
+        state.stale = state.making;
         let old = std::mem::take(&mut state.ready);
         drop(state);
         end(old);
@@ -325,6 +361,20 @@ impl Shared {
         if is_low { self.filler.wake() } else { self.filler.wake_soon() }
     }
 
+    /// Starts a program in a sandbox that is ready, if there is one.
+    fn fire(&self, run: &mut Run) -> Result<Option<Child>> {
+        while let Some(parked) = self.take() {
+            let fired = self.prepared.fire(parked, run, filler::release_mounts);
+            self.used(matches!(fired, Err(Misfire::Dead)));
+            match fired {
+                Ok(child) => return Ok(Some(child)),
+                Err(Misfire::Failed(error)) => return Err(error),
+                Err(Misfire::Dead) => {}
+            }
+        }
+        Ok(None)
+    }
+
     fn take(&self) -> Option<Parked> {
         let parked = self.state().ready.pop_front()?;
         self.filler.unwatch(&parked);
@@ -340,8 +390,9 @@ impl Shared {
         self.filler.wake();
         let until = Instant::now() + DROP_PATIENCE;
         let mut state = self.state();
-        while state.refilling && Instant::now() < until {
-            state = mutex::wait_timeout(&self.changed, state, DROP_PATIENCE);
+        while state.making > 0 && Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            state = mutex::wait_timeout(&self.changed, state, left);
         }
         drop(state);
         self.filler.join_until(until);
@@ -353,23 +404,29 @@ impl Refill for Shared {
         self.state().closed
     }
 
-    fn refill(&self) -> Next {
+    fn need(&self) -> Need {
+        self.state().need()
+    }
+
+    fn refill(&self) -> bool {
         let mut state = self.state();
-        if state.closed || state.ready.len() >= state.stats.size {
-            return Next::Nothing;
+        if !matches!(state.need(), Need::Now(1..)) {
+            return false;
         }
-        if let Some(at) = state.not_before.filter(|at| *at > Instant::now()) {
-            return Next::At(at);
-        }
-        state.refilling = true;
-        state.stale = false;
+        state.making += 1;
+        let generation = state.generation;
         drop(state);
         let begun = Instant::now();
         let made = self.prepared.park().and_then(|parked| self.filler.watch(&parked).map(|()| parked));
-        let surplus = self.state().add_made(made, begun.elapsed());
+        let has_failed = made.is_err();
+        let surplus = self.state().add_made(made, generation, begun);
         drop(surplus);
         self.changed.notify_all();
-        Next::More
+        if has_failed {
+            // A thread has to wait for the time of the next attempt.
+            self.filler.wake();
+        }
+        true
     }
 
     fn remove_dead(&self) {
@@ -383,24 +440,46 @@ impl Refill for Shared {
 }
 
 impl State {
-    /// Adds a new sandbox to the pool. Returns it if it is not wanted any more.
-    fn add_made(&mut self, made: Result<Parked>, took: Duration) -> Option<Parked> {
-        self.refilling = false;
+    /// Returns the need beyond the sandboxes that are being made.
+    fn need(&self) -> Need {
+        let wanted = if self.closed { 0 } else { self.stats.size };
+        let missing = wanted.saturating_sub(self.ready.len() + self.making - self.stale);
+        match self.not_before.filter(|at| missing > 0 && *at > Instant::now()) {
+            Some(at) => Need::At(at),
+            None => Need::Now(missing),
+        }
+    }
+
+    /// Adds a new sandbox, begun in `generation`, to the pool. Returns it if it is not wanted any
+    /// more.
+    fn add_made(&mut self, made: Result<Parked>, generation: u64, begun: Instant) -> Option<Parked> {
+        let is_stale = generation != self.generation;
+        self.making -= 1;
+        self.stale -= usize::from(is_stale);
         match made {
             Ok(parked) => {
                 self.stats.refills += 1;
-                self.stats.refill_time += took;
+                self.stats.refill_time += begun.elapsed();
+                if is_stale {
+                    return Some(parked);
+                }
                 (self.failure, self.not_before, self.pause) = (None, None, Duration::ZERO);
-                if self.closed || self.stale || self.ready.len() >= self.stats.size {
+                if self.closed || self.ready.len() >= self.stats.size {
                     return Some(parked);
                 }
                 self.ready.push_back(parked);
             }
             Err(error) => {
                 self.stats.failures += 1;
+                if is_stale {
+                    return None;
+                }
                 self.failure = Some(error);
-                self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-                self.not_before = Some(Instant::now() + self.pause);
+                // Attempts that fail together are one failure.
+                if self.not_before.is_none_or(|at| at <= begun) {
+                    self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                    self.not_before = Some(Instant::now() + self.pause);
+                }
             }
         }
         None

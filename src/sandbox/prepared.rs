@@ -12,7 +12,7 @@ use crate::launch::{Compiled, KeptResources, Parked, Run, Supervisor};
 use crate::program::Invocation;
 use crate::security::Notifications;
 use crate::spawn::Misfire;
-use crate::stdio::{Stdio, Streams};
+use crate::stdio::{Fds, Stdio, Streams};
 
 /// A [`Sandbox`] whose judgement and plan are made once, for many spawns: [`Sandbox::prepare`].
 ///
@@ -136,17 +136,20 @@ impl Prepared {
     /// Makes a run of `command`, or of the policy's own program. `default` has the streams for
     /// those that neither sets.
     pub(crate) fn run(&self, command: Option<&Command>, default: &[Stdio; 3]) -> Result<Run> {
-        let (policy, own) = (&self.inner.compiled.policy, &self.inner.own);
+        let Inner { compiled, own, .. } = &*self.inner;
+        let policy = &compiled.policy;
         let mut invalid = command.map(Command::invalid).unwrap_or_default();
         if policy.has_to_count() {
             invalid.extend(command.and_then(|command| policy.uncounted(&command.streams)));
         }
+        let fds = command.map_or(Fds::new(), |command| command.fds.clone());
+        invalid.extend(policy.unpassable(&fds, &compiled.judgement));
         if !invalid.is_empty() {
             return Err(Error::refused(invalid));
         }
         let invocation = command.map_or_else(|| own.clone(), |command| command.invocation(own));
         let stdio = policy.stdio.choose(command.map(|command| &command.streams), default);
-        Ok(Run { invocation, streams: Streams::open(stdio)? })
+        Ok(Run { invocation, streams: Streams::open(stdio)?, fds })
     }
 
     /// Starts a run.

@@ -654,7 +654,7 @@ impl Sandbox {
     }
 
     /// Passes `fd` on as descriptor `number`, at least 3. The program has no other open descriptor
-    /// above stderr.
+    /// above stderr, except for those of its [`Command::fd`](crate::Command::fd).
     pub fn fd(mut self, number: RawFd, fd: impl Into<OwnedFd>) -> Self {
         self.policy.stdio.extra.push((number, Arc::new(fd.into())));
         self

@@ -6,11 +6,10 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
-use super::spawner::MAX_FDS;
 use super::{hint, report};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::Plan;
-use crate::stub::wire;
+use crate::stub::wire::{self, MAX_FDS};
 use crate::sys::memfd;
 
 pub(super) fn refuse_large(plan: &Plan) -> Result<()> {
@@ -39,16 +38,24 @@ pub(super) fn send_elsewhere(report: &OwnedFd, number: usize, size: usize) -> Re
 
 /// Sends the descriptors that do not fit into one message; the spawner receives them before it
 /// clones. Returns the number of messages.
-pub(super) fn send_ahead(report: &OwnedFd, fds: Vec<RawFd>) -> Result<u32> {
+pub(super) fn send_ahead(report: &OwnedFd, fds: &[RawFd]) -> Result<u32> {
+    send_fds(report, fds).map_err(|errno| unsent_fds(errno).detail("sending the descriptors to the spawning thread"))
+}
+
+/// Sends descriptors in as many messages as they need. Returns the number of messages.
+pub(super) fn send_fds(report: &OwnedFd, fds: &[RawFd]) -> Result<u32, Errno> {
     let mut messages = 0;
     for fds in fds.chunks(MAX_FDS) {
-        report::send_with_fds(report, &[0], fds).map_err(|errno| {
-            let error = Error::new(Step::PlaceFd, errno).detail("sending the descriptors to the spawning thread");
-            hint::for_failure(Step::PlaceFd, errno).into_iter().fold(error, Error::hint)
-        })?;
+        report::send_with_fds(report, &[0], fds)?;
         messages += 1;
     }
     Ok(messages)
+}
+
+/// Returns the error for descriptors that could not be sent.
+pub(super) fn unsent_fds(errno: Errno) -> Error {
+    let error = Error::new(Step::PlaceFd, errno);
+    hint::for_failure(Step::PlaceFd, errno).into_iter().fold(error, Error::hint)
 }
 
 pub(super) fn plan_file(plan: &[u8]) -> Result<OwnedFd> {

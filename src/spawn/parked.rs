@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::attempt::{Attempt, reap};
-use super::handover::{plan_file, refuse_large};
+use super::handover::{plan_file, refuse_large, send_fds, unsent_fds};
 use super::launch::Launch;
 use super::report;
 use super::running::{Running, Stub};
@@ -59,11 +59,18 @@ impl Parked {
         }
     }
 
-    /// Sends the plan of the program, with its streams, and follows the stub until the exec.
+    /// Sends the plan of the program, with its streams and the descriptors of the plan, and follows
+    /// the stub until the exec.
     pub(crate) fn fire(mut self, launch: &Launch<'_>, streams: &[PlanFd; 3]) -> Result<Running, Misfire> {
         refuse_large(launch.plan).map_err(Misfire::Failed)?;
         let Some(stub) = &self.stub else { return Err(Misfire::Dead) };
         send(stub, launch, streams)?;
+        let fds: Vec<_> = launch.plan.fds().iter().map(PlanFd::raw).collect();
+        send_fds(&stub.report, &fds).map_err(|errno| match errno {
+            // The stub cannot have executed the program, for which it needs the descriptors.
+            errno if is_dead(errno) => Misfire::Dead,
+            errno => Misfire::Failed(unsent_fds(errno)),
+        })?;
         let Some(Stub { pid, pidfd, report, .. }) = self.stub.take() else { return Err(Misfire::Dead) };
         let mut attempt = Attempt::new(launch, report, launch.until());
         attempt.child = Some((pid, pidfd));
@@ -79,7 +86,7 @@ impl Parked {
 
 fn send(stub: &Stub, launch: &Launch<'_>, streams: &[PlanFd; 3]) -> Result<(), Misfire> {
     let failed = |errno| match errno {
-        Errno::EPIPE | Errno::ECONNRESET => Misfire::Dead,
+        errno if is_dead(errno) => Misfire::Dead,
         errno => Misfire::Failed(Error::new(Step::ReadPlan, errno)),
     };
     let plan = launch.plan.encode(launch.fail, false);
@@ -94,6 +101,11 @@ fn send(stub: &Stub, launch: &Launch<'_>, streams: &[PlanFd; 3]) -> Result<(), M
     let file = plan_file(&plan).map_err(Misfire::Failed)?;
     fds.push(std::os::fd::AsRawFd::as_raw_fd(&file));
     report::send_with_fds(&stub.report, &report::elsewhere(-1, plan.len()), &fds).map_err(failed)
+}
+
+/// Returns whether a message could not be sent because the stub has died.
+fn is_dead(errno: Errno) -> bool {
+    matches!(errno, Errno::EPIPE | Errno::ECONNRESET)
 }
 
 impl Drop for Parked {

@@ -23,12 +23,10 @@ use nix::sys::socket::{
 use super::clone::{self, Cloned, Request, Stack};
 use super::stub_file;
 use crate::error::{Error, Result, Step};
-use crate::stub::wire;
+use crate::stub::wire::{self, MAX_FDS};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::{background, mutex, pidfd, table};
 
-/// The most descriptors that one message can carry (SCM_MAX_FD).
-pub(crate) const MAX_FDS: usize = 253;
 /// The most threads that are ever started. Threads beyond one for each core replace threads that a
 /// clone blocks for good.
 const MAX_SPAWNERS: usize = 64;

@@ -9,10 +9,11 @@ use super::attempt::Attempt;
 use super::handover::{plan_file, refuse_large, send_ahead, send_elsewhere, send_plan};
 use super::launch::Launch;
 use super::running::Stub;
-use super::spawner::{Job, MAX_FDS, Spawners};
+use super::spawner::{Job, Spawners};
 use super::stub_file;
 use super::timings::Stopwatch;
 use crate::error::{Error, Result, Step};
+use crate::stub::wire::MAX_FDS;
 use crate::sys::table;
 
 /// Runs a plan to its end: the exec of the program, or a stub that waits. If the exec of a memfd is
@@ -50,7 +51,7 @@ fn attempt(launch: &Launch<'_>, file_stub: bool) -> Result<Stub> {
     } else {
         let (plan, number) = (plan_file(&encoded)?, fds.len());
         fds.extend([plan.as_raw_fd()].into_iter().chain(cgroup));
-        let ahead = send_ahead(&report, fds.split_off(MAX_FDS))?;
+        let ahead = send_ahead(&report, &fds.split_off(MAX_FDS))?;
         send_elsewhere(&report, number, encoded.len())?;
         (Some(plan), ahead)
     };

@@ -21,6 +21,8 @@ pub const REPORT_FD: i32 = FIRST_FD;
 /// default masks of a few processors fits. A larger plan comes in a memfd, and the message is
 /// [`Elsewhere`].
 pub const INLINE_MAX: usize = 32 << 10;
+/// The most descriptors that one message can carry (SCM_MAX_FD).
+pub const MAX_FDS: usize = 253;
 /// The number of results of earlier calls to which a plan can refer.
 pub const SLOTS: usize = 64;
 /// The value of [`Op::store`] for a call whose result is not kept.
@@ -143,6 +145,10 @@ pub mod code {
     pub const PARK: u32 = 18;
     /// Enters the working directory again, by its name.
     pub const CWD_AGAIN: u32 = 19;
+    /// Receives the next message on the report socket, which brings `args[1]` descriptors, and
+    /// gives each its number. The numbers are the words of four bytes at `args[0]`, and lie below
+    /// `args[2]`. The report socket does not lie below that.
+    pub const RECEIVE_FDS: u32 = 20;
 }
 
 /// Bits of `args[3]` of [`code::EXEC`].

@@ -9,6 +9,8 @@ pub mod refuse;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -61,6 +63,15 @@ pub fn as_ourselves(sandbox: Sandbox) -> Sandbox {
 /// A sandbox whose program may mount, make sandboxes of its own and look into its init, whoever runs the tests.
 pub fn mounting() -> Sandbox {
     if is_root() { Sandbox::new() } else { Sandbox::new().user_ns().capabilities(Capabilities::all_but([])) }
+}
+
+/// A file in memory that holds `text`, read from its beginning.
+pub fn text(text: &str) -> OwnedFd {
+    let file = nix::sys::memfd::memfd_create(c"rf-text", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+    let mut file = fs::File::from(file);
+    file.write_all(text.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    file.into()
 }
 
 /// `sh -c script` in such a sandbox.

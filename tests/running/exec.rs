@@ -116,6 +116,35 @@ fn a_command_says_what_the_policy_does_not() {
 }
 
 #[test]
+fn descriptors_are_passed_and_no_others_are_open() {
+    let _clean = common::clean();
+    let child = sleeping(common::strict());
+    let file = |text: &str| {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut writer, text.as_bytes()).unwrap();
+        std::os::fd::OwnedFd::from(reader)
+    };
+    // Numbers that the way in itself uses are among them.
+    for numbers in [vec![3], vec![3, 4, 5, 6, 7], vec![6, 20, 100], vec![7, 8]] {
+        let script: String = numbers.iter().map(|number| format!("read line <&{number}; echo $line; ")).collect();
+        let script = script + "for fd in /proc/self/fd/*; do [ -e $fd ] && echo ${fd##*/}; done";
+        let command = Command::new("bash").args(["-c", &script]);
+        let command =
+            numbers.iter().fold(command, |command, number| command.fd(*number, file(&format!("f{number}\n"))));
+        let output = child.exec_output(command).unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<String> = numbers.iter().map(|number| format!("f{number}")).collect();
+        let open = [0, 1, 2].into_iter().chain(numbers).map(|number| number.to_string());
+        let mut expected: Vec<String> = open.collect();
+        expected.sort();
+        let expected: Vec<String> = lines.into_iter().chain(expected).collect();
+        assert_eq!(said.lines().collect::<Vec<_>>(), expected, "{output:?}");
+    }
+    let error = child.exec(Command::new("true").fd(2, file(""))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+}
+
+#[test]
 fn the_end_of_the_sandbox_is_that_of_its_further_programs() {
     let _clean = common::clean();
     let mut sandboxes = vec![common::strict(), common::sandbox().pid_ns()];

@@ -1,6 +1,8 @@
 //! Sandboxes that stand ready: programs are told late, and everything else holds as in a spawn.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, DirEntry};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::Stdio as StdStdio;
@@ -61,11 +63,15 @@ fn waiting() -> Vec<i32> {
     pids.into_iter().filter(is_stub).collect()
 }
 
-fn has_thread() -> bool {
+/// The threads that make sandboxes. A thread that one of them has just started has its name, too.
+fn threads() -> BTreeSet<OsString> {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-    tasks
-        .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
-        .any(|comm| comm.trim() == "ringfence-pool")
+    let name = |task: &DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    tasks.filter(|task| name(task).trim() == "ringfence-pool").map(|task| task.file_name()).collect()
+}
+
+fn has_thread() -> bool {
+    !threads().is_empty()
 }
 
 #[test]
@@ -111,6 +117,113 @@ fn descriptors_that_the_policy_passes_come_along() {
     // 6 and 7 are numbers that the setup itself uses.
     let pool = ready(&full().fd(3, open("three")).fd(6, open("six")).fd(7, open("seven")).fd(9, open("nine")), 1);
     assert_eq!(said(&pool, sh("cat <&3; cat <&6; cat <&7; cat <&9")), "threesixsevennine");
+}
+
+/// A pool of one sandbox that is ready, or one without any, which makes a sandbox for each spawn.
+#[test]
+fn a_programs_own_descriptors_are_its_alone() {
+    let _clean = clean();
+    let open = "for fd in $(seq 0 20); do test -e /proc/$$/fd/$fd && printf $fd,; done; true";
+    let rules = Landlock::new().execute("/").read("/").write("/dev");
+    let walled = full().seccomp(Seccomp::default()).rlimit(ringfence::Resource::OpenFiles, 32, 32);
+    let policies = [
+        ("all namespaces", full(), vec![]),
+        ("an init", full().init(true), vec![]),
+        ("no namespace", Sandbox::new(), vec![]),
+        ("the preset", strict(), vec![]),
+        ("walls", walled, vec![]),
+        ("descriptors of the policy", full(), vec![4, 7, 9]),
+    ];
+    let landlocked = full().landlock(rules);
+    let landlocked = landlocked.check().is_ok().then_some(("Landlock", landlocked, vec![]));
+    for (name, policy, policys) in policies.into_iter().chain(landlocked) {
+        let policy = policys.iter().fold(policy, |policy, number| policy.fd(*number, common::text("policy")));
+        for size in [1, 0] {
+            let pool = ready(&policy, size);
+            let said = |command: Command| {
+                pool.wait_ready(PATIENCE).unwrap();
+                let output = pool.output(command).unwrap();
+                let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(output.outcome.success(), "{name}, {size}: {}: {complaint}", output.outcome.verdict());
+                String::from_utf8(output.stdout).unwrap()
+            };
+            let numbers = |own: &[i32]| {
+                let mut all = [&[0, 1, 2], own, &policys].concat();
+                all.sort();
+                all.iter().map(|number| format!("{number},")).collect::<String>()
+            };
+            let (mut ours, theirs) = std::io::pipe().unwrap();
+            let one = sh(&format!("cat <&3; printf done >&6; cat <&8; {open}"));
+            let one = one.fd(8, common::text("two")).fd(6, theirs).fd(3, common::text("one "));
+            assert_eq!(said(one.clone()), format!("one two{}", numbers(&[3, 6, 8])), "{name}, {size}");
+            let other = sh(&format!("cat <&3; {open}")).fd(3, common::text("other"));
+            assert_eq!(said(other), format!("other{}", numbers(&[3])), "{name}, {size}");
+            assert_eq!(said(sh(open)), numbers(&[]), "{name}, {size}");
+            // It is still open here, and another program writes to the same pipe.
+            assert_eq!(said(one.clone()), numbers(&[3, 6, 8]), "{name}, {size}");
+            pool.wait_ready(PATIENCE).unwrap();
+            drop(one);
+            let mut written = String::new();
+            ours.read_to_string(&mut written).unwrap();
+            assert_eq!(written, "donedone", "{name}, {size}: none that waits holds the pipe open");
+            let stats = pool.stats();
+            assert_eq!((stats.hits, stats.misses), if size == 1 { (4, 0) } else { (0, 4) }, "{name}");
+        }
+    }
+}
+
+/// One message carries 253 of them.
+#[test]
+fn as_many_descriptors_as_the_caller_may_open_are_passed_to_a_program() {
+    let _clean = clean();
+    for size in [1, 0] {
+        let pool = ready(&full(), size);
+        let command =
+            (3..403).rev().fold(sh("ls /proc/self/fd | wc -l; cat <&3; cat /proc/self/fd/402"), |command, number| {
+                command.fd(number, common::text(&format!("{number} ")))
+            });
+        let output = pool.output(&command).unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "404\n3 402 ", "{size}");
+        assert_eq!(pool.stats().hits, size as u64);
+    }
+}
+
+#[test]
+fn descriptors_that_cannot_be_passed_are_refused() {
+    let _clean = clean();
+    let pool = ready(&full().fd(5, common::text("")), 1);
+    let twice = Command::new("true").fd(3, common::text("")).fd(3, common::text(""));
+    let cases = [
+        ("a stream", Command::new("true").fd(0, common::text("")), ErrorKind::Invalid),
+        ("no number", Command::new("true").fd(-1, common::text("")), ErrorKind::Invalid),
+        ("the policy's", Command::new("true").fd(5, common::text("")), ErrorKind::Invalid),
+        ("taken twice", twice, ErrorKind::Invalid),
+        ("beyond RLIMIT_NOFILE", Command::new("true").fd(65_000, common::text("")), ErrorKind::Unsupported),
+    ];
+    for (name, command, kind) in cases {
+        let error = pool.spawn(&command).unwrap_err();
+        assert_eq!(error.kind(), kind, "{name}: {error}");
+        assert_eq!(pool.prepared().with(&command).spawn().unwrap_err().kind(), kind, "{name}");
+    }
+    assert_eq!((pool.stats().hits, pool.stats().misses, pool.stats().ready), (0, 0, 1), "none was used up");
+    // Where the sandboxes of root have an id each, that id shall own nothing on the host.
+    let dir = TempDir::new();
+    let command = Command::new("/bin/ls").arg("/proc/self/fd/3/").fd(3, fs::File::open(dir.path()).unwrap());
+    let given = full().user_ns();
+    match given.pool(1).unwrap().status(&command) {
+        Err(error) if common::is_root() => assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}"),
+        result => assert!(!common::is_root() && result.unwrap().success()),
+    }
+    let mapped = given.uid_map(ringfence::IdMap::new(0, uid(), 1)).gid_map(ringfence::IdMap::new(0, gid(), 1));
+    assert!(mapped.pool(1).unwrap().status(&command).unwrap().success());
+}
+
+fn uid() -> u32 {
+    nix::unistd::getuid().as_raw()
+}
+
+fn gid() -> u32 {
+    nix::unistd::getgid().as_raw()
 }
 
 #[test]
@@ -369,7 +482,7 @@ fn what_was_looked_up_stays_until_it_is_cleared() {
 }
 
 #[test]
-fn many_threads_and_pools_share_one_thread() {
+fn many_threads_and_pools_share_few_threads() {
     let _clean = clean();
     let pools = [ready(&full(), 3), ready(&full().init(true), 2)];
     thread::scope(|scope| {
@@ -386,9 +499,128 @@ fn many_threads_and_pools_share_one_thread() {
     });
     let all = pools.iter().map(|pool| pool.stats().hits + pool.stats().misses).sum::<u64>();
     assert_eq!(all, 60);
-    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
-    assert_eq!(names.filter(|name| name.trim() == "ringfence-pool").count(), 1);
+    eventually("those that nobody needs end", || threads().len() == 1);
+}
+
+fn most_threads() -> usize {
+    thread::available_parallelism().unwrap().get().min(4)
+}
+
+#[test]
+fn a_try_starts_a_program_only_where_a_sandbox_is_ready() {
+    let _clean = clean();
+    for size in [0, 1, 3] {
+        let pool = ready(&full(), size);
+        let held = thread::scope(|scope| {
+            let tries = (0..8).map(|_| scope.spawn(|| pool.try_spawn(sh("exit 7")).unwrap()));
+            let tries: Vec<_> = tries.collect();
+            tries.into_iter().filter_map(|handle| handle.join().unwrap()).collect::<Vec<_>>()
+        });
+        let stats = pool.stats();
+        assert_eq!((stats.hits, stats.declined, stats.misses), (held.len() as u64, 8 - held.len() as u64, 0), "{size}");
+        assert!(held.len() >= size && (size > 0 || held.is_empty()), "{size}: {stats:?}");
+        for mut child in held {
+            assert_eq!(child.wait().unwrap().code(), Some(7));
+        }
+    }
+    let pool = ready(&full(), 1);
+    let refused = [Command::new("a\0b"), Command::new("true").fd(0, common::text(""))];
+    for command in refused {
+        assert_eq!(pool.try_spawn(command).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    assert_eq!(pool.try_spawn("/no/such/program").unwrap_err().kind(), ErrorKind::Exec);
+    pool.wait_ready(PATIENCE).unwrap();
+    let passed = sh("cat <&3").fd(3, common::text("passed")).stdout(Stdio::piped());
+    let mut child = pool.try_spawn(&passed).unwrap().unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!((text.as_str(), pool.stats().misses), ("passed", 0));
+}
+
+/// A sandbox that takes many times as long to make as to start a program in, and shows `source`, which the maker opens
+/// at the beginning.
+fn slow(source: &Path) -> Sandbox {
+    let tmpfs = (0..60).map(|i| ringfence::Tmpfs::new(format!("/mnt/{i}")));
+    tmpfs.fold(full().bind_ro(source, "/mnt"), Sandbox::mount)
+}
+
+/// What is called while several sandboxes are in the making: how many are ready in the end, and whether any may have
+/// been begun before.
+#[test]
+fn those_in_the_making_are_what_was_asked_for_last() {
+    let _clean = clean();
+    type Ask = fn(&Pool);
+    let asks: [(&str, Ask, usize, bool); 5] = [
+        ("clear", |pool| pool.clear(), 4, false),
+        ("clear twice", |pool| (0..2).for_each(|_| pool.clear()), 4, false),
+        ("resize down, and clear", |pool| (pool.resize(1), pool.clear()).1, 1, false),
+        ("resize to none and back", |pool| (pool.resize(0), pool.resize(3)).1, 3, true),
+        ("resize down", |pool| pool.resize(1), 1, true),
+    ];
+    let dir = TempDir::new();
+    let make = |path: &Path, text: &str| {
+        (0..60).for_each(|i| fs::create_dir_all(path.join(i.to_string())).unwrap());
+        fs::write(path.join("file"), text).unwrap();
+    };
+    let (shown, aside) = (dir.path().join("shown"), dir.path().join("aside"));
+    make(&shown, "old");
+    make(&aside, "new");
+    let exchange = || {
+        let exchange = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+        nix::fcntl::renameat2(nix::fcntl::AT_FDCWD, &aside, nix::fcntl::AT_FDCWD, &shown, exchange).unwrap();
+    };
+    for (name, ask, size, may_be_old) in asks {
+        for delay in [0, 1, 2, 4, 8, 16] {
+            let pool = slow(&shown).pool(4).unwrap();
+            thread::sleep(Duration::from_millis(delay));
+            exchange();
+            ask(&pool);
+            pool.wait_ready(PATIENCE).unwrap();
+            // Those that are not wanted any more are finished by then.
+            thread::sleep(Duration::from_millis(40));
+            let stats = pool.stats();
+            assert_eq!(
+                (stats.size, stats.ready, stats.failures),
+                (size, size, 0),
+                "{name} after {delay} ms: {stats:?}"
+            );
+            let seen = (0..size).map(|_| pool.output(sh("cat /mnt/file")).unwrap().stdout);
+            let seen: Vec<_> = seen.map(|text| String::from_utf8(text).unwrap()).collect();
+            assert!(seen.iter().all(|text| text == "new" || may_be_old), "{name} after {delay} ms: {seen:?}");
+            // Dropped while others are being made.
+            drop(pool);
+            exchange();
+            eventually("nothing waits", || waiting().is_empty() && !has_thread());
+        }
+    }
+}
+
+#[test]
+fn several_are_made_at_once_and_each_pool_has_its_turn() {
+    let _clean = clean();
+    let dir = TempDir::new();
+    (0..60).for_each(|i| fs::create_dir(dir.path().join(i.to_string())).unwrap());
+    let prepared = slow(dir.path()).prepare().unwrap();
+    let pools: Vec<Pool> = (0..3).map(|_| Pool::new(&prepared, 12).unwrap()).collect();
+    let (mut most, mut seen) = (0, BTreeSet::new());
+    let until = Instant::now() + PATIENCE;
+    while pools.iter().any(|pool| pool.stats().ready < 12) {
+        let ready: Vec<usize> = pools.iter().map(|pool| pool.stats().ready).collect();
+        let (least, largest) = (ready.iter().min().unwrap(), ready.iter().max().unwrap());
+        // The first pool may have some before there is another.
+        assert!(largest - least <= 2 * most_threads(), "{ready:?}");
+        let now = threads();
+        most = most.max(now.intersection(&seen).count());
+        seen = now;
+        assert!(Instant::now() < until, "{ready:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(most >= most_threads(), "{most} threads");
+    let kept: Vec<_> = pools.iter().map(|pool| pool.spawn("true").unwrap()).collect();
+    drop(pools);
+    eventually("nothing waits", || waiting().is_empty() && !has_thread());
+    kept.into_iter().for_each(|mut child| assert!(child.wait().unwrap().success()));
 }
 
 #[test]

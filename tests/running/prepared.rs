@@ -56,6 +56,27 @@ fn streams_are_the_runs_then_the_policys_then_the_calls() {
 }
 
 #[test]
+fn a_descriptor_is_passed_to_one_program_beside_those_of_the_policy() {
+    let _clean = clean();
+    let open = "for fd in $(seq 0 20); do test -e /proc/$$/fd/$fd && printf $fd,; done; true";
+    for policy in [sandbox().rootfs(RootFs::host()).pid_ns(), sandbox().pid_ns().init(true), Sandbox::new()] {
+        let prepared = policy.fd(7, common::text("policy")).prepare().unwrap();
+        let (mut ours, theirs) = std::io::pipe().unwrap();
+        // The numbers are some that the library has for itself until the exec.
+        let one = sh(&format!("cat <&3; cat <&7; printf done >&8; {open}")).fd(8, theirs).fd(3, common::text("one "));
+        assert_eq!(said(&prepared, one.clone()), "one policy0,1,2,3,7,8,");
+        assert_eq!(said(&prepared, sh(&format!("cat <&6; {open}")).fd(6, common::text("two"))), "two0,1,2,6,7,");
+        assert_eq!(said(&prepared, sh(open)), "0,1,2,7,");
+        // It is still open here, and is passed on again.
+        assert_eq!(said(&prepared, one.clone()), "0,1,2,3,7,8,", "both files were read to their end");
+        drop(one);
+        let mut written = String::new();
+        ours.read_to_string(&mut written).unwrap();
+        assert_eq!(written, "donedone");
+    }
+}
+
+#[test]
 fn the_environment_is_the_one_in_which_it_was_prepared() {
     let _clean = clean();
     let prepared = Sandbox::new().command("/usr/bin/env").prepare().unwrap();
@@ -183,13 +204,17 @@ fn it_is_refused_before_anything_is_spawned() {
     assert_eq!(Sandbox::new().hostname("box").prepare().unwrap_err().kind(), ErrorKind::Invalid);
     let missing = sandbox().rootfs("/no/such/root").prepare().unwrap_err();
     assert_eq!(missing.step(), Step::Validate, "{missing}");
-    let prepared = Sandbox::new().prepare().unwrap();
+    let prepared = Sandbox::new().fd(9, common::text("")).prepare().unwrap();
     for (command, call) in [
         (Command::new("a\0b"), "command"),
         (Command::new(""), "command"),
         (Command::new("true").arg("a\0b"), "command"),
         (Command::new("true").env("a=b", "c"), "env"),
         (Command::new("true").cwd("/a\0b"), "command"),
+        (Command::new("true").fd(2, common::text("")), "fd"),
+        (Command::new("true").fd(3, common::text("")).fd(3, common::text("")), "fd"),
+        (Command::new("true").fd(9, common::text("")), "fd"),
+        (Command::new("true").fd(i32::MAX, common::text("")), "fd"),
     ] {
         let error = prepared.with(command).spawn().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);

@@ -20,6 +20,7 @@ mod memory;
 mod message;
 mod pinned;
 mod receive;
+mod received;
 mod remount;
 mod stamps;
 mod start;
@@ -98,7 +99,7 @@ impl Machine {
             code::CALL => syscall(op.nr as usize, args),
             code::TARGET => target::resolve(args[0], args[1] as *mut u8, args[2]),
             code::WRITE_FILE => write_file(args[0], args[1], args[2]),
-            code::OWNER_ALIVE => self.owner_alive(),
+            code::OWNER_ALIVE => self.owner_alive(args[0]),
             code::SYNC => self.sync(index, args[0] as u32),
             code::RESET_SIGNALS => reset_signals(),
             code::CLEAR_INHERITABLE => clear_inheritable(),
@@ -109,6 +110,9 @@ impl Machine {
             code::EXEC => self.exec(index, args),
             code::ANNOUNCE => self.announce(index),
             code::PARK => self.park(index, args[0]),
+            code::RECEIVE_FDS => {
+                received::place(self.report_fd(), args[0] as *const i32, args[1] as usize, args[2])
+            }
             code::LISTEN => listen::install(self, args[0], args[1]),
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
@@ -122,9 +126,9 @@ impl Machine {
     /// the socket hangs up, the owner is dead. When an owner is killed, its threads end one after
     /// the other, and a death signal that is requested after the end of the parent thread never
     /// comes. While the parent's pipe is open, the signal will come.
-    fn owner_alive(&self) -> Result<u64, Errno> {
+    fn owner_alive(&self, parent: u64) -> Result<u64, Errno> {
         let zero_time = [0u64; 2];
-        self.poll_owner(wire::PARENT_FD as u64, 0, zero_time.as_ptr() as u64)
+        self.poll_owner(parent, 0, zero_time.as_ptr() as u64)
     }
 
     /// Reports that the setup is finished, and waits for the next plan, or for the end of the

@@ -23,6 +23,7 @@ impl Errno {
     pub const NODEV: Errno = Errno(19);
     pub const NOTDIR: Errno = Errno(20);
     pub const INVAL: Errno = Errno(22);
+    pub const MFILE: Errno = Errno(24);
     pub const NAMETOOLONG: Errno = Errno(36);
     pub const NOSYS: Errno = Errno(38);
     pub const LOOP: Errno = Errno(40);
@@ -50,6 +51,7 @@ pub mod nr {
     pub const EXIT: usize = 60;
     pub const WAIT4: usize = 61;
     pub const KILL: usize = 62;
+    pub const FCNTL: usize = 72;
     pub const GETCWD: usize = 79;
     pub const CHDIR: usize = 80;
     pub const CAPGET: usize = 125;
@@ -82,6 +84,7 @@ pub mod nr {
 pub mod nr {
     pub const GETCWD: usize = 17;
     pub const DUP3: usize = 24;
+    pub const FCNTL: usize = 25;
     pub const FSTATFS: usize = 44;
     pub const MKNODAT: usize = 33;
     pub const MKDIRAT: usize = 34;
