@@ -139,8 +139,8 @@ fn peek() {
     println!("coming={}\narrived={}", coming.join(","), arrived.join(","));
 }
 
-/// Seizes every process of the sandbox as soon as it appears, until stdin ends; says what capabilities they had, and how
-/// many there were.
+/// Seizes every process of the sandbox as soon as it appears, until stdin ends; says what capabilities they had, what those
+/// on their way in had open, and how many there were.
 fn seize() {
     let capabilities = |pid: &str| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -152,6 +152,15 @@ fn seize() {
     println!("own={:x}", capabilities(&own));
     let _ = io::stdout().flush();
     let ends = std::thread::spawn(|| io::stdin().read(&mut [0]));
+    let open = |pid: &str| {
+        let is_stub =
+            || fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with("ringfence"));
+        let links = |dir: fs::ReadDir| dir.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+        let found: Vec<std::path::PathBuf> = fs::read_dir(format!("/proc/{pid}/fd")).map(links).unwrap_or_default();
+        let kind = |link: &std::path::PathBuf| link.to_string_lossy().split(':').next().unwrap_or_default().to_owned();
+        if is_stub() { found.iter().map(kind).collect() } else { Vec::new() }
+    };
+    let mut files = std::collections::BTreeSet::new();
     let (mut seized, mut held) = (0, 0);
     while !ends.is_finished() {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -161,6 +170,7 @@ fn seize() {
             if name != own && unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) } == 0 {
                 seized += 1;
                 held |= capabilities(&name);
+                files.extend(open(&name));
             }
         }
         let mut status = 0;
@@ -176,7 +186,7 @@ fn seize() {
             }
         }
     }
-    println!("seized={seized}\nheld={held:x}");
+    println!("seized={seized}\nheld={held:x}\nopen={}", files.into_iter().collect::<Vec<_>>().join(","));
 }
 
 /// Signals processes by the numbers that they have outside.

@@ -88,7 +88,8 @@ fn whoever_enters_is_seen_with_the_rights_of_the_sandbox_alone() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let own = lines.next().unwrap();
     for _ in 0..200 {
-        child.exec(ringfence::Command::new("true").stdout(Stdio::null())).unwrap().wait().unwrap();
+        let command = ringfence::Command::new("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        child.exec(command).unwrap().wait().unwrap();
     }
     drop(child.stdin.take());
     let answers = Answers::of(&[own].into_iter().chain(lines).collect::<Vec<_>>().join("\n"));
@@ -97,6 +98,12 @@ fn whoever_enters_is_seen_with_the_rights_of_the_sandbox_alone() {
     assert!(answers.get("seized").parse::<u32>().unwrap() > 20, "the attack itself works: {answers:?}");
     assert_eq!(bits("own").count_ones(), 2);
     assert_eq!(bits("held") & !bits("own"), 0, "more than the sandbox's own: {answers:?}");
+    // Its streams, the report's socket, and the pipes by which it knows its owner and its parent.
+    let open: Vec<&str> = answers.get("open").split(',').collect();
+    assert!(
+        open.contains(&"socket") && open.iter().all(|file| ["/dev/null", "pipe", "socket"].contains(file)),
+        "{answers:?}"
+    );
 }
 
 /// CVE-2024-21626. No descriptor of the host's is left, and none can be the working directory.
