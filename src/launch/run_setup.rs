@@ -90,7 +90,7 @@ impl Policy {
         procs: Option<&OwnedFd>,
         end: &End<'_>,
     ) -> Result<(Plan, Arc<Setup>)> {
-        let setup = compiled.setup(&inputs.key(procs), inputs.template)?;
+        let setup = compiled.setup(self, &inputs.key(procs), inputs.template)?;
         let mut plan = setup.plan.for_run(&inputs.run_fds(procs), inputs.exchange())?;
         match end {
             End::Exec { run, .. } => self.emit_run(&mut plan, &compiled.judgement, &setup, run),
