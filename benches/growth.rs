@@ -30,6 +30,9 @@ mod raw;
 mod rows;
 #[path = "spawn/served.rs"]
 mod served;
+#[path = "spawn/strict.rs"]
+#[allow(dead_code, reason = "the profile is not shown here")]
+mod strict;
 #[path = "growth/throughput.rs"]
 mod throughput;
 
