@@ -23,6 +23,9 @@ mod group;
 mod host;
 #[path = "growth/living.rs"]
 mod living;
+#[path = "spawn/rate.rs"]
+#[allow(dead_code, reason = "the rates of strict sandboxes are those of the comparison")]
+mod rate;
 #[path = "../src/sys/raw.rs"]
 mod raw;
 #[path = "spawn/rows.rs"]

@@ -31,7 +31,7 @@ enum Way {
 }
 
 /// The number of sandboxes that a pool keeps ready.
-const READY: usize = 4;
+pub const READY: usize = 4;
 
 /// The program of the strict rows, which have no root of the bench's: it is dynamic.
 pub const PROGRAM: &str = "/bin/true";
@@ -109,7 +109,7 @@ fn timed(sandbox: &Sandbox) -> Result<Profile, ringfence::Error> {
     Ok(profile)
 }
 
-fn told(ended: Result<Outcome, ringfence::Error>) -> Result<(), String> {
+pub fn told(ended: Result<Outcome, ringfence::Error>) -> Result<(), String> {
     match ended {
         Ok(outcome) if outcome.success() => Ok(()),
         Ok(outcome) => Err(format!("{}", outcome.verdict())),
@@ -193,7 +193,7 @@ pub fn strict_floor(parents: &Parents, command: &[OsString], stdio: Vec<OwnedFd>
         return Err("only root writes the maps of another user".to_owned());
     }
     let group = parents.template(&group::STRICT).ok_or("no control group with memory and pids")?;
-    Ok(StrictFloor::new(command, stdio, group, &strict::filter()?))
+    Ok(StrictFloor::new(command, stdio, group, strict::filter()?))
 }
 
 fn floors(ground: &Ground, parents: &Parents) -> Vec<Row> {

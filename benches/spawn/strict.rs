@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -457,7 +458,12 @@ impl Draft {
 
 /// Returns the instructions of the library's filter, as the kernel gives them of a sandbox that
 /// lives: PTRACE_SECCOMP_GET_FILTER, 4.4.
-pub fn filter() -> Result<Vec<u64>, String> {
+pub fn filter() -> Result<&'static [u64], String> {
+    static FILTER: OnceLock<Result<Vec<u64>, String>> = OnceLock::new();
+    FILTER.get_or_init(find_filter).as_deref().map_err(String::clone)
+}
+
+fn find_filter() -> Result<Vec<u64>, String> {
     let mut child = Sandbox::strict().command("/bin/sleep").arg("60").spawn().map_err(|error| format!("{error:#}"))?;
     let init = child.id();
     let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children"));
