@@ -327,7 +327,7 @@ impl Draft {
         let options = c"size=1m,nr_inodes=1024,mode=755";
         self.mount("root", c"tmpfs", c"/", libc::MS_NOSUID | libc::MS_NODEV, options);
         self.add("root", libc::SYS_chdir, [c"/..".as_ptr() as u64]);
-        self.from_host();
+        self.show_host();
         for (file, text) in FILES {
             self.write("root: own files", file, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, text);
         }
@@ -361,7 +361,7 @@ impl Draft {
     }
 
     /// Shows the host's programs, and what they look up in /etc.
-    fn from_host(&mut self) {
+    fn show_host(&mut self) {
         const NAME: &str = "root: of the host";
         let mut found: Vec<PathBuf> = PROGRAMS.iter().chain(&ETC).map(PathBuf::from).collect();
         let names = fs::read_dir("/etc").into_iter().flatten().flatten().map(|entry| entry.file_name());
