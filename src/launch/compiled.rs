@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::emit::{Setup, SetupKey};
+use super::emit::{Setup, SetupKey, caller_copies};
 use crate::error::{Error, Result, Step};
 use crate::judge::Judgement;
 use crate::namespace::Outside;
@@ -20,6 +20,8 @@ pub(crate) struct Compiled {
     template: Option<BorrowedFd<'static>>,
     /// True if a run has shown that the template is of no use.
     no_template: AtomicBool,
+    /// True as long as sandboxes start from the sparse mount namespace.
+    sparse: AtomicBool,
     /// True if a run has shown that mounts do not take exchanged ids.
     no_exchange: AtomicBool,
     setup: Mutex<Option<Arc<Setup>>>,
@@ -28,11 +30,13 @@ pub(crate) struct Compiled {
 impl Compiled {
     /// Judges the policy once, for all its runs. [`Policy::judge`] explains `thorough`.
     pub(crate) fn new(policy: &Policy, thorough: bool) -> Result<Self> {
+        let judgement = policy.judge(thorough)?;
         Ok(Compiled {
-            judgement: Arc::new(policy.judge(thorough)?),
             entry: Arc::new(policy.without_descriptors()),
             template: policy.template(),
             no_template: AtomicBool::new(false),
+            sparse: AtomicBool::new(policy.fits_sparse(caller_copies(&judgement))),
+            judgement: Arc::new(judgement),
             no_exchange: AtomicBool::new(false),
             setup: Mutex::default(),
         })
@@ -80,6 +84,16 @@ impl Compiled {
     /// Notes that the template is of no use.
     pub(super) fn give_up_template(&self) {
         self.no_template.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether sandboxes start from the sparse mount namespace.
+    pub(super) fn sparse(&self) -> bool {
+        self.sparse.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a sandbox misses something in the sparse mount namespace.
+    pub(super) fn give_up_sparse(&self) {
+        self.sparse.store(false, Ordering::Relaxed);
     }
 
     /// Returns whether mounts may show the id of a run as another.
