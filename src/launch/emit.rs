@@ -134,8 +134,11 @@ impl Policy {
     }
 
     /// Writes the ops that let the stub wait for a program.
-    pub(super) fn emit_parking(&self, plan: &mut Plan) {
+    pub(super) fn emit_parking(&self, plan: &mut Plan, judgement: &Judgement) {
         let parent = self.stdio.emit_extra(plan);
+        if let Some(profile) = ahead(judgement) {
+            profile.emit_ahead(plan);
+        }
         plan.park(parent);
     }
 
@@ -145,7 +148,11 @@ impl Policy {
         let mut plan = setup.plan.continued();
         run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
         stdio::emit_received(&mut plan, &run.fds);
-        self.emit_exec(&mut plan, judgement, setup.failure, run);
+        self.emit_limits_of_process(&mut plan, judgement, &run.streams);
+        emit_unblock_signals(&mut plan);
+        let filter = judgement.seccomp.as_ref().filter(|_| ahead(judgement).is_none());
+        let how = filter.map_or(ExecFlags::empty(), |profile| profile.emit(&mut plan));
+        run.invocation.emit_exec(&mut plan, how, setup.failure);
         plan
     }
 
@@ -213,6 +220,11 @@ impl Policy {
             Program { rlimits: vec![(Resource::FileSize, most, most)], ..Program::default() }.emit_rlimits(plan);
         }
     }
+}
+
+/// Returns the filter of a sandbox that waits, if that comes before the program.
+fn ahead(judgement: &Judgement) -> Option<&Seccomp> {
+    judgement.seccomp.as_ref().filter(|profile| profile.comes_before_the_program())
 }
 
 /// Returns whether the setup runs as a user to whom the caller's files may be closed.

@@ -104,7 +104,7 @@ impl Policy {
         let mut plan = setup.plan.for_run(&inputs.run_fds(procs), inputs.exchange())?;
         match end {
             End::Exec { run, .. } => self.emit_run(&mut plan, &compiled.judgement, &setup, run),
-            End::Park => self.emit_parking(&mut plan),
+            End::Park => self.emit_parking(&mut plan, &compiled.judgement),
         }
         Ok((plan, setup))
     }

@@ -31,6 +31,22 @@ use table::Known;
 /// The largest number of comparisons in one rule: twice the number of a system call's arguments.
 /// More are a mistake.
 const MAX_COMPARISONS: usize = 12;
+/// The calls of a stub that waits for its program, receives it, and executes it or fails.
+const CALLS_OF_A_WAITING_STUB: [libc::c_long; 13] = [
+    libc::SYS_ppoll,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_mmap,
+    libc::SYS_close,
+    libc::SYS_chdir,
+    libc::SYS_getcwd,
+    libc::SYS_fcntl,
+    libc::SYS_dup3,
+    libc::SYS_prlimit64,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_execve,
+    libc::SYS_exit_group,
+];
 const SET_MODE_FILTER: u32 = 1;
 
 /// A filter of the system calls that the program, and everything that it starts, may make:
@@ -156,6 +172,8 @@ struct Compiled {
     /// True if the stub may report an error on its socket, and exit.
     stub_may_speak: bool,
     stub_may_exit: bool,
+    /// A stub that waits for its program can do so under the filter.
+    stub_may_wait: bool,
     actions: Vec<Action>,
 }
 
@@ -358,19 +376,33 @@ impl Seccomp {
         plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), 0.into(), program.into()]);
     }
 
-    /// Emits the ops that come right before the exec. Returns flags for the exec.
-    pub(crate) fn emit(&self, plan: &mut Plan) -> ExecFlags {
-        let compiled = self.compiled();
+    /// Returns whether the filter can be installed in a stub that waits for its program, which saves
+    /// that time once the program comes.
+    pub(crate) fn comes_before_the_program(&self) -> bool {
+        self.compiled().stub_may_wait && !self.needs_failure_page() && !self.asks()
+    }
+
+    /// Emits the ops that install the filter in a stub that is about to wait.
+    pub(crate) fn emit_ahead(&self, plan: &mut Plan) {
+        let (program, flags) = self.emit_prepared(plan);
+        plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), flags.into(), program.into()]);
+    }
+
+    /// Emits `no_new_privs` and the filter's program. Returns the program, and the flags with which
+    /// it is installed.
+    fn emit_prepared(&self, plan: &mut Plan) -> (Ptr, u64) {
         let set = libc::PR_SET_NO_NEW_PRIVS;
         plan.call(Step::NoNewPrivs, libc::SYS_prctl, [set.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
         let program = self.emit_program(plan);
-        let mut flags = 0;
-        if self.0.log {
-            flags |= libc::SECCOMP_FILTER_FLAG_LOG;
-        }
-        if self.0.speculation {
-            flags |= libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-        }
+        let log = if self.0.log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
+        let speculation = if self.0.speculation { libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW } else { 0 };
+        (program, log | speculation)
+    }
+
+    /// Emits the ops that come right before the exec. Returns flags for the exec.
+    pub(crate) fn emit(&self, plan: &mut Plan) -> ExecFlags {
+        let compiled = self.compiled();
+        let (program, mut flags) = self.emit_prepared(plan);
         // The announcement comes before the filter, which may not allow it.
         plan.announce_exec();
         if self.asks() {
@@ -429,6 +461,7 @@ impl Profile {
             exec: decision(libc::SYS_execve),
             stub_may_speak: plainly(libc::SYS_sendto),
             stub_may_exit: plainly(libc::SYS_exit_group),
+            stub_may_wait: CALLS_OF_A_WAITING_STUB.into_iter().all(plainly),
             program: bpf::bytes(&answers.program()),
             actions,
         }
@@ -484,7 +517,8 @@ mod tests {
         for (preset, most) in [(Seccomp::default(), 350), (Seccomp::compute(), 350)] {
             let len = preset.compiled().program.len() / 8;
             assert!((50..most).contains(&len), "{len} instructions");
-            assert!(!preset.needs_failure_page());
+            assert!(!preset.needs_failure_page() && preset.comes_before_the_program());
+            assert!(!preset.clone().deny(["getcwd"]).comes_before_the_program());
             assert_eq!(preset.unsupported(), None);
         }
     }
