@@ -75,8 +75,8 @@
 //! program. Without this feature, device rules are an error on v2, and still hold on v1.
 //!
 //! `systemd`, off by default: `Sandbox::systemd_scope`, which puts control groups into a transient
-//! scope of systemd. The feature uses the wire format of the crate `zbus`, which needs Rust 1.89,
-//! and none of the crate's connections, threads or runtimes.
+//! scope of systemd. The feature uses the wire format of the crate `zbus`, and none of the crate's
+//! connections, threads or runtimes.
 //!
 //! `image`, off by default: [`image`], a store of OCI images, with their layers unpacked for
 //! overlayfs.
