@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use super::Child;
 use super::outcome::Output;
@@ -9,6 +10,9 @@ use crate::cgroup::Group;
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::stdio::Stdio;
+
+/// The time that the end of a process may take once it has begun.
+const ENDING: Duration = Duration::from_millis(100);
 
 /// The policy behind a handle, which starts further programs in the sandbox.
 pub(crate) trait Enter: Debug + Send + Sync {
@@ -41,7 +45,13 @@ impl Child {
     /// program uses counts as the sandbox's.
     ///
     /// A process of the sandbox can see the new program only after the program has given up all
-    /// rights that the sandbox's programs do not have, whatever the process may inspect.
+    /// rights that the sandbox's programs do not have, whatever the process may inspect. Such a
+    /// process can stop the new program on its way in: then the call fails after
+    /// [`setup_timeout`](crate::Sandbox::setup_timeout). Without an [`init`](crate::Sandbox::init),
+    /// no set-user-ID program gives a further program privileges (`no_new_privs`), because the first
+    /// program could have put another in its place.
+    ///
+    /// The wall time of the new program goes on while the sandbox is frozen.
     ///
     /// ```
     /// use ringfence::{Command, Sandbox};
@@ -93,7 +103,12 @@ impl Child {
             let steps = [Step::Enter, Step::JoinNamespace];
             error.raw_os_error() == Some(libc::ESRCH) && steps.contains(&error.step())
         };
-        let ended = |error: Error| if gone(&error) || shared.has_ended() { has_ended() } else { error };
+        // A process that is ending cannot be looked into any more, and ends in a moment.
+        let ends = |error: &Error| {
+            let patience = if error.step() == Step::Enter { ENDING } else { Duration::ZERO };
+            gone(error) || shared.ends_by(Instant::now() + patience).unwrap_or(false)
+        };
+        let ended = |error: Error| if ends(&error) { has_ended() } else { error };
         enter.enter(&running, command, default).map_err(ended)
     }
 }

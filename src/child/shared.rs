@@ -80,6 +80,8 @@ pub(super) struct State {
     resources: Resources,
     pub(super) deadlines: Vec<Key>,
     pub(super) clock: WallClock,
+    /// The deadline of the wall time.
+    pub(super) wall_key: Option<Key>,
     removed: bool,
 }
 
@@ -107,6 +109,7 @@ impl Shared {
                 resources,
                 deadlines: Vec::new(),
                 clock: WallClock::new(started, wall_time),
+                wall_key: None,
                 removed: false,
             }),
             reaping: Mutex::new(()),
@@ -222,6 +225,10 @@ impl Shared {
         }
         if result.is_ok() {
             self.state().clock.freeze(Instant::now());
+            // Another thread may have thawed the sandbox just now, and started the clock before.
+            if !matches!(group.frozen_above(), Ok(Some(_))) {
+                self.state().clock.thaw(Instant::now());
+            }
         }
         result
     }
@@ -229,7 +236,8 @@ impl Shared {
     pub(super) fn thaw(&self) -> Result<()> {
         // Another thread may freeze the sandbox again at this moment: a kill continues to treat the
         // sandbox as frozen.
-        self.need_group(Step::Freeze)?.thaw()?;
+        let group = self.need_group(Step::Freeze)?;
+        group.thaw()?;
         self.state().clock.thaw(Instant::now());
         Ok(())
     }
@@ -246,6 +254,11 @@ impl Shared {
     /// Returns true if the program has ended, no matter which thread or process has reaped it.
     pub(super) fn has_ended(&self) -> bool {
         self.state().outcome.is_some() || self.ends_by(Instant::now()).unwrap_or(false)
+    }
+
+    /// Returns true if the program has ended, and nobody has reaped it.
+    pub(super) fn is_over(&self) -> bool {
+        self.state().outcome.is_none() && self.ends_by(Instant::now()).unwrap_or(false)
     }
 
     /// Notes the time of the end, for a later `wait`.

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -17,6 +18,10 @@ use crate::sys::mutex;
 use crate::sys::pidfd::{self, Ended};
 use crate::units::Bytes;
 
+/// The pause before another attempt to reap a program that a tracer has not let go: ptrace(2). A
+/// process of the sandbox can hold a program that way for as long as the process lives.
+const TRACED_PAUSE: Duration = Duration::from_millis(2);
+
 impl Shared {
     /// Waits for the end of the program: without a limit for `None`, or until the given time.
     /// Returns at once if that time has passed.
@@ -25,22 +30,36 @@ impl Shared {
         if let Some(outcome) = self.state().outcome {
             return Ok(Some(outcome));
         }
+        let blocks = until.is_none() && !self.facts.reaped_at_once;
         match until {
             Some(until) if !self.ends_by(until)? => return Ok(None),
             // The turn is taken only when there is something to reap, so that no thread waits for
             // the turn.
-            None if self.facts.reaped_at_once => while !self.ends_by(Instant::now() + watch::FAR)? {},
+            None if !blocks => while !self.ends_by(Instant::now() + watch::FAR)? {},
             _ => {}
         }
-        let _turn = mutex::lock(&self.reaping);
-        if let Some(outcome) = self.state().outcome {
-            return Ok(Some(outcome));
+        loop {
+            let turn = mutex::lock(&self.reaping);
+            if let Some(outcome) = self.state().outcome {
+                return Ok(Some(outcome));
+            }
+            match pidfd::wait(self.running.pidfd.as_fd(), blocks) {
+                Ok(None) if !blocks => {}
+                Ok(ended) => return self.reaped(ended),
+                Err(Errno::ECHILD) => return self.reaped(None),
+                Err(errno) => return Err(Self::control(Step::Wait)(errno)),
+            }
+            drop(turn);
+            // The program has ended, and its tracer has not seen that yet.
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(None);
+            }
+            thread::sleep(TRACED_PAUSE);
         }
-        let ended = match pidfd::wait(self.running.pidfd.as_fd(), true) {
-            Ok(ended) => ended,
-            Err(Errno::ECHILD) => None,
-            Err(errno) => return Err(Self::control(Step::Wait)(errno)),
-        };
+    }
+
+    /// Notes the outcome of a program that has been reaped, here or elsewhere.
+    fn reaped(&self, ended: Option<Ended>) -> Result<Option<Outcome>> {
         // The program can reach the socket on which its init speaks: an init that was killed has
         // said nothing.
         let killed = ended.is_some_and(|e| libc::WIFSIGNALED(e.wait_status));

@@ -25,6 +25,8 @@ use crate::sys::{background, mutex, table, timeout};
 
 /// The pause before a failed removal is tried again.
 const RETRY: Duration = TURN;
+/// The pause before the thread looks again at a program that a tracer has not let go.
+const TRACED_RETRY: Duration = Duration::from_millis(50);
 /// The shortest pause between two checks of processor time, near the limit.
 const FINEST: Duration = Duration::from_millis(1);
 /// The longest pause between two checks, near the limit, if the program uses no processor time.
@@ -82,6 +84,15 @@ struct List {
     asleep_until: Option<Instant>,
 }
 
+impl List {
+    /// Wakes the thread at `at`, for what it has on its lists.
+    fn look_again(&mut self, at: Instant) {
+        let key = (at, self.next);
+        self.next += 1;
+        self.deadlines.insert(key, (Weak::new(), Due::WallTime));
+    }
+}
+
 static WATCHER: PerProcess<Watcher> = PerProcess::new();
 
 fn watcher() -> Result<&'static Watcher> {
@@ -116,11 +127,15 @@ pub(super) fn add_deadline(at: Instant, shared: &Arc<Shared>, due: Due) -> Resul
 pub(super) fn watch_wall_time(shared: &Arc<Shared>) -> Result<()> {
     let now = Instant::now();
     let left = shared.state().clock.left(now);
-    match left {
-        Left::Over => add_deadline(now, shared, Due::WallTime),
-        Left::Until(end) => add_deadline(end, shared, Due::WallTime),
-        Left::Unknown => Ok(()),
-    }
+    let at = match left {
+        Left::Over => now,
+        Left::Until(end) => end,
+        Left::Unknown => return Ok(()),
+    };
+    let key = watcher()?.insert(at, Arc::downgrade(shared), Due::WallTime);
+    shared.add_deadline(key);
+    cancel(shared.state().wall_key.replace(key).into_iter().collect());
+    Ok(())
 }
 
 /// Removes deadlines of a sandbox that has ended.
@@ -246,6 +261,7 @@ impl Watcher {
             (Left::Until(end), _) => {
                 let new = self.insert(end, Arc::downgrade(shared), Due::WallTime);
                 shared.replace_deadline(key, new);
+                shared.state().wall_key = Some(new);
             }
             (Left::Unknown, _) => {}
         }
@@ -293,12 +309,21 @@ impl Watcher {
         let mut list = self.list();
         list.orphans.extend(running.iter().cloned());
         if !stubborn.is_empty() {
-            let key = (now + RETRY, list.next);
-            list.next += 1;
-            list.deadlines.insert(key, (Weak::new(), Due::WallTime));
+            list.look_again(now + RETRY);
             list.orphans.append(&mut stubborn);
         }
-        running
+        drop(list);
+        self.without_traced(running)
+    }
+
+    /// Returns those of `running` whose end the thread can wait for. The others have ended, and a
+    /// tracer has not let them be reaped yet: the thread looks at them again after a while.
+    fn without_traced(&self, running: Vec<Arc<Shared>>) -> Vec<Arc<Shared>> {
+        let (traced, others): (Vec<_>, Vec<_>) = running.into_iter().partition(|shared| shared.is_over());
+        if !traced.is_empty() {
+            self.list().look_again(Instant::now() + TRACED_RETRY);
+        }
+        others
     }
 
     /// Reaps the programs that have ended, and returns those that still run. The handle removes
@@ -309,7 +334,7 @@ impl Watcher {
         let runs = |shared: &Arc<Shared>| matches!(catch_panic(|| shared.wait(Some(now))), Some(Ok(None)));
         let running: Vec<_> = all.iter().filter_map(Weak::upgrade).filter(runs).collect();
         self.list().asking.extend(running.iter().map(Arc::downgrade));
-        running
+        self.without_traced(running)
     }
 
     fn handle_ends(&self) {

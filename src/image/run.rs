@@ -143,7 +143,8 @@ impl Sandbox {
         let entrypoint = words(config.and_then(|config| config.entrypoint().as_ref()));
         let cmd = words(config.and_then(|config| config.cmd().as_ref()));
         sandbox.policy.program.default = (entrypoint, cmd);
-        sandbox.policy.mounts.image = Some(ImageMounts { sys: false, names: Missing::Made });
+        let sys = sandbox.policy.mounts.image.is_some_and(|image| image.sys);
+        sandbox.policy.mounts.image = Some(ImageMounts { sys, names: Missing::Made });
         Ok(sandbox)
     }
 }

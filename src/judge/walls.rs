@@ -21,8 +21,21 @@ const NAMESPACES: [(Namespaces, Feature); 8] = [
     (Namespaces::CGROUP, Feature::CgroupNs),
     (Namespaces::TIME, Feature::TimeNs),
 ];
-const ADMIN_OUTSIDE: &str = "the program has CAP_SYS_ADMIN on the host itself, and could leave: add user_ns(), or leave \
-                             the capability out with capabilities()";
+/// The capabilities by which a program without a user namespace of its own gets at what is outside:
+/// mounts and namespaces, files by their handles, modules, memory, processes.
+const WAYS_OUT: [Capability; 5] = [
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_SYS_MODULE,
+    Capability::CAP_SYS_RAWIO,
+    Capability::CAP_SYS_PTRACE,
+];
+const ADMIN_OUTSIDE: &str = "the program has CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH or the like on the host itself, and could \
+                             leave: add user_ns(), or leave such capabilities out with capabilities()";
+const MAY_MAKE_NODES: &str = "the program has CAP_MKNOD on the host itself, and could open any device: add user_ns() or \
+                              devices(), or leave the capability out with capabilities()";
+const MAY_SET_LIMITS: &str = "the program has CAP_SYS_RESOURCE in its user namespace, and could raise these limits: leave the \
+                              capability out with capabilities()";
 const MAY_UNMOUNT: &str = "the program has CAP_SYS_ADMIN over its mounts, and could unmount this or make it writable: \
                            leave the capability out with capabilities()";
 const MAY_RAISE: &str = "the program has CAP_SYS_RESOURCE on the host itself, and could raise its limits: add user_ns(), \
@@ -38,16 +51,25 @@ impl Policy {
         };
         let unless = |gap: bool, text| if gap { Enforcement::Partial(text) } else { Enforcement::Full };
         let is_admin = may(Capability::CAP_SYS_ADMIN);
-        let outside = unless(is_admin && !own_user_ns, ADMIN_OUTSIDE);
+        // The init of a pid namespace of its own has nothing outside to trace.
+        let leads_out = |capability: &Capability| {
+            may(*capability)
+                && !(*capability == Capability::CAP_SYS_PTRACE && self.namespaces.new.contains(Namespaces::PID))
+        };
+        let outside = unless(!own_user_ns && WAYS_OUT.iter().any(leads_out), ADMIN_OUTSIDE);
+        let makes_nodes = !own_user_ns && self.limits.devices.is_none() && may(Capability::CAP_MKNOD);
+        let root_holds =
+            if outside == Enforcement::Full { unless(makes_nodes, MAY_MAKE_NODES) } else { outside.clone() };
         let mounts = if own_user_ns { unless(is_admin, MAY_UNMOUNT) } else { outside.clone() };
         let apart = self.namespaces.apart();
         for (_, feature) in NAMESPACES.into_iter().filter(|(kind, _)| apart.contains(*kind)) {
             enforced.set(feature, outside.clone());
         }
         let limits = unless(!own_user_ns && may(Capability::CAP_SYS_RESOURCE), MAY_RAISE);
+        let user_limits = unless(may(Capability::CAP_SYS_RESOURCE), MAY_SET_LIMITS);
         let (asked, root) = (&self.mounts, self.mounts.root.as_ref());
         let walls = [
-            (Feature::RootFs, root.is_some(), outside),
+            (Feature::RootFs, root.is_some(), root_holds),
             (Feature::ReadOnlyRoot, asked.read_only_root || root.is_some_and(|root| root.read_only), mounts.clone()),
             (Feature::DefaultMasks, asked.default_masks, mounts.clone()),
             (Feature::Mask, !asked.masks.is_empty(), mounts.clone()),
@@ -55,7 +77,7 @@ impl Policy {
             (Feature::User, self.program.user.is_some(), Enforcement::Full),
             (Feature::NoNewPrivs, privileges.no_new_privs, Enforcement::Full),
             (Feature::SessionKeyring, self.security.session_keyring, Enforcement::Full),
-            (Feature::UserLimit, !self.namespaces.user_limits.is_empty(), Enforcement::Full),
+            (Feature::UserLimit, !self.namespaces.user_limits.is_empty(), user_limits),
             (Feature::Rlimit, !self.program.rlimits.is_empty(), limits),
             (Feature::WallTime, self.wall_time.is_some(), Enforcement::Full),
         ];

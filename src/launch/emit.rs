@@ -98,7 +98,7 @@ impl Policy {
         self.namespaces.emit_user_limits(&mut plan);
         // From here on, no process of the same user may look into the stub or its descriptors
         // (CVE-2016-9962).
-        plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
+        emit_undumpable(&mut plan);
         emit_join_cgroups(&mut plan, key);
         let (context, scratch) = (self.mount_context(judgement, key), key.scratch.as_deref());
         let ready = self.mounts.emit_detached_overlay(&mut plan, context, scratch)?;
@@ -113,6 +113,8 @@ impl Policy {
         judgement.security.emit_keep(&mut plan);
         self.program.emit_user(&mut plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
         judgement.security.emit(&mut plan, judgement.bounding);
+        // A change of user makes a process dumpable again where fs.suid_dumpable says so.
+        emit_undumpable(&mut plan);
         self.emit_owner(&mut plan, Arg::PARENT);
         if self.program.init {
             plan.fork_init();
@@ -258,6 +260,11 @@ pub(super) fn emit_failure_page(plan: &mut Plan) -> Slot {
     let args = [0.into(), FailurePage::SIZE.into(), access.into(), flags.into(), number.into(), 0.into()];
     plan.call(Step::Report, libc::SYS_mmap, args).store(slot);
     slot
+}
+
+/// Keeps other processes of the same user from looking into the stub: prctl(2), `PR_SET_DUMPABLE`.
+pub(super) fn emit_undumpable(plan: &mut Plan) {
+    plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
 }
 
 /// Lets the stub enter its groups: those on v1, and those on v2 that it was not born in.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::compiled::Compiled;
-use super::emit::{Run, SetupKey, emit_beginning, emit_failure_page, emit_join_cgroups};
-use super::inputs::refuse_frozen;
+use super::emit::{Run, SetupKey, emit_beginning, emit_failure_page, emit_join_cgroups, emit_undumpable};
+use super::inputs::{Inputs, refuse_frozen};
 use super::run_setup::is_clone_too_old;
 use crate::cgroup::{Group, Stats};
 use crate::child::{Child, Enter, Facts, Inside, OutputLimit, Resources, Started, Watch};
@@ -25,7 +25,7 @@ use crate::namespace::Namespaces;
 use crate::plan::{Plan, PlanFd, RunFds};
 use crate::policy::Policy;
 use crate::program::{emit_groups, emit_ids};
-use crate::security::Seccomp;
+use crate::security::{Privileges, Seccomp};
 use crate::spawn::{self, FailurePage, Launch};
 use crate::stdio::{Stdio, Streams};
 use crate::sys::{pidfd, table};
@@ -39,13 +39,16 @@ pub(super) struct Entrance {
     user_outside: Option<(u32, u32)>,
     /// True if the caller may not put a process into the sandbox's control group.
     is_fenced: bool,
+    /// The Landlock ruleset of the sandbox, with the paths as they were before its program ran.
+    ruleset: Option<OwnedFd>,
 }
 
 impl Entrance {
-    /// Keeps what a further program needs. Nothing of it is a descriptor: the handle of a sandbox
-    /// holds open no stream that the program has closed.
-    pub(super) fn new(compiled: &Compiled, user_outside: Option<(u32, u32)>, is_fenced: bool) -> Self {
-        Entrance { policy: compiled.entry.clone(), judgement: compiled.judgement.clone(), user_outside, is_fenced }
+    /// Keeps what a further program needs. Nothing of it is a descriptor of the policy's: the handle
+    /// of a sandbox holds open no stream that the program has closed.
+    pub(super) fn new(compiled: &Compiled, user_outside: Option<(u32, u32)>, inputs: &mut Inputs) -> Self {
+        let (policy, judgement) = (compiled.entry.clone(), compiled.judgement.clone());
+        Entrance { policy, judgement, user_outside, is_fenced: inputs.is_fenced(), ruleset: inputs.ruleset.take() }
     }
 }
 
@@ -58,7 +61,7 @@ struct Way<'w> {
     procs: Vec<OwnedFd>,
     group: Option<&'w Group>,
     failure: Option<FailurePage>,
-    ruleset: Option<OwnedFd>,
+    ruleset: Option<BorrowedFd<'w>>,
 }
 
 impl Enter for Entrance {
@@ -76,7 +79,7 @@ impl Enter for Entrance {
             fds: command.fds.clone(),
         };
         self.user_outside.into_iter().for_each(|user| run.streams.give_to(user));
-        let mut way = policy.way_into(judgement, running)?;
+        let mut way = policy.way_into(judgement, running, self.ruleset.as_ref().map(AsFd::as_fd))?;
         let launch = |way: &Way<'_>, group: Option<BorrowedFd<'_>>| {
             let plan = policy.emit_entry(judgement, way, &run)?;
             spawn::start(&Launch {
@@ -138,17 +141,21 @@ impl Policy {
     }
 
     /// Opens what a stub needs to enter.
-    fn way_into<'w>(&self, judgement: &Judgement, running: &Inside<'w>) -> Result<Way<'w>> {
+    fn way_into<'w>(
+        &self,
+        judgement: &Judgement,
+        running: &Inside<'w>,
+        ruleset: Option<BorrowedFd<'w>>,
+    ) -> Result<Way<'w>> {
         let root = self.namespaces.apart().contains(Namespaces::MOUNT).then(|| open_root(running)).transpose()?;
         let failure = judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page);
-        let rules = self.landlock.as_ref();
         Ok(Way {
             pidfd: running.pidfd,
             root,
             procs: running.group.map_or(Ok(Vec::new()), Group::open_v1_procs)?,
             group: running.group,
             failure: failure.then(FailurePage::new).transpose()?,
-            ruleset: rules.map(|rules| rules.make(&judgement.landlock)).transpose()?.flatten(),
+            ruleset,
         })
     }
 
@@ -159,12 +166,12 @@ impl Policy {
         let umask = emit_beginning(&mut plan);
         self.security.emit_keyring(&mut plan);
         let failure = way.failure.is_some().then(|| emit_failure_page(&mut plan));
-        plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
+        emit_undumpable(&mut plan);
         let group = way.group.and_then(|group| group.name().parent()).map(Into::into);
         emit_join_cgroups(&mut plan, &SetupKey { procs: way.procs.len(), group, ..SetupKey::default() });
         emit_joins(&mut plan, apart, way);
         // From here on paths are those of the sandbox.
-        let landlock = self.landlock.as_ref().and_then(|rules| rules.emit(&mut plan, &judgement.landlock));
+        let landlock = self.landlock.as_ref().and_then(|rules| rules.emit_filled(&mut plan, &judgement.landlock));
         let maps = judgement.maps.as_ref();
         let may_set_groups = maps.is_none_or(|maps| !maps.deny_setgroups);
         if let Some((uid, gid)) = maps.and_then(|maps| maps.setup()) {
@@ -177,6 +184,11 @@ impl Policy {
         judgement.security.emit_keep(&mut plan);
         self.program.emit_user(&mut plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
         judgement.security.emit(&mut plan, judgement.bounding);
+        if !self.program.init {
+            // A program that is the first process itself could have made the mount namespace in
+            // which set-user-ID programs are looked up.
+            Privileges::emit_no_new_privs(&mut plan);
+        }
         self.program.emit_umask(&mut plan, umask);
         landlock.iter().for_each(|ruleset| ruleset.emit_restriction(&mut plan));
         if judgement.security.capabilities.is_none() {
@@ -185,6 +197,7 @@ impl Policy {
         run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
         let parent = run.streams.emit_alone(&mut plan, &run.fds);
         if own_pid_ns {
+            emit_undumpable(&mut plan);
             plan.reclone();
         }
         self.emit_owner(&mut plan, parent);
@@ -193,7 +206,7 @@ impl Policy {
         let given = RunFds {
             failure_page: way.failure.as_ref().map(AsFd::as_fd),
             cgroup_procs: way.procs.iter().map(AsFd::as_fd).collect(),
-            ruleset: way.ruleset.as_ref().map(AsFd::as_fd),
+            ruleset: way.ruleset,
         };
         plan.for_run(&given, None)
     }

@@ -57,7 +57,7 @@ impl Policy {
             output_limit: self.output_limit.map(|bytes| OutputLimit { bytes, cuts: self.output_cut }),
             notifications: channel.and_then(ListenerChannel::notifications),
             watch: Watch { wall_time: self.wall_time, cpu_time: self.cpu_time.filter(|_| judgement.account_cpu) },
-            enter: Some(Arc::new(Entrance::new(compiled, user_outside, inputs.is_fenced()))),
+            enter: Some(Arc::new(Entrance::new(compiled, user_outside, inputs))),
         })?;
         // If this is an error, the dropped handle ends the program.
         noted.map(|()| child)

@@ -30,7 +30,7 @@ pub(crate) struct Inputs {
     pub(super) failure: Option<FailurePage>,
     /// The maps of the policy, or these with the leased id.
     pub(super) maps: Option<IdMaps>,
-    ruleset: Option<OwnedFd>,
+    pub(super) ruleset: Option<OwnedFd>,
     /// The template from which the sandbox's mount namespace is made; `None` for the caller's
     /// namespace. The template is made once, and stays.
     pub(super) template: Option<BorrowedFd<'static>>,

@@ -92,10 +92,10 @@ pub(super) fn attach_by_path(plan: &mut Plan, tree: Slot, path: &Path, at: &Path
 }
 
 /// Attaches a detached tree to the open file `place`.
-pub(super) fn attach_to(plan: &mut Plan, step: Step, tree: Slot, place: Slot, at: &Path) {
+pub(super) fn attach_to<'p>(plan: &'p mut Plan, step: Step, tree: Slot, place: Slot, at: &Path) -> Added<'p> {
     let (empty, flags) = (plan.string(""), MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
     let args = [tree.into(), empty.into(), place.into(), empty.into(), flags.into()];
-    plan.call(step, libc::SYS_move_mount, args).at(at);
+    plan.call(step, libc::SYS_move_mount, args).at(at)
 }
 
 /// Attaches a detached tree to `name` in the directory `dir`; a symbolic link is not followed.

@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::errno::Errno;
-
 use super::calls::{attach_at, attach_in, attach_to, emit_target, make_dir, make_link, set_flags};
 use super::flags::MountFlags;
 use super::fs_context::{emit_new_mount, make_mount, open_context, set_flag, set_option};
@@ -75,8 +73,7 @@ pub(super) fn emit_cgroupfs(plan: &mut Plan, cgroupfs: &Cgroupfs, root: Slot, at
     }
     // A root that is the caller's does not get a /sys that it lacks.
     let (place, sys) = (plan.slot(), plan.slot());
-    let found = emit_target(plan, root, at, pins | PlaceFlags::EXISTING, place);
-    found.tolerate(Errno::ENOENT).tolerate(Errno::ENOTDIR);
+    emit_target(plan, root, at, pins | PlaceFlags::EXISTING, place).tolerate_all();
     let found = plan.len();
     emit_empty(plan, sys, at);
     attach_to(plan, Step::Mount, sys, place, at);

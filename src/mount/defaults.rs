@@ -7,7 +7,8 @@ use super::bind::Bind;
 use super::cgroupfs::{CGROUPS, Cgroupfs, ShownGroups};
 use super::dev::Dev;
 use super::kinds::{Kind, Mount, Sysfs};
-use super::memory_file::MemoryFile;
+use super::made::vanishes;
+use super::memory_file::{MemoryFile, Missing};
 use super::paths::clean;
 use super::policy::Policy;
 use super::proc::Proc;
@@ -45,6 +46,12 @@ impl Policy {
         let mut all = if self.no_defaults { Vec::new() } else { self.defaults(around, terminal, has) };
         all.retain(|default: &Mount| !default.target.to_str().is_some_and(has));
         let groups = if self.no_defaults { None } else { self.groups(around, &all, &made) };
+        // A /sys of the host's has the groups of all others.
+        let shows_hosts =
+            all.iter().any(|mount| matches!(&mount.kind, Kind::Bind(bind) if clean(&bind.target) == *"/sys"));
+        let cover = (shows_hosts && groups.is_none() && !has(CGROUPS))
+            .then(|| Tmpfs::new(CGROUPS).size(4096).mode(0o555).read_only().into());
+        let groups = groups.or(cover);
         let (before, after) = if has("/sys") { (None, groups) } else { (groups, None) };
         all.extend(before);
         all.extend(made.into_iter().cloned());
@@ -76,8 +83,9 @@ impl Policy {
         }
         all.extend(self.image.filter(|image| image.sys).and_then(|_| sys(around)));
         if let Some(image) = self.image {
-            let files = names(around).into_iter();
-            all.extend(files.map(|file| Mount::from(file.writable().by_default(image.names))));
+            let root = self.root.as_ref();
+            let missing = if vanishes(root) { image.names } else { Missing::LeftOut };
+            all.extend(names(around).into_iter().map(|file| Mount::from(file.writable().by_default(missing))));
         }
         all
     }
@@ -130,7 +138,6 @@ fn names(around: &Surroundings) -> Vec<MemoryFile> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::memory_file::Missing;
     use super::super::policy::ImageMounts;
     use super::*;
 

@@ -42,17 +42,22 @@ pub(super) fn stays_on_host(mounts: &[Mount], index: usize, root: Option<&RootFs
     let is_below = |mount: &&Mount| at.starts_with(clean(&mount.target));
     let vanishes = match mounts[..index].iter().filter(is_mount).rfind(is_below) {
         Some(below) => matches!(below.kind, Kind::Tmpfs(_) | Kind::Dev(_)),
-        None => root.is_some_and(|root| match root.base {
-            Base::Programs => true,
-            Base::Overlay(_) => !matches!(root.upper, Upper::Given(..)),
-            Base::Host | Base::Dir(_) => false,
-        }),
+        None => vanishes(root),
     };
     (!vanishes).then(|| {
         let reason = format!("{} would be made in a directory of the host, and stay there", at.display());
         let remedy = "mount a tmpfs() above it first, or use a root whose changes vanish: RootFs::programs(), \
                       RootFs::overlay()";
         Problem::invalid(call, reason, remedy)
+    })
+}
+
+/// Returns whether what is made on the root vanishes with the sandbox.
+pub(super) fn vanishes(root: Option<&RootFs>) -> bool {
+    root.is_some_and(|root| match root.base {
+        Base::Programs => true,
+        Base::Overlay(_) => !matches!(root.upper, Upper::Given(..)),
+        Base::Host | Base::Dir(_) => false,
     })
 }
 

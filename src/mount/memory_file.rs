@@ -8,8 +8,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::errno::Errno;
-
 use super::calls::{attach_by_path, attach_to, copy_open_tree, emit_target, set_flags};
 use super::flags::{MountFlags, flag_setters, nodev_setter};
 use super::fs_context::emit_new_mount;
@@ -148,7 +146,11 @@ pub(super) fn emit_memory_file(
     plan.call(Step::Mount, libc::SYS_openat, [store.into(), name.into(), flags.into()]).at(at).store(open);
     copy_open_tree(plan, Step::Mount, open, false, tree, at);
     plan.close(Step::Mount, open);
-    attach_to(plan, Step::MoveMount, tree, place, at);
+    let attached = attach_to(plan, Step::MoveMount, tree, place, at);
+    if file.default.is_some() {
+        // A directory may be in the file's place.
+        attached.tolerate_all();
+    }
     let clear = if file.is_writable() { MountFlags::READ_ONLY } else { MountFlags::empty() };
     set_flags(plan, tree, file.flags, clear, false, at);
     plan.close(Step::MoveMount, tree);
@@ -163,10 +165,7 @@ pub(super) fn emit_memory_file(
 fn emit_place(plan: &mut Plan, default: Option<Missing>, root: Slot, at: &Path, flags: PlaceFlags, place: Slot) {
     if default.is_some() {
         let found = emit_target(plan, root, at, flags | PlaceFlags::EXISTING, place);
-        found
-            .tolerate(Errno::ENOENT)
-            .tolerate(Errno::ENOTDIR)
-            .skip_on_success(u8::from(default == Some(Missing::Made)));
+        found.tolerate_all().skip_on_success(u8::from(default == Some(Missing::Made)));
     }
     match default {
         None => {
@@ -174,7 +173,7 @@ fn emit_place(plan: &mut Plan, default: Option<Missing>, root: Slot, at: &Path, 
         }
         // The directory may belong to somebody whom the user of the setup is not.
         Some(Missing::Made) => {
-            emit_target(plan, root, at, flags, place).tolerate(Errno::ENOENT).tolerate(Errno::EACCES);
+            emit_target(plan, root, at, flags, place).tolerate_all();
         }
         Some(Missing::LeftOut) => {}
     }

@@ -168,6 +168,11 @@ impl Added<'_> {
         self
     }
 
+    /// Tolerates any errno: the plan continues with the next op.
+    pub(crate) fn tolerate_all(self) -> Self {
+        self.tolerate_code(wire::ANY)
+    }
+
     /// Skips the next `count` ops, which build on this one, after a failure that is tolerated.
     pub(crate) fn skip_on_tolerated(self, count: u8) -> Self {
         self.op.skip_on_tolerated = count;

@@ -102,6 +102,11 @@ impl Plan {
         self.op(Step::Fork, code::RECLONE, [code::ORPHAN.into()])
     }
 
+    /// Returns whether the plan goes on in a sibling of the stub, which is a child of the owner.
+    pub(crate) fn reclones_sibling(&self) -> bool {
+        self.ops.iter().any(|op| op.code == code::RECLONE && !matches!(op.args[0], Arg::Value(code::ORPHAN)))
+    }
+
     /// Empties the inheritable and the ambient set of capabilities.
     pub(crate) fn clear_inheritable(&mut self) -> Added<'_> {
         self.op(Step::Capabilities, code::CLEAR_INHERITABLE, [])

@@ -327,6 +327,17 @@ impl Landlock {
         made.map(table::above_stdio).transpose().map_err(|errno| Error::new(Step::Landlock, errno))
     }
 
+    /// Emits the use of a ruleset that has its paths already.
+    pub(crate) fn emit_filled(&self, plan: &mut Plan, held: &[Feature]) -> Option<Ruleset> {
+        if held.is_empty() {
+            return None;
+        }
+        let ports = self.tcp.as_ref().filter(|_| held.contains(&Feature::LandlockTcp));
+        let filter = ports.map(|ports| Seccomp::beside_landlock(may_listen(ports)));
+        let fd = plan.run_fd(RunFd::Ruleset);
+        Some(Ruleset { fd, path_fd: fd, filter })
+    }
+
     /// Emits the ops that add the paths to the ruleset. Each run receives the ruleset twice: as the
     /// ruleset, and as a placeholder for the number of the path's descriptor. Must come after the
     /// last mount, while the stub may still search every directory.

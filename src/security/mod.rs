@@ -44,6 +44,11 @@ impl Privileges {
         }
     }
 
+    /// Emits `no_new_privs`: an exec gives no privileges from here on.
+    pub(crate) fn emit_no_new_privs(plan: &mut Plan) {
+        prctl(plan, Step::NoNewPrivs, [libc::PR_SET_NO_NEW_PRIVS as u64, 1]);
+    }
+
     /// Emits the op that keeps the permitted set. Must come before the change of user, which would
     /// clear the set.
     pub(crate) fn emit_keep(&self, plan: &mut Plan) {
@@ -59,7 +64,7 @@ impl Privileges {
             capabilities.emit(plan, bounding);
         }
         if self.no_new_privs {
-            prctl(plan, Step::NoNewPrivs, [libc::PR_SET_NO_NEW_PRIVS as u64, 1]);
+            Privileges::emit_no_new_privs(plan);
         }
     }
 }

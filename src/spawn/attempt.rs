@@ -161,9 +161,13 @@ impl<'a> Attempt<'a> {
         let missing = || Error::new(Step::Report, Errno::EPROTO);
         match record.kind {
             record::CLONED => self.child = Some((record.value, self.own_pidfd(record, fd)?)),
-            // Once the program may run, it could send this record as well.
-            record::RECLONED if !self.executing => {
+            // Once the program may run, it could send this record as well. So could a process inside
+            // that may inspect the stub: its own pidfd is not that of a child of this process.
+            record::RECLONED if !self.executing && self.replaced.is_none() => {
                 let fd = self.own_pidfd(record, fd)?;
+                if self.launch.plan.reclones_sibling() != pidfd::is_child(fd.as_fd()) {
+                    return Err(missing());
+                }
                 let pid = pidfd::pid_of(fd.as_fd()).ok_or_else(missing)?;
                 let stub = self.child.replace((pid, fd)).ok_or_else(missing)?;
                 self.replaced = Some(stub.1);

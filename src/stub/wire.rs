@@ -34,6 +34,8 @@ pub const SORT_SHIFT: u32 = 16;
 /// A value in [`Op::tolerate`]: ENOSYS, and EPERM, with which an outer filter may refuse a call
 /// that it does not know.
 pub const MISSING: u16 = u16::MAX;
+/// A value in [`Op::tolerate`]: any errno.
+pub const ANY: u16 = u16::MAX - 1;
 /// The value of [`Record::op`] in the first [`record::STAMP`].
 pub const BEGIN: u32 = u32::MAX;
 /// The value of [`Header::fail_at`] for a plan without an injected failure.

@@ -49,6 +49,11 @@ pub(crate) fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Ended>, 
     }
 }
 
+/// Returns whether the process is a child of this one.
+pub(crate) fn is_child(pidfd: BorrowedFd<'_>) -> bool {
+    super::waitid::is_child(pidfd.as_raw_fd())
+}
+
 /// Returns the wait status of a process that another thread has reaped: `PIDFD_GET_INFO` with
 /// `PIDFD_INFO_EXIT`, since 6.15. Returns `None` if the kernel keeps no status.
 ///

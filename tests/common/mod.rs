@@ -182,7 +182,7 @@ pub fn holds(enforced: &ringfence::Enforced) -> bool {
     use ringfence::Enforcement::{Full, Partial};
     enforced.iter().all(|(_, how)| match how {
         Full => true,
-        Partial(gap) if is_root() => gap.starts_with("the program has CAP_SYS_"),
+        Partial(gap) if is_root() => gap.starts_with("the program has CAP_"),
         Partial(gap) => gap.starts_with("the group belongs to the caller's user"),
         _ => false,
     })

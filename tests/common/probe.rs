@@ -72,6 +72,7 @@ extern "C" fn before_main() {
     let number = |i: usize| words[i].parse::<u64>().unwrap();
     match words[0] {
         "unmourned" => unmourned(),
+        "hold" => hold(),
         "hog" => hog(number(1) as usize),
         "huge" => huge(number(1) as usize),
         "pulse" => pulse(number(1), Duration::from_millis(number(2))),
@@ -105,6 +106,19 @@ extern "C" fn before_main() {
         other => panic!("no probe {other}"),
     }
     std::process::exit(0);
+}
+
+/// Traces every process that appears, and never waits for one: none of them can be reaped as long as this one lives.
+fn hold() -> ! {
+    println!("ready");
+    loop {
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) {
+                // SAFETY: no memory is involved.
+                unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
+            }
+        }
+    }
 }
 
 /// Takes off the signal that comes with the owner's death, says so, and stays.

@@ -216,8 +216,12 @@ fn every_wall_that_was_asked_for_is_listed() {
     let root = || Sandbox::new().pid_ns().rootfs(RootFs::programs()).rlimit(Resource::OpenFiles, 9, 9);
     let walls = BTreeSet::from([PidNs, MountNs, Feature::RootFs, ReadOnlyRoot, Rlimit]);
     assert_eq!(features(&root()), (walls.clone(), walls.clone()));
-    let admin = Capabilities::all_but([Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_RESOURCE]);
-    assert_eq!(features(&root().capabilities(admin).best_effort(BoundingSet)).1, BTreeSet::new());
+    assert_eq!(features(&root().capabilities(Capabilities::none())).1, BTreeSet::new());
+    // Files by their handles, and devices.
+    let kept = |capability| features(&root().capabilities(Capabilities::keep([capability]))).1;
+    assert_eq!(kept(Capability::CAP_DAC_READ_SEARCH), [PidNs, MountNs, Feature::RootFs, ReadOnlyRoot].into());
+    assert_eq!(kept(Capability::CAP_MKNOD), [Feature::RootFs].into());
+    assert_eq!(features(&root().user_ns().max_user_namespaces(0)).1, [UserLimit].into());
     // In a user namespace it could still undo what is mounted.
     let (_, gaps) = features(&root().user_ns().capabilities(Capabilities::all_but([])));
     assert_eq!(gaps, [ReadOnlyRoot].into());

@@ -66,6 +66,13 @@ fn sleeping(sandbox: Sandbox) -> Child {
         .unwrap()
 }
 
+/// Waits for the first line of a program.
+fn ready(child: &mut Child) {
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+}
+
 #[test]
 fn a_further_program_is_what_the_first_one_is() {
     let _clean = common::clean();
@@ -75,7 +82,9 @@ fn a_further_program_is_what_the_first_one_is() {
         let (mut child, first) = start(&sandbox);
         assert!(first.lines().count() > 30, "{what}: {first}");
         let further = view_of(&child);
-        let differ: Vec<_> = first.lines().zip(further.lines()).filter(|(one, other)| one != other).collect();
+        // Without an init, a further program never gains privileges.
+        let same = |one: &str, other: &str| one == other || one.starts_with("NoNewPrivs:") && other.ends_with('1');
+        let differ: Vec<_> = first.lines().zip(further.lines()).filter(|(one, other)| !same(one, other)).collect();
         assert!(differ.is_empty() && first.lines().count() == further.lines().count(), "{what}: {differ:#?}");
         child.kill().unwrap();
         child.wait().unwrap();
@@ -251,6 +260,67 @@ fn a_sandbox_that_ends_meanwhile_is_an_error_or_an_end() {
         }
         child.wait().unwrap();
     }
+}
+
+/// A process inside can keep a further program from being reaped. That holds up neither its handle nor any other sandbox.
+#[test]
+fn a_tracer_inside_holds_nobody_up() {
+    let _clean = common::clean();
+    let sandbox = common::probe::run(common::sandbox().pid_ns().wall_time(Duration::from_secs(20)), "hold");
+    let mut child = sandbox.stdout(Stdio::piped()).spawn().unwrap();
+    ready(&mut child);
+    let other = common::sandbox().command("sleep").arg("1000").wall_time(Duration::from_millis(1500));
+    let mut further: Vec<Child> =
+        (0..10).map(|_| child.exec(Command::new("sleep").arg("0.3").stdout(Stdio::null())).unwrap()).collect();
+    let begun = Instant::now();
+    let held = further.iter_mut().filter_map(|child| child.wait_timeout(Duration::from_secs(1)).unwrap()).count();
+    assert!(held < 10, "the attack itself works");
+    assert!(begun.elapsed() < Duration::from_secs(15));
+    assert_eq!(other.status().unwrap().verdict(), Verdict::WallTime, "the limits of others hold");
+    let begun = Instant::now();
+    drop(further);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+/// The first program may have made the mount namespace in which a further one looks up set-user-ID programs.
+#[test]
+fn no_set_user_id_program_helps_without_an_init() {
+    let _clean = common::clean();
+    for (init, expected) in [(false, "1"), (true, "0")] {
+        let child = sleeping(common::sandbox().pid_ns().init(init));
+        let script = "sed -n 's/^NoNewPrivs:.//p' /proc/self/status";
+        let output = child.exec_output(Command::new("sh").args(["-c", script])).unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), expected, "{output:?}");
+    }
+}
+
+/// The rules are those of the paths as they were before the first program could change them.
+#[test]
+fn rules_stand_for_what_was_there_at_the_start() {
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    std::fs::create_dir_all(dir.path().join("open/in")).unwrap();
+    std::fs::create_dir(dir.path().join("closed")).unwrap();
+    std::fs::write(dir.path().join("closed/key"), "secret").unwrap();
+    let open = dir.path().join("open");
+    let rules =
+        Landlock::new().read("/usr").execute("/usr").read("/lib").execute("/lib").read("/lib64").execute("/lib64");
+    let rules = rules.read("/bin").execute("/bin").read("/etc").write("/dev/null").write(&open).read(open.join("in"));
+    let script = format!(
+        "cd {} && rmdir in && ln -s {}/closed in && echo ready; exec sleep 1000",
+        open.display(),
+        dir.path().display()
+    );
+    let sandbox = common::sandbox().pid_ns().landlock(rules).command("/bin/sh").args(["-c", &script]);
+    if sandbox.check().is_err() {
+        return common::skip("Landlock", true);
+    }
+    let mut child = sandbox.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    ready(&mut child);
+    let output = child.exec_output(Command::new("cat").arg(dir.path().join("closed/key"))).unwrap();
+    assert!(!output.outcome.success() && output.stdout.is_empty(), "{output:?}");
 }
 
 #[test]

@@ -354,7 +354,7 @@ fn mount_id(path: &[u8]) -> Option<u64> {
 
 fn tolerates(op: &Op, errno: Errno) -> bool {
     let is_missing = matches!(errno, Errno::NOSYS | Errno::PERM) && op.tolerate.contains(&wire::MISSING);
-    is_missing || op.tolerate.contains(&(errno.0 as u16))
+    is_missing || op.tolerate.contains(&(errno.0 as u16)) || op.tolerate.contains(&wire::ANY)
 }
 
 /// The entry from `_start`, on the stack that the kernel gave, with room above for a plan.
