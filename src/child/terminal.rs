@@ -21,6 +21,9 @@ use crate::sys::terminal;
 /// With an [`output_limit`](crate::Sandbox::output_limit) the terminal counts what is read, as an
 /// [`OutputStream`](crate::OutputStream) does.
 ///
+/// When the program ends, the kernel hangs the terminal up. Of what was printed just before, the
+/// kernel may throw away what has not come to this end yet, as with every terminal.
+///
 /// When the last copy is dropped, the terminal is hung up: the foreground process group gets
 /// SIGHUP, and reads an end of file.
 ///

@@ -280,9 +280,10 @@ impl Streams {
         };
         let inside = [open(0)?, open(1)?, open(2)?];
         let sinks = [stdio[1].sink(), stdio[2].sink()];
-        let sizes = stdio.iter().filter_map(|stdio| if let Source::Pty(size) = stdio.0 { Some(size) } else { None });
+        let mut sizes =
+            stdio.iter().filter_map(|stdio| if let Source::Pty(size) = stdio.0 { Some(size) } else { None });
         let is_terminal = stdio.map(Stdio::is_pty);
-        let terminal = sizes.take(1).next().map(|size| TerminalStreams { size, is_terminal });
+        let terminal = sizes.next().map(|size| TerminalStreams { size, is_terminal });
         Ok(Streams { inside, terminal, outside, sinks })
     }
 }
