@@ -188,6 +188,8 @@ steps! {
     DetachOldRoot => "detach old root",
     /// `chdir(2)` to the program's working directory.
     Cwd => "chdir",
+    /// Making the terminal of the program: `pts(4)`, `ioctl_tty(2)`.
+    Terminal => "make terminal",
     /// `setsid(2)` or `setpgid(2)`.
     Session => "set session",
     /// `umask(2)`.

@@ -152,7 +152,7 @@ pub use caps::Capability;
 pub use cgroup::SystemdScope;
 pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
 pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
-pub use child::{Child, Outcome, Output, OutputStream, Usage, Verdict};
+pub use child::{Child, Outcome, Output, OutputStream, Terminal, Usage, Verdict};
 pub use collect::{Collected, Collector};
 pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};
@@ -166,7 +166,7 @@ pub use program::{Resource, Session};
 pub use sandbox::{Prepared, Sandbox};
 pub use security::{Action, Capabilities, Compare, Landlock, Notification, Notifications, Rule, Seccomp, SecureBits};
 pub use spawn::Timings;
-pub use stdio::Stdio;
+pub use stdio::{Stdio, TerminalSize};
 pub use units::{Bytes, ParseBytesError};
 
 #[cfg(doctest)]

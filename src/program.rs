@@ -94,7 +94,8 @@ pub enum Session {
     Inherit,
     /// A new process group in the caller's session.
     NewGroup,
-    /// A new session, without a controlling terminal. The default with `pid_ns`.
+    /// A new session, without a controlling terminal unless the program has one of its own
+    /// ([`Stdio::pty`](crate::Stdio::pty)). The default with `pid_ns`, and with such a terminal.
     New,
 }
 
@@ -230,19 +231,20 @@ impl Program {
         }
     }
 
-    fn session(&self, pid_ns: bool) -> Session {
-        self.session.unwrap_or(if pid_ns { Session::New } else { Session::Inherit })
+    /// `apart`: the program has a pid namespace or a terminal of its own, and by that a session.
+    fn session(&self, apart: bool) -> Session {
+        self.session.unwrap_or(if apart { Session::New } else { Session::Inherit })
     }
 
     /// Returns whether the program leads a process group of its own, which can be signalled as a
     /// whole.
-    pub(crate) fn leads_group(&self, pid_ns: bool) -> bool {
-        self.session(pid_ns) != Session::Inherit
+    pub(crate) fn leads_group(&self, apart: bool) -> bool {
+        self.session(apart) != Session::Inherit
     }
 
     /// Emits the change of the session or of the process group.
-    pub(crate) fn emit_session(&self, plan: &mut Plan, pid_ns: bool) {
-        match self.session(pid_ns) {
+    pub(crate) fn emit_session(&self, plan: &mut Plan, apart: bool) {
+        match self.session(apart) {
             Session::Inherit => {}
             Session::NewGroup => drop(plan.call(Step::Session, libc::SYS_setpgid, [0.into(), 0.into()])),
             Session::New => drop(plan.call(Step::Session, libc::SYS_setsid, [])),

@@ -9,6 +9,7 @@ mod pressure;
 mod resources;
 mod shared;
 mod stream;
+mod terminal;
 mod wait;
 mod watch;
 
@@ -24,6 +25,7 @@ pub(crate) use shared::Facts;
 use shared::Shared;
 use stream::Meter;
 pub use stream::OutputStream;
+pub use terminal::Terminal;
 
 use crate::cgroup::{Limits, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -63,6 +65,10 @@ pub struct Child {
     pub stdout: Option<OutputStream>,
     /// The reading end of the program's stderr, if it was [piped](crate::Stdio::piped).
     pub stderr: Option<OutputStream>,
+    /// The other end of the program's terminal, if it has one of its own
+    /// ([`Stdio::pty`](crate::Stdio::pty)). Take this value before [`detach`](Child::detach), which
+    /// would hang the terminal up. A wait does not close it.
+    pub terminal: Option<Terminal>,
     /// The system calls about which the [`seccomp`](crate::Sandbox::seccomp) profile asks, if the
     /// profile has [`Action::Notify`](crate::Action::Notify) and was not
     /// [supervised](crate::Sandbox::spawn_supervised) from the start. Take this value and answer
@@ -99,6 +105,8 @@ pub(crate) struct Started {
     pub(crate) at: Instant,
     /// The caller's ends of stdin, stdout and stderr.
     pub(crate) streams: [Option<OwnedFd>; 3],
+    /// The master of the program's terminal.
+    pub(crate) terminal: Option<OwnedFd>,
     pub(crate) resources: Resources,
     pub(crate) facts: Facts,
     pub(crate) enforced: Enforced,
@@ -121,6 +129,7 @@ impl Child {
             stdin: stdin.map(ChildStdin::from),
             stdout: stdout.map(|pipe| OutputStream::new(pipe, meter.clone())),
             stderr: stderr.map(|pipe| OutputStream::new(pipe, meter.clone())),
+            terminal: started.terminal.map(|master| Terminal::new(master, meter.clone())),
             notifications: started.notifications,
             shared: Some(shared.clone()),
             enforced: started.enforced,

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Child, Output};
+use super::{Child, Output, Terminal};
 use crate::error::{Error, Result, Step};
 
 /// The number of reads from one stream before the other stream has its turn. A flood on one stream
@@ -35,6 +35,11 @@ impl<R: Read + AsFd> Capture<R> {
         Ok(Capture { stream, bytes: Vec::new() })
     }
 
+    /// Returns the stream as one of those to wait for, if it has not ended.
+    fn poll_fd(&self) -> Option<PollFd<'_>> {
+        self.stream.as_ref().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN))
+    }
+
     /// Reads what is available, with at most this number of reads.
     fn drain(&mut self, turns: usize) -> Result<()> {
         let mut chunk = [0; 16 << 10];
@@ -54,7 +59,9 @@ impl<R: Read + AsFd> Capture<R> {
 
 impl Child {
     /// Closes the program's stdin, waits for the end of the program, and collects what the program
-    /// writes to the streams that were piped.
+    /// writes to the streams that were piped. What it writes to a terminal of its own
+    /// ([`Stdio::pty`](crate::Stdio::pty)) counts as stdout, and the terminal is typed an end of file
+    /// instead of being closed.
     ///
     /// Beyond [`output_limit`](crate::Sandbox::output_limit) everything in the sandbox is killed,
     /// and the output up to then is kept. A descendant that holds a pipe open after the end of the
@@ -66,6 +73,8 @@ impl Child {
     pub fn wait_with_output(mut self) -> Result<Output> {
         drop((self.stdin.take(), self.notifications.take()));
         let mut stdout = Capture::new(self.stdout.take())?;
+        let mut terminal = Capture::new(self.terminal.take())?;
+        terminal.stream.iter().for_each(Terminal::type_end_of_file);
         let mut stderr = Capture::new(self.stderr.take())?;
         let shared = self.shared()?.clone();
         shared.attend();
@@ -75,22 +84,24 @@ impl Child {
             let ended = shared.wait(Some(Instant::now()))?.is_some();
             let turns = if ended { TURNS_FOR_ALL } else { TURNS };
             stdout.drain(turns)?;
+            terminal.drain(turns)?;
             stderr.drain(turns)?;
             if ended || self.meter.as_ref().is_some_and(|meter| meter.has_ended_program()) {
                 break;
             }
-            wait_for_more(&stdout, &stderr, shared.pidfd())?;
+            let streams = [stdout.poll_fd(), terminal.poll_fd(), stderr.poll_fd()];
+            wait_for_more(streams, shared.pidfd())?;
         }
         let outcome = self.wait()?;
         let truncated = self.meter.as_ref().is_some_and(|meter| meter.is_over());
+        stdout.bytes.append(&mut terminal.bytes);
         Ok(Output { outcome, stdout: stdout.bytes, stderr: stderr.bytes, truncated })
     }
 }
 
-fn wait_for_more<A: AsFd, B: AsFd>(a: &Capture<A>, b: &Capture<B>, pidfd: BorrowedFd<'_>) -> Result<()> {
+fn wait_for_more(streams: [Option<PollFd<'_>>; 3], pidfd: BorrowedFd<'_>) -> Result<()> {
     let mut fds = vec![PollFd::new(pidfd, PollFlags::POLLIN)];
-    fds.extend(a.stream.iter().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)));
-    fds.extend(b.stream.iter().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)));
+    fds.extend(streams.into_iter().flatten());
     match poll(&mut fds, PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(Error::new(Step::Output, errno)),

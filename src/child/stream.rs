@@ -50,6 +50,15 @@ impl Meter {
     }
 }
 
+impl Meter {
+    /// Counts `count` bytes that were read. Returns how many of them the reader gets, or `None` if
+    /// all were cut off and the reader reads on.
+    pub(super) fn kept(&self, count: usize) -> Option<usize> {
+        let kept = self.pass(count);
+        (kept > 0 || !self.cuts).then_some(kept)
+    }
+}
+
 /// The reading end of a program's stdout or stderr, which is a pipe, as
 /// [`std::process::ChildStdout`] is.
 ///
@@ -81,8 +90,7 @@ impl Read for OutputStream {
         loop {
             let count = self.pipe.read(buffer)?;
             let Some(meter) = self.meter.as_ref().filter(|_| count > 0) else { return Ok(count) };
-            let kept = meter.pass(count);
-            if kept > 0 || !meter.cuts {
+            if let Some(kept) = meter.kept(count) {
                 return Ok(kept);
             }
         }

@@ -384,7 +384,7 @@ mod tests {
         let mut child = Command::new("/bin/sleep").arg("100").spawn().unwrap();
         let pid = child.id() as i32;
         let pidfd = crate::sys::pidfd::open_any(pid).unwrap();
-        let running = Running { pid, pidfd, init: None, timings: None };
+        let running = Running { pid, pidfd, init: None, terminal: None, timings: None };
         let now = Instant::now();
         let shared = Shared::new(running, now, Some(Duration::from_millis(60)), Resources::default(), Facts::default());
         let shared = Arc::new(shared.unwrap());

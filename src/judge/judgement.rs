@@ -14,6 +14,7 @@ use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount::{Kind, Mount};
 use crate::namespace::{IdMaps, Namespaces, UserLimit};
 use crate::policy::Policy;
+use crate::program::Session;
 use crate::security::{self, Landlock, Names, Seccomp};
 use crate::stdio::{Sink, Stdio};
 
@@ -131,6 +132,15 @@ impl Policy {
         })
     }
 
+    /// Returns a problem if a program with a terminal of its own would lead no session.
+    pub(crate) fn terminal_without_session(&self, streams: &[Option<Stdio>; 3]) -> Option<Problem> {
+        let leads = self.program.session.is_none_or(|session| session == Session::New);
+        (!leads && streams.iter().flatten().any(Stdio::is_pty)).then(|| {
+            let reason = "a program with a terminal of its own leads a session of its own";
+            Problem::invalid("session", reason, "use Session::New, or leave out Stdio::pty()")
+        })
+    }
+
     /// Returns the profile that was asked for. The default one allows namespaces to whom user
     /// namespaces are allowed.
     fn profile(&self) -> Option<Seccomp> {
@@ -183,6 +193,7 @@ impl Policy {
         problems.extend(self.scope_contradictions());
         problems.extend(self.mounts.invalid());
         problems.extend(self.program.invalid());
+        problems.extend(self.terminal_without_session(&self.stdio.streams));
         problems.extend(self.landlock.iter().flat_map(Landlock::invalid));
         problems.extend(self.security.invalid());
         problems.extend(self.names_without_namespace());

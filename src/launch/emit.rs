@@ -17,7 +17,7 @@ use crate::policy::Policy;
 use crate::program::{Invocation, Program, Resource, emit_groups, emit_ids};
 use crate::security::Seccomp;
 use crate::spawn::{self, FailurePage};
-use crate::stdio::{self, Fds, Streams};
+use crate::stdio::{self, Fds, Master, Streams};
 use crate::sys::fork_mark::PerProcess;
 
 /// The group of terminals, `tty`.
@@ -52,8 +52,22 @@ pub(super) struct SetupKey {
     pub(super) shown: ShownGroups,
     /// The path on the host of the terminal that the program inherits.
     pub(super) terminal: Option<PathBuf>,
+    /// The place of the terminal that the program has of its own.
+    pub(super) pty: Pty,
     /// True if mounts exchange the id of the maps for another.
     pub(super) exchanges: bool,
+}
+
+/// The place of the terminal of a program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Pty {
+    /// The program has no terminal of its own.
+    #[default]
+    None,
+    /// On the sandbox's own devpts.
+    Inside,
+    /// On the caller's devpts.
+    Outside,
 }
 
 impl SetupKey {
@@ -100,7 +114,14 @@ impl Policy {
         // (CVE-2016-9962).
         emit_undumpable(&mut plan);
         emit_join_cgroups(&mut plan, key);
-        let (context, scratch) = (self.mount_context(judgement, key), key.scratch.as_deref());
+        let master = match key.pty {
+            Pty::None => None,
+            Pty::Inside => Some(Master::Made(plan.slot())),
+            Pty::Outside => Some(Master::Passed(plan.run_fd(RunFd::Terminal))),
+        };
+        let made = if let Some(Master::Made(slot)) = master { Some(slot) } else { None };
+        let context = Context { terminal: made, ..self.mount_context(judgement, key) };
+        let scratch = key.scratch.as_deref();
         let ready = self.mounts.emit_detached_overlay(&mut plan, context, scratch)?;
         self.namespaces.emit(&mut plan, template)?;
         if self.namespaces.new.contains(Namespaces::MOUNT) {
@@ -119,12 +140,15 @@ impl Policy {
         if self.program.init {
             plan.fork_init();
         }
-        self.program.emit_session(&mut plan, pid_ns);
+        self.program.emit_session(&mut plan, pid_ns || master.is_some());
+        // Rules of Landlock could forbid to open the slave.
+        let slave = master.map(|master| stdio::emit_slave(&mut plan, master));
         self.program.emit_umask(&mut plan, umask);
         landlock.iter().for_each(|ruleset| ruleset.emit_restriction(&mut plan));
         if judgement.security.capabilities.is_none() {
             plan.clear_inheritable();
         }
+        slave.into_iter().for_each(|slave| stdio::emit_slave_as_streams(&mut plan, slave));
         Ok(Setup { key: key.clone(), plan, failure })
     }
 
@@ -132,6 +156,7 @@ impl Policy {
     pub(super) fn emit_run(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
         run.invocation.emit_cwd(plan, self.mounts.root.is_some());
         run.streams.emit(plan, &self.stdio.extra, &run.fds);
+        run.streams.emit_controlling(plan);
         self.emit_exec(plan, judgement, setup.failure, run);
     }
 
@@ -183,6 +208,7 @@ impl Policy {
         let maps = judgement.maps.as_ref();
         Context {
             template: key.template.is_some(),
+            terminal: None,
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             other_user: is_other_user(judgement),
             mapped: maps.filter(|_| key.exchanges).and_then(IdMaps::single),

@@ -27,7 +27,7 @@ use crate::policy::Policy;
 use crate::program::{emit_groups, emit_ids};
 use crate::security::{Privileges, Seccomp};
 use crate::spawn::{self, FailurePage, Launch};
-use crate::stdio::{Stdio, Streams};
+use crate::stdio::{self, Master, Stdio, Streams};
 use crate::sys::{pidfd, table};
 
 /// The way into one sandbox.
@@ -62,6 +62,8 @@ struct Way<'w> {
     group: Option<&'w Group>,
     failure: Option<FailurePage>,
     ruleset: Option<BorrowedFd<'w>>,
+    /// The master of the program's terminal.
+    terminal: Option<OwnedFd>,
 }
 
 impl Enter for Entrance {
@@ -70,9 +72,7 @@ impl Enter for Entrance {
         policy.check_entry(judgement, command, running, self.is_fenced)?;
         running.group.map_or(Ok(()), refuse_frozen).map_err(|error| error.with_kind(ErrorKind::Control))?;
         let channel = policy.listen(judgement, None)?;
-        let [stdin, stdout, stderr] = &command.streams;
-        let chosen = [stdin, stdout, stderr];
-        let stdio = [0, 1, 2].map(|i| chosen[i].as_ref().unwrap_or(&default[i]));
+        let stdio = Stdio::choose(command.streams.each_ref().map(Option::as_ref), default);
         let mut run = Run {
             invocation: command.invocation(&policy.invocation()),
             streams: Streams::open(stdio)?,
@@ -80,6 +80,7 @@ impl Enter for Entrance {
         };
         self.user_outside.into_iter().for_each(|user| run.streams.give_to(user));
         let mut way = policy.way_into(judgement, running, self.ruleset.as_ref().map(AsFd::as_fd))?;
+        way.terminal = run.streams.has_pty().then(|| stdio::open_terminal(self.user_outside)).transpose()?;
         let launch = |way: &Way<'_>, group: Option<BorrowedFd<'_>>| {
             let plan = policy.emit_entry(judgement, way, &run)?;
             spawn::start(&Launch {
@@ -101,6 +102,7 @@ impl Enter for Entrance {
         });
         let stub = stub.map_err(|error| judgement.explain_by_profile(error))?;
         Child::new(Started {
+            terminal: way.terminal.take(),
             running: stub.into_running(),
             at: std::time::Instant::now(),
             facts: policy.facts_of_entry(judgement, &run.streams),
@@ -127,6 +129,7 @@ impl Policy {
     ) -> Result<()> {
         let mut problems = command.invalid();
         problems.extend(self.unpassable(&command.fds, judgement));
+        problems.extend(self.terminal_without_session(&command.streams));
         problems.extend(self.uncounted(&command.streams).filter(|_| self.has_to_count()));
         if !self.namespaces.new.contains(Namespaces::PID) && running.group.is_none() {
             let reason = "without a pid namespace and without a limit, nothing ends a further program with its sandbox";
@@ -156,6 +159,7 @@ impl Policy {
             group: running.group,
             failure: failure.then(FailurePage::new).transpose()?,
             ruleset,
+            terminal: None,
         })
     }
 
@@ -190,23 +194,30 @@ impl Policy {
             Privileges::emit_no_new_privs(&mut plan);
         }
         self.program.emit_umask(&mut plan, umask);
+        let slave = way.terminal.as_ref().map(|master| {
+            let number = plan.fd(PlanFd::Held(master.as_raw_fd()));
+            stdio::emit_slave(&mut plan, Master::Passed(number))
+        });
         landlock.iter().for_each(|ruleset| ruleset.emit_restriction(&mut plan));
         if judgement.security.capabilities.is_none() {
             plan.clear_inheritable();
         }
         run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
+        slave.into_iter().for_each(|slave| stdio::emit_slave_as_streams(&mut plan, slave));
         let parent = run.streams.emit_alone(&mut plan, &run.fds);
         if own_pid_ns {
             emit_undumpable(&mut plan);
             plan.reclone();
         }
         self.emit_owner(&mut plan, parent);
-        self.program.emit_session(&mut plan, own_pid_ns);
+        self.program.emit_session(&mut plan, own_pid_ns || run.streams.has_pty());
+        run.streams.emit_controlling(&mut plan);
         self.emit_exec(&mut plan, judgement, failure, run);
         let given = RunFds {
             failure_page: way.failure.as_ref().map(AsFd::as_fd),
             cgroup_procs: way.procs.iter().map(AsFd::as_fd).collect(),
             ruleset: way.ruleset,
+            terminal: None,
         };
         plan.for_run(&given, None)
     }
@@ -216,7 +227,9 @@ impl Policy {
         Facts {
             // The program is not the first of the namespace: its end ends nothing else.
             own_pid_ns: false,
-            own_process_group: self.program.leads_group(self.namespaces.new.contains(Namespaces::PID)),
+            own_process_group: self
+                .program
+                .leads_group(self.namespaces.new.contains(Namespaces::PID) || streams.has_pty()),
             cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
             seccomp: judgement.seccomp.is_some(),
             reaped_at_once: true,

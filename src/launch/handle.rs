@@ -22,7 +22,7 @@ impl Policy {
     pub(super) fn handle(
         &self,
         compiled: &Compiled,
-        running: Running,
+        mut running: Running,
         inputs: &mut Inputs,
         streams: &mut Streams,
         channel: Option<ListenerChannel>,
@@ -37,14 +37,16 @@ impl Policy {
         // If there is a group, `reap_stale` finds the process in the group.
         let scratch = resources.scratch.as_ref().filter(|_| resources.group.is_none());
         let noted = scratch.map_or(Ok(()), |scratch| scratch.record_process(running.pidfd.as_fd()));
+        let terminal = running.terminal.take().or_else(|| inputs.master.take());
         let child = Child::new(Started {
             running,
+            terminal,
             at,
             streams: std::mem::take(&mut streams.outside),
             resources,
             facts: Facts {
                 own_pid_ns,
-                own_process_group: self.program.leads_group(own_pid_ns),
+                own_process_group: self.program.leads_group(own_pid_ns || streams.has_pty()),
                 cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
                 seccomp: judgement.seccomp.is_some(),
                 reaped_at_once: channel.is_some(),

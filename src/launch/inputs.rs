@@ -5,19 +5,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::compiled::Compiled;
-use super::emit::SetupKey;
+use super::emit::{Pty, SetupKey};
 use super::location::Location;
 use crate::cgroup::{self, Group};
 use crate::child::Resources;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::judge::Judgement;
-use crate::mount::{ShownGroups, Upper};
+use crate::mount::{self, ShownGroups, Upper};
 use crate::namespace::{self, IdMaps, Lease, Namespaces, Outside};
 use crate::owner::{self, Claim};
 use crate::plan::RunFds;
 use crate::policy::Policy;
 use crate::security::Seccomp;
 use crate::spawn::FailurePage;
+use crate::stdio;
 
 /// Makes a user namespace that exchanges an id for that of the maps.
 pub(super) type Exchange = fn(&IdMaps, u32) -> Result<OwnedFd>;
@@ -38,6 +39,10 @@ pub(crate) struct Inputs {
     shown: ShownGroups,
     /// The path of the terminal that the program inherits.
     pub(super) terminal: Option<PathBuf>,
+    /// The place of the terminal that the program has of its own.
+    pty: Pty,
+    /// The master of the program's terminal on the caller's devpts.
+    pub(super) master: Option<OwnedFd>,
 }
 
 /// The resources that stay between the runs of a policy: the parents of its groups, and the owner's
@@ -79,6 +84,7 @@ impl Inputs {
             exchanges: self.exchanges(),
             shown: self.shown.clone(),
             terminal: self.terminal.clone(),
+            pty: self.pty,
         }
     }
 
@@ -120,6 +126,7 @@ impl Inputs {
             failure_page: self.failure.as_ref().map(AsFd::as_fd),
             cgroup_procs: v1.chain(procs.map(AsFd::as_fd)).collect(),
             ruleset: self.ruleset.as_ref().map(AsFd::as_fd),
+            terminal: self.master.as_ref().map(AsFd::as_fd),
         }
     }
 }
@@ -138,6 +145,19 @@ impl Policy {
             None if self.namespaces.joins(Namespaces::USER) => None,
             None => Some(self.user_inside()),
         }
+    }
+
+    /// Prepares the terminal of the program: on the sandbox's devpts, which the stub does, or on the
+    /// caller's.
+    pub(super) fn open_terminal(&self, inputs: &mut Inputs) -> Result<()> {
+        let mounts = || self.mounts.all(&self.surroundings(inputs.shown.clone()), None);
+        if self.namespaces.new.contains(Namespaces::MOUNT) && mount::has_terminals(&mounts()) {
+            inputs.pty = Pty::Inside;
+        } else {
+            inputs.pty = Pty::Outside;
+            inputs.master = Some(stdio::open_terminal(self.user_outside(inputs))?);
+        }
+        Ok(())
     }
 
     /// Makes the resources that otherwise come and go with each run.

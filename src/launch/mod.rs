@@ -23,4 +23,4 @@ pub(crate) use compiled::Compiled;
 pub(crate) use emit::Run;
 pub(crate) use inputs::KeptResources;
 pub(crate) use listener::Supervisor;
-pub(crate) use park::Parked;
+pub(crate) use park::{Parked, no_terminal_in_pool};

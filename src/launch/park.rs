@@ -19,6 +19,7 @@ use crate::namespace::{IdMaps, Namespaces, exchanging};
 use crate::policy::Policy;
 use crate::security::Seccomp;
 use crate::spawn::{self, Launch, Misfire};
+use crate::stdio::Stdio;
 use crate::sys::{pidfd, table};
 
 /// A sandbox whose stub has finished the setup and waits. Dropping the sandbox removes everything,
@@ -37,6 +38,9 @@ pub(crate) struct Parked {
 impl Policy {
     /// Refuses a policy whose sandboxes cannot wait for their program.
     pub(crate) fn can_park(&self, compiled: &Compiled) -> Result<()> {
+        if self.stdio.streams.iter().flatten().any(Stdio::is_pty) {
+            return Err(no_terminal_in_pool());
+        }
         if !compiled.judgement.seccomp.as_ref().is_some_and(Seccomp::asks) {
             return Ok(());
         }
@@ -82,6 +86,13 @@ impl Policy {
         inputs.resources.mount_ns = mount_ns.map(|fd| MountNamespace::new(fd, close));
         self.handle(compiled, running, &mut inputs, &mut run.streams, None, before).map_err(Misfire::Failed)
     }
+}
+
+/// Returns the error for a program of a pool that is to have a terminal of its own: the stub that
+/// waits has left the devpts behind.
+pub(crate) fn no_terminal_in_pool() -> Error {
+    let reason = "a sandbox that waits for its program has no terminal to give";
+    Error::refused(vec![Problem::unsupported("pool", reason, "use Prepared::spawn() for a program with a terminal")])
 }
 
 impl Parked {

@@ -40,8 +40,10 @@ impl Policy {
         let channel = self.listen(&compiled.judgement, supervisor)?;
         let mut inputs = self.make_inputs(compiled, exchanging_user_ns)?;
         self.user_outside(&inputs).into_iter().for_each(|user| run.streams.give_to(user));
-        if self.mounts.root.is_some() {
-            inputs.terminal = run.streams.terminal();
+        if run.streams.has_pty() {
+            self.open_terminal(&mut inputs)?;
+        } else if self.mounts.root.is_some() {
+            inputs.terminal = run.streams.inherited_terminal();
         }
         let listener = channel.as_ref().map(|channel| &channel.sender);
         let FinishedSetup { stub, .. } =

@@ -98,6 +98,12 @@ pub(super) fn attach_to<'p>(plan: &'p mut Plan, step: Step, tree: Slot, place: S
     plan.call(step, libc::SYS_move_mount, args).at(at)
 }
 
+/// Copies the mount of an open file, with nothing but this file: open_tree(2).
+pub(super) fn copy_file(plan: &mut Plan, file: Slot, tree: Slot, at: &Path) {
+    let (empty, flags) = (plan.string(""), OPEN_TREE_CLONE | AT_EMPTY_PATH | libc::O_CLOEXEC as u64);
+    plan.call(Step::OpenTree, libc::SYS_open_tree, [file.into(), empty.into(), flags.into()]).at(at).store(tree);
+}
+
 /// Attaches a detached tree to `name` in the directory `dir`; a symbolic link is not followed.
 pub(super) fn attach_in(plan: &mut Plan, tree: Slot, dir: Slot, name: impl AsRef<OsStr>, at: &Path) {
     let (name, empty, flags) = (plan.string(name), plan.string(""), MOVE_MOUNT_F_EMPTY_PATH);

@@ -1,5 +1,7 @@
 //! The facts about the rest of the sandbox on which the ops of mounts depend.
 
+use crate::plan::Slot;
+
 /// The facts about the rest of the sandbox on which the ops of mounts depend.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context {
@@ -21,4 +23,7 @@ pub(crate) struct Context {
     /// The setup has left the host for the [`template`](super::template): the host's files come as
     /// descriptors.
     pub(crate) template: bool,
+    /// The slot for the master of a terminal that is to be made on the devpts of the sandbox's
+    /// `/dev`.
+    pub(crate) terminal: Option<Slot>,
 }

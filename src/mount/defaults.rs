@@ -109,6 +109,11 @@ impl Policy {
     }
 }
 
+/// Returns whether the mounts have a /dev with a devpts of its own.
+pub(crate) fn has_terminals(mounts: &[Mount]) -> bool {
+    mounts.iter().any(|mount| matches!(&mount.kind, Kind::Dev(dev) if dev.is_main()))
+}
+
 /// Returns the /sys of an image: sysfs, or where only the initial user namespace may mount that,
 /// the host's. With a network of the sandbox's own, the host's would show other devices.
 fn sys(around: &Surroundings) -> Option<Mount> {

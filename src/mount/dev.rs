@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
-use super::calls::{CWD, attach_in, attach_to, copy_tree, emit_target, make_dir, make_link, mount_on, set_flags};
+use super::calls::{
+    CWD, attach_in, attach_to, copy_file, copy_tree, emit_target, make_dir, make_link, mount_on, set_flags,
+};
 use super::context::Context;
 use super::flags::MountFlags;
 use super::fs_context::emit_new_mount;
+use super::paths::clean;
 use super::tmpfs::Tmpfs;
 use crate::error::Step;
 use crate::plan::{PlaceFlags, Plan, Slot};
+use crate::sys::terminal;
 use crate::units::Bytes;
 
 /// The nodes that programs expect, with their numbers: the kernel's
@@ -73,6 +77,11 @@ impl Dev {
         self
     }
 
+    /// Returns whether this is the /dev in which programs look for terminals.
+    pub(super) fn is_main(&self) -> bool {
+        clean(&self.target) == Path::new("/dev")
+    }
+
     /// Adds a file on which a terminal can be bound.
     pub(super) fn console(mut self) -> Self {
         self.has_console = true;
@@ -104,7 +113,8 @@ pub(super) fn emit_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, pins: 
     for (to, name) in LINKS {
         make_link(plan, Step::Dev, to, dir.into(), name).at(at.join(name));
     }
-    if dev.has_console {
+    let master = context.terminal.filter(|_| dev.is_main());
+    if dev.has_console || master.is_some() {
         let (text, mode) = (plan.string("console"), libc::S_IFREG | 0o600);
         plan.call(Step::Dev, libc::SYS_mknodat, [dir.into(), text.into(), mode.into(), 0.into()])
             .at(at.join("console"));
@@ -116,10 +126,37 @@ pub(super) fn emit_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, pins: 
     let shm = Tmpfs::new("/").size(dev.shm_size).mode(0o1777).noexec();
     mount_inside(plan, at, "pts", "devpts", quiet, &terminals);
     mount_inside(plan, at, "shm", "tmpfs", shm.flags, &shm.options());
+    if let Some(master) = master {
+        emit_terminal(plan, master, dir, at, context);
+    }
     if dev.read_only {
         set_flags(plan, dir, MountFlags::READ_ONLY, MountFlags::empty(), false, at);
     }
     plan.close(Step::Dev, dir);
+}
+
+/// Makes the terminal of the program on the devpts that was just mounted, where nobody else has made
+/// anything, and leaves its master in the slot. The slave belongs to the program's user, and is
+/// bound on the file `console`.
+fn emit_terminal(plan: &mut Plan, master: Slot, dir: Slot, at: &Path, context: Context) {
+    let (ptmx, flags) = (at.join("pts/ptmx"), terminal::FLAGS.bits());
+    let name = plan.string("pts/ptmx");
+    plan.call(Step::Terminal, libc::SYS_openat, [dir.into(), name.into(), flags.into()]).at(&ptmx).store(master);
+    let unlocked = plan.words(&[0]);
+    plan.call(Step::Terminal, libc::SYS_ioctl, [master.into(), libc::TIOCSPTLCK.into(), unlocked.into()]).at(&ptmx);
+    let slave = plan.slot();
+    plan.call(Step::Terminal, libc::SYS_ioctl, [master.into(), libc::TIOCGPTPEER.into(), flags.into()])
+        .at(&ptmx)
+        .store(slave);
+    let (uid, gid) = context.user;
+    let group = if context.tty_group { u32::MAX } else { gid };
+    // EPERM: a setup that may not give files away has the program's ids already.
+    plan.call(Step::Terminal, libc::SYS_fchown, [slave.into(), uid.into(), group.into()]).tolerate(Errno::EPERM);
+    let (tree, console) = (plan.slot(), at.join("console"));
+    copy_file(plan, slave, tree, &console);
+    attach_in(plan, tree, dir, "console", &console);
+    plan.close(Step::MoveMount, tree);
+    plan.close(Step::Terminal, slave);
 }
 
 /// Mounts a file system on a new directory of the /dev that is the working directory.

@@ -37,7 +37,7 @@ pub use bind::Bind;
 pub use cgroupfs::Cgroupfs;
 pub(crate) use cgroupfs::ShownGroups;
 pub(crate) use context::Context;
-pub(crate) use defaults::Surroundings;
+pub(crate) use defaults::{Surroundings, has_terminals};
 pub use dev::Dev;
 pub(crate) use dev::NODES;
 pub(crate) use flags::MountFlags;

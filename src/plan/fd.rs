@@ -18,6 +18,8 @@ pub(crate) enum RunFd {
     CgroupProcs(usize),
     /// The Landlock ruleset.
     Ruleset,
+    /// The master of the program's terminal.
+    Terminal,
 }
 
 /// The descriptors that one run provides, by their names.
@@ -26,6 +28,7 @@ pub(crate) struct RunFds<'f> {
     pub(crate) failure_page: Option<BorrowedFd<'f>>,
     pub(crate) cgroup_procs: Vec<BorrowedFd<'f>>,
     pub(crate) ruleset: Option<BorrowedFd<'f>>,
+    pub(crate) terminal: Option<BorrowedFd<'f>>,
 }
 
 impl<'f> RunFds<'f> {
@@ -34,6 +37,7 @@ impl<'f> RunFds<'f> {
             RunFd::FailurePage => self.failure_page,
             RunFd::CgroupProcs(number) => self.cgroup_procs.get(number).copied(),
             RunFd::Ruleset => self.ruleset,
+            RunFd::Terminal => self.terminal,
         }
     }
 }

@@ -164,6 +164,11 @@ impl Plan {
         self.op(Step::Seccomp, code::LISTEN, [flags.into(), filter.into()])
     }
 
+    /// Sends the master of the program's terminal to the owner.
+    pub(crate) fn send_terminal(&mut self, master: Slot) -> Added<'_> {
+        self.op(Step::Terminal, code::SEND_TERMINAL, [master.into()])
+    }
+
     /// Executes the program. This is the last op of a plan.
     pub(crate) fn exec(&mut self, exec: Exec) -> Added<'_> {
         let failure = exec.failure.map_or(0.into(), Arg::from);

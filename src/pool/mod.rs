@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::child::{Child, Outcome, Output};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::launch::{Parked, Run};
+use crate::launch::{Parked, Run, no_terminal_in_pool};
 use crate::sandbox::{Prepared, Sandbox};
 use crate::spawn::Misfire;
 use crate::stdio::Stdio;
@@ -213,7 +213,7 @@ impl Pool {
     pub fn try_spawn(&self, command: impl Into<Command>) -> Result<Option<Child>> {
         let shared = &self.shared;
         shared.require_home()?;
-        let child = shared.fire(&mut shared.prepared.run(Some(&command.into()), &Stdio::inherited())?)?;
+        let child = shared.fire(&mut self.run(&command.into(), &Stdio::inherited())?)?;
         shared.state().stats.declined += u64::from(child.is_none());
         Ok(child)
     }
@@ -237,10 +237,16 @@ impl Pool {
         self.spawn(command)?.wait()
     }
 
+    /// Makes a run of a command, and refuses one that wants a terminal.
+    fn run(&self, command: &Command, default: &[Stdio; 3]) -> Result<Run> {
+        let run = self.shared.prepared.run(Some(command), default)?;
+        if run.streams.has_pty() { Err(no_terminal_in_pool()) } else { Ok(run) }
+    }
+
     fn launch(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
         let shared = &self.shared;
         shared.require_home()?;
-        let mut run = shared.prepared.run(Some(command), default)?;
+        let mut run = self.run(command, default)?;
         if let Some(child) = shared.fire(&mut run)? {
             return Ok(child);
         }

@@ -144,6 +144,7 @@ impl Prepared {
         if policy.has_to_count() {
             invalid.extend(command.and_then(|command| policy.uncounted(&command.streams)));
         }
+        invalid.extend(command.and_then(|command| policy.terminal_without_session(&command.streams)));
         let fds = command.map_or(Fds::new(), |command| command.fds.clone());
         invalid.extend(policy.unpassable(&fds, &compiled.judgement));
         if !invalid.is_empty() {

@@ -24,6 +24,8 @@ use crate::sys::{mount, pidfd, timeout};
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// The time after which a clone counts as blocked in the kernel.
 const BLOCKED_AFTER: Duration = Duration::from_millis(500);
+/// The hint for a descriptor that did not fit into the caller's table.
+const TABLE_FULL: &str = "the caller has as many descriptors open as RLIMIT_NOFILE allows";
 
 /// The state of a sandbox whose setup runs.
 pub(super) struct Attempt<'a> {
@@ -42,6 +44,8 @@ pub(super) struct Attempt<'a> {
     early: VecDeque<(Record, Option<OwnedFd>)>,
     pub(super) executing: bool,
     has_listener: bool,
+    /// The master of the program's terminal, if the stub has made one.
+    terminal: Option<OwnedFd>,
     /// The pid of a child whose pidfd did not fit into the caller's table.
     without_pidfd: Option<i32>,
     pub(super) stopwatch: Option<Stopwatch>,
@@ -60,6 +64,7 @@ impl<'a> Attempt<'a> {
             early: VecDeque::new(),
             executing: false,
             has_listener: false,
+            terminal: None,
             without_pidfd: None,
             stopwatch: None,
         }
@@ -159,6 +164,7 @@ impl<'a> Attempt<'a> {
     /// Handles one record. Returns true if this was the last record of a success.
     fn take(&mut self, record: Record, fd: Option<OwnedFd>) -> Result<bool> {
         let missing = || Error::new(Step::Report, Errno::EPROTO);
+        let no_room = || Error::new(Step::Terminal, Errno::EMFILE).hint(TABLE_FULL);
         match record.kind {
             record::CLONED => self.child = Some((record.value, self.own_pidfd(record, fd)?)),
             // Once the program may run, it could send this record as well. So could a process inside
@@ -180,6 +186,8 @@ impl<'a> Attempt<'a> {
             }
             record::LISTENER if self.executing => self.hand_listener_on(fd.ok_or_else(missing)?),
             record::STARTED if self.executing && self.launch.init => return Ok(true),
+            // Once the program may run, it could send this record as well.
+            record::TERMINAL if !self.executing => self.terminal = Some(fd.ok_or_else(no_room)?),
             record::NEED_MAPS => self.write_maps()?,
             record::NEED_GROUP => self.enter_group()?,
             _ => return Err(self.failure(record)),
@@ -203,7 +211,7 @@ impl<'a> Attempt<'a> {
         let fd = fd.map_or_else(|| pidfd::open(record.value), Ok);
         fd.map_err(|errno| {
             self.without_pidfd = Some(record.value);
-            Error::new(Step::Report, errno).hint("the caller has as many descriptors open as RLIMIT_NOFILE allows")
+            Error::new(Step::Report, errno).hint(TABLE_FULL)
         })
     }
 
@@ -360,7 +368,8 @@ impl<'a> Attempt<'a> {
         };
         let ended = self.early.iter().find(|(record, _)| record.kind == record::ENDED).map(|(record, _)| record.value);
         let timings = self.stopwatch.map(Stopwatch::stop);
-        Ok(Stub { pid, pidfd, report: self.report, ended, has_init: self.launch.init, timings })
+        let (report, terminal, has_init) = (self.report, self.terminal, self.launch.init);
+        Ok(Stub { pid, pidfd, report, terminal, ended, has_init, timings })
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) struct Running {
     pub(crate) pidfd: OwnedFd,
     /// The program's init, if there is one.
     pub(crate) init: Option<Init>,
+    /// The master of the terminal that the stub has made for the program.
+    pub(crate) terminal: Option<OwnedFd>,
     pub(crate) timings: Option<Timings>,
 }
 
@@ -22,6 +24,7 @@ pub(crate) struct Stub {
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
     pub(super) report: OwnedFd,
+    pub(super) terminal: Option<OwnedFd>,
     /// The wait status of the program, if it came before the spawner's own record.
     pub(super) ended: Option<i32>,
     pub(super) has_init: bool,
@@ -32,7 +35,7 @@ impl Stub {
     /// Returns the program that the stub has executed.
     pub(crate) fn into_running(self) -> Running {
         let init = self.has_init.then_some(Init { report: self.report, ended: self.ended });
-        Running { pid: self.pid, pidfd: self.pidfd, init, timings: self.timings }
+        Running { pid: self.pid, pidfd: self.pidfd, init, terminal: self.terminal, timings: self.timings }
     }
 }
 

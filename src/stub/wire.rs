@@ -151,6 +151,8 @@ pub mod code {
     /// gives each its number. The numbers are the words of four bytes at `args[0]`, and lie below
     /// `args[2]`. The report socket does not lie below that.
     pub const RECEIVE_FDS: u32 = 20;
+    /// Sends the descriptor `args[0]`, the master of the program's terminal.
+    pub const SEND_TERMINAL: u32 = 21;
 }
 
 /// Bits of `args[3]` of [`code::EXEC`].
@@ -227,6 +229,8 @@ pub mod record {
     /// CLOCK_REALTIME; `errno` is the low word, `value` the high one. These records come just
     /// before EXEC.
     pub const STAMP: u32 = 12;
+    /// The master of the program's terminal comes with the message.
+    pub const TERMINAL: u32 = 13;
 }
 
 /// `value` of [`record::FAILED_BEFORE_STUB`]: the clone was refused.

@@ -17,6 +17,7 @@ pub(crate) mod random;
 pub(crate) mod raw;
 pub(crate) mod seccomp;
 pub(crate) mod table;
+pub(crate) mod terminal;
 pub(crate) mod timeout;
 mod waitid;
 pub(crate) mod xattr;

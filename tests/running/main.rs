@@ -9,5 +9,6 @@ mod pool;
 mod prepared;
 mod program;
 mod smoke;
+mod terminal;
 mod threads;
 mod timings;

@@ -113,6 +113,10 @@ impl Machine {
             code::RECEIVE_FDS => {
                 received::place(self.report_fd(), args[0] as *const i32, args[1] as usize, args[2])
             }
+            code::SEND_TERMINAL => {
+                let record = Record { kind: record::TERMINAL, op: index, errno: 0, value: 0 };
+                init::send_with_fd(self, record, args[0] as i32)
+            }
             code::LISTEN => listen::install(self, args[0], args[1]),
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),

@@ -1,5 +1,7 @@
 //! The standard streams of the program, and further descriptors for it.
 
+mod terminal;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, PipeReader, PipeWriter, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -18,6 +20,9 @@ use crate::error::{Error, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd, Slot};
 use crate::stub::wire::{FIRST_FD, PARENT_FD};
 use crate::sys::{memfd, table};
+pub use terminal::TerminalSize;
+use terminal::TerminalStreams;
+pub(crate) use terminal::{Master, emit_slave, emit_slave_as_streams, open_terminal};
 
 /// The hint for a descriptor that cannot be moved.
 const BELOW_NOFILE: &str = "descriptor numbers, and as many above them again, must lie below RLIMIT_NOFILE";
@@ -36,6 +41,7 @@ enum Source {
     Piped,
     Fd(Arc<OwnedFd>),
     Bytes(Arc<[u8]>),
+    Pty(TerminalSize),
 }
 
 impl Stdio {
@@ -69,6 +75,54 @@ impl Stdio {
     /// ```
     pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
         Stdio(Source::Bytes(bytes.into()))
+    }
+
+    /// Makes a terminal of the program's own, of this size, whose other end is
+    /// [`Child::terminal`](crate::Child::terminal). Set as stdin, it is also every other stream that
+    /// is not set otherwise; set as stdout or stderr, it is that stream alone. A program has one
+    /// terminal, whichever streams are set to it; the size is that of the first.
+    ///
+    /// The terminal is the controlling terminal of the program, which leads a session of its own:
+    /// `/dev/tty` opens it, job control works, and Ctrl-C, the byte 3, interrupts the foreground
+    /// process group. As pid 1 itself, without an [`init`](crate::Sandbox::init), the program gets
+    /// such signals only if it has set an action.
+    ///
+    /// With a [`Dev`](crate::Dev) at `/dev`, which every root of the sandbox's own has by default,
+    /// the terminal belongs to the sandbox's devpts: it is `/dev/pts/0` and `/dev/console` there,
+    /// and counts as one of [`Dev::terminals`](crate::Dev::terminals). Elsewhere, and for
+    /// [`Child::exec`](crate::Child::exec), it belongs to the caller's devpts, and may have no name
+    /// inside: ttyname(3).
+    ///
+    /// The output has to be read, or the program stops when the kernel's buffer is full.
+    /// [`Child::wait_with_output`](crate::Child::wait_with_output) reads it as stdout.
+    ///
+    /// A [`Pool`](crate::Pool) has no terminals: that is
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). A
+    /// [`session`](crate::Sandbox::session) other than [`Session::New`](crate::Session::New) is
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid).
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, Stdio, TerminalSize};
+    ///
+    /// let terminal = Stdio::pty(TerminalSize { rows: 24, columns: 80 });
+    /// let output = Sandbox::new().command("stty").arg("size").stdin(terminal).output()?;
+    /// assert_eq!(output.stdout, b"24 80\r\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn pty(size: TerminalSize) -> Self {
+        Stdio(Source::Pty(size))
+    }
+
+    /// Returns whether the stream is a terminal of the program's own.
+    pub(crate) fn is_pty(&self) -> bool {
+        matches!(self.0, Source::Pty(_))
+    }
+
+    /// Returns the streams that were set, and for the others those in `default`. The terminal is
+    /// also the output, unless that was set.
+    pub(crate) fn choose<'s>(set: [Option<&'s Stdio>; 3], default: &'s [Stdio; 3]) -> [&'s Stdio; 3] {
+        let terminal = set[0].filter(|stdin| stdin.is_pty());
+        [0, 1, 2].map(|i| set[i].or(terminal).unwrap_or(&default[i]))
     }
 
     /// Returns the default streams of a spawn: the caller's own.
@@ -116,7 +170,9 @@ pub(crate) struct Descriptors {
 /// The streams of one spawn: the program's ends, and the caller's ends of pipes.
 #[derive(Debug)]
 pub(crate) struct Streams {
+    /// Where a stream is the terminal, this is the null device.
     inside: [PlanFd; 3],
+    terminal: Option<TerminalStreams>,
     pub(crate) outside: [Option<OwnedFd>; 3],
     /// The sinks of stdout and stderr.
     pub(crate) sinks: [Sink; 2],
@@ -125,15 +181,15 @@ pub(crate) struct Streams {
 impl Descriptors {
     /// Returns the streams of a run: those in `own`, else those of the policy, else `default`.
     pub(crate) fn choose<'s>(&'s self, own: Option<&'s [Option<Stdio>; 3]>, default: &'s [Stdio; 3]) -> [&'s Stdio; 3] {
-        let chosen = |i: usize| own.and_then(|own| own[i].as_ref()).or(self.streams[i].as_ref()).unwrap_or(&default[i]);
-        [chosen(0), chosen(1), chosen(2)]
+        let set = |i: usize| own.and_then(|own| own[i].as_ref()).or(self.streams[i].as_ref());
+        Stdio::choose([set(0), set(1), set(2)], default)
     }
 }
 
 /// The other end of an output stream, which decides how the output can be limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sink {
-    /// A pipe that the library reads, or a stream without a reader.
+    /// A pipe or terminal that the library reads, or a stream without a reader.
     Counted,
     /// A file of this size.
     File(u64),
@@ -147,7 +203,7 @@ impl Stdio {
     /// Returns the other end of the stream, if it is used for output.
     pub(crate) fn sink(&self) -> Sink {
         match &self.0 {
-            Source::Null | Source::Piped | Source::Bytes(_) => Sink::Counted,
+            Source::Null | Source::Piped | Source::Bytes(_) | Source::Pty(_) => Sink::Counted,
             Source::Inherit => Sink::Inherited,
             Source::Fd(fd) => sink_of(fd.as_fd()),
         }
@@ -180,8 +236,26 @@ impl Streams {
         }
     }
 
-    /// Returns the path of the terminal among the streams, if there is one.
-    pub(crate) fn terminal(&self) -> Option<PathBuf> {
+    /// Returns whether a stream is a terminal of the program's own.
+    pub(crate) fn has_pty(&self) -> bool {
+        self.terminal.is_some()
+    }
+
+    /// Makes the terminal among the streams the controlling terminal of the program.
+    pub(crate) fn emit_controlling(&self, plan: &mut Plan) {
+        self.terminal.into_iter().for_each(|terminal| terminal.emit_controlling(plan));
+    }
+
+    /// Returns the streams with their numbers, without those that are the terminal and have their
+    /// numbers already.
+    fn numbered(&self) -> impl Iterator<Item = (RawFd, PlanFd)> {
+        let is_terminal = self.terminal.map_or([false; 3], |terminal| terminal.is_terminal);
+        let streams = self.inside.iter().cloned().zip(is_terminal).zip(0..);
+        streams.filter(|((_, is_terminal), _)| !is_terminal).map(|((fd, _), number)| (number, fd))
+    }
+
+    /// Returns the path of the terminal that the program inherits, if there is one.
+    pub(crate) fn inherited_terminal(&self) -> Option<PathBuf> {
         self.inside.iter().find_map(terminal_path)
     }
 
@@ -191,7 +265,7 @@ impl Streams {
         let mut open = |i: usize| -> Result<PlanFd> {
             match &stdio[i].0 {
                 Source::Inherit if table::is_open(i as RawFd) => Ok(PlanFd::Held(i as RawFd)),
-                Source::Inherit | Source::Null => null(),
+                Source::Inherit | Source::Null | Source::Pty(_) => null(),
                 Source::Fd(fd) => Ok(PlanFd::Shared(fd.clone())),
                 Source::Bytes(bytes) => in_memory(bytes),
                 Source::Piped => {
@@ -206,7 +280,11 @@ impl Streams {
         };
         let inside = [open(0)?, open(1)?, open(2)?];
         let sinks = [stdio[1].sink(), stdio[2].sink()];
-        Ok(Streams { inside, outside, sinks })
+        let mut sizes =
+            stdio.iter().filter_map(|stdio| if let Source::Pty(size) = stdio.0 { Some(size) } else { None });
+        let is_terminal = stdio.map(Stdio::is_pty);
+        let terminal = sizes.next().map(|size| TerminalStreams { size, is_terminal });
+        Ok(Streams { inside, terminal, outside, sinks })
     }
 }
 
@@ -248,10 +326,9 @@ impl Streams {
     /// Passes the descriptors on, and gives each its number right before the exec, which closes all
     /// other descriptors.
     pub(crate) fn emit(&self, plan: &mut Plan, policys: &Fds, own: &Fds) {
-        let streams = self.inside.iter().cloned().enumerate().map(|(i, fd)| (i as RawFd, fd));
-        let all = streams.chain(extra_fds(policys)).chain(extra_fds(own));
+        let all = self.numbered().chain(extra_fds(policys)).chain(extra_fds(own));
         let mut placed: Vec<(RawFd, RawFd)> = all.map(|(number, fd)| (plan.fd(fd), number)).collect();
-        if placed.len() > self.inside.len() {
+        if !(policys.is_empty() && own.is_empty()) {
             move_up(plan, &mut placed);
         }
         emit_close_on_exec(plan);
@@ -262,17 +339,18 @@ impl Streams {
     /// the pipe of the spawner thread: close_range(2), 5.9. Returns the number that the pipe has
     /// then.
     pub(crate) fn emit_alone(&self, plan: &mut Plan, own: &Fds) -> Arg {
-        let streams = self.inside.iter().cloned().enumerate().map(|(i, fd)| (i as RawFd, fd));
         let mut placed: Vec<(RawFd, RawFd)> =
-            streams.chain(extra_fds(own)).map(|(number, fd)| (plan.fd(fd), number)).collect();
+            self.numbered().chain(extra_fds(own)).map(|(number, fd)| (plan.fd(fd), number)).collect();
         let parent = move_up(plan, &mut placed).saturating_add(1);
         let place = [PARENT_FD.into(), parent.into(), libc::O_CLOEXEC.into()];
         plan.call(Step::PlaceFd, libc::SYS_dup3, place).hint(BELOW_NOFILE);
         emit_places(plan, &placed);
         // The report is below the first that was moved.
         let report = placed.iter().map(|(from, _)| *from).min().unwrap_or(parent).saturating_sub(1);
-        let mut kept: Vec<RawFd> = placed.iter().map(|(_, number)| *number).chain([report, parent]).collect();
+        let numbers = placed.iter().map(|(_, number)| *number).chain(0..3);
+        let mut kept: Vec<RawFd> = numbers.chain([report, parent]).collect();
         kept.sort_unstable();
+        kept.dedup();
         let mut first = 0;
         for number in kept {
             emit_close_range(plan, first, number.saturating_sub(1));
