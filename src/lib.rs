@@ -32,7 +32,7 @@
 //! | --- | --- |
 //! | How do I run untrusted code? | [`Sandbox::strict`] |
 //! | How do I set what the program may see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Capabilities`], [`Landlock`], [`Seccomp`] |
-//! | How is the program running, and how did it end? | [`Child`], [`Outcome`], [`Verdict`], [`Usage`] |
+//! | How is the program running, and how did it end? | [`Child`], [`Killer`], [`Outcome`], [`Verdict`], [`Usage`] |
 //! | How do I run many programs under one policy? | [`Sandbox::prepare`], [`Prepared`], [`Command`]; [`Pool`], where a spawn takes no longer than one without a sandbox |
 //! | Which features does this host lack? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
 //! | What failed? | [`Error`]: the [`Step`], the path, the errno and the remedy |
@@ -151,7 +151,7 @@ pub use caps::Capability;
 pub use cgroup::SystemdScope;
 pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
 pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
-pub use child::{Child, Outcome, Output, OutputStream, Usage, Verdict};
+pub use child::{Child, Killer, Outcome, Output, OutputStream, Usage, Verdict};
 pub use collect::{Collected, Collector};
 pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};

@@ -3,6 +3,7 @@
 
 mod clock;
 mod exec;
+mod killer;
 mod outcome;
 mod output;
 mod pressure;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use exec::{Enter, Inside};
+pub use killer::Killer;
 pub use outcome::{Outcome, Output, Usage, Verdict};
 pub(crate) use resources::{MountNamespace, Resources};
 pub(crate) use shared::Facts;
@@ -70,6 +72,7 @@ pub struct Child {
     pub notifications: Option<Notifications>,
     /// `None` after the handle was given up.
     shared: Option<Arc<Shared>>,
+    killer: Killer,
     enforced: Enforced,
     meter: Option<Arc<Meter>>,
     /// The way to start further programs; `None` for the handle of such a program.
@@ -122,6 +125,7 @@ impl Child {
             stdout: stdout.map(|pipe| OutputStream::new(pipe, meter.clone())),
             stderr: stderr.map(|pipe| OutputStream::new(pipe, meter.clone())),
             notifications: started.notifications,
+            killer: Killer::new(&shared),
             shared: Some(shared.clone()),
             enforced: started.enforced,
             meter,
@@ -257,7 +261,9 @@ impl Child {
         self.wait()
     }
 
-    /// Kills everything in the sandbox with SIGKILL. The caller must still wait for the program.
+    /// Kills everything in the sandbox with SIGKILL. The caller must still wait for the program,
+    /// whose verdict is [`Signaled`](Verdict::Signaled) then. A [`killer`](Child::killer) does the
+    /// same from any thread, with a verdict of its own.
     ///
     /// # Errors
     ///

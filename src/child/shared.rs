@@ -24,6 +24,25 @@ pub(super) type Key = (Instant, u64);
 /// The mark that distinguishes the process that spawned from forks of it.
 static PROCESS: PerProcess<u8> = PerProcess::new();
 
+/// The process that spawned a sandbox.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Home(&'static u8);
+
+impl Home {
+    /// Returns true in the process that spawned, and false in a fork of that process.
+    pub(super) fn is_here(self) -> bool {
+        PROCESS.is_current(self.0)
+    }
+
+    pub(super) fn require(self, step: Step) -> Result<()> {
+        if self.is_here() {
+            return Ok(());
+        }
+        let text = "the sandbox belongs to the process that spawned it, of which this is a fork";
+        Err(Error::message(ErrorKind::Control, step, text))
+    }
+}
+
 /// The facts about a sandbox by which its handle ends the sandbox and reports how it ended.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
@@ -49,7 +68,7 @@ pub(crate) struct Facts {
 /// The program, and the resources that are removed with it.
 #[derive(Debug)]
 pub(super) struct Shared {
-    home: &'static u8,
+    pub(super) home: Home,
     pub(super) running: Running,
     pub(super) started: Instant,
     pub(super) facts: Facts,
@@ -83,7 +102,7 @@ pub(super) struct State {
     removed: bool,
 }
 
-pub(super) const REASONS: [Verdict; 3] = [Verdict::WallTime, Verdict::CpuTime, Verdict::OutputLimit];
+pub(super) const REASONS: [Verdict; 4] = [Verdict::WallTime, Verdict::CpuTime, Verdict::OutputLimit, Verdict::Killed];
 
 impl Shared {
     pub(super) fn new(
@@ -95,7 +114,7 @@ impl Shared {
     ) -> Result<Self> {
         let home = PROCESS.get_or_try(|| Ok(0)).map_err(|errno: Errno| Error::new(Step::Spawner, errno))?;
         Ok(Shared {
-            home,
+            home: Home(home),
             running,
             started,
             facts,
@@ -124,7 +143,7 @@ impl Shared {
 
     /// Returns true in the process that spawned the program, and false in a fork of that process.
     pub(super) fn is_home(&self) -> bool {
-        PROCESS.is_current(self.home)
+        self.home.is_here()
     }
 
     pub(super) fn add_deadline(&self, key: Key) {
@@ -142,11 +161,7 @@ impl Shared {
     }
 
     pub(super) fn require_home(&self, step: Step) -> Result<()> {
-        if self.is_home() {
-            return Ok(());
-        }
-        let text = "the sandbox belongs to the process that spawned it, of which this is a fork";
-        Err(Error::message(ErrorKind::Control, step, text))
+        self.home.require(step)
     }
 
     /// Kills everything in the sandbox; `reason` becomes the verdict.

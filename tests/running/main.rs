@@ -5,6 +5,7 @@ mod common;
 
 mod child;
 mod exec;
+mod killer;
 mod pool;
 mod prepared;
 mod program;
