@@ -36,6 +36,7 @@
 //! | How do I run many programs under one policy? | [`Sandbox::prepare`], [`Prepared`], [`Command`]; [`Pool`], where a spawn takes no longer than one without a sandbox |
 //! | Which features does this host lack? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
 //! | What failed? | [`Error`]: the [`Step`], the path, the errno and the remedy |
+//! | How do I run sandboxes in tasks of `tokio`? | [`asynchronous`], with the feature `tokio` |
 //! | How do I remove the sandboxes of a crashed owner? | [`reap_stale`] |
 //!
 //! # How a sandbox is made
@@ -83,6 +84,9 @@
 //! `registry`, off by default: [`registry`], which pulls images from registries and pushes them,
 //! over TLS by `rustls` with `ring`, in tasks of `tokio`. This feature switches `image` on.
 //!
+//! `tokio`, off by default: [`asynchronous`], which starts and waits for sandboxes in tasks of
+//! `tokio`. Everything else in this crate is independent of any runtime.
+//!
 //! # Kernels
 //!
 //! Linux 5.4 is enough for everything but the rows that say "an error". The library tries a newer
@@ -116,6 +120,8 @@
 #![warn(missing_docs, missing_debug_implementations)]
 #![deny(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+pub mod asynchronous;
 mod cgroup;
 mod child;
 mod collect;

@@ -219,6 +219,17 @@ impl Shared {
         killed
     }
 
+    /// Returns true if a kill is one system call or two. Before Linux 5.14, the kill of a control
+    /// group waits for its processes.
+    pub(super) fn kills_at_once(&self) -> bool {
+        self.group.is_none() || (self.facts.own_pid_ns && !self.frozen.load(Ordering::SeqCst))
+    }
+
+    /// Returns true if what was made for the sandbox has been removed.
+    pub(super) fn is_removed(&self) -> bool {
+        self.state().removed
+    }
+
     pub(super) fn signal(&self, signal: i32) -> Result<()> {
         self.require_home(Step::Signal)?;
         if self.state().outcome.is_some() {

@@ -238,16 +238,19 @@ impl Pool {
     }
 
     fn launch(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
-        let shared = &self.shared;
-        shared.require_home()?;
-        let mut run = shared.prepared.run(Some(command), default)?;
-        if let Some(child) = shared.fire(&mut run)? {
-            return Ok(child);
-        }
-        shared.state().stats.misses += 1;
-        shared.filler.wake();
-        let _counted = shared.filler.count_spawn();
-        shared.prepared.start(run, None)
+        self.shared.launch(command, default)
+    }
+
+    /// Returns the start of a program for another thread, like [`spawn`](Pool::spawn). `default`
+    /// has the streams that the command does not set.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn launcher(
+        &self,
+        command: Command,
+        default: [Stdio; 3],
+    ) -> impl FnOnce() -> Result<Child> + Send + 'static {
+        let shared = self.shared.clone();
+        move || shared.launch(&command, &default)
     }
 
     /// Waits until all sandboxes of the pool are ready.
@@ -340,6 +343,18 @@ impl Shared {
     /// Returns true in the process that made the pool, and false in a fork.
     fn is_home(&self) -> bool {
         self.filler.is_here()
+    }
+
+    fn launch(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
+        self.require_home()?;
+        let mut run = self.prepared.run(Some(command), default)?;
+        if let Some(child) = self.fire(&mut run)? {
+            return Ok(child);
+        }
+        self.state().stats.misses += 1;
+        self.filler.wake();
+        let _counted = self.filler.count_spawn();
+        self.prepared.start(run, None)
     }
 
     fn require_home(&self) -> Result<()> {

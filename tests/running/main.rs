@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod child;
 mod exec;
 mod killer;
