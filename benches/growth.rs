@@ -4,7 +4,7 @@
 //! the number of sandboxes that both cores make in a second.
 //!
 //! `cargo bench --bench growth`; `-- --quick` for a short run; `-- 5000` for this number of living
-//! sandboxes, instead of 1,000.
+//! sandboxes, instead of 1,000; `-- full` or `-- strict` for one kind of sandbox only.
 
 #[path = "spawn/bare.rs"]
 mod bare;
@@ -23,6 +23,9 @@ mod group;
 mod host;
 #[path = "growth/living.rs"]
 mod living;
+#[path = "spawn/rate.rs"]
+#[allow(dead_code, reason = "the rates of strict sandboxes are those of the comparison")]
+mod rate;
 #[path = "../src/sys/raw.rs"]
 mod raw;
 #[path = "spawn/rows.rs"]
@@ -30,13 +33,16 @@ mod raw;
 mod rows;
 #[path = "spawn/served.rs"]
 mod served;
+#[path = "spawn/strict.rs"]
+#[allow(dead_code, reason = "the profile is not shown here")]
+mod strict;
 #[path = "growth/throughput.rs"]
 mod throughput;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use caller::State;
+use caller::{Kind, State};
 use ground::Ground;
 
 /// The states of a caller. The second column is the goal for the ratio.
@@ -47,9 +53,14 @@ const STATES: [(State, f64); 4] = [
     (State::Mounts(2_000), 1.2),
 ];
 
+/// The states of a caller of strict sandboxes.
+const STRICT_STATES: [(State, f64); 3] =
+    [(State::Heap(4 << 30), 1.2), (State::Threads(64), 1.2), (State::Mounts(2_000), 1.2)];
+
 /// The arguments of the bench.
 #[derive(Debug)]
 struct Asked {
+    kinds: Vec<Kind>,
     rounds: usize,
     alive: usize,
     seconds: f64,
@@ -62,7 +73,13 @@ impl Asked {
         // `cargo test --benches` runs this program, too.
         let full = has("--bench") && !has("--quick");
         let alive = args.iter().find_map(|arg| arg.parse().ok());
+        let kinds = match (has("full"), has("strict")) {
+            (true, false) => vec![Kind::Full],
+            (false, true) => vec![Kind::Strict],
+            _ => vec![Kind::Full, Kind::Strict],
+        };
         Asked {
+            kinds,
             rounds: if full { 300 } else { 20 },
             alive: alive.unwrap_or(if full { 1_000 } else { 50 }),
             seconds: if full { 1.0 } else { 0.2 },
@@ -85,23 +102,33 @@ fn main() -> ExitCode {
 
 fn run(asked: &Asked) -> Result<(), String> {
     let ground = Ground::new().map_err(|error| format!("the root directory: {error}"))?;
-    println!("spawn + wait of a static `true` in a full sandbox, by turns, {} rounds, p50 in µs", asked.rounds);
-    println!("{:32} {:>9} {:>9} {:>9}", "", "nothing", "with it", "ratio");
-    for (state, goal) in STATES {
-        match caller::ratio(state, &ground, asked.rounds) {
-            Ok((without, with)) => tell(&state.to_string(), without, with, goal),
-            Err(error) => println!("left out: {state} ({error})"),
+    println!("spawn + wait of a `true` that is static, and dynamic where strict; by turns, p50 in µs");
+    println!("{:40} {:>9} {:>9} {:>9}", "", "nothing", "with it", "ratio");
+    for &kind in &asked.kinds {
+        let (states, rounds) = match kind {
+            Kind::Full => (&STATES[..], asked.rounds),
+            Kind::Strict => (&STRICT_STATES[..], asked.rounds / 3),
+        };
+        for &(state, goal) in states {
+            match caller::ratio(state, kind, &ground, rounds) {
+                Ok((without, with)) => tell(kind, &state.to_string(), without, with, goal),
+                Err(error) => println!("left out: {state} ({error})"),
+            }
         }
+        living::run(&ground, kind, asked.alive, rounds)?;
     }
-    living::run(&ground, asked.alive, asked.rounds)?;
-    throughput::run(&ground, Duration::from_secs_f64(asked.seconds))
+    if asked.kinds.contains(&Kind::Full) {
+        throughput::run(&ground, Duration::from_secs_f64(asked.seconds))?;
+    }
+    Ok(())
 }
 
 /// Prints one row of the table.
-fn tell(name: &str, without: f64, with: f64, goal: f64) {
+fn tell(kind: Kind, name: &str, without: f64, with: f64, goal: f64) {
+    let name = format!("{}{name}", if kind == Kind::Strict { "strict: " } else { "" });
     let ratio = with / without;
     let verdict = if ratio <= goal { "reached" } else { "missed" };
-    println!("{name:32} {without:9.1} {with:9.1} {ratio:9.2}   goal <= {goal} {verdict}");
+    println!("{name:40} {without:9.1} {with:9.1} {ratio:9.2}   goal <= {goal} {verdict}");
 }
 
 /// Returns the median, in µs.

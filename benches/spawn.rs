@@ -23,6 +23,8 @@ mod raw;
 mod rows;
 #[path = "spawn/same.rs"]
 mod same;
+#[path = "spawn/strict.rs"]
+mod strict;
 
 use std::fs;
 use std::hint::black_box;
@@ -122,6 +124,10 @@ fn run(asked: &Asked) -> Result<(), String> {
     match same::check(&ground, &parents, rows.iter().any(|row| row.name == "floor-net"))? {
         Some(mounts) => println!("the floor's sandbox is the library's ({mounts} mounts)"),
         None => println!("left out: the comparison of the floor's sandbox with the library's"),
+    }
+    match same::check_strict(&ground, &parents)? {
+        Some(mounts) => println!("the strict floor's sandbox is the library's ({mounts} mounts)"),
+        None => println!("left out: the comparison of the strict floor's sandbox with the library's"),
     }
     let before = descriptors();
     criterion(&mut rows, asked);

@@ -50,8 +50,9 @@
 //! or descriptors.
 //!
 //! The first spawn starts a spawner thread, which makes the children. At most one is ever started
-//! for each core, and each lives as long as the process, because the kernel sends a sandbox's death
-//! signal when the thread that made the sandbox ends. One more thread watches time limits, and
+//! for each core, and as many for sandboxes with a user namespace. Each lives as long as the
+//! process, because the kernel sends a sandbox's death signal when the thread that made the sandbox
+//! ends. One more thread watches time limits, and
 //! while there is a [`Pool`], another thread fills it. Sandboxes have the namespaces and the user
 //! that the process had at its first spawn: a thread that changes its own does not change those of
 //! sandboxes.

@@ -55,6 +55,16 @@ impl Policy {
         self.setup_timeout.unwrap_or(SETUP_TIMEOUT)
     }
 
+    /// Returns the same policy, without the descriptors that it holds: for further programs in a
+    /// sandbox, which need none of them.
+    pub(crate) fn without_descriptors(&self) -> Policy {
+        let mut policy = self.clone();
+        policy.stdio = stdio::Descriptors::default();
+        policy.namespaces.forget_sources();
+        policy.mounts.root.iter_mut().for_each(|root| root.guard = None);
+        policy
+    }
+
     /// Returns whether the program is shown the control groups of its sandbox, if there are any. A
     /// group is at the root of what the program sees only in a cgroup namespace of its own.
     pub(crate) fn shows_groups(&self) -> bool {

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use ringfence::Child;
+use ringfence::{Child, Sandbox};
 
 use super::ground::{Ballast, Ground};
 use super::host::{self, Mounts};
@@ -81,17 +81,44 @@ pub fn start(state: State, ground: &Ground) -> Result<Served, String> {
     Served::start(command)
 }
 
+/// The sandbox that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// All but a network namespace and limits, on a directory.
+    Full,
+    Strict,
+}
+
+impl Kind {
+    /// Returns the order for one run.
+    pub fn run(self) -> &'static str {
+        match self {
+            Kind::Full => "run",
+            Kind::Strict => "run-strict",
+        }
+    }
+
+    /// Returns the order that keeps `count` sandboxes alive.
+    pub fn live(self, count: usize) -> String {
+        match self {
+            Kind::Full => format!("live {count}"),
+            Kind::Strict => format!("live-strict {count}"),
+        }
+    }
+}
+
 /// Returns the medians of a caller with nothing, and of one in the state, in µs.
-pub fn ratio(state: State, ground: &Ground, rounds: usize) -> Result<(f64, f64), String> {
+pub fn ratio(state: State, kind: Kind, ground: &Ground, rounds: usize) -> Result<(f64, f64), String> {
+    let run = kind.run();
     let mut callers = [start(State::Nothing, ground)?, start(state, ground)?];
     let mut times = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         for i in [round % 2, 1 - round % 2] {
             // The first run after the other caller's turn does the work that the other has left to
             // the kernel.
-            callers[i].time("run")?;
+            callers[i].time(run)?;
             for _ in 0..2 {
-                times[i].push(callers[i].time("run")?);
+                times[i].push(callers[i].time(run)?);
             }
         }
     }
@@ -107,7 +134,7 @@ fn status(key: &str) -> usize {
 }
 
 /// Serves orders until their end: `run` is one spawn and wait, `live N` keeps this number of
-/// sandboxes alive, `look` returns the numbers of this process: KiB of its own memory, threads,
+/// sandboxes alive, `run-strict` and `live-strict N` do so with strict ones, `look` returns the numbers of this process: KiB of its own memory, threads,
 /// descriptors, children.
 pub fn serve(state: State) -> ExitCode {
     match try_to_serve(state) {
@@ -125,6 +152,8 @@ fn try_to_serve(state: State) -> Result<(), Box<dyn std::error::Error>> {
     let kept = Kept::new(state)?;
     let root = PathBuf::from(std::env::var_os(ROOT).unwrap_or_default());
     let (sandbox, living) = (rows::full(&*root).command("/true"), rows::full(&*root).command("/pause"));
+    let strict = Sandbox::strict().command(rows::PROGRAM);
+    let strict_living = Sandbox::strict().command("/bin/sleep").arg("600").wall_time(Duration::from_secs(600));
     // These runs make what is made once and kept.
     for _ in 0..3 {
         sandbox.status()?;
@@ -136,9 +165,11 @@ fn try_to_serve(state: State) -> Result<(), Box<dyn std::error::Error>> {
         let line = line?;
         let start = Instant::now();
         match line.split_once(' ') {
-            None if line == "run" => drop(sandbox.status()?),
-            Some(("live", count)) => {
+            None if line == Kind::Full.run() => drop(sandbox.status()?),
+            None if line == Kind::Strict.run() => drop(strict.status()?),
+            Some((order @ ("live" | "live-strict"), count)) => {
                 let count: usize = count.parse()?;
+                let living = if order == "live" { &living } else { &strict_living };
                 alive.truncate(count);
                 alive.reserve_exact(count - alive.len());
                 while alive.len() < count {

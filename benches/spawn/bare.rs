@@ -17,6 +17,8 @@ pub struct Step {
     pub takes_kept: Option<usize>,
     /// True if the result is a descriptor for later steps.
     pub keeps: bool,
+    /// The errno that is no failure, or 0.
+    pub tolerates: i32,
 }
 
 /// The data that the child of one run reads and writes. They are in the memory of the caller, which
@@ -32,6 +34,18 @@ pub struct Run {
     /// The times at which the child began, entered its group, and finished each step. Null if no
     /// times are wanted.
     pub times: *mut libc::timespec,
+    /// The program of which this child becomes the init after its steps. Null if the steps end with
+    /// the program.
+    pub init: *mut Init,
+}
+
+/// The program below an init: the arguments of its clone, and its steps.
+#[derive(Debug)]
+pub struct Init {
+    pub clone: [u64; 11],
+    pub run: Run,
+    /// The time at which the program was executed, if times are wanted.
+    pub executed: libc::timespec,
 }
 
 /// Waits with waitid(2) by pidfd, 5.4.
@@ -67,7 +81,7 @@ extern "C" fn child_main(run: *mut Run) -> ! {
             unsafe { syscall(libc::SYS_write as usize, [*run.procs.add(i) as u64, c"0".as_ptr() as u64, 1, 0, 0, 0]) };
         if result < 0 {
             run.failed = Some((usize::MAX, -result as i32));
-            exit();
+            exit(FAILED);
         }
     }
     note(run, 1);
@@ -82,22 +96,56 @@ extern "C" fn child_main(run: *mut Run) -> ! {
         // SAFETY: the draft wrote the arguments as the call takes them, and the floor keeps what
         // they point to.
         let result = unsafe { syscall(step.number as usize, args) };
-        if result < 0 {
+        if result < 0 && result != -i64::from(step.tolerates) {
             run.failed = Some((i, -result as i32));
-            exit();
+            exit(FAILED);
         }
         if step.keeps {
             kept = result as u64;
         }
         note(run, i + 2);
     }
-    exit()
+    // SAFETY: the caller keeps the init as long as the run.
+    match unsafe { run.init.as_mut() } {
+        Some(init) => be_init(init, !run.times.is_null()),
+        None => exit(FAILED),
+    }
 }
 
-fn exit() -> ! {
+/// Starts the program, closes all descriptors, reaps what ends, and ends with the program.
+fn be_init(init: &mut Init, timed: bool) -> ! {
+    // SAFETY: the arguments have CLONE_VM, CLONE_VFORK and a stack of the program's own, and the
+    // caller keeps all of it until this process has ended.
+    let program = unsafe { clone3_and_run(&init.clone, &mut init.run) };
+    if program < 0 {
+        init.run.failed = Some((usize::MAX, -program as i32));
+        exit(FAILED);
+    }
+    if timed {
+        // SAFETY: `executed` is of the type that the call writes.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut init.executed) };
+    }
+    let (mut status, any) = (0_i32, -1_i64 as u64);
+    // SAFETY: the table of descriptors is this process's own; the status is a local.
+    unsafe { syscall(libc::SYS_close_range as usize, [0, u64::from(u32::MAX), 0, 0, 0, 0]) };
+    loop {
+        // SAFETY: as above.
+        let ended =
+            unsafe { syscall(libc::SYS_wait4 as usize, [any, &raw mut status as u64, libc::__WALL as u64, 0, 0, 0]) };
+        if ended == program {
+            let signal = status & 0x7f;
+            exit(if signal == 0 { status >> 8 & 0xff } else { 128 + signal } as u64);
+        }
+    }
+}
+
+/// The status of a child whose steps have failed.
+const FAILED: u64 = 127;
+
+fn exit(status: u64) -> ! {
     loop {
         // SAFETY: no pointers.
-        unsafe { syscall(libc::SYS_exit_group as usize, [127, 0, 0, 0, 0, 0]) };
+        unsafe { syscall(libc::SYS_exit_group as usize, [status, 0, 0, 0, 0, 0]) };
     }
 }
 
@@ -123,8 +171,8 @@ pub fn duration(time: &libc::timespec) -> Duration {
 /// Clones; the child runs [`child_main`] and never returns from it.
 ///
 /// # Safety
-/// The flags in `args` hold CLONE_VM, CLONE_VFORK and a stack of the child's own, and everything
-/// that `args` and `run` point to lives until this returns.
+/// The flags in `args` hold CLONE_VM and a stack of the child's own. Everything that `args` and
+/// `run` point to lives until this returns, with CLONE_VFORK, or else until the child has ended.
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn clone3_and_run(args: &[u64; 11], run: &mut Run) -> i64 {
     let result;

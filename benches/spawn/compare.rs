@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::floor::Profile;
 use super::ground::Ballast;
-use super::rows::Row;
+use super::rows::{Company, Row};
 
 /// The rows of the comparison.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 18] = [
     "std",
     "plain",
     "sandbox",
@@ -23,6 +23,11 @@ pub const NAMES: [&str; 13] = [
     "pool-net",
     "floor-net",
     "floor-template-net",
+    "std-dynamic",
+    "strict",
+    "strict-prepared",
+    "strict-pool",
+    "floor-strict",
 ];
 const BLOCKS: usize = 10;
 /// The rounds at the start of a block that are not counted.
@@ -72,11 +77,8 @@ pub fn run(rows: &mut [Row], rounds: usize) -> Result<(), String> {
 }
 
 fn block(rows: &mut [Row], times: &mut [Times], rounds: usize, heavy: bool, random: &mut u64) -> Result<(), String> {
-    // The kernel removes a network namespace after its end, while the next row runs, which can cost
-    // a row that unmounts milliseconds: so the rows with a network namespace have turns of their
-    // own.
-    for net in [false, true] {
-        let mut order: Vec<usize> = (0..rows.len()).filter(|i| rows[*i].name.ends_with("-net") == net).collect();
+    for company in Company::ALL {
+        let mut order: Vec<usize> = (0..rows.len()).filter(|i| Company::of(rows[*i].name) == company).collect();
         for round in 0..rounds + WARM_UP {
             shuffle(&mut order, random);
             for &i in &order {
@@ -131,8 +133,12 @@ fn print_ratios(rows: &[Row], times: &[Times]) {
         ("prepared-net", false, "sandbox-net"),
         ("pool", false, "std"),
         ("pool-net", false, "std"),
+        ("strict", false, "floor-strict"),
+        ("strict-prepared", false, "floor-strict"),
+        ("strict-pool", false, "std-dynamic"),
         ("sandbox", true, "sandbox"),
         ("std", true, "std"),
+        ("strict", true, "strict"),
     ] {
         let ratio = |percent| Some(time(above, heavy, percent)? / time(below, false, percent)?);
         if let (Some(min), Some(p50)) = (ratio(0), ratio(50)) {

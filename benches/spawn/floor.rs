@@ -17,18 +17,15 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use super::bare::{Run, Step, clone3_and_run, duration, now, wait};
 use super::group::{Group, Template, c_string};
 
-const STACK_SIZE: usize = 64 << 10;
+pub const STACK_SIZE: usize = 64 << 10;
 
 /// A sandbox that can run any number of times.
 #[derive(Debug)]
 pub struct Floor {
     namespaces: u64,
-    steps: Vec<Step>,
+    draft: Draft,
     group: Option<Template>,
     stack: Vec<u128>,
-    /// The strings to which the steps point.
-    _strings: Vec<CString>,
-    _arrays: Vec<Vec<*const libc::c_char>>,
     _kept: Vec<OwnedFd>,
 }
 
@@ -37,9 +34,10 @@ pub struct Floor {
 pub type Profile = Vec<(&'static str, Duration)>;
 
 /// The list of the calls of one sandbox, while it is made.
-#[derive(Default)]
-struct Draft {
-    steps: Vec<Step>,
+#[derive(Debug, Default)]
+pub struct Draft {
+    pub steps: Vec<Step>,
+    /// What the steps point to.
     strings: Vec<CString>,
     arrays: Vec<Vec<*const libc::c_char>>,
 }
@@ -48,23 +46,23 @@ struct Draft {
 static NODEV_NOSUID: [u64; 4] = [0x4 | 0x2, 0, 0, 0];
 
 impl Draft {
-    fn add<const N: usize>(&mut self, name: &'static str, number: libc::c_long, args: [u64; N]) -> &mut Step {
+    pub fn add<const N: usize>(&mut self, name: &'static str, number: libc::c_long, args: [u64; N]) -> &mut Step {
         let mut all = [0; 6];
         all[..N].copy_from_slice(&args);
-        self.steps.push(Step { name, number, args: all, takes_kept: None, keeps: false });
+        self.steps.push(Step { name, number, args: all, takes_kept: None, keeps: false, tolerates: 0 });
         let last = self.steps.len() - 1;
         &mut self.steps[last]
     }
 
     /// Returns the address of a string that lives as long as the floor.
-    fn keep(&mut self, text: CString) -> u64 {
+    pub fn keep(&mut self, text: CString) -> u64 {
         let address = text.as_ptr() as u64;
         self.strings.push(text);
         address
     }
 
     /// Returns the address of a null-terminated array of strings.
-    fn keep_all(&mut self, texts: Vec<CString>) -> u64 {
+    pub fn keep_all(&mut self, texts: Vec<CString>) -> u64 {
         let mut array: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
         array.push(std::ptr::null());
         self.strings.extend(texts);
@@ -73,7 +71,7 @@ impl Draft {
         address
     }
 
-    fn mount(
+    pub fn mount(
         &mut self,
         name: &'static str,
         fstype: &'static CStr,
@@ -123,13 +121,6 @@ impl Draft {
             (c"dev/urandom", 1, 9),
             (c"dev/tty", 5, 0),
         ];
-        const LINKS: [(&CStr, &CStr); 5] = [
-            (c"/proc/self/fd", c"dev/fd"),
-            (c"/proc/self/fd/0", c"dev/stdin"),
-            (c"/proc/self/fd/1", c"dev/stdout"),
-            (c"/proc/self/fd/2", c"dev/stderr"),
-            (c"pts/ptmx", c"dev/ptmx"),
-        ];
         let quiet = libc::MS_NOSUID | libc::MS_NOEXEC;
         self.mount("dev tmpfs", c"tmpfs", c"dev", quiet, c"size=64k,nr_inodes=256,mode=755");
         for (path, major, minor) in NODES {
@@ -137,15 +128,27 @@ impl Draft {
             let args = [AT_FDCWD, path.as_ptr() as u64, mode, libc::makedev(major, minor)];
             self.add("dev 6 mknod", libc::SYS_mknodat, args);
         }
-        for (to, path) in LINKS {
-            self.add("dev 5 symlink", libc::SYS_symlinkat, [to.as_ptr() as u64, AT_FDCWD, path.as_ptr() as u64]);
-        }
+        self.dev_links();
         for path in [c"dev/pts", c"dev/shm"] {
             self.add("dev 2 mkdir", libc::SYS_mkdirat, [AT_FDCWD, path.as_ptr() as u64, 0o755]);
         }
-        self.mount("dev/pts", c"devpts", c"dev/pts", quiet, c"newinstance,ptmxmode=0666,mode=0620,gid=5");
+        self.mount("dev/pts", c"devpts", c"dev/pts", quiet, c"newinstance,ptmxmode=0666,mode=0620,max=16,gid=5");
         let shm = quiet | libc::MS_NODEV;
         self.mount("dev/shm", c"tmpfs", c"dev/shm", shm, c"size=67108864,nr_inodes=16384,mode=1777");
+    }
+
+    /// Makes the links in /dev.
+    pub fn dev_links(&mut self) {
+        const LINKS: [(&CStr, &CStr); 5] = [
+            (c"/proc/self/fd", c"dev/fd"),
+            (c"/proc/self/fd/0", c"dev/stdin"),
+            (c"/proc/self/fd/1", c"dev/stdout"),
+            (c"/proc/self/fd/2", c"dev/stderr"),
+            (c"pts/ptmx", c"dev/ptmx"),
+        ];
+        for (to, path) in LINKS {
+            self.add("dev 5 symlink", libc::SYS_symlinkat, [to.as_ptr() as u64, AT_FDCWD, path.as_ptr() as u64]);
+        }
     }
 
     /// Changes the root. Below a root over the template's, there is only an empty directory.
@@ -160,7 +163,7 @@ impl Draft {
         self.add("chdir", libc::SYS_chdir, [slash]);
     }
 
-    fn loopback(&mut self) {
+    pub fn loopback(&mut self) {
         // The type of libc's constant differs between C libraries.
         const SIOCSIFFLAGS: u64 = 0x8914;
         let kind = (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC) as u64;
@@ -172,6 +175,18 @@ impl Draft {
 
     /// Starts the program: session, streams, signal mask, exec.
     fn program(&mut self, command: &[OsString], stdio: &[OwnedFd]) {
+        self.session(stdio);
+        self.signals();
+        let variables = std::env::vars_os().map(|(mut entry, value)| {
+            entry.push("=");
+            entry.push(value);
+            c_string(&entry)
+        });
+        self.exec(command, variables.collect());
+    }
+
+    /// Sets umask, session and streams, and closes all other descriptors with the exec.
+    pub fn session(&mut self, stdio: &[OwnedFd]) {
         self.add("umask", libc::SYS_umask, [0o022]);
         self.add("setsid", libc::SYS_setsid, []);
         for (number, fd) in stdio.iter().enumerate() {
@@ -179,21 +194,23 @@ impl Draft {
         }
         let all_above = [3, u64::from(u32::MAX), u64::from(libc::CLOSE_RANGE_CLOEXEC)];
         self.add("close the rest", libc::SYS_close_range, all_above);
+    }
+
+    /// Gives signals their default actions, and unblocks them.
+    pub fn signals(&mut self) {
         let [none, default] = [NO_SIGNALS.as_ptr() as u64, DEFAULT_ACTION.as_ptr() as u64];
         // Every Rust program ignores SIGPIPE, and an exec does not change that.
         for signal in ignored_signals() {
             self.add("signals", libc::SYS_rt_sigaction, [signal, default, 0, 8]);
         }
         self.add("signals", libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as u64, none, 0, 8]);
+    }
+
+    pub fn exec(&mut self, command: &[OsString], variables: Vec<CString>) {
         let argv: Vec<CString> = command.iter().map(|word| c_string(word)).collect();
         let path = argv.first().map_or(0, |program| program.as_ptr() as u64);
         let argv = self.keep_all(argv);
-        let variables = std::env::vars_os().map(|(mut entry, value)| {
-            entry.push("=");
-            entry.push(value);
-            c_string(&entry)
-        });
-        let envp = self.keep_all(variables.collect());
+        let envp = self.keep_all(variables);
         self.add("execve", libc::SYS_execve, [path, argv, envp]);
     }
 }
@@ -205,7 +222,7 @@ fn ignored_signals() -> Vec<u64> {
     (1..=64).filter(|signal| mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)).collect()
 }
 
-const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
+pub const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
 static NO_SIGNALS: [u64; 1] = [0];
 /// The kernel's struct sigaction.
 static DEFAULT_ACTION: [u64; 4] = [0; 4];
@@ -271,11 +288,9 @@ impl Floor {
         stdio.extend(template);
         Floor {
             namespaces: (clone | if net { libc::CLONE_NEWNET } else { 0 }) as u64,
-            steps: draft.steps,
+            draft,
             group,
             stack: vec![0; STACK_SIZE / size_of::<u128>()],
-            _strings: draft.strings,
-            _arrays: draft.arrays,
             _kept: stdio,
         }
     }
@@ -287,17 +302,17 @@ impl Floor {
 
     /// Runs the program as [`run`](Floor::run) does, and returns the times.
     pub fn profile(&mut self) -> io::Result<Profile> {
-        let mut times = vec![libc::timespec { tv_sec: 0, tv_nsec: 0 }; self.steps.len() + 2];
+        let mut times = vec![libc::timespec { tv_sec: 0, tv_nsec: 0 }; self.draft.steps.len() + 2];
         let [begin, cloning, executed, ended, end] = self.run_and_note(times.as_mut_ptr())?;
         let times: Vec<Duration> = times.iter().map(duration).collect();
         // The exec does not return to note a time: it has ended when the caller continues.
-        let done = times[2..=self.steps.len()].iter().copied().chain([executed]);
+        let done = times[2..=self.draft.steps.len()].iter().copied().chain([executed]);
         let mut profile = vec![
             ("group: create, limits", cloning - begin),
             ("clone", times[0] - cloning),
             ("group: enter", times[1] - times[0]),
         ];
-        for ((step, from), to) in self.steps.iter().zip(&times[1..]).zip(done) {
+        for ((step, from), to) in self.draft.steps.iter().zip(&times[1..]).zip(done) {
             match profile.last_mut() {
                 Some((name, sum)) if *name == step.name => *sum += to - *from,
                 _ => profile.push((step.name, to - *from)),
@@ -330,12 +345,13 @@ impl Floor {
         const CLONE_INTO_CGROUP: u64 = 1 << 33;
         let procs = group.proc_numbers();
         let mut run = Run {
-            steps: self.steps.as_ptr(),
-            count: self.steps.len(),
+            steps: self.draft.steps.as_ptr(),
+            count: self.draft.steps.len(),
             procs: procs.as_ptr(),
             proc_count: procs.len(),
             failed: None,
             times,
+            init: std::ptr::null_mut(),
         };
         let mut pidfd: RawFd = -1;
         let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64 | self.namespaces;
@@ -369,7 +385,7 @@ impl Floor {
         // SAFETY: `run` is a local; the child, which has written to it, is gone from this memory.
         let Some((index, errno)) = (unsafe { (&raw const run.failed).read_volatile() }) else { return Ok(pidfd) };
         let _ = wait(&pidfd);
-        let name = self.steps.get(index).map_or("entering the group", |step| step.name);
+        let name = self.draft.steps.get(index).map_or("entering the group", |step| step.name);
         Err(io::Error::other(format!("{name}: {}", io::Error::from_raw_os_error(errno))))
     }
 }

@@ -6,6 +6,10 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The number of the next template, whose groups have a name of their own.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Returns the parent of every group of this process, in each hierarchy. The bench never touches
 /// the machine's own groups.
@@ -19,6 +23,36 @@ pub const PIDS: u64 = 64;
 pub const CORES: f64 = 1.0;
 
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+
+/// One limit: its controller, and the file and the text of each version.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    controller: &'static str,
+    v1: Option<(&'static str, &'static str)>,
+    v2: Option<(&'static str, &'static str)>,
+}
+
+/// The limits of the rows with a control group.
+pub const FULL: [Limit; 3] = [
+    Limit {
+        controller: "memory",
+        v1: Some(("memory.limit_in_bytes", "67108864")),
+        v2: Some(("memory.max", "67108864")),
+    },
+    Limit { controller: "pids", v1: Some(("pids.max", "64")), v2: Some(("pids.max", "64")) },
+    Limit { controller: "cpu", v1: Some(("cpu.cfs_quota_us", "100000")), v2: Some(("cpu.max", "100000 100000")) },
+];
+
+/// The limits of `Sandbox::strict()`.
+pub const STRICT: [Limit; 3] = [
+    Limit {
+        controller: "memory",
+        v1: Some(("memory.limit_in_bytes", "536870912")),
+        v2: Some(("memory.max", "536870912")),
+    },
+    Limit { controller: "memory", v1: Some(("memory.kmem.tcp.limit_in_bytes", "134217728")), v2: None },
+    Limit { controller: "pids", v1: Some(("pids.max", "256")), v2: Some(("pids.max", "256")) },
+];
 
 /// One mounted hierarchy, with those of the bench's controllers that it has.
 #[derive(Debug)]
@@ -52,11 +86,13 @@ impl Parents {
 
     /// Returns the files of one group below the parents, or `None` if no hierarchy has one of the
     /// controllers.
-    pub fn template(&self) -> Option<Template> {
-        let with_limits = self.hierarchies.iter().filter(|hierarchy| !hierarchy.controllers.is_empty());
-        let parts: Vec<Part> = with_limits.map(Part::of).collect();
-        let limits: usize = parts.iter().map(|part| part.limits.len()).sum();
-        (limits == CONTROLLERS.len()).then_some(Template { parts })
+    pub fn template(&self, limits: &[Limit]) -> Option<Template> {
+        let has = |hierarchy: &Hierarchy, limit: &Limit| hierarchy.controllers.contains(&limit.controller);
+        let whole = limits.iter().all(|limit| self.hierarchies.iter().any(|hierarchy| has(hierarchy, limit)));
+        let with_limits = self.hierarchies.iter().filter(|hierarchy| limits.iter().any(|limit| has(hierarchy, limit)));
+        let name = format!("floor-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let parts = with_limits.map(|hierarchy| Part::of(hierarchy, &name, limits)).collect();
+        whole.then_some(Template { parts })
     }
 }
 
@@ -121,24 +157,18 @@ struct Part {
     v2: bool,
     dir: CString,
     procs: CString,
-    limits: Vec<(CString, String)>,
+    limits: Vec<(CString, &'static str)>,
 }
 
 impl Part {
-    fn of(hierarchy: &Hierarchy) -> Self {
-        let dir = hierarchy.mount.join(parent().trim_start_matches('/')).join("floor");
-        let limit = |name: &&str| {
-            let (file, value) = match (*name, hierarchy.v2) {
-                ("memory", false) => ("memory.limit_in_bytes", MEMORY.to_string()),
-                ("memory", true) => ("memory.max", MEMORY.to_string()),
-                ("pids", _) => ("pids.max", PIDS.to_string()),
-                (_, false) => ("cpu.cfs_quota_us", "100000".to_owned()),
-                (_, true) => ("cpu.max", "100000 100000".to_owned()),
-            };
-            (c_path(&dir.join(file)), value)
-        };
-        let limits = hierarchy.controllers.iter().map(limit).collect();
-        Part { v2: hierarchy.v2, procs: c_path(&dir.join("cgroup.procs")), limits, dir: c_path(&dir) }
+    fn of(hierarchy: &Hierarchy, name: &str, limits: &[Limit]) -> Self {
+        let dir = hierarchy.mount.join(parent().trim_start_matches('/')).join(name);
+        let own = limits.iter().filter(|limit| hierarchy.controllers.contains(&limit.controller));
+        let files = own.filter_map(|limit| if hierarchy.v2 { limit.v2 } else { limit.v1 });
+        let limits = files.map(|(file, value)| (c_path(&dir.join(file)), value)).collect();
+        // To move a single thread, the kernel need not wait until no other process forks.
+        let procs = c_path(&dir.join("tasks"));
+        Part { v2: hierarchy.v2, procs, limits, dir: c_path(&dir) }
     }
 }
 
@@ -147,7 +177,7 @@ impl Part {
 pub struct Group {
     /// The v2 directory in which the child is born.
     pub born_in: Option<OwnedFd>,
-    /// The v1 `cgroup.procs` files to which the child writes `0`.
+    /// The v1 `tasks` files to which the child writes `0`.
     pub procs: Vec<OwnedFd>,
 }
 

@@ -11,6 +11,7 @@ use ringfence::{Bytes, Namespaces, Outcome, Pool, Prepared, Sandbox};
 use super::floor::{self, Floor, Profile};
 use super::ground::Ground;
 use super::group::{self, Parents};
+use super::strict::{self, StrictFloor};
 
 /// One row of the bench.
 #[derive(Debug)]
@@ -26,10 +27,38 @@ enum Way {
     Prepared(Prepared),
     Pool(Pool, ringfence::Command),
     Floor(Box<Floor>),
+    StrictFloor(Box<StrictFloor>),
 }
 
 /// The number of sandboxes that a pool keeps ready.
-const READY: usize = 4;
+pub const READY: usize = 4;
+
+/// The program of the strict rows, which have no root of the bench's: it is dynamic.
+pub const PROGRAM: &str = "/bin/true";
+
+/// The rows that take turns with each other. The kernel removes a network namespace after its end,
+/// while the next row runs, which would cost the rows without one time. What untrusted code runs in
+/// has a user namespace and a program with libraries as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    Plain,
+    Net,
+    Strict,
+}
+
+impl Company {
+    pub const ALL: [Company; 3] = [Company::Plain, Company::Net, Company::Strict];
+
+    /// Returns the company of the row with this name.
+    pub fn of(name: &str) -> Company {
+        match name {
+            _ if name.ends_with("-net") => Company::Net,
+            "std-dynamic" => Company::Strict,
+            _ if name.contains("strict") => Company::Strict,
+            _ => Company::Plain,
+        }
+    }
+}
 
 impl Row {
     pub fn new(name: &'static str, sandbox: Sandbox) -> Row {
@@ -56,6 +85,7 @@ impl Row {
             Way::Prepared(prepared) => told(prepared.status()),
             Way::Pool(pool, command) => told(pool.status(command.clone())),
             Way::Floor(floor) => floor.run().map_err(|error| error.to_string()),
+            Way::StrictFloor(floor) => floor.run().map_err(|error| error.to_string()),
         }
     }
 
@@ -63,6 +93,7 @@ impl Row {
     pub fn profile(&mut self) -> Option<Result<Profile, String>> {
         match &mut self.way {
             Way::Floor(floor) => Some(floor.profile().map_err(|error| error.to_string())),
+            Way::StrictFloor(floor) => Some(floor.profile().map_err(|error| error.to_string())),
             Way::Sandbox(sandbox) => Some(timed(&sandbox.clone().timings(true)).map_err(|error| format!("{error:#}"))),
             _ => None,
         }
@@ -78,7 +109,7 @@ fn timed(sandbox: &Sandbox) -> Result<Profile, ringfence::Error> {
     Ok(profile)
 }
 
-fn told(ended: Result<Outcome, ringfence::Error>) -> Result<(), String> {
+pub fn told(ended: Result<Outcome, ringfence::Error>) -> Result<(), String> {
     match ended {
         Ok(outcome) if outcome.success() => Ok(()),
         Ok(outcome) => Err(format!("{}", outcome.verdict())),
@@ -141,7 +172,28 @@ pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
     rows.extend(pool("pool-net", &net));
     rows.push(sandbox("sandbox-net", net));
     rows.extend(floors(ground, parents));
+    rows.push(Row { name: "std-dynamic", way: Way::Std(Command::new(PROGRAM)) });
+    let strict = Sandbox::strict().command(PROGRAM);
+    rows.extend(prepared("strict-prepared", &strict));
+    rows.extend(strict.pool(READY).ok().map(|pool| {
+        let way = Way::Pool(pool, ringfence::Command::new(PROGRAM));
+        Row { name: "strict-pool", way }
+    }));
+    rows.push(sandbox("strict", strict));
+    rows.extend(strict_floor(parents, &[PROGRAM.into()], own_streams()).ok().map(|floor| {
+        let way = Way::StrictFloor(Box::new(floor));
+        Row { name: "floor-strict", way }
+    }));
     rows
+}
+
+/// Returns the floor of the strict rows, or why there is none.
+pub fn strict_floor(parents: &Parents, command: &[OsString], stdio: Vec<OwnedFd>) -> Result<StrictFloor, String> {
+    if !is_privileged() {
+        return Err("only root writes the maps of another user".to_owned());
+    }
+    let group = parents.template(&group::STRICT).ok_or("no control group with memory and pids")?;
+    Ok(StrictFloor::new(command, stdio, group, strict::filter()?))
 }
 
 fn floors(ground: &Ground, parents: &Parents) -> Vec<Row> {
@@ -153,8 +205,8 @@ fn floors(ground: &Ground, parents: &Parents) -> Vec<Row> {
     let template = || floor::empty_namespace().ok();
     let mut rows = vec![floor("floor", false, None, None)];
     rows.extend(template().map(|template| floor("floor-template", false, None, Some(template))));
-    rows.extend(parents.template().map(|group| floor("floor-net", true, Some(group), None)));
-    let both = parents.template().zip(template());
+    rows.extend(parents.template(&group::FULL).map(|group| floor("floor-net", true, Some(group), None)));
+    let both = parents.template(&group::FULL).zip(template());
     rows.extend(both.map(|(group, template)| floor("floor-template-net", true, Some(group), Some(template))));
     rows
 }

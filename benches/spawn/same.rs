@@ -6,11 +6,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use ringfence::RootFs;
+use ringfence::{RootFs, Sandbox};
 
 use super::floor::{self, Floor};
 use super::ground::Ground;
-use super::group::Parents;
+use super::group::{self, Parents};
 use super::rows;
 
 /// Prints the pid, the namespaces, groups, nodes, addresses and mounts of the program, and how it
@@ -22,6 +22,36 @@ cat /proc/self/cgroup; grep ^Sig[^Q] /proc/self/status; ls /proc/$$/fd
 stat -c '%n %F %a %u:%g %t:%T %N' /dev /dev/* /dev/pts/* /tmp
 cut -d' ' -f1,6 /proc/net/if_inet6; cat /proc/self/mountinfo";
 
+/// The same of a strict sandbox, with the rights of the program and of init, its limits and all
+/// files of the root that are no mounts of the host's. The largest file is left out: the library
+/// limits it where a stream is a file.
+const LOOK_STRICT: &str = "echo pid $$; umask; pwd; env | sort; hostname; id
+for ns in pid mnt uts ipc cgroup net user time; do readlink /proc/self/ns/$ns; done
+cut -d' ' -f5,6,7 /proc/self/stat | { read -r group session tty; echo session $session; }
+for who in 1 self; do grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|PPid)' /proc/$who/status; done
+grep ^Sig[^Q] /proc/self/status; ls /proc/$$/fd; cat /proc/self/setgroups
+grep -v '^Max file size' /proc/self/limits
+echo maps $(cut -c1-11,23- /proc/self/uid_map /proc/self/gid_map)
+cd /proc/sys/user; grep . max_user_namespaces max_inotify_instances max_inotify_watches max_fanotify_groups
+stat -c '%n %F %a %u:%g %t:%T %N' / /* /etc/* /etc/*/* /dev/* /dev/pts/* /dev/shm /tmp
+cat /etc/passwd /etc/group /etc/hosts /etc/nsswitch.conf
+cut -d' ' -f1,6 /proc/net/if_inet6; cat /proc/self/cgroup /proc/self/mountinfo";
+
+/// Compares the strict sandboxes, as far as there is a floor.
+pub fn check_strict(ground: &Ground, parents: &Parents) -> Result<Option<usize>, String> {
+    let (mut streams, library_file, floor_file) = files(ground).map_err(|error| error.to_string())?;
+    streams[1] = floor_file;
+    let command = ["/bin/sh", "-c", LOOK_STRICT].map(OsString::from);
+    let Ok(mut floor) = rows::strict_floor(parents, &command, streams) else { return Ok(None) };
+    let library = Sandbox::strict().command("/bin/sh").args(["-c", LOOK_STRICT]).stdout(library_file);
+    let outcome = library.status().map_err(|error| format!("{error:#}"))?;
+    if !outcome.success() {
+        return Err(format!("library, strict: {}", outcome.verdict()));
+    }
+    floor.run().map_err(|error| format!("floor, strict: {error}"))?;
+    compare(ground, "strict", true).map(Some)
+}
+
 /// Compares both sandboxes on the host's root, so that there is a shell. Returns `Ok(None)` if
 /// there is no shell, or no floor. `groups` says that control groups can be entered, which a
 /// process with a realtime priority may not do.
@@ -31,7 +61,7 @@ pub fn check(ground: &Ground, parents: &Parents, groups: bool) -> Result<Option<
     }
     let mut mounts = 0;
     for (net, from_template) in [(false, false), (false, true), (true, false), (true, true)] {
-        let group = if net && groups { parents.template() } else { None };
+        let group = if net && groups { parents.template(&group::FULL) } else { None };
         if net && group.is_none() {
             continue;
         }
@@ -50,18 +80,29 @@ pub fn check(ground: &Ground, parents: &Parents, groups: bool) -> Result<Option<
         template
             .and_then(|template| Floor::new(template, Path::new("/"), &command, streams, net, group).run())
             .map_err(|error| format!("floor: {error}"))?;
-        let seen = ["library", "floor"].map(|name| fs::read_to_string(ground.file(name)).unwrap_or_default());
-        let [library, floor] = seen.map(|text| text.lines().map(comparable).collect::<Vec<_>>());
-        mounts = library.iter().filter(|line| line.contains(" - ")).count();
-        if mounts == 0 || library != floor {
-            let only = |a: &[String], b: &[String]| a.iter().filter(|l| !b.contains(l)).cloned().collect::<Vec<_>>();
-            let (more, less) = (only(&library, &floor), only(&floor, &library));
-            return Err(format!(
-                "net {net}, template {from_template}: only the library has {more:#?}, only the floor has {less:#?}"
-            ));
-        }
+        mounts = compare(ground, &format!("net {net}, template {from_template}"), false)?;
     }
     Ok(Some(mounts))
+}
+
+/// Compares what both have seen, with the mounts in any order where `sorted`. Returns the number of
+/// mounts.
+fn compare(ground: &Ground, which: &str, sorted: bool) -> Result<usize, String> {
+    let seen = ["library", "floor"].map(|name| fs::read_to_string(ground.file(name)).unwrap_or_default());
+    let [library, floor] = seen.map(|text| {
+        let mut lines: Vec<String> = text.lines().map(comparable).collect();
+        if sorted {
+            lines.sort();
+        }
+        lines
+    });
+    let mounts = library.iter().filter(|line| line.contains(" - ")).count();
+    if mounts == 0 || library != floor {
+        let only = |a: &[String], b: &[String]| a.iter().filter(|l| !b.contains(l)).cloned().collect::<Vec<_>>();
+        let (more, less) = (only(&library, &floor), only(&floor, &library));
+        return Err(format!("{which}: only the library has {more:#?}, only the floor has {less:#?}"));
+    }
+    Ok(mounts)
 }
 
 fn files(ground: &Ground) -> io::Result<(Vec<OwnedFd>, File, OwnedFd)> {
@@ -84,7 +125,9 @@ fn comparable(line: &str) -> String {
         Some((left, right)) => {
             let skipped = if right.starts_with("cgroup") { 4 } else { 3 };
             let left: Vec<&str> = left.split(' ').skip(skipped).collect();
-            format!("{} - {right}", left.join(" "))
+            // The user outside is another for each sandbox.
+            let own = right.split(',').filter(|option| !option.starts_with("uid=") && !option.starts_with("gid="));
+            format!("{} - {}", left.join(" "), own.collect::<Vec<_>>().join(","))
         }
         None => line.to_owned(),
     }

@@ -6,7 +6,7 @@
 //!     cargo run --release --example compare -- --json --only std,floor,sandbox
 //!
 //! All of them spawn the same static program, which does nothing, on one root directory, and wait
-//! for it. They take turns in one run: compare ratios, not times of different runs. See `--help`.
+//! for it. The strict rows spawn /bin/true, as untrusted code is run. They take turns in one run: compare ratios, not times of different runs. See `--help`.
 
 #[path = "../../benches/spawn/bare.rs"]
 mod bare;
@@ -24,6 +24,8 @@ mod host;
 mod library;
 mod peers;
 mod plots;
+#[path = "../../benches/spawn/rate.rs"]
+mod rate;
 #[path = "../../src/sys/raw.rs"]
 mod raw;
 mod report;
@@ -32,6 +34,9 @@ mod report;
 mod rows;
 #[path = "../../benches/spawn/served.rs"]
 mod served;
+#[path = "../../benches/spawn/strict.rs"]
+#[allow(dead_code, reason = "the bench's profile is not shown here")]
+mod strict;
 mod turns;
 mod watch;
 mod ways;
@@ -70,7 +75,8 @@ struct Args {
     /// minutes.
     #[arg(long)]
     libraries: bool,
-    /// `[{"name":…,"p50_us":…,"p95_us":…}]` on stdout; what is told goes to stderr.
+    /// `[{"name":…,"p50_us":…,"p95_us":…}]` on stdout; what is told goes to stderr. The rates have
+    /// `per_second` as well, and µs for each run of all processors together.
     #[arg(long)]
     json: bool,
     /// Measure over the caller's memory, mounts and living sandboxes, and draw growth.svg into this
@@ -110,11 +116,13 @@ fn run(args: &Args) -> Result<(), String> {
     turns::first(&mut ways, &mut told);
     let conditions = Conditions { heap: args.heap, mounts: args.mounts, living: living.len() };
     let measured = turns::take(&mut ways, args.rounds, &mut told)?;
+    drop(ways);
+    let rates = turns::rates(&parents, args.rounds, &args.only, &mut told);
     if args.json {
         told.iter().for_each(|line| eprintln!("{line}"));
-        println!("{}", report::json(&measured));
+        println!("{}", report::json(&measured, &rates));
     } else {
-        println!("{}", report::text(&measured, &told, &conditions));
+        println!("{}", report::text(&measured, &rates, &told, &conditions));
     }
     Ok(())
 }

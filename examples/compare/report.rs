@@ -5,7 +5,7 @@ use std::fmt::Write;
 use ringfence::Bytes;
 use serde_json::json;
 
-use super::turns::Measured;
+use super::turns::{Measured, Rate};
 
 /// The state of the caller and the host.
 #[derive(Debug)]
@@ -24,6 +24,9 @@ struct Goal {
     at_least: bool,
 }
 
+/// The share of the bare system calls' rate that a pool of strict sandboxes should have.
+const RATE_GOAL: f64 = 0.85;
+
 const fn at_most(above: &'static str, below: &'static str, limit: f64) -> Goal {
     Goal { above, below, limit, at_least: false }
 }
@@ -35,10 +38,13 @@ const fn at_least(above: &'static str, below: &'static str, limit: f64) -> Goal 
 impl Conditions {
     fn goals(&self) -> Vec<Goal> {
         let mut goals = vec![
-            at_most("sandbox", "floor", 1.3),
+            at_most("strict-pool", "std-dynamic", 1.2),
+            at_most("strict-prepared", "floor-strict", 1.2),
+            at_most("strict", "floor-strict", 1.4),
+            at_most("sandbox", "floor", 1.25),
             at_most("sandbox-net", "floor-net", 1.3),
             at_most("pool", "std", 1.3),
-            at_most("image", "sandbox", 1.3),
+            at_most("image", "sandbox", 1.15),
         ];
         let libraries = if self.heap >= Bytes::gib(2) { 200.0 } else { 4.0 };
         let bwrap = if self.mounts >= 2000 { 80.0 } else { 7.0 };
@@ -52,7 +58,7 @@ impl Conditions {
 }
 
 /// Returns the table, the goals, and the notes about the ways.
-pub fn text(measured: &[Measured], told: &[String], conditions: &Conditions) -> String {
+pub fn text(measured: &[Measured], rates: &[Rate], told: &[String], conditions: &Conditions) -> String {
     let mut text = format!("spawn + wait of a static program that does nothing, in µs; {}\n", machine());
     let Conditions { heap, mounts, living } = conditions;
     let _ = writeln!(text, "in the caller: {heap}; more mounts on the host: {mounts}; living sandboxes: {living}\n");
@@ -73,6 +79,16 @@ pub fn text(measured: &[Measured], told: &[String], conditions: &Conditions) -> 
         let verdict = if reached { "reached" } else { "missed" };
         let _ = writeln!(text, "{:28} {ratio:8.2}   goal {sign} {limit:<5} {verdict}", format!("{above} / {below}"));
     }
+    if let [own, floor] = rates {
+        let share = own.percentile(50) / floor.percentile(50);
+        let verdict = if share >= RATE_GOAL { "reached" } else { "missed" };
+        let name = format!("{} / {}", own.name, floor.name);
+        let _ = writeln!(text, "{name:28} {share:8.2}   goal >= {RATE_GOAL:<5} {verdict}");
+        let _ = writeln!(text, "\nruns a second, from as many threads as there are processors");
+        for rate in rates {
+            let _ = writeln!(text, "{:28} {:8.0}", rate.name, rate.percentile(50));
+        }
+    }
     text.push('\n');
     for line in told {
         let _ = writeln!(text, "{line}");
@@ -80,12 +96,17 @@ pub fn text(measured: &[Measured], told: &[String], conditions: &Conditions) -> 
     text
 }
 
-pub fn json(measured: &[Measured]) -> String {
+pub fn json(measured: &[Measured], rates: &[Rate]) -> String {
     let round = |time: f64| (time * 10.0).round() / 10.0;
     let rows = measured
         .iter()
         .map(|one| json!({"name": one.name, "p50_us": round(one.percentile(50)), "p95_us": round(one.percentile(95))}));
-    serde_json::Value::Array(rows.collect()).to_string()
+    let rates = rates.iter().map(|one| {
+        let time = |percent| round(1e6 / one.percentile(percent));
+        let (half, slow) = (time(50), time(5));
+        json!({"name": one.name, "per_second": round(one.percentile(50)), "p50_us": half, "p95_us": slow})
+    });
+    serde_json::Value::Array(rows.chain(rates).collect()).to_string()
 }
 
 /// Returns the kernel and the number of processors.

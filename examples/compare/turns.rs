@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use super::group::Parents;
+use super::rate;
+use super::rows::Company;
 use super::ways::Way;
 
 /// The runs of a turn that count. One run before them does not count: the way before leaves work to
@@ -14,9 +17,11 @@ const COUNTED: usize = 4;
 /// a processor that is awake, and a way that waits for a pool would not.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The rounds after which the ways with a network namespace have their turns. The kernel removes
-/// such a namespace after its end, while the next way runs, which would cost the other ways time.
+/// The rounds after which the next ones of [`Company`] have their turns.
 const BLOCK: usize = 10;
+
+/// The length of a turn of a rate.
+const RATE_TURN: Duration = Duration::from_secs(1);
 
 /// The results of one way.
 #[derive(Debug)]
@@ -31,6 +36,42 @@ impl Measured {
     pub fn percentile(&self, percent: usize) -> f64 {
         let index = (self.times.len() * percent / 100).min(self.times.len().saturating_sub(1));
         self.times.get(index).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
+    }
+}
+
+/// The runs a second of one way, on all processors.
+#[derive(Debug)]
+pub struct Rate {
+    pub name: &'static str,
+    /// The rates of the turns, sorted.
+    turns: Vec<f64>,
+}
+
+impl Rate {
+    /// Returns the rate that this percentage of the turns did not reach.
+    pub fn percentile(&self, percent: usize) -> f64 {
+        let index = (self.turns.len() * percent / 100).min(self.turns.len().saturating_sub(1));
+        self.turns.get(index).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// Takes the turns of the rates, if they are wanted.
+pub fn rates(parents: &Parents, rounds: usize, only: &[String], told: &mut Vec<String>) -> Vec<Rate> {
+    if !only.is_empty() && !only.iter().any(|name| rate::STRICT.contains(&name.as_str())) {
+        return Vec::new();
+    }
+    match rate::strict(parents, (rounds / 10).clamp(1, 10), RATE_TURN) {
+        Ok(rates) => {
+            let rates = rate::STRICT.into_iter().zip(rates).map(|(name, mut turns)| {
+                turns.sort_unstable_by(f64::total_cmp);
+                Rate { name, turns }
+            });
+            rates.collect()
+        }
+        Err(why) => {
+            told.push(format!("left out: {} ({why})", rate::STRICT.join(", ")));
+            Vec::new()
+        }
     }
 }
 
@@ -53,9 +94,9 @@ pub fn take(ways: &mut [Way], rounds: usize, told: &mut Vec<String>) -> Result<V
     let mut random = 0x9e37_79b9_7f4a_7c15;
     let mut broken = Vec::new();
     for block in 0..rounds.div_ceil(BLOCK) {
-        for net in [false, true] {
+        for company in Company::ALL {
             let mut order: Vec<usize> =
-                (0..ways.len()).filter(|i| !broken.contains(i) && ways[*i].name.ends_with("-net") == net).collect();
+                (0..ways.len()).filter(|i| !broken.contains(i) && Company::of(ways[*i].name) == company).collect();
             for _ in 0..BLOCK.min(rounds - block * BLOCK) {
                 shuffle(&mut order, &mut random);
                 let mut failed = Vec::new();

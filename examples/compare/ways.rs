@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use ringfence::{Bytes, Child};
 
 use super::ground::Ground;
-use super::group::Parents;
+use super::group::{self, Parents};
 use super::library;
 use super::peers::{self, Tool};
+use super::rate;
 use super::rows::{self, Row};
 use super::served::Served;
 
@@ -15,8 +16,22 @@ use super::served::Served;
 const IMAGE: &str = "image";
 
 /// The rows of the bench that are here too, under their names.
-const OWN: [&str; 9] =
-    ["std", "floor", "sandbox", "prepared", "pool", "floor-net", "sandbox-net", "prepared-net", "pool-net"];
+const OWN: [&str; 14] = [
+    "std",
+    "floor",
+    "sandbox",
+    "prepared",
+    "pool",
+    "floor-net",
+    "sandbox-net",
+    "prepared-net",
+    "pool-net",
+    "std-dynamic",
+    "floor-strict",
+    "strict",
+    "strict-prepared",
+    "strict-pool",
+];
 
 /// One way, with the name of its numbers.
 #[derive(Debug)]
@@ -70,7 +85,8 @@ pub fn all(
     heap: Bytes,
     only: &[String],
 ) -> Result<(Vec<Way>, Vec<String>), String> {
-    let names: Vec<&str> = OWN.into_iter().chain([IMAGE]).chain(peers::NAMES).chain(library::NAMES).collect();
+    let names: Vec<&str> =
+        OWN.into_iter().chain([IMAGE]).chain(rate::STRICT).chain(peers::NAMES).chain(library::NAMES).collect();
     if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(format!("--only: there is no {unknown}, only {}", names.join(", ")));
     }
@@ -84,8 +100,13 @@ pub fn all(
             Err(why) => told.push(format!("left out: {IMAGE} ({why})")),
         }
     }
-    if wanted("floor-net") && parents.template().is_none() {
+    if wanted("floor-net") && parents.template(&group::FULL).is_none() {
         told.push("left out: floor-net (no control group with memory, pids and cpu)".to_owned());
+    }
+    if wanted("floor-strict")
+        && let Err(why) = rows::strict_floor(parents, &[], Vec::new())
+    {
+        told.push(format!("left out: floor-strict ({why})"));
     }
     for name in peers::NAMES.into_iter().filter(|name| wanted(name)) {
         match Tool::new(name, ground) {

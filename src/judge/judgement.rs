@@ -20,7 +20,7 @@ use crate::stdio::{Sink, Stdio};
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
 const NAME_MAX: usize = 64;
 /// The text for output that the library cannot count.
-pub(crate) const UNCOUNTED: &str = "a stream is a descriptor with another reader, so its output cannot be counted";
+const UNCOUNTED: &str = "a stream is a descriptor with another reader, so its output cannot be counted";
 
 /// The judgement of a policy that this host can carry out.
 #[derive(Debug)]
@@ -42,6 +42,30 @@ pub(crate) struct Judgement {
     /// The paths inside at which the program would see its own control group, and must not write to
     /// it.
     pub(crate) control_groups: Vec<PathBuf>,
+}
+
+impl Judgement {
+    /// Returns the features that are enforced in a run whose output goes to these sinks.
+    pub(crate) fn enforced_with(&self, sinks: &[Sink; 2]) -> Enforced {
+        let mut enforced = self.enforced.clone();
+        if enforced.get(Feature::OutputLimit) == Some(&Enforcement::Full) {
+            if sinks.contains(&Sink::External) {
+                enforced.set(Feature::OutputLimit, Enforcement::Missing(UNCOUNTED.into()));
+            } else if sinks.contains(&Sink::Inherited) {
+                let gap = "what goes to the caller's own stdout or stderr, passed on, is not counted";
+                enforced.set(Feature::OutputLimit, Enforcement::Partial(gap));
+            }
+        }
+        enforced
+    }
+
+    /// Adds the seccomp profile's explanation to an error.
+    pub(crate) fn explain_by_profile(&self, error: Error) -> Error {
+        match &self.seccomp {
+            Some(profile) => profile.explain(error),
+            None => error,
+        }
+    }
 }
 
 impl Policy {

@@ -12,4 +12,4 @@ mod template;
 mod user_ns;
 mod walls;
 
-pub(crate) use judgement::{Judgement, UNCOUNTED};
+pub(crate) use judgement::Judgement;

@@ -18,6 +18,13 @@ impl Policy {
         if self.fits_template() && may_use_template() { self.mounts.template() } else { None }
     }
 
+    /// Returns whether a sandbox with a user namespace of its own can start from the sparse mount
+    /// namespace. `caller_copies`: the caller, and not the stub, copies the host's mounts.
+    pub(crate) fn fits_sparse(&self, caller_copies: bool) -> bool {
+        let apart = self.namespaces.new.contains(Namespaces::MOUNT | Namespaces::USER);
+        apart && caller_copies && self.namespaces.join.is_empty() && self.mounts.fits_sparse() && may_use_template()
+    }
+
     /// Returns whether the policy allows the template.
     fn fits_template(&self) -> bool {
         self.namespaces.new.contains(Namespaces::MOUNT)

@@ -4,21 +4,24 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::emit::{Setup, SetupKey};
+use super::emit::{Setup, SetupKey, caller_copies};
 use crate::error::{Error, Result, Step};
 use crate::judge::Judgement;
 use crate::namespace::Outside;
 use crate::policy::Policy;
 use crate::sys::mutex;
 
-/// A policy with its judgement, and the limitations of the host that runs have shown.
+/// The judgement of a policy, and the limitations of the host that runs have shown.
 #[derive(Debug)]
 pub(crate) struct Compiled {
-    pub(crate) policy: Policy,
-    pub(crate) judgement: Judgement,
+    pub(crate) judgement: Arc<Judgement>,
+    /// The policy for further programs.
+    pub(super) entry: Arc<Policy>,
     template: Option<BorrowedFd<'static>>,
     /// True if a run has shown that the template is of no use.
     no_template: AtomicBool,
+    /// True as long as sandboxes start from the sparse mount namespace.
+    sparse: AtomicBool,
     /// True if a run has shown that mounts do not take exchanged ids.
     no_exchange: AtomicBool,
     setup: Mutex<Option<Arc<Setup>>>,
@@ -27,11 +30,13 @@ pub(crate) struct Compiled {
 impl Compiled {
     /// Judges the policy once, for all its runs. [`Policy::judge`] explains `thorough`.
     pub(crate) fn new(policy: &Policy, thorough: bool) -> Result<Self> {
+        let judgement = policy.judge(thorough)?;
         Ok(Compiled {
-            policy: policy.clone(),
-            judgement: policy.judge(thorough)?,
+            entry: Arc::new(policy.without_descriptors()),
             template: policy.template(),
             no_template: AtomicBool::new(false),
+            sparse: AtomicBool::new(policy.fits_sparse(caller_copies(&judgement))),
+            judgement: Arc::new(judgement),
             no_exchange: AtomicBool::new(false),
             setup: Mutex::default(),
         })
@@ -39,11 +44,11 @@ impl Compiled {
 
     /// Writes the setup in advance, without the control group and the scratch directory, which are
     /// made for each run. So a missing path of the host is found now.
-    pub(crate) fn write_setup(&self) -> Result<()> {
+    pub(crate) fn write_setup(&self, policy: &Policy) -> Result<()> {
         let template = self.template();
         let write = || {
             let key = SetupKey::without_resources(template, self.exchanges());
-            self.setup(&key, template)
+            self.setup(policy, &key, template)
         };
         let setup = match write() {
             Err(error) if self.exchanges() && self.lacks_exchange(&error) => write()?,
@@ -54,12 +59,17 @@ impl Compiled {
     }
 
     /// Returns the last setup, if it has this key and can be used again; else a new one.
-    pub(super) fn setup(&self, key: &SetupKey, template: Option<BorrowedFd<'_>>) -> Result<Arc<Setup>> {
+    pub(super) fn setup(
+        &self,
+        policy: &Policy,
+        key: &SetupKey,
+        template: Option<BorrowedFd<'_>>,
+    ) -> Result<Arc<Setup>> {
         let last = || mutex::lock(&self.setup);
         if let Some(setup) = last().as_ref().filter(|setup| setup.key == *key) {
             return Ok(setup.clone());
         }
-        let setup = Arc::new(self.policy.emit_setup(&self.judgement, key, template)?);
+        let setup = Arc::new(policy.emit_setup(&self.judgement, key, template)?);
         if !setup.plan.is_single_use() {
             *last() = Some(setup.clone());
         }
@@ -74,6 +84,16 @@ impl Compiled {
     /// Notes that the template is of no use.
     pub(super) fn give_up_template(&self) {
         self.no_template.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether sandboxes start from the sparse mount namespace.
+    pub(super) fn sparse(&self) -> bool {
+        self.sparse.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a sandbox misses something in the sparse mount namespace.
+    pub(super) fn give_up_sparse(&self) {
+        self.sparse.store(false, Ordering::Relaxed);
     }
 
     /// Returns whether mounts may show the id of a run as another.
@@ -92,9 +112,6 @@ impl Compiled {
 
     /// Adds the seccomp profile's explanation to an error.
     pub(super) fn explain_by_profile(&self, error: Error) -> Error {
-        match &self.judgement.seccomp {
-            Some(profile) => profile.explain(error),
-            None => error,
-        }
+        self.judgement.explain_by_profile(error)
     }
 }

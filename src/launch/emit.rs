@@ -172,15 +172,12 @@ impl Policy {
     /// Returns the facts from outside of the mounts on which their ops depend.
     fn mount_context(&self, judgement: &Judgement, key: &SetupKey) -> Context {
         let maps = judgement.maps.as_ref();
-        let other_user = maps.is_some_and(|maps| maps.writer == Writer::Caller);
-        let given = judgement.security.capabilities.as_ref();
-        let may_remount = given.is_none_or(|given| given.reaches(Capability::CAP_SYS_ADMIN));
         Context {
             template: key.template.is_some(),
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
-            other_user,
+            other_user: is_other_user(judgement),
             mapped: maps.filter(|_| key.exchanges).and_then(IdMaps::single),
-            caller_copies: other_user && !may_remount,
+            caller_copies: caller_copies(judgement),
             user: self.user_inside(),
             tty_group: maps.map_or(!self.namespaces.joins(Namespaces::USER) && caller_knows_tty_group(), |maps| {
                 maps.gid.iter().any(|line| line.covers(TTY_GROUP))
@@ -216,6 +213,18 @@ impl Policy {
             Program { rlimits: vec![(Resource::FileSize, most, most)], ..Program::default() }.emit_rlimits(plan);
         }
     }
+}
+
+/// Returns whether the setup runs as a user to whom the caller's files may be closed.
+fn is_other_user(judgement: &Judgement) -> bool {
+    judgement.maps.as_ref().is_some_and(|maps| maps.writer == Writer::Caller)
+}
+
+/// Returns whether the caller, and not the stub, copies the host's mounts.
+pub(super) fn caller_copies(judgement: &Judgement) -> bool {
+    let given = judgement.security.capabilities.as_ref();
+    let may_remount = given.is_none_or(|given| given.reaches(Capability::CAP_SYS_ADMIN));
+    is_other_user(judgement) && !may_remount
 }
 
 /// Sets the stub's name, the default actions of signals, and an umask that does not change modes.

@@ -14,7 +14,6 @@ use nix::errno::Errno;
 
 use super::compiled::Compiled;
 use super::emit::{Run, SetupKey, emit_beginning, emit_failure_page, emit_join_cgroups};
-use super::handle::enforced_with;
 use super::inputs::refuse_frozen;
 use super::run_setup::is_clone_too_old;
 use crate::cgroup::{Group, Stats};
@@ -34,11 +33,20 @@ use crate::sys::{pidfd, table};
 /// The way into one sandbox.
 #[derive(Debug)]
 pub(super) struct Entrance {
-    pub(super) compiled: Arc<Compiled>,
+    policy: Arc<Policy>,
+    judgement: Arc<Judgement>,
     /// The user and group that programs of the sandbox are outside, if the caller's ids say.
-    pub(super) user_outside: Option<(u32, u32)>,
+    user_outside: Option<(u32, u32)>,
     /// True if the caller may not put a process into the sandbox's control group.
-    pub(super) is_fenced: bool,
+    is_fenced: bool,
+}
+
+impl Entrance {
+    /// Keeps what a further program needs. Nothing of it is a descriptor: the handle of a sandbox
+    /// holds open no stream that the program has closed.
+    pub(super) fn new(compiled: &Compiled, user_outside: Option<(u32, u32)>, is_fenced: bool) -> Self {
+        Entrance { policy: compiled.entry.clone(), judgement: compiled.judgement.clone(), user_outside, is_fenced }
+    }
 }
 
 /// The descriptors by which a stub enters.
@@ -55,7 +63,7 @@ struct Way<'w> {
 
 impl Enter for Entrance {
     fn enter(&self, running: &Inside<'_>, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
-        let (policy, judgement) = (&self.compiled.policy, &self.compiled.judgement);
+        let (policy, judgement) = (&*self.policy, &*self.judgement);
         policy.check_entry(judgement, command, running, self.is_fenced)?;
         running.group.map_or(Ok(()), refuse_frozen).map_err(|error| error.with_kind(ErrorKind::Control))?;
         let channel = policy.listen(judgement, None)?;
@@ -88,12 +96,12 @@ impl Enter for Entrance {
             way.procs.extend(running.group.map(Group::v2_procs).transpose()?.flatten());
             launch(&way, None)
         });
-        let stub = stub.map_err(|error| self.compiled.explain_by_profile(error))?;
+        let stub = stub.map_err(|error| judgement.explain_by_profile(error))?;
         Child::new(Started {
             running: stub.into_running(),
             at: std::time::Instant::now(),
             facts: policy.facts_of_entry(judgement, &run.streams),
-            enforced: enforced_with(judgement, &run.streams),
+            enforced: judgement.enforced_with(&run.streams.sinks),
             streams: std::mem::take(&mut run.streams.outside),
             resources: Resources::default(),
             output_limit: policy.output_limit.map(|bytes| OutputLimit { bytes, cuts: policy.output_cut }),

@@ -11,19 +11,17 @@ use super::listener::ListenerChannel;
 use crate::cgroup::{Group, Stats};
 use crate::child::{Child, Facts, OutputLimit, Started, Watch};
 use crate::error::Result;
-use crate::feature::{Enforced, Enforcement, Feature};
-use crate::judge::{Judgement, UNCOUNTED};
 use crate::namespace::Namespaces;
 use crate::policy::Policy;
 use crate::spawn::Running;
-use crate::stdio::{Sink, Streams};
+use crate::stdio::Streams;
 
 impl Policy {
     /// Makes the handle, which takes over all resources. `before` holds the statistics of the group
     /// from before the program.
     pub(super) fn handle(
         &self,
-        compiled: &Arc<Compiled>,
+        compiled: &Compiled,
         running: Running,
         inputs: &mut Inputs,
         streams: &mut Streams,
@@ -55,27 +53,13 @@ impl Policy {
                 stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
                 before,
             },
-            enforced: enforced_with(judgement, streams),
+            enforced: judgement.enforced_with(&streams.sinks),
             output_limit: self.output_limit.map(|bytes| OutputLimit { bytes, cuts: self.output_cut }),
             notifications: channel.and_then(ListenerChannel::notifications),
             watch: Watch { wall_time: self.wall_time, cpu_time: self.cpu_time.filter(|_| judgement.account_cpu) },
-            enter: Some(Arc::new(Entrance { compiled: compiled.clone(), user_outside, is_fenced: inputs.is_fenced() })),
+            enter: Some(Arc::new(Entrance::new(compiled, user_outside, inputs.is_fenced()))),
         })?;
         // If this is an error, the dropped handle ends the program.
         noted.map(|()| child)
     }
-}
-
-/// Returns the features that are enforced in a run with these streams.
-pub(super) fn enforced_with(judgement: &Judgement, streams: &Streams) -> Enforced {
-    let mut enforced = judgement.enforced.clone();
-    if enforced.get(Feature::OutputLimit) == Some(&Enforcement::Full) {
-        if streams.sinks.contains(&Sink::External) {
-            enforced.set(Feature::OutputLimit, Enforcement::Missing(UNCOUNTED.into()));
-        } else if streams.sinks.contains(&Sink::Inherited) {
-            let gap = "what goes to the caller's own stdout or stderr, passed on, is not counted";
-            enforced.set(Feature::OutputLimit, Enforcement::Partial(gap));
-        }
-    }
-    enforced
 }

@@ -62,7 +62,7 @@ impl Policy {
     /// the mount namespace once the program has ended.
     pub(crate) fn fire(
         &self,
-        compiled: &Arc<Compiled>,
+        compiled: &Compiled,
         parked: Parked,
         run: &mut Run,
         close: fn(OwnedFd),

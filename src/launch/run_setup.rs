@@ -59,24 +59,34 @@ impl Policy {
         done.map_err(|error| compiled.explain_by_profile(error)).map_err(|error| self.explain(error))
     }
 
+    /// Runs the plan, from the sparse mount namespace where that is possible.
+    fn try_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<FinishedSetup> {
+        let done = self.try_born_setup(compiled, inputs, end);
+        if !compiled.sparse() || self.fail_at.is_some() || !done.as_ref().is_err_and(mount::may_miss_mounts) {
+            return done;
+        }
+        compiled.give_up_sparse();
+        self.try_born_setup(compiled, inputs, end)
+    }
+
     /// Runs the plan. If the kernel is older than 5.7, or a seccomp filter around the caller
     /// forbids it, the child cannot be born in a v2 group. Then the stub enters the group by
     /// itself, in this and all later spawns.
-    fn try_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<FinishedSetup> {
+    fn try_born_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<FinishedSetup> {
         static STUB_ENTERS: AtomicBool = AtomicBool::new(false);
         let group = inputs.resources.group.as_ref();
         if !STUB_ENTERS.load(Ordering::Relaxed)
             && let Some(cgroup) = inputs.birth_group()
         {
             let (plan, setup) = self.plan(compiled, inputs, None, end)?;
-            match self.run_plan(&plan, inputs, Some(cgroup), end) {
+            match self.run_plan(compiled, &plan, inputs, Some(cgroup), end) {
                 Err(error) if is_clone_too_old(&error) => {}
                 result => return result.map(|stub| FinishedSetup { stub, setup }),
             }
         }
         let procs = group.filter(|_| !inputs.is_fenced()).map(Group::v2_procs).transpose()?.flatten();
         let (plan, setup) = self.plan(compiled, inputs, procs.as_ref(), end)?;
-        let stub = self.run_plan(&plan, inputs, None, end)?;
+        let stub = self.run_plan(compiled, &plan, inputs, None, end)?;
         STUB_ENTERS.fetch_or(procs.is_some() && !group.is_some_and(Group::is_in_oom_group), Ordering::Relaxed);
         Ok(FinishedSetup { stub, setup })
     }
@@ -90,7 +100,7 @@ impl Policy {
         procs: Option<&OwnedFd>,
         end: &End<'_>,
     ) -> Result<(Plan, Arc<Setup>)> {
-        let setup = compiled.setup(&inputs.key(procs), inputs.template)?;
+        let setup = compiled.setup(self, &inputs.key(procs), inputs.template)?;
         let mut plan = setup.plan.for_run(&inputs.run_fds(procs), inputs.exchange())?;
         match end {
             End::Exec { run, .. } => self.emit_run(&mut plan, &compiled.judgement, &setup, run),
@@ -100,7 +110,14 @@ impl Policy {
     }
 
     /// Starts a child that runs the plan.
-    fn run_plan(&self, plan: &Plan, inputs: &Inputs, cgroup: Option<BorrowedFd<'_>>, end: &End<'_>) -> Result<Stub> {
+    fn run_plan(
+        &self,
+        compiled: &Compiled,
+        plan: &Plan,
+        inputs: &Inputs,
+        cgroup: Option<BorrowedFd<'_>>,
+        end: &End<'_>,
+    ) -> Result<Stub> {
         let enter = inputs.location.group_mover(inputs.resources.group.as_ref(), self.setup_timeout());
         let (listener, timed) = match *end {
             End::Exec { listener, begun, .. } => (listener, begun),
@@ -109,6 +126,7 @@ impl Policy {
         spawn::start(&Launch {
             namespaces: self.namespaces.at_clone(inputs.template.is_some()).bits(),
             cgroup,
+            sparse: compiled.sparse(),
             id_maps: inputs.maps.as_ref().filter(|maps| maps.writer != Writer::Inside),
             enter: enter.as_deref(),
             seen_inside: self.program.init || !self.namespaces.join.is_empty(),

@@ -1,6 +1,5 @@
 //! The start of a program: from a policy to a running child.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::compiled::Compiled;
@@ -19,7 +18,7 @@ impl Policy {
     /// those that were not set.
     pub(crate) fn spawn(&self, default: &[Stdio; 3], supervisor: Option<Supervisor>) -> Result<Child> {
         let begun = self.begin();
-        let compiled = Arc::new(Compiled::new(self, false)?);
+        let compiled = Compiled::new(self, false)?;
         let streams = Streams::open(self.stdio.choose(None, default))?;
         let run = Run { invocation: self.invocation(), streams, fds: Fds::new() };
         self.start(&compiled, run, supervisor, begun)
@@ -33,7 +32,7 @@ impl Policy {
     /// Makes the inputs, runs the setup to the exec of the program, and returns the handle.
     pub(crate) fn start(
         &self,
-        compiled: &Arc<Compiled>,
+        compiled: &Compiled,
         mut run: Run,
         supervisor: Option<Supervisor>,
         begun: Option<Instant>,

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use super::calls::{attach_at, set_flags};
+use super::calls::{attach_at, attach_in, make_dir, make_file, set_flags};
 use super::context::Context;
 use super::flags::{MountFlags, flag_setters, opening_setters};
 use super::host_tree::emit_host_tree;
@@ -107,6 +107,37 @@ pub(super) fn emit_bind(
     pins: PlaceFlags,
     context: Context,
 ) -> Result<()> {
+    emit_bind_by(plan, bind, at, context, |plan, tree, kind| attach_at(plan, tree, root, at, kind | pins))
+}
+
+/// Binds the source at `name`, which is not there yet, relative to a root in which nobody but the
+/// stub has made anything: no link leads elsewhere.
+pub(super) fn emit_bind_in_new_root(
+    plan: &mut Plan,
+    bind: &Bind,
+    root: Slot,
+    name: &Path,
+    context: Context,
+) -> Result<()> {
+    let at = &bind.target;
+    emit_bind_by(plan, bind, at, context, |plan, tree, kind| {
+        let made = match kind.contains(PlaceFlags::FILE) {
+            true => make_file(plan, Step::MountTarget, root.into(), name),
+            false => make_dir(plan, Step::MountTarget, root.into(), name),
+        };
+        made.at(at);
+        attach_in(plan, tree, root, name, at);
+    })
+}
+
+/// Binds the source; `attach` attaches a tree, whose place is a file or a directory.
+fn emit_bind_by(
+    plan: &mut Plan,
+    bind: &Bind,
+    at: &Path,
+    context: Context,
+    attach: impl FnOnce(&mut Plan, Slot, PlaceFlags),
+) -> Result<()> {
     let path = source(&bind.source)?;
     let found = fs::metadata(&path).map_err(|error| Error::io(Step::OpenSource, &error).at(&path))?.file_type();
     let kind = if found.is_dir() { PlaceFlags::empty() } else { PlaceFlags::FILE };
@@ -114,7 +145,7 @@ pub(super) fn emit_bind(
     let tree = plan.slot();
     let mapped = context.mapped.is_some_and(|ids| bind.exposes_files_of(ids));
     emit_host_tree(plan, &path, bind.recursive, mapped, tree, context)?;
-    attach_at(plan, tree, root, at, kind | pins);
+    attach(plan, tree, kind);
     if !flags.is_empty() {
         set_flags(plan, tree, flags, MountFlags::empty(), bind.recursive, at);
     }

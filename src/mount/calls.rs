@@ -29,6 +29,12 @@ pub(super) fn make_dir<'p>(plan: &'p mut Plan, step: Step, dir: Arg, name: impl 
     plan.call(step, libc::SYS_mkdirat, [dir, name.into(), 0o755.into()])
 }
 
+/// Makes the empty file `name` in the directory `dir`.
+pub(super) fn make_file<'p>(plan: &'p mut Plan, step: Step, dir: Arg, name: impl AsRef<OsStr>) -> Added<'p> {
+    let name = plan.string(name);
+    plan.call(step, libc::SYS_mknodat, [dir, name.into(), (libc::S_IFREG | 0o644).into(), 0.into()])
+}
+
 /// Makes the symbolic link `name` to `target` in the directory `dir`.
 pub(super) fn make_link<'p>(
     plan: &'p mut Plan,
@@ -93,7 +99,7 @@ pub(super) fn attach_to(plan: &mut Plan, step: Step, tree: Slot, place: Slot, at
 }
 
 /// Attaches a detached tree to `name` in the directory `dir`; a symbolic link is not followed.
-pub(super) fn attach_in(plan: &mut Plan, tree: Slot, dir: Slot, name: &str, at: &Path) {
+pub(super) fn attach_in(plan: &mut Plan, tree: Slot, dir: Slot, name: impl AsRef<OsStr>, at: &Path) {
     let (name, empty, flags) = (plan.string(name), plan.string(""), MOVE_MOUNT_F_EMPTY_PATH);
     let args = [tree.into(), empty.into(), dir.into(), name.into(), flags.into()];
     plan.call(Step::MoveMount, libc::SYS_move_mount, args).at(at);

@@ -5,7 +5,7 @@
 //! root's descriptor. Then pivot_root(2) makes the new root the root, and the host's goes away;
 //! over the template's, which is empty, chroot(2) enters the new root. A target is resolved as if
 //! the root had been entered already, so no symbolic link in the target leads out. [`emit`] has the
-//! whole order.
+//! whole order. Where the host's root is that of the [`sparse`] namespace, nearly nothing is there.
 
 mod bind;
 mod calls;
@@ -29,6 +29,7 @@ mod pinning;
 mod policy;
 mod proc;
 mod root;
+mod sparse;
 mod template;
 mod tmpfs;
 
@@ -55,5 +56,6 @@ pub(crate) use policy::Policy;
 pub use proc::{HidePid, Proc};
 pub use root::RootFs;
 pub(crate) use root::RootGuard;
+pub(crate) use sparse::may_miss_mounts;
 pub(crate) use template::lacks_node;
 pub use tmpfs::Tmpfs;

@@ -38,6 +38,11 @@ impl Policy {
         self.join.iter().fold(self.new, |all, (kind, _)| all | *kind)
     }
 
+    /// Closes the files of namespaces that are joined. Which kinds those are stays known.
+    pub(crate) fn forget_sources(&mut self) {
+        self.join.iter_mut().for_each(|(_, source)| *source = JoinSource::Pid(0));
+    }
+
     /// Returns whether a namespace of this kind is joined.
     pub(crate) fn joins(&self, kind: Namespaces) -> bool {
         self.join.iter().any(|(joined, _)| *joined == kind)

@@ -9,6 +9,7 @@ use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::feature::Enforced;
 use crate::launch::{Compiled, KeptResources, Parked, Run, Supervisor};
+use crate::policy::Policy;
 use crate::program::Invocation;
 use crate::security::Notifications;
 use crate::spawn::Misfire;
@@ -57,7 +58,8 @@ pub struct Prepared {
 /// The part of a [`Prepared`] that its clones share.
 #[derive(Debug)]
 struct Inner {
-    compiled: Arc<Compiled>,
+    policy: Policy,
+    compiled: Compiled,
     own: Invocation,
     _kept: KeptResources,
 }
@@ -71,10 +73,11 @@ impl Sandbox {
     ///
     /// The errors of [`check`](Sandbox::check), and one for a path of the host that does not exist.
     pub fn prepare(&self) -> Result<Prepared> {
-        let compiled = Compiled::new(&self.policy, true)?;
-        let kept = self.policy.keep_resources(&compiled.judgement)?;
-        compiled.write_setup()?;
-        let inner = Inner { own: self.policy.invocation(), compiled: Arc::new(compiled), _kept: kept };
+        let policy = self.policy.clone();
+        let compiled = Compiled::new(&policy, true)?;
+        let kept = policy.keep_resources(&compiled.judgement)?;
+        compiled.write_setup(&policy)?;
+        let inner = Inner { own: policy.invocation(), policy, compiled, _kept: kept };
         Ok(Prepared { inner: Arc::new(inner), command: None })
     }
 }
@@ -137,8 +140,7 @@ impl Prepared {
     /// Makes a run of `command`, or of the policy's own program. `default` has the streams for
     /// those that neither sets.
     pub(crate) fn run(&self, command: Option<&Command>, default: &[Stdio; 3]) -> Result<Run> {
-        let Inner { compiled, own, .. } = &*self.inner;
-        let policy = &compiled.policy;
+        let Inner { policy, compiled, own, .. } = &*self.inner;
         let mut invalid = command.map(Command::invalid).unwrap_or_default();
         if policy.has_to_count() {
             invalid.extend(command.and_then(|command| policy.uncounted(&command.streams)));
@@ -155,22 +157,22 @@ impl Prepared {
 
     /// Starts a run.
     pub(crate) fn start(&self, run: Run, supervisor: Option<Supervisor>) -> Result<Child> {
-        let compiled = &self.inner.compiled;
-        compiled.policy.start(compiled, run, supervisor, compiled.policy.begin())
+        let Inner { policy, compiled, .. } = &*self.inner;
+        policy.start(compiled, run, supervisor, policy.begin())
     }
 
     /// Refuses a policy whose sandboxes cannot wait for their program.
     pub(crate) fn can_park(&self) -> Result<()> {
-        self.inner.compiled.policy.can_park(&self.inner.compiled)
+        self.inner.policy.can_park(&self.inner.compiled)
     }
 
     /// Creates a sandbox that waits for its program.
     pub(crate) fn park(&self) -> Result<Parked> {
-        self.inner.compiled.policy.park(&self.inner.compiled)
+        self.inner.policy.park(&self.inner.compiled)
     }
 
     /// Starts a program in a sandbox that has waited for it, see [`Policy::fire`].
     pub(crate) fn fire(&self, parked: Parked, run: &mut Run, close: fn(OwnedFd)) -> Result<Child, Misfire> {
-        self.inner.compiled.policy.fire(&self.inner.compiled, parked, run, close)
+        self.inner.policy.fire(&self.inner.compiled, parked, run, close)
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) namespaces: u64,
     /// The directory of the v2 group in which the child is born.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// True if the child is cloned in the sparse mount namespace, where there is one.
+    pub(crate) sparse: bool,
     /// The id maps, which this process writes when the stub asks for them.
     pub(crate) id_maps: Option<&'a IdMaps>,
     /// Moves the stub, given by its pid, into its control group when the stub asks.
@@ -51,6 +53,7 @@ impl<'a> Launch<'a> {
             plan,
             namespaces: 0,
             cgroup: None,
+            sparse: false,
             id_maps: None,
             enter: None,
             seen_inside: false,

@@ -3,10 +3,11 @@
 //! The parent of a sandbox must not end before the sandbox: the death signal follows the *thread*
 //! that cloned, and runtimes end their threads. For this reason a few threads that live as long as
 //! the process are the parents of all sandboxes. They are started on demand, at most one for each
-//! core. Each thread has an empty descriptor table of its own. So a clone copies next to nothing,
-//! however many descriptors the caller has open, and a fork elsewhere in the process never holds
-//! the descriptors of a sandbox. A job comes as one message with its descriptors, which therefore
-//! have known numbers ([`wire::FIRST_FD`]).
+//! core, and as many for sandboxes that start from a sparse mount namespace. Each thread has an
+//! empty descriptor table of its own. So a clone copies next to nothing, however many descriptors
+//! the caller has open, and a fork elsewhere in the process never holds the descriptors of a
+//! sandbox. A job comes as one message with its descriptors, which therefore have known numbers
+//! ([`wire::FIRST_FD`]).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -25,7 +26,7 @@ use super::stub_file;
 use crate::error::{Error, Result, Step};
 use crate::stub::wire::{self, MAX_FDS};
 use crate::sys::fork_mark::PerProcess;
-use crate::sys::{background, mutex, pidfd, table};
+use crate::sys::{background, mount, mutex, pidfd, table};
 
 /// The most threads that are ever started. Threads beyond one for each core replace threads that a
 /// clone blocks for good.
@@ -33,7 +34,7 @@ const MAX_SPAWNERS: usize = 64;
 /// The load of a clone that did not return in time.
 const STUCK: u32 = 1 << 16;
 
-/// The parameters of one spawn, for a spawner. They are sent as three words.
+/// The parameters of one spawn, for a spawner. They are sent as words.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Job {
     /// The CLONE_NEW* flags.
@@ -49,10 +50,12 @@ pub(super) struct Job {
     /// The number of messages with further descriptors that wait on the report socket, before the
     /// plan.
     pub(super) ahead: u32,
+    /// The caller's umask, for a thread that has one of its own.
+    pub(super) umask: u32,
 }
 
 impl Job {
-    const SIZE: usize = 16;
+    const SIZE: usize = 24;
 
     fn encode(self) -> [u8; Job::SIZE] {
         let mut bytes = [0; Job::SIZE];
@@ -60,7 +63,8 @@ impl Job {
         bytes[8] = u8::from(self.into_cgroup);
         bytes[9] = u8::from(self.own_stub);
         bytes[10] = u8::from(self.file_stub);
-        bytes[12..].copy_from_slice(&self.ahead.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&self.ahead.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&self.umask.to_ne_bytes());
         bytes
     }
 
@@ -68,10 +72,9 @@ impl Job {
         let mut word = [0; 8];
         word.copy_from_slice(&bytes[..8]);
         let [into_cgroup, own_stub, file_stub] = [bytes[8], bytes[9], bytes[10]].map(|byte| byte != 0);
-        let mut ahead = [0; 4];
-        ahead.copy_from_slice(&bytes[12..]);
-        let (namespaces, ahead) = (u64::from_ne_bytes(word), u32::from_ne_bytes(ahead));
-        Job { namespaces, into_cgroup, own_stub, file_stub, ahead }
+        let number = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let namespaces = u64::from_ne_bytes(word);
+        Job { namespaces, into_cgroup, own_stub, file_stub, ahead: number(12), umask: number(16) }
     }
 }
 
@@ -79,6 +82,8 @@ impl Job {
 #[derive(Debug)]
 pub(super) struct Spawners {
     threads: [Spawner; MAX_SPAWNERS],
+    /// True if each thread is in a sparse mount namespace of its own.
+    sparse: bool,
     cores: usize,
     /// Held while a thread is chosen. Otherwise two callers could both start the last thread that
     /// is allowed.
@@ -135,20 +140,33 @@ impl Drop for Ticket {
 }
 
 static SPAWNERS: PerProcess<Spawners> = PerProcess::new();
+/// The spawners whose threads are in sparse mount namespaces, unless the first could not make one.
+static IN_SPARSE: PerProcess<Option<Spawners>> = PerProcess::new();
 
 impl Spawners {
-    /// Returns the spawners of this process. A fork gets new ones, because threads do not survive a
-    /// fork.
+    /// Returns the spawners of this process that are in the caller's mount namespace. A fork gets new
+    /// ones, because threads do not survive a fork.
     pub(super) fn get() -> Result<&'static Spawners> {
-        SPAWNERS
-            .get_or_try(|| {
-                Ok(Spawners {
-                    threads: std::array::from_fn(|_| Spawner::default()),
-                    cores: thread::available_parallelism().map_or(1, usize::from).min(MAX_SPAWNERS),
-                    choice: Mutex::default(),
-                })
-            })
-            .map_err(|errno: Errno| Error::new(Step::Spawner, errno))
+        SPAWNERS.get_or_try(|| Ok(Spawners::new(false))).map_err(|errno: Errno| Error::new(Step::Spawner, errno))
+    }
+
+    /// Returns the spawners that are in sparse mount namespaces, unless none can be made here.
+    pub(super) fn in_sparse() -> Result<Option<&'static Spawners>> {
+        let make = || {
+            let made = background::spawn("ringfence-mounts", mount::enter_sparse_namespace).map(|thread| thread.join());
+            Ok(matches!(made, Ok(Ok(Ok(())))).then(|| Spawners::new(true)))
+        };
+        let made = IN_SPARSE.get_or_try(make).map_err(|errno: Errno| Error::new(Step::Spawner, errno))?;
+        Ok(made.as_ref())
+    }
+
+    fn new(sparse: bool) -> Self {
+        Spawners {
+            threads: std::array::from_fn(|_| Spawner::default()),
+            sparse,
+            cores: thread::available_parallelism().map_or(1, usize::from).min(MAX_SPAWNERS),
+            choice: Mutex::default(),
+        }
     }
 
     /// Returns true in the process that made the spawners, and false in a fork of that process.
@@ -192,7 +210,7 @@ impl Spawners {
         let mut socket = mutex::lock(&spawner.socket);
         let started = match &mut *socket {
             Some(started) => started,
-            none => none.insert(Connection { socket: start(spawner)?, jobs: 0 }),
+            none => none.insert(Connection { socket: start(spawner, self.sparse)?, jobs: 0 }),
         };
         let message = job.encode();
         let rights = [ControlMessage::ScmRights(fds)];
@@ -207,7 +225,7 @@ impl Spawners {
 }
 
 /// Starts a thread, and returns the socket on which the thread takes jobs.
-fn start(spawner: &'static Spawner) -> Result<OwnedFd> {
+fn start(spawner: &'static Spawner, sparse: bool) -> Result<OwnedFd> {
     let failed = |errno| Error::new(Step::Spawner, errno);
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(failed)?;
@@ -217,23 +235,25 @@ fn start(spawner: &'static Spawner) -> Result<OwnedFd> {
     };
     let (socket, stub_fd) = (theirs.as_raw_fd(), stub.as_ref().map(AsRawFd::as_raw_fd));
     let (ready, is_ready) = mpsc::sync_channel(1);
-    let work = move || match table::make_private(socket, stub_fd).and_then(|()| Stack::new()) {
+    let enter = move || if sparse { mount::enter_sparse_namespace() } else { Ok(()) };
+    let work = move || match enter().and_then(|()| table::make_private(socket, stub_fd)).and_then(|()| Stack::new()) {
         Ok(stack) => {
             let _ = ready.send(Ok(()));
-            serve(&stack, stub_fd.is_some(), &spawner.finished);
+            serve(&stack, stub_fd.is_some(), sparse, &spawner.finished);
         }
         Err(errno) => {
             let _ = ready.send(Err(errno));
         }
     };
-    background::spawn("ringfence", work).map_err(|error| Error::io(Step::Spawner, &error))?;
+    let name = if sparse { "ringfence-sparse" } else { "ringfence" };
+    background::spawn(name, work).map_err(|error| Error::io(Step::Spawner, &error))?;
     is_ready.recv().map_err(|_| failed(Errno::ESRCH))?.map_err(failed)?;
     table::above_stdio(ours).map_err(failed)
 }
 
 /// Runs a spawner: one job after the other, until the process ends. `has_stub` says whether a stub
-/// is in the thread's table.
-fn serve(stack: &Stack, has_stub: bool, finished: &AtomicU64) -> ! {
+/// is in the thread's table, `has_umask` whether the thread has an umask of its own.
+fn serve(stack: &Stack, has_stub: bool, has_umask: bool, finished: &AtomicU64) -> ! {
     loop {
         // If the message was cut, or its descriptors did not fit, the caller sees that its socket
         // is closed.
@@ -248,6 +268,9 @@ fn serve(stack: &Stack, has_stub: bool, finished: &AtomicU64) -> ! {
             } else {
                 Ok(table::STUB)
             };
+            if has_umask {
+                mount::set_umask(job.umask);
+            }
             let failed = |value| move |errno| (value, errno);
             answer(ahead.map_err(failed(wire::BEFORE_STUB_FDS)).and_then(|count| {
                 let stub = stub.map_err(failed(wire::BEFORE_STUB_IMAGE))?;

@@ -14,7 +14,7 @@ use super::stub_file;
 use super::timings::Stopwatch;
 use crate::error::{Error, Result, Step};
 use crate::stub::wire::MAX_FDS;
-use crate::sys::table;
+use crate::sys::{mount, table};
 
 /// Runs a plan to its end: the exec of the program, or a stub that waits. If the exec of a memfd is
 /// forbidden, uses a file for the stub, in this spawn and in all later ones.
@@ -55,7 +55,15 @@ fn attempt(launch: &Launch<'_>, file_stub: bool) -> Result<Stub> {
         send_elsewhere(&report, number, encoded.len())?;
         (Some(plan), ahead)
     };
+    // A file of the stub's is made by its path, which the sparse mount namespace does not have.
+    let umask = if launch.sparse && !file_stub { mount::umask().ok() } else { None };
+    let spawners = match umask {
+        Some(_) => Spawners::in_sparse()?,
+        None => None,
+    };
+    let spawners = spawners.map_or_else(Spawners::get, Ok)?;
     let job = Job {
+        umask: umask.unwrap_or(0),
         namespaces: launch.namespaces,
         into_cgroup: launch.cgroup.is_some(),
         own_stub: launch.seen_inside,
@@ -64,7 +72,7 @@ fn attempt(launch: &Launch<'_>, file_stub: bool) -> Result<Stub> {
     };
     let until = launch.until();
     let stopwatch = launch.timed.map(Stopwatch::start);
-    let ticket = Spawners::get()?.submit(job, &fds, until)?;
+    let ticket = spawners.submit(job, &fds, until)?;
     drop((theirs, plan));
     let mut attempt = Attempt::new(launch, report, until);
     attempt.ticket = Some(ticket);

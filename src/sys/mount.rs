@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::sys::statfs::{FsType, fstatfs};
-use nix::unistd::{UnlinkatFlags, fchdir, unlinkat};
+use nix::unistd::{UnlinkatFlags, fchdir, read, unlinkat};
 
 use super::table;
 
@@ -96,6 +96,46 @@ pub(crate) fn empty_namespace() -> Result<OwnedFd, Errno> {
     // This needs CAP_SYS_CHROOT, as does the chroot(2) at the end of a sandbox's setup.
     call(libc::SYS_setns, [own.as_raw_fd() as u64, namespace, 0, 0, 0, 0])?;
     Ok(own)
+}
+
+/// Puts the calling thread into a mount namespace that has of the caller's only /proc, with what is
+/// mounted on it, and /dev itself. From here on, the thread has a root, a working directory and an
+/// umask of its own.
+pub(crate) fn enter_sparse_namespace() -> Result<(), Errno> {
+    const MOVE_MOUNT_F_EMPTY_PATH: u64 = 0x4;
+    let [slash, empty] = [c"/", c""].map(|text| text.as_ptr() as u64);
+    call(libc::SYS_unshare, [(libc::CLONE_FS | libc::CLONE_NEWNS) as u64, 0, 0, 0, 0, 0])?;
+    call(libc::SYS_mount, [0, slash, 0, libc::MS_REC | libc::MS_PRIVATE, 0, 0])?;
+    let root = new_tmpfs(c"3")?;
+    let mut trees = Vec::new();
+    for (path, recursive) in [(c"/proc", true), (c"/dev", false)] {
+        let name = path.to_str().map_err(|_| Errno::EINVAL)?;
+        mkdirat(&root, name.trim_start_matches('/'), Mode::from_bits_truncate(0o555))?;
+        trees.push((clone_tree(Path::new(name), recursive)?, path));
+    }
+    enter_alone(&root)?;
+    for (tree, path) in trees {
+        let args = [tree.as_raw_fd() as u64, empty, CWD, path.as_ptr() as u64, MOVE_MOUNT_F_EMPTY_PATH, 0];
+        call(libc::SYS_move_mount, args)?;
+    }
+    let closed = libc::MS_REMOUNT | libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    call(libc::SYS_mount, [0, slash, 0, closed, 0, 0]).map(drop)
+}
+
+/// Sets the umask of the calling thread, which must have one of its own.
+pub(crate) fn set_umask(mask: u32) {
+    // umask(2) always succeeds.
+    let _ = call(libc::SYS_umask, [u64::from(mask), 0, 0, 0, 0, 0]);
+}
+
+/// Returns the umask of the calling thread, without changing it: proc(5), 4.7.
+pub(crate) fn umask() -> Result<u32, Errno> {
+    let file = open("/proc/thread-self/status", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut text = [0; 256];
+    let len = read(&file, &mut text)?;
+    let text = text.get(..len).and_then(|text| std::str::from_utf8(text).ok());
+    let mask = text.and_then(|text| text.lines().find_map(|line| line.strip_prefix("Umask:")));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).ok_or(Errno::ENOSYS)
 }
 
 /// Builds an overlay whose layers are given as descriptors of a file system that is mounted nowhere

@@ -291,6 +291,9 @@ pub fn look(_turn: &Turn) -> Look {
     assert!(warm.success());
     // As is the mount namespace from which those with a root of their own start, where there can be one.
     drop(sandbox().command("/bin/true").rootfs(ringfence::RootFs::host()).status());
+    // And the thread from whose mount namespace those with a user namespace start.
+    let in_user_ns = sandbox().user_ns().capabilities(Capabilities::none()).rootfs(ringfence::RootFs::programs());
+    drop(in_user_ns.command("/bin/true").status());
     Look { before: State::now() }
 }
 

@@ -144,6 +144,26 @@ fn descriptors_are_passed_and_no_others_are_open() {
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
 }
 
+/// Whoever reads what a program wrote to a pipe of its own sees the end when the program has closed it, not when the handle
+/// is gone.
+#[test]
+fn a_handle_holds_nothing_open_that_its_program_has_closed() {
+    let _clean = common::clean();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let (mut other, passed) = std::io::pipe().unwrap();
+    let sandbox = common::sandbox().pid_ns().command("sh").args(["-c", "exec >/dev/null 5>&-; sleep 1000"]);
+    let sandbox = sandbox.stdout(std::os::fd::OwnedFd::from(writer)).fd(5, passed);
+    let child = sandbox.spawn().unwrap();
+    drop(sandbox);
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = (std::io::Read::read(&mut reader, &mut [0]), std::io::Read::read(&mut other, &mut [0]));
+        let _ = done.send(());
+    });
+    ended.recv_timeout(Duration::from_secs(30)).expect("a pipe is still open");
+    assert!(child.exec_output("true").unwrap().outcome.success());
+}
+
 #[test]
 fn the_end_of_the_sandbox_is_that_of_its_further_programs() {
     let _clean = common::clean();

@@ -4,10 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use nix::errno::Errno;
-
 use crate::error::Step;
-use crate::mount::calls::make_dir;
 use crate::plan::{Plan, Slot};
 
 /// The files and directories of the host's /etc that programs look up, as far as they exist: the
@@ -49,9 +46,8 @@ pub(super) fn host_paths() -> impl Iterator<Item = PathBuf> {
     FROM_HOST.into_iter().map(PathBuf::from).chain(paths)
 }
 
-/// Writes the files of the sandbox's own. `(uid, gid)`: the program's user.
+/// Writes the files of the sandbox's own in /etc, which is there. `(uid, gid)`: the program's user.
 pub(super) fn emit_etc(plan: &mut Plan, root: Slot, (uid, gid): (u32, u32)) {
-    make_dir(plan, Step::Mount, root.into(), "etc").at("/etc").tolerate(Errno::EEXIST);
     let files = [
         ("etc/passwd", passwd(uid, gid)),
         ("etc/group", group(gid)),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::etc::{self, emit_etc};
-use super::from_host::emit_from_host;
+use super::from_host::NewRoot;
 use crate::error::Result;
 use crate::mount::calls::attach_by_path;
 use crate::mount::context::Context;
@@ -22,9 +22,11 @@ pub(super) fn emit_programs(plan: &mut Plan, flags: MountFlags, root: Slot, cont
     let options = [("source", "tmpfs"), ("size", "1m"), ("nr_inodes", "1024"), ("mode", "755")];
     emit_new_mount(plan, "tmpfs", &options, MountFlags::NO_SUID | MountFlags::NO_DEV, root, top);
     attach_by_path(plan, root, top, top);
+    let mut new = NewRoot::new(root);
     for path in host_paths() {
-        emit_from_host(plan, flags, root, &path, context)?;
+        new.emit_from_host(plan, flags, &path, context)?;
     }
+    new.make_dirs(plan, Path::new("etc"));
     emit_etc(plan, root, context.user);
     Ok(())
 }

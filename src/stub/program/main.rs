@@ -274,13 +274,16 @@ fn clear_inheritable() -> Result<u64, Errno> {
 fn drop_bounding(kept: u64) -> Result<u64, Errno> {
     const PR_CAPBSET_READ: u64 = 23;
     const PR_CAPBSET_DROP: u64 = 24;
-    for capability in 0..64 {
-        let held = match syscall(nr::PRCTL, [PR_CAPBSET_READ, capability, 0, 0, 0, 0]) {
+    for capability in (0..64).filter(|capability| kept & 1 << capability == 0) {
+        match syscall(nr::PRCTL, [PR_CAPBSET_DROP, capability, 0, 0, 0, 0]) {
+            Ok(_) => {}
             Err(Errno::INVAL) => return Ok(0),
-            held => held?,
-        };
-        if held != 0 && kept & 1 << capability == 0 {
-            syscall(nr::PRCTL, [PR_CAPBSET_DROP, capability, 0, 0, 0, 0])?;
+            // Without the right to drop it, it must not be held.
+            Err(errno) => match syscall(nr::PRCTL, [PR_CAPBSET_READ, capability, 0, 0, 0, 0]) {
+                Ok(0) => {}
+                Err(Errno::INVAL) => return Ok(0),
+                _ => return Err(errno),
+            },
         }
     }
     Ok(0)

@@ -29,13 +29,12 @@ fn find(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
         Err(Errno::NOENT) if kind & target::EXISTING == 0 => {}
         result => return result,
     }
-    make(root, path, kind)?;
-    open(root, path, kind)
+    make(root, path, kind)
 }
 
-/// Creates every missing component. Each name is created in a directory that was itself opened
-/// below `root`.
-fn make(root: u64, path: *mut u8, kind: u64) -> Result<(), Errno> {
+/// Creates every missing component, of which the last is one, and opens the path. Each name is
+/// created in a directory that was itself opened below `root`.
+fn make(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     const S_IFREG_0644: u64 = 0o100644;
     let mut parent = root;
     let mut start = skip_slashes(path, 0);
@@ -45,7 +44,8 @@ fn make(root: u64, path: *mut u8, kind: u64) -> Result<(), Errno> {
         let last = cut.was_end;
         let name = path as u64 + start as u64;
         let is_file = last && kind & target::FILE != 0;
-        let next = match open(root, path, if is_file { kind } else { kind & !target::FILE }) {
+        let found = if last { Err(Errno::NOENT) } else { open(root, path, kind & !target::FILE) };
+        let next = match found {
             Err(Errno::NOENT) => {
                 let made = if is_file {
                     syscall(nr::MKNODAT, [parent, name, S_IFREG_0644, 0, 0, 0])
@@ -65,8 +65,7 @@ fn make(root: u64, path: *mut u8, kind: u64) -> Result<(), Errno> {
         close_unless(parent, root);
         parent = next?;
         if last {
-            close_unless(parent, root);
-            return Ok(());
+            return Ok(parent);
         }
         start = skip_slashes(path, end);
     }
