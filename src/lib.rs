@@ -183,6 +183,10 @@ struct Readme;
 #[doc = include_str!("../docs/pool.md")]
 struct SizeOfAPool;
 
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../docs/async.md")]
+struct InTasks;
+
 #[cfg(all(doctest, feature = "registry"))]
 #[doc = include_str!("../docs/images.md")]
 struct Images;

@@ -36,13 +36,16 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | the wait for the end | the reactor, by the pidfd of the program: there is no handler of SIGCHLD, and no thread for each child |
+//! | the wait for the end | the reactor, by pidfd: no handler of SIGCHLD, no thread for each child |
 //! | pipes | the reactor, without blocking |
-//! | the spawn, and the removal of what was made for a sandbox | the runtime's threads for blocking work: four, or two for each core, at a time for each of the two |
+//! | the spawn, and the removal at the end | the runtime's threads for blocking work |
 //! | what a drop leaves | the thread of this library that watches all sandboxes |
 //!
-//! So a thousand sandboxes need a thousand pidfds and no more threads than a few do. The rest of
+//! Of the blocking work, two spawns and two removals for each core are done at a time, four at
+//! least. So a thousand sandboxes need a thousand pidfds, and no more threads than a few do. The rest of
 //! this crate knows no runtime.
+//!
+//! `docs/async.md` in the crate has recipes for services: jobs, streaming, cancelling.
 //!
 //! The runtime needs its I/O driver (`enable_io` or `enable_all`); as all of `tokio`, these calls
 //! panic in a runtime without it. Outside of a runtime they return an error.

@@ -52,8 +52,8 @@ impl Killer {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Control`](crate::ErrorKind::Control) in a fork of the process that spawned the program, and the
-    /// errno if the control group cannot be killed.
+    /// Returns [`ErrorKind::Control`](crate::ErrorKind::Control) in a fork of the process that
+    /// spawned the program, and the errno if the control group cannot be killed.
     pub fn kill(&self) -> Result<()> {
         self.home.require(Step::Kill)?;
         self.shared.upgrade().map_or(Ok(()), |shared| shared.stop(Some(Verdict::Killed)))

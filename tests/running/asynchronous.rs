@@ -244,7 +244,7 @@ fn the_output_limit_counts_as_elsewhere() {
     });
 }
 
-/// A program that writes without end, into a limit that only cuts, leaves the other tasks their time.
+/// A program that writes without end, into a limit that only cuts, leaves other tasks their time.
 #[test]
 fn a_flood_does_not_keep_a_task_from_running() {
     run(async || {
