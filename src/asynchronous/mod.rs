@@ -18,7 +18,7 @@
 //! assert_eq!(output.stdout, b"hello\n");
 //!
 //! // Output as it comes.
-//! let talker = Sandbox::new().command("sh").args(["-c", "echo one; sleep 60"]);
+//! let talker = Sandbox::new().command("sh").args(["-c", "echo one; exec sleep 60"]);
 //! let mut child = talker.stdout(Stdio::piped()).spawn_async().await?;
 //! let mut first = [0; 4];
 //! child.stdout.as_mut().ok_or("no pipe")?.read_exact(&mut first).await?;
