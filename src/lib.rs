@@ -32,10 +32,11 @@
 //! | --- | --- |
 //! | How do I run untrusted code? | [`Sandbox::strict`] |
 //! | How do I set what the program may see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Capabilities`], [`Landlock`], [`Seccomp`] |
-//! | How is the program running, and how did it end? | [`Child`], [`Outcome`], [`Verdict`], [`Usage`] |
+//! | How is the program running, and how did it end? | [`Child`], [`Killer`], [`Outcome`], [`Verdict`], [`Usage`] |
 //! | How do I run many programs under one policy? | [`Sandbox::prepare`], [`Prepared`], [`Command`]; [`Pool`], where a spawn takes no longer than one without a sandbox |
 //! | Which features does this host lack? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
 //! | What failed? | [`Error`]: the [`Step`], the path, the errno and the remedy |
+//! | How do I run sandboxes in tasks of `tokio`? | [`asynchronous`], with the feature `tokio` |
 //! | How do I remove the sandboxes of a crashed owner? | [`reap_stale`] |
 //!
 //! # How a sandbox is made
@@ -84,6 +85,9 @@
 //! `registry`, off by default: [`registry`], which pulls images from registries and pushes them,
 //! over TLS by `rustls` with `ring`, in tasks of `tokio`. This feature switches `image` on.
 //!
+//! `tokio`, off by default: [`asynchronous`], which starts and waits for sandboxes in tasks of
+//! `tokio`. Everything else in this crate is independent of any runtime.
+//!
 //! # Kernels
 //!
 //! Linux 5.4 is enough for everything but the rows that say "an error". The library tries a newer
@@ -117,6 +121,8 @@
 #![warn(missing_docs, missing_debug_implementations)]
 #![deny(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+pub mod asynchronous;
 mod cgroup;
 mod child;
 mod collect;
@@ -152,7 +158,7 @@ pub use caps::Capability;
 pub use cgroup::SystemdScope;
 pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
 pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
-pub use child::{Child, Outcome, Output, OutputStream, Terminal, Usage, Verdict};
+pub use child::{Child, Killer, Outcome, Output, OutputStream, Terminal, Usage, Verdict};
 pub use collect::{Collected, Collector};
 pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};
@@ -176,6 +182,10 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/pool.md")]
 struct SizeOfAPool;
+
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../docs/async.md")]
+struct InTasks;
 
 #[cfg(all(doctest, feature = "registry"))]
 #[doc = include_str!("../docs/images.md")]

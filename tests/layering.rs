@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 15] = [
     &["launch"],
     &["sandbox"],
     &["pool", "image"],
-    &["registry"],
+    &["registry", "asynchronous"],
     &["container", "oci"],
 ];
 const MAY_BE_UNSAFE: [&str; 3] = ["src/sys/", "src/stub/", "src/spawn/clone.rs"];

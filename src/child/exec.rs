@@ -2,10 +2,12 @@
 
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Child;
 use super::outcome::Output;
+use super::shared::Shared;
 use crate::cgroup::Group;
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -89,12 +91,32 @@ impl Child {
     }
 
     fn enter(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
+        self.entrance()?.enter(command, default)
+    }
+
+    /// Returns the way into the sandbox, which another thread can take.
+    pub(crate) fn entrance(&self) -> Result<Entrance> {
         let shared = self.shared()?;
         shared.require_home(Step::Enter)?;
         let Some(enter) = &self.enter else {
             return Err(Error::message(ErrorKind::Control, Step::Enter, "the handle is that of a further program")
                 .hint("call exec() of the handle that spawn() returned"));
         };
+        Ok(Entrance { shared: shared.clone(), enter: enter.clone() })
+    }
+}
+
+/// The way into a running sandbox.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    shared: Arc<Shared>,
+    enter: Arc<dyn Enter>,
+}
+
+impl Entrance {
+    /// Starts a program in the sandbox.
+    pub(crate) fn enter(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
+        let Entrance { shared, enter } = self;
         if shared.has_ended() {
             return Err(has_ended());
         }

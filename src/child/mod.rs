@@ -3,6 +3,9 @@
 
 mod clock;
 mod exec;
+#[cfg(feature = "tokio")]
+mod hurry;
+mod killer;
 mod outcome;
 mod output;
 mod pressure;
@@ -19,11 +22,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use exec::{Enter, Inside};
+#[cfg(feature = "tokio")]
+pub(crate) use hurry::ProcessEnd;
+pub use killer::Killer;
 pub use outcome::{Outcome, Output, Usage, Verdict};
 pub(crate) use resources::{MountNamespace, Resources};
 pub(crate) use shared::Facts;
 use shared::Shared;
-use stream::Meter;
+pub(crate) use stream::Meter;
 pub use stream::OutputStream;
 pub use terminal::Terminal;
 
@@ -76,6 +82,9 @@ pub struct Child {
     pub notifications: Option<Notifications>,
     /// `None` after the handle was given up.
     shared: Option<Arc<Shared>>,
+    killer: Killer,
+    /// True if the drop must not wait.
+    hurries: bool,
     enforced: Enforced,
     meter: Option<Arc<Meter>>,
     /// The way to start further programs; `None` for the handle of such a program.
@@ -131,6 +140,8 @@ impl Child {
             stderr: stderr.map(|pipe| OutputStream::new(pipe, meter.clone())),
             terminal: started.terminal.map(|master| Terminal::new(master, meter.clone())),
             notifications: started.notifications,
+            killer: Killer::new(&shared),
+            hurries: false,
             shared: Some(shared.clone()),
             enforced: started.enforced,
             meter,
@@ -223,31 +234,12 @@ impl Child {
     }
 
     fn wait_until(&mut self, until: Option<Instant>) -> Result<Option<Outcome>> {
-        let shared = self.shared()?.clone();
-        let blocks = until.is_none_or(|until| until > Instant::now());
-        if blocks {
-            shared.attend();
-        }
-        let result = shared.wait(until);
-        if blocks && matches!(result, Ok(None)) {
-            shared.leave_unattended();
-        }
-        let ended = match &result {
-            Ok(outcome) => outcome.is_some(),
-            Err(error) => error.kind() == ErrorKind::StatusLost,
-        };
-        if ended && shared.remove(REMOVE_PATIENCE).is_err() {
-            // The outcome is known and is returned; the watching thread tries the removal again.
-            let _ = watch::adopt(shared);
-        }
+        let result = wait_and_remove(self.shared()?, until);
         result.map(|outcome| outcome.map(|outcome| self.with_output_limit(outcome)))
     }
 
-    /// Sets the verdict to the output limit if the limit was exceeded: cut output is no valid
-    /// answer, even if the program ended by itself before the output was read.
-    fn with_output_limit(&self, outcome: Outcome) -> Outcome {
-        let struck = self.meter.as_ref().is_some_and(|meter| meter.has_ended_program());
-        if struck { outcome.with_verdict(Verdict::OutputLimit) } else { outcome }
+    pub(crate) fn with_output_limit(&self, outcome: Outcome) -> Outcome {
+        with_output_limit(self.meter.as_deref(), outcome)
     }
 
     /// Asks the program to end, with SIGTERM or the [`stop_signal`](crate::Sandbox::stop_signal).
@@ -266,7 +258,9 @@ impl Child {
         self.wait()
     }
 
-    /// Kills everything in the sandbox with SIGKILL. The caller must still wait for the program.
+    /// Kills everything in the sandbox with SIGKILL. The caller must still wait for the program,
+    /// whose verdict is [`Signaled`](Verdict::Signaled) then. A [`killer`](Child::killer) does the
+    /// same from any thread, with a verdict of its own.
     ///
     /// # Errors
     ///
@@ -404,9 +398,37 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
-            end(&shared);
+            if self.hurries { end_later(&shared) } else { end(&shared) }
         }
     }
+}
+
+/// Sets the verdict to the output limit if the limit was exceeded: cut output is no valid answer,
+/// even if the program ended by itself before the output was read.
+fn with_output_limit(meter: Option<&Meter>, outcome: Outcome) -> Outcome {
+    let struck = meter.is_some_and(Meter::has_ended_program);
+    if struck { outcome.with_verdict(Verdict::OutputLimit) } else { outcome }
+}
+
+/// Waits for the end until the given time, and removes what was made for a sandbox that has ended.
+fn wait_and_remove(shared: &Arc<Shared>, until: Option<Instant>) -> Result<Option<Outcome>> {
+    let blocks = until.is_none_or(|until| until > Instant::now());
+    if blocks {
+        shared.attend();
+    }
+    let result = shared.wait(until);
+    if blocks && matches!(result, Ok(None)) {
+        shared.leave_unattended();
+    }
+    let ended = match &result {
+        Ok(outcome) => outcome.is_some(),
+        Err(error) => error.kind() == ErrorKind::StatusLost,
+    };
+    if ended && shared.remove(REMOVE_PATIENCE).is_err() {
+        // The outcome is known and is returned; the watching thread tries the removal again.
+        let _ = watch::adopt(shared.clone());
+    }
+    result
 }
 
 /// Kills and reaps the program and removes what was made for it. Hands over to the watching thread
@@ -427,5 +449,25 @@ fn end(shared: &Arc<Shared>) {
     if !ended || shared.remove(left).is_err() {
         // If no thread can take the sandbox, the record of the owner still names what is left.
         let _ = watch::adopt(shared.clone());
+    }
+}
+
+/// Kills the program, and leaves all that could take a moment to the watching thread.
+fn end_later(shared: &Arc<Shared>) {
+    if !shared.is_home() {
+        return shared.abandon();
+    }
+    if shared.is_removed() {
+        return;
+    }
+    let handed = if shared.kills_at_once() {
+        let _ = shared.stop(None);
+        Ok(())
+    } else {
+        watch::add_deadline(Instant::now(), shared, watch::Due::Kill)
+    };
+    if handed.and_then(|()| watch::adopt(shared.clone())).is_err() {
+        // There is no such thread, and it cannot be started.
+        end(shared);
     }
 }

@@ -28,6 +28,8 @@ pub enum Verdict {
     CpuTime,
     /// The program was killed at [`output_limit`](crate::Sandbox::output_limit).
     OutputLimit,
+    /// The caller killed the program with a [`Killer`](crate::Killer): the run was cancelled.
+    Killed,
     /// SIGSYS ended the program: it made a system call for which its
     /// [`seccomp`](crate::Sandbox::seccomp) profile kills, or did not survive a trap
     /// ([`Action::Trap`](crate::Action::Trap)). This verdict does not cover the children of the
@@ -47,6 +49,7 @@ impl fmt::Display for Verdict {
             Verdict::WallTime => f.write_str("out of wall time"),
             Verdict::CpuTime => f.write_str("out of processor time"),
             Verdict::OutputLimit => f.write_str("too much output"),
+            Verdict::Killed => f.write_str("killed by the caller"),
             Verdict::Seccomp => f.write_str("killed for a forbidden system call"),
         }
     }

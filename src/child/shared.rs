@@ -24,6 +24,25 @@ pub(super) type Key = (Instant, u64);
 /// The mark that distinguishes the process that spawned from forks of it.
 static PROCESS: PerProcess<u8> = PerProcess::new();
 
+/// The process that spawned a sandbox.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Home(&'static u8);
+
+impl Home {
+    /// Returns true in the process that spawned, and false in a fork of that process.
+    pub(super) fn is_here(self) -> bool {
+        PROCESS.is_current(self.0)
+    }
+
+    pub(super) fn require(self, step: Step) -> Result<()> {
+        if self.is_here() {
+            return Ok(());
+        }
+        let text = "the sandbox belongs to the process that spawned it, of which this is a fork";
+        Err(Error::message(ErrorKind::Control, step, text))
+    }
+}
+
 /// The facts about a sandbox by which its handle ends the sandbox and reports how it ended.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
@@ -49,7 +68,7 @@ pub(crate) struct Facts {
 /// The program, and the resources that are removed with it.
 #[derive(Debug)]
 pub(super) struct Shared {
-    home: &'static u8,
+    pub(super) home: Home,
     pub(super) running: Running,
     pub(super) started: Instant,
     pub(super) facts: Facts,
@@ -85,7 +104,7 @@ pub(super) struct State {
     removed: bool,
 }
 
-pub(super) const REASONS: [Verdict; 3] = [Verdict::WallTime, Verdict::CpuTime, Verdict::OutputLimit];
+pub(super) const REASONS: [Verdict; 4] = [Verdict::WallTime, Verdict::CpuTime, Verdict::OutputLimit, Verdict::Killed];
 
 impl Shared {
     pub(super) fn new(
@@ -97,7 +116,7 @@ impl Shared {
     ) -> Result<Self> {
         let home = PROCESS.get_or_try(|| Ok(0)).map_err(|errno: Errno| Error::new(Step::Spawner, errno))?;
         Ok(Shared {
-            home,
+            home: Home(home),
             running,
             started,
             facts,
@@ -127,7 +146,7 @@ impl Shared {
 
     /// Returns true in the process that spawned the program, and false in a fork of that process.
     pub(super) fn is_home(&self) -> bool {
-        PROCESS.is_current(self.home)
+        self.home.is_here()
     }
 
     pub(super) fn add_deadline(&self, key: Key) {
@@ -145,11 +164,7 @@ impl Shared {
     }
 
     pub(super) fn require_home(&self, step: Step) -> Result<()> {
-        if self.is_home() {
-            return Ok(());
-        }
-        let text = "the sandbox belongs to the process that spawned it, of which this is a fork";
-        Err(Error::message(ErrorKind::Control, step, text))
+        self.home.require(step)
     }
 
     /// Kills everything in the sandbox; `reason` becomes the verdict.
@@ -205,6 +220,17 @@ impl Shared {
             _ => {}
         }
         killed
+    }
+
+    /// Returns true if a kill is one system call or two. Before Linux 5.14, the kill of a control
+    /// group waits for its processes.
+    pub(super) fn kills_at_once(&self) -> bool {
+        self.group.is_none() || (self.facts.own_pid_ns && !self.frozen.load(Ordering::SeqCst))
+    }
+
+    /// Returns true if what was made for the sandbox has been removed.
+    pub(super) fn is_removed(&self) -> bool {
+        self.state().removed
     }
 
     pub(super) fn signal(&self, signal: i32) -> Result<()> {

@@ -10,7 +10,7 @@ use super::shared::Shared;
 
 /// The count of the bytes from stdout and stderr of one sandbox together.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     limit: u64,
     /// If true, output beyond the limit is thrown away, and no process is killed.
     cuts: bool,
@@ -26,17 +26,18 @@ impl Meter {
     }
 
     /// Returns true if more bytes came than the limit allows.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
 
     /// Returns true if the limit ended the program.
-    pub(super) fn has_ended_program(&self) -> bool {
+    pub(crate) fn has_ended_program(&self) -> bool {
         !self.cuts && self.is_over()
     }
 
-    /// Counts `count` bytes, and returns how many of them may be passed on.
-    fn pass(&self, count: usize) -> usize {
+    /// Counts `count` bytes, and returns how many of them may be passed on. `None` means that all of
+    /// them are thrown away, and that the stream goes on.
+    pub(crate) fn pass(&self, count: usize) -> Option<usize> {
         let before = self.taken.fetch_add(count as u64, Ordering::AcqRel);
         let kept = usize::try_from(self.limit.saturating_sub(before)).unwrap_or(usize::MAX).min(count);
         if kept < count {
@@ -46,15 +47,6 @@ impl Meter {
                 let _ = shared.stop(Some(Verdict::OutputLimit));
             }
         }
-        kept
-    }
-}
-
-impl Meter {
-    /// Counts `count` bytes that were read. Returns how many of them the reader gets, or `None` if
-    /// all were cut off and the reader reads on.
-    pub(super) fn kept(&self, count: usize) -> Option<usize> {
-        let kept = self.pass(count);
         (kept > 0 || !self.cuts).then_some(kept)
     }
 }
@@ -78,6 +70,12 @@ impl OutputStream {
         OutputStream { pipe: pipe.into(), meter }
     }
 
+    /// Takes the stream apart.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_parts(self) -> (OwnedFd, Option<Arc<Meter>>) {
+        (self.pipe.into(), self.meter)
+    }
+
     /// Returns true if this stream and the other one together received more than
     /// [`output_limit`](crate::Sandbox::output_limit) allows.
     pub fn is_truncated(&self) -> bool {
@@ -90,7 +88,7 @@ impl Read for OutputStream {
         loop {
             let count = self.pipe.read(buffer)?;
             let Some(meter) = self.meter.as_ref().filter(|_| count > 0) else { return Ok(count) };
-            if let Some(kept) = meter.kept(count) {
+            if let Some(kept) = meter.pass(count) {
                 return Ok(kept);
             }
         }

@@ -101,7 +101,7 @@ impl Read for Terminal {
                 result => result?,
             };
             match &self.meter {
-                Some(meter) if count > 0 => match meter.kept(count) {
+                Some(meter) if count > 0 => match meter.pass(count) {
                     Some(kept) => return Ok(kept),
                     None => continue,
                 },

@@ -43,6 +43,8 @@ pub(super) enum Due {
     /// The program was asked to end at its wall limit, and has had the time that it was given.
     EndOfGrace,
     CpuTime(CpuWatch),
+    /// The handle is gone, and the kill may take a moment.
+    Kill,
     #[cfg(test)]
     Fault,
 }
@@ -244,6 +246,7 @@ impl Watcher {
                 Due::WallTime => self.check_wall_time(&shared, key),
                 Due::EndOfGrace => drop(shared.stop(Some(Verdict::WallTime))),
                 Due::CpuTime(watch) => self.check_cpu(&shared, key, watch),
+                Due::Kill => drop(shared.stop(None)),
                 #[cfg(test)]
                 Due::Fault => panic!("a fault injected by the test"),
             });

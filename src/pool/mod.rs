@@ -213,7 +213,7 @@ impl Pool {
     pub fn try_spawn(&self, command: impl Into<Command>) -> Result<Option<Child>> {
         let shared = &self.shared;
         shared.require_home()?;
-        let child = shared.fire(&mut self.run(&command.into(), &Stdio::inherited())?)?;
+        let child = shared.fire(&mut shared.run(&command.into(), &Stdio::inherited())?)?;
         shared.state().stats.declined += u64::from(child.is_none());
         Ok(child)
     }
@@ -237,23 +237,20 @@ impl Pool {
         self.spawn(command)?.wait()
     }
 
-    /// Makes a run of a command, and refuses one that wants a terminal.
-    fn run(&self, command: &Command, default: &[Stdio; 3]) -> Result<Run> {
-        let run = self.shared.prepared.run(Some(command), default)?;
-        if run.streams.has_pty() { Err(no_terminal_in_pool()) } else { Ok(run) }
+    fn launch(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
+        self.shared.launch(command, default)
     }
 
-    fn launch(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
-        let shared = &self.shared;
-        shared.require_home()?;
-        let mut run = self.run(command, default)?;
-        if let Some(child) = shared.fire(&mut run)? {
-            return Ok(child);
-        }
-        shared.state().stats.misses += 1;
-        shared.filler.wake();
-        let _counted = shared.filler.count_spawn();
-        shared.prepared.start(run, None)
+    /// Returns the start of a program for another thread, like [`spawn`](Pool::spawn). `default`
+    /// has the streams that the command does not set.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn launcher(
+        &self,
+        command: Command,
+        default: [Stdio; 3],
+    ) -> impl FnOnce() -> Result<Child> + Send + 'static {
+        let shared = self.shared.clone();
+        move || shared.launch(&command, &default)
     }
 
     /// Waits until all sandboxes of the pool are ready.
@@ -346,6 +343,24 @@ impl Shared {
     /// Returns true in the process that made the pool, and false in a fork.
     fn is_home(&self) -> bool {
         self.filler.is_here()
+    }
+
+    /// Makes a run of a command, and refuses one that wants a terminal.
+    fn run(&self, command: &Command, default: &[Stdio; 3]) -> Result<Run> {
+        let run = self.prepared.run(Some(command), default)?;
+        if run.streams.has_pty() { Err(no_terminal_in_pool()) } else { Ok(run) }
+    }
+
+    fn launch(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
+        self.require_home()?;
+        let mut run = self.run(command, default)?;
+        if let Some(child) = self.fire(&mut run)? {
+            return Ok(child);
+        }
+        self.state().stats.misses += 1;
+        self.filler.wake();
+        let _counted = self.filler.count_spawn();
+        self.prepared.start(run, None)
     }
 
     fn require_home(&self) -> Result<()> {

@@ -131,7 +131,8 @@ impl Prepared {
         self.launch(&Stdio::inherited(), Some(Box::new(supervisor)))
     }
 
-    fn launch(&self, default: &[Stdio; 3], supervisor: Option<Supervisor>) -> Result<Child> {
+    /// Starts the program. `default` has the streams for those that nobody sets.
+    pub(crate) fn launch(&self, default: &[Stdio; 3], supervisor: Option<Supervisor>) -> Result<Child> {
         let run = self.run(self.command.as_deref(), default)?;
         self.start(run, supervisor)
     }

@@ -3,8 +3,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod child;
 mod exec;
+mod killer;
 mod pool;
 mod prepared;
 mod program;
