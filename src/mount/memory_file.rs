@@ -53,7 +53,6 @@ pub struct MemoryFile {
 
 /// What becomes of a file by default whose target does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(any(feature = "image", test)), expect(dead_code, reason = "only images have files by default"))]
 pub(crate) enum Missing {
     Made,
     LeftOut,
