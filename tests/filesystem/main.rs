@@ -4,6 +4,6 @@
 mod common;
 
 mod collect;
-mod memory;
+mod contents;
 mod mounts;
 mod rootfs;

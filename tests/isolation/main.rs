@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod console;
 mod everyday;
 mod hardening;
 mod idmaps;
@@ -15,4 +16,3 @@ mod privileges;
 mod seccomp;
 mod strict;
 mod supervise;
-mod terminal;

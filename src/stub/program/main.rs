@@ -110,9 +110,7 @@ impl Machine {
             code::EXEC => self.exec(index, args),
             code::ANNOUNCE => self.announce(index),
             code::PARK => self.park(index, args[0]),
-            code::RECEIVE_FDS => {
-                received::place(self.report_fd(), args[0] as *const i32, args[1] as usize, args[2])
-            }
+            code::RECEIVE_FDS => received::place(self.report_fd(), args[0] as *const i32, args[1] as usize, args[2]),
             code::SEND_TERMINAL => {
                 let record = Record { kind: record::TERMINAL, op: index, errno: 0, value: 0 };
                 init::send_with_fd(self, record, args[0] as i32)

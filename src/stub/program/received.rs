@@ -30,7 +30,8 @@ pub fn place(socket: u64, numbers: *const i32, count: usize, end: u64) -> Result
         return Err(Errno::OWNERDEAD);
     }
     // SAFETY: both are locals that the kernel has just written.
-    let (message, mut control) = unsafe { ((&raw const message).read_volatile(), (&raw const control).read_volatile()) };
+    let (message, mut control) =
+        unsafe { ((&raw const message).read_volatile(), (&raw const control).read_volatile()) };
     let received = if message.control_len == 0 { 0 } else { (control.len - CONTROL_HEAD) as usize / 4 };
     // The kernel leaves out those that the table has no room for.
     if received != count {
