@@ -127,7 +127,8 @@ impl Entrance {
         };
         // A process that is ending cannot be looked into any more, and ends in a moment.
         let ends = |error: &Error| {
-            let patience = if error.step() == Step::Enter { ENDING } else { Duration::ZERO };
+            let enters = [Step::Enter, Step::JoinNamespace].contains(&error.step());
+            let patience = if enters { ENDING } else { Duration::ZERO };
             gone(error) || shared.ends_by(Instant::now() + patience).unwrap_or(false)
         };
         let ended = |error: Error| if ends(&error) { has_ended() } else { error };

@@ -23,10 +23,13 @@ fn sorts(root: &common::TempDir) -> Vec<(&'static str, Sandbox)> {
         ("programs", base().rootfs(RootFs::programs()).init(true)),
         ("the caller's root", base()),
         ("a filter and limits of processes", base().seccomp(Seccomp::default()).rlimit(Resource::OpenFiles, 77, 99)),
-        ("rules", base().landlock(Landlock::new().read("/").execute("/").write("/tmp").write("/dev/null"))),
         ("no capabilities", base().capabilities(Capabilities::none()).session(Session::NewGroup).cwd("/usr")),
         ("all namespaces", base().user_ns().net_ns().ipc_ns().uts_ns().cgroup_ns().time_ns().hostname("x")),
     ];
+    let rules = base().landlock(Landlock::new().read("/").execute("/").write("/tmp").write("/dev/null"));
+    if rules.check().is_ok() {
+        all.push(("rules", rules));
+    }
     if common::is_root() {
         let group = || common::sandbox().cgroup_parent(common::cgroup_parent()).pids_limit(50);
         all.push(("a group alone", group()));
@@ -134,10 +137,10 @@ fn descriptors_are_passed_and_no_others_are_open() {
         std::os::fd::OwnedFd::from(reader)
     };
     // Numbers that the way in itself uses are among them.
-    for numbers in [vec![3], vec![3, 4, 5, 6, 7], vec![6, 20, 100], vec![7, 8]] {
+    for numbers in [vec![3], vec![3, 4, 5, 6, 7], vec![6, 9], vec![7, 8]] {
         let script: String = numbers.iter().map(|number| format!("read line <&{number}; echo $line; ")).collect();
         let script = script + "for fd in /proc/self/fd/*; do [ -e $fd ] && echo ${fd##*/}; done";
-        let command = Command::new("bash").args(["-c", &script]);
+        let command = Command::new("sh").args(["-c", &script]);
         let command =
             numbers.iter().fold(command, |command, number| command.fd(*number, file(&format!("f{number}\n"))));
         let output = child.exec_output(command).unwrap();
