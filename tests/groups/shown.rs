@@ -19,7 +19,8 @@ fn a_program_finds_its_limits() {
     let _clean = common::clean();
     let (root, bare) = (common::root_dir(), common::root_dir());
     std::fs::create_dir(root.path().join("sys")).unwrap();
-    let listed = || common::sandbox().pid_ns().cgroup_ns().rootfs(RootFs::programs());
+    let listed =
+        || common::sandbox().cgroup_parent(common::cgroup_parent()).pid_ns().cgroup_ns().rootfs(RootFs::programs());
     let sandboxes = [
         ("strict", common::strict()),
         ("strict on a directory", common::strict().rootfs(root.path()).bind_ro("/usr", "/usr")),
@@ -61,7 +62,10 @@ fn what_is_shown_is_read_only_and_the_sandboxs_own() {
     let mut neighbour = limited(common::strict()).command("sleep").arg("60").spawn().unwrap();
     // Whoever the program is, and whatever it may do to files.
     let mut sandboxes = vec![("strict", limited(common::strict()))];
-    let root = limited(common::sandbox()).pid_ns().cgroup_ns().rootfs(RootFs::programs());
+    let root = limited(common::sandbox().cgroup_parent(common::cgroup_parent()))
+        .pid_ns()
+        .cgroup_ns()
+        .rootfs(RootFs::programs());
     sandboxes.push(("root inside", root.mount(Cgroupfs::new("/sys/fs/cgroup"))));
     let script = "cd /sys/fs/cgroup
         for f in *.max */*.max cgroup.procs */cgroup.procs */tasks */*limit_in_bytes; do
@@ -103,7 +107,8 @@ fn without_a_group_or_a_namespace_nothing_is_shown() {
     let off = common::shell(common::strict().default_mounts(false).tmpfs("/dev", 1 << 20), list);
     assert_eq!(common::stdout(&off), "0");
     let mount = || Cgroupfs::new("/sys/fs/cgroup");
-    let sandbox = || common::sandbox().pid_ns().rootfs(RootFs::programs()).mount(mount());
+    let sandbox =
+        || common::sandbox().cgroup_parent(common::cgroup_parent()).pid_ns().rootfs(RootFs::programs()).mount(mount());
     for (refused, word) in [(limited(sandbox()), "cgroup_ns()"), (sandbox().cgroup_ns(), "memory_limit()")] {
         let error = refused.check().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
