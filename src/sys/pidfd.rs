@@ -98,3 +98,25 @@ fn exit_info_now(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
     unsafe { pidfd_get_info(pidfd.as_raw_fd(), &raw mut info) }?;
     Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::process::{Command, id};
+
+    use super::*;
+
+    /// A process inside a sandbox may send the pidfd of any process that it can get.
+    #[test]
+    fn a_child_is_told_from_any_other_process_and_is_not_reaped() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let theirs = open(child.id() as i32).unwrap();
+        assert!(is_child(theirs.as_fd()));
+        poll(&mut [PollFd::new(theirs.as_fd(), PollFlags::POLLIN)], nix::poll::PollTimeout::NONE).unwrap();
+        assert!(is_child(theirs.as_fd()), "it has ended");
+        assert!(child.wait().unwrap().success());
+        for other in [id() as i32, 1] {
+            assert!(!is_child(open(other).unwrap().as_fd()), "{other}");
+        }
+    }
+}
