@@ -83,15 +83,20 @@ impl OutputStream {
     }
 }
 
+/// Reads until bytes come that the meter passes on, or the end.
+pub(super) fn read_metered(meter: Option<&Meter>, mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        let count = read()?;
+        let Some(meter) = meter.filter(|_| count > 0) else { return Ok(count) };
+        if let Some(kept) = meter.pass(count) {
+            return Ok(kept);
+        }
+    }
+}
+
 impl Read for OutputStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let count = self.pipe.read(buffer)?;
-            let Some(meter) = self.meter.as_ref().filter(|_| count > 0) else { return Ok(count) };
-            if let Some(kept) = meter.pass(count) {
-                return Ok(kept);
-            }
-        }
+        read_metered(self.meter.as_deref(), || self.pipe.read(buffer))
     }
 }
 

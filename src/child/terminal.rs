@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::stream::Meter;
+use super::stream::{Meter, read_metered};
 use crate::stdio::TerminalSize;
 use crate::sys::terminal;
 
@@ -94,20 +94,11 @@ impl Terminal {
 
 impl Read for Terminal {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let count = match nix::unistd::read(&self.master, buffer) {
-                // No process has the slave open.
-                Err(Errno::EIO) => 0,
-                result => result?,
-            };
-            match &self.meter {
-                Some(meter) if count > 0 => match meter.pass(count) {
-                    Some(kept) => return Ok(kept),
-                    None => continue,
-                },
-                _ => return Ok(count),
-            }
-        }
+        read_metered(self.meter.as_deref(), || match nix::unistd::read(&self.master, buffer) {
+            // No process has the slave open.
+            Err(Errno::EIO) => Ok(0),
+            result => Ok(result?),
+        })
     }
 }
 

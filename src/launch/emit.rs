@@ -129,11 +129,7 @@ impl Policy {
             self.mounts.emit(&mut plan, &mounts, context, scratch, ready, &judgement.control_groups)?;
         }
         let landlock = self.landlock.as_ref().and_then(|rules| rules.emit(&mut plan, &judgement.landlock));
-        let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
-        self.program.emit_raised_rlimits(&mut plan);
-        judgement.security.emit_keep(&mut plan);
-        self.program.emit_user(&mut plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
-        judgement.security.emit(&mut plan, judgement.bounding);
+        self.emit_identity(&mut plan, judgement);
         // A change of user makes a process dumpable again where fs.suid_dumpable says so.
         emit_undumpable(&mut plan);
         self.emit_owner(&mut plan, Arg::PARENT);
@@ -157,7 +153,7 @@ impl Policy {
         run.invocation.emit_cwd(plan, self.mounts.root.is_some());
         run.streams.emit(plan, &self.stdio.extra, &run.fds);
         run.streams.emit_controlling(plan);
-        self.emit_exec(plan, judgement, setup.failure, run);
+        self.emit_exec(plan, judgement, judgement.seccomp.as_ref(), setup.failure, run);
     }
 
     /// Writes the ops that let the stub wait for a program.
@@ -175,20 +171,25 @@ impl Policy {
         let mut plan = setup.plan.continued();
         run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
         stdio::emit_received(&mut plan, &run.fds);
-        self.emit_limits_of_process(&mut plan, judgement, &run.streams);
-        emit_unblock_signals(&mut plan);
         let filter = judgement.seccomp.as_ref().filter(|_| ahead(judgement).is_none());
-        let how = filter.map_or(ExecFlags::empty(), |profile| profile.emit(&mut plan));
-        run.invocation.emit_exec(&mut plan, how, setup.failure);
+        self.emit_exec(&mut plan, judgement, filter, setup.failure, run);
         plan
     }
 
-    /// Emits the last ops of a run: limits of the process, signal mask, filter and exec. `failure`
-    /// is the slot with the address of the failure page.
-    pub(super) fn emit_exec(&self, plan: &mut Plan, judgement: &Judgement, failure: Option<Slot>, run: &Run) {
+    /// Emits the last ops of a run: limits of the process, signal mask, filter and exec. `filter` is
+    /// the filter that is still to be installed, `failure` the slot with the address of the failure
+    /// page.
+    pub(super) fn emit_exec(
+        &self,
+        plan: &mut Plan,
+        judgement: &Judgement,
+        filter: Option<&Seccomp>,
+        failure: Option<Slot>,
+        run: &Run,
+    ) {
         self.emit_limits_of_process(plan, judgement, &run.streams);
         emit_unblock_signals(plan);
-        let how = judgement.seccomp.as_ref().map_or(ExecFlags::empty(), |profile| profile.emit(plan));
+        let how = filter.map_or(ExecFlags::empty(), |profile| profile.emit(plan));
         run.invocation.emit_exec(plan, how, failure);
     }
 
@@ -196,11 +197,16 @@ impl Policy {
     fn emit_maps(&self, plan: &mut Plan, maps: &IdMaps) {
         self.namespaces.emit_maps(plan, maps);
         self.namespaces.emit_time(plan);
-        let Some((uid, gid)) = maps.setup() else { return };
-        if !maps.deny_setgroups {
-            emit_groups(plan, &[]);
-        }
-        emit_ids(plan, uid.inside, gid.inside);
+        emit_setup_ids(plan, maps);
+    }
+
+    /// Emits what makes the stub the program's user, with the rights of that and no others.
+    pub(super) fn emit_identity(&self, plan: &mut Plan, judgement: &Judgement) {
+        let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
+        self.program.emit_raised_rlimits(plan);
+        judgement.security.emit_keep(plan);
+        self.program.emit_user(plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
+        judgement.security.emit(plan, judgement.bounding);
     }
 
     /// Returns the facts from outside of the mounts on which their ops depend.
@@ -291,6 +297,15 @@ pub(super) fn emit_failure_page(plan: &mut Plan) -> Slot {
 /// Keeps other processes of the same user from looking into the stub: prctl(2), `PR_SET_DUMPABLE`.
 pub(super) fn emit_undumpable(plan: &mut Plan) {
     plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
+}
+
+/// Emits the ids that the setup has in a user namespace with these maps.
+pub(super) fn emit_setup_ids(plan: &mut Plan, maps: &IdMaps) {
+    let Some((uid, gid)) = maps.setup() else { return };
+    if !maps.deny_setgroups {
+        emit_groups(plan, &[]);
+    }
+    emit_ids(plan, uid.inside, gid.inside);
 }
 
 /// Lets the stub enter its groups: those on v1, and those on v2 that it was not born in.

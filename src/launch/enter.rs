@@ -9,23 +9,26 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::errno::Errno;
 
 use super::compiled::Compiled;
-use super::emit::{Run, SetupKey, emit_beginning, emit_failure_page, emit_join_cgroups, emit_undumpable};
+use super::emit::{
+    Run, SetupKey, emit_beginning, emit_failure_page, emit_join_cgroups, emit_setup_ids, emit_undumpable,
+};
 use super::inputs::{Inputs, refuse_frozen};
+use super::listener::ListenerChannel;
 use super::run_setup::is_clone_too_old;
-use crate::cgroup::{Group, Stats};
-use crate::child::{Child, Enter, Facts, Inside, OutputLimit, Resources, Started, Watch};
+use crate::cgroup::Group;
+use crate::child::{Child, Enter, Facts, Inside, Resources, Started, Watch};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
 use crate::judge::Judgement;
 use crate::namespace::Namespaces;
 use crate::plan::{Plan, PlanFd, RunFds};
 use crate::policy::Policy;
-use crate::program::{emit_groups, emit_ids};
-use crate::security::{Privileges, Seccomp};
+use crate::security::{Seccomp, emit_no_new_privs};
 use crate::spawn::{self, FailurePage, Launch};
 use crate::stdio::{self, Master, Stdio, Streams};
 use crate::sys::{pidfd, table};
@@ -104,13 +107,14 @@ impl Enter for Entrance {
         Child::new(Started {
             terminal: way.terminal.take(),
             running: stub.into_running(),
-            at: std::time::Instant::now(),
-            facts: policy.facts_of_entry(judgement, &run.streams),
+            at: Instant::now(),
+            // The program is not the first of the namespace: its end ends nothing else.
+            facts: Facts { own_pid_ns: false, reaped_at_once: true, ..policy.facts(judgement, &run.streams) },
             enforced: judgement.enforced_with(&run.streams.sinks),
             streams: std::mem::take(&mut run.streams.outside),
             resources: Resources::default(),
-            output_limit: policy.output_limit.map(|bytes| OutputLimit { bytes, cuts: policy.output_cut }),
-            notifications: channel.and_then(super::listener::ListenerChannel::notifications),
+            output_limit: policy.limit_of_output(),
+            notifications: channel.and_then(ListenerChannel::notifications),
             watch: Watch { wall_time: policy.wall_time, cpu_time: None },
             enter: None,
         })
@@ -176,22 +180,12 @@ impl Policy {
         emit_joins(&mut plan, apart, way);
         // From here on paths are those of the sandbox.
         let landlock = self.landlock.as_ref().and_then(|rules| rules.emit_filled(&mut plan, &judgement.landlock));
-        let maps = judgement.maps.as_ref();
-        let may_set_groups = maps.is_none_or(|maps| !maps.deny_setgroups);
-        if let Some((uid, gid)) = maps.and_then(|maps| maps.setup()) {
-            if may_set_groups {
-                emit_groups(&mut plan, &[]);
-            }
-            emit_ids(&mut plan, uid.inside, gid.inside);
-        }
-        self.program.emit_raised_rlimits(&mut plan);
-        judgement.security.emit_keep(&mut plan);
-        self.program.emit_user(&mut plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
-        judgement.security.emit(&mut plan, judgement.bounding);
+        judgement.maps.iter().for_each(|maps| emit_setup_ids(&mut plan, maps));
+        self.emit_identity(&mut plan, judgement);
         if !self.program.init {
             // A program that is the first process itself could have made the mount namespace in
             // which set-user-ID programs are looked up.
-            Privileges::emit_no_new_privs(&mut plan);
+            emit_no_new_privs(&mut plan);
         }
         self.program.emit_umask(&mut plan, umask);
         let slave = way.terminal.as_ref().map(|master| {
@@ -212,7 +206,7 @@ impl Policy {
         self.emit_owner(&mut plan, parent);
         self.program.emit_session(&mut plan, own_pid_ns || run.streams.has_pty());
         run.streams.emit_controlling(&mut plan);
-        self.emit_exec(&mut plan, judgement, failure, run);
+        self.emit_exec(&mut plan, judgement, judgement.seccomp.as_ref(), failure, run);
         let given = RunFds {
             failure_page: way.failure.as_ref().map(AsFd::as_fd),
             cgroup_procs: way.procs.iter().map(AsFd::as_fd).collect(),
@@ -220,24 +214,6 @@ impl Policy {
             terminal: None,
         };
         plan.for_run(&given, None)
-    }
-
-    /// Returns the facts by which the handle of a further program ends it.
-    fn facts_of_entry(&self, judgement: &Judgement, streams: &Streams) -> Facts {
-        Facts {
-            // The program is not the first of the namespace: its end ends nothing else.
-            own_pid_ns: false,
-            own_process_group: self
-                .program
-                .leads_group(self.namespaces.new.contains(Namespaces::PID) || streams.has_pty()),
-            cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
-            seccomp: judgement.seccomp.is_some(),
-            reaped_at_once: true,
-            writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
-            wall_time_grace: self.wall_time_grace,
-            stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
-            before: Stats::default(),
-        }
     }
 }
 

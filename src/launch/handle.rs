@@ -9,9 +9,8 @@ use super::enter::Entrance;
 use super::inputs::Inputs;
 use super::listener::ListenerChannel;
 use crate::cgroup::{Group, Stats};
-use crate::child::{Child, Facts, OutputLimit, Started, Watch};
+use crate::child::{Child, Facts, Started, Watch};
 use crate::error::Result;
-use crate::namespace::Namespaces;
 use crate::policy::Policy;
 use crate::spawn::Running;
 use crate::stdio::Streams;
@@ -33,7 +32,6 @@ impl Policy {
         let user_outside = self.user_outside(inputs);
         let mut resources = std::mem::take(&mut inputs.resources);
         resources.group.iter_mut().for_each(Group::joined);
-        let own_pid_ns = self.namespaces.new.contains(Namespaces::PID);
         // If there is a group, `reap_stale` finds the process in the group.
         let scratch = resources.scratch.as_ref().filter(|_| resources.group.is_none());
         let noted = scratch.map_or(Ok(()), |scratch| scratch.record_process(running.pidfd.as_fd()));
@@ -44,19 +42,9 @@ impl Policy {
             at,
             streams: std::mem::take(&mut streams.outside),
             resources,
-            facts: Facts {
-                own_pid_ns,
-                own_process_group: self.program.leads_group(own_pid_ns || streams.has_pty()),
-                cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
-                seccomp: judgement.seccomp.is_some(),
-                reaped_at_once: channel.is_some(),
-                writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
-                wall_time_grace: self.wall_time_grace,
-                stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),
-                before,
-            },
+            facts: Facts { reaped_at_once: channel.is_some(), before, ..self.facts(judgement, streams) },
             enforced: judgement.enforced_with(&streams.sinks),
-            output_limit: self.output_limit.map(|bytes| OutputLimit { bytes, cuts: self.output_cut }),
+            output_limit: self.limit_of_output(),
             notifications: channel.and_then(ListenerChannel::notifications),
             watch: Watch { wall_time: self.wall_time, cpu_time: self.cpu_time.filter(|_| judgement.account_cpu) },
             enter: Some(Arc::new(Entrance::new(compiled, user_outside, inputs))),

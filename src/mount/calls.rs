@@ -35,6 +35,16 @@ pub(super) fn make_file<'p>(plan: &'p mut Plan, step: Step, dir: Arg, name: impl
     plan.call(step, libc::SYS_mknodat, [dir, name.into(), (libc::S_IFREG | 0o644).into(), 0.into()])
 }
 
+/// Writes `bytes` to the file `name` in the directory `dir`, which does not exist yet.
+pub(super) fn write_new_file(plan: &mut Plan, dir: Slot, name: &str, bytes: &[u8], mode: u32, at: &Path) {
+    let (name, data, file) = (plan.string(name), plan.bytes(bytes), plan.slot());
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let args = [dir.into(), name.into(), flags.into(), mode.into()];
+    plan.call(Step::Mount, libc::SYS_openat, args).at(at).store(file);
+    plan.call(Step::Mount, libc::SYS_write, [file.into(), data.into(), bytes.len().into()]).at(at);
+    plan.close(Step::Mount, file);
+}
+
 /// Makes the symbolic link `name` to `target` in the directory `dir`.
 pub(super) fn make_link<'p>(
     plan: &'p mut Plan,

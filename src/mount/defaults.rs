@@ -12,7 +12,7 @@ use super::memory_file::{MemoryFile, Missing};
 use super::paths::clean;
 use super::policy::Policy;
 use super::proc::Proc;
-use super::root::Base;
+use super::root::{Base, LOCALHOST};
 use super::tmpfs::Tmpfs;
 
 /// The file with the servers that are asked for names: resolv.conf(5).
@@ -46,12 +46,6 @@ impl Policy {
         let mut all = if self.no_defaults { Vec::new() } else { self.defaults(around, terminal, has) };
         all.retain(|default: &Mount| !default.target.to_str().is_some_and(has));
         let groups = if self.no_defaults { None } else { self.groups(around, &all, &made) };
-        // A /sys of the host's has the groups of all others.
-        let shows_hosts =
-            all.iter().any(|mount| matches!(&mount.kind, Kind::Bind(bind) if clean(&bind.target) == *"/sys"));
-        let cover = (shows_hosts && groups.is_none() && !has(CGROUPS))
-            .then(|| Tmpfs::new(CGROUPS).size(4096).mode(0o555).read_only().into());
-        let groups = groups.or(cover);
         let (before, after) = if has("/sys") { (None, groups) } else { (groups, None) };
         all.extend(before);
         all.extend(made.into_iter().cloned());
@@ -91,11 +85,17 @@ impl Policy {
     }
 
     /// Returns the mount of the sandbox's control groups, where its target can be made without a
-    /// change to a directory of the caller's.
+    /// change to a directory of the caller's. Where there are none to be shown, a default /sys of
+    /// the host's, which has the groups of all others, gets a cover instead.
     fn groups(&self, around: &Surroundings, defaults: &[Mount], made: &[&Mount]) -> Option<Mount> {
         let target = Path::new(CGROUPS);
-        if !self.own_groups || around.groups.is_empty() || made.iter().any(|mount| clean(&mount.target) == target) {
+        if made.iter().any(|mount| clean(&mount.target) == target) {
             return None;
+        }
+        if !self.own_groups || around.groups.is_empty() {
+            let is_hosts = |mount: &Mount| matches!(mount.kind, Kind::Bind(_)) && clean(&mount.target) == *"/sys";
+            let cover = || Tmpfs::new(CGROUPS).size(4096).mode(0o555).read_only().into();
+            return defaults.iter().any(is_hosts).then(cover);
         }
         let mut sys = defaults.iter().chain(made.iter().copied()).filter(|mount| clean(&mount.target) == *"/sys");
         let is_from_host = self.root.as_ref().is_none_or(|root| matches!(root.base, Base::Programs | Base::Host));
@@ -119,8 +119,9 @@ pub(crate) fn has_terminals(mounts: &[Mount]) -> bool {
 fn sys(around: &Surroundings) -> Option<Mount> {
     match around {
         Surroundings { user_ns: false, .. } => Some(Sysfs::new("/sys").into()),
-        Surroundings { shares_net: true, .. } => Some(Bind::new("/sys", "/sys").read_only().noexec().optional().into())
-            .filter(|_| Path::new("/sys").exists()),
+        Surroundings { shares_net: true, .. } => {
+            Some(Bind::new("/sys", "/sys").read_only().noexec().into()).filter(|_| Path::new("/sys").exists())
+        }
         _ => None,
     }
 }
@@ -131,7 +132,7 @@ fn names(around: &Surroundings) -> Vec<MemoryFile> {
     let name = &around.hostname;
     let is_plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     let own = if is_plain { format!("127.0.1.1 {name}\n") } else { String::new() };
-    let hosts = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{own}");
+    let hosts = format!("{LOCALHOST}{own}");
     let mut files = vec![MemoryFile::new("/etc/hosts", hosts), MemoryFile::new("/etc/hostname", format!("{name}\n"))];
     if around.shares_net
         && let Ok(text) = fs::read(RESOLV_CONF)

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::calls::{attach_by_path, attach_to, copy_open_tree, emit_target, set_flags};
+use super::calls::{attach_by_path, attach_to, copy_open_tree, emit_target, set_flags, write_new_file};
 use super::flags::{MountFlags, flag_setters, nodev_setter};
 use super::fs_context::emit_new_mount;
 use crate::error::Step;
@@ -116,13 +116,7 @@ pub(super) fn emit_store(plan: &mut Plan, files: &[(&MemoryFile, usize)]) -> Opt
     let (store, at) = (plan.slot(), Path::new(STORE));
     emit_new_mount(plan, "tmpfs", &options, MountFlags::QUIET, store, at);
     for (file, i) in files {
-        let (name, data, open) = (plan.string(i.to_string()), plan.bytes(&file.bytes), plan.slot());
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-        let args = [store.into(), name.into(), flags.into(), file.mode.into()];
-        plan.call(Step::Mount, libc::SYS_openat, args).at(&file.target).store(open);
-        let args = [open.into(), data.into(), file.bytes.len().into()];
-        plan.call(Step::Mount, libc::SYS_write, args).at(&file.target);
-        plan.close(Step::Mount, open);
+        write_new_file(plan, store, &i.to_string(), &file.bytes, file.mode, &file.target);
     }
     attach_by_path(plan, store, Path::new("/"), at);
     set_flags(plan, store, MountFlags::READ_ONLY, MountFlags::empty(), false, at);

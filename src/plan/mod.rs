@@ -237,18 +237,22 @@ impl Plan {
 
     /// Makes the ops since `first` the fallback of the op before them.
     pub(crate) fn fallback_from(&mut self, first: usize) {
-        let count = (self.ops.len() - first) as u8;
-        if let Some(op) = first.checked_sub(1).and_then(|i| self.ops.get_mut(i)) {
+        if let Some((op, count)) = self.before(first) {
             op.skip_on_success = count;
         }
     }
 
     /// Skips the ops since `first` after a tolerated failure of the op before them.
     pub(crate) fn depend_from(&mut self, first: usize) {
-        let count = (self.ops.len() - first) as u8;
-        if let Some(op) = first.checked_sub(1).and_then(|i| self.ops.get_mut(i)) {
+        if let Some((op, count)) = self.before(first) {
             op.skip_on_tolerated = count;
         }
+    }
+
+    /// Returns the op before `first`, and the number of ops since.
+    fn before(&mut self, first: usize) -> Option<(&mut DraftOp, u8)> {
+        let count = (self.ops.len() - first) as u8;
+        Some((self.ops.get_mut(first.checked_sub(1)?)?, count))
     }
 
     /// Adds an op that writes `text` to a file of /proc.

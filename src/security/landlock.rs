@@ -332,10 +332,14 @@ impl Landlock {
         if held.is_empty() {
             return None;
         }
-        let ports = self.tcp.as_ref().filter(|_| held.contains(&Feature::LandlockTcp));
-        let filter = ports.map(|ports| Seccomp::beside_landlock(may_listen(ports)));
         let fd = plan.run_fd(RunFd::Ruleset);
-        Some(Ruleset { fd, path_fd: fd, filter })
+        Some(Ruleset { fd, path_fd: fd, filter: self.filter_beside(held) })
+    }
+
+    /// Returns the filter beside the rules for ports, if those hold.
+    fn filter_beside(&self, held: &[Feature]) -> Option<Seccomp> {
+        let ports = self.tcp.as_ref().filter(|_| held.contains(&Feature::LandlockTcp));
+        ports.map(|ports| Seccomp::beside_landlock(may_listen(ports)))
     }
 
     /// Emits the ops that add the paths to the ruleset. Each run receives the ruleset twice: as the
@@ -345,8 +349,7 @@ impl Landlock {
         if held.is_empty() {
             return None;
         }
-        let ports = self.tcp.as_ref().filter(|_| held.contains(&Feature::LandlockTcp));
-        let filter = ports.map(|ports| Seccomp::beside_landlock(may_listen(ports)));
+        let filter = self.filter_beside(held);
         let ruleset = Ruleset { fd: plan.run_fd(RunFd::Ruleset), path_fd: plan.run_fd(RunFd::Ruleset), filter };
         if held.contains(&Feature::LandlockFiles) {
             let abi = kernel_abi();

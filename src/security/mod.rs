@@ -8,11 +8,13 @@
 
 mod capabilities;
 mod landlock;
+mod no_new_privs;
 mod seccomp;
 
 pub(crate) use capabilities::Names;
 pub use capabilities::{Capabilities, SecureBits};
 pub use landlock::Landlock;
+pub(crate) use no_new_privs::emit_no_new_privs;
 pub use seccomp::{Action, Compare, Notification, Notifications, Rule, Seccomp};
 
 use crate::error::{Problem, Step};
@@ -44,11 +46,6 @@ impl Privileges {
         }
     }
 
-    /// Emits `no_new_privs`: an exec gives no privileges from here on.
-    pub(crate) fn emit_no_new_privs(plan: &mut Plan) {
-        prctl(plan, Step::NoNewPrivs, [libc::PR_SET_NO_NEW_PRIVS as u64, 1]);
-    }
-
     /// Emits the op that keeps the permitted set. Must come before the change of user, which would
     /// clear the set.
     pub(crate) fn emit_keep(&self, plan: &mut Plan) {
@@ -64,7 +61,7 @@ impl Privileges {
             capabilities.emit(plan, bounding);
         }
         if self.no_new_privs {
-            Privileges::emit_no_new_privs(plan);
+            emit_no_new_privs(plan);
         }
     }
 }

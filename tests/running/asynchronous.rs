@@ -7,6 +7,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, probe};
+use crate::sorts;
 use ringfence::asynchronous::AsyncChild;
 use ringfence::{Command, ErrorKind, Sandbox, Stdio, Verdict};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,19 +20,6 @@ fn run<F: Future<Output = ()>>(task: impl Fn() -> F) {
     let _clean = common::clean();
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(task());
     Builder::new_current_thread().enable_all().build().unwrap().block_on(task());
-}
-
-/// The sorts of sandboxes whose handles differ inside.
-fn sorts() -> Vec<(&'static str, Sandbox)> {
-    let base = common::sandbox;
-    let mut all =
-        vec![("plain", base()), ("in a pid namespace", base().pid_ns()), ("under init", base().pid_ns().init(true))];
-    if !common::no_cgroups() {
-        let limited = base().cgroup_parent(common::cgroup_parent()).pids_limit(50);
-        all.push(("with a control group", limited.clone()));
-        all.push(("with a control group, under init", limited.pid_ns().init(true)));
-    }
-    all
 }
 
 /// A program that never ends by itself, and a pipe that ends with the last process that has it.

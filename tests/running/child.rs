@@ -6,25 +6,9 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, probe};
+use crate::sorts;
 use nix::poll::{PollFd, PollFlags, poll};
-use ringfence::{Child, ErrorKind, Outcome, RawMount, Sandbox, Session, Stdio, Step, Tmpfs, Verdict};
-
-/// The sorts of sandboxes whose handles differ inside.
-fn sorts() -> Vec<(&'static str, Sandbox)> {
-    let base = common::sandbox;
-    let mut all = vec![
-        ("plain", base()),
-        ("in a group of its own", base().session(Session::NewGroup)),
-        ("in a pid namespace", base().pid_ns()),
-        ("under init", base().pid_ns().init(true)),
-    ];
-    if common::is_root() {
-        let limited = base().cgroup_parent(common::cgroup_parent()).pids_limit(50);
-        all.push(("with a control group", limited.clone()));
-        all.push(("with a control group, under init", limited.pid_ns().init(true)));
-    }
-    all
-}
+use ringfence::{Child, ErrorKind, Outcome, RawMount, Sandbox, Stdio, Step, Tmpfs, Verdict};
 
 fn shell(sandbox: &Sandbox, script: &str) -> Sandbox {
     sandbox.clone().command("/bin/sh").args(["-c", script]).stdin(Stdio::null())

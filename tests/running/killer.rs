@@ -6,24 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common;
-use ringfence::{Child, ErrorKind, Killer, Sandbox, Session, Stdio, Verdict};
-
-/// The sorts of sandboxes that are killed in different ways.
-fn sorts() -> Vec<(&'static str, Sandbox)> {
-    let base = common::sandbox;
-    let mut all = vec![
-        ("plain", base()),
-        ("in a group of its own", base().session(Session::NewGroup)),
-        ("in a pid namespace", base().pid_ns()),
-        ("under init", base().pid_ns().init(true)),
-    ];
-    if !common::no_cgroups() {
-        let limited = base().cgroup_parent(common::cgroup_parent()).pids_limit(50);
-        all.push(("with a control group", limited.clone()));
-        all.push(("with a control group, under init", limited.pid_ns().init(true)));
-    }
-    all
-}
+use crate::sorts;
+use ringfence::{Child, ErrorKind, Killer, Sandbox, Stdio, Verdict};
 
 /// Starts a program that ignores what can be ignored, and waits until it does.
 fn started(sandbox: &Sandbox) -> Child {

@@ -15,3 +15,22 @@ mod smoke;
 mod terminal;
 mod threads;
 mod timings;
+
+use ringfence::{Sandbox, Session};
+
+/// The sorts of sandboxes whose handles differ inside, and which are killed in different ways.
+fn sorts() -> Vec<(&'static str, Sandbox)> {
+    let base = common::sandbox;
+    let mut all = vec![
+        ("plain", base()),
+        ("in a group of its own", base().session(Session::NewGroup)),
+        ("in a pid namespace", base().pid_ns()),
+        ("under init", base().pid_ns().init(true)),
+    ];
+    if common::is_root() || !common::no_cgroups() {
+        let limited = base().cgroup_parent(common::cgroup_parent()).pids_limit(50);
+        all.push(("with a control group", limited.clone()));
+        all.push(("with a control group, under init", limited.pid_ns().init(true)));
+    }
+    all
+}

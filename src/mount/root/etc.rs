@@ -2,9 +2,9 @@
 //! that toolchains keep there. No secret of the host's is among them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::error::Step;
+use crate::mount::calls::write_new_file;
 use crate::plan::{Plan, Slot};
 
 /// The files and directories of the host's /etc that programs look up, as far as they exist: the
@@ -33,6 +33,9 @@ const FROM_HOST: [&str; 17] = [
 /// `fpc-3.2.2.cfg`, `python3.11`.
 const PREFIXES: [&str; 3] = ["java-", "fpc-", "python3."];
 
+/// The names of the loopback device in hosts(5).
+pub(in crate::mount) const LOCALHOST: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
+
 const NOBODY: u32 = 65_534;
 
 /// Returns the paths in the host's /etc that are shown if they exist.
@@ -51,11 +54,11 @@ pub(super) fn emit_etc(plan: &mut Plan, root: Slot, (uid, gid): (u32, u32)) {
     let files = [
         ("etc/passwd", passwd(uid, gid)),
         ("etc/group", group(gid)),
-        ("etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned()),
+        ("etc/hosts", LOCALHOST.to_owned()),
         ("etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n".to_owned()),
     ];
     for (name, text) in &files {
-        emit_file(plan, root, name, text);
+        write_new_file(plan, root, name, text.as_bytes(), 0o644, &Path::new("/").join(name));
     }
 }
 
@@ -74,18 +77,6 @@ fn group(gid: u32) -> String {
     let known = [("root", 0), ("tty", 5), ("nogroup", NOBODY)];
     let own = (!known.iter().any(|(_, id)| *id == gid)).then_some(("user", gid));
     known.into_iter().chain(own).map(|(name, id)| format!("{name}:x:{id}:\n")).collect()
-}
-
-/// Writes a file that does not exist yet, below the root.
-fn emit_file(plan: &mut Plan, root: Slot, name: &str, text: &str) {
-    let (path, data, file) = (plan.string(name), plan.bytes(text.as_bytes()), plan.slot());
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    let at = format!("/{name}");
-    plan.call(Step::Mount, libc::SYS_openat, [root.into(), path.into(), flags.into(), 0o644.into()])
-        .at(&at)
-        .store(file);
-    plan.call(Step::Mount, libc::SYS_write, [file.into(), data.into(), text.len().into()]).at(&at);
-    plan.close(Step::Mount, file);
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod rootfs;
 
 pub(super) use emit::emit_root;
 pub(super) use entry::emit_entry;
+pub(super) use etc::LOCALHOST;
 pub(super) use programs::bind_count;
 pub(super) use rootfs::Base;
 pub use rootfs::RootFs;

@@ -24,6 +24,7 @@ pub use rule::{Action, Compare, Rule};
 use crate::error::{Error, ErrorKind, Problem, Step};
 use crate::feature::Feature;
 use crate::plan::{Arg, ExecFlags, Plan, Ptr};
+use crate::security::no_new_privs::emit_no_new_privs;
 use crate::sys::seccomp as kernel;
 use bpf::{Answers, Decision};
 use table::Known;
@@ -372,7 +373,7 @@ impl Seccomp {
     /// `no_new_privs` must be set before.
     pub(crate) fn emit_early(&self, plan: &mut Plan) {
         let program = self.emit_program(plan);
-        plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), 0.into(), program.into()]);
+        install(plan, program, 0);
     }
 
     /// Returns whether the filter can be installed in a stub that waits for its program, which saves
@@ -384,14 +385,13 @@ impl Seccomp {
     /// Emits the ops that install the filter in a stub that is about to wait.
     pub(crate) fn emit_ahead(&self, plan: &mut Plan) {
         let (program, flags) = self.emit_prepared(plan);
-        plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), flags.into(), program.into()]);
+        install(plan, program, flags);
     }
 
     /// Emits `no_new_privs` and the filter's program. Returns the program, and the flags with which
     /// it is installed.
     fn emit_prepared(&self, plan: &mut Plan) -> (Ptr, u64) {
-        let set = libc::PR_SET_NO_NEW_PRIVS;
-        plan.call(Step::NoNewPrivs, libc::SYS_prctl, [set.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
+        emit_no_new_privs(plan);
         let program = self.emit_program(plan);
         let log = if self.0.log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
         let speculation = if self.0.speculation { libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW } else { 0 };
@@ -408,7 +408,7 @@ impl Seccomp {
             flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
             plan.install_filter_and_send_listener(flags, program);
         } else {
-            plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), flags.into(), program.into()]);
+            install(plan, program, flags);
         }
         let mut how = ExecFlags::ANNOUNCED;
         if self.needs_failure_page() {
@@ -428,6 +428,11 @@ impl Seccomp {
         }
         error
     }
+}
+
+/// Emits the op that installs a filter: seccomp(2).
+fn install(plan: &mut Plan, program: Ptr, flags: u64) {
+    plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), flags.into(), program.into()]);
 }
 
 impl Profile {

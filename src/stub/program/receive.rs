@@ -1,7 +1,7 @@
 //! The receipt of a plan: the next message on the report socket, or the file that the message
 //! names.
 
-use crate::message::Message;
+use crate::message::{Control, Message};
 use crate::syscall::{Errno, nr, syscall};
 use crate::wire::{self, Header};
 
@@ -10,33 +10,22 @@ pub type Room = core::mem::MaybeUninit<[u64; wire::INLINE_MAX / 8]>;
 
 /// The most descriptors that come with a plan: the program's streams, and the file.
 const FDS_MAX: usize = 4;
-const CONTROL_HEAD: u64 = 16;
-
-/// struct cmsghdr with its data.
-#[repr(C)]
-struct Control {
-    len: u64,
-    level: i32,
-    kind: i32,
-    fds: [i32; FDS_MAX],
-}
-
 /// Receives a plan, which comes with at least `streams` descriptors, into `room`. If the message
 /// names a file, maps the file.
 fn receive(room: &mut Room, socket: u64, streams: usize) -> Result<(u64, u64), Errno> {
     const PROT_READ_WRITE: u64 = 3;
     const MAP_PRIVATE_POPULATE: u64 = 0x2 | 0x8000;
     let base = room.as_mut_ptr() as u64;
-    let mut control = Control { len: 0, level: 0, kind: 0, fds: [-1; FDS_MAX] };
+    let mut control = Control::<FDS_MAX>::EMPTY;
     let iov = [base, wire::INLINE_MAX as u64];
-    let mut message = Message::new(&iov, [&raw mut control as u64, core::mem::size_of::<Control>() as u64]);
+    let mut message = Message::new(&iov, [&raw mut control as u64, core::mem::size_of_val(&control) as u64]);
     let len = syscall(nr::RECVMSG, [socket, &raw mut message as u64, 0, 0, 0, 0])?;
     // SAFETY: both are locals that the kernel has just written.
     let (message, control) = unsafe { ((&raw const message).read_volatile(), (&raw const control).read_volatile()) };
     if len == 0 {
         return Err(Errno::OWNERDEAD);
     }
-    let count = if message.control_len == 0 { 0 } else { (control.len - CONTROL_HEAD) as usize / 4 };
+    let count = control.count(&message);
     // The streams must get the numbers below 3: these are free, and the kernel gives the lowest
     // number first.
     let misplaced = control.fds.iter().take(streams).zip(0..).any(|(fd, number)| *fd != number);

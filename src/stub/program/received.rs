@@ -1,19 +1,8 @@
 //! The descriptors of a program that come after its plan.
 
-use crate::message::Message;
+use crate::message::{Control, Message};
 use crate::syscall::{Errno, nr, syscall};
 use crate::wire;
-
-const CONTROL_HEAD: u64 = 16;
-
-/// struct cmsghdr with its data.
-#[repr(C)]
-struct Control {
-    len: u64,
-    level: i32,
-    kind: i32,
-    fds: [i32; wire::MAX_FDS],
-}
 
 /// Receives `count` descriptors in one message, and gives each its number. The numbers are the
 /// words at `numbers`, all below `end`. The frame is large, and most stubs never touch it.
@@ -22,9 +11,9 @@ pub fn place(socket: u64, numbers: *const i32, count: usize, end: u64) -> Result
     const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
     const F_DUPFD_CLOEXEC: u64 = 1030;
     let mut byte = 0u8;
-    let mut control = Control { len: 0, level: 0, kind: 0, fds: [-1; wire::MAX_FDS] };
+    let mut control = Control::<{ wire::MAX_FDS }>::EMPTY;
     let iov = [&raw mut byte as u64, 1];
-    let mut message = Message::new(&iov, [&raw mut control as u64, core::mem::size_of::<Control>() as u64]);
+    let mut message = Message::new(&iov, [&raw mut control as u64, core::mem::size_of_val(&control) as u64]);
     let len = syscall(nr::RECVMSG, [socket, &raw mut message as u64, MSG_CMSG_CLOEXEC, 0, 0, 0])?;
     if len == 0 {
         return Err(Errno::OWNERDEAD);
@@ -32,7 +21,7 @@ pub fn place(socket: u64, numbers: *const i32, count: usize, end: u64) -> Result
     // SAFETY: both are locals that the kernel has just written.
     let (message, mut control) =
         unsafe { ((&raw const message).read_volatile(), (&raw const control).read_volatile()) };
-    let received = if message.control_len == 0 { 0 } else { (control.len - CONTROL_HEAD) as usize / 4 };
+    let received = control.count(&message);
     // The kernel leaves out those that the table has no room for.
     if received != count {
         return Err(Errno::MFILE);
