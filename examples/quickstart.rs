@@ -62,7 +62,8 @@ impl Tour {
             .ipc_ns()
             .uts_ns()
             .hostname("sandbox")
-            .user(NOBODY, NOBODY);
+            .user(NOBODY, NOBODY)
+            .no_new_privs(true);
         // An ordinary user makes namespaces inside a user namespace, where "nobody" is the user's
         // own id.
         if self.root { sandbox } else { sandbox.user_ns() }

@@ -45,9 +45,12 @@ impl Policy {
     /// Notes the walls that the policy asks for. `privileges` are those of the program.
     pub(super) fn note_walls(&self, privileges: &Privileges, enforced: &mut Enforced) {
         let own_user_ns = self.namespaces.apart().contains(Namespaces::USER);
+        // Another user than root has no capability after its exec: the inheritable and the ambient
+        // set are empty. Without new privileges no file gives it any.
+        let has_none = privileges.no_new_privs && self.program.user.is_some_and(|(uid, _)| uid != 0);
         let may = |capability: Capability| match &privileges.capabilities {
             Some(given) => given.reaches(capability),
-            None => own_user_ns || has_capability(capability) || Uid::effective().is_root(),
+            None => !has_none && (own_user_ns || has_capability(capability) || Uid::effective().is_root()),
         };
         let unless = |gap: bool, text| if gap { Enforcement::Partial(text) } else { Enforcement::Full };
         let is_admin = may(Capability::CAP_SYS_ADMIN);

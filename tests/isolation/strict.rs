@@ -196,6 +196,7 @@ fn features(sandbox: &Sandbox) -> (BTreeSet<Feature>, BTreeSet<Feature>) {
 
 #[test]
 fn every_wall_that_was_asked_for_is_listed() {
+    let _clean = common::clean();
     use Feature::{
         BoundingSet, CgroupNs, DefaultMasks, IpcNs, Mask, MountNs, NetNs, NoNewPrivs, OutputLimit, PidNs, ReadOnlyPath,
         ReadOnlyRoot, Rlimit, Seccomp, SessionKeyring, TimeNs, User, UserLimit, UserNs, UtsNs, WallTime,
@@ -217,6 +218,11 @@ fn every_wall_that_was_asked_for_is_listed() {
     let walls = BTreeSet::from([PidNs, MountNs, Feature::RootFs, ReadOnlyRoot, Rlimit]);
     assert_eq!(features(&root()), (walls.clone(), walls.clone()));
     assert_eq!(features(&root().capabilities(Capabilities::none())).1, BTreeSet::new());
+    // Another user has none, unless a file gives it some.
+    let user = || root().user(65534, 65534);
+    assert_eq!((features(&user()).1, features(&user().no_new_privs(true)).1), (walls.clone(), BTreeSet::new()));
+    let held = "sed -n 's/^Cap\\(Prm\\|Eff\\):.*[1-9a-f].*/held/p' /proc/self/status";
+    assert_eq!(stdout(&common::shell(user().no_new_privs(true), held)), "");
     // Files by their handles, and devices.
     let kept = |capability| features(&root().capabilities(Capabilities::keep([capability]))).1;
     assert_eq!(kept(Capability::CAP_DAC_READ_SEARCH), [PidNs, MountNs, Feature::RootFs, ReadOnlyRoot].into());
