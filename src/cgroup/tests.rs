@@ -3,7 +3,7 @@
 
 use std::fs::read_to_string;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,9 @@ fn a_group_has_its_limits_counts_and_goes() {
     for host in hosts() {
         let limits = Limits::new().memory(Bytes::mib(64)).pids(20).cpu(0.1).cpu_weight(200);
         let group = Made::new(&host, "life", "rf-t-1", &limits);
-        let mut child = group.run(r#"x=$(head -c 500000 /dev/zero | tr "\0" x); while :; do :; done"#);
+        let mut child = group.run(r#"x=$(head -c 500000 /dev/zero | tr "\0" x); cd /proc; while :; do :; done"#);
+        let cwd = format!("/proc/{}/cwd", child.id());
+        eventually("the loop is reached", || std::fs::read_link(&cwd).unwrap() == Path::new("/proc"));
         eventually("cpu time is counted", || group.0.cpu_usage().unwrap() > Some(Duration::from_millis(60)));
         eventually("only the loop is left", || group.0.stats().unwrap().pids_current == Some(1));
         let stats = group.0.stats().unwrap();

@@ -40,10 +40,17 @@ fn a_debian_is_unpacked_as_umoci_does() {
     }
     let dir = TempDir::new();
     let at = |name: &str| dir.path().join(name);
-    sh("mmdebstrap --quiet --variant=minbase --skip=check/empty bookworm \"$1\"", &[&at("base.tar")]);
+    // Unpacked is enough: what dpkg configures would take a minute and make no other kind of file.
+    sh(
+        "mmdebstrap --quiet --variant=extract '--include=?essential' --skip=check/empty bookworm \"$1\"",
+        &[&at("base.tar")],
+    );
     sh(
         r#"umoci init --layout "$1"; umoci new --image "$1":debian; umoci unpack --image "$1":debian "$2"
         tar -C "$2/rootfs" --numeric-owner --xattrs --xattrs-include='*' -xpf "$3"
+        cd "$2/rootfs"
+        mkdir -p srv run tmp
+        for dir in bin sbin lib lib64; do mkdir -p usr/$dir; cp -a $dir/. usr/$dir; rm -rf $dir; ln -s usr/$dir $dir; done
         umoci repack --refresh-bundle --image "$1":debian "$2""#,
         &[&at("layout"), &at("bundle"), &at("base.tar")],
     );
@@ -67,7 +74,7 @@ fn a_debian_is_unpacked_as_umoci_does() {
     let sandbox = common::mounting().command("python3").arg(&script).arg(&root);
     let found = common::stdout(&sandbox.mount(Overlay::new(&root, layers.dirs()).read_only()));
     let (expected, found): (BTreeSet<&str>, BTreeSet<&str>) = (expected.lines().collect(), found.lines().collect());
-    assert!(expected.len() > 5_000, "only {} entries", expected.len());
+    assert!(expected.len() > 3_000, "only {} entries", expected.len());
     let differ: Vec<String> = expected
         .iter()
         .filter(|line| !found.contains(*line))

@@ -236,9 +236,16 @@ fn the_wall_time_ends_everything_whoever_waits() {
 #[test]
 fn the_wall_time_is_announced_where_a_grace_is_given() {
     let _clean = common::clean();
-    let (limit, grace) = (Duration::from_millis(150), Duration::from_secs(30));
+    let grace = Duration::from_secs(30);
     for (what, sandbox) in sorts() {
         let ready = "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
+        // Long enough for the program to be ready, on this machine as it is now.
+        let is_ready = |limit: &Duration| {
+            let output = shell(&sandbox, ready).wall_time(*limit).output().unwrap();
+            output.stdout == b"ready\n"
+        };
+        let limits = (0..7).map(|n| Duration::from_millis(150) * (1 << n));
+        let limit = 2 * limits.into_iter().find(is_ready).expect("ready within ten seconds");
         let sandbox = |script: &str| shell(&sandbox, script).wall_time(limit);
         let start = Instant::now();
         let output = sandbox(ready).wall_time_grace(grace).output().unwrap();
