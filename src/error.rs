@@ -196,6 +196,20 @@ steps! {
     Umask => "umask",
     /// `prlimit(2)`.
     Rlimit => "setrlimit",
+    /// Writing `/proc/self/oom_score_adj`.
+    OomScoreAdj => "set oom_score_adj",
+    /// `sched_setattr(2)`.
+    Scheduler => "set scheduler",
+    /// `ioprio_set(2)`.
+    IoPriority => "set I/O priority",
+    /// `sched_setaffinity(2)`.
+    CpuAffinity => "set cpu affinity",
+    /// `set_mempolicy(2)`.
+    MemoryPolicy => "set memory policy",
+    /// `personality(2)`.
+    Personality => "personality",
+    /// Writing a file below `/proc/sys`.
+    Sysctl => "set sysctl",
     /// `setgroups(2)`.
     Groups => "setgroups",
     /// `setresgid(2)`.

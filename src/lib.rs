@@ -168,7 +168,9 @@ pub use mount::{Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
 pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset, UserLimit};
 pub use owner::{Reaped, reap_stale};
 pub use pool::{Pool, PoolStats};
-pub use program::{Resource, Session};
+pub use program::{
+    IoPriority, MemoryPolicy, MemoryPolicyFlags, Personality, Resource, Scheduler, SchedulerFlags, Session,
+};
 pub use sandbox::{Prepared, Sandbox};
 pub use security::{Action, Capabilities, Compare, Landlock, Notification, Notifications, Rule, Seccomp, SecureBits};
 pub use spawn::Timings;

@@ -25,7 +25,7 @@ enum Way {
     Std(Command),
     Sandbox(Box<Sandbox>),
     Prepared(Prepared),
-    Pool(Pool, ringfence::Command),
+    Pool(Pool, Box<ringfence::Command>),
     Floor(Box<Floor>),
     StrictFloor(Box<StrictFloor>),
 }
@@ -83,7 +83,7 @@ impl Row {
             },
             Way::Sandbox(sandbox) => told(sandbox.status()),
             Way::Prepared(prepared) => told(prepared.status()),
-            Way::Pool(pool, command) => told(pool.status(command.clone())),
+            Way::Pool(pool, command) => told(pool.status((**command).clone())),
             Way::Floor(floor) => floor.run().map_err(|error| error.to_string()),
             Way::StrictFloor(floor) => floor.run().map_err(|error| error.to_string()),
         }
@@ -160,7 +160,7 @@ pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
     }
     let prepared = |name, sandbox: &Sandbox| Some(Row { name, way: Way::Prepared(sandbox.prepare().ok()?) });
     let pool = |name, sandbox: &Sandbox| {
-        let way = Way::Pool(sandbox.pool(READY).ok()?, ringfence::Command::new("/true"));
+        let way = Way::Pool(sandbox.pool(READY).ok()?, Box::new(ringfence::Command::new("/true")));
         Some(Row { name, way })
     };
     rows.push(sandbox("sandbox", inside.clone()));
@@ -176,7 +176,7 @@ pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
     let strict = Sandbox::strict().command(PROGRAM);
     rows.extend(prepared("strict-prepared", &strict));
     rows.extend(strict.pool(READY).ok().map(|pool| {
-        let way = Way::Pool(pool, ringfence::Command::new(PROGRAM));
+        let way = Way::Pool(pool, Box::new(ringfence::Command::new(PROGRAM)));
         Row { name: "strict-pool", way }
     }));
     rows.push(sandbox("strict", strict));

@@ -43,6 +43,17 @@ impl Policy {
         self.program.rlimits.iter().filter_map(problem).collect()
     }
 
+    /// Returns a problem if the program is to run on a processor that the machine cannot have: the
+    /// kernel would leave it out and say nothing.
+    pub(super) fn absent_affinity(&self) -> Option<Problem> {
+        let wanted = *self.program.attributes.cpu_affinity.as_ref()?.last()?;
+        let (there, most) = possible("cpu")?;
+        (wanted > most).then(|| {
+            let reason = format!("there is no {wanted} among the processors of this machine, {there}");
+            Problem::unsupported("cpu_affinity", reason, "name only numbers of this list")
+        })
+    }
+
     /// Returns the paths of the policy that are missing on the host. If the sandbox joins a mount
     /// namespace, nothing is checked, because the paths may exist there.
     pub(super) fn missing_sources(&self) -> Vec<Problem> {
@@ -87,16 +98,27 @@ impl Policy {
     }
 }
 
+/// Returns the list of what the machine can have, `cpu` or `node`, and its highest number.
+fn possible(kind: &str) -> Option<(String, usize)> {
+    let there = fs::read_to_string(format!("/sys/devices/system/{kind}/possible")).ok()?;
+    let there = there.trim().to_owned();
+    let most = highest(&there)?;
+    Some((there, most))
+}
+
+fn highest(list: &str) -> Option<usize> {
+    list.trim().split([',', '-']).filter_map(|number| number.parse().ok()).max()
+}
+
 /// Returns a problem if a list of processors or of memory nodes names one that the machine cannot
 /// have.
 pub(super) fn absent_processors(limits: &Limits) -> Option<Problem> {
     let lists = [("cpu", "processors", &limits.cpuset), ("node", "memory nodes", &limits.cpuset_mems)];
     lists.into_iter().find_map(|(kind, plural, list)| {
-        let there = fs::read_to_string(format!("/sys/devices/system/{kind}/possible")).ok()?;
-        let highest = |list: &str| list.trim().split([',', '-']).filter_map(|number| number.parse::<u32>().ok()).max();
-        let (wanted, most) = (highest(list.as_deref()?)?, highest(&there)?);
+        let wanted = highest(list.as_deref()?)?;
+        let (there, most) = possible(kind)?;
         (wanted > most).then(|| {
-            let reason = format!("there is no {wanted} among the {plural} of this machine, {}", there.trim());
+            let reason = format!("there is no {wanted} among the {plural} of this machine, {there}");
             Problem::unsupported("cpuset", reason, "name only numbers of this list").for_feature(Feature::Cpuset)
         })
     })

@@ -89,6 +89,7 @@ impl Policy {
             problems.extend(self.filter_bypass());
         }
         problems.extend(self.unreachable_rlimits());
+        problems.extend(self.absent_affinity());
         if thorough {
             problems.extend(self.missing_sources());
             problems.extend(self.too_many_descriptors(&[]));
@@ -193,6 +194,8 @@ impl Policy {
         problems.extend(self.scope_contradictions());
         problems.extend(self.mounts.invalid());
         problems.extend(self.program.invalid());
+        problems.extend(self.program.attributes.invalid(self.program.init));
+        problems.extend(self.namespaces.invalid_sysctls());
         problems.extend(self.terminal_without_session(&self.stdio.streams));
         problems.extend(self.landlock.iter().flat_map(Landlock::invalid));
         problems.extend(self.security.invalid());

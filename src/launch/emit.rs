@@ -102,6 +102,7 @@ impl Policy {
             // At this point, the stub still looks like a process of the caller's user.
             plan.request(Step::JoinCgroup, Request::ControlGroup);
         }
+        self.program.attributes.emit_badness(&mut plan);
         self.security.emit_keyring(&mut plan);
         let wants_page = judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page);
         let failure = wants_page.then(|| emit_failure_page(&mut plan));
@@ -110,6 +111,7 @@ impl Policy {
             None => self.namespaces.emit_time(&mut plan),
         }
         self.namespaces.emit_user_limits(&mut plan);
+        self.namespaces.emit_sysctls(&mut plan);
         // From here on, no process of the same user may look into the stub or its descriptors
         // (CVE-2016-9962).
         emit_undumpable(&mut plan);
@@ -204,6 +206,7 @@ impl Policy {
     pub(super) fn emit_identity(&self, plan: &mut Plan, judgement: &Judgement) {
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
         self.program.emit_raised_rlimits(plan);
+        self.program.attributes.emit(plan);
         judgement.security.emit_keep(plan);
         self.program.emit_user(plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
         judgement.security.emit(plan, judgement.bounding);

@@ -139,6 +139,11 @@ impl Policy {
             let reason = "without a pid namespace and without a limit, nothing ends a further program with its sandbox";
             problems.push(Problem::unsupported("exec", reason, "add pid_ns(), or a limit such as pids_limit()"));
         }
+        if self.namespaces.new.contains(Namespaces::PID) && !self.program.attributes.survive_fork() {
+            let reason = "a further program is forked into its pid namespace, and no child gets this scheduling";
+            let remedy = "choose a scheduler other than deadline, without reset_on_fork()";
+            problems.push(Problem::unsupported("exec", reason, remedy));
+        }
         if is_fenced {
             let reason = "only systemd may put a process into the sandbox's scope";
             let remedy = "run the caller in the same delegated subtree, with cgroup_parent()";
@@ -172,6 +177,7 @@ impl Policy {
         let (apart, own_pid_ns) = (self.namespaces.apart(), self.namespaces.apart().contains(Namespaces::PID));
         let mut plan = Plan::new();
         let umask = emit_beginning(&mut plan);
+        self.program.attributes.emit_badness(&mut plan);
         self.security.emit_keyring(&mut plan);
         let failure = way.failure.is_some().then(|| emit_failure_page(&mut plan));
         emit_undumpable(&mut plan);

@@ -9,8 +9,9 @@ use nix::errno::Errno;
 use super::kinds::Namespaces;
 use super::maps::{IdMaps, Writer};
 use super::policy::{JoinSource, Policy};
+use super::sysctl;
 use super::user_limit::emit_user_limits;
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Problem, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd, Request};
 use crate::sys::pidfd;
 
@@ -49,6 +50,17 @@ impl Policy {
     /// after the maps are written.
     pub(crate) fn emit_user_limits(&self, plan: &mut Plan) {
         emit_user_limits(plan, &self.user_limits);
+    }
+
+    /// Writes the settings of new namespaces. To be called after the maps are written, and before
+    /// another /proc is there.
+    pub(crate) fn emit_sysctls(&self, plan: &mut Plan) {
+        sysctl::emit(plan, &self.sysctls);
+    }
+
+    /// Returns the problems of settings that no new namespace has.
+    pub(crate) fn invalid_sysctls(&self) -> Vec<Problem> {
+        sysctl::invalid(&self.sysctls, self.new)
     }
 
     /// Joins the namespaces that exist and makes those that the clone did not make, in the order

@@ -13,6 +13,7 @@ mod lease;
 mod maps;
 mod newidmap;
 mod policy;
+mod sysctl;
 mod time_offset;
 mod user_limit;
 

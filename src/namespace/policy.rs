@@ -30,6 +30,8 @@ pub(crate) struct Policy {
     /// The maps are those that /etc/subuid and /etc/subgid give.
     pub(crate) subids: bool,
     pub(crate) user_limits: BTreeMap<UserLimit, u32>,
+    /// Settings of the kernel, by their names.
+    pub(crate) sysctls: BTreeMap<String, String>,
 }
 
 impl Policy {

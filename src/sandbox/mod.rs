@@ -1,5 +1,6 @@
 //! The builder: all public calls that describe a sandbox, and that run it.
 
+mod attributes;
 mod getters;
 mod limits;
 mod prepared;

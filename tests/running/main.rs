@@ -5,6 +5,7 @@ mod common;
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
+mod attributes;
 mod child;
 mod exec;
 mod killer;

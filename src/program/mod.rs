@@ -4,6 +4,9 @@
 //! needs privileges, the working directory after the user, and the descriptors and limits of the
 //! process change last.
 
+mod attributes;
+mod scheduler;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +15,10 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::resource;
+
+pub(crate) use attributes::Attributes;
+pub use attributes::{IoPriority, MemoryPolicy, MemoryPolicyFlags, Personality};
+pub use scheduler::{Scheduler, SchedulerFlags};
 
 use crate::error::{Problem, Step};
 use crate::plan::{Added, Arg, Exec, ExecFlags, Plan, Slot, has_nul};
@@ -35,6 +42,8 @@ pub enum Resource {
     Data,
     /// Size of a file that is written, in bytes (`RLIMIT_FSIZE`).
     FileSize,
+    /// Locks of files; Linux has not counted them since 2.4.25 (`RLIMIT_LOCKS`).
+    Locks,
     /// Locked memory, in bytes (`RLIMIT_MEMLOCK`).
     MemLock,
     /// POSIX message queues, in bytes (`RLIMIT_MSGQUEUE`).
@@ -49,6 +58,8 @@ pub enum Resource {
     RealtimePriority,
     /// Realtime processor time without a blocking call, in microseconds (`RLIMIT_RTTIME`).
     RealtimeTime,
+    /// Resident memory, in bytes; Linux has not limited it since 2.4.30 (`RLIMIT_RSS`).
+    ResidentSet,
     /// Queued signals (`RLIMIT_SIGPENDING`).
     SignalsPending,
     /// Stack of the first thread, in bytes (`RLIMIT_STACK`).
@@ -63,6 +74,7 @@ impl Resource {
             Resource::Cpu => resource::Resource::RLIMIT_CPU,
             Resource::Data => resource::Resource::RLIMIT_DATA,
             Resource::FileSize => resource::Resource::RLIMIT_FSIZE,
+            Resource::Locks => resource::Resource::RLIMIT_LOCKS,
             Resource::MemLock => resource::Resource::RLIMIT_MEMLOCK,
             Resource::MessageQueue => resource::Resource::RLIMIT_MSGQUEUE,
             Resource::Nice => resource::Resource::RLIMIT_NICE,
@@ -70,6 +82,7 @@ impl Resource {
             Resource::Processes => resource::Resource::RLIMIT_NPROC,
             Resource::RealtimePriority => resource::Resource::RLIMIT_RTPRIO,
             Resource::RealtimeTime => resource::Resource::RLIMIT_RTTIME,
+            Resource::ResidentSet => resource::Resource::RLIMIT_RSS,
             Resource::SignalsPending => resource::Resource::RLIMIT_SIGPENDING,
             Resource::Stack => resource::Resource::RLIMIT_STACK,
         }
@@ -117,6 +130,7 @@ pub(crate) struct Program {
     pub(crate) user: Option<(u32, u32)>,
     pub(crate) groups: Option<Vec<u32>>,
     pub(crate) umask: Option<u32>,
+    pub(crate) attributes: Attributes,
     pub(crate) rlimits: Vec<(Resource, u64, u64)>,
     pub(crate) session: Option<Session>,
     pub(crate) init: bool,
