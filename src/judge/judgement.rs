@@ -90,6 +90,7 @@ impl Policy {
         }
         problems.extend(self.unreachable_rlimits());
         problems.extend(self.absent_affinity());
+        problems.extend(self.new_privs_unreachable());
         if thorough {
             problems.extend(self.missing_sources());
             problems.extend(self.too_many_descriptors(&[]));
@@ -172,6 +173,31 @@ impl Policy {
         None
     }
 
+    /// Returns the settings that contradict a filter without `no_new_privs`.
+    fn new_privs_contradictions(&self) -> Option<Problem> {
+        self.seccomp.as_ref().filter(|profile| profile.allows_new_privs())?;
+        let (reason, remedy) = if self.security.no_new_privs {
+            ("no_new_privs is asked for as well", "leave out one of the two")
+        } else if self.landlock.is_some() {
+            ("landlock() sets no_new_privs", "leave out one of the two")
+        } else if self.program.init {
+            ("an init would keep CAP_SYS_ADMIN, which the filter needs until the exec", "leave out init()")
+        } else {
+            return None;
+        };
+        Some(Problem::invalid("allow_new_privs", reason, remedy))
+    }
+
+    /// Returns a problem if the caller may not install a filter without `no_new_privs`.
+    fn new_privs_unreachable(&self) -> Option<Problem> {
+        self.seccomp.as_ref().filter(|profile| profile.allows_new_privs())?;
+        let has_admin = self.namespaces.apart().contains(Namespaces::USER) || has_capability(Capability::CAP_SYS_ADMIN);
+        (!has_admin).then(|| {
+            let reason = "without no_new_privs, a filter needs CAP_SYS_ADMIN, which the caller has not";
+            Problem::unsupported("allow_new_privs", reason, "add user_ns(), or run as root")
+        })
+    }
+
     /// Returns a problem if the program could write to its init, which has no filter.
     /// CAP_SYS_PTRACE in the user namespace of the init gives access to its memory. A Landlock
     /// domain, which begins with the program, keeps the program from all processes outside of that
@@ -196,6 +222,7 @@ impl Policy {
         problems.extend(self.program.invalid());
         problems.extend(self.program.attributes.invalid(self.program.init));
         problems.extend(self.namespaces.invalid_sysctls());
+        problems.extend(self.new_privs_contradictions());
         problems.extend(self.terminal_without_session(&self.stdio.streams));
         problems.extend(self.landlock.iter().flat_map(Landlock::invalid));
         problems.extend(self.security.invalid());

@@ -5,7 +5,7 @@ use nix::unistd::Uid;
 
 use crate::namespace::Namespaces;
 use crate::policy::Policy;
-use crate::security::{Capabilities, Privileges};
+use crate::security::{Capabilities, Privileges, Seccomp};
 
 impl Policy {
     /// Returns whether the program's control group could belong to the program's user outside. The
@@ -23,6 +23,7 @@ impl Policy {
     /// init, which is undumpable and has no filter.
     pub(super) fn privileges(&self) -> Privileges {
         let mut policy = self.security.clone();
+        policy.admin_until_exec = self.seccomp.as_ref().is_some_and(Seccomp::allows_new_privs);
         if policy.capabilities.is_none() && self.namespaces.new.contains(Namespaces::USER) {
             let protects = self.namespaces.new.contains(Namespaces::MOUNT) && self.owns_its_group();
             let admin = (self.mounts.changes_mounts() || protects).then_some(Capability::CAP_SYS_ADMIN);

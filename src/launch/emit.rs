@@ -209,7 +209,7 @@ impl Policy {
         self.program.attributes.emit(plan);
         judgement.security.emit_keep(plan);
         self.program.emit_user(plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
-        judgement.security.emit(plan, judgement.bounding);
+        judgement.security.emit(plan, judgement.bounding, self.user_inside().0 == 0);
     }
 
     /// Returns the facts from outside of the mounts on which their ops depend.

@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use caps::Capability;
 use nix::errno::Errno;
 
 use super::compiled::Compiled;
@@ -144,12 +145,28 @@ impl Policy {
             let remedy = "choose a scheduler other than deadline, without reset_on_fork()";
             problems.push(Problem::unsupported("exec", reason, remedy));
         }
+        problems.extend(self.seen_with_admin(judgement));
         if is_fenced {
             let reason = "only systemd may put a process into the sandbox's scope";
             let remedy = "run the caller in the same delegated subtree, with cgroup_parent()";
             problems.push(Problem::unsupported("exec", reason, remedy));
         }
         if problems.is_empty() { Ok(()) } else { Err(Error::refused(problems)) }
+    }
+
+    /// Returns a problem if a process inside could take CAP_SYS_ADMIN from one that enters: it may
+    /// trace, and the filter without `no_new_privs` can be installed only where it is seen.
+    fn seen_with_admin(&self, judgement: &Judgement) -> Option<Problem> {
+        let apart = self.namespaces.apart();
+        let filter = judgement.seccomp.as_ref().filter(|profile| profile.allows_new_privs())?;
+        let traces = judgement.security.capabilities.as_ref().is_none_or(|c| c.reaches(Capability::CAP_SYS_PTRACE));
+        let is_seen = apart.contains(Namespaces::PID) && !filter.comes_before_the_entry();
+        (is_seen && traces && !apart.contains(Namespaces::USER)).then(|| {
+            let reason = "the filter refuses what the entry still needs, so that a program inside with CAP_SYS_PTRACE \
+                          could take CAP_SYS_ADMIN from it";
+            let remedy = "allow clone, capset, prctl and the like, leave out CAP_SYS_PTRACE, or add user_ns()";
+            Problem::unsupported("exec", reason, remedy)
+        })
     }
 
     /// Opens what a stub needs to enter.
@@ -188,7 +205,9 @@ impl Policy {
         let landlock = self.landlock.as_ref().and_then(|rules| rules.emit_filled(&mut plan, &judgement.landlock));
         judgement.maps.iter().for_each(|maps| emit_setup_ids(&mut plan, maps));
         self.emit_identity(&mut plan, judgement);
-        if !self.program.init {
+        let filter = judgement.seccomp.as_ref();
+        let new_privs = filter.is_some_and(Seccomp::allows_new_privs);
+        if !self.program.init && !new_privs {
             // A program that is the first process itself could have made the mount namespace in
             // which set-user-ID programs are looked up.
             emit_no_new_privs(&mut plan);
@@ -205,6 +224,12 @@ impl Policy {
         run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
         slave.into_iter().for_each(|slave| stdio::emit_slave_as_streams(&mut plan, slave));
         let parent = run.streams.emit_alone(&mut plan, &run.fds);
+        // As soon as it is seen inside, it has the program's capabilities and no more.
+        let ahead = filter.filter(|profile| new_privs && own_pid_ns && profile.comes_before_the_entry());
+        if let Some(profile) = ahead {
+            profile.emit_ahead(&mut plan);
+            judgement.security.emit_without_admin(&mut plan, self.user_inside().0 == 0);
+        }
         if own_pid_ns {
             emit_undumpable(&mut plan);
             plan.reclone();
@@ -212,7 +237,7 @@ impl Policy {
         self.emit_owner(&mut plan, parent);
         self.program.emit_session(&mut plan, own_pid_ns || run.streams.has_pty());
         run.streams.emit_controlling(&mut plan);
-        self.emit_exec(&mut plan, judgement, judgement.seccomp.as_ref(), failure, run);
+        self.emit_exec(&mut plan, judgement, filter.filter(|_| ahead.is_none()), failure, run);
         let given = RunFds {
             failure_page: way.failure.as_ref().map(AsFd::as_fd),
             cgroup_procs: way.procs.iter().map(AsFd::as_fd).collect(),

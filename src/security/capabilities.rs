@@ -173,9 +173,12 @@ impl Capabilities {
 
     /// Emits the ops that set the sets. The change of user has cleared the effective set, so
     /// CAP_SETPCAP is raised once more for the bounding set and for securebits.
-    pub(super) fn emit(&self, plan: &mut Plan, setpcap: bool) {
+    ///
+    /// `until_exec` is permitted and effective beside them. The exec takes it away: it gives uid 0 the
+    /// bounding set, and others the ambient one.
+    pub(super) fn emit(&self, plan: &mut Plan, setpcap: bool, until_exec: u64) {
         let own = if setpcap { Capability::CAP_SETPCAP.bitmask() } else { 0 };
-        capset(plan, own, self.wanted() | own, self.inheritable);
+        capset(plan, own, self.wanted() | own | until_exec, self.inheritable);
         if setpcap {
             plan.drop_bounding(self.bounding);
         }
@@ -187,7 +190,12 @@ impl Capabilities {
         if let Some(bits) = self.securebits {
             prctl(plan, Step::Capabilities, [libc::PR_SET_SECUREBITS as u64, bits.bits().into()]);
         }
-        capset(plan, self.effective, self.permitted, self.inheritable);
+        self.emit_final(plan, until_exec);
+    }
+
+    /// Emits the sets that the exec finds, with `until_exec` beside them.
+    pub(super) fn emit_final(&self, plan: &mut Plan, until_exec: u64) {
+        capset(plan, self.effective | until_exec, self.permitted | until_exec, self.inheritable);
     }
 }
 
@@ -235,6 +243,11 @@ fn last_capability() -> u8 {
         Ok::<_, nix::errno::Errno>(text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(LAST_NAMED).min(62))
     };
     LAST.get_or_try(read).map_or(LAST_NAMED, |last| *last)
+}
+
+/// Emits capset(2) with these capabilities, permitted and effective, and no others.
+pub(super) fn emit_capabilities(plan: &mut Plan, set: u64) {
+    capset(plan, set, set, 0);
 }
 
 /// Emits capset(2): effective, permitted, inheritable; first the low 32 capabilities, then the high

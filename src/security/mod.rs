@@ -12,10 +12,13 @@ mod no_new_privs;
 mod seccomp;
 
 pub(crate) use capabilities::Names;
+use capabilities::emit_capabilities;
 pub use capabilities::{Capabilities, SecureBits};
 pub use landlock::Landlock;
 pub(crate) use no_new_privs::emit_no_new_privs;
 pub use seccomp::{Action, Compare, Notification, Notifications, Rule, Seccomp};
+
+use caps::Capability;
 
 use crate::error::{Problem, Step};
 use crate::plan::Plan;
@@ -26,6 +29,9 @@ pub(crate) struct Privileges {
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) no_new_privs: bool,
     pub(crate) session_keyring: bool,
+    /// The filter is installed without `no_new_privs`, for which CAP_SYS_ADMIN is held until the
+    /// exec.
+    pub(crate) admin_until_exec: bool,
 }
 
 impl Privileges {
@@ -49,19 +55,34 @@ impl Privileges {
     /// Emits the op that keeps the permitted set. Must come before the change of user, which would
     /// clear the set.
     pub(crate) fn emit_keep(&self, plan: &mut Plan) {
-        if self.capabilities.is_some() {
+        if self.capabilities.is_some() || self.admin_until_exec {
             prctl(plan, Step::Capabilities, [libc::PR_SET_KEEPCAPS as u64, 1]);
         }
     }
 
     /// Emits the ops that set capabilities and `no_new_privs`. Must come after the change of user.
-    /// `bounding` says whether the bounding set can be reduced.
-    pub(crate) fn emit(&self, plan: &mut Plan, bounding: bool) {
-        if let Some(capabilities) = &self.capabilities {
-            capabilities.emit(plan, bounding);
+    /// `bounding` says whether the bounding set can be reduced, `is_root` that the program is uid 0.
+    pub(crate) fn emit(&self, plan: &mut Plan, bounding: bool, is_root: bool) {
+        let admin = if self.admin_until_exec { Capability::CAP_SYS_ADMIN.bitmask() } else { 0 };
+        match &self.capabilities {
+            Some(capabilities) => capabilities.emit(plan, bounding, admin),
+            // Root keeps what it has.
+            None if self.admin_until_exec && !is_root => emit_capabilities(plan, admin),
+            None => {}
         }
         if self.no_new_privs {
             emit_no_new_privs(plan);
+        }
+    }
+}
+
+impl Privileges {
+    /// Emits the op that gives up what was held for the installation of the filter.
+    pub(crate) fn emit_without_admin(&self, plan: &mut Plan, is_root: bool) {
+        match &self.capabilities {
+            Some(capabilities) => capabilities.emit_final(plan, 0),
+            None if !is_root => emit_capabilities(plan, 0),
+            None => {}
         }
     }
 }

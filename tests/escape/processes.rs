@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio as Std};
 use std::time::{Duration, Instant};
 
-use ringfence::{Bytes, Capabilities, Capability, Namespaces, RootFs, Sandbox, Stdio, Step, Verdict};
+use ringfence::{Bytes, Capabilities, Capability, Namespaces, RootFs, Sandbox, Seccomp, Stdio, Step, Verdict};
 
 use crate::{Answers, attack, attack_at, attack_inside, attack_strict, common};
 
@@ -80,9 +80,15 @@ fn whoever_enters_is_seen_with_the_rights_of_the_sandbox_alone() {
     if common::needs_root("capabilities outside of a user namespace") {
         return;
     }
-    let exe = std::env::current_exe().unwrap();
     let kept = [Capability::CAP_SYS_PTRACE, Capability::CAP_CHOWN];
     let sandbox = Sandbox::new().pid_ns().rootfs(RootFs::programs()).capabilities(Capabilities::keep(kept));
+    is_seen_with_the_rights_of(sandbox.clone());
+    // CAP_SYS_ADMIN, which this filter needs, is gone as well.
+    is_seen_with_the_rights_of(sandbox.seccomp(Seccomp::default().allow(["ptrace"]).allow_new_privs(true)));
+}
+
+fn is_seen_with_the_rights_of(sandbox: Sandbox) {
+    let exe = std::env::current_exe().unwrap();
     let sandbox = attack_at(sandbox.bind_ro(exe, "/tmp/attack"), "/tmp/attack", "seize");
     let mut child = sandbox.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);

@@ -1,13 +1,16 @@
 //! System call filters: what the presets refuse and let through, rules of one's own, and the verdict.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::common::{
     self,
     calls::{ALLOWED, refused},
     probe, sandbox, sh, stdout,
 };
-use ringfence::{Action, Compare, ErrorKind, Feature, Rule, Sandbox, Seccomp, Step, Verdict};
+use ringfence::{Action, Capabilities, Capability, Command, Compare, ErrorKind, Feature, Landlock};
+use ringfence::{Rule, Sandbox, Seccomp, Stdio, Step, Verdict};
 
 const OTHER: i32 = libc::EXFULL;
 
@@ -273,4 +276,93 @@ fn a_filter_serves_an_ordinary_program_without_namespaces() {
     let enforced = sandbox.clone().seccomp(Seccomp::default()).check().unwrap();
     assert!(enforced.is_full() && enforced.get(Feature::Seccomp).is_some());
     assert_eq!(stdout(&sandbox.seccomp(Seccomp::default())), "refused");
+}
+
+/// Its own capabilities and what it is under, as a program tells it.
+const OF_ITSELF: &str = "grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t\\n'";
+
+fn of_itself(inheritable: u64, permitted: u64, bounding: u64, ambient: u64) -> String {
+    format!(
+        "CapInh:{inheritable:016x}CapPrm:{permitted:016x}CapEff:{permitted:016x}CapBnd:{bounding:016x}\
+         CapAmb:{ambient:016x}NoNewPrivs:0Seccomp:2"
+    )
+}
+
+#[test]
+fn a_filter_without_no_new_privs_leaves_no_capability() {
+    let _clean = common::clean();
+    let profile = || Seccomp::default().allow_new_privs(true);
+    let kill = Capability::CAP_KILL.bitmask();
+    let admin = Capability::CAP_SYS_ADMIN.bitmask();
+    let base = || if common::is_root() { sandbox().pid_ns() } else { sandbox().pid_ns().user_ns() };
+    let user = || if common::is_root() { base().user(65534, 65534) } else { base().user(1, 1) };
+    let bounding = Capabilities::none().bounding([Capability::CAP_SYS_ADMIN]);
+    for (what, sandbox, expected) in [
+        ("root", base().user(0, 0).capabilities(Capabilities::keep([Capability::CAP_KILL])), (0, kill, kill, 0)),
+        ("root without any", base().user(0, 0).capabilities(Capabilities::none()), (0, 0, 0, 0)),
+        ("a user", user().capabilities(Capabilities::keep([Capability::CAP_KILL])), (0, 0, kill, 0)),
+        ("a user with SYS_ADMIN in its bounding set", user().capabilities(bounding), (0, 0, admin, 0)),
+        (
+            "a user with an ambient one",
+            user().capabilities(Capabilities::none().bounding([Capability::CAP_KILL]).ambient([Capability::CAP_KILL])),
+            (kill, kill, kill, kill),
+        ),
+    ] {
+        let (inheritable, permitted, bounding, ambient) = expected;
+        let expected = of_itself(inheritable, permitted, bounding, ambient);
+        let sandbox = sandbox.seccomp(profile());
+        assert_eq!(stdout(&common::shell(sandbox.clone(), OF_ITSELF)), expected, "{what}");
+        let child = sandbox.command("sleep").arg("60").spawn().unwrap();
+        let output = child.exec_output(Command::new("sh").args(["-c", OF_ITSELF])).unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), expected, "{what}, a further program");
+    }
+    // A user whose capabilities nobody has set has none all the same.
+    let text = stdout(&common::shell(user().seccomp(profile()), OF_ITSELF));
+    assert!(
+        text.contains(&format!("CapPrm:{:016x}CapEff:{:016x}", 0, 0)) && text.ends_with("NoNewPrivs:0Seccomp:2"),
+        "{text}"
+    );
+    // From the pool, too.
+    let pool = base().user(0, 0).capabilities(Capabilities::none()).seccomp(profile()).pool(1).unwrap();
+    let output = pool.output(Command::new("sh").args(["-c", OF_ITSELF])).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), of_itself(0, 0, 0, 0));
+}
+
+#[test]
+fn a_set_user_id_program_gives_its_rights_only_where_it_is_allowed() {
+    if common::needs_root("a set-user-ID program of root's") {
+        return;
+    }
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("id");
+    std::fs::copy("/usr/bin/id", &program).unwrap();
+    std::fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
+    let sandbox = || Sandbox::new().user(65534, 65534).command(&program).arg("-u").stderr(Stdio::null());
+    if stdout(&sandbox()) != "0" {
+        return common::skip("the temporary directory is nosuid", false);
+    }
+    assert_eq!(stdout(&sandbox().seccomp(Seccomp::default())), "65534");
+    assert_eq!(stdout(&sandbox().seccomp(Seccomp::default().allow_new_privs(true))), "0");
+}
+
+#[test]
+fn what_contradicts_a_filter_without_no_new_privs_is_refused() {
+    let _clean = common::clean();
+    let sandbox = || Sandbox::new().command("true").seccomp(Seccomp::default().allow_new_privs(true));
+    for (sandbox, remedy) in [
+        (sandbox().no_new_privs(true), "leave out one of the two"),
+        (sandbox().landlock(Landlock::new().read("/")), "leave out one of the two"),
+        (sandbox().pid_ns().init(true), "leave out init()"),
+    ] {
+        let error = sandbox.spawn().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(remedy), "{error}");
+    }
+    if !common::is_root() {
+        let error = sandbox().spawn().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("user_ns()"), "{error}");
+    }
 }

@@ -248,6 +248,28 @@ fn what_cannot_be_entered_is_an_error_at_once() {
     assert!(child.exec_output("true").unwrap().outcome.success());
 }
 
+/// Without `no_new_privs` the filter needs CAP_SYS_ADMIN, which nobody inside may see.
+#[test]
+fn a_filter_that_lets_no_entry_through_is_an_error_where_somebody_could_see_it() {
+    if common::needs_root("capabilities outside of a user namespace") {
+        return;
+    }
+    let _clean = common::clean();
+    let profile = |refused: &[&'static str]| Seccomp::default().deny(refused.iter().copied()).allow_new_privs(true);
+    let sandbox = |kept: &[Capability], refused: &[&'static str]| {
+        let sandbox = common::sandbox().pid_ns().capabilities(Capabilities::keep(kept.iter().copied()));
+        sleeping(sandbox.seccomp(profile(refused)))
+    };
+    let trace = [Capability::CAP_SYS_PTRACE];
+    for refused in ["capset", "prctl", "clone", "pipe2", "sendmsg"] {
+        let error = sandbox(&trace, &[refused]).exec("true").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{refused}: {error}");
+        assert!(error.to_string().contains("CAP_SYS_PTRACE"), "{error}");
+    }
+    assert!(sandbox(&[], &["capset"]).exec_output("true").unwrap().outcome.success());
+    assert!(sandbox(&trace, &["mount"]).exec_output("true").unwrap().outcome.success());
+}
+
 #[test]
 fn a_sandbox_that_ends_meanwhile_is_an_error_or_an_end() {
     let _clean = common::clean();

@@ -64,6 +64,14 @@ impl Decision {
         Decision { cases: Vec::new(), otherwise: action }
     }
 
+    /// Returns the action for a call with these arguments.
+    pub(super) fn on(&self, args: [u64; 6]) -> Action {
+        let matches = |(wanted, _): &&(Vec<(u8, Compare)>, Action)| {
+            wanted.iter().all(|(index, compare)| args.get(usize::from(*index)).is_some_and(|arg| compare.holds(*arg)))
+        };
+        self.cases.iter().find(matches).map_or(self.otherwise, |(_, action)| *action)
+    }
+
     /// Returns all actions that the decision can lead to.
     pub(super) fn actions(&self) -> impl Iterator<Item = Action> {
         self.cases.iter().map(|(_, action)| *action).chain([self.otherwise])
@@ -249,18 +257,6 @@ mod tests {
         }
     }
 
-    fn holds(compare: Compare, arg: u64) -> bool {
-        match compare {
-            Compare::Eq(v) => arg == v,
-            Compare::Ne(v) => arg != v,
-            Compare::Lt(v) => arg < v,
-            Compare::Le(v) => arg <= v,
-            Compare::Gt(v) => arg > v,
-            Compare::Ge(v) => arg >= v,
-            Compare::MaskedEq { mask, value } => arg & mask == value,
-        }
-    }
-
     const EDGES: [u64; 12] = [
         0,
         1,
@@ -304,7 +300,7 @@ mod tests {
                 for arg in EDGES {
                     for other in [2, 3, 4, 5] {
                         let expected = match other {
-                            3.. if holds(compare, arg) => Action::Allow,
+                            3.. if compare.holds(arg) => Action::Allow,
                             ..=4 => Action::Trap,
                             _ => Action::KillThread,
                         };

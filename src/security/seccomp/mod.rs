@@ -47,7 +47,30 @@ const CALLS_OF_A_WAITING_STUB: [libc::c_long; 12] = [
     libc::SYS_execve,
     libc::SYS_exit_group,
 ];
+/// The calls of a stub that is to enter a sandbox, is cloned into its pid namespace, and executes
+/// the program or fails.
+const CALLS_OF_AN_ENTERING_STUB: [libc::c_long; 17] = [
+    libc::SYS_capset,
+    libc::SYS_prctl,
+    libc::SYS_pipe2,
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_close,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_ppoll,
+    libc::SYS_setsid,
+    libc::SYS_setpgid,
+    libc::SYS_fcntl,
+    libc::SYS_dup3,
+    libc::SYS_prlimit64,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_execve,
+    libc::SYS_exit_group,
+];
 const SET_MODE_FILTER: u32 = 1;
+/// The flags with which an entering stub clones.
+const CLONE_OF_AN_ENTRY: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::SIGCHLD) as u64;
 
 /// A filter of the system calls that the program, and everything that it starts, may make:
 /// seccomp(2).
@@ -81,7 +104,7 @@ const SET_MODE_FILTER: u32 = 1;
 /// - The filter is in force before the program's first instruction, applies to all its descendants,
 ///   and cannot be removed.
 /// - The filter implies `no_new_privs`: otherwise a set-user-ID program would run under a filter
-///   that its author did not expect.
+///   that its author did not expect. [`allow_new_privs`](Seccomp::allow_new_privs) does without.
 ///
 /// # The default
 ///
@@ -158,6 +181,7 @@ struct Profile {
     foreign: Action,
     log: bool,
     speculation: bool,
+    new_privs: bool,
     /// The problems, found once for all spawns. Every change resets them.
     problems: OnceLock<Vec<Problem>>,
     compiled: OnceLock<Compiled>,
@@ -174,6 +198,8 @@ struct Compiled {
     stub_may_exit: bool,
     /// A stub that waits for its program can do so under the filter.
     stub_may_wait: bool,
+    /// A stub that is to enter a sandbox can do so under the filter.
+    stub_may_enter: bool,
     actions: Vec<Action>,
 }
 
@@ -204,6 +230,7 @@ impl Seccomp {
             foreign: Action::ENOSYS,
             log: false,
             speculation: false,
+            new_privs: false,
             problems: OnceLock::new(),
             compiled: OnceLock::new(),
         }))
@@ -278,6 +305,27 @@ impl Seccomp {
     /// every program under a filter (`SECCOMP_FILTER_FLAG_SPEC_ALLOW`, Linux 4.17).
     pub fn allow_speculation(self, wanted: bool) -> Self {
         self.change(|profile| profile.speculation = wanted)
+    }
+
+    /// Leaves `no_new_privs` as it is, so that set-user-ID programs and files with capabilities give
+    /// what they give elsewhere, under this filter. A mistake in such a program that the filter
+    /// causes can then be turned into the rights of that program: only for filters that containers
+    /// are used to, and programs that need it.
+    ///
+    /// Without `no_new_privs`, the kernel takes a filter only from a process with CAP_SYS_ADMIN in
+    /// its user namespace. The process that becomes the program holds that capability until the
+    /// exec, which takes it away: the program has what [`Capabilities`](crate::Capabilities) says.
+    /// The caller needs the capability, unless the sandbox has a user namespace. It contradicts
+    /// [`no_new_privs`](crate::Sandbox::no_new_privs) and
+    /// [`landlock`](crate::Sandbox::landlock), which ask for the opposite, and
+    /// [`init`](crate::Sandbox::init), which would keep the capability.
+    pub fn allow_new_privs(self, wanted: bool) -> Self {
+        self.change(|profile| profile.new_privs = wanted)
+    }
+
+    /// Returns whether the filter is installed without `no_new_privs`.
+    pub(crate) fn allows_new_privs(&self) -> bool {
+        self.0.new_privs
     }
 
     /// Returns the mistakes in rules.
@@ -379,10 +427,16 @@ impl Seccomp {
     /// Returns whether the filter can be installed in a stub that waits for its program, which saves
     /// that time once the program comes.
     pub(crate) fn comes_before_the_program(&self) -> bool {
-        self.compiled().stub_may_wait && !self.needs_failure_page() && !self.asks()
+        self.compiled().stub_may_wait && !self.needs_failure_page() && !self.asks() && !self.0.new_privs
     }
 
-    /// Emits the ops that install the filter in a stub that is about to wait.
+    /// Returns whether the filter can be installed in a stub before it is cloned into the pid
+    /// namespace of a sandbox.
+    pub(crate) fn comes_before_the_entry(&self) -> bool {
+        self.compiled().stub_may_enter && !self.needs_failure_page() && !self.asks()
+    }
+
+    /// Emits the ops that install the filter in a stub that has still something to do.
     pub(crate) fn emit_ahead(&self, plan: &mut Plan) {
         let (program, flags) = self.emit_prepared(plan);
         install(plan, program, flags);
@@ -391,7 +445,9 @@ impl Seccomp {
     /// Emits `no_new_privs` and the filter's program. Returns the program, and the flags with which
     /// it is installed.
     fn emit_prepared(&self, plan: &mut Plan) -> (Ptr, u64) {
-        emit_no_new_privs(plan);
+        if !self.0.new_privs {
+            emit_no_new_privs(plan);
+        }
         let program = self.emit_program(plan);
         let log = if self.0.log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
         let speculation = if self.0.speculation { libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW } else { 0 };
@@ -469,6 +525,9 @@ impl Profile {
             // for.
             stub_may_wait: CALLS_OF_A_WAITING_STUB.into_iter().all(plainly)
                 && decision(libc::SYS_mmap).otherwise == Action::Allow,
+            stub_may_enter: CALLS_OF_AN_ENTERING_STUB.into_iter().all(plainly)
+                && decision(libc::SYS_clone).on([CLONE_OF_AN_ENTRY, 0, 0, 0, 0, 0]) == Action::Allow
+                && decision(libc::SYS_ioctl).on([0, libc::TIOCSCTTY, 0, 0, 0, 0]) == Action::Allow,
             program: bpf::bytes(&answers.program()),
             actions,
         }

@@ -126,6 +126,19 @@ impl Compare {
         Compare::MaskedEq { mask, value: 0 }
     }
 
+    /// Returns whether the comparison holds for this argument.
+    pub(super) fn holds(self, arg: u64) -> bool {
+        match self {
+            Compare::Eq(value) => arg == value,
+            Compare::Ne(value) => arg != value,
+            Compare::Lt(value) => arg < value,
+            Compare::Le(value) => arg <= value,
+            Compare::Gt(value) => arg > value,
+            Compare::Ge(value) => arg >= value,
+            Compare::MaskedEq { mask, value } => arg & mask == value,
+        }
+    }
+
     /// Returns false if a value has bits outside of its mask, as it never matches.
     pub(super) fn can_match(self) -> bool {
         !matches!(self, Compare::MaskedEq { mask, value } if value & !mask != 0)
