@@ -172,7 +172,9 @@ pub use program::{
     IoPriority, MemoryPolicy, MemoryPolicyFlags, Personality, Resource, Scheduler, SchedulerFlags, Session,
 };
 pub use sandbox::{Prepared, Sandbox};
-pub use security::{Action, Capabilities, Compare, Landlock, Notification, Notifications, Rule, Seccomp, SecureBits};
+pub use security::{
+    Action, Architecture, Capabilities, Compare, Landlock, Notification, Notifications, Rule, Seccomp, SecureBits,
+};
 pub use spawn::Timings;
 pub use stdio::{Stdio, TerminalSize};
 pub use units::{Bytes, ParseBytesError};

@@ -19,6 +19,8 @@ pub(crate) fn has_action(action: u32) -> Result<(), Errno> {
 pub(crate) struct Question {
     pub(crate) id: u64,
     pub(crate) pid: u32,
+    /// The architecture, as audit(7) numbers it.
+    pub(crate) arch: u32,
     pub(crate) number: i32,
     pub(crate) instruction: u64,
     pub(crate) args: [u64; 6],
@@ -41,6 +43,7 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Question, Errno> {
     Ok(Question {
         id: notif.id,
         pid: notif.pid,
+        arch: data.arch,
         number: data.nr,
         instruction: data.instruction_pointer,
         args: data.args,

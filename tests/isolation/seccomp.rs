@@ -9,7 +9,7 @@ use crate::common::{
     calls::{ALLOWED, refused},
     probe, sandbox, sh, stdout,
 };
-use ringfence::{Action, Capabilities, Capability, Command, Compare, ErrorKind, Feature, Landlock};
+use ringfence::{Action, Architecture, Capabilities, Capability, Command, Compare, ErrorKind, Feature, Landlock};
 use ringfence::{Rule, Sandbox, Seccomp, Stdio, Step, Verdict};
 
 const OTHER: i32 = libc::EXFULL;
@@ -80,6 +80,15 @@ fn calls_of_other_architectures_are_refused_by_every_profile() {
         let under = errnos(sandbox().seccomp(profile), &names);
         assert_eq!(under, errno_pairs(&names, [expected, expected, 0]));
     }
+    // An architecture that the profile names has the profile's answers, by the names of its calls.
+    let both = || Seccomp::default().architecture(Architecture::X86).architecture(Architecture::X32);
+    let under = errnos(sandbox().seccomp(both()), &names);
+    assert_eq!(under, free);
+    let under = errnos(sandbox().seccomp(both().deny(["getpid"])), &names);
+    assert_eq!(under, errno_pairs(&names, [libc::EPERM; 3]));
+    // getpid of i386 is writev of x86_64.
+    let under = errnos(sandbox().seccomp(both().deny(["writev"])), &names);
+    assert_eq!(under, free);
     if free["i386-getpid"] != 0 {
         common::skip("this kernel has no i386 calls to be refused", true);
     }

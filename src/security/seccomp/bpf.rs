@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::rule::{Action, Compare};
+use super::table::{AUDIT_ARCH, X32_BIT};
 
 /// struct sock_filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +36,6 @@ const IF_GE: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGS: u32 = 16;
-
-#[cfg(target_arch = "x86_64")]
-pub(super) const AUDIT_ARCH: u32 = 0xC000_003E;
-#[cfg(target_arch = "aarch64")]
-pub(super) const AUDIT_ARCH: u32 = 0xC000_00B7;
-/// The bit that marks the number of an x32 call, which has the architecture of x86_64.
-const X32_BIT: u32 = 0x4000_0000;
 
 fn insn(code: u16, k: u32) -> Insn {
     Insn { code, jt: 0, jf: 0, k }
@@ -78,7 +72,7 @@ impl Decision {
     }
 }
 
-/// The answers of a filter.
+/// The answers of a filter to the calls of one architecture.
 #[derive(Debug)]
 pub(super) struct Answers {
     pub(super) calls: BTreeMap<u32, Decision>,
@@ -87,8 +81,6 @@ pub(super) struct Answers {
     /// The action for calls with numbers above `newest`.
     pub(super) newer: Action,
     pub(super) newest: u32,
-    /// The action for calls of another architecture.
-    pub(super) foreign: Action,
 }
 
 impl Answers {
@@ -97,27 +89,66 @@ impl Answers {
         self.calls.get(&number).cloned().unwrap_or(Decision::always(default))
     }
 
-    pub(super) fn program(&self) -> Vec<Insn> {
+    /// Returns the instructions that answer the number that is loaded. `base` is a bit that all
+    /// numbers have.
+    fn code(&self, base: u32) -> Vec<Insn> {
         // Adjacent numbers with the same answer share one leaf of the tree.
         let mut leaves: Vec<(u32, Decision)> = Vec::new();
         for number in 0..=self.newest + 1 {
             let decision = self.of(number);
             if leaves.last().is_none_or(|(_, last)| *last != decision) {
-                leaves.push((number, decision));
+                leaves.push((number | base, decision));
             }
         }
-        let foreign = self.foreign.code();
-        let mut program = vec![
-            insn(LOAD, ARCH),
-            branch(IF_EQ, AUDIT_ARCH, 1, 0),
-            insn(RETURN, foreign),
-            insn(LOAD, NUMBER),
-            branch(IF_GE, X32_BIT, 0, 1),
-            insn(RETURN, foreign),
-        ];
-        program.extend(tree(&leaves));
+        // Calls of ARM's own have numbers far above.
+        for (number, decision) in self.calls.range(self.newest + 2..) {
+            leaves.push((number | base, decision.clone()));
+            leaves.push(((number + 1) | base, Decision::always(self.newer)));
+        }
+        tree(&leaves)
+    }
+}
+
+/// The answers of a filter.
+#[derive(Debug)]
+pub(super) struct Filter {
+    pub(super) own: Answers,
+    /// The answers to x32 calls, which have the machine's own architecture.
+    pub(super) x32: Option<Answers>,
+    /// The answers to calls of other architectures, by their numbers in audit(7).
+    pub(super) others: Vec<(u32, Answers)>,
+    /// The action for calls of an architecture that is not named.
+    pub(super) foreign: Action,
+}
+
+impl Filter {
+    pub(super) fn program(&self) -> Vec<Insn> {
+        let foreign = insn(RETURN, self.foreign.code());
+        let x32 = self.x32.as_ref().map_or(vec![foreign], |answers| answers.code(X32_BIT));
+        let mut program = vec![insn(LOAD, ARCH)];
+        let mut own = vec![insn(LOAD, NUMBER)];
+        own.extend(where_true(IF_GE, X32_BIT, x32));
+        own.extend(self.own.code(0));
+        program.extend(where_true(IF_EQ, AUDIT_ARCH, own));
+        for (arch, answers) in &self.others {
+            let mut block = vec![insn(LOAD, NUMBER)];
+            block.extend(answers.code(0));
+            program.extend(where_true(IF_EQ, *arch, block));
+        }
+        program.push(foreign);
         program
     }
+}
+
+/// Returns a block behind a test of the loaded word. The block ends with a return.
+fn where_true(test: u16, k: u32, block: Vec<Insn>) -> Vec<Insn> {
+    let mut code = match u8::try_from(block.len()) {
+        Ok(over) => vec![branch(test, k, 0, over)],
+        // A branch reaches 255 instructions, and a jump reaches all.
+        Err(_) => vec![branch(test, k, 1, 0), insn(JUMP, block.len() as u32)],
+    };
+    code.extend(block);
+    code
 }
 
 /// Returns the instructions in the kernel's format.
@@ -273,7 +304,11 @@ mod tests {
     ];
 
     fn answers(calls: BTreeMap<u32, Decision>) -> Answers {
-        Answers { calls, default: Action::EPERM, newer: Action::ENOSYS, newest: 470, foreign: Action::KillProcess }
+        Answers { calls, default: Action::EPERM, newer: Action::ENOSYS, newest: 470 }
+    }
+
+    fn alone(own: Answers) -> Filter {
+        Filter { own, x32: None, others: Vec::new(), foreign: Action::KillProcess }
     }
 
     #[test]
@@ -296,7 +331,7 @@ mod tests {
                 let first = (vec![(5, Compare::Ge(3)), (2, compare)], Action::Allow);
                 let second = (vec![(5, Compare::Le(4))], Action::Trap);
                 let decision = Decision { cases: vec![first, second], otherwise: Action::KillThread };
-                let program = answers([(7, decision)].into()).program();
+                let program = alone(answers([(7, decision)].into())).program();
                 for arg in EDGES {
                     for other in [2, 3, 4, 5] {
                         let expected = match other {
@@ -323,8 +358,9 @@ mod tests {
             .filter(|n| n % 3 == 0)
             .map(|n| (n, if n % 150 == 0 { long.clone() } else { Decision::always(Action::Errno(n as i32 + 1)) }))
             .collect();
-        let answers = answers(calls);
-        let program = answers.program();
+        let filter = alone(answers(calls));
+        let program = filter.program();
+        let answers = filter.own;
         assert!(program.len() <= MAX_LEN);
         for number in (0..600).chain([X32_BIT - 1]) {
             let decision = answers.of(number);
@@ -335,5 +371,34 @@ mod tests {
             assert_eq!(run(&program, AUDIT_ARCH, number, [0; 6]), Action::KillProcess.code(), "x32");
         }
         assert_eq!(run(&program, 0x4000_0003, 3, [0; 6]), Action::KillProcess.code(), "i386");
+    }
+
+    #[test]
+    fn each_architecture_has_its_own_answers() {
+        let only = |number: u32, errno: i32, count: u32| {
+            let calls = (0..count).map(|n| (n * 2, Decision::always(Action::Errno(n as i32 % 50 + 1))));
+            let far = (0xf_0005, Decision::always(Action::Trap));
+            let calls = calls.chain([(number, Decision::always(Action::Errno(errno))), far]).collect();
+            Answers { calls, default: Action::Log, newer: Action::ENOSYS, newest: 600 }
+        };
+        // Short blocks, and such as no branch reaches over.
+        for count in [0, 200] {
+            let others = vec![(0x4000_0003, only(20, 70, count)), (0x4000_0028, only(20, 71, count))];
+            let own = only(20, 72, count);
+            let filter = Filter { own, x32: Some(only(20, 73, count)), others, foreign: Action::KillProcess };
+            let program = filter.program();
+            assert!(program.len() < MAX_LEN);
+            let on = |arch, number| run(&program, arch, number, [0; 6]);
+            for (arch, base, errno) in
+                [(AUDIT_ARCH, 0, 72), (AUDIT_ARCH, X32_BIT, 73), (0x4000_0003, 0, 70), (0x4000_0028, 0, 71)]
+            {
+                assert_eq!(on(arch, base | 20), Action::Errno(errno).code(), "{arch:#x} {base:#x} {count}");
+                assert_eq!(on(arch, base | 21), Action::Log.code(), "{arch:#x} {base:#x} {count}");
+                assert_eq!(on(arch, base | 601), Action::ENOSYS.code(), "{arch:#x} {base:#x} {count}");
+                assert_eq!(on(arch, base | 0xf_0005), Action::Trap.code(), "{arch:#x} {base:#x} {count}");
+                assert_eq!(on(arch, base | 0xf_0006), Action::ENOSYS.code(), "{arch:#x} {base:#x} {count}");
+            }
+            assert_eq!(on(0x1234, 20), Action::KillProcess.code());
+        }
     }
 }

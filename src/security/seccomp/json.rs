@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::rule::{Action, Compare, Rule};
 use super::table::{self, Known};
-use super::{MAX_COMPARISONS, Seccomp};
+use super::{Architecture, MAX_COMPARISONS, Seccomp};
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
 
 /// The longest profile that is read, in bytes.
@@ -19,9 +19,22 @@ struct File {
     default_action: Verb,
     default_errno_ret: Option<u16>,
     #[serde(default)]
+    architectures: Option<Vec<String>>,
+    #[serde(default)]
+    arch_map: Option<Vec<ArchMap>>,
+    #[serde(default)]
     flags: Vec<Flag>,
     #[serde(default)]
     syscalls: Option<Vec<Entry>>,
+}
+
+/// The further architectures of one.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ArchMap {
+    architecture: String,
+    #[serde(default)]
+    sub_architectures: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -210,8 +223,9 @@ impl Seccomp {
     ///
     /// If several entries match a call, the first in the file decides. Names of calls that this
     /// architecture does not have are skipped, as in other runtimes, unless the file would refuse
-    /// them and allow the rest. The architectures in the file are ignored: see
-    /// [`foreign`](Seccomp::foreign). `listenerPath` is left to the supervisor.
+    /// them and allow the rest. If the file names architectures, calls of those that it does not
+    /// name kill the program, as with libseccomp; else they are refused with ENOSYS.
+    /// `listenerPath` is left to the supervisor.
     ///
     /// # Errors
     ///
@@ -231,6 +245,19 @@ impl Seccomp {
         let mut profile = Seccomp::with_default(default)
             .log(file.flags.contains(&Flag::Log))
             .allow_speculation(file.flags.contains(&Flag::SpecAllow));
+        if let Some(names) = file.architectures() {
+            // As libseccomp does it.
+            profile = profile.foreign(Action::KillProcess);
+            for name in names {
+                match architecture(name) {
+                    Some(further) => profile = further.into_iter().fold(profile, Seccomp::architecture),
+                    None => {
+                        let reason = format!("{name:?} is no architecture of the specification");
+                        problems.push(Problem::invalid("seccomp", reason, "write it as in SCMP_ARCH_X86_64"));
+                    }
+                }
+            }
+        }
         // The rule added last decides, and in the file it is the first.
         for entry in file.syscalls.unwrap_or_default().into_iter().rev() {
             match host.counts(&entry) {
@@ -248,6 +275,53 @@ impl Seccomp {
         }
         problems.extend(profile.mistakes());
         if problems.is_empty() { Ok(profile) } else { Err(Error::refused(problems)) }
+    }
+}
+
+impl File {
+    /// Returns the names of the architectures that the file is for, if it says so: those of a list,
+    /// and the further ones of this machine's own.
+    fn architectures(&self) -> Option<Vec<&str>> {
+        let own = if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };
+        let listed = self.architectures.as_deref().filter(|list| !list.is_empty());
+        let mapped = self.arch_map.as_deref().filter(|map| !map.is_empty());
+        let here = mapped.into_iter().flatten().filter(|map| map.architecture == own);
+        let further = here.flat_map(|map| map.sub_architectures.as_deref().unwrap_or_default());
+        let names = listed.into_iter().flatten().chain(further).map(String::as_str).collect();
+        (listed.is_some() || mapped.is_some()).then_some(names)
+    }
+}
+
+/// The names of architectures in the specification. Those without a meaning here belong to other
+/// machines.
+fn architecture(name: &str) -> Option<Option<Architecture>> {
+    const OTHERS: [&str; 20] = [
+        "X86_64",
+        "AARCH64",
+        "MIPS",
+        "MIPS64",
+        "MIPS64N32",
+        "MIPSEL",
+        "MIPSEL64",
+        "MIPSEL64N32",
+        "PPC",
+        "PPC64",
+        "PPC64LE",
+        "S390",
+        "S390X",
+        "PARISC",
+        "PARISC64",
+        "RISCV64",
+        "LOONGARCH64",
+        "M68K",
+        "SH",
+        "SHEB",
+    ];
+    match name.strip_prefix("SCMP_ARCH_")? {
+        "X86" => Some(Some(Architecture::X86)),
+        "X32" => Some(Some(Architecture::X32)),
+        "ARM" => Some(Some(Architecture::Arm)),
+        other => OTHERS.contains(&other).then_some(None),
     }
 }
 
@@ -285,7 +359,7 @@ mod tests {
     }
 
     fn actions(profile: &Seccomp, number: libc::c_long) -> Vec<Action> {
-        profile.0.answers().of(number as u32).actions().collect()
+        profile.0.answers(None).of(number as u32).actions().collect()
     }
 
     const FILE: &str = r#"{
@@ -326,6 +400,9 @@ mod tests {
             assert_eq!(actions(&profile, number), expected, "{:?}", table::name_of(number as u32));
         }
         assert!(profile.0.log && profile.invalid().is_empty());
+        assert_eq!(profile.0.foreign, Action::KillProcess);
+        let further = if cfg!(target_arch = "x86_64") { vec![Architecture::X86] } else { Vec::new() };
+        assert_eq!(profile.0.architectures.iter().copied().collect::<Vec<_>>(), further);
         let privileged = read(FILE, &["CAP_SYS_ADMIN"]).unwrap();
         assert_eq!(actions(&privileged, libc::SYS_clone), [Action::Allow]);
         assert_eq!(actions(&privileged, libc::SYS_mount), [Action::Allow]);
@@ -345,6 +422,7 @@ mod tests {
             (r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": -1}"#.into(), "cannot be read"),
             (r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 0}"#.into(), "errno"),
             (r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]}"#.into(), "FLAG_X"),
+            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_VAX"]}"#.into(), "VAX"),
             (rule(r#"{"names": ["opne"], "action": "SCMP_ACT_ERRNO"}"#), "opne"),
             (rule(r#"{"names": ["read"], "action": "SCMP_ACT_TRAP", "includes": {"moon": "full"}}"#), "moon"),
             (rule(r#"{"names": ["read"], "action": "SCMP_ACT_TRAP", "includes": {"minKernel": "new"}}"#), "minKernel"),

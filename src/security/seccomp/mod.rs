@@ -13,20 +13,21 @@ mod sockets;
 mod table;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 
 pub use notify::{Notification, Notifications};
 pub use rule::{Action, Compare, Rule};
+pub use table::Architecture;
 
 use crate::error::{Error, ErrorKind, Problem, Step};
 use crate::feature::Feature;
 use crate::plan::{Arg, ExecFlags, Plan, Ptr};
 use crate::security::no_new_privs::emit_no_new_privs;
 use crate::sys::seccomp as kernel;
-use bpf::{Answers, Decision};
+use bpf::{Answers, Decision, Filter};
 use table::Known;
 
 /// The largest number of comparisons in one rule: twice the number of a system call's arguments.
@@ -98,7 +99,8 @@ const CLONE_OF_AN_ENTRY: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::S
 /// # What always holds
 ///
 /// - Calls of another architecture are refused with ENOSYS, without regard to the list: those of
-///   32-bit programs (i386, arm), and x32 calls on x86_64. See [`foreign`](Seccomp::foreign).
+///   32-bit programs (i386, arm), and x32 calls on x86_64. [`architecture`](Seccomp::architecture)
+///   applies the list to them, [`foreign`](Seccomp::foreign) refuses them otherwise.
 /// - If calls that are not listed get an errno, calls with numbers newer than this crate get
 ///   ENOSYS, so that a C library uses an older call.
 /// - The filter is in force before the program's first instruction, applies to all its descendants,
@@ -179,6 +181,7 @@ struct Profile {
     rules: Vec<Rule>,
     default: Action,
     foreign: Action,
+    architectures: BTreeSet<Architecture>,
     log: bool,
     speculation: bool,
     new_privs: bool,
@@ -228,6 +231,7 @@ impl Seccomp {
             rules: Vec::new(),
             default,
             foreign: Action::ENOSYS,
+            architectures: BTreeSet::new(),
             log: false,
             speculation: false,
             new_privs: false,
@@ -290,8 +294,23 @@ impl Seccomp {
         self.change(|profile| profile.default = action.into())
     }
 
-    /// Sets the action for calls of another architecture. By default, ENOSYS. Such calls cannot be
-    /// allowed, as their numbers mean other calls.
+    /// Applies the rules to the calls of a further architecture as well, by their names there. An
+    /// architecture that this machine does not run changes nothing.
+    ///
+    /// ```
+    /// use ringfence::{Architecture, Seccomp};
+    ///
+    /// // For 32-bit programs, too.
+    /// let profile = Seccomp::default().architecture(Architecture::X86).architecture(Architecture::Arm);
+    /// # drop(profile);
+    /// ```
+    pub fn architecture(self, architecture: Architecture) -> Self {
+        self.change(|profile| profile.architectures.extend([architecture]))
+    }
+
+    /// Sets the action for calls of an architecture that is neither this machine's own nor a
+    /// [further](Seccomp::architecture) one. By default, ENOSYS. Such calls cannot be allowed, as
+    /// their numbers mean other calls.
     pub fn foreign(self, action: impl Into<Action>) -> Self {
         self.change(|profile| profile.foreign = action.into())
     }
@@ -492,11 +511,11 @@ fn install(plan: &mut Plan, program: Ptr, flags: u64) {
 }
 
 impl Profile {
-    fn answers(&self) -> Answers {
+    /// Returns the answers to the calls of an architecture; `None` is this machine's own.
+    fn answers(&self, arch: Option<Architecture>) -> Answers {
         let mut calls: BTreeMap<u32, Decision> = BTreeMap::new();
         for rule in &self.rules {
-            for name in &rule.names {
-                let Known::Number(number) = table::look_up(name) else { continue };
+            for number in rule.names.iter().filter_map(|name| table::number(arch, name)) {
                 let decision = calls.entry(number).or_insert(Decision::always(self.default));
                 if rule.args.is_empty() {
                     *decision = Decision::always(rule.action);
@@ -506,11 +525,23 @@ impl Profile {
             }
         }
         let newer = if matches!(self.default, Action::Errno(_)) { Action::ENOSYS } else { self.default };
-        Answers { calls, default: self.default, newer, newest: table::newest(), foreign: self.foreign }
+        Answers { calls, default: self.default, newer, newest: table::newest(arch) }
+    }
+
+    fn filter(&self, own: Answers) -> Filter {
+        let here = |arch: &&Architecture| arch.runs_here();
+        let others = self.architectures.iter().filter(here).filter(|arch| **arch != Architecture::X32);
+        Filter {
+            own,
+            x32: self.architectures.get(&Architecture::X32).filter(here).map(|arch| self.answers(Some(*arch))),
+            others: others.map(|arch| (arch.audit(), self.answers(Some(*arch)))).collect(),
+            foreign: self.foreign,
+        }
     }
 
     fn compile(&self) -> Compiled {
-        let answers = self.answers();
+        let filter = self.filter(self.answers(None));
+        let answers = &filter.own;
         let decision = |number: libc::c_long| answers.of(number as u32);
         let plainly = |number| decision(number) == Decision::always(Action::Allow);
         let mut actions: Vec<Action> = answers.calls.values().flat_map(Decision::actions).collect();
@@ -528,7 +559,7 @@ impl Profile {
             stub_may_enter: CALLS_OF_AN_ENTERING_STUB.into_iter().all(plainly)
                 && decision(libc::SYS_clone).on([CLONE_OF_AN_ENTRY, 0, 0, 0, 0, 0]) == Action::Allow
                 && decision(libc::SYS_ioctl).on([0, libc::TIOCSCTTY, 0, 0, 0, 0]) == Action::Allow,
-            program: bpf::bytes(&answers.program()),
+            program: bpf::bytes(&filter.program()),
             actions,
         }
     }
@@ -545,15 +576,15 @@ mod tests {
             .allow(["socket", "clone3"])
             .rule(Rule::new(["socket"], Errno::EAFNOSUPPORT).arg(0, Compare::int(40)))
             .rule(Rule::new(["socket"], Action::Log).arg(0, Compare::int(40)).arg(1, Compare::int(2)));
-        let answers = profile.0.answers();
+        let answers = profile.0.answers(None);
         let decision = answers.of(libc::SYS_socket as u32);
         assert_eq!(decision.actions().collect::<Vec<_>>(), [Action::Log, Action::Errno(97), Action::Allow]);
         assert_eq!(answers.of(libc::SYS_clone3 as u32), Decision::always(Action::Allow));
         assert_eq!(answers.of(libc::SYS_read as u32), Decision::always(Action::EPERM));
         assert_eq!(answers.of(9999), Decision::always(Action::ENOSYS), "newer than the table");
-        assert_eq!(Seccomp::deny_list().0.answers().of(9999), Decision::always(Action::Allow));
+        assert_eq!(Seccomp::deny_list().0.answers(None).of(9999), Decision::always(Action::Allow));
         let kills = Seccomp::allow_list().otherwise(Action::KillProcess);
-        assert_eq!(kills.0.answers().of(9999), Decision::always(Action::KillProcess));
+        assert_eq!(kills.0.answers(None).of(9999), Decision::always(Action::KillProcess));
     }
 
     #[test]

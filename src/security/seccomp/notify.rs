@@ -157,10 +157,11 @@ pub struct Notification {
 impl Notification {
     /// Returns the name of the call, or `None` for one that is newer than this crate.
     pub fn syscall(&self) -> Option<&'static str> {
-        u32::try_from(self.question.number).ok().and_then(table::name_of)
+        u32::try_from(self.question.number).ok().and_then(|number| table::name_on(self.question.arch, number))
     }
 
-    /// Returns the number of the call on this architecture.
+    /// Returns the number of the call on the architecture of the calling program, which may be a
+    /// [further](crate::Seccomp::architecture) one.
     pub fn number(&self) -> i32 {
         self.question.number
     }
