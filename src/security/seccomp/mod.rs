@@ -297,11 +297,16 @@ impl Seccomp {
     /// Applies the rules to the calls of a further architecture as well, by their names there. An
     /// architecture that this machine does not run changes nothing.
     ///
+    /// The presets name the calls of 64-bit programs. 32-bit programs need others, such as `mmap2`
+    /// and `fstat64`, and some of their calls have arguments in memory that a rule cannot compare.
+    /// Profiles of container engines, read by `from_json`, have those.
+    ///
     /// ```
     /// use ringfence::{Architecture, Seccomp};
     ///
-    /// // For 32-bit programs, too.
-    /// let profile = Seccomp::default().architecture(Architecture::X86).architecture(Architecture::Arm);
+    /// // No 32-bit program gets around the rule by calling mount(2) by its number there.
+    /// let profile = Seccomp::deny_list().deny(["mount"]);
+    /// let profile = profile.architecture(Architecture::X86).architecture(Architecture::Arm);
     /// # drop(profile);
     /// ```
     pub fn architecture(self, architecture: Architecture) -> Self {
