@@ -163,7 +163,7 @@ pub use collect::{Collected, Collector};
 pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};
 pub use feature::{Enforced, Enforcement, Feature, ParseFeatureError};
-pub use mount::{Bind, Cgroupfs, Dev, HidePid, MemoryFile, Mount, Mqueue};
+pub use mount::{Bind, Cgroupfs, Dev, DeviceNode, HidePid, MemoryFile, Mount, Mqueue};
 pub use mount::{Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
 pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset, UserLimit};
 pub use owner::{Reaped, reap_stale};

@@ -12,6 +12,7 @@ use super::kinds::{Kind, Mount};
 use super::made::{emit_dir, emit_symlink};
 use super::mask::{emit_mask_sources, emit_masks};
 use super::memory_file::{MemoryFile, emit_memory_file, emit_store};
+use super::node::emit_device_node;
 use super::overlay::by_path::emit_overlay;
 use super::overlay::detached::{DetachedOverlay, attach_detached, emit_detached};
 use super::pinning::MountsBefore;
@@ -169,6 +170,7 @@ fn emit_mount(
         Kind::File(file) => {
             files.into_iter().for_each(|files| emit_memory_file(plan, (file, index), files, root, at, pins));
         }
+        Kind::Node(node) => emit_device_node(plan, node, root, at, pins),
         Kind::Dir => emit_dir(plan, root, at),
         Kind::Symlink(to) => emit_symlink(plan, root, at, to),
         Kind::Overlay(overlay) => emit_overlay(plan, overlay, root, at, pins, context)?,

@@ -7,13 +7,14 @@ use super::bind::Bind;
 use super::cgroupfs::Cgroupfs;
 use super::dev::Dev;
 use super::memory_file::MemoryFile;
+use super::node::DeviceNode;
 use super::overlay::builder::Overlay;
 use super::proc::Proc;
 use super::tmpfs::Tmpfs;
 use crate::units::Bytes;
 
 /// One mount of the list: a file system at a target inside the sandbox. Made from [`Bind`],
-/// [`MemoryFile`], [`Tmpfs`], [`Proc`], [`Dev`], [`Sysfs`], [`Cgroupfs`], [`Mqueue`], [`Overlay`] or
+/// [`MemoryFile`], [`DeviceNode`], [`Tmpfs`], [`Proc`], [`Dev`], [`Sysfs`], [`Cgroupfs`], [`Mqueue`], [`Overlay`] or
 /// [`RawMount`].
 ///
 /// Mounts are made in the order of the list, each on what those before it left. A target that does
@@ -41,6 +42,7 @@ pub(crate) enum Kind {
     Dir,
     /// A symbolic link to this path.
     Symlink(PathBuf),
+    Node(DeviceNode),
     Raw(RawMount),
 }
 
@@ -83,6 +85,12 @@ into_mount!(Bind, Tmpfs, Proc, Dev, Overlay, Cgroupfs);
 impl From<MemoryFile> for Mount {
     fn from(file: MemoryFile) -> Self {
         Mount { target: file.target.clone(), kind: Kind::File(file) }
+    }
+}
+
+impl From<DeviceNode> for Mount {
+    fn from(node: DeviceNode) -> Self {
+        Mount { target: node.target.clone(), kind: Kind::Node(node) }
     }
 }
 

@@ -28,17 +28,18 @@ pub(super) fn emit_symlink(plan: &mut Plan, root: Slot, path: &Path, to: &Path) 
     plan.close(Step::MountTarget, dir);
 }
 
-/// Returns a problem if the directory or link number `index` of the list would be made in a
+/// Returns a problem if the directory, link or node number `index` of the list would be made in a
 /// directory of the host, and stay there.
 pub(super) fn stays_on_host(mounts: &[Mount], index: usize, root: Option<&RootFs>) -> Option<Problem> {
     let mount = mounts.get(index)?;
     let call = match mount.kind {
         Kind::Dir => "dir",
         Kind::Symlink(_) => "symlink",
+        Kind::Node(_) => "mount",
         _ => return None,
     };
     let at = clean(&mount.target);
-    let is_mount = |mount: &&Mount| !matches!(mount.kind, Kind::Dir | Kind::Symlink(_));
+    let is_mount = |mount: &&Mount| !matches!(mount.kind, Kind::Dir | Kind::Symlink(_) | Kind::Node(_));
     let is_below = |mount: &&Mount| at.starts_with(clean(&mount.target));
     let vanishes = match mounts[..index].iter().filter(is_mount).rfind(is_below) {
         Some(below) => matches!(below.kind, Kind::Tmpfs(_) | Kind::Dev(_)),

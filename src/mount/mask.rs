@@ -122,7 +122,7 @@ fn emit_host_sources(plan: &mut Plan, MaskSources { null, empty, .. }: MaskSourc
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let device = plan.call(Step::Mask, libc::SYS_openat, [CWD.into(), name.into(), flags.into()]);
     device.at("/dev/null").hint("masked files are covered with the caller's null device").store(null);
-    plan.check_null_device(null)
+    plan.check_device(Step::Mask, null, libc::S_IFCHR, (1, 3))
         .at("/dev/null")
         .hint("the caller's /dev/null is not the null device (character device 1:3)");
     let quiet = MountFlags::READ_ONLY | MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC;

@@ -22,6 +22,7 @@ mod kinds;
 mod made;
 mod mask;
 mod memory_file;
+mod node;
 mod overlay;
 mod ownership;
 mod paths;
@@ -47,6 +48,7 @@ pub(crate) use made::{dir, symlink};
 pub use memory_file::MemoryFile;
 #[cfg(feature = "image")]
 pub(crate) use memory_file::Missing;
+pub use node::DeviceNode;
 pub use overlay::Overlay;
 pub(crate) use overlay::Upper;
 pub(crate) use ownership::{OwnedFiles, exposes_files_of, is_dir, note_unmappable};

@@ -118,7 +118,7 @@ impl Kind {
             // The file system may be of any kind.
             Kind::Raw(_) => true,
             Kind::Bind(_) | Kind::Tmpfs(_) | Kind::File(_) | Kind::Dir | Kind::Symlink(_) => false,
-            Kind::Proc(_) | Kind::Dev(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,
+            Kind::Proc(_) | Kind::Dev(_) | Kind::Node(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,
         };
         if exposes { OwnedFiles::Unmappable } else { OwnedFiles::None }
     }

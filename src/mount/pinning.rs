@@ -20,7 +20,7 @@ impl Kind {
             Kind::Bind(bind) => !bind.flags(false).contains(MountFlags::READ_ONLY),
             Kind::Overlay(overlay) => overlay.upper.is_some() && !overlay.flags.contains(MountFlags::READ_ONLY),
             Kind::Raw(raw) => raw.ms_flags & libc::MS_RDONLY == 0,
-            Kind::Tmpfs(_) | Kind::File(_) | Kind::Dir | Kind::Symlink(_) => false,
+            Kind::Tmpfs(_) | Kind::File(_) | Kind::Dir | Kind::Symlink(_) | Kind::Node(_) => false,
             Kind::Proc(_) | Kind::Dev(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,
         }
     }
@@ -41,7 +41,7 @@ impl Kind {
             Kind::Bind(_) | Kind::Overlay(_) | Kind::Raw(_) => !self.writes_to_host(),
             Kind::Tmpfs(_) | Kind::File(_) => !self.is_writable(),
             Kind::Dir | Kind::Symlink(_) => false,
-            Kind::Proc(_) | Kind::Dev(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,
+            Kind::Proc(_) | Kind::Dev(_) | Kind::Node(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,
         }
     }
 }

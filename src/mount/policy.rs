@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use super::kinds::{Kind, Mount};
 use super::made::stays_on_host;
 use super::memory_file::Missing;
+use super::node::has_no_effect;
 use super::overlay::builder::too_many_layers;
 use super::paths::clean;
 use super::root::{Base, RootFs, bind_count};
@@ -85,6 +86,7 @@ impl Policy {
         }));
         let root = self.root.as_ref();
         problems.extend((0..self.mounts.len()).filter_map(|index| stays_on_host(&self.mounts, index, root)));
+        problems.extend((0..self.mounts.len()).filter_map(|index| has_no_effect(&self.mounts, index, root)));
         let files = self.mounts.iter().filter_map(|mount| match &mount.kind {
             Kind::File(file) => Some(file.len()),
             _ => None,

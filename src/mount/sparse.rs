@@ -33,7 +33,7 @@ impl Policy {
     /// Returns whether all that the mounts need of the host is in the sparse namespace, or comes as
     /// a descriptor.
     pub(crate) fn fits_sparse(&self) -> bool {
-        let fits = |kind: &Kind| !matches!(kind, Kind::Sysfs | Kind::Overlay(_) | Kind::Raw(_));
+        let fits = |kind: &Kind| !matches!(kind, Kind::Sysfs | Kind::Overlay(_) | Kind::Raw(_) | Kind::Node(_));
         let root_fits = matches!(&self.root, Some(RootFs { base: Base::Dir(_) | Base::Programs, .. }));
         root_fits && self.mounts.iter().all(|mount| fits(&mount.kind))
     }

@@ -61,7 +61,7 @@ pub(crate) fn lacks_node(error: &Error) -> bool {
 impl Policy {
     /// Returns whether no path of the host is looked up once the setup has left the host.
     pub(crate) fn fits_template(&self) -> bool {
-        let fits = |kind: &Kind| !matches!(kind, Kind::Overlay(_) | Kind::Raw(_));
+        let fits = |kind: &Kind| !matches!(kind, Kind::Overlay(_) | Kind::Raw(_) | Kind::Node(_));
         self.root.is_some() && self.mounts.len() < MOST_TREES && self.mounts.iter().all(|mount| fits(&mount.kind))
     }
 

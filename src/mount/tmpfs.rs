@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::flags::{MountFlags, flag_setters, nodev_setter};
+use super::flags::{MountFlags, flag_setters, nodev_setter, opening_setters};
 use crate::units::Bytes;
 
 /// A file system in memory: tmpfs(5). `nosuid` and `nodev` always.
@@ -46,6 +46,7 @@ impl Tmpfs {
 
     flag_setters!();
     nodev_setter!();
+    opening_setters!();
 
     /// Returns the most bytes and inodes of the tmpfs; 0 would mean "no limit".
     pub(crate) fn limits(&self) -> (u64, u64) {

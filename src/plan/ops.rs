@@ -148,9 +148,10 @@ impl Plan {
         self.op(Step::DetachOldRoot, code::DETACH_OLD_ROOT, [stacked]).at("/")
     }
 
-    /// Fails with ENODEV unless the descriptor is the null device, character device 1:3.
-    pub(crate) fn check_null_device(&mut self, device: Slot) -> Added<'_> {
-        self.op(Step::Mask, code::IS_NULL, [device.into()])
+    /// Fails with ENODEV unless the descriptor is the device with this type, as st_mode has it, and
+    /// these numbers.
+    pub(crate) fn check_device(&mut self, step: Step, device: Slot, kind: u32, number: (u32, u32)) -> Added<'_> {
+        self.op(step, code::IS_DEVICE, [device.into(), kind.into(), number.0.into(), number.1.into()])
     }
 
     /// Reports that the program is about to be executed.

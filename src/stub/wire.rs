@@ -129,8 +129,9 @@ pub mod code {
     /// Detaches the old root, with all mounts that are stacked on it, from the new root. There are
     /// at least `args[0]` such mounts.
     pub const DETACH_OLD_ROOT: u32 = 12;
-    /// Fails with ENODEV unless the descriptor `args[0]` is the null device, character device 1:3.
-    pub const IS_NULL: u32 = 14;
+    /// Fails with ENODEV unless the descriptor `args[0]` is a file of type `args[1]`, as st_mode has
+    /// it, with the numbers `args[2]` and `args[3]` of a device.
+    pub const IS_DEVICE: u32 = 14;
     /// Removes every capability that is not in `args[0]` from the bounding set.
     pub const DROP_BOUNDING: u32 = 13;
     /// Reports that the program is about to be executed.

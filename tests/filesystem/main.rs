@@ -6,4 +6,5 @@ mod common;
 mod collect;
 mod contents;
 mod mounts;
+mod nodes;
 mod rootfs;

@@ -64,6 +64,11 @@ pub(crate) enum Base {
 }
 
 impl RootFs {
+    /// Returns whether device nodes on the root itself open no devices.
+    pub(crate) fn is_nodev(&self) -> bool {
+        matches!(self.base, Base::Programs) || self.flags.contains(MountFlags::NO_DEV)
+    }
+
     /// Takes a directory of the host, with what is mounted below it. The program writes to the
     /// directory; see [`read_only`](RootFs::read_only).
     ///

@@ -118,7 +118,7 @@ impl Machine {
             code::LISTEN => listen::install(self, args[0], args[1]),
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
-            code::IS_NULL => target::is_null(args[0]),
+            code::IS_DEVICE => target::is_device(args[0], args[1], (args[2], args[3])),
             code::REMOUNT => remount::set_flags(args[0], args[1], args[2], args[3] != 0),
             _ => Err(Errno::INVAL),
         }

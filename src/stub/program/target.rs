@@ -191,10 +191,10 @@ fn refuse_link(fd: u64) -> Result<u64, Errno> {
 }
 
 /// Checks that the descriptor is the null device.
-pub fn is_null(fd: u64) -> Result<u64, Errno> {
-    const NULL: (u32, u32) = (1, 3);
-    let (mode, device) = stat(fd)?;
-    if mode & 0o170000 == 0o020000 && device == NULL { Ok(0) } else { Err(Errno::NODEV) }
+pub fn is_device(fd: u64, kind: u64, number: (u64, u64)) -> Result<u64, Errno> {
+    let (mode, (major, minor)) = stat(fd)?;
+    let found = (u64::from(mode) & 0o170000, u64::from(major), u64::from(minor));
+    if found == (kind, number.0, number.1) { Ok(0) } else { Err(Errno::NODEV) }
 }
 
 /// Returns the mode of a file, and the numbers of the device that the file stands for.
