@@ -142,6 +142,8 @@ mod plan;
 mod policy;
 mod pool;
 mod proc;
+#[cfg(feature = "serde")]
+mod profile;
 mod program;
 #[cfg(feature = "registry")]
 pub mod registry;
@@ -168,6 +170,8 @@ pub use mount::{Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
 pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset, UserLimit};
 pub use owner::{Reaped, reap_stale};
 pub use pool::{Pool, PoolStats};
+#[cfg(feature = "serde")]
+pub use profile::{Allow, Profile};
 pub use program::{Resource, Session};
 pub use sandbox::{Prepared, Sandbox};
 pub use security::{Action, Capabilities, Compare, Landlock, Notification, Notifications, Rule, Seccomp, SecureBits};
