@@ -1,8 +1,6 @@
 //! From the keys of a profile to the calls of the builder.
 
-use super::file::{
-    CapabilitySets, File, Filter, FilterArg, Io, LandlockRules, LimitsTable, Root, Stream, Upper,
-};
+use super::file::{CapabilitySets, File, Filter, FilterArg, Io, LandlockRules, LimitsTable, Root, Stream, Upper};
 use super::text::{Base, Cap, DeviceItem, Either, FilterBase, Hex, Number, Preset, Text};
 use super::{mounts, refuse};
 use crate::cgroup::{Devices, IoLimit, Limits};
@@ -68,9 +66,11 @@ impl File {
         };
         let sandbox = set(sandbox, root, Sandbox::rootfs);
         let sandbox = set(sandbox, self.read_only_root, Sandbox::read_only_root);
-        let sandbox = self.mount.iter().flatten().try_fold(sandbox, |sandbox, entry| {
-            mounts::of_entry(entry).map(|mount| sandbox.mount(mount))
-        })?;
+        let sandbox = self
+            .mount
+            .iter()
+            .flatten()
+            .try_fold(sandbox, |sandbox, entry| mounts::of_entry(entry).map(|mount| sandbox.mount(mount)))?;
         let sandbox = self.mask.iter().flatten().fold(sandbox, Sandbox::mask);
         let sandbox = self.read_only_path.iter().flatten().fold(sandbox, Sandbox::read_only_path);
         let sandbox = set(sandbox, self.default_masks, Sandbox::default_masks);
@@ -307,7 +307,8 @@ fn kept_sets(kept: u64) -> [u64; 5] {
 }
 
 fn capabilities(table: &CapabilitySets) -> Result<Capabilities> {
-    let [mut bounding, mut permitted, mut effective, mut inheritable, mut ambient] = match (&table.keep, &table.all_but) {
+    let [mut bounding, mut permitted, mut effective, mut inheritable, mut ambient] = match (&table.keep, &table.all_but)
+    {
         (Some(kept), None) => kept_sets(mask(kept)),
         (None, Some(dropped)) => {
             let ([all, ..], _) = Capabilities::all_but([]).sets();

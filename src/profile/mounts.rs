@@ -45,7 +45,8 @@ pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
         MountEntry::Cgroupfs(target) => Cgroupfs::new(target).into(),
         MountEntry::Overlay(entry) => {
             let overlay = Overlay::new(&entry.target, &entry.lowers);
-            let overlay = set(overlay, entry.upper.as_ref(), |overlay, Upper { upper, work }| overlay.upper(upper, work));
+            let overlay =
+                set(overlay, entry.upper.as_ref(), |overlay, Upper { upper, work }| overlay.upper(upper, work));
             let overlay = when(overlay, entry.id_mapped, Overlay::id_mapped);
             let overlay = when(when(overlay, entry.read_only, Overlay::read_only), entry.noexec, Overlay::noexec);
             when(when(overlay, entry.suid, Overlay::suid), entry.dev, Overlay::dev).into()

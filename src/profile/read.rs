@@ -57,6 +57,11 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     Some(list).filter(|list| !list.is_empty())
 }
 
+fn filled<K: Ord, V>(entries: impl IntoIterator<Item = (K, V)>) -> Option<Table<K, V>> {
+    let table: BTreeMap<K, V> = entries.into_iter().collect();
+    (!table.is_empty()).then_some(Table(table))
+}
+
 fn texts<'t, T: AsRef<OsStr> + 't>(call: &str, list: impl IntoIterator<Item = &'t T>) -> Result<Option<Vec<String>>> {
     list.into_iter().map(|value| text(call, value)).collect::<Result<Vec<_>>>().map(some)
 }
@@ -165,8 +170,7 @@ impl File {
             return Err(no_text("user_limit", "the lack of what strict() sets"));
         }
         let limits = user_limits.iter().filter(|(table, count)| preset.user_limits.get(table) != Some(count));
-        let limits: Vec<_> = limits.map(|(table, count)| (Text(*table), *count)).collect();
-        self.user_limit = some(limits).map(Table);
+        self.user_limit = filled(limits.map(|(table, count)| (Text(*table), *count)));
         Ok(())
     }
 
@@ -235,7 +239,7 @@ impl File {
             let apart = || Either::Long(SoftHard { soft: number(soft), hard: number(hard) });
             (Text(*resource), if soft == hard { both() } else { apart() })
         });
-        self.rlimit = some(limits.collect()).map(Table);
+        self.rlimit = filled(limits);
         self.session = changed("session", session, &preset.session)?.map(Text);
         self.init = switched(*init, preset.init);
         self.die_with_owner = switched(!outlive_owner, true);
@@ -260,7 +264,7 @@ impl File {
                 None => removed.push(text("env_remove", name)?),
             }
         }
-        self.env = some(set).map(Table);
+        self.env = filled(set);
         self.env_remove = some(removed);
         Ok(())
     }
@@ -279,8 +283,7 @@ impl File {
 
     fn read_privileges(&mut self, own: &Privileges, preset: &Privileges) -> Result<()> {
         let Privileges { capabilities, no_new_privs, session_keyring } = own;
-        self.capabilities =
-            changed("capabilities", capabilities, &preset.capabilities)?.as_ref().map(capabilities_key);
+        self.capabilities = changed("capabilities", capabilities, &preset.capabilities)?.as_ref().map(capabilities_key);
         self.no_new_privs = switched(*no_new_privs, preset.no_new_privs);
         self.session_keyring = switched(*session_keyring, preset.session_keyring);
         Ok(())

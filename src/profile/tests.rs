@@ -10,9 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits};
 use crate::feature::Feature;
-use crate::mount::{
-    Bind, Cgroupfs, Dev, HidePid, MemoryFile, Mqueue, Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs,
-};
+use crate::mount::{Bind, Cgroupfs, Dev, HidePid, MemoryFile, Mqueue, Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
 use crate::namespace::{IdMap, Namespaces, TimeOffset, UserLimit};
 use crate::program::{Resource, Session};
 use crate::security::{Action, Capabilities, Compare, Landlock, Rule, Seccomp, SecureBits};
@@ -98,7 +96,12 @@ const ROWS: &[Row] = &[
     ("read_only_root", "read_only_root = false", |s| s.read_only_root(false), May),
     ("read_only_root", "read_only_root = true", |s| s.read_only_root(true), May),
     ("mount", "mount = [{ sysfs = '/sys' }]", |s| s.mount(Sysfs::new("/sys")), MayNot),
-    ("mount", "mount = [{ mqueue = '/q' }, { cgroupfs = '/g' }]", |s| s.mount(Mqueue::new("/q")).mount(Cgroupfs::new("/g")), May),
+    (
+        "mount",
+        "mount = [{ mqueue = '/q' }, { cgroupfs = '/g' }]",
+        |s| s.mount(Mqueue::new("/q")).mount(Cgroupfs::new("/g")),
+        May,
+    ),
     (
         "mount",
         "mount = [{ proc = { target = '/proc', hidepid = 'invisible', subset_pid = true, read_only = true } }]",
@@ -112,7 +115,12 @@ const ROWS: &[Row] = &[
         |s| s.mount(Dev::new("/d").shm_size(1 << 20).terminals(3).read_only()),
         May,
     ),
-    ("mount", "mount = [{ dev = { target = '/d', terminals = 30 } }]", |s| s.mount(Dev::new("/d").terminals(30)), MayNot),
+    (
+        "mount",
+        "mount = [{ dev = { target = '/d', terminals = 30 } }]",
+        |s| s.mount(Dev::new("/d").terminals(30)),
+        MayNot,
+    ),
     (
         "mount",
         "mount = [{ overlay = { target = '/o', lowers = ['/l'], upper = { upper = '/u', work = '/w' }, noexec = true } }]",
@@ -152,7 +160,12 @@ const ROWS: &[Row] = &[
     ("bind", "mount = [{ bind = { source = '/a', target = '/b' } }]", |s| s.bind("/a", "/b"), MayNot),
     ("bind_ro", "mount = [{ bind_ro = { source = '/a', target = '/b' } }]", |s| s.bind_ro("/a", "/b"), MayNot),
     ("bind_try", "mount = [{ bind_try = { source = '/a', target = '/b' } }]", |s| s.bind_try("/a", "/b"), MayNot),
-    ("bind_ro_try", "mount = [{ bind_ro_try = { source = '/a', target = '/b' } }]", |s| s.bind_ro_try("/a", "/b"), MayNot),
+    (
+        "bind_ro_try",
+        "mount = [{ bind_ro_try = { source = '/a', target = '/b' } }]",
+        |s| s.bind_ro_try("/a", "/b"),
+        MayNot,
+    ),
     ("tmpfs", "mount = [{ tmpfs = { target = '/t', size = '1.5 MiB' } }]", |s| s.tmpfs("/t", 3 << 19), May),
     ("tmpfs", "mount = [{ tmpfs = { target = '/t', size = '1 TiB' } }]", |s| s.tmpfs("/t", 1 << 40), MayNot),
     ("file", "mount = [{ file = { target = '/f', text = 'x' } }]", |s| s.file("/f", "x"), May),
@@ -165,7 +178,12 @@ const ROWS: &[Row] = &[
     ("default_mounts", "default_mounts = false", |s| s.default_mounts(false), May),
     ("capabilities", "capabilities = []", |s| s.capabilities(Capabilities::none()), May),
     ("capabilities", "capabilities = ['CAP_CHOWN']", |s| s.capabilities(Capabilities::keep([CHOWN])), MayNot),
-    ("capabilities", "capabilities = { all_but = ['CAP_CHOWN'] }", |s| s.capabilities(Capabilities::all_but([CHOWN])), MayNot),
+    (
+        "capabilities",
+        "capabilities = { all_but = ['CAP_CHOWN'] }",
+        |s| s.capabilities(Capabilities::all_but([CHOWN])),
+        MayNot,
+    ),
     (
         "capabilities",
         "capabilities = { bounding = ['CAP_CHOWN'], ambient = ['CAP_CHOWN'], securebits = ['noroot'] }",
@@ -225,7 +243,12 @@ const ROWS: &[Row] = &[
         },
         May,
     ),
-    ("limits", "limits = { pids = 4, swap = 0, cpu = 2 }", |s| s.limits(Limits::new().pids(4).swap(0).cpu(2.0)), MayNot),
+    (
+        "limits",
+        "limits = { pids = 4, swap = 0, cpu = 2 }",
+        |s| s.limits(Limits::new().pids(4).swap(0).cpu(2.0)),
+        MayNot,
+    ),
     ("limits", "limits = {}", |s| s.limits(Limits::new()), MayNot),
     ("memory_limit", "memory_limit = '64 MiB'", |s| s.memory_limit(64 << 20), May),
     ("memory_limit", "memory_limit = 5368709120", |s| s.memory_limit(5 << 30), MayNot),
@@ -283,9 +306,12 @@ const ROWS: &[Row] = &[
         |s| s.systemd_scope(crate::cgroup::SystemdScope::new().slice("a.slice").description("d")),
         MayNot,
     ),
-    ("best_effort", "best_effort = ['memory_limit', 'landlock paths']", |s| {
-        s.best_effort(Feature::MemoryLimit).best_effort(Feature::LandlockFiles)
-    }, MayNot),
+    (
+        "best_effort",
+        "best_effort = ['memory_limit', 'landlock paths']",
+        |s| s.best_effort(Feature::MemoryLimit).best_effort(Feature::LandlockFiles),
+        MayNot,
+    ),
     ("setup_timeout", "setup_timeout = '5s'", |s| s.setup_timeout(Duration::from_secs(5)), May),
     ("setup_timeout", "setup_timeout = '1h'", |s| s.setup_timeout(Duration::from_secs(3600)), MayNot),
     ("timings", "timings = true", |s| s.timings(true), May),
@@ -390,7 +416,8 @@ fn what_has_no_text_is_named() {
 /// The calls that the builder's sources have: those that take the builder and give it back.
 fn builder_calls() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files: Vec<_> = std::fs::read_dir(root.join("sandbox")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(root.join("sandbox")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.push(root.join("image/run.rs"));
     let mut calls = BTreeSet::new();
     for file in files {
@@ -479,8 +506,13 @@ fn the_schema_has_the_same_keys_and_takes_the_same_texts() {
     for (name, before, after) in tables {
         assert_eq!(keys(name), keys_of(before, after), "{name}");
     }
-    let of_schema: BTreeSet<&String> = schema["$defs"].as_object().unwrap().iter()
-        .filter(|(_, table)| table.get("properties").is_some()).map(|(name, _)| name).collect();
+    let of_schema: BTreeSet<&String> = schema["$defs"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(_, table)| table.get("properties").is_some())
+        .map(|(name, _)| name)
+        .collect();
     assert_eq!(of_schema.len(), tables.len(), "{of_schema:?}");
     for (call, text, ..) in ROWS {
         let profile = Profile::from_toml(&toml_of("new", text)).unwrap();
@@ -609,14 +641,17 @@ fn hostile_texts_are_survived() {
     let brackets = format!("{{\"version\":1,\"args\":{}", "[".repeat(500_000));
     let name = format!("version = 1\n\"{}\\u001b[2J\" = 1", "x".repeat(500_000));
     for text in [&deep, &tables, &brackets, &name] {
-        for said in [Profile::from_toml(text).unwrap_err(), Profile::from_json(text).unwrap_err()].map(|e| e.to_string()) {
+        for said in
+            [Profile::from_toml(text).unwrap_err(), Profile::from_json(text).unwrap_err()].map(|e| e.to_string())
+        {
             assert!(said.len() < 2000 && !said.contains('\u{1b}'), "{}", said.len());
         }
     }
     let long = format!("version = 1\n#{}", "x".repeat(2 << 20));
     assert!(Profile::from_toml(&long).unwrap_err().to_string().contains("at most 1.0 MiB"));
     let begin = [toml_of("strict", "seccomp = { base = 'default', rule = [{ calls = ['read'], action = 'EPERM' }] }")];
-    let begin: Vec<&str> = begin.iter().map(String::as_str).chain(["{\"version\":1,\"mount\":[{\"dir\":\"/a\"}]}"]).collect();
+    let begin: Vec<&str> =
+        begin.iter().map(String::as_str).chain(["{\"version\":1,\"mount\":[{\"dir\":\"/a\"}]}"]).collect();
     crate::fuzz::texts(&begin, |text| {
         let _ = Profile::from_toml(text).and_then(|profile| profile.sandbox());
         let _ = Profile::from_json(text).and_then(|profile| profile.sandbox());
@@ -626,10 +661,26 @@ fn hostile_texts_are_survived() {
 #[test]
 fn times_and_sizes_are_exact() {
     use super::text::Form;
-    for (text, nanos) in [("1ns", 1), ("1.5us", 1500), ("0.25 ms", 250_000), ("90m", 5_400_000_000_000), ("1d", 86_400_000_000_000)] {
+    for (text, nanos) in
+        [("1ns", 1), ("1.5us", 1500), ("0.25 ms", 250_000), ("90m", 5_400_000_000_000), ("1d", 86_400_000_000_000)]
+    {
         assert_eq!(Duration::read(text), Some(Duration::from_nanos(nanos)), "{text}");
     }
-    for text in ["", "s", "5", "-1s", "1.s", ".5s", "1.0.0s", "0.5ns", "1e3s", "99999999999999999999s", "999999999999999999d", "1 fortnight", "1.0000000000000000000s"] {
+    for text in [
+        "",
+        "s",
+        "5",
+        "-1s",
+        "1.s",
+        ".5s",
+        "1.0.0s",
+        "0.5ns",
+        "1e3s",
+        "99999999999999999999s",
+        "999999999999999999d",
+        "1 fortnight",
+        "1.0000000000000000000s",
+    ] {
         assert_eq!(Duration::read(text), None, "{text}");
     }
     for time in [Duration::ZERO, Duration::MAX, Duration::new(1, 1), HALF] {

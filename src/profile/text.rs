@@ -1,8 +1,8 @@
 //! Values that are words or numbers in a profile.
 
-use std::collections::HashSet;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::Hash;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -40,8 +40,20 @@ pub(super) trait Form: Sized {
 }
 
 /// A value that stands in a profile as its [`Form`] says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Text<T>(pub(super) T);
+
+impl<T: Form + Eq> Ord for Text<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.write().cmp(&other.0.write())
+    }
+}
+
+impl<T: Form + Eq> PartialOrd for Text<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl<T: Form> Serialize for Text<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -137,18 +149,11 @@ impl<'de, S: Deserialize<'de>, L: Deserialize<'de>> Visitor<'de> for EitherVisit
     }
 }
 
-/// A table with free keys, in the order of the text. A key that stands twice is refused: JSON would
-/// let the last one hold.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Table<K, V>(pub(super) Vec<(K, V)>);
+/// A table with free keys. A key that stands twice is refused: JSON would let the last one hold.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Table<K: Ord, V>(pub(super) BTreeMap<K, V>);
 
-impl<K: Serialize, V: Serialize> Serialize for Table<K, V> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
-    }
-}
-
-impl<'de, K: Deserialize<'de> + Eq + Hash + Clone, V: Deserialize<'de>> Deserialize<'de> for Table<K, V> {
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for Table<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(TableVisitor(PhantomData))
     }
@@ -156,7 +161,7 @@ impl<'de, K: Deserialize<'de> + Eq + Hash + Clone, V: Deserialize<'de>> Deserial
 
 struct TableVisitor<K, V>(PhantomData<(K, V)>);
 
-impl<'de, K: Deserialize<'de> + Eq + Hash + Clone, V: Deserialize<'de>> Visitor<'de> for TableVisitor<K, V> {
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Visitor<'de> for TableVisitor<K, V> {
     type Value = Table<K, V>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,12 +169,11 @@ impl<'de, K: Deserialize<'de> + Eq + Hash + Clone, V: Deserialize<'de>> Visitor<
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut all, mut seen) = (Vec::new(), HashSet::new());
+        let mut all = BTreeMap::new();
         while let Some(key) = map.next_key::<K>()? {
-            if !seen.insert(key.clone()) {
+            if all.insert(key, map.next_value()?).is_some() {
                 return Err(de::Error::custom("the same key twice"));
             }
-            all.push((key, map.next_value()?));
         }
         Ok(Table(all))
     }

@@ -11,7 +11,7 @@ use caps::Capability;
 
 use super::file::{
     BindEntry, DevEntry, File, FileEntry, Filter, FilterRule, Ids, Io, MountEntry, OverlayEntry, ProcEntry, Root,
-    TmpfsEntry, Upper,
+    SoftHard, TmpfsEntry, Upper,
 };
 use super::text::{Base, Either, FilterBase, Number, Preset, Table, Text};
 use super::{Profile, UNTRUSTED_LEN_MAX, check_len};
@@ -386,7 +386,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
     judge.never("device_allow", device_allow);
     judge.never("cgroup_max_descendants", cgroup_max_descendants);
     judge.never("cgroup_max_depth", cgroup_max_depth);
-    judge.rlimits(rlimit.as_ref().map_or(&[][..], |limits| &limits.0));
+    judge.rlimits(rlimit.as_ref());
     let grace = wall_time_grace.map_or(Duration::ZERO, |grace| grace.0);
     let total = wall_time.map_or(grace, |time| time.0.saturating_add(grace));
     judge.at_most("wall_time", Some(total), allow.wall_time, &format!("{:?}", allow.wall_time));
@@ -423,9 +423,9 @@ impl Judge<'_> {
         }
     }
 
-    fn rlimits(&mut self, limits: &[(Text<Resource>, Either<Text<Number>, super::file::SoftHard>)]) {
+    fn rlimits(&mut self, limits: Option<&Table<Text<Resource>, Either<Text<Number>, SoftHard>>>) {
         let strict = Sandbox::strict().policy.program.rlimits;
-        for (resource, limit) in limits {
+        for (resource, limit) in limits.iter().flat_map(|limits| &limits.0) {
             let hard = match limit {
                 Either::Short(both) => both.0.0,
                 Either::Long(limit) => limit.soft.0.0.max(limit.hard.0.0),
