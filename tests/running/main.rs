@@ -11,6 +11,7 @@ mod killer;
 mod pool;
 mod prepared;
 mod program;
+mod shell;
 mod smoke;
 mod terminal;
 mod threads;
