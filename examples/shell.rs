@@ -80,7 +80,7 @@ fn shell(args: &Args) -> io::Result<i32> {
         }
     }
     raw.enter()?;
-    let ended_by = relay(&raw, &child, terminal, &signals);
+    let ended_by = relay(&raw, terminal, &signals);
     let outcome = end(child, &ended_by);
     // Before anything is printed.
     drop(raw);
@@ -124,31 +124,38 @@ fn code(outcome: &Outcome) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// Copies between the two terminals until the program has ended, or a signal asks this command to
-/// end. Which one is returned.
-fn relay(raw: &Raw, child: &Child, mut terminal: Terminal, signals: &Signals) -> io::Result<Option<Signal>> {
+/// Copies between the two terminals until all is shown that the program printed, or a signal asks
+/// this command to end. Which one is returned.
+fn relay(raw: &Raw, mut terminal: Terminal, signals: &Signals) -> io::Result<Option<Signal>> {
     // A program that reads nothing must not keep its output from being shown.
     let flags = OFlag::from_bits_retain(fcntl(&terminal, FcntlArg::F_GETFL)?);
     fcntl(&terminal, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    let pidfd = child.pidfd().ok_or_else(|| io::Error::other("the program cannot be watched"))?;
+    // Nor may a terminal that shows nothing keep a signal from being heard, so that a thread writes.
+    let (shown, showing) = io::pipe()?;
+    let shows = terminal.try_clone()?;
+    std::thread::Builder::new().spawn(move || (show(shows), drop(showing)))?;
     // What was typed, and is not taken yet.
     let mut typed: Vec<u8> = Vec::new();
     loop {
-        let wants = if typed.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT };
         // More is read when what was typed before is taken.
-        let keys = if typed.is_empty() { PollFlags::POLLIN } else { PollFlags::empty() };
+        let (takes, keys) = match typed.is_empty() {
+            true => (PollFlags::empty(), PollFlags::POLLIN),
+            false => (PollFlags::POLLOUT, PollFlags::empty()),
+        };
         let stdin = stdin();
         let mut fds = [
-            PollFd::new(terminal.as_fd(), wants),
-            PollFd::new(stdin.as_fd(), keys),
             PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
-            PollFd::new(pidfd, PollFlags::POLLIN),
+            PollFd::new(shown.as_fd(), PollFlags::POLLIN),
+            PollFd::new(stdin.as_fd(), keys),
+            PollFd::new(terminal.as_fd(), takes),
         ];
-        match poll(&mut fds, PollTimeout::NONE) {
+        // Of a terminal without a program only the end of what it shows is of interest.
+        let watched = if takes.is_empty() { 3 } else { 4 };
+        match poll(&mut fds[..watched], PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             result => result?,
         };
-        let [shows, types, signalled, ended] = fds.map(|fd| fd.any() == Some(true));
+        let [signalled, ended, types, takes] = fds.map(|fd| fd.any() == Some(true));
         if signalled && let Some(signal) = signals.next()? {
             match signal {
                 Signal::SIGWINCH => terminal.resize(size()?)?,
@@ -161,9 +168,7 @@ fn relay(raw: &Raw, child: &Child, mut terminal: Terminal, signals: &Signals) ->
                 signal => return Ok(Some(signal)),
             }
         }
-        let is_open = !shows || show(&mut terminal)?;
-        // What was printed before the end comes first: a terminal without a program is at its end.
-        if !is_open || ended && !shows {
+        if ended {
             return Ok(None);
         }
         if types {
@@ -172,7 +177,7 @@ fn relay(raw: &Raw, child: &Child, mut terminal: Terminal, signals: &Signals) ->
                 return Ok(Some(Signal::SIGHUP));
             }
         }
-        if !typed.is_empty() {
+        if types || takes {
             match terminal.write(&typed) {
                 Ok(count) => drop(typed.drain(..count)),
                 Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {}
@@ -183,16 +188,22 @@ fn relay(raw: &Raw, child: &Child, mut terminal: Terminal, signals: &Signals) ->
     }
 }
 
-/// Shows what the program has printed. Returns false at the end.
-fn show(terminal: &mut Terminal) -> io::Result<bool> {
+/// Shows what the program prints, to the end, or until nobody looks any more.
+fn show(mut terminal: Terminal) {
     let mut bytes = [0; BUFFER];
-    match terminal.read(&mut bytes) {
-        Ok(0) => return Ok(false),
-        Ok(count) => stdout().write_all(&bytes[..count]).and_then(|()| stdout().flush())?,
-        Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {}
-        Err(error) => return Err(error),
+    loop {
+        let _ = poll(&mut [PollFd::new(terminal.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+        match terminal.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(count) => {
+                if stdout().write_all(&bytes[..count]).and_then(|()| stdout().flush()).is_err() {
+                    return;
+                }
+            }
+            Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {}
+            Err(_) => return,
+        }
     }
-    Ok(true)
 }
 
 /// Reads keys, past the buffer of `std::io::Stdin`, of which poll(2) knows nothing. Nothing: the
@@ -207,10 +218,15 @@ fn read_keys(stdin: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Ends the sandbox: its terminal has been hung up already, as `relay` has dropped it.
+/// Ends the sandbox, unless the program has ended by itself: first by SIGHUP, which a shell passes on
+/// to its jobs.
 fn end(mut child: Child, ended_by: &io::Result<Option<Signal>>) -> Result<Outcome, ringfence::Error> {
-    if !matches!(ended_by, Ok(None)) && child.wait_timeout(GRACE)?.is_none() {
-        child.kill()?;
+    if !matches!(ended_by, Ok(None)) {
+        // ESRCH: it has just ended.
+        let _ = child.signal(Signal::SIGHUP as i32);
+        if child.wait_timeout(GRACE)?.is_none() {
+            child.kill()?;
+        }
     }
     child.wait()
 }

@@ -66,7 +66,7 @@ impl Typist {
     }
 
     /// Reads what the terminal shows, and waits for it this many milliseconds.
-    fn looks(&mut self, patience: u16) {
+    pub(crate) fn looks(&mut self, patience: u16) {
         if poll(&mut [PollFd::new(self.terminal.as_fd(), PollFlags::POLLIN)], patience).unwrap() > 0 {
             let mut bytes = [0; 4096];
             let count = self.terminal.read(&mut bytes).unwrap();
