@@ -85,6 +85,9 @@
 //! `registry`, off by default: [`registry`], which pulls images from registries and pushes them,
 //! over TLS by `rustls` with `ring`, in tasks of `tokio`. This feature switches `image` on.
 //!
+//! `serde`, off by default: `Profile`, a sandbox as text, in TOML and JSON, also from somebody who is
+//! not trusted.
+//!
 //! `tokio`, off by default: [`asynchronous`], which starts and waits for sandboxes in tasks of
 //! `tokio`. Everything else in this crate is independent of any runtime.
 //!

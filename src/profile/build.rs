@@ -175,7 +175,7 @@ impl File {
         let sandbox = sandbox.args(self.args.iter().flatten());
         let sandbox = when(sandbox, self.env_clear, Sandbox::env_clear);
         let variables = self.env.iter().flat_map(|variables| &variables.0);
-        let sandbox = sandbox.envs(variables.map(|(name, value)| (name, value)));
+        let sandbox = sandbox.envs(variables);
         let sandbox = self.env_remove.iter().flatten().fold(sandbox, Sandbox::env_remove);
         let sandbox = set(sandbox, self.cwd.as_ref(), Sandbox::cwd);
         let mut sandbox = sandbox;

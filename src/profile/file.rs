@@ -109,7 +109,7 @@ tables! {
         device_allow: Vec<Text<DeviceRule>>,
         cgroup_max_descendants: Text<Number>,
         cgroup_max_depth: Text<Number>,
-        rlimit: Table<Text<Resource>, Either<Text<Number>, SoftHard>>,
+        rlimit: ResourceLimits,
         wall_time: Text<Duration>,
         wall_time_grace: Text<Duration>,
         cpu_time: Text<Duration>,
@@ -308,3 +308,6 @@ pub(super) enum MountEntry {
     Overlay(OverlayEntry),
     Raw(RawEntry),
 }
+
+/// A soft and a hard limit of each resource, or one number for both.
+pub(super) type ResourceLimits = Table<Text<Resource>, Either<Text<Number>, SoftHard>>;

@@ -10,15 +10,15 @@ use std::time::Duration;
 use caps::Capability;
 
 use super::file::{
-    BindEntry, DevEntry, File, FileEntry, Filter, FilterRule, Ids, Io, MountEntry, OverlayEntry, ProcEntry, Root,
-    SoftHard, TmpfsEntry, Upper,
+    BindEntry, DevEntry, File, FileEntry, Filter, FilterRule, Ids, Io, MountEntry, OverlayEntry, ProcEntry,
+    ResourceLimits, Root, TmpfsEntry, Upper,
 };
 use super::text::{Base, Either, FilterBase, Number, Preset, Table, Text};
 use super::{Profile, UNTRUSTED_LEN_MAX, check_len};
 use crate::error::{Error, Problem, Result};
 use crate::feature::Feature;
 use crate::namespace::{Namespaces, UserLimit};
-use crate::program::{Resource, Session};
+use crate::program::Session;
 use crate::sandbox::Sandbox;
 use crate::security::Action;
 use crate::units::Bytes;
@@ -423,7 +423,7 @@ impl Judge<'_> {
         }
     }
 
-    fn rlimits(&mut self, limits: Option<&Table<Text<Resource>, Either<Text<Number>, SoftHard>>>) {
+    fn rlimits(&mut self, limits: Option<&ResourceLimits>) {
         let strict = Sandbox::strict().policy.program.rlimits;
         for (resource, limit) in limits.iter().flat_map(|limits| &limits.0) {
             let hard = match limit {

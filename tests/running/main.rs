@@ -6,6 +6,7 @@ mod common;
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod child;
+mod ci_runner;
 mod exec;
 mod killer;
 mod pool;
