@@ -1,6 +1,7 @@
 //! From the keys of a profile to the calls of the builder.
 
 use super::file::{CapabilitySets, File, Filter, FilterArg, Io, LandlockRules, LimitsTable, Root, Stream, Upper};
+use super::keys::{set, when};
 use super::text::{Base, Cap, DeviceItem, Either, FilterBase, Hex, Number, Preset, Text};
 use super::{mounts, refuse};
 use crate::cgroup::{Devices, IoLimit, Limits};
@@ -10,19 +11,6 @@ use crate::namespace::Namespaces;
 use crate::sandbox::Sandbox;
 use crate::security::{Capabilities, Compare, Landlock, Rule, Seccomp, SecureBits};
 use crate::stdio::{Stdio, TerminalSize};
-
-/// Calls a setter if there is a value.
-pub(super) fn set<S, T>(builder: S, value: Option<T>, setter: impl FnOnce(S, T) -> S) -> S {
-    match value {
-        Some(value) => setter(builder, value),
-        None => builder,
-    }
-}
-
-/// Calls a setter without a parameter if the key is true.
-pub(super) fn when<S>(builder: S, value: Option<bool>, setter: impl FnOnce(S) -> S) -> S {
-    if value == Some(true) { setter(builder) } else { builder }
-}
 
 impl File {
     pub(super) fn sandbox(&self) -> Result<Sandbox> {

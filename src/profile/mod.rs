@@ -2,6 +2,7 @@
 
 mod build;
 mod file;
+mod keys;
 mod mounts;
 mod read;
 #[cfg(test)]

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use super::build::{set, when};
 use super::file::{
     BindEntry, DevEntry, FileEntry, MountEntry, OverlayEntry, ProcEntry, RawEntry, SymlinkEntry, TmpfsEntry, Upper,
 };
-use super::read::{no_text, text, yes};
+use super::keys::{no_text, set, text, when, yes};
 use super::refuse;
 use super::text::{Hex, Mode, Number, Text};
 use crate::error::Result;

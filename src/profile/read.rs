@@ -9,13 +9,14 @@ use super::file::{
     CapabilitySets, File, Filter, FilterArg, FilterRule, HugePages, Ids, Io, Join, LandlockRules, LimitsTable, Masked,
     Root, Size, SoftHard, Stream,
 };
+use super::keys::{no_text, text, yes};
 use super::mounts::{path_text, to_entry, upper_entry};
 use super::text::{
     Base as BaseWord, Cap, DeviceItem, DeviceRule, Either, FilterBase, Hex, Mode, Number, Numbers, Preset, Table, Text,
 };
 use super::{VERSION, build};
 use crate::cgroup::{Devices, Limits};
-use crate::error::{Error, ErrorKind, Result, Step};
+use crate::error::Result;
 use crate::mount::{self, Base, MountFlags, RootFs, Upper};
 use crate::namespace::{self, JoinSource, Namespaces};
 use crate::policy::Policy;
@@ -23,22 +24,6 @@ use crate::program::Program;
 use crate::sandbox::Sandbox;
 use crate::security::{Capabilities, Compare, Landlock, Privileges, Seccomp, SecureBits};
 use crate::stdio::{Descriptors, Source, Stdio};
-
-/// Returns the error for a setting that has no text form.
-pub(super) fn no_text(call: &str, what: &str) -> Error {
-    Error::message(ErrorKind::Invalid, Step::Profile, format!("{call}: {what} has no text form"))
-}
-
-pub(super) fn text(call: &str, value: impl AsRef<OsStr>) -> Result<String> {
-    let value = value.as_ref();
-    let no_utf8 = || no_text(call, &format!("{value:?}, which is no UTF-8,"));
-    value.to_str().map(str::to_owned).ok_or_else(no_utf8)
-}
-
-/// Returns the key of a switch that is off by default.
-pub(super) fn yes(value: bool) -> Option<bool> {
-    value.then_some(true)
-}
 
 /// Returns the key of a setting, which is left out where the preset has the same.
 fn changed<T: PartialEq + Clone>(call: &str, own: &Option<T>, preset: &Option<T>) -> Result<Option<T>> {
