@@ -142,6 +142,13 @@ struct Args {
     #[arg(long, help_heading = "Isolation")]
     init: bool,
 
+    /// Begin with this profile, in TOML or, as NAME.json, in JSON (feature serde); options of
+    /// limits, files and the program are added
+    #[cfg(feature = "serde")]
+    #[arg(long, value_name = "FILE", value_parser = profile, help_heading = "Program", conflicts_with_all = [
+        "rootfs", "overlay", "host", "net", "hostname", "user", "rootless", "no_init", "init",
+    ])]
+    profile: Option<Sandbox>,
     /// Working directory inside [default: /]
     #[arg(long, value_name = "DIR", help_heading = "Program")]
     cwd: Option<PathBuf>,
@@ -229,10 +236,31 @@ fn variable(text: &str) -> Result<(String, String), String> {
     Ok((name.into(), value.into()))
 }
 
+#[cfg(feature = "serde")]
+fn profile(path: &str) -> Result<Sandbox, String> {
+    use std::io::Read;
+
+    use ringfence::Profile;
+
+    /// More than the library reads.
+    const MOST: u64 = 2 << 20;
+
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(MOST).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let read = if path.ends_with(".json") { Profile::from_json(&text) } else { Profile::from_toml(&text) };
+    read.and_then(|profile| profile.sandbox()).map_err(|error| error.to_string())
+}
+
 // From the options to a sandbox.
 
 impl Args {
     fn sandbox(&self) -> Sandbox {
+        #[cfg(feature = "serde")]
+        if let Some(sandbox) = self.profile.clone() {
+            let sandbox = set(sandbox, self.cgroup_parent.as_ref(), Sandbox::cgroup_parent);
+            return self.program(self.places(self.limits(sandbox)));
+        }
         let sandbox = Sandbox::new().pid_ns().ipc_ns().uts_ns().cgroup_ns().hostname(&self.hostname);
         let sandbox =
             sandbox.init(!self.no_init).session(if stdin().is_terminal() { Session::Inherit } else { Session::New });
@@ -266,7 +294,11 @@ impl Args {
             None if !self.overlay.is_empty() => RootFs::overlay(&self.overlay),
             None => RootFs::host(),
         };
-        let sandbox = self.tmpfs.iter().fold(sandbox.rootfs(root), |sandbox, (at, size)| sandbox.tmpfs(at, *size));
+        self.places(sandbox.rootfs(root))
+    }
+
+    fn places(&self, sandbox: Sandbox) -> Sandbox {
+        let sandbox = self.tmpfs.iter().fold(sandbox, |sandbox, (at, size)| sandbox.tmpfs(at, *size));
         self.bind.iter().cloned().fold(sandbox, Sandbox::mount)
     }
 

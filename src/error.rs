@@ -115,6 +115,9 @@ macro_rules! steps {
 steps! {
     /// Judging the policy before anything is done.
     Validate => "validate policy",
+    /// Reading or writing a [`Profile`](crate::Profile).
+    #[cfg(feature = "serde")]
+    Profile => "read profile",
     /// Finding out the abilities of the host.
     Detect => "inspect host",
     /// Starting the thread that clones.

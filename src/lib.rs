@@ -85,6 +85,9 @@
 //! `registry`, off by default: [`registry`], which pulls images from registries and pushes them,
 //! over TLS by `rustls` with `ring`, in tasks of `tokio`. This feature switches `image` on.
 //!
+//! `serde`, off by default: `Profile`, a sandbox as text, in TOML and JSON, also from somebody who is
+//! not trusted.
+//!
 //! `tokio`, off by default: [`asynchronous`], which starts and waits for sandboxes in tasks of
 //! `tokio`. Everything else in this crate is independent of any runtime.
 //!
@@ -142,6 +145,8 @@ mod plan;
 mod policy;
 mod pool;
 mod proc;
+#[cfg(feature = "serde")]
+mod profile;
 mod program;
 #[cfg(feature = "registry")]
 pub mod registry;
@@ -168,6 +173,8 @@ pub use mount::{Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
 pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset, UserLimit};
 pub use owner::{Reaped, reap_stale};
 pub use pool::{Pool, PoolStats};
+#[cfg(feature = "serde")]
+pub use profile::{Allow, Profile};
 pub use program::{
     IoPriority, MemoryPolicy, MemoryPolicyFlags, Personality, Resource, Scheduler, SchedulerFlags, Session,
 };

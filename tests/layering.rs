@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 15] = [
     &["judge"],
     &["launch"],
     &["sandbox"],
-    &["pool", "image"],
+    &["pool", "image", "profile"],
     &["registry", "asynchronous"],
     &["container", "oci"],
 ];

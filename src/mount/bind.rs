@@ -35,9 +35,9 @@ use crate::plan::{PlaceFlags, Plan, Slot};
 pub struct Bind {
     pub(crate) source: PathBuf,
     pub(super) target: PathBuf,
-    flags: MountFlags,
+    pub(crate) flags: MountFlags,
     /// The caller has asked for `nodev`, which is otherwise just the default.
-    closed: bool,
+    pub(crate) closed: bool,
     pub(crate) recursive: bool,
     /// Without the source, there is no mount.
     pub(crate) optional: bool,

@@ -43,12 +43,12 @@ const STORE: &str = "files from memory";
 #[derive(Debug, Clone)]
 pub struct MemoryFile {
     pub(super) target: PathBuf,
-    bytes: Arc<[u8]>,
-    mode: u32,
-    flags: MountFlags,
+    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) mode: u32,
+    pub(crate) flags: MountFlags,
     /// For a file that is shown by default: what a missing target means. A target that cannot be
     /// made, such as a link to nowhere, means no file.
-    default: Option<Missing>,
+    pub(crate) default: Option<Missing>,
 }
 
 /// What becomes of a file by default whose target does not exist.

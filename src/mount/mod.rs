@@ -56,6 +56,8 @@ pub(crate) use ownership::{OwnedFiles, exposes_files_of, is_dir, note_unmappable
 pub(crate) use policy::ImageMounts;
 pub(crate) use policy::Policy;
 pub use proc::{HidePid, Proc};
+#[cfg(feature = "serde")]
+pub(crate) use root::Base;
 pub use root::RootFs;
 pub(crate) use root::RootGuard;
 pub(crate) use sparse::may_miss_mounts;

@@ -127,6 +127,19 @@ impl Capabilities {
         self
     }
 
+    /// Returns the sets: bounding, permitted, effective, inheritable and ambient; and the securebits.
+    #[cfg(feature = "serde")]
+    pub(crate) fn sets(&self) -> ([u64; 5], Option<SecureBits>) {
+        ([self.bounding, self.permitted, self.effective, self.inheritable, self.ambient], self.securebits)
+    }
+
+    /// Makes capabilities of their sets, in the order of [`sets`](Capabilities::sets).
+    #[cfg(feature = "serde")]
+    pub(crate) fn of_sets(sets: [u64; 5], securebits: Option<SecureBits>) -> Self {
+        let [bounding, permitted, effective, inheritable, ambient] = sets;
+        Capabilities { bounding, permitted, effective, inheritable, ambient, securebits }
+    }
+
     /// Returns the settings that every kernel refuses.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();

@@ -112,6 +112,31 @@ impl Landlock {
         self.allow(path, READ | make_bitflags!(AccessFs::{WriteFile | Truncate | IoctlDev}))
     }
 
+    /// Returns the paths of the calls `read`, `execute`, `write` and `device`.
+    #[cfg(feature = "serde")]
+    pub(crate) fn paths(&self) -> [Vec<&Path>; 4] {
+        let none = BitFlags::empty();
+        let device = make_bitflags!(AccessFs::{WriteFile | Truncate | IoctlDev});
+        [none, AccessFs::Execute.into(), CHANGE, device].map(|more| {
+            let of_call = self.paths.iter().filter(|(_, rights)| *rights == READ | more);
+            of_call.map(|(path, _)| path.as_path()).collect()
+        })
+    }
+
+    /// Returns the ports to bind and the ports to connect to, if TCP is restricted.
+    #[cfg(feature = "serde")]
+    pub(crate) fn ports(&self) -> Option<[Vec<u16>; 2]> {
+        let ports = self.tcp.as_ref()?;
+        let with = |wanted| ports.iter().filter(|(_, right)| *right == wanted).map(|(port, _)| *port).collect();
+        Some([with(AccessNet::BindTcp), with(AccessNet::ConnectTcp)])
+    }
+
+    /// Returns whether signals, and whether abstract sockets, are kept inside.
+    #[cfg(feature = "serde")]
+    pub(crate) fn scopes(&self) -> [bool; 2] {
+        [Scope::Signal, Scope::AbstractUnixSocket].map(|scope| self.scopes.contains(scope))
+    }
+
     /// Returns true if a rule allows writing at or below `path`.
     pub(crate) fn lets_write(&self, path: &Path) -> bool {
         let written = CHANGE | AccessFs::WriteFile;

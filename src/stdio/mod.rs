@@ -30,11 +30,11 @@ const BELOW_NOFILE: &str = "descriptor numbers, and as many above them again, mu
 /// One standard stream of the program, like `std::process::Stdio`. A value can be used for many
 /// spawns.
 #[derive(Debug, Clone, Default)]
-pub struct Stdio(Source);
+pub struct Stdio(pub(crate) Source);
 
 /// The source of a standard stream.
 #[derive(Debug, Clone, Default)]
-enum Source {
+pub(crate) enum Source {
     #[default]
     Inherit,
     Null,

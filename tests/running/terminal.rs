@@ -13,10 +13,10 @@ use ringfence::{
 };
 use ringfence::{Seccomp, Verdict};
 
-const SIZE: TerminalSize = TerminalSize { rows: 33, columns: 101 };
-const CTRL_C: &[u8] = &[3];
-const CTRL_D: &[u8] = &[4];
-const CTRL_Z: &[u8] = &[26];
+pub(crate) const SIZE: TerminalSize = TerminalSize { rows: 33, columns: 101 };
+pub(crate) const CTRL_C: &[u8] = &[3];
+pub(crate) const CTRL_D: &[u8] = &[4];
+pub(crate) const CTRL_Z: &[u8] = &[26];
 
 /// The sorts of sandboxes into which the way differs: those with a devpts of their own, and the others.
 fn sorts(root: &common::TempDir) -> Vec<(&'static str, bool, Sandbox)> {
@@ -41,14 +41,14 @@ fn sorts(root: &common::TempDir) -> Vec<(&'static str, bool, Sandbox)> {
 }
 
 /// A program, with what its terminal has shown so far.
-struct Typist {
-    child: Child,
-    terminal: Terminal,
-    shown: String,
+pub(crate) struct Typist {
+    pub(crate) child: Child,
+    pub(crate) terminal: Terminal,
+    pub(crate) shown: String,
 }
 
 impl Typist {
-    fn new(mut child: Child) -> Typist {
+    pub(crate) fn new(mut child: Child) -> Typist {
         let terminal = child.terminal.take().unwrap();
         Typist { child, terminal, shown: String::new() }
     }
@@ -61,12 +61,12 @@ impl Typist {
         Typist::new(sandbox.spawn().unwrap_or_else(|error| panic!("{error}")))
     }
 
-    fn types(&mut self, bytes: &[u8]) {
+    pub(crate) fn types(&mut self, bytes: &[u8]) {
         self.terminal.write_all(bytes).unwrap();
     }
 
     /// Reads what the terminal shows, and waits for it this many milliseconds.
-    fn looks(&mut self, patience: u16) {
+    pub(crate) fn looks(&mut self, patience: u16) {
         if poll(&mut [PollFd::new(self.terminal.as_fd(), PollFlags::POLLIN)], patience).unwrap() > 0 {
             let mut bytes = [0; 4096];
             let count = self.terminal.read(&mut bytes).unwrap();
@@ -76,7 +76,7 @@ impl Typist {
     }
 
     /// Reads until the terminal has shown `text`, and forgets what was shown up to there.
-    fn waits_for(&mut self, text: &str) {
+    pub(crate) fn waits_for(&mut self, text: &str) {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(at) = self.shown.find(text) {

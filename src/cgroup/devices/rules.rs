@@ -95,6 +95,12 @@ impl Devices {
         kinds.all(|kind| self.table(kind).allows(device.major, device.minor, access))
     }
 
+    /// Returns the rules: a device, what may be done with it, and whether that is allowed.
+    #[cfg(feature = "serde")]
+    pub(crate) fn rules(&self) -> impl Iterator<Item = (Device, DeviceAccess, bool)> {
+        self.rules.iter().map(|rule| (rule.device, rule.access, rule.allow))
+    }
+
     /// Returns the resolved rules for devices of one type.
     pub(super) fn table(&self, kind: Kind) -> Table {
         Table::new(&self.rules, kind)

@@ -11,6 +11,6 @@ pub(super) use emit::emit_root;
 pub(super) use entry::emit_entry;
 pub(super) use etc::LOCALHOST;
 pub(super) use programs::bind_count;
-pub(super) use rootfs::Base;
+pub(crate) use rootfs::Base;
 pub use rootfs::RootFs;
 pub(crate) use rootfs::RootGuard;

@@ -274,6 +274,14 @@ impl Seccomp {
         self
     }
 
+    /// Returns the rules, the action for other calls, that for calls of another architecture, and
+    /// whether refused calls are logged and speculation is allowed.
+    #[cfg(feature = "serde")]
+    pub(crate) fn parts(&self) -> (&[Rule], Action, Action, bool, bool) {
+        let profile = &self.0;
+        (&profile.rules, profile.default, profile.foreign, profile.log, profile.speculation)
+    }
+
     /// Adds a rule. If several rules match a call, the one added last decides.
     pub fn rule(self, rule: Rule) -> Self {
         self.change(|profile| profile.rules.push(rule))

@@ -157,9 +157,9 @@ impl Compare {
 #[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    pub(super) names: Vec<Cow<'static, str>>,
-    pub(super) args: Vec<(u8, Compare)>,
-    pub(super) action: Action,
+    pub(crate) names: Vec<Cow<'static, str>>,
+    pub(crate) args: Vec<(u8, Compare)>,
+    pub(crate) action: Action,
 }
 
 impl Rule {

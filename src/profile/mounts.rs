@@ -1,0 +1,175 @@
+//! The mounts of the list, from a profile and to it.
+
+use std::path::Path;
+
+use super::file::{
+    BindEntry, DevEntry, FileEntry, MountEntry, OverlayEntry, ProcEntry, RawEntry, SymlinkEntry, TmpfsEntry, Upper,
+};
+use super::keys::{no_text, set, text, when, yes};
+use super::refuse;
+use super::text::{Hex, Mode, Number, Text};
+use crate::error::Result;
+use crate::mount::{
+    self, Bind, Cgroupfs, Dev, Kind, MemoryFile, Mount, MountFlags, Mqueue, Overlay, Proc, RawMount, Sysfs, Tmpfs,
+};
+
+/// The permission bits of [`Sandbox::tmpfs`](crate::Sandbox::tmpfs).
+const TMPFS_MODE: u32 = 0o1777;
+
+pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
+    Ok(match entry {
+        MountEntry::Bind(entry) => bind(entry, false, false).into(),
+        MountEntry::BindRo(entry) => bind(entry, true, false).into(),
+        MountEntry::BindTry(entry) => bind(entry, false, true).into(),
+        MountEntry::BindRoTry(entry) => bind(entry, true, true).into(),
+        MountEntry::Tmpfs(entry) => {
+            let tmpfs = set(Tmpfs::new(&entry.target), entry.size, |tmpfs, size| tmpfs.size(size.0));
+            let tmpfs = set(tmpfs, entry.inodes, |tmpfs, count| tmpfs.inodes(count.0.0));
+            let tmpfs = tmpfs.mode(entry.mode.map_or(TMPFS_MODE, |mode| mode.0.0));
+            when(when(tmpfs, entry.noexec, Tmpfs::noexec), entry.read_only, Tmpfs::read_only).into()
+        }
+        MountEntry::File(entry) => file(entry)?.into(),
+        MountEntry::Dir(path) => mount::dir(path),
+        MountEntry::Symlink(SymlinkEntry { to, path }) => mount::symlink(to, path),
+        MountEntry::Proc(entry) => {
+            let proc = set(Proc::new(&entry.target), entry.hidepid, |proc, hidepid| proc.hidepid(hidepid.0));
+            when(when(proc, entry.subset_pid, Proc::subset_pid), entry.read_only, Proc::read_only).into()
+        }
+        MountEntry::Dev(entry) => {
+            let dev = set(Dev::new(&entry.target), entry.shm_size, |dev, size| dev.shm_size(size.0));
+            when(set(dev, entry.terminals, Dev::terminals), entry.read_only, Dev::read_only).into()
+        }
+        MountEntry::Sysfs(target) => Sysfs::new(target).into(),
+        MountEntry::Mqueue(target) => Mqueue::new(target).into(),
+        MountEntry::Cgroupfs(target) => Cgroupfs::new(target).into(),
+        MountEntry::Overlay(entry) => {
+            let overlay = Overlay::new(&entry.target, &entry.lowers);
+            let overlay =
+                set(overlay, entry.upper.as_ref(), |overlay, Upper { upper, work }| overlay.upper(upper, work));
+            let overlay = when(overlay, entry.id_mapped, Overlay::id_mapped);
+            let overlay = when(when(overlay, entry.read_only, Overlay::read_only), entry.noexec, Overlay::noexec);
+            when(when(overlay, entry.suid, Overlay::suid), entry.dev, Overlay::dev).into()
+        }
+        MountEntry::Raw(entry) => {
+            let raw = RawMount::new(&entry.source, &entry.target, &entry.fstype);
+            let raw = set(raw, entry.flags, |raw, flags| raw.flags(flags.0.0));
+            set(raw, entry.data.as_ref(), RawMount::data).into()
+        }
+    })
+}
+
+fn bind(entry: &BindEntry, read_only: bool, optional: bool) -> Bind {
+    let bind = Bind::new(&entry.source, &entry.target);
+    let bind = when(bind, Some(read_only || entry.read_only == Some(true)), Bind::read_only);
+    let bind = when(bind, Some(optional || entry.optional == Some(true)), Bind::optional);
+    let bind = when(bind, entry.non_recursive, Bind::non_recursive);
+    let bind = when(when(bind, entry.noexec, Bind::noexec), entry.nodev, Bind::nodev);
+    when(when(bind, entry.suid, Bind::suid), entry.dev, Bind::dev)
+}
+
+fn file(entry: &FileEntry) -> Result<MemoryFile> {
+    let bytes = match (&entry.text, &entry.hex) {
+        (Some(text), None) => text.as_bytes(),
+        (None, Some(Text(Hex(bytes)))) => bytes,
+        (None, None) => &[],
+        _ => return Err(refuse("mount: the contents of a file are one of `text` and `hex`")),
+    };
+    let file = set(MemoryFile::new(&entry.target, bytes), entry.mode, |file, mode| file.mode(mode.0.0));
+    Ok(when(when(file, entry.writable, MemoryFile::writable), entry.noexec, MemoryFile::noexec))
+}
+
+pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
+    let target = path_text(&mount.target)?;
+    Ok(match &mount.kind {
+        Kind::Bind(bind) => {
+            let entry = bind_entry(bind, target)?;
+            match (bind.flags.contains(MountFlags::READ_ONLY), bind.optional) {
+                (false, false) => MountEntry::Bind(entry),
+                (true, false) => MountEntry::BindRo(entry),
+                (false, true) => MountEntry::BindTry(entry),
+                (true, true) => MountEntry::BindRoTry(entry),
+            }
+        }
+        Kind::Tmpfs(tmpfs) => MountEntry::Tmpfs(TmpfsEntry {
+            target,
+            size: Some(Text(tmpfs.size)),
+            inodes: tmpfs.inodes.map(Number).map(Text),
+            mode: Some(tmpfs.mode).filter(|mode| *mode != TMPFS_MODE).map(|mode| Text(Mode(mode))),
+            noexec: yes(tmpfs.flags.contains(MountFlags::NO_EXEC)),
+            read_only: yes(tmpfs.flags.contains(MountFlags::READ_ONLY)),
+        }),
+        Kind::File(file) => MountEntry::File(file_entry(file, target)),
+        Kind::Dir => MountEntry::Dir(target),
+        Kind::Symlink(to) => MountEntry::Symlink(SymlinkEntry { to: path_text(to)?, path: target }),
+        Kind::Proc(proc) => MountEntry::Proc(ProcEntry {
+            target,
+            hidepid: proc.hidepid.map(Text),
+            subset_pid: yes(proc.subset_pid),
+            read_only: yes(proc.flags.contains(MountFlags::READ_ONLY)),
+        }),
+        Kind::Dev(dev) => MountEntry::Dev(DevEntry {
+            target,
+            shm_size: Some(Text(dev.shm_size)),
+            terminals: Some(dev.terminals),
+            read_only: yes(dev.read_only),
+        }),
+        Kind::Sysfs => MountEntry::Sysfs(target),
+        Kind::Mqueue => MountEntry::Mqueue(target),
+        Kind::Cgroupfs(_) => MountEntry::Cgroupfs(target),
+        Kind::Overlay(overlay) => MountEntry::Overlay(OverlayEntry {
+            target,
+            lowers: overlay.lowers.iter().map(|lower| path_text(lower)).collect::<Result<_>>()?,
+            upper: overlay.upper.as_ref().map(|(upper, work)| upper_entry(upper, work)).transpose()?,
+            id_mapped: yes(overlay.id_mapped),
+            read_only: yes(overlay.flags.contains(MountFlags::READ_ONLY)),
+            noexec: yes(overlay.flags.contains(MountFlags::NO_EXEC)),
+            suid: yes(!overlay.flags.contains(MountFlags::NO_SUID)),
+            dev: yes(!overlay.flags.contains(MountFlags::NO_DEV)),
+        }),
+        Kind::Raw(raw) => MountEntry::Raw(RawEntry {
+            source: text("mount", &raw.source)?,
+            target,
+            fstype: text("mount", &raw.fstype)?,
+            flags: Some(Number(raw.ms_flags)).filter(|flags| flags.0 != 0).map(Text),
+            data: Some(text("mount", &raw.data)?).filter(|data| !data.is_empty()),
+        }),
+    })
+}
+
+pub(super) fn path_text(path: &Path) -> Result<String> {
+    text("a path", path)
+}
+
+pub(super) fn upper_entry(upper: &Path, work: &Path) -> Result<Upper> {
+    Ok(Upper { upper: path_text(upper)?, work: path_text(work)? })
+}
+
+fn bind_entry(bind: &Bind, target: String) -> Result<BindEntry> {
+    let opens_devices = !bind.flags.contains(MountFlags::NO_DEV);
+    if opens_devices && bind.closed {
+        return Err(no_text("mount", "a bind that is nodev first and dev then"));
+    }
+    Ok(BindEntry {
+        source: path_text(&bind.source)?,
+        target,
+        read_only: None,
+        optional: None,
+        non_recursive: yes(!bind.recursive),
+        noexec: yes(bind.flags.contains(MountFlags::NO_EXEC)),
+        nodev: yes(bind.closed),
+        suid: yes(!bind.flags.contains(MountFlags::NO_SUID)),
+        dev: yes(opens_devices),
+    })
+}
+
+fn file_entry(file: &MemoryFile, target: String) -> FileEntry {
+    let contents = str::from_utf8(&file.bytes).map(str::to_owned);
+    FileEntry {
+        target,
+        hex: contents.is_err().then(|| Text(Hex(file.bytes.to_vec()))),
+        text: contents.ok(),
+        mode: Some(Text(Mode(file.mode))).filter(|mode| mode.0.0 != 0o644),
+        writable: yes(!file.flags.contains(MountFlags::READ_ONLY)),
+        noexec: yes(file.flags.contains(MountFlags::NO_EXEC)),
+    }
+}
