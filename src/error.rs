@@ -148,6 +148,10 @@ steps! {
     WriteIdMap => "write id map",
     /// Entering a sandbox that runs, for a further program.
     Enter => "enter sandbox",
+    /// Finding a sandbox again that another process has started.
+    Attach => "attach to sandbox",
+    /// Watching for the events of a sandbox: `inotify(7)`, `cgroup.event_control`.
+    Events => "watch events",
     /// `setns(2)`.
     JoinNamespace => "setns",
     /// `unshare(2)`.

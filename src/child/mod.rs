@@ -2,10 +2,13 @@
 //! when it is dropped.
 
 mod clock;
+mod events;
 mod exec;
+mod execs;
 #[cfg(feature = "tokio")]
 mod hurry;
 mod killer;
+mod left;
 mod outcome;
 mod output;
 mod pressure;
@@ -21,7 +24,9 @@ use std::process::ChildStdin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use exec::{Enter, Inside};
+pub use events::{Event, Events};
+pub(crate) use exec::{Enter, Inside, enter_running, has_ended};
+pub(crate) use execs::Execs;
 #[cfg(feature = "tokio")]
 pub(crate) use hurry::ProcessEnd;
 pub use killer::Killer;
