@@ -5,7 +5,9 @@ mod common;
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
+mod attached;
 mod child;
+mod events;
 mod exec;
 mod killer;
 mod pool;
