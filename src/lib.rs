@@ -189,6 +189,10 @@ struct Readme;
 #[doc = include_str!("../docs/pool.md")]
 struct SizeOfAPool;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/leaving.md")]
+struct LeavingASandbox;
+
 #[cfg(all(doctest, feature = "tokio"))]
 #[doc = include_str!("../docs/async.md")]
 struct InTasks;

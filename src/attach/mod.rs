@@ -25,7 +25,9 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest time that a program that has ended may take until its parent reaps it, if its status
 /// is to be had only then.
-const REAP_PATIENCE: Duration = Duration::from_secs(1);
+const REAP_PATIENCE: Duration = Duration::from_secs(10);
+/// The pause between two looks whether a program has been reaped.
+const REAP_STEP: Duration = Duration::from_millis(20);
 
 /// A running sandbox that another process has started, or this process before: found again by its
 /// [`Ticket`].
@@ -143,8 +145,9 @@ impl Attached {
     /// # Errors
     ///
     /// Returns [`ErrorKind::StatusLost`] if the kernel does not tell the status to a process that is
-    /// not the parent: Linux 6.15 does, and earlier ones as long as the parent has not reaped the
-    /// program. The sandbox has ended then, and is removed as well.
+    /// not the parent. Root learns it as long as the parent has not reaped the program. Everybody
+    /// does after that, since Linux 6.15, if this value was opened before; a parent that does not reap
+    /// is waited for ten seconds. The sandbox has ended then, and is removed as well.
     pub fn wait(&self) -> Result<Outcome> {
         loop {
             if let Some(outcome) = self.wait_until(Instant::now() + Duration::from_secs(3600))? {
@@ -153,7 +156,8 @@ impl Attached {
         }
     }
 
-    /// Returns the outcome if the program has ended, and `None` otherwise. Does not wait.
+    /// Returns the outcome if the program has ended, and `None` otherwise, also as long as only the
+    /// parent of a program that has ended can know its status. Does not wait for that.
     ///
     /// # Errors
     ///
@@ -162,8 +166,8 @@ impl Attached {
         self.wait_until(Instant::now())
     }
 
-    /// Waits for the end of the program, for `timeout` at most. Returns `None` if the program still
-    /// runs.
+    /// Waits for the end of the program, for `timeout` at most. Returns `None` as
+    /// [`try_wait`](Attached::try_wait) does.
     ///
     /// # Errors
     ///
@@ -177,19 +181,27 @@ impl Attached {
         if !self.ends_by(until)? {
             return Ok(None);
         }
-        let mut ended = mutex::lock(&self.ended);
-        let outcome = match *ended {
-            Some(outcome) => outcome,
-            None => {
-                let status = self.status();
-                // What the program has left is not counted as its own.
-                let usage = self.usage();
-                let outcome = status.map(|status| Outcome::of_other(status, usage));
-                *ended = Some(outcome);
-                outcome
-            }
+        let patience = Instant::now() + REAP_PATIENCE;
+        let known = *mutex::lock(&self.ended);
+        if let Some(outcome) = known {
+            return self.over(outcome);
+        }
+        let status = match self.status(until.min(patience)) {
+            Status::Known(status) => Some(status),
+            Status::Lost => None,
+            // Its parent may still reap it, and give the status away by that.
+            Status::Withheld if until < patience => return Ok(None),
+            Status::Withheld => return self.over(None),
         };
+        let mut ended = mutex::lock(&self.ended);
+        // What the program has left is not counted as its own.
+        let outcome = *ended.get_or_insert_with(|| status.map(|status| Outcome::of_other(status, self.usage())));
         drop(ended);
+        self.over(outcome)
+    }
+
+    /// Removes what is left of a sandbox that has ended, and returns its outcome.
+    fn over(&self, outcome: Option<Outcome>) -> Result<Option<Outcome>> {
         // What cannot be removed stays on record, for reap_stale.
         let _ = self.remove();
         outcome.map(Some).ok_or_else(|| {
@@ -198,20 +210,23 @@ impl Attached {
         })
     }
 
-    /// Returns the status of a program that has ended.
-    fn status(&self) -> Option<i32> {
-        let until = Instant::now() + REAP_PATIENCE;
+    /// Returns the status of a program that has ended. Waits until `until` for its parent to reap it,
+    /// if this process may not look into it before.
+    fn status(&self, until: Instant) -> Status {
         loop {
             if let Some(status) = self.ticket.identity.zombie_status(self.pidfd()) {
-                return Some(status);
+                return Status::Known(status);
             }
-            // The parent has reaped it, or this process may not look.
-            if let Some(status) = pidfd::exit_info(self.pidfd()) {
-                return Some(status);
+            if pidfd::pid_of(self.pidfd()).is_none() {
+                return pidfd::exit_info(self.pidfd()).map_or(Status::Lost, Status::Known);
             }
-            if pidfd::pid_of(self.pidfd()).is_none() || Instant::now() >= until {
-                return None;
+            let now = Instant::now();
+            if now >= until {
+                return Status::Withheld;
             }
+            // On some kernels POLLHUP comes with the reaping.
+            let _ =
+                poll(&mut [PollFd::new(self.pidfd(), PollFlags::empty())], timeout::until(until.min(now + REAP_STEP)));
         }
     }
 
@@ -409,6 +424,15 @@ impl Attached {
             }
         }
     }
+}
+
+/// The status of a program that has ended.
+#[derive(Debug, Clone, Copy)]
+enum Status {
+    Known(i32),
+    Lost,
+    /// Only the parent knows it, which has not reaped the program.
+    Withheld,
 }
 
 fn control(step: Step) -> impl Fn(Errno) -> Error {

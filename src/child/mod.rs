@@ -388,7 +388,8 @@ impl Child {
     ///
     /// The program still ends with the caller's process, unless
     /// [`die_with_owner(false)`](crate::Sandbox::die_with_owner) was set; in that case
-    /// [`reap_stale`](crate::reap_stale) removes what is left after the program has ended.
+    /// [`reap_stale`](crate::reap_stale) removes what is left after the program has ended, and an
+    /// [`Attached`](crate::Attached) finds the sandbox again by its [`ticket`](Child::ticket).
     ///
     /// # Errors
     ///

@@ -86,8 +86,10 @@ impl Identity {
         self.pid
     }
 
-    /// Returns the wait status of a zombie, which /proc/PID/stat shows to whom it shows all (3.5).
+    /// Returns the wait status of a zombie, which /proc/PID/stat shows since 3.5. To those who may not
+    /// look into the process it shows 0 in its place; they cannot read the links of namespaces either.
     pub(crate) fn zombie_status(&self, process: BorrowedFd<'_>) -> Option<i32> {
+        fs::read_link(format!("/proc/{}/ns/user", self.pid)).ok()?;
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
         let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
         let status = fields.get(49)?.parse().ok()?;

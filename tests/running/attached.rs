@@ -385,11 +385,12 @@ fn a_living_owner_and_a_stranger_get_the_same_status() {
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let ticket = child.ticket().unwrap();
-    let said = probe::succeeds(probe::caller(&format!("ends-it-all {ticket}")));
+    let stranger = std::thread::spawn(move || probe::succeeds(probe::caller(&format!("ends-it-all {ticket}"))));
+    assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(7));
+    let said = stranger.join().unwrap();
     if tells_status() {
         assert_eq!(said, "Some(Exited(7))");
     }
-    assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(7));
     assert!(child.ticket().is_err(), "it has ended");
     let further = common::sandbox().pid_ns().command("sleep").arg("1000").spawn().unwrap();
     let error = further.exec(Command::new("sleep").arg("1000")).unwrap().ticket().unwrap_err();
