@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | out of memory | inotify(7) of `memory.events` | an eventfd in `cgroup.event_control` |
 //! | limit of memory | the same | `memory.failcnt`, looked at from time to time |
-//! | limit of processes | inotify of `pids.events` | the same |
+//! | limit of processes | inotify of `pids.events` | the same, and looked at: some kernels (6.18) do not tell |
 //! | frozen, thawed | inotify of `cgroup.events` | `freezer.state`, looked at from time to time |
 //!
 //! The kernel tells of a change after it has counted, except that v1 tells of memory that has run
@@ -82,7 +82,7 @@ impl GroupWatch {
                     told.push((part, c"cgroup.events"));
                     told.extend(has(Controllers::MEMORY).then_some((part, c"memory.events")));
                 }
-                Version::V1 => is_silent |= has(Controllers::MEMORY),
+                Version::V1 => is_silent |= has(Controllers::MEMORY) || has(Controllers::PIDS),
             }
         }
         is_silent |= part_with(&self.parts, Controllers::FREEZER).is_some_and(|part| part.version == Version::V1);

@@ -70,8 +70,8 @@ pub enum Event {
 /// [`Attached::events`](crate::Attached::events).
 ///
 /// [`next`](Events::next) waits. For poll(2), epoll(7) and async runtimes the stream gives its
-/// descriptor ([`AsFd`]), which is readable when a look with `next(Some(Duration::ZERO))` may find
-/// something. No thread belongs to a stream.
+/// descriptor ([`AsFd`]), which becomes readable when a look may find something: then call
+/// `next(Some(Duration::ZERO))` until it returns `None`. No thread belongs to a stream.
 ///
 /// Events are made of the kernel's counts, so that none is missed: what happened more than once
 /// between two looks is one event with the last number, and what happened before the stream was made
@@ -82,8 +82,8 @@ pub enum Event {
 ///
 /// All events but [`Exec`](Event::Exec) and [`Exited`](Event::Exited) need the control group that a
 /// limit brings, and the limit that they are about. On cgroup v2 the kernel wakes for each. On cgroup
-/// v1 it wakes for memory that has run out, for forks that fail, and for nothing else: at
-/// memory limits and for a v1 freezer, the stream wakes ten times in a second, and looks.
+/// v1 it wakes for memory that has run out. For the other limits and for a v1 freezer, the stream
+/// wakes ten times in a second, and looks.
 #[derive(Debug)]
 pub struct Events {
     epoll: Epoll,

@@ -23,7 +23,7 @@ const VIEW: &str = "ls -l /proc/self/ns | sed 's/.* \\([a-z_]* ->\\)/\\1/' | gre
     grep -c . /proc/self/mountinfo";
 
 /// A program that ends with 7 when it is asked to.
-const POLITE: &str = "trap 'exit 7' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
+const POLITE: &str = "trap 'kill $!; exit 7' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
 
 fn policy(name: &str, parent: &Path, scratch: &Path) -> Sandbox {
     let apart = || common::sandbox().pid_ns();

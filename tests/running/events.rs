@@ -19,6 +19,12 @@ fn next(events: &mut Events) -> Event {
     events.next(Some(PATIENCE)).unwrap().expect("no event after a minute")
 }
 
+/// The descriptor wakes, before anybody has looked.
+fn wakes(events: &Events) {
+    let ready = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLIN)], PollTimeout::from(60_000u16));
+    assert_eq!(ready, Ok(1), "nothing woke");
+}
+
 /// The next event of a sort that the test is about: a memory limit is reached now and then before memory runs out.
 fn next_but_reclaim(events: &mut Events) -> Event {
     loop {
@@ -55,6 +61,7 @@ fn memory_that_runs_out_is_told_while_the_program_lives_on() {
     let hog = format!("RINGFENCE_PROBE='hog 200000000' {} >/dev/null 2>&1 &\nwait $!", exe.display());
     let hog = hog.replace('\n', " ");
     order(&mut child, &hog);
+    wakes(&events);
     assert_eq!(next_but_reclaim(&mut events), Event::OutOfMemory { kills: 1 });
     // Twice between two looks is one event, which says so.
     order(&mut child, &hog);
@@ -104,6 +111,7 @@ fn forks_that_fail_at_the_limit_are_told() {
     order(&mut child, "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1000 & done 2>/dev/null");
     assert_eq!(events.next(Some(Duration::from_millis(200))).unwrap(), None, "these are below the limit");
     order(&mut child, "(for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1000 & done) 2>/dev/null");
+    wakes(&events);
     let Event::PidsLimit { hits } = next(&mut events) else { panic!("no failure was told") };
     assert!(hits >= 1);
     assert_eq!(child.stats().unwrap().pids_limit_hits, Some(hits));
@@ -120,6 +128,7 @@ fn freezing_programs_and_the_end_are_told() {
     let mut child = limited().command("sleep").arg("1000").spawn().unwrap();
     let mut events = child.events().unwrap();
     child.freeze().unwrap();
+    wakes(&events);
     assert_eq!(next(&mut events), Event::Frozen);
     child.thaw().unwrap();
     assert_eq!(next(&mut events), Event::Thawed);
