@@ -60,7 +60,8 @@ pub enum ErrorKind {
     /// Reading or writing the store of images failed: [`Error::step`] names the step.
     #[cfg(feature = "image")]
     Store,
-    /// The store has no such image, layer or blob, or the directory no such file.
+    /// The store has no such image, layer or blob, or the directory no such file; or the sandbox of a
+    /// [`Ticket`](crate::Ticket) has ended.
     NotFound,
     /// Bytes are not what their digest, their length or their format says.
     #[cfg(feature = "image")]
@@ -151,6 +152,10 @@ steps! {
     WriteIdMap => "write id map",
     /// Entering a sandbox that runs, for a further program.
     Enter => "enter sandbox",
+    /// Finding a sandbox again that another process has started.
+    Attach => "attach to sandbox",
+    /// Watching for the events of a sandbox: `inotify(7)`, `cgroup.event_control`.
+    Events => "watch events",
     /// `setns(2)`.
     JoinNamespace => "setns",
     /// `unshare(2)`.

@@ -37,6 +37,8 @@
 //! | Which features does this host lack? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
 //! | What failed? | [`Error`]: the [`Step`], the path, the errno and the remedy |
 //! | How do I run sandboxes in tasks of `tokio`? | [`asynchronous`], with the feature `tokio` |
+//! | What happens to a running sandbox? | [`Child::events`], [`Events`] |
+//! | How do I leave a sandbox, and find it again later? | [`Child::ticket`], [`Attached`] |
 //! | How do I remove the sandboxes of a crashed owner? | [`reap_stale`] |
 //!
 //! # How a sandbox is made
@@ -119,6 +121,7 @@
 //! | overlayfs in a user namespace | 5.11 | an error |
 //! | id-mapped layers ([`RootFs::id_mapped`]) | 5.19 | an error |
 //! | a root of layers without a copy of the host's mounts, as root | 6.15 | the mounts are copied, and unmounted again |
+//! | [`Attached::wait`]: the status of a program that its parent has reaped | 6.15 | [`ErrorKind::StatusLost`] |
 //! | the status of a child that another waiter has reaped | 6.15 | [`ErrorKind::StatusLost`] |
 
 #![warn(missing_docs, missing_debug_implementations)]
@@ -126,6 +129,7 @@
 
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
+mod attach;
 mod cgroup;
 mod child;
 mod collect;
@@ -156,14 +160,16 @@ mod spawn;
 mod stdio;
 mod stub;
 mod sys;
+mod text;
 mod units;
 
+pub use attach::{Attached, Ticket};
 pub use caps::Capability;
 #[cfg(feature = "systemd")]
 pub use cgroup::SystemdScope;
 pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
 pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
-pub use child::{Child, Killer, Outcome, Output, OutputStream, Terminal, Usage, Verdict};
+pub use child::{Child, Event, Events, Killer, Outcome, Output, OutputStream, Terminal, Usage, Verdict};
 pub use collect::{Collected, Collector};
 pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};
@@ -193,6 +199,10 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/pool.md")]
 struct SizeOfAPool;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/leaving.md")]
+struct LeavingASandbox;
 
 #[cfg(all(doctest, feature = "tokio"))]
 #[doc = include_str!("../docs/async.md")]

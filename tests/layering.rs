@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The floors from the ground up. A module may use those of lower floors, and none of its own floor.
 const FLOORS: [&[&str]; 15] = [
     &["fuzz"],
-    &["units", "feature", "stub"],
+    &["units", "feature", "stub", "text"],
     &["sys", "error"],
     &["plan", "proc", "collect"],
     &["namespace", "mount", "cgroup", "security", "network", "stdio", "program"],
@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 15] = [
     &["policy"],
     &["judge"],
     &["launch"],
-    &["sandbox"],
+    &["sandbox", "attach"],
     &["pool", "image", "profile"],
     &["registry", "asynchronous"],
     &["container", "oci"],

@@ -9,6 +9,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::blocking::{self, ENDS, SPAWNS};
 use super::capture::Capture;
+use super::events::AsyncEvents;
 use super::stream::{AsyncOutputStream, AsyncStdin};
 use crate::child::{Child, Killer, Outcome, Output, ProcessEnd};
 use crate::command::Command;
@@ -181,6 +182,15 @@ impl AsyncChild {
         let entrance = self.child.entrance()?;
         let start = move || entrance.enter(&command, &default).and_then(AsyncChild::new);
         blocking::run(&SPAWNS, Step::Enter, start).await
+    }
+
+    /// Watches what happens to the sandbox, as [`Child::events`] does.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Child::events`] and of [`AsyncEvents::new`].
+    pub fn events(&self) -> Result<AsyncEvents> {
+        AsyncEvents::new(self.child.events()?)
     }
 
     /// Returns the handle for calls that do not wait: its [`id`](Child::id),

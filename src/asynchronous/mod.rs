@@ -53,8 +53,10 @@
 mod blocking;
 mod capture;
 mod child;
+mod events;
 mod spawn;
 mod stream;
 
 pub use child::AsyncChild;
+pub use events::AsyncEvents;
 pub use stream::{AsyncOutputStream, AsyncStdin};

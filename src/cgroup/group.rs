@@ -75,6 +75,19 @@ impl Group {
         }
     }
 
+    /// Returns the group with these parts, which another process has made.
+    pub(super) fn of_parts(host: &Host, parts: Vec<Part>) -> Group {
+        let memory = parts.iter().find(|part| part.version == Version::V2);
+        let oom_group = memory.and_then(|part| part.text(c"memory.oom.group").ok().flatten());
+        Group {
+            parts,
+            procs: Vec::new(),
+            killed: AtomicBool::new(false),
+            oom_group: oom_group.is_some_and(|text| text.trim() == "1"),
+            v2_memory: host.v2().is_some_and(|hierarchy| hierarchy.controllers.contains(Controllers::MEMORY)),
+        }
+    }
+
     /// Makes the directories. v2 comes first: an ability that v2 has without controllers is not
     /// needed on v1.
     fn make_parts(
@@ -216,7 +229,6 @@ impl Group {
     }
 
     /// Returns the part that lists and counts processes at the least cost.
-    #[cfg(test)]
     fn tracker(&self) -> Result<&Part> {
         self.parts.first().ok_or_else(|| Error::new(Step::Stats, Errno::ENOENT))
     }
@@ -402,7 +414,6 @@ impl Group {
 
     /// Returns every process, including those of groups made inside. A process outside of the
     /// caller's pid namespace has the number 0.
-    #[cfg(test)]
     pub(crate) fn processes(&self) -> Result<Vec<i32>> {
         let part = self.tracker()?;
         part.processes().map_err(|errno| part.failed(Step::Stats, errno, c"cgroup.procs"))

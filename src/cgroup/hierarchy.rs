@@ -43,6 +43,11 @@ impl Hierarchy {
         Some(Hierarchy { version, controllers, mount: at, root, own, options: options(mount) })
     }
 
+    /// Returns the path of a process in this hierarchy. `own` is its `/proc/PID/cgroup`.
+    pub(super) fn path_in(&self, own: &str) -> Option<PathBuf> {
+        own_path(own, self.version, self.controllers).filter(|path| is_plain(path))
+    }
+
     /// Returns whether this is a v1 hierarchy that has `controller`.
     pub(super) fn is_v1_with(&self, controller: Controllers) -> bool {
         self.version == Version::V1 && self.controllers.contains(controller)

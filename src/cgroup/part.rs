@@ -77,6 +77,14 @@ impl Part {
         })
     }
 
+    /// Returns the same directory with a descriptor of its own.
+    pub(super) fn again(&self) -> nix::Result<Part> {
+        let Part { version, controllers, path, mount, dir, gone } = self;
+        let dir = dir.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))?;
+        let gone = AtomicBool::new(gone.load(Ordering::Acquire));
+        Ok(Part { version: *version, controllers: *controllers, path: path.clone(), mount: mount.clone(), dir, gone })
+    }
+
     /// Returns the open directory (`O_PATH`).
     pub(super) fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()

@@ -108,6 +108,11 @@ impl PsiThreshold {
         PsiThreshold { full: true, stall, window }
     }
 
+    /// Returns the lost time at which the trigger fires.
+    pub(crate) fn stall(self) -> Duration {
+        self.stall
+    }
+
     /// Formats the threshold as the kernel reads it, in microseconds.
     fn line(self) -> String {
         let kind = if self.full { "full" } else { "some" };
@@ -182,6 +187,12 @@ pub(super) fn read(part: &Part, resource: PsiResource) -> Result<Pressure> {
         Error::message(ErrorKind::Control, Step::Pressure, format!("{text:?} are no figures"))
             .at(kernfs::join(&part.path, file))
     })
+}
+
+/// Returns the time lost so far, as a threshold counts it.
+pub(super) fn lost(part: &Part, resource: PsiResource, threshold: PsiThreshold) -> Result<Duration> {
+    let pressure = read(part, resource)?;
+    Ok(if threshold.full { pressure.full.map_or(Duration::ZERO, |full| full.total) } else { pressure.some.total })
 }
 
 /// Sets up a trigger. The trigger lives as long as the open file to which it was written.

@@ -12,6 +12,7 @@ use crate::cgroup::Group;
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::stdio::Stdio;
+use crate::text::Writer;
 
 /// The time that the end of a process may take once it has begun.
 const ENDING: Duration = Duration::from_millis(100);
@@ -21,6 +22,9 @@ pub(crate) trait Enter: Debug + Send + Sync {
     /// Starts a program in the sandbox. `default` has the streams for those that the command does
     /// not set.
     fn enter(&self, running: &Inside<'_>, command: &Command, default: &[Stdio; 3]) -> Result<Child>;
+
+    /// Writes the way into the sandbox for a later process.
+    fn record(&self, line: &mut Writer);
 }
 
 /// The running sandbox that a program enters.
@@ -98,10 +102,7 @@ impl Child {
     pub(crate) fn entrance(&self) -> Result<Entrance> {
         let shared = self.shared()?;
         shared.require_home(Step::Enter)?;
-        let Some(enter) = &self.enter else {
-            return Err(Error::message(ErrorKind::Control, Step::Enter, "the handle is that of a further program")
-                .hint("call exec() of the handle that spawn() returned"));
-        };
+        let enter = self.enter.as_ref().ok_or_else(|| has_no_way(Step::Enter))?;
         Ok(Entrance { shared: shared.clone(), enter: enter.clone() })
     }
 }
@@ -121,21 +122,38 @@ impl Entrance {
             return Err(has_ended());
         }
         let running = Inside { pid: shared.running.pid, pidfd: shared.pidfd(), group: shared.group.as_ref() };
-        let gone = |error: &Error| {
-            let steps = [Step::Enter, Step::JoinNamespace];
-            error.raw_os_error() == Some(libc::ESRCH) && steps.contains(&error.step())
-        };
-        // A process that is ending cannot be looked into any more, and ends in a moment.
-        let ends = |error: &Error| {
-            let enters = [Step::Enter, Step::JoinNamespace].contains(&error.step());
-            let patience = if enters { ENDING } else { Duration::ZERO };
-            gone(error) || shared.ends_by(Instant::now() + patience).unwrap_or(false)
-        };
-        let ended = |error: Error| if ends(&error) { has_ended() } else { error };
-        enter.enter(&running, command, default).map_err(ended)
+        let started =
+            enter_running(&**enter, &running, command, default, |until| shared.ends_by(until).unwrap_or(false));
+        shared.execs.note(&started);
+        started
     }
 }
 
-fn has_ended() -> Error {
+/// Starts a program in a sandbox. `ends_by` waits for the end of the sandbox's first process.
+pub(crate) fn enter_running(
+    enter: &dyn Enter,
+    running: &Inside<'_>,
+    command: &Command,
+    default: &[Stdio; 3],
+    ends_by: impl Fn(Instant) -> bool,
+) -> Result<Child> {
+    let enters = |error: &Error| [Step::Enter, Step::JoinNamespace].contains(&error.step());
+    let gone = |error: &Error| error.raw_os_error() == Some(libc::ESRCH) && enters(error);
+    // A process that is ending cannot be looked into any more, and ends in a moment.
+    let ends = |error: &Error| {
+        let patience = if enters(error) { ENDING } else { Duration::ZERO };
+        gone(error) || ends_by(Instant::now() + patience)
+    };
+    enter.enter(running, command, default).map_err(|error| if ends(&error) { has_ended() } else { error })
+}
+
+/// Returns the error of a handle that leads to no sandbox.
+pub(super) fn has_no_way(step: Step) -> Error {
+    Error::message(ErrorKind::Control, step, "the handle is that of a further program")
+        .hint("use the handle that spawn() returned")
+}
+
+/// Returns the error of a sandbox that is gone.
+pub(crate) fn has_ended() -> Error {
     Error::message(ErrorKind::Control, Step::Enter, "the sandbox has ended")
 }

@@ -2,10 +2,13 @@
 //! when it is dropped.
 
 mod clock;
+mod events;
 mod exec;
+mod execs;
 #[cfg(feature = "tokio")]
 mod hurry;
 mod killer;
+mod left;
 mod outcome;
 mod output;
 mod pressure;
@@ -21,7 +24,9 @@ use std::process::ChildStdin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use exec::{Enter, Inside};
+pub use events::{Event, Events};
+pub(crate) use exec::{Enter, Inside, enter_running, has_ended};
+pub(crate) use execs::Execs;
 #[cfg(feature = "tokio")]
 pub(crate) use hurry::ProcessEnd;
 pub use killer::Killer;
@@ -383,7 +388,8 @@ impl Child {
     ///
     /// The program still ends with the caller's process, unless
     /// [`die_with_owner(false)`](crate::Sandbox::die_with_owner) was set; in that case
-    /// [`reap_stale`](crate::reap_stale) removes what is left after the program has ended.
+    /// [`reap_stale`](crate::reap_stale) removes what is left after the program has ended, and an
+    /// [`Attached`](crate::Attached) finds the sandbox again by its [`ticket`](Child::ticket).
     ///
     /// # Errors
     ///

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::cgroup::Stats;
 use crate::units::Bytes;
 
 /// The reason why the program ended.
@@ -87,6 +88,23 @@ pub struct Usage {
     pub pids_limit_hits: Option<u64>,
 }
 
+impl Usage {
+    /// Returns the usage of a sandbox that another process has started, from the numbers of its
+    /// control group.
+    pub(crate) fn of_other(wall: Duration, stats: &Stats) -> Self {
+        Usage {
+            wall,
+            user: stats.cpu_user.unwrap_or_default(),
+            system: stats.cpu_system.unwrap_or_default(),
+            peak_memory: stats.memory_peak,
+            io_read: stats.io_read,
+            io_written: stats.io_written,
+            oom_kills: stats.oom_kills,
+            pids_limit_hits: stats.pids_limit_hits,
+        }
+    }
+}
+
 /// The end of a program: `std::process::ExitStatus`, the reason, and the usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
@@ -112,6 +130,11 @@ impl Outcome {
         Outcome { status, verdict, usage }
     }
 
+    /// Returns the outcome of a program that another process has started.
+    pub(crate) fn of_other(wait_status: i32, usage: Usage) -> Self {
+        Outcome::new(wait_status, None, usage)
+    }
+
     /// Returns the same outcome with another verdict.
     pub(super) fn with_verdict(self, verdict: Verdict) -> Self {
         Outcome { verdict, ..self }
@@ -135,6 +158,13 @@ impl Outcome {
     /// Returns the reason why the program ended.
     pub fn verdict(&self) -> Verdict {
         self.verdict
+    }
+
+    /// Returns true if the kernel killed a process of the sandbox because memory ran out, also if the
+    /// program coped with that and ended by itself. Needs a
+    /// [`memory_limit`](crate::Sandbox::memory_limit), whose control group counts.
+    pub fn ran_out_of_memory(&self) -> bool {
+        self.usage.oom_kills.is_some_and(|kills| kills > 0)
     }
 
     /// Returns the resources that the sandbox used.
@@ -173,7 +203,9 @@ mod tests {
     #[test]
     fn a_killed_child_of_a_program_that_copes_is_no_verdict() {
         let usage = Usage { oom_kills: Some(1), ..Usage::default() };
-        assert_eq!(Outcome::new(0, None, usage).verdict(), Verdict::Exited(0));
+        let coped = Outcome::new(0, None, usage);
+        assert_eq!((coped.verdict(), coped.ran_out_of_memory()), (Verdict::Exited(0), true));
+        assert!(!Outcome::new(0, None, Usage::default()).ran_out_of_memory());
         assert_eq!(Outcome::new(137 << 8, None, usage).verdict(), Verdict::OutOfMemory);
         assert_eq!(Verdict::Signaled(11).to_string(), "killed by SIGSEGV");
     }

@@ -2,13 +2,14 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::clock::WallClock;
+use super::execs::Execs;
 use super::outcome::{Outcome, Verdict};
 use super::resources::Resources;
 use crate::cgroup::{Group, Stats};
@@ -89,6 +90,8 @@ pub(super) struct Shared {
     killed: AtomicBool,
     /// The program was asked to end at a limit.
     pub(super) asked: AtomicBool,
+    /// The further programs that this process has started in the sandbox.
+    pub(super) execs: Arc<Execs>,
 }
 
 /// The state that changes during the life of the sandbox.
@@ -137,6 +140,7 @@ impl Shared {
             frozen: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             asked: AtomicBool::new(false),
+            execs: Arc::default(),
         })
     }
 
@@ -226,6 +230,11 @@ impl Shared {
     /// group waits for its processes.
     pub(super) fn kills_at_once(&self) -> bool {
         self.group.is_none() || (self.facts.own_pid_ns && !self.frozen.load(Ordering::SeqCst))
+    }
+
+    /// Returns the name of what the sandbox has on the host.
+    pub(super) fn claim_name(&self) -> Option<String> {
+        self.state().resources.claim.as_ref().map(|claim| claim.name().to_owned())
     }
 
     /// Returns true if what was made for the sandbox has been removed.

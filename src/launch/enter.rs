@@ -33,18 +33,19 @@ use crate::security::{Seccomp, emit_no_new_privs};
 use crate::spawn::{self, FailurePage, Launch};
 use crate::stdio::{self, Master, Stdio, Streams};
 use crate::sys::{pidfd, table};
+use crate::text::Writer;
 
 /// The way into one sandbox.
 #[derive(Debug)]
 pub(super) struct Entrance {
-    policy: Arc<Policy>,
-    judgement: Arc<Judgement>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) judgement: Arc<Judgement>,
     /// The user and group that programs of the sandbox are outside, if the caller's ids say.
-    user_outside: Option<(u32, u32)>,
+    pub(super) user_outside: Option<(u32, u32)>,
     /// True if the caller may not put a process into the sandbox's control group.
-    is_fenced: bool,
+    pub(super) is_fenced: bool,
     /// The Landlock ruleset of the sandbox, with the paths as they were before its program ran.
-    ruleset: Option<OwnedFd>,
+    pub(super) ruleset: Option<OwnedFd>,
 }
 
 impl Entrance {
@@ -71,6 +72,10 @@ struct Way<'w> {
 }
 
 impl Enter for Entrance {
+    fn record(&self, line: &mut Writer) {
+        self.write(line);
+    }
+
     fn enter(&self, running: &Inside<'_>, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
         let (policy, judgement) = (&*self.policy, &*self.judgement);
         policy.check_entry(judgement, command, running, self.is_fenced)?;

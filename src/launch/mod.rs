@@ -15,6 +15,7 @@ mod inputs;
 mod listener;
 mod location;
 mod park;
+mod record;
 mod run_setup;
 #[cfg(feature = "systemd")]
 mod scope;
@@ -25,3 +26,4 @@ pub(crate) use emit::Run;
 pub(crate) use inputs::KeptResources;
 pub(crate) use listener::Supervisor;
 pub(crate) use park::{Parked, no_terminal_in_pool};
+pub(crate) use record::EntryRecord;

@@ -23,6 +23,7 @@ use std::sync::{Mutex, MutexGuard};
 use nix::errno::Errno;
 
 pub use reap::{Reaped, reap_stale};
+pub(crate) use reap::{reap_owner_of, token_of};
 use record::OwnerRecord;
 pub(crate) use scratch::Scratch;
 #[cfg(feature = "image")]

@@ -87,6 +87,25 @@ pub fn reap_stale() -> Result<Reaped> {
     result.map(|()| reaped)
 }
 
+/// Removes what the owner of this name has left, if the owner is dead. What still runs stays.
+pub(crate) fn reap_owner_of(name: &str) -> Result<()> {
+    let Some(token) = token_of(name) else { return Ok(()) };
+    for path in record::runtime_dirs() {
+        if let Some(runtime) = record::open_private(&path) {
+            reap_owner(runtime.as_fd(), &path, token, &mut Reaped::default())?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the token in the name of a control group or of a scratch directory.
+pub(crate) fn token_of(name: &str) -> Option<&str> {
+    let rest = [OWNED, KEPT].into_iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    let (token, number) = rest.split_once('-')?;
+    let is_number = !number.is_empty() && number.len() <= 20 && number.bytes().all(|byte| byte.is_ascii_digit());
+    (record::is_token(token) && is_number).then_some(token)
+}
+
 /// The record stays locked until it is removed. A second reaper does not wait for the lock, and
 /// finds nothing.
 fn reap_owner(runtime: BorrowedFd<'_>, base: &Path, name: &str, reaped: &mut Reaped) -> Result<()> {

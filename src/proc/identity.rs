@@ -7,13 +7,16 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, fstatfs};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, sysconf};
 
-use crate::sys::{by_fd, pidfd};
+use crate::sys::{by_fd, pidfd, table};
 
 /// `PID_FS_MAGIC`.
 const PIDFS: FsType = FsType(0x5049_4446);
@@ -51,14 +54,56 @@ impl Identity {
             Err(Errno::ESRCH) => return Ok(None),
             other => other?,
         };
-        let same = match (self.inode, inode(process.as_fd())) {
-            (Some(then), Some(now)) => then == now,
-            _ => match Identity::of(process.as_fd()) {
-                Err(Errno::ESRCH) => false,
-                now => now?.start == self.start,
-            },
-        };
+        let same = self.is_of(process.as_fd())?;
         Ok(Some(process).filter(|process| same && runs(process.as_fd())))
+    }
+
+    /// Returns a pidfd of the process as long as nobody has reaped it: also of a zombie.
+    pub(crate) fn find(&self) -> Result<Option<OwnedFd>, Errno> {
+        if boot_id()? != self.boot {
+            return Ok(None);
+        }
+        let process = match pidfd::open(self.pid).and_then(table::above_stdio) {
+            // EINVAL: the number is that of a thread.
+            Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
+            other => other?,
+        };
+        Ok(self.is_of(process.as_fd())?.then_some(process))
+    }
+
+    /// Returns whether this is the identity of a process that has the pid.
+    fn is_of(&self, process: BorrowedFd<'_>) -> Result<bool, Errno> {
+        match (self.inode, inode(process)) {
+            (Some(then), Some(now)) => Ok(then == now),
+            _ => match Identity::of(process) {
+                Err(Errno::ESRCH) => Ok(false),
+                now => Ok(now?.start == self.start),
+            },
+        }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Returns the wait status of a zombie, which /proc/PID/stat shows since 3.5. To those who may not
+    /// look into the process it shows 0 in its place; they cannot read the links of namespaces either.
+    pub(crate) fn zombie_status(&self, process: BorrowedFd<'_>) -> Option<i32> {
+        fs::read_link(format!("/proc/{}/ns/user", self.pid)).ok()?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
+        let status = fields.get(49)?.parse().ok()?;
+        let is_zombie = fields.first() == Some(&"Z") && fields.get(19)?.parse() == Ok(self.start);
+        // As long as nobody has reaped the process, the pid is its own.
+        (is_zombie && pidfd::pid_of(process) == Some(self.pid)).then_some(status)
+    }
+
+    /// Returns the time since the start of the process.
+    pub(crate) fn age(&self) -> Duration {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+        let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
+        let start = Duration::from_millis(self.start.saturating_mul(1000) / ticks.unwrap_or(100).max(1));
+        now.saturating_sub(start)
     }
 
     /// Returns the identity as a line for [`parse`](Identity::parse).

@@ -88,8 +88,30 @@ impl Resource {
         }
     }
 
-    fn number(self) -> u32 {
+    /// Returns the kernel's number.
+    pub(crate) fn number(self) -> u32 {
         self.raw() as u32
+    }
+
+    /// Returns the resource of this number of the kernel's.
+    pub(crate) fn of_number(number: u32) -> Option<Self> {
+        const ALL: [Resource; 14] = [
+            Resource::AddressSpace,
+            Resource::Core,
+            Resource::Cpu,
+            Resource::Data,
+            Resource::FileSize,
+            Resource::MemLock,
+            Resource::MessageQueue,
+            Resource::Nice,
+            Resource::OpenFiles,
+            Resource::Processes,
+            Resource::RealtimePriority,
+            Resource::RealtimeTime,
+            Resource::SignalsPending,
+            Resource::Stack,
+        ];
+        ALL.into_iter().find(|resource| resource.number() == number)
     }
 
     /// Returns the caller's own soft and hard limit.

@@ -9,6 +9,7 @@ use super::prctl;
 use crate::error::{Problem, Step};
 use crate::plan::Plan;
 use crate::sys::fork_mark::PerProcess;
+use crate::text::hex;
 
 /// Version 3 of capset(2): 64 capabilities in two halves.
 const VERSION_3: u32 = 0x2008_0522;
@@ -140,6 +141,27 @@ impl Capabilities {
         Capabilities { bounding, permitted, effective, inheritable, ambient, securebits }
     }
 
+    /// Returns the sets and the securebits as a word for a later process.
+    pub(crate) fn to_text(&self) -> String {
+        let Capabilities { bounding, permitted, effective, inheritable, ambient, securebits } = self;
+        let bits = securebits.map_or_else(|| "-".to_owned(), |bits| format!("{:x}", bits.bits()));
+        format!("{bounding:x}.{permitted:x}.{effective:x}.{inheritable:x}.{ambient:x}.{bits}")
+    }
+
+    /// Reads what [`to_text`](Capabilities::to_text) has written.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split('.').collect();
+        let [bounding, permitted, effective, inheritable, ambient, bits] = words[..] else { return None };
+        let securebits = match bits {
+            "-" => None,
+            bits => Some(SecureBits::from_bits(hex(bits)?.try_into().ok()?)?),
+        };
+        let (bounding, permitted, effective) = (hex(bounding)?, hex(permitted)?, hex(effective)?);
+        let (inheritable, ambient) = (hex(inheritable)?, hex(ambient)?);
+        let sets = Capabilities { bounding, permitted, effective, inheritable, ambient, securebits };
+        sets.invalid().is_empty().then_some(sets)
+    }
+
     /// Returns the settings that every kernel refuses.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -173,6 +195,11 @@ impl Capabilities {
     /// Returns true if `set` is a subset of the bounding set.
     pub(crate) fn bounds(&self, set: u64) -> bool {
         set & !self.bounding == 0
+    }
+
+    /// Returns the largest set that a process in the sandbox can get.
+    pub(crate) fn most(&self) -> u64 {
+        self.all()
     }
 
     /// Returns true if something besides the bounding set needs CAP_SETPCAP.
@@ -287,6 +314,24 @@ mod tests {
         let problems = Capabilities::none().effective(kill).invalid();
         assert!(problems[0].reason.contains("CAP_KILL"), "{problems:?}");
         assert_eq!(Capabilities::none().ambient(kill).inheritable([]).invalid().len(), 1);
+    }
+
+    #[test]
+    fn sets_are_read_as_they_were_written() {
+        let kill = [Capability::CAP_KILL];
+        for sets in [
+            Capabilities::none(),
+            Capabilities::all_but(kill).securebits(SecureBits::NOROOT),
+            Capabilities::none().ambient(kill),
+        ] {
+            assert_eq!(Capabilities::from_text(&sets.to_text()), Some(sets));
+        }
+        for text in
+            ["", "0.0.0.0.0", "0.0.1.0.0.-", "0.0.0.0.0.ffffffff", "ffffffffffffffff.0.0.0.0.-", "0.0.0.0.0.-.0"]
+        {
+            assert_eq!(Capabilities::from_text(text), None, "{text}");
+        }
+        crate::fuzz::texts(&["1.1.1.0.0.-", "0.0.0.0.0.3"], |text| _ = Capabilities::from_text(text));
     }
 
     #[test]

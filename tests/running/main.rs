@@ -5,9 +5,11 @@ mod common;
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
+mod attached;
 mod attributes;
 mod child;
 mod ci_runner;
+mod events;
 mod exec;
 mod killer;
 mod pool;

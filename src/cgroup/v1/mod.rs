@@ -4,4 +4,4 @@ mod limits;
 mod stats;
 
 pub(super) use limits::{memory_updates, updates, writes};
-pub(super) use stats::{cpu_usage, read_current, read_totals};
+pub(super) use stats::{cpu_usage, oom_kills, read_current, read_totals};

@@ -11,6 +11,7 @@ mod presets;
 mod rule;
 mod sockets;
 mod table;
+mod text;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

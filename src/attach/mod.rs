@@ -1,0 +1,440 @@
+//! A sandbox that another process has started, or this one long ago.
+
+mod ticket;
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+
+pub use ticket::Ticket;
+
+use crate::cgroup::{self, Group, Limits, Stats};
+use crate::child::{self, Child, Events, Execs, Inside, Outcome, Output, Usage};
+use crate::command::Command;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::owner;
+use crate::stdio::Stdio;
+use crate::sys::{mutex, pidfd, timeout};
+
+const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
+/// The longest time that a wait waits for the control group to become empty.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
+/// The longest time that a program that has ended may take until its parent reaps it, if its status
+/// is to be had only then.
+const REAP_PATIENCE: Duration = Duration::from_secs(10);
+/// The pause between two looks whether a program has been reaped.
+const REAP_STEP: Duration = Duration::from_millis(20);
+
+/// A running sandbox that another process has started, or this process before: found again by its
+/// [`Ticket`].
+///
+/// ```
+/// use ringfence::{Attached, Sandbox};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), ringfence::Error> {
+/// // One process starts the sandbox, and lets it go.
+/// let child = Sandbox::new().die_with_owner(false).command("sleep").arg("600").spawn()?;
+/// let text = child.ticket()?.to_string();
+/// child.detach()?;
+///
+/// // A later one has the text, from a file or a database.
+/// let sandbox = Attached::open(&text.parse()?)?;
+/// assert!(sandbox.is_running());
+/// let outcome = sandbox.stop(sandbox.stop_signal(), Duration::from_secs(5))?;
+/// assert!(outcome.is_some());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The value holds a pidfd: its calls are about the process that the ticket means, and never about
+/// another one that got its number. Dropping the value leaves the sandbox running. Any number of
+/// processes may attach to a sandbox.
+///
+/// # Whose sandbox
+///
+/// The kernel decides what a process may do to a sandbox: signals need the same user or
+/// `CAP_KILL`, limits and freezing need write access to the control group, and
+/// [`exec`](Attached::exec) needs what the owner needed.
+#[derive(Debug)]
+pub struct Attached {
+    ticket: Ticket,
+    pidfd: OwnedFd,
+    group: Option<Group>,
+    execs: Arc<Execs>,
+    /// The outcome of a program that has ended. The inner one is `None` if its status is lost.
+    ended: Mutex<Option<Option<Outcome>>>,
+}
+
+impl Attached {
+    /// Finds a sandbox again.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::NotFound`] if the sandbox has ended and was reaped, even if another process has
+    ///   its pid now. [`reap_stale`](crate::reap_stale) removes what it left.
+    /// - [`ErrorKind::Control`] if its control group is gone or its process is in another one, so
+    ///   that the ticket is not that of this sandbox; if the process's pid means nothing here,
+    ///   because this process is in another pid namespace; or if pidfds are not to be had.
+    pub fn open(ticket: &Ticket) -> Result<Attached> {
+        let failed = |errno| Error::new(Step::Attach, errno).with_kind(ErrorKind::Control);
+        let gone = || {
+            Error::message(ErrorKind::NotFound, Step::Attach, "the sandbox has ended")
+                .hint("reap_stale() removes what it has left")
+        };
+        let pidfd = ticket.identity.find().map_err(failed)?.ok_or_else(gone)?;
+        let host = if ticket.places.is_empty() { None } else { Some(cgroup::host()?) };
+        let group = host.map_or(Ok(None), |host| Group::find(host, &ticket.places))?;
+        let attached =
+            Attached { ticket: ticket.clone(), pidfd, group, execs: Arc::default(), ended: Mutex::new(None) };
+        if let Some(host) = host.filter(|_| attached.is_running()) {
+            let own = fs::read_to_string(format!("/proc/{}/cgroup", ticket.identity.pid())).unwrap_or_default();
+            let is_there = attached.group.is_some() && cgroup::holds(host, &ticket.places, &own);
+            // A process that has ended meanwhile is in no group.
+            if !is_there && attached.is_running() {
+                return Err(Error::message(
+                    ErrorKind::Control,
+                    Step::Attach,
+                    "the process is not in the ticket's group",
+                )
+                .hint("the ticket is not that of this sandbox, or the group was removed"));
+            }
+        }
+        Ok(attached)
+    }
+
+    /// Returns the pid of the program, or of its init, in this process's pid namespace.
+    pub fn id(&self) -> u32 {
+        self.ticket.id()
+    }
+
+    /// Returns the ticket.
+    pub fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    /// Returns the pidfd of the program, pidfd_open(2). It becomes readable when the program has
+    /// ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Returns whether the program runs.
+    pub fn is_running(&self) -> bool {
+        !self.ends_by(Instant::now()).unwrap_or(false)
+    }
+
+    /// Returns the signal that asks the program to end: SIGTERM, or the
+    /// [`stop_signal`](crate::Sandbox::stop_signal).
+    pub fn stop_signal(&self) -> i32 {
+        self.ticket.entry.stop_signal()
+    }
+
+    /// Waits for the end of the program, then removes the control group and the scratch directory,
+    /// if its owner is dead. Later calls return the same outcome.
+    ///
+    /// The verdict is by the status alone: limits that the owner watches are not known here. Where
+    /// the sandbox has an [`init`](crate::Sandbox::init), a program that a signal has killed shows as
+    /// one that exited with 128 and the signal's number, as in a shell. Without a control group, the
+    /// usage has only the wall time.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::StatusLost`] if the kernel does not tell the status to a process that is
+    /// not the parent. Root learns it as long as the parent has not reaped the program. Everybody
+    /// does after that, since Linux 6.15, if this value was opened before; a parent that does not reap
+    /// is waited for ten seconds. The sandbox has ended then, and is removed as well.
+    pub fn wait(&self) -> Result<Outcome> {
+        loop {
+            if let Some(outcome) = self.wait_until(Instant::now() + Duration::from_secs(3600))? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Returns the outcome if the program has ended, and `None` otherwise, also as long as only the
+    /// parent of a program that has ended can know its status. Does not wait for that.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`wait`](Attached::wait).
+    pub fn try_wait(&self) -> Result<Option<Outcome>> {
+        self.wait_until(Instant::now())
+    }
+
+    /// Waits for the end of the program, for `timeout` at most. Returns `None` as
+    /// [`try_wait`](Attached::try_wait) does.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`wait`](Attached::wait).
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<Outcome>> {
+        let now = Instant::now();
+        self.wait_until(now.checked_add(timeout).unwrap_or(now + Duration::from_secs(1 << 32)))
+    }
+
+    fn wait_until(&self, until: Instant) -> Result<Option<Outcome>> {
+        if !self.ends_by(until)? {
+            return Ok(None);
+        }
+        let patience = Instant::now() + REAP_PATIENCE;
+        let known = *mutex::lock(&self.ended);
+        if let Some(outcome) = known {
+            return self.over(outcome);
+        }
+        let status = match self.status(until.min(patience)) {
+            Status::Known(status) => Some(status),
+            Status::Lost => None,
+            // Its parent may still reap it, and give the status away by that.
+            Status::Withheld if until < patience => return Ok(None),
+            Status::Withheld => return self.over(None),
+        };
+        let mut ended = mutex::lock(&self.ended);
+        // What the program has left is not counted as its own.
+        let outcome = *ended.get_or_insert_with(|| status.map(|status| Outcome::of_other(status, self.usage())));
+        drop(ended);
+        self.over(outcome)
+    }
+
+    /// Removes what is left of a sandbox that has ended, and returns its outcome.
+    fn over(&self, outcome: Option<Outcome>) -> Result<Option<Outcome>> {
+        // What cannot be removed stays on record, for reap_stale.
+        let _ = self.remove();
+        outcome.map(Some).ok_or_else(|| {
+            let text = "the program has ended, and the kernel does not tell its status to another process";
+            Error::message(ErrorKind::StatusLost, Step::Wait, text).hint("Linux 6.15 keeps the status")
+        })
+    }
+
+    /// Returns the status of a program that has ended. Waits until `until` for its parent to reap it,
+    /// if this process may not look into it before.
+    fn status(&self, until: Instant) -> Status {
+        loop {
+            if let Some(status) = self.ticket.identity.zombie_status(self.pidfd()) {
+                return Status::Known(status);
+            }
+            if pidfd::pid_of(self.pidfd()).is_none() {
+                return pidfd::exit_info(self.pidfd()).map_or(Status::Lost, Status::Known);
+            }
+            let now = Instant::now();
+            if now >= until {
+                return Status::Withheld;
+            }
+            // On some kernels POLLHUP comes with the reaping.
+            let _ =
+                poll(&mut [PollFd::new(self.pidfd(), PollFlags::empty())], timeout::until(until.min(now + REAP_STEP)));
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let stats = self.group.as_ref().and_then(|group| group.totals().ok()).unwrap_or_default();
+        Usage::of_other(self.ticket.identity.age(), &stats)
+    }
+
+    /// Removes what was made for the sandbox, whose program has ended. Its owner does so itself, if
+    /// it lives.
+    fn remove(&self) -> Result<()> {
+        if let Some(group) = &self.group {
+            if !self.ticket.entry.own_pid_ns() {
+                group.kill()?;
+            }
+            group.remove(REMOVE_PATIENCE)?;
+        }
+        self.ticket.name.as_deref().map_or(Ok(()), owner::reap_owner_of)
+    }
+
+    /// Sends a signal to the program; an [`init`](crate::Sandbox::init) passes the signal on.
+    ///
+    /// # Errors
+    ///
+    /// Returns ESRCH after the program has ended, EPERM for another user's program, and EINVAL for a
+    /// number that is no signal.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        if !self.is_running() {
+            return Err(control(Step::Signal)(Errno::ESRCH).hint("the program has ended"));
+        }
+        pidfd::send_signal(self.pidfd(), signal).map_err(control(Step::Signal))
+    }
+
+    /// Kills everything in the sandbox with SIGKILL: its control group, and its pid namespace. A
+    /// sandbox with neither has only its program.
+    ///
+    /// # Errors
+    ///
+    /// Returns EPERM for another user's sandbox.
+    pub fn kill(&self) -> Result<()> {
+        let killed = match pidfd::send_signal(self.pidfd(), libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(control(Step::Kill)(errno)),
+        };
+        if let Some(group) = &self.group {
+            group.kill()?;
+        }
+        killed
+    }
+
+    /// Asks the program to end with a signal, such as [`stop_signal`](Attached::stop_signal). If the
+    /// program still runs after `grace`, kills everything in the sandbox, and waits for the end. The
+    /// outcome is `None` if the status is lost.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`signal`](Attached::signal), except for a program that has ended, and
+    /// of [`kill`](Attached::kill).
+    pub fn stop(&self, signal: i32, grace: Duration) -> Result<Option<Outcome>> {
+        match self.signal(signal) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
+            _ => {}
+        }
+        let lost = |error: Error| if error.kind() == ErrorKind::StatusLost { Ok(None) } else { Err(error) };
+        match self.wait_timeout(grace) {
+            Ok(None) => {}
+            ended => return ended.or_else(lost),
+        }
+        self.kill()?;
+        self.wait().map(Some).or_else(lost)
+    }
+
+    /// Returns what everything in the sandbox uses now.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Control`] without a control group, or after the sandbox has ended.
+    pub fn stats(&self) -> Result<Stats> {
+        self.need_group(Step::Stats)?.stats()
+    }
+
+    /// Returns the pids of all processes of the sandbox, in this process's pid namespace. 0 stands
+    /// for a process that this pid namespace does not show. By the time of the return, a process may
+    /// have ended, and another one may have its pid.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`stats`](Attached::stats).
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let pids = self.need_group(Step::Stats)?.processes()?;
+        Ok(pids.into_iter().map(i32::unsigned_abs).collect())
+    }
+
+    /// Freezes everything in the sandbox, as [`Child::freeze`] does. If the owner of the sandbox
+    /// lives, its wall time goes on.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Child::freeze`].
+    pub fn freeze(&self) -> Result<()> {
+        self.need_group(Step::Freeze)?.freeze(FREEZE_PATIENCE)
+    }
+
+    /// Lets a frozen sandbox continue.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Control`] without a control group, or after the sandbox has ended.
+    pub fn thaw(&self) -> Result<()> {
+        self.need_group(Step::Freeze)?.thaw()
+    }
+
+    /// Changes limits while the program runs, as [`Child::update`] does.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Child::update`].
+    pub fn update(&self, limits: &Limits) -> Result<()> {
+        let problems = limits.invalid();
+        if !problems.is_empty() {
+            return Err(Error::refused(problems));
+        }
+        self.need_group(Step::SetLimit)?.update(limits)
+    }
+
+    /// Watches what happens to the sandbox, as [`Child::events`] does.
+    /// [`Exec`](crate::Event::Exec) counts the programs that were started by this value.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Child::events`].
+    pub fn events(&self) -> Result<Events> {
+        let process = self.pidfd.try_clone().map_err(|error| Error::io(Step::Events, &error))?;
+        Events::of_other(process, self.group.as_ref(), &self.execs)
+    }
+
+    /// Starts another program in the running sandbox, as [`Child::exec`] does: with the sandbox's
+    /// namespaces, root, control group, user, capabilities, filter and limits of processes. The
+    /// program's environment is empty, and has only what the command sets. Its handle belongs to this
+    /// process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::exec`], and [`ErrorKind::Unsupported`] where this process cannot start a program
+    /// with the sandbox's walls around it:
+    ///
+    /// - the sandbox has rules of [`Landlock`](crate::Landlock). Their paths were opened before its
+    ///   program could exchange them, and only the owner has them.
+    /// - the sandbox's programs keep the user, the groups or namespaces of its owner, and this
+    ///   process has others.
+    /// - the ticket would give the program more than the sandbox's first process has.
+    pub fn exec(&self, command: impl Into<Command>) -> Result<Child> {
+        self.enter(&command.into(), &Stdio::inherited())
+    }
+
+    /// Runs another program in the running sandbox to its end, and collects its output, as
+    /// [`Child::exec_output`] does.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`exec`](Attached::exec) and of [`Child::wait_with_output`].
+    pub fn exec_output(&self, command: impl Into<Command>) -> Result<Output> {
+        self.enter(&command.into(), &Stdio::captured())?.wait_with_output()
+    }
+
+    fn enter(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
+        if !self.is_running() {
+            return Err(child::has_ended());
+        }
+        let pid = self.ticket.identity.pid();
+        let entrance = self.ticket.entry.entrance(pid, self.pidfd());
+        let entrance = entrance.map_err(|error| if self.is_running() { error } else { child::has_ended() })?;
+        let running = Inside { pid, pidfd: self.pidfd(), group: self.group.as_ref() };
+        let ends_by = |until| self.ends_by(until).unwrap_or(false);
+        let started = child::enter_running(&*entrance, &running, command, default, ends_by);
+        self.execs.note(&started);
+        started
+    }
+
+    fn need_group(&self, step: Step) -> Result<&Group> {
+        self.group.as_ref().filter(|_| mutex::lock(&self.ended).is_none()).ok_or_else(|| {
+            Error::message(ErrorKind::Control, step, "the sandbox has no control group, or has ended")
+                .hint("set a limit, such as memory_limit() or pids_limit(), when the sandbox is started")
+        })
+    }
+
+    /// Returns whether the program ends before `until`.
+    fn ends_by(&self, until: Instant) -> Result<bool> {
+        loop {
+            match poll(&mut [PollFd::new(self.pidfd(), PollFlags::POLLIN)], timeout::until(until)) {
+                Ok(0) if Instant::now() >= until => return Ok(false),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(true),
+                Err(errno) => return Err(control(Step::Wait)(errno)),
+            }
+        }
+    }
+}
+
+/// The status of a program that has ended.
+#[derive(Debug, Clone, Copy)]
+enum Status {
+    Known(i32),
+    Lost,
+    /// Only the parent knows it, which has not reaped the program.
+    Withheld,
+}
+
+fn control(step: Step) -> impl Fn(Errno) -> Error {
+    move |errno| Error::new(step, errno).with_kind(ErrorKind::Control)
+}

@@ -1,0 +1,188 @@
+//! The ticket of a sandbox, by which a later process finds the sandbox again.
+
+use std::fmt;
+use std::str::FromStr;
+
+use nix::errno::Errno;
+
+use crate::cgroup::Place;
+use crate::child::Child;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::launch::EntryRecord;
+use crate::owner;
+use crate::proc::identity::Identity;
+use crate::text::{Reader, Writer};
+
+/// The first word of a ticket, with the version of the text.
+const VERSION: &str = "ringfence1";
+/// The longest text of a ticket.
+const SIZE_MAX: usize = 64 << 10;
+
+/// The name of a running sandbox for later processes: [`Child::ticket`],
+/// [`Attached::open`](crate::Attached::open).
+///
+/// A ticket is a line of ASCII text without blanks or quotes, 64 KiB long at most, and mostly below
+/// 2 KiB. It names the first process of the sandbox by what no other process ever has (its pid with
+/// its start time, the boot, and since Linux 6.9 the inode of its pidfd), the sandbox's control
+/// group, and the policy for [`exec`](crate::Attached::exec). It has no variables of the environment.
+///
+/// Keep a ticket as you would keep the handle: who has one and runs as the sandbox's owner can
+/// control the sandbox. A ticket that somebody else has written can name a process that is no
+/// sandbox. It gives its reader no right that the reader does not have.
+///
+/// ```
+/// use ringfence::{Sandbox, Ticket};
+///
+/// # fn main() -> Result<(), ringfence::Error> {
+/// let child = Sandbox::new().command("sleep").arg("60").spawn()?;
+/// let text = child.ticket()?.to_string();
+/// let ticket: Ticket = text.parse()?;
+/// assert_eq!(ticket.id(), child.id());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    text: String,
+    pub(super) identity: Identity,
+    /// The name of what the sandbox has on the host.
+    pub(super) name: Option<String>,
+    pub(super) places: Vec<Place>,
+    pub(super) entry: EntryRecord,
+}
+
+/// # Finding it again
+impl Child {
+    /// Returns the ticket by which a later process finds the sandbox again, after
+    /// [`detach`](Child::detach), or while this handle lives.
+    ///
+    /// A sandbox survives its owner only with
+    /// [`die_with_owner(false)`](crate::Sandbox::die_with_owner). What the owner watches ends with
+    /// the owner: the wall time, the processor time that a control group counts, and the limit of
+    /// output.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Control`] for the handle of a further program, after the program has been
+    /// waited for, and in a fork of the caller; [`ErrorKind::TooLarge`] for a policy that does not
+    /// fit into 64 KiB, because of its filter.
+    pub fn ticket(&self) -> Result<Ticket> {
+        let left = self.left()?;
+        let failed = |errno| Error::new(Step::Attach, errno).with_kind(ErrorKind::Control);
+        let identity = Identity::of(left.pidfd).map_err(|errno| match errno {
+            Errno::ESRCH => failed(errno).hint("the program has ended"),
+            errno => failed(errno),
+        })?;
+        let mut line = Writer::new(VERSION);
+        line.put("process", identity.to_line().trim().replace(' ', ":"));
+        left.name.iter().for_each(|name| line.put("name", name));
+        for place in left.group.map(|group| group.places()).transpose()?.into_iter().flatten() {
+            line.put("group", place.to_text());
+        }
+        left.enter.record(&mut line);
+        let text = line.finish();
+        if text.len() > SIZE_MAX {
+            let reason = format!("a ticket of {} bytes is longer than {SIZE_MAX}", text.len());
+            return Err(Error::message(ErrorKind::TooLarge, Step::Attach, reason).hint("use a shorter filter"));
+        }
+        text.parse()
+    }
+}
+
+impl Ticket {
+    /// Returns the pid of the program, or of its init, as the sandbox's owner sees it. Another
+    /// process may have this pid by now.
+    pub fn id(&self) -> u32 {
+        self.identity.pid().unsigned_abs()
+    }
+
+    fn read(text: &str) -> Option<Ticket> {
+        let mut line = Reader::new(text, VERSION)?;
+        let identity = line.one("process", |value| {
+            let words: Vec<&str> = value.split(':').collect();
+            (words.len() == 4).then(|| Identity::parse(&words.join(" ")))?
+        })?;
+        let name = line.maybe("name", |name| owner::token_of(name).map(|_| name.to_owned()))?;
+        let groups = line.all("group");
+        let place = |text| Place::from_text(text, name.as_deref()?);
+        let places = groups.into_iter().map(place).collect::<Option<Vec<_>>>()?;
+        let entry = EntryRecord::read(&mut line)?;
+        line.is_empty().then(|| Ticket { text: text.to_owned(), identity, name, places, entry })
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for Ticket {
+    type Err = Error;
+
+    /// Reads a ticket.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::Invalid`] for a text that is no ticket, that of another version of this
+    /// library included, and [`ErrorKind::TooLarge`] beyond 64 KiB.
+    fn from_str(text: &str) -> Result<Ticket> {
+        let text = text.trim();
+        if text.len() > SIZE_MAX {
+            return Err(Error::message(ErrorKind::TooLarge, Step::Attach, "the text is longer than any ticket"));
+        }
+        Ticket::read(text).ok_or_else(|| {
+            Error::message(ErrorKind::Invalid, Step::Attach, "the text is no ticket of this version of the library")
+                .hint("pass the text that Ticket's Display has written")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "rk-0123456789abcdef0123456789abcdef-1";
+
+    fn ticket(more: &str) -> String {
+        format!("ringfence1,process=7:100:b-1:55,new=0,joined=0,caller=0:0:{more}")
+    }
+
+    #[test]
+    fn a_ticket_is_read_as_it_was_written() {
+        let group = format!(",name={NAME},group=2:c0:77:a/{NAME},group=1:1:78:{NAME}");
+        for text in [ticket(""), ticket(&group)] {
+            let read: Ticket = format!("{text}\n").parse().unwrap();
+            assert_eq!((read.to_string(), read.id()), (text, 7));
+        }
+    }
+
+    #[test]
+    fn hostile_texts_are_refused() {
+        let name = |name: &str, path: &str| ticket(&format!(",name={name},group=2:c0:77:{path}"));
+        let texts = [
+            String::new(),
+            ticket("").replace("ringfence1", "ringfence2"),
+            ticket("").replace("=7:", "=0:"),
+            ticket("").replace("=7:", "=-1:"),
+            ticket("").replace(":55", ""),
+            ticket(",process=8:1:b:1"),
+            ticket(",unknown=1"),
+            ticket(",group=2:c0:77:x"),
+            name("x", "x"),
+            name("system.slice", "system.slice"),
+            name(NAME, "system.slice"),
+            name(NAME, &format!("../{NAME}")),
+            name(NAME, &format!("/{NAME}")),
+            ticket(&format!(",name={NAME}%2f..")),
+        ];
+        for text in texts {
+            let error = text.parse::<Ticket>().expect_err(&text);
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{text}");
+        }
+        let error = "x".repeat(SIZE_MAX + 1).parse::<Ticket>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        let whole = name(NAME, &format!("a/{NAME}"));
+        crate::fuzz::texts(&[&whole, &ticket("")], |text| drop(text.parse::<Ticket>()));
+    }
+}

@@ -1,0 +1,487 @@
+//! The way into a sandbox as text, for a later process.
+//!
+//! A later process must not start a program with fewer walls around it than the sandbox's own have.
+//! So the text has everything of the policy that is one, and what the new program would take from
+//! the process that starts it: its user, its groups, and the namespaces that the sandbox shares with
+//! it. What cannot be repeated is recorded as such, and refused. Variables are not recorded: they may
+//! be secrets, and a ticket is no place for them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::{Gid, Uid, getgroups};
+
+use super::enter::Entrance;
+use crate::cgroup::Limits;
+use crate::child::Enter;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::feature::{Enforced, Feature};
+use crate::judge::Judgement;
+use crate::mount::RootFs;
+use crate::namespace::{IdMap, IdMaps, JoinSource, Namespaces, Outside, Writer};
+use crate::policy::Policy;
+use crate::program::{Resource, Session};
+use crate::security::{Capabilities, Privileges, Seccomp};
+use crate::sys::pidfd;
+use crate::text::{self, escape, hex, number, unescape};
+
+/// The most lines of a map, and the most groups.
+const LIST_MAX: usize = 1024;
+
+/// The way into a sandbox as it stands in a text.
+#[derive(Debug, Clone)]
+pub(crate) struct EntryRecord {
+    entrance: Arc<Entrance>,
+    /// The reason why the policy cannot be repeated.
+    refused: Option<String>,
+    /// The ids of the process that has started the sandbox, if its programs keep them.
+    caller: Option<(u32, u32, Vec<u32>)>,
+    /// The inodes of the namespaces that the sandbox shares with that process.
+    shared: Vec<(Namespaces, u64)>,
+    /// The root directory of that process, if the sandbox has it as well.
+    root: Option<(u64, u64)>,
+}
+
+impl Entrance {
+    /// Writes the pairs of the entry.
+    pub(super) fn write(&self, line: &mut text::Writer) {
+        let (policy, judgement) = (&*self.policy, &*self.judgement);
+        if !judgement.landlock.is_empty() {
+            // The paths of the ruleset were opened before the program could exchange them.
+            line.put("refused", "landlock");
+        }
+        line.put("new", format!("{:x}", policy.namespaces.new.bits()));
+        let joined = policy.namespaces.join.iter().fold(Namespaces::empty(), |all, (kind, _)| all | *kind);
+        line.put("joined", format!("{:x}", joined.bits()));
+        for kind in (Namespaces::all() - policy.namespaces.apart()).iter() {
+            if let Some((name, inode)) = kind.file().and_then(|name| Some((name, own_namespace(name)?))) {
+                line.put("shared", format!("{name}:{inode}"));
+            }
+        }
+        if !policy.namespaces.apart().contains(Namespaces::MOUNT)
+            && let Some((device, inode)) = own_root()
+        {
+            line.put("rootdir", format!("{device}:{inode}"));
+        }
+        self.write_program(line);
+        if let Some(maps) = &judgement.maps {
+            let lines = |lines: &[IdMap]| {
+                let lines = lines.iter().map(|l| format!("{}-{}-{}", l.inside, l.outside, l.count));
+                lines.collect::<Vec<_>>().join("+")
+            };
+            let by_itself = u8::from(maps.writer == Writer::Inside);
+            let (deny, own) = (u8::from(maps.deny_setgroups), u8::from(maps.outside != Outside::Mapped));
+            line.put("maps", format!("{}:{}:{deny}:{by_itself}:{own}", lines(&maps.uid), lines(&maps.gid)));
+        }
+        if let Some((uid, gid)) = self.user_outside {
+            line.put("outside", format!("{uid}:{gid}"));
+        }
+        let security = &judgement.security;
+        if let Some(capabilities) = &security.capabilities {
+            line.put("caps", capabilities.to_text());
+        }
+        if let Some(profile) = &judgement.seccomp {
+            line.put("seccomp", profile.to_text());
+        }
+        let flags = [
+            ("fenced", self.is_fenced),
+            ("nnp", security.no_new_privs),
+            ("keyring", security.session_keyring),
+            ("bounding", judgement.bounding),
+            ("init", policy.program.init),
+            ("outlives", policy.program.outlive_owner),
+            ("root", policy.mounts.root.is_some()),
+            ("counts", judgement.account_cpu),
+            ("cuts", policy.output_cut),
+            ("uncounted", !policy.has_to_count()),
+        ];
+        flags.into_iter().filter(|(_, is_set)| *is_set).for_each(|(name, _)| line.put(name, 1));
+        let times = [
+            ("wall", policy.wall_time),
+            ("grace", policy.wall_time_grace),
+            ("cpu", policy.cpu_time),
+            ("setup", policy.setup_timeout),
+        ];
+        for (name, time) in times {
+            time.into_iter().for_each(|time| line.put(name, time.as_nanos()));
+        }
+        policy.output_limit.into_iter().for_each(|bytes| line.put("output", bytes));
+    }
+
+    fn write_program(&self, line: &mut text::Writer) {
+        let program = &self.policy.program;
+        let list = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join("+");
+        if program.user.is_none() || program.groups.is_none() {
+            let (uid, gid, groups) = own_ids();
+            line.put("caller", format!("{uid}:{gid}:{}", list(&groups)));
+        }
+        if let Some((uid, gid)) = program.user {
+            line.put("user", format!("{uid}:{gid}"));
+        }
+        if let Some(groups) = &program.groups {
+            line.put("groups", list(groups));
+        }
+        program.umask.into_iter().for_each(|mask| line.put("umask", mask));
+        for (resource, soft, hard) in &program.rlimits {
+            line.put("rlimit", format!("{}:{soft}:{hard}", resource.number()));
+        }
+        program.session.into_iter().for_each(|session| {
+            let name = match session {
+                Session::Inherit => "inherit",
+                Session::NewGroup => "group",
+                Session::New => "new",
+            };
+            line.put("session", name);
+        });
+        program.cwd.iter().for_each(|cwd| line.put("cwd", escape(cwd.as_os_str().as_bytes())));
+        program.stop_signal.into_iter().for_each(|signal| line.put("stop", signal));
+    }
+}
+
+impl EntryRecord {
+    /// Reads what [`Entrance::write`] has written. Returns `None` for a text that it has not.
+    pub(crate) fn read(line: &mut text::Reader<'_>) -> Option<EntryRecord> {
+        let mut policy = Policy::default();
+        policy.namespaces.new = namespaces(line.one("new", Some)?)?;
+        let joined = namespaces(line.one("joined", Some)?)?;
+        policy.namespaces.join = joined.iter().map(|kind| (kind, JoinSource::Pid(0))).collect();
+        let shared = line.all("shared").into_iter().map(shared).collect::<Option<Vec<_>>>()?;
+        let root = line.maybe("rootdir", |value| pair(value, number, number))?;
+        let caller = line.maybe("caller", |value| {
+            let (uid, rest) = value.split_once(':')?;
+            let (gid, groups) = rest.split_once(':')?;
+            Some((number(uid)?, number(gid)?, ids(groups)?))
+        })?;
+        read_program(&mut policy, line)?;
+        let security = Privileges {
+            capabilities: line.maybe("caps", Capabilities::from_text)?,
+            no_new_privs: line.flag("nnp")?,
+            session_keyring: line.flag("keyring")?,
+        };
+        policy.security = security.clone();
+        policy.seccomp = line.maybe("seccomp", Seccomp::from_text)?;
+        policy.mounts.root = line.flag("root")?.then(RootFs::host);
+        let nanos = |value| Some(Duration::from_nanos(number(value)?));
+        policy.wall_time = line.maybe("wall", nanos)?;
+        policy.wall_time_grace = line.maybe("grace", nanos)?;
+        policy.cpu_time = line.maybe("cpu", nanos)?;
+        policy.setup_timeout = line.maybe("setup", nanos)?;
+        policy.output_limit = line.maybe("output", number)?;
+        policy.output_cut = line.flag("cuts")?;
+        if line.flag("uncounted")? {
+            policy.best_effort.insert(Feature::OutputLimit);
+        }
+        let judgement = Judgement {
+            enforced: Enforced::default(),
+            limits: Limits::default(),
+            account_cpu: line.flag("counts")?,
+            maps: line.maybe("maps", maps)?,
+            landlock: Vec::new(),
+            security,
+            bounding: line.flag("bounding")?,
+            seccomp: policy.seccomp.clone(),
+            control_groups: Vec::new(),
+        };
+        let user_outside = line.maybe("outside", |value| pair(value, number, number))?;
+        let refused = line.maybe("refused", |value| (value == "landlock").then(|| value.to_owned()))?;
+        let is_fenced = line.flag("fenced")?;
+        let needs_caller = policy.program.user.is_none() || policy.program.groups.is_none();
+        let valid = policy.program.invalid().is_empty() && needs_caller == caller.is_some();
+        let entrance = Entrance {
+            policy: Arc::new(policy),
+            judgement: Arc::new(judgement),
+            user_outside,
+            is_fenced,
+            ruleset: None,
+        };
+        valid.then_some(EntryRecord { entrance: Arc::new(entrance), refused, caller, shared, root })
+    }
+
+    /// Returns whether the sandbox has a pid namespace of its own.
+    pub(crate) fn own_pid_ns(&self) -> bool {
+        self.entrance.policy.namespaces.new.contains(Namespaces::PID)
+    }
+
+    /// Returns the signal that asks the program to end.
+    pub(crate) fn stop_signal(&self) -> i32 {
+        self.entrance.policy.program.stop_signal.unwrap_or(libc::SIGTERM)
+    }
+
+    /// Returns the way into the sandbox, after a comparison of the text with its first process: that
+    /// has at most the rights that the text gives, and this process is what the first owner was.
+    pub(crate) fn entrance(&self, pid: i32, process: BorrowedFd<'_>) -> Result<Arc<dyn Enter>> {
+        let refuse = |reason: String, hint: &str| {
+            Err(Error::message(ErrorKind::Unsupported, Step::Enter, reason).hint(hint.to_owned()))
+        };
+        if self.refused.is_some() {
+            let reason = "the rules of Landlock around this sandbox cannot be repeated by another process";
+            return refuse(reason.into(), "call exec() in the process that has started the sandbox");
+        }
+        let program = &self.entrance.policy.program;
+        if let Some((uid, gid, groups)) = &self.caller {
+            let (own_uid, own_gid, own_groups) = own_ids();
+            let same_user = program.user.is_some() || (own_uid, own_gid) == (*uid, *gid);
+            if !same_user || program.groups.is_none() && own_groups.iter().any(|group| !groups.contains(group)) {
+                let reason = format!("the sandbox's programs have the user and the groups of its owner, user {uid}");
+                return refuse(reason, "attach as that user, with those groups");
+            }
+        }
+        for (kind, inode) in &self.shared {
+            let name = kind.file().unwrap_or_default();
+            if own_namespace(name) != Some(*inode) {
+                let reason =
+                    format!("the sandbox shares the {name} namespace with its owner, and this process has another");
+                return refuse(reason, "attach in the namespaces of the process that has started the sandbox");
+            }
+        }
+        if self.root.is_some() && own_root() != self.root {
+            let reason = "the sandbox has its owner's root directory, and this process has another";
+            return refuse(reason.into(), "attach in the root directory of the process that has started the sandbox");
+        }
+        let status = Rights::of(pid).filter(|_| pidfd::pid_of(process) == Some(pid));
+        let (Some(theirs), Some(own)) = (status, Rights::of_own()) else {
+            return Err(Error::new(Step::Enter, nix::errno::Errno::ESRCH));
+        };
+        match self.excess(&theirs, &own) {
+            Some(what) => refuse(
+                format!("the ticket would give a further program {what}"),
+                "the ticket is not that of this sandbox, or this process has more rights than the sandbox's owner",
+            ),
+            None => Ok(self.entrance.clone()),
+        }
+    }
+
+    /// Returns what a program by this text would have beyond the first process of the sandbox.
+    fn excess(&self, theirs: &Rights, own: &Rights) -> Option<&'static str> {
+        let (policy, judgement) = (&self.entrance.policy, &self.entrance.judgement);
+        let has_filter = judgement.seccomp.is_some();
+        let gives_up = judgement.security.no_new_privs || has_filter || !policy.program.init || own.no_new_privs;
+        let joins_user = policy.namespaces.apart().contains(Namespaces::USER);
+        let most = match &judgement.security.capabilities {
+            Some(capabilities) => capabilities.most(),
+            None if joins_user => 0,
+            None => own.bounding,
+        };
+        if most & !theirs.bounding != 0 {
+            Some("capabilities that its programs cannot have")
+        } else if theirs.no_new_privs && !gives_up {
+            Some("privileges by set-user-ID programs")
+        } else if theirs.filters > own.filters + u32::from(has_filter) {
+            Some("system calls that its filter forbids")
+        } else {
+            None
+        }
+    }
+}
+
+/// Reads the pairs about the program.
+fn read_program(policy: &mut Policy, line: &mut text::Reader<'_>) -> Option<()> {
+    let program = &mut policy.program;
+    program.env_clear = true;
+    program.user = line.maybe("user", |value| pair(value, number, number))?;
+    program.groups = line.maybe("groups", ids)?;
+    program.umask = line.maybe("umask", |value| number(value).filter(|mask| *mask <= 0o777))?;
+    program.rlimits = line.all("rlimit").into_iter().map(rlimit).collect::<Option<_>>()?;
+    program.session = line.maybe("session", |value| {
+        Some(match value {
+            "inherit" => Session::Inherit,
+            "group" => Session::NewGroup,
+            "new" => Session::New,
+            _ => return None,
+        })
+    })?;
+    program.cwd = line.maybe("cwd", |value| Some(OsString::from_vec(unescape(value)?).into()))?;
+    program.stop_signal = line.maybe("stop", |value| number(value).filter(|signal| (1..=64).contains(signal)))?;
+    program.init = line.flag("init")?;
+    program.outlive_owner = line.flag("outlives")?;
+    Some(())
+}
+
+fn pair<A, B>(text: &str, first: fn(&str) -> Option<A>, second: fn(&str) -> Option<B>) -> Option<(A, B)> {
+    let (one, other) = text.split_once(':')?;
+    Some((first(one)?, second(other)?))
+}
+
+fn namespaces(text: &str) -> Option<Namespaces> {
+    Namespaces::from_bits(hex(text)?)
+}
+
+fn shared(text: &str) -> Option<(Namespaces, u64)> {
+    let (name, inode) = text.split_once(':')?;
+    let kind = Namespaces::all().iter().find(|kind| kind.file() == Some(name))?;
+    Some((kind, number(inode)?))
+}
+
+fn ids(text: &str) -> Option<Vec<u32>> {
+    let words = text.split('+').filter(|_| !text.is_empty());
+    let ids = words.take(LIST_MAX + 1).map(number).collect::<Option<Vec<u32>>>()?;
+    (ids.len() <= LIST_MAX).then_some(ids)
+}
+
+fn rlimit(text: &str) -> Option<(Resource, u64, u64)> {
+    let words: Vec<&str> = text.split(':').collect();
+    let [resource, soft, hard] = words[..] else { return None };
+    Some((Resource::of_number(number(resource)?)?, number(soft)?, number(hard)?))
+}
+
+fn maps(text: &str) -> Option<IdMaps> {
+    let words: Vec<&str> = text.split(':').collect();
+    let [uid, gid, deny, by_itself, own] = words[..] else { return None };
+    let lines = |text: &str| {
+        let line = |line: &str| {
+            let words: Vec<&str> = line.split('-').collect();
+            let [inside, outside, count] = words[..] else { return None };
+            let line = IdMap::new(number(inside)?, number(outside)?, number(count)?);
+            // The kernel takes no line that leaves the ids there are.
+            let fits = |first: u32| first.checked_add(line.count).is_some();
+            (fits(line.inside) && fits(line.outside)).then_some(line)
+        };
+        let lines = text.split('+').take(LIST_MAX + 1).map(line).collect::<Option<Vec<_>>>()?;
+        (lines.len() <= LIST_MAX).then_some(lines)
+    };
+    let flag = |text| match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    };
+    Some(IdMaps {
+        uid: lines(uid)?,
+        gid: lines(gid)?,
+        deny_setgroups: flag(deny)?,
+        writer: if flag(by_itself)? { Writer::Inside } else { Writer::Caller },
+        outside: if flag(own)? { Outside::Leased } else { Outside::Mapped },
+    })
+}
+
+/// Returns the inode of a namespace of this process.
+fn own_namespace(name: &str) -> Option<u64> {
+    Some(fs::metadata(format!("/proc/self/ns/{name}")).ok()?.ino())
+}
+
+fn own_root() -> Option<(u64, u64)> {
+    let root = fs::metadata("/").ok()?;
+    Some((root.dev(), root.ino()))
+}
+
+fn own_ids() -> (u32, u32, Vec<u32>) {
+    let groups = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
+    (Uid::effective().as_raw(), Gid::effective().as_raw(), groups)
+}
+
+/// The rights of a process, as /proc/PID/status shows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rights {
+    bounding: u64,
+    no_new_privs: bool,
+    /// The number of filters, or before Linux 5.9 whether there are any.
+    filters: u32,
+}
+
+impl Rights {
+    fn of(pid: i32) -> Option<Rights> {
+        Rights::parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    }
+
+    fn of_own() -> Option<Rights> {
+        Rights::parse(&fs::read_to_string("/proc/thread-self/status").ok()?)
+    }
+
+    fn parse(status: &str) -> Option<Rights> {
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let filters = field("Seccomp_filters:").or(field("Seccomp:").map(|mode| if mode == "0" { "0" } else { "1" }));
+        Some(Rights {
+            bounding: hex(field("CapBnd:")?)?,
+            no_new_privs: field("NoNewPrivs:") == Some("1"),
+            filters: filters.map_or(Some(0), number)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: Rights = Rights { bounding: u64::MAX, no_new_privs: false, filters: 0 };
+
+    fn record(pairs: &str) -> Option<EntryRecord> {
+        let text = format!("x,{pairs}");
+        let mut line = text::Reader::new(&text, "x")?;
+        let record = EntryRecord::read(&mut line)?;
+        line.is_empty().then_some(record)
+    }
+
+    #[test]
+    fn an_entry_is_read_as_it_was_written() {
+        let filter = Seccomp::default().to_text();
+        let text = format!(
+            "new=7c020000,joined=10000000,caller=0:0:7+8,user=1:2,umask=18,rlimit=7:77:99,session=new,cwd=/a%20b,stop=2,\
+             maps=0-1000-1+5-6-7:0-100-1:1:0:1,outside=5:6,caps=1.1.1.0.0.-,seccomp={filter},nnp=1,keyring=1,bounding=1,\
+             init=1,root=1,wall=60000000000,output=77"
+        );
+        let read = record(&text).unwrap();
+        let mut line = text::Writer::new("x");
+        read.entrance.write(&mut line);
+        let again = line.finish();
+        let without_own = |text: &str| -> Vec<String> {
+            let own = ["caller=", "shared=", "rootdir=", "x"];
+            let mut words: Vec<String> =
+                text.split(',').filter(|w| !own.iter().any(|o| w.starts_with(o))).map(str::to_owned).collect();
+            words.sort();
+            words
+        };
+        assert_eq!(without_own(&again), without_own(&text));
+    }
+
+    #[test]
+    fn an_entry_that_nobody_has_written_is_refused() {
+        let base = "new=0,joined=0,caller=0:0:";
+        assert!(record(base).is_some());
+        for text in [
+            "new=1,joined=0,caller=0:0:",
+            "new=0,joined=0",
+            "new=0,joined=0,caller=0:0:,user=4294967295:0",
+            "new=0,joined=0,caller=0:0:,rlimit=99:1:1",
+            "new=0,joined=0,caller=0:0:,rlimit=7:2:1",
+            "new=0,joined=0,caller=0:0:,stop=65",
+            "new=0,joined=0,caller=0:0:,seccomp=default.0",
+            "new=0,joined=0,caller=0:0:,maps=0-4294967295-2:0-0-1:0:0:0",
+            "new=0,joined=0,caller=0:0:,init=0",
+            "new=0,joined=0,caller=0:0:,more=1",
+        ] {
+            assert!(record(text).is_none(), "{text}");
+        }
+        crate::fuzz::texts(&[base, "new=20000,joined=0,caller=0:0:7,maps=0-1-1:0-1-1:1:1:0,stop=3"], |text| {
+            drop(record(text))
+        });
+    }
+
+    #[test]
+    fn a_text_that_gives_more_than_the_sandbox_has_is_told() {
+        let base = "new=0,joined=0,caller=0:0:,init=1,new=0";
+        assert!(record(base).is_none(), "a key that stands twice");
+        let bare = record("new=0,joined=0,caller=0:0:,init=1").unwrap();
+        assert_eq!(bare.excess(&OPEN, &OPEN), None);
+        assert!(bare.excess(&Rights { bounding: 1, ..OPEN }, &OPEN).unwrap().contains("capabilities"));
+        assert!(bare.excess(&Rights { no_new_privs: true, ..OPEN }, &OPEN).unwrap().contains("privileges"));
+        assert!(bare.excess(&Rights { filters: 1, ..OPEN }, &OPEN).unwrap().contains("system calls"));
+        assert_eq!(bare.excess(&Rights { filters: 1, ..OPEN }, &Rights { filters: 1, ..OPEN }), None);
+        let kept = record("new=0,joined=0,caller=0:0:,caps=3.1.1.0.0.-").unwrap();
+        assert_eq!(kept.excess(&Rights { bounding: 3, ..OPEN }, &OPEN), None);
+        assert!(kept.excess(&Rights { bounding: 1, ..OPEN }, &OPEN).is_some());
+    }
+
+    #[test]
+    fn rights_are_read_from_a_status() {
+        let status = "Name:\tx\nCapBnd:\t00000000000000c0\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n";
+        assert_eq!(Rights::parse(status), Some(Rights { bounding: 0xc0, no_new_privs: true, filters: 3 }));
+        let old = status.replace("Seccomp_filters:\t3\n", "");
+        assert_eq!(Rights::parse(&old).unwrap().filters, 1);
+        assert!(Rights::of_own().is_some());
+        crate::fuzz::texts(&[status], |text| _ = Rights::parse(text));
+    }
+}

@@ -1,0 +1,398 @@
+//! A sandbox that its owner has left is found again by a later process, and nothing else is taken for it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::{Duration, Instant};
+
+use crate::common::{self, probe};
+use ringfence::{Attached, Bytes, Capabilities, Command, ErrorKind, Event, Landlock, Limits, RootFs, Sandbox, Stdio};
+use ringfence::{Ticket, Verdict};
+
+common::callers! {
+    |words|
+    "leaves" => leaves(words[1], Path::new(words[2]), Path::new(words[3])),
+    "attaches-as-another" => attaches_as_another(words[1]),
+    "ends-it-all" => ends_it_all(words[1]),
+}
+
+/// What a process is, but for what depends on the moment.
+const VIEW: &str = "ls -l /proc/self/ns | sed 's/.* \\([a-z_]* ->\\)/\\1/' | grep -v _for_children | sort
+    grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBlk|SigIgn)' /proc/self/status
+    umask; ulimit -Sa; ulimit -Ha; cat /proc/self/cgroup; hostname; cat /proc/self/uid_map; ls /; pwd
+    grep -c . /proc/self/mountinfo";
+
+/// A program that ends with 7 when it is asked to.
+const POLITE: &str = "trap 'kill $!; exit 7' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
+
+fn policy(name: &str, parent: &Path, scratch: &Path) -> Sandbox {
+    let apart = || common::sandbox().pid_ns();
+    let grouped = |sandbox: Sandbox| sandbox.cgroup_parent(parent).pids_limit(50).memory_limit(Bytes::mib(256));
+    let sandbox = match name {
+        "strict" => common::strict().cgroup_parent(parent),
+        "strict-without-init" => common::strict().cgroup_parent(parent).init(false),
+        "apart" => apart().init(true),
+        "first" => apart(),
+        "bare" => common::sandbox(),
+        "filter" => apart().seccomp(ringfence::Seccomp::default().deny(["socket", "mkdir"])),
+        "rules" => apart().landlock(Landlock::new().read("/").execute("/").write("/tmp").write("/dev/null")),
+        "capable" => apart().user_ns().capabilities(Capabilities::none()).rootfs(RootFs::programs()),
+        "group" => grouped(common::sandbox()),
+        "group-apart" => grouped(apart().init(true)),
+        "scratch" => {
+            apart().rootfs(RootFs::overlay([scratch.join("root")]).scratch_in(scratch)).bind_ro("/usr", "/usr")
+        }
+        other => panic!("no policy {other}"),
+    };
+    sandbox.die_with_owner(false)
+}
+
+/// Starts a sandbox, tells what a further program sees and the ticket, and is gone.
+fn leaves(name: &str, parent: &Path, scratch: &Path) {
+    let sandbox = policy(name, parent, scratch).command("/bin/sh").args(["-c", POLITE]);
+    let streams = sandbox.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = streams.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let view = if name == "bare" {
+        String::new()
+    } else {
+        let seen = child.exec_output(Command::new("/bin/sh").args(["-c", VIEW]).env_clear()).unwrap();
+        assert!(seen.outcome.success(), "{seen:?}");
+        String::from_utf8(seen.stdout).unwrap()
+    };
+    println!("{}\n{view}", child.ticket().unwrap());
+    child.detach().unwrap();
+}
+
+/// The sandbox that an owner has left, ended when it is dropped.
+struct Left {
+    ticket: Ticket,
+    view: String,
+    scratch: common::TempDir,
+}
+
+impl Left {
+    fn by_another(name: &str) -> Left {
+        let scratch = common::TempDir::new();
+        if name == "scratch" {
+            let root = scratch.path().join("root");
+            std::fs::create_dir(&root).unwrap();
+            for dir in ["usr", "proc", "dev", "tmp"] {
+                std::fs::create_dir(root.join(dir)).unwrap();
+            }
+            for link in ["bin", "lib", "lib64"].iter().filter(|link| Path::new("/usr").join(link).exists()) {
+                std::os::unix::fs::symlink(format!("usr/{link}"), root.join(link)).unwrap();
+            }
+        }
+        let parent = common::cgroup_parent();
+        let what = format!("leaves {name} {} {}", parent.display(), scratch.path().display());
+        let said = probe::succeeds(probe::caller(&what));
+        let (ticket, view) = said.split_once('\n').unwrap_or((&said, ""));
+        Left { ticket: ticket.parse().unwrap(), view: view.trim_end().to_owned(), scratch }
+    }
+
+    fn open(&self) -> Attached {
+        Attached::open(&self.ticket).unwrap()
+    }
+
+    /// The directories of the sandbox's group.
+    fn groups(&self) -> Vec<PathBuf> {
+        let text = std::fs::read_to_string(format!("/proc/{}/cgroup", self.ticket.id())).unwrap();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
+        let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|path| path.contains("/rk-"));
+        let paths: Vec<&str> = paths.map(|path| path.trim_start_matches('/')).collect();
+        mounts
+            .flat_map(|mount| paths.iter().map(move |path| Path::new(mount).join(path)))
+            .filter(|dir| dir.exists())
+            .collect()
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Ok(sandbox) = Attached::open(&self.ticket) {
+            let _ = sandbox.kill();
+            let _ = sandbox.wait();
+        }
+    }
+}
+
+/// The policies of which the machine allows the groups.
+fn with_groups(names: &[&'static str]) -> Vec<&'static str> {
+    let groups = common::is_root() || !common::no_cgroups();
+    names.iter().copied().filter(|name| groups || !name.starts_with("group")).collect()
+}
+
+/// Whether the kernel tells a status to others than the parent.
+fn tells_status() -> bool {
+    common::kernel() >= (6, 15)
+}
+
+#[test]
+fn a_later_process_finds_the_sandbox_and_asks_it_to_end() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    for name in with_groups(&["strict", "strict-without-init", "apart", "bare", "group", "group-apart"]) {
+        let left = Left::by_another(name);
+        let sandbox = left.open();
+        assert!(sandbox.is_running() && sandbox.id() == left.ticket.id(), "{name}");
+        assert!(sandbox.try_wait().unwrap().is_none(), "{name}");
+        assert!(sandbox.wait_timeout(Duration::from_millis(20)).unwrap().is_none(), "{name}");
+        // Any number may attach, and dropping one ends nothing.
+        drop(Attached::open(&left.ticket.to_string().parse().unwrap()).unwrap());
+        let groups = left.groups();
+        assert_eq!(groups.is_empty(), !(name.starts_with("group") || name.starts_with("strict") && common::is_root()));
+        let outcome = sandbox.stop(sandbox.stop_signal(), Duration::from_secs(60)).unwrap();
+        match outcome {
+            Some(outcome) => assert_eq!(outcome.verdict(), Verdict::Exited(7), "{name}"),
+            None => assert!(!tells_status(), "{name}"),
+        }
+        assert!(!sandbox.is_running());
+        assert!(groups.iter().all(|group| !group.exists()), "{name}: {groups:?}");
+        let error = Attached::open(&left.ticket).map(drop);
+        // A zombie is still to be found until its parent has reaped it.
+        common::eventually("it is reaped", || Attached::open(&left.ticket).is_err());
+        let error = error.and_then(|()| Attached::open(&left.ticket).map(drop)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        let errors = [sandbox.signal(15).unwrap_err(), sandbox.exec("true").map(drop).unwrap_err()];
+        assert!(errors.iter().all(|error| error.kind() == ErrorKind::Control), "{errors:?}");
+        assert!(sandbox.stats().is_err());
+    }
+}
+
+#[test]
+fn a_further_program_of_a_later_process_is_what_those_of_the_owner_are() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    let names = ["strict", "strict-without-init", "apart", "first", "filter", "capable", "group", "group-apart"];
+    for name in with_groups(&names) {
+        let left = Left::by_another(name);
+        let sandbox = left.open();
+        let seen = sandbox
+            .exec_output(Command::new("/bin/sh").args(["-c", VIEW]))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let seen = String::from_utf8(seen.stdout).unwrap();
+        assert!(left.view.lines().count() > 25, "{name}: {}", left.view);
+        let differ: Vec<_> =
+            left.view.lines().zip(seen.trim_end().lines()).filter(|(one, other)| one != other).collect();
+        assert!(
+            differ.is_empty() && left.view.lines().count() == seen.trim_end().lines().count(),
+            "{name}: {differ:#?}"
+        );
+        // The environment is the command's alone.
+        let output = sandbox.exec_output(Command::new("env").env("A", "b")).unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "A=b\n", "{name}");
+        // It ends with the sandbox.
+        let mut further = sandbox.exec(Command::new("sleep").arg("1000")).unwrap();
+        sandbox.kill().unwrap();
+        assert_eq!(further.wait().unwrap().verdict(), Verdict::Signaled(9), "{name}");
+        let _ = sandbox.wait();
+    }
+}
+
+#[test]
+fn a_later_process_measures_freezes_and_limits_the_sandbox_and_kills_all_of_it() {
+    let _clean = common::clean();
+    if common::no_cgroups() {
+        return;
+    }
+    let _reaping = common::reaping();
+    for name in ["group", "group-apart"] {
+        let left = Left::by_another(name);
+        let sandbox = left.open();
+        let mut events = sandbox.events().unwrap();
+        // Outlives its parent, in a session of its own.
+        let away = Command::new("/bin/sh").args(["-c", "setsid sleep 1000 & exit 0"]);
+        assert!(sandbox.exec(away).unwrap().wait().unwrap().success());
+        assert_eq!(events.next(Some(Duration::from_secs(60))).unwrap(), Some(Event::Exec { count: 1 }));
+        let processes = sandbox.processes().unwrap();
+        assert!(processes.len() >= 3 && processes.contains(&sandbox.id()), "{processes:?}");
+        assert_eq!(sandbox.stats().unwrap().pids_current, Some(processes.len() as u64));
+        sandbox.update(&Limits::new().memory(Bytes::mib(128))).unwrap();
+        assert_eq!(sandbox.stats().unwrap().memory_limit, Some(Bytes::mib(128)));
+        sandbox.freeze().unwrap();
+        assert_eq!(events.next(Some(Duration::from_secs(60))).unwrap(), Some(Event::Frozen));
+        let began = Instant::now();
+        let error = sandbox.exec("true").map(drop).unwrap_err();
+        assert!(error.to_string().contains("frozen") && began.elapsed() < Duration::from_secs(5), "{error}");
+        sandbox.thaw().unwrap();
+        assert_eq!(events.next(Some(Duration::from_secs(60))).unwrap(), Some(Event::Thawed));
+        sandbox.freeze().unwrap();
+        // A frozen sandbox is killed as well.
+        sandbox.kill().unwrap();
+        match sandbox.wait() {
+            Ok(outcome) => assert_eq!(outcome.verdict(), Verdict::Signaled(9)),
+            Err(error) => assert!(error.kind() == ErrorKind::StatusLost && !tells_status(), "{error}"),
+        }
+        for pid in processes {
+            common::eventually("its processes are gone", || {
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                stat.is_empty() || stat.contains(") Z ") || !stat.contains("sleep")
+            });
+        }
+        while events.next(Some(Duration::from_secs(60))).unwrap() != Some(Event::Exited) {}
+    }
+}
+
+#[test]
+fn what_the_sandbox_had_on_disk_goes_with_it() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    let left = Left::by_another("scratch");
+    let entries = || std::fs::read_dir(left.scratch.path()).unwrap().count();
+    assert_eq!(entries(), 2);
+    let sandbox = left.open();
+    assert!(sandbox.exec_output(Command::new("mkdir").arg("/made")).unwrap().outcome.success());
+    assert!(sandbox.exec_output(Command::new("ls").arg("/made")).unwrap().outcome.success());
+    sandbox.kill().unwrap();
+    let _ = sandbox.wait();
+    common::eventually("the scratch directory is gone", || sandbox.try_wait().is_ok() && entries() == 1);
+}
+
+#[test]
+fn a_process_that_got_the_number_is_never_taken_for_the_sandbox() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    let left = Left::by_another("apart");
+    let mut other = process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let text = left.ticket.to_string();
+    let process = text.split(',').find_map(|word| word.strip_prefix("process=")).unwrap();
+    let words: Vec<&str> = process.split(':').collect();
+    let other_id = other.id().to_string();
+    // The same number with what the kernel knows of it, and as an older kernel would have it.
+    let forged = [
+        [&other_id, words[1], words[2], words[3]],
+        [&other_id, words[1], words[2], "-"],
+        [words[0], "1", words[2], "-"],
+        [words[0], words[1], "00000000-0000-0000-0000-000000000000", words[3]],
+        [words[0], words[1], words[2], "1"],
+    ];
+    for forged in forged {
+        if forged[3] == "1" && words[3] == "-" {
+            continue;
+        }
+        let ticket: Ticket = text.replace(process, &forged.join(":")).parse().unwrap();
+        let error = Attached::open(&ticket).expect_err(&forged.join(":"));
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+    let start_alone: Ticket = text.replace(process, &[words[0], words[1], words[2], "-"].join(":")).parse().unwrap();
+    assert!(Attached::open(&start_alone).unwrap().is_running());
+    assert!(other.try_wait().unwrap().is_none(), "the other one lives");
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[test]
+fn a_ticket_that_mixes_two_sandboxes_is_refused() {
+    let _clean = common::clean();
+    if common::no_cgroups() {
+        return;
+    }
+    let _reaping = common::reaping();
+    let (one, other) = (Left::by_another("group"), Left::by_another("apart"));
+    let process = |left: &Left| {
+        let text = left.ticket.to_string();
+        text.split(',').find(|word| word.starts_with("process=")).unwrap().to_owned()
+    };
+    let mixed = one.ticket.to_string().replace(&process(&one), &process(&other));
+    let error = Attached::open(&mixed.parse().unwrap()).unwrap_err();
+    assert!(error.kind() == ErrorKind::Control && error.to_string().contains("not in the ticket's group"), "{error}");
+    // Another group in its place has another inode.
+    let text = one.ticket.to_string();
+    let group = text.split(',').find(|word| word.starts_with("group=")).unwrap();
+    let inode = group.split(':').nth(2).unwrap();
+    let forged =
+        text.replace(group, &group.replace(&format!(":{inode}:"), &format!(":{}1:", &inode[..inode.len() - 1])));
+    let same = forged == text;
+    assert!(same || Attached::open(&forged.parse().unwrap()).is_err());
+    assert!(one.open().is_running() && other.open().is_running());
+}
+
+#[test]
+fn a_ticket_gives_no_program_more_than_the_sandbox_has() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    let without = |text: &str, key: &str| {
+        let words: Vec<&str> = text.split(',').filter(|word| !word.starts_with(&format!("{key}="))).collect();
+        assert_ne!(words.join(","), text, "{key}");
+        words.join(",")
+    };
+    let left = Left::by_another("strict-without-init");
+    let text = left.ticket.to_string();
+    let caps = text.split(',').find(|word| word.starts_with("caps=")).unwrap();
+    let shared = without(&text, "seccomp");
+    for forged in [shared, text.replace(caps, "caps=1.1.1.0.0.-"), text.replace(caps, "caps=ffffffffff.0.0.0.0.-")] {
+        let sandbox = Attached::open(&forged.parse().unwrap()).unwrap();
+        let error = sandbox.exec("true").map(drop).unwrap_err();
+        assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("would give"), "{error}");
+    }
+    let under_init = Left::by_another("strict");
+    let forged = without(&without(&under_init.ticket.to_string(), "seccomp"), "nnp");
+    let error = Attached::open(&forged.parse().unwrap()).unwrap().exec("true").map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    // What only the owner has is not left out.
+    let rules = common::sandbox().landlock(Landlock::new().read("/").execute("/"));
+    if rules.check().is_ok() {
+        let left = Left::by_another("rules");
+        let error = left.open().exec("true").map(drop).unwrap_err();
+        assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("Landlock"), "{error}");
+    }
+}
+
+/// Tells what each call comes to for another user.
+fn attaches_as_another(ticket: &str) {
+    common::become_ordinary();
+    let sandbox = Attached::open(&ticket.parse().unwrap()).unwrap();
+    let kinds = [
+        sandbox.signal(15).unwrap_err().raw_os_error() == Some(libc::EPERM),
+        sandbox.kill().is_err(),
+        sandbox.freeze().is_err(),
+        sandbox.exec("true").is_err(),
+        sandbox.stop(15, Duration::ZERO).is_err(),
+        sandbox.is_running(),
+    ];
+    println!("{kinds:?}");
+}
+
+#[test]
+fn another_user_can_do_nothing_to_the_sandbox() {
+    let _clean = common::clean();
+    if common::needs_root("another user") {
+        return;
+    }
+    let _reaping = common::reaping();
+    let left = Left::by_another("group-apart");
+    let said = probe::succeeds(probe::caller(&format!("attaches-as-another {}", left.ticket)));
+    assert_eq!(said, format!("{:?}", [true; 6]));
+    assert!(left.open().is_running());
+}
+
+/// Ends a sandbox in a process that did not start it, and has no other.
+fn ends_it_all(ticket: &str) {
+    let sandbox = Attached::open(&ticket.parse().unwrap()).unwrap();
+    let outcome = sandbox.stop(libc::SIGTERM, Duration::from_secs(60)).unwrap();
+    println!("{:?}", outcome.map(|outcome| outcome.verdict()));
+}
+
+#[test]
+fn a_living_owner_and_a_stranger_get_the_same_status() {
+    let _clean = common::clean();
+    let sandbox = common::sandbox().pid_ns().init(true).command("/bin/sh").args(["-c", POLITE]);
+    let mut child = sandbox.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let ticket = child.ticket().unwrap();
+    let stranger = std::thread::spawn(move || probe::succeeds(probe::caller(&format!("ends-it-all {ticket}"))));
+    assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(7));
+    let said = stranger.join().unwrap();
+    if tells_status() {
+        assert_eq!(said, "Some(Exited(7))");
+    }
+    assert!(child.ticket().is_err(), "it has ended");
+    let further = common::sandbox().pid_ns().command("sleep").arg("1000").spawn().unwrap();
+    let error = further.exec(Command::new("sleep").arg("1000")).unwrap().ticket().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Control, "{error}");
+}
