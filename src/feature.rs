@@ -64,6 +64,8 @@ pub enum Feature {
     Seccomp,
     /// [`output_limit`](crate::Sandbox::output_limit).
     OutputLimit,
+    /// [`denials`](crate::Sandbox::denials).
+    Denials,
     /// A [user namespace](crate::Sandbox::user_ns) apart from the caller's, made or joined.
     UserNs,
     /// A [pid namespace](crate::Sandbox::pid_ns) apart from the caller's.
@@ -134,6 +136,7 @@ impl Feature {
         Feature::BoundingSet,
         Feature::Seccomp,
         Feature::OutputLimit,
+        Feature::Denials,
         Feature::UserNs,
         Feature::PidNs,
         Feature::MountNs,
@@ -184,6 +187,7 @@ impl Feature {
             Feature::BoundingSet => "capabilities",
             Feature::Seccomp => "seccomp",
             Feature::OutputLimit => "output_limit",
+            Feature::Denials => "denials",
             Feature::UserNs => "user_ns",
             Feature::PidNs => "pid_ns",
             Feature::MountNs => "mount_ns",

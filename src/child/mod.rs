@@ -36,7 +36,7 @@ pub use terminal::Terminal;
 use crate::cgroup::{Limits, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::feature::Enforced;
-use crate::security::Notifications;
+use crate::security::{DenialRecord, Denials, Notifications};
 use crate::spawn::{Running, Timings};
 
 /// The longest time that a drop waits for the kernel. After that, the watching thread does the
@@ -87,6 +87,7 @@ pub struct Child {
     hurries: bool,
     enforced: Enforced,
     meter: Option<Arc<Meter>>,
+    denials: Option<Arc<DenialRecord>>,
     /// The way to start further programs; `None` for the handle of such a program.
     enter: Option<Arc<dyn Enter>>,
 }
@@ -122,6 +123,8 @@ pub(crate) struct Started {
     pub(crate) output_limit: Option<OutputLimit>,
     /// The questions of the filter, if no other receiver takes them.
     pub(crate) notifications: Option<Notifications>,
+    /// The record of what the filter refuses.
+    pub(crate) denials: Option<Arc<DenialRecord>>,
     pub(crate) watch: Watch,
     pub(crate) enter: Option<Arc<dyn Enter>>,
 }
@@ -140,6 +143,7 @@ impl Child {
             stderr: stderr.map(|pipe| OutputStream::new(pipe, meter.clone())),
             terminal: started.terminal.map(|master| Terminal::new(master, meter.clone())),
             notifications: started.notifications,
+            denials: started.denials,
             killer: Killer::new(&shared),
             hurries: false,
             shared: Some(shared.clone()),
@@ -197,6 +201,29 @@ impl Child {
     /// Returns the parts of the policy that the kernel really enforces.
     pub fn enforced(&self) -> &Enforced {
         &self.enforced
+    }
+
+    /// Returns the system calls that the program has been refused so far, if
+    /// [`denials`](crate::Sandbox::denials) was set and this host can record them. After a wait,
+    /// these are all. `None` in a fork of the caller.
+    ///
+    /// ```
+    /// use ringfence::{Feature, Sandbox, Seccomp};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let sandbox = Sandbox::new().seccomp(Seccomp::default()).denials(true).best_effort(Feature::Denials);
+    /// let mut child = sandbox.command("sh").args(["-c", "unshare --user true 2>/dev/null"]).spawn()?;
+    /// child.wait()?;
+    /// for denial in child.denials().unwrap_or_default() {
+    ///     println!("{denial}; allowed by {}", denial.allowed_by());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn denials(&self) -> Option<Denials> {
+        // In a fork, another thread of the parent may have held the lock, and nobody gives it back.
+        let is_home = self.shared.as_ref().is_some_and(|shared| shared.is_home());
+        self.denials.as_ref().filter(|_| is_home).map(|record| record.denials())
     }
 
     /// Closes the program's stdin and waits for the end of the program, then removes what was made

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::security::Denials;
 use crate::units::Bytes;
 
 /// The reason why the program ended.
@@ -156,6 +157,8 @@ pub struct Output {
     /// True if the program wrote more than [`output_limit`](crate::Sandbox::output_limit) allows;
     /// the rest is not here.
     pub truncated: bool,
+    /// The system calls that the program was refused: [`Child::denials`](crate::Child::denials).
+    pub denials: Option<Denials>,
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Child {
         let outcome = self.wait()?;
         let truncated = self.meter.as_ref().is_some_and(|meter| meter.is_over());
         stdout.bytes.append(&mut terminal.bytes);
-        Ok(Output { outcome, stdout: stdout.bytes, stderr: stderr.bytes, truncated })
+        Ok(Output { outcome, stdout: stdout.bytes, stderr: stderr.bytes, truncated, denials: self.denials() })
     }
 }
 

@@ -618,6 +618,58 @@ impl Sandbox {
     }
 }
 
+/// # What was refused
+impl Sandbox {
+    /// Sets whether the system calls that the [`seccomp`](Sandbox::seccomp) profile answers with an
+    /// errno are recorded: [`Child::denials`](crate::Child::denials),
+    /// [`Output::denials`](crate::Output::denials). The records show why a program does not work in
+    /// the sandbox, and what it has tried.
+    ///
+    /// The filter asks about each such call (seccomp_unotify(2)), and a thread of this library, one
+    /// for each program, records the call and answers with the errno of the profile. So the program
+    /// gets the answer that it would get otherwise, at the price of a few microseconds. No call is
+    /// let through. A sandbox keeps 256 records at most, 32 of each system call with one errno, and
+    /// counts the rest.
+    ///
+    /// Only what the profile refuses is recorded. No record has:
+    ///
+    /// - what the kernel itself refuses later: files at a read-only mount, a mask or a Landlock rule
+    ///   (EROFS, EACCES), capabilities (EPERM), limits. A filter is asked before the call, and cannot
+    ///   know its result. Landlock's own log (Linux 6.15) is part of the audit log, which only
+    ///   `CAP_AUDIT_READ` in the first user namespace may read;
+    /// - a call that ends the program ([`Verdict::Seccomp`](crate::Verdict::Seccomp)), and one with
+    ///   [`Action::Trap`](crate::Action::Trap) or [`Action::Trace`](crate::Action::Trace);
+    /// - what filters refuse that the program has installed itself, and the filter beside Landlock's
+    ///   rules for TCP ports.
+    ///
+    /// Where a program outlives its owner ([`die_with_owner(false)`](Sandbox::die_with_owner)), calls
+    /// are refused with ENOSYS after the owner's end. The program cannot have a supervisor of its
+    /// own for a filter (EBUSY).
+    ///
+    /// Needs Linux 5.8. Where a filter around the caller has a supervisor already, or the profile
+    /// has [`Action::Notify`](crate::Action::Notify), the call is an error, unless
+    /// [`best_effort`](Sandbox::best_effort)`(`[`Feature::Denials`](crate::Feature::Denials)`)` goes
+    /// without the record.
+    ///
+    /// ```
+    /// use ringfence::{Feature, Sandbox, Seccomp};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let sandbox = Sandbox::new().seccomp(Seccomp::default()).denials(true).best_effort(Feature::Denials);
+    /// let output = sandbox.command("sh").args(["-c", "unshare --user true"]).output()?;
+    /// if let Some(denial) = output.denials.iter().flatten().find(|one| one.syscall() == Some("unshare")) {
+    ///     assert_eq!(denial.errno(), libc::EPERM);
+    ///     println!("{denial}: {}", denial.allowed_by());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn denials(mut self, wanted: bool) -> Self {
+        self.policy.denials = wanted;
+        self
+    }
+}
+
 /// # The process
 impl Sandbox {
     /// Sets the user and the group of the program, as ids inside. The supplementary groups are

@@ -15,7 +15,8 @@ pub(crate) use capabilities::Names;
 pub use capabilities::{Capabilities, SecureBits};
 pub use landlock::Landlock;
 pub(crate) use no_new_privs::emit_no_new_privs;
-pub use seccomp::{Action, Compare, Notification, Notifications, Rule, Seccomp};
+pub(crate) use seccomp::DenialRecord;
+pub use seccomp::{Action, Compare, Denial, DenialRule, Denials, Notification, Notifications, Rule, Seccomp};
 
 use crate::error::{Problem, Step};
 use crate::plan::Plan;

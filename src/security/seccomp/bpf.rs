@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use super::rule::{Action, Compare};
+use super::rule::{Action, Compare, DenialRule};
 
 /// struct sock_filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,43 @@ impl Answers {
     pub(super) fn of(&self, number: u32) -> Decision {
         let default = if number > self.newest { self.newer } else { self.default };
         self.calls.get(&number).cloned().unwrap_or(Decision::always(default))
+    }
+
+    /// Returns the action for one call as [`program`](Answers::program) has it, with the part of the
+    /// profile that decides, and the bits of each argument that the profile compares.
+    pub(super) fn judge(&self, arch: u32, number: u32, args: &[u64; 6]) -> (Action, DenialRule, [u64; 6]) {
+        if arch != AUDIT_ARCH || number >= X32_BIT {
+            return (self.foreign, DenialRule::Foreign, [0; 6]);
+        }
+        let decision = self.of(number);
+        let holds = |(index, compare): &(u8, Compare)| compare.holds(args[usize::from(*index)]);
+        let case = decision.cases.iter().find(|(compared, _)| compared.iter().all(holds));
+        let rule = match case {
+            _ if number > self.newest => DenialRule::Newer,
+            None if decision.otherwise == self.default => DenialRule::Unlisted,
+            _ => DenialRule::Named,
+        };
+        let mut masks = [0; 6];
+        for (index, compare) in decision.cases.iter().flat_map(|(compared, _)| compared) {
+            masks[usize::from(*index)] |= compare.mask();
+        }
+        (case.map_or(decision.otherwise, |(_, action)| *action), rule, masks)
+    }
+
+    /// Returns the same answers, but a question in place of each errno.
+    pub(super) fn asking(&self) -> Answers {
+        let ask = |action: Action| if matches!(action, Action::Errno(_)) { Action::Notify } else { action };
+        let ask_each = |decision: &Decision| Decision {
+            cases: decision.cases.iter().map(|(args, action)| (args.clone(), ask(*action))).collect(),
+            otherwise: ask(decision.otherwise),
+        };
+        Answers {
+            calls: self.calls.iter().map(|(number, decision)| (*number, ask_each(decision))).collect(),
+            default: ask(self.default),
+            newer: ask(self.newer),
+            newest: self.newest,
+            foreign: ask(self.foreign),
+        }
     }
 
     pub(super) fn program(&self) -> Vec<Insn> {
@@ -249,18 +286,6 @@ mod tests {
         }
     }
 
-    fn holds(compare: Compare, arg: u64) -> bool {
-        match compare {
-            Compare::Eq(v) => arg == v,
-            Compare::Ne(v) => arg != v,
-            Compare::Lt(v) => arg < v,
-            Compare::Le(v) => arg <= v,
-            Compare::Gt(v) => arg > v,
-            Compare::Ge(v) => arg >= v,
-            Compare::MaskedEq { mask, value } => arg & mask == value,
-        }
-    }
-
     const EDGES: [u64; 12] = [
         0,
         1,
@@ -300,16 +325,19 @@ mod tests {
                 let first = (vec![(5, Compare::Ge(3)), (2, compare)], Action::Allow);
                 let second = (vec![(5, Compare::Le(4))], Action::Trap);
                 let decision = Decision { cases: vec![first, second], otherwise: Action::KillThread };
-                let program = answers([(7, decision)].into()).program();
+                let answers = answers([(7, decision)].into());
+                let program = answers.program();
                 for arg in EDGES {
                     for other in [2, 3, 4, 5] {
                         let expected = match other {
-                            3.. if holds(compare, arg) => Action::Allow,
+                            3.. if compare.holds(arg) => Action::Allow,
                             ..=4 => Action::Trap,
                             _ => Action::KillThread,
                         };
-                        let got = run(&program, AUDIT_ARCH, 7, [0, 0, arg, 0, 0, other]);
+                        let args = [0, 0, arg, 0, 0, other];
+                        let got = run(&program, AUDIT_ARCH, 7, args);
                         assert_eq!(got, expected.code(), "{compare:?} of {arg:#x}, {other}");
+                        assert_eq!(answers.judge(AUDIT_ARCH, 7, &args).0, expected, "{compare:?} of {arg:#x}");
                     }
                 }
             }
@@ -328,15 +356,19 @@ mod tests {
             .map(|n| (n, if n % 150 == 0 { long.clone() } else { Decision::always(Action::Errno(n as i32 + 1)) }))
             .collect();
         let answers = answers(calls);
-        let program = answers.program();
+        let (program, asking) = (answers.program(), answers.asking().program());
         assert!(program.len() <= MAX_LEN);
         for number in (0..600).chain([X32_BIT - 1]) {
             let decision = answers.of(number);
             let expected = if decision.cases.is_empty() { decision.otherwise } else { Action::Errno(43) };
             assert_eq!(run(&program, AUDIT_ARCH, number, [42, 0, 0, 0, 0, 0]), expected.code(), "{number}");
+            assert_eq!(answers.judge(AUDIT_ARCH, number, &[42, 0, 0, 0, 0, 0]).0, expected, "{number}");
+            let asked = if matches!(expected, Action::Errno(_)) { Action::Notify } else { expected };
+            assert_eq!(run(&asking, AUDIT_ARCH, number, [42, 0, 0, 0, 0, 0]), asked.code(), "{number}");
         }
         for number in [X32_BIT, X32_BIT + 3, u32::MAX] {
             assert_eq!(run(&program, AUDIT_ARCH, number, [0; 6]), Action::KillProcess.code(), "x32");
+            assert_eq!(answers.judge(AUDIT_ARCH, number, &[0; 6]).1, DenialRule::Foreign, "x32");
         }
         assert_eq!(run(&program, 0x4000_0003, 3, [0; 6]), Action::KillProcess.code(), "i386");
     }

@@ -4,6 +4,7 @@
 //! exists.
 
 mod bpf;
+mod denial;
 #[cfg(feature = "seccomp-json")]
 mod json;
 mod notify;
@@ -18,13 +19,16 @@ use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 
+pub(crate) use denial::DenialRecord;
+pub use denial::{Denial, Denials};
 pub use notify::{Notification, Notifications};
-pub use rule::{Action, Compare, Rule};
+pub use rule::{Action, Compare, DenialRule, Rule};
 
 use crate::error::{Error, ErrorKind, Problem, Step};
 use crate::feature::Feature;
 use crate::plan::{Arg, ExecFlags, Plan, Ptr};
 use crate::security::no_new_privs::emit_no_new_privs;
+use crate::sys::fork_mark::PerProcess;
 use crate::sys::seccomp as kernel;
 use bpf::{Answers, Decision};
 use table::Known;
@@ -158,6 +162,10 @@ struct Profile {
     foreign: Action,
     log: bool,
     speculation: bool,
+    /// True if the filter asks about each call that it would answer with an errno.
+    reports: bool,
+    /// The same profile, but one that reports.
+    reporting: OnceLock<Seccomp>,
     /// The problems, found once for all spawns. Every change resets them.
     problems: OnceLock<Vec<Problem>>,
     compiled: OnceLock<Compiled>,
@@ -174,7 +182,10 @@ struct Compiled {
     stub_may_exit: bool,
     /// A stub that waits for its program can do so under the filter.
     stub_may_wait: bool,
+    /// The actions of the profile, without the questions of one that reports.
     actions: Vec<Action>,
+    /// The answers of a profile that reports.
+    answers: Option<Arc<Answers>>,
 }
 
 impl Default for Seccomp {
@@ -204,6 +215,8 @@ impl Seccomp {
             foreign: Action::ENOSYS,
             log: false,
             speculation: false,
+            reports: false,
+            reporting: OnceLock::new(),
             problems: OnceLock::new(),
             compiled: OnceLock::new(),
         }))
@@ -239,6 +252,7 @@ impl Seccomp {
     fn change(mut self, change: impl FnOnce(&mut Profile)) -> Self {
         let profile = Arc::make_mut(&mut self.0);
         (profile.problems, profile.compiled) = (OnceLock::new(), OnceLock::new());
+        profile.reporting = OnceLock::new();
         change(profile);
         self
     }
@@ -342,6 +356,39 @@ impl Seccomp {
         Some(Problem::unsupported("seccomp", missing, remedy).for_feature(Feature::Seccomp))
     }
 
+    /// Returns the same profile with a filter that asks about each call that it would answer with an
+    /// errno, so that the call can be [recorded](DenialRecord).
+    pub(crate) fn reporting(&self) -> Seccomp {
+        self.0.reporting.get_or_init(|| self.clone().change(|profile| profile.reports = true)).clone()
+    }
+
+    /// Returns why this host cannot report what a filter refuses, and the remedy.
+    pub(crate) fn cannot_report() -> Option<(String, &'static str)> {
+        static TRIED: PerProcess<Result<(), Errno>> = PerProcess::new();
+        let tried = TRIED.get_or_try(|| Ok::<_, Errno>(kernel::try_listener()));
+        let errno = tried.and_then(|tried| tried.as_ref().copied().map_err(|errno| *errno)).err()?;
+        Some(match errno {
+            Errno::EBUSY => (
+                "a seccomp filter around the caller has a supervisor, and the kernel lets no second one in".to_owned(),
+                "run the caller outside of the container or service with that filter",
+            ),
+            errno => (
+                format!("this kernel does not notify of refused calls ({errno})"),
+                "use Linux 5.8 or newer, built with CONFIG_SECCOMP_FILTER",
+            ),
+        })
+    }
+
+    /// Makes an empty record for a program under this profile, if the profile reports.
+    pub(crate) fn record(&self) -> Option<DenialRecord> {
+        self.compiled().answers.clone().map(DenialRecord::new)
+    }
+
+    /// Returns true if the filter has a listener.
+    pub(crate) fn has_listener(&self) -> bool {
+        self.asks() || self.0.reports
+    }
+
     /// Returns true if the profile asks a supervisor about any call.
     pub(crate) fn asks(&self) -> bool {
         self.compiled().actions.contains(&Action::Notify)
@@ -379,7 +426,7 @@ impl Seccomp {
     /// Returns whether the filter can be installed in a stub that waits for its program, which saves
     /// that time once the program comes.
     pub(crate) fn comes_before_the_program(&self) -> bool {
-        self.compiled().stub_may_wait && !self.needs_failure_page() && !self.asks()
+        self.compiled().stub_may_wait && !self.needs_failure_page() && !self.has_listener()
     }
 
     /// Emits the ops that install the filter in a stub that is about to wait.
@@ -404,7 +451,7 @@ impl Seccomp {
         let (program, mut flags) = self.emit_prepared(plan);
         // The announcement comes before the filter, which may not allow it.
         plan.announce_exec();
-        if self.asks() {
+        if self.has_listener() {
             flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
             plan.install_filter_and_send_listener(flags, program);
         } else {
@@ -469,8 +516,9 @@ impl Profile {
             // for.
             stub_may_wait: CALLS_OF_A_WAITING_STUB.into_iter().all(plainly)
                 && decision(libc::SYS_mmap).otherwise == Action::Allow,
-            program: bpf::bytes(&answers.program()),
+            program: bpf::bytes(&if self.reports { answers.asking().program() } else { answers.program() }),
             actions,
+            answers: self.reports.then(|| Arc::new(answers)),
         }
     }
 }
