@@ -32,6 +32,7 @@
 //! | --- | --- |
 //! | How do I run untrusted code? | [`Sandbox::strict`] |
 //! | How do I set what the program may see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Capabilities`], [`Landlock`], [`Seccomp`] |
+//! | What was the program refused? | [`Sandbox::denials`], [`Denial`] |
 //! | How is the program running, and how did it end? | [`Child`], [`Killer`], [`Outcome`], [`Verdict`], [`Usage`] |
 //! | How do I run many programs under one policy? | [`Sandbox::prepare`], [`Prepared`], [`Command`]; [`Pool`], where a spawn takes no longer than one without a sandbox |
 //! | Which features does this host lack? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
@@ -110,6 +111,7 @@
 //! | [`Child::exec`]: `setns(2)` with a pidfd | 5.8 | an error |
 //! | [`devices`](Sandbox::devices) on cgroup v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`) | 4.15 | an error; `devices.allow` on v1 |
 //! | [`Seccomp`] filters; with a supervisor; that answers with descriptors | 4.14; 5.0; 5.9 | an error, or [`Sandbox::best_effort`] |
+//! | [`denials`](Sandbox::denials): a filter that reports what it refuses | 5.8 | an error, or [`Sandbox::best_effort`] |
 //! | [`Landlock`]: paths; TCP ports; signals and abstract sockets | 6.2; 6.7; 6.12 | an error, or [`Sandbox::best_effort`] |
 //! | [`Child::pressure`], on a v2 mount with or without controllers | 5.2 | an error |
 //! | [`cpu_burst`](Sandbox::cpu_burst); [`cpu_idle`](Sandbox::cpu_idle) | 5.14; 5.15 | an error, or [`Sandbox::best_effort`] |

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ fn each_refused_call_is_recorded_and_refused_as_ever() {
         };
         assert!(named(&denials, call).iter().any(|one| one.errno() == *errno), "{call} in {denials:?}");
     }
-    let families: BTreeSet<u64> = named(&denials, "socket").iter().map(|one| one.args()[0]).collect();
+    let families: BTreeSet<u64> = named(&denials, "socket").iter().map(|one| one.args()[0] & 0xffff_ffff).collect();
     for family in [libc::AF_VSOCK, libc::AF_PACKET, libc::AF_ALG, libc::AF_CAN, libc::AF_NETLINK] {
         assert!(families.contains(&(family as u64)), "{families:?}");
     }
@@ -137,7 +138,7 @@ fn a_flood_is_counted_and_takes_no_room() {
     // Each different, so that each would be a record.
     let dir = TempDir::new();
     let profile = Seccomp::default().deny(["mkdir", "mkdirat"]);
-    let makes = sh("mkdir $(seq 1 400) 2>/dev/null; mount x y 2>/dev/null").cwd(dir.path()).seccomp(profile);
+    let makes = sh("mkdir $(seq 1 400) 2>/dev/null").cwd(dir.path()).seccomp(profile);
     let (_, denials) = run(&makes);
     let made: Vec<_> = denials.iter().filter(|one| one.path_seen().is_some()).collect();
     let directories = made.iter().filter(|one| one.syscall().unwrap().starts_with("mkdir")).count();
@@ -211,7 +212,7 @@ fn the_end_of_the_sandbox_ends_the_thread_that_records() {
     }
     let spawn = || {
         let mut child = waits.clone().denials(true).spawn().unwrap();
-        common::answers(&mut child);
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
         assert_eq!(recorders(), 1);
         assert!(!named(&child.denials().unwrap(), "mount").is_empty(), "told while the program runs");
         child
