@@ -252,6 +252,15 @@ pub enum Enforcement {
 }
 
 /// The enforcement of each feature that was asked for.
+///
+/// ```
+/// use ringfence::{Enforcement, Feature, Sandbox};
+///
+/// let enforced = Sandbox::new().no_new_privs(true).check()?;
+/// assert_eq!(enforced.get(Feature::NoNewPrivs), Some(&Enforcement::Full));
+/// assert_eq!(enforced.get(Feature::MemoryLimit), None, "nobody asked for a limit");
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Enforced {
     entries: Vec<(Feature, Enforcement)>,

@@ -38,6 +38,7 @@
 //! | Which features does this host lack? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
 //! | What failed? | [`Error`]: the [`Step`], the path, the errno and the remedy |
 //! | How do I run sandboxes in tasks of `tokio`? | [`asynchronous`], with the feature `tokio` |
+//! | Where are the other types? | by topic: [`running`], [`files`], [`limits`], [`namespaces`], [`privileges`], [`support`] |
 //! | How do I remove the sandboxes of a crashed owner? | [`reap_stale`] |
 //!
 //! # How a sandbox is made
@@ -70,6 +71,13 @@
 //! | dies, even by SIGKILL | its sandboxes die too ([`die_with_owner`](Sandbox::die_with_owner)), and with [`init`](Sandbox::init) they cannot prevent that; [`reap_stale`] removes the rest |
 //! | has closed stdin, stdout or stderr | the program gets `/dev/null` in its place |
 //! | calls `unshare(CLONE_NEWUSER)` after a spawn | EINVAL, as in every process with several threads |
+//!
+//! # Not in this version
+//!
+//! An OCI runtime, and networks: between sandboxes, to the host, or to some addresses only. A
+//! sandbox has a loopback interface of its own ([`net_ns`](Sandbox::net_ns)), or the network of the
+//! caller. Files that a mount or Landlock refuses are not among the [`denials`](Sandbox::denials).
+//! The crate is for Linux on x86_64 and aarch64.
 //!
 //! # Crate features
 //!
@@ -121,7 +129,11 @@
 //! | the status of a child that another waiter has reaped | 6.15 | [`ErrorKind::StatusLost`] |
 
 #![warn(missing_docs, missing_debug_implementations)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
+
+// First, as rustdoc lists what each module adds to `Sandbox` in this order.
+mod sandbox;
 
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
@@ -147,7 +159,6 @@ mod proc;
 mod program;
 #[cfg(feature = "registry")]
 pub mod registry;
-mod sandbox;
 mod security;
 mod spawn;
 mod stdio;
@@ -155,28 +166,105 @@ mod stub;
 mod sys;
 mod units;
 
-pub use caps::Capability;
-#[cfg(feature = "systemd")]
-pub use cgroup::SystemdScope;
-pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
-pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
-pub use child::{Child, Killer, Outcome, Output, OutputStream, Terminal, Usage, Verdict};
-pub use collect::{Collected, Collector};
+pub use cgroup::{Limits, Stats};
+pub use child::{Child, Killer, Outcome, Output, Usage, Verdict};
 pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};
-pub use feature::{Enforced, Enforcement, Feature, ParseFeatureError};
-pub use mount::{Bind, Cgroupfs, Dev, HidePid, MemoryFile, Mount, Mqueue};
-pub use mount::{Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
-pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset, UserLimit};
-pub use owner::{Reaped, reap_stale};
-pub use pool::{Pool, PoolStats};
-pub use program::{Resource, Session};
+pub use feature::{Enforced, Enforcement, Feature};
+pub use mount::{Bind, Mount, RootFs, Tmpfs};
+pub use namespace::Namespaces;
+pub use owner::reap_stale;
+pub use pool::Pool;
 pub use sandbox::{Prepared, Sandbox};
-pub use security::{Action, Capabilities, Compare, Denial, DenialRule, Denials, Landlock, Notification};
-pub use security::{Notifications, Rule, Seccomp, SecureBits};
+pub use security::{Capabilities, Landlock, Seccomp};
+pub use stdio::Stdio;
+pub use units::Bytes;
+
+// What is less often used is shown in the modules by topic below, and has its path here as well.
+#[doc(hidden)]
+pub use caps::Capability;
+#[cfg(feature = "systemd")]
+#[doc(hidden)]
+pub use cgroup::SystemdScope;
+#[doc(hidden)]
+pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit};
+#[doc(hidden)]
+pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
+#[doc(hidden)]
+pub use child::{OutputStream, Terminal};
+#[doc(hidden)]
+pub use collect::{Collected, Collector};
+#[doc(hidden)]
+pub use feature::ParseFeatureError;
+#[doc(hidden)]
+pub use mount::{Cgroupfs, Dev, HidePid, MemoryFile, Mqueue, Overlay, Proc, RawMount, Sysfs};
+#[doc(hidden)]
+pub use namespace::{IdMap, IdMapError, TimeOffset, UserLimit};
+#[doc(hidden)]
+pub use owner::Reaped;
+#[doc(hidden)]
+pub use pool::PoolStats;
+#[doc(hidden)]
+pub use program::{Resource, Session};
+#[doc(hidden)]
+pub use security::{Action, Compare, Denial, DenialRule, Denials, Notification, Notifications, Rule, SecureBits};
+#[doc(hidden)]
 pub use spawn::Timings;
-pub use stdio::{Stdio, TerminalSize};
-pub use units::{Bytes, ParseBytesError};
+#[doc(hidden)]
+pub use stdio::TerminalSize;
+#[doc(hidden)]
+pub use units::ParseBytesError;
+
+/// Programs in their sandboxes: what to run, with which streams, and how it goes and ends.
+pub mod running {
+    pub use crate::{Child, Command, Killer, Outcome, Output, Pool, Prepared, Stdio, Usage, Verdict, reap_stale};
+    #[doc(inline)]
+    pub use crate::{Denial, DenialRule, Denials, OutputStream, PoolStats, Reaped, Resource, Session};
+    #[doc(inline)]
+    pub use crate::{Terminal, TerminalSize, Timings};
+}
+
+/// Files: the root file system, mounts, and what a program leaves behind.
+pub mod files {
+    pub use crate::{Bind, Mount, RootFs, Tmpfs};
+    #[doc(inline)]
+    pub use crate::{Cgroupfs, Collected, Collector, Dev, HidePid, MemoryFile, Mqueue};
+    #[doc(inline)]
+    pub use crate::{Overlay, Proc, RawMount, Sysfs};
+}
+
+/// Control groups: limits, what is used, pressure and devices.
+pub mod limits {
+    #[cfg(feature = "systemd")]
+    #[doc(inline)]
+    pub use crate::SystemdScope;
+    pub use crate::{Bytes, Limits, Stats};
+    #[doc(inline)]
+    pub use crate::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, ParseBytesError};
+    #[doc(inline)]
+    pub use crate::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
+}
+
+/// Namespaces: their kinds, maps of ids, offsets of clocks, and the limits of users inside.
+pub mod namespaces {
+    pub use crate::Namespaces;
+    #[doc(inline)]
+    pub use crate::{IdMap, IdMapError, TimeOffset, UserLimit};
+}
+
+/// Privileges: capabilities, filters of system calls and their supervisors, Landlock.
+pub mod privileges {
+    #[doc(inline)]
+    pub use crate::{Action, Capability, Compare, Notification, Notifications, Rule, SecureBits};
+    pub use crate::{Capabilities, Landlock, Seccomp};
+}
+
+/// What a host can enforce, and what went wrong.
+pub mod support {
+    #[doc(inline)]
+    pub use crate::ParseFeatureError;
+    pub use crate::{Enforced, Enforcement, Error, ErrorKind, Feature, Problem, Result, Step};
+}
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -185,6 +273,10 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/pool.md")]
 struct SizeOfAPool;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/recipes.md")]
+struct Recipes;
 
 #[cfg(all(doctest, feature = "tokio"))]
 #[doc = include_str!("../docs/async.md")]

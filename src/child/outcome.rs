@@ -11,6 +11,18 @@ use crate::security::Denials;
 use crate::units::Bytes;
 
 /// The reason why the program ended.
+///
+/// ```
+/// use ringfence::{Sandbox, Verdict};
+///
+/// let script = "kill -SEGV $$";
+/// match Sandbox::new().args(["-c", script]).status()?.verdict() {
+///     Verdict::Exited(0) => println!("done"),
+///     Verdict::OutOfMemory | Verdict::WallTime | Verdict::CpuTime => println!("over a limit"),
+///     verdict => assert_eq!(verdict.to_string(), "killed by SIGSEGV"),
+/// }
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -89,6 +101,16 @@ pub struct Usage {
 }
 
 /// The end of a program: `std::process::ExitStatus`, the reason, and the usage.
+///
+/// ```
+/// use ringfence::Sandbox;
+///
+/// let outcome = Sandbox::new().args(["-c", "exit 3"]).status()?;
+/// assert!(!outcome.success());
+/// assert_eq!(outcome.code(), Some(3));
+/// println!("{} after {:?}", outcome.verdict(), outcome.usage().wall);
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     status: ExitStatus,
