@@ -32,6 +32,7 @@
 //! | --- | --- |
 //! | How do I run untrusted code? | [`Sandbox::strict`] |
 //! | How do I set what the program may see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Capabilities`], [`Landlock`], [`Seccomp`] |
+//! | What has the program changed? | [`UpperDir`], [`Changes`]; [`Collector`] |
 //! | What was the program refused? | [`Sandbox::denials`], [`Denial`] |
 //! | How is the program running, and how did it end? | [`Child`], [`Killer`], [`Outcome`], [`Verdict`], [`Usage`] |
 //! | How do I run many programs under one policy? | [`Sandbox::prepare`], [`Prepared`], [`Command`]; [`Pool`], where a spawn takes no longer than one without a sandbox |
@@ -138,6 +139,7 @@ mod sandbox;
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
 mod cgroup;
+mod changes;
 mod child;
 mod collect;
 mod command;
@@ -191,6 +193,8 @@ pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit};
 #[doc(hidden)]
 pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 #[doc(hidden)]
+pub use changes::{Change, ChangeKind, Changes, UpperDir};
+#[doc(hidden)]
 pub use child::{OutputStream, Terminal};
 #[doc(hidden)]
 pub use collect::{Collected, Collector};
@@ -229,6 +233,8 @@ pub mod files {
     pub use crate::{Bind, Mount, RootFs, Tmpfs};
     #[doc(inline)]
     pub use crate::{Cgroupfs, Collected, Collector, Dev, HidePid, MemoryFile, Mqueue};
+    #[doc(inline)]
+    pub use crate::{Change, ChangeKind, Changes, UpperDir};
     #[doc(inline)]
     pub use crate::{Overlay, Proc, RawMount, Sysfs};
 }

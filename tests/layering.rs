@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 15] = [
     &["fuzz"],
     &["units", "feature", "stub"],
     &["sys", "error"],
-    &["plan", "proc", "collect"],
+    &["plan", "proc", "collect", "changes"],
     &["namespace", "mount", "cgroup", "security", "network", "stdio", "program"],
     &["owner", "command"],
     &["spawn"],
