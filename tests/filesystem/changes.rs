@@ -284,6 +284,15 @@ fn links_lead_nowhere() {
     assert_eq!(fs::read(victim.join("file")).unwrap(), b"precious");
 }
 
+/// Ends the other thread, also where the test fails.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn links_that_take_turns_with_directories_lead_nowhere() {
     let _clean = common::clean();
@@ -301,6 +310,7 @@ fn links_that_take_turns_with_directories_lead_nowhere() {
                 let _ = nix::fcntl::renameat2(cwd, &turns, cwd, &other, flags);
             }
         });
+        let _stop = Stop(&over);
         for _ in 0..500 {
             if let Ok(mut changes) = layers.upper().changes() {
                 let _ = changes.commit();
@@ -316,7 +326,6 @@ fn links_that_take_turns_with_directories_lead_nowhere() {
             }
             assert_eq!(fs::read(layers.path("victim/secret")).unwrap(), b"precious");
         }
-        over.store(true, Ordering::Relaxed);
     });
     assert_eq!(tree(&layers.path("victim")).len(), 1);
 }
