@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use ringfence::{Bytes, Enforcement, Error, Feature, Output, Sandbox, Verdict};
+use ringfence::{Bytes, Denials, Enforced, Enforcement, Error, Feature, Output, Sandbox, Verdict};
 
 /// The control group below which root's groups are made.
 const PARENT: &str = "/ringfence-untrusted";
@@ -55,24 +55,25 @@ fn main() -> ExitCode {
     })
 }
 
-/// Returns the preset. For an ordinary user without a delegated control group, leaves out two
-/// limits, and says so.
+/// Returns the preset, with a record of what it refuses where the host can make one. For an ordinary
+/// user without a delegated control group, leaves out two limits, and says so.
 fn strict() -> Sandbox {
+    let sandbox = Sandbox::strict().denials(true).best_effort(Feature::Denials);
     if nix::unistd::geteuid().is_root() {
-        return Sandbox::strict().cgroup_parent(PARENT);
+        return sandbox.cgroup_parent(PARENT);
     }
-    [Feature::MemoryLimit, Feature::PidsLimit].into_iter().fold(Sandbox::strict(), Sandbox::best_effort)
+    [Feature::MemoryLimit, Feature::PidsLimit].into_iter().fold(sandbox, Sandbox::best_effort)
 }
 
-/// Prints the features that the host does not enforce. Returns true if it enforces all of them.
-fn tell_gaps(sandbox: &Sandbox) -> Result<bool, Error> {
+/// Prints the features that the host does not enforce, and returns all.
+fn tell_gaps(sandbox: &Sandbox) -> Result<Enforced, Error> {
     let enforced = sandbox.check()?;
     for (feature, enforcement) in enforced.iter() {
         if let Enforcement::Missing(why) = enforcement {
             println!("without {feature}: {why}");
         }
     }
-    Ok(enforced.is_full())
+    Ok(enforced)
 }
 
 fn run(script: &Path, args: &[String]) -> Result<ExitCode, Error> {
@@ -83,14 +84,30 @@ fn run(script: &Path, args: &[String]) -> Result<ExitCode, Error> {
     if !output.stderr.is_empty() {
         println!("--- what it complained of\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
+    tell_denials(output.denials.as_ref());
     let usage = output.outcome.usage();
     let memory = usage.peak_memory.map_or(String::new(), |memory| format!(", with {memory} of memory"));
     println!("--- {}, after {:.2?}{memory}", output.outcome.verdict(), usage.wall);
     Ok(if output.outcome.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Prints the system calls that the filter has refused, each with the builder's call that would
+/// allow it.
+fn tell_denials(denials: Option<&Denials>) {
+    let Some(denials) = denials.filter(|denials| !denials.is_empty()) else { return };
+    println!("--- what the filter refused it");
+    for denial in denials {
+        println!("{denial}\n    allowed by {}", denial.allowed_by());
+    }
+    if denials.dropped() > 0 {
+        println!("and {} more", denials.dropped());
+    }
+}
+
 fn try_all() -> Result<ExitCode, Error> {
-    let full = tell_gaps(&strict())?;
+    let enforced = tell_gaps(&strict())?;
+    let holds = |limit| enforced.get(limit) == Some(&Enforcement::Full);
+    let full = holds(Feature::MemoryLimit) && holds(Feature::PidsLimit);
     println!("{:<36} what it was told", "what it tried");
     let mut through = 0;
     for (what, command) in FORBIDDEN {

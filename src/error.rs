@@ -258,6 +258,12 @@ steps! {
     Kill => "kill",
     /// Taking result files out of a directory.
     Collect => "collect files",
+    /// Listing the changes in an upper directory.
+    Changes => "list the changes in an upper directory",
+    /// Committing changes into the directory below.
+    Commit => "commit changes",
+    /// Emptying an upper directory.
+    Discard => "discard changes",
     /// Reading the program's output.
     Output => "read output",
     /// Reading statistics.

@@ -64,6 +64,8 @@ pub enum Feature {
     Seccomp,
     /// [`output_limit`](crate::Sandbox::output_limit).
     OutputLimit,
+    /// [`denials`](crate::Sandbox::denials).
+    Denials,
     /// A [user namespace](crate::Sandbox::user_ns) apart from the caller's, made or joined.
     UserNs,
     /// A [pid namespace](crate::Sandbox::pid_ns) apart from the caller's.
@@ -134,6 +136,7 @@ impl Feature {
         Feature::BoundingSet,
         Feature::Seccomp,
         Feature::OutputLimit,
+        Feature::Denials,
         Feature::UserNs,
         Feature::PidNs,
         Feature::MountNs,
@@ -184,6 +187,7 @@ impl Feature {
             Feature::BoundingSet => "capabilities",
             Feature::Seccomp => "seccomp",
             Feature::OutputLimit => "output_limit",
+            Feature::Denials => "denials",
             Feature::UserNs => "user_ns",
             Feature::PidNs => "pid_ns",
             Feature::MountNs => "mount_ns",
@@ -248,6 +252,15 @@ pub enum Enforcement {
 }
 
 /// The enforcement of each feature that was asked for.
+///
+/// ```
+/// use ringfence::{Enforcement, Feature, Sandbox};
+///
+/// let enforced = Sandbox::new().no_new_privs(true).check()?;
+/// assert_eq!(enforced.get(Feature::NoNewPrivs), Some(&Enforcement::Full));
+/// assert_eq!(enforced.get(Feature::MemoryLimit), None, "nobody asked for a limit");
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Enforced {
     entries: Vec<(Feature, Enforcement)>,

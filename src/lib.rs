@@ -32,6 +32,8 @@
 //! | --- | --- |
 //! | How do I run untrusted code? | [`Sandbox::strict`] |
 //! | How do I set what the program may see and use? | [`Sandbox`]: [`Namespaces`], [`RootFs`] and the mounts ([`Bind`], [`Tmpfs`], …), the limits, [`Devices`], [`Capabilities`], [`Landlock`], [`Seccomp`] |
+//! | What has the program changed? | [`UpperDir`], [`Changes`]; [`Collector`] |
+//! | What was the program refused? | [`Sandbox::denials`], [`Denial`] |
 //! | How is the program running, and how did it end? | [`Child`], [`Killer`], [`Outcome`], [`Verdict`], [`Usage`] |
 //! | How do I run many programs under one policy? | [`Sandbox::prepare`], [`Prepared`], [`Command`]; [`Pool`], where a spawn takes no longer than one without a sandbox |
 //! | Which features does this host lack? | [`Sandbox::check`], [`Problem`], [`Sandbox::best_effort`], [`Child::enforced`] |
@@ -39,6 +41,7 @@
 //! | How do I run sandboxes in tasks of `tokio`? | [`asynchronous`], with the feature `tokio` |
 //! | What happens to a running sandbox? | [`Child::events`], [`Events`] |
 //! | How do I leave a sandbox, and find it again later? | [`Child::ticket`], [`Attached`] |
+//! | Where are the other types? | by topic: [`running`], [`files`], [`limits`], [`namespaces`], [`privileges`], [`support`] |
 //! | How do I remove the sandboxes of a crashed owner? | [`reap_stale`] |
 //!
 //! # How a sandbox is made
@@ -71,6 +74,13 @@
 //! | dies, even by SIGKILL | its sandboxes die too ([`die_with_owner`](Sandbox::die_with_owner)), and with [`init`](Sandbox::init) they cannot prevent that; [`reap_stale`] removes the rest |
 //! | has closed stdin, stdout or stderr | the program gets `/dev/null` in its place |
 //! | calls `unshare(CLONE_NEWUSER)` after a spawn | EINVAL, as in every process with several threads |
+//!
+//! # Not in this version
+//!
+//! An OCI runtime, and networks: between sandboxes, to the host, or to some addresses only. A
+//! sandbox has a loopback interface of its own ([`net_ns`](Sandbox::net_ns)), or the network of the
+//! caller. Files that a mount or Landlock refuses are not among the [`denials`](Sandbox::denials).
+//! The crate is for Linux on x86_64 and aarch64.
 //!
 //! # Crate features
 //!
@@ -115,6 +125,7 @@
 //! | [`Child::exec`]: `setns(2)` with a pidfd | 5.8 | an error |
 //! | [`devices`](Sandbox::devices) on cgroup v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`) | 4.15 | an error; `devices.allow` on v1 |
 //! | [`Seccomp`] filters; with a supervisor; that answers with descriptors | 4.14; 5.0; 5.9 | an error, or [`Sandbox::best_effort`] |
+//! | [`denials`](Sandbox::denials): a filter that reports what it refuses | 5.8 | an error, or [`Sandbox::best_effort`] |
 //! | [`Landlock`]: paths; TCP ports; signals and abstract sockets | 6.2; 6.7; 6.12 | an error, or [`Sandbox::best_effort`] |
 //! | [`Child::pressure`], on a v2 mount with or without controllers | 5.2 | an error |
 //! | [`cpu_burst`](Sandbox::cpu_burst); [`cpu_idle`](Sandbox::cpu_idle) | 5.14; 5.15 | an error, or [`Sandbox::best_effort`] |
@@ -125,12 +136,17 @@
 //! | the status of a child that another waiter has reaped | 6.15 | [`ErrorKind::StatusLost`] |
 
 #![warn(missing_docs, missing_debug_implementations)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
+
+// First, as rustdoc lists what each module adds to `Sandbox` in this order.
+mod sandbox;
 
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
 mod attach;
 mod cgroup;
+mod changes;
 mod child;
 mod collect;
 mod command;
@@ -154,7 +170,6 @@ mod profile;
 mod program;
 #[cfg(feature = "registry")]
 pub mod registry;
-mod sandbox;
 mod security;
 mod spawn;
 mod stdio;
@@ -163,34 +178,125 @@ mod sys;
 mod text;
 mod units;
 
-pub use attach::{Attached, Ticket};
-pub use caps::Capability;
-#[cfg(feature = "systemd")]
-pub use cgroup::SystemdScope;
-pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, Limits, Stats};
-pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
-pub use child::{Child, Event, Events, Killer, Outcome, Output, OutputStream, Terminal, Usage, Verdict};
-pub use collect::{Collected, Collector};
+pub use cgroup::{Limits, Stats};
+pub use child::{Child, Killer, Outcome, Output, Usage, Verdict};
 pub use command::Command;
 pub use error::{Error, ErrorKind, Problem, Result, Step};
-pub use feature::{Enforced, Enforcement, Feature, ParseFeatureError};
-pub use mount::{Bind, Cgroupfs, Dev, DeviceNode, HidePid, MemoryFile, Mount, Mqueue};
-pub use mount::{Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs};
-pub use namespace::{IdMap, IdMapError, Namespaces, TimeOffset, UserLimit};
-pub use owner::{Reaped, reap_stale};
-pub use pool::{Pool, PoolStats};
+pub use feature::{Enforced, Enforcement, Feature};
+pub use mount::{Bind, Mount, RootFs, Tmpfs};
+pub use namespace::Namespaces;
+pub use owner::reap_stale;
+pub use pool::Pool;
+pub use sandbox::{Prepared, Sandbox};
+pub use security::{Capabilities, Landlock, Seccomp};
+pub use stdio::Stdio;
+pub use units::Bytes;
+
+// What is less often used is shown in the modules by topic below, and has its path here as well.
+#[doc(hidden)]
+pub use attach::{Attached, Ticket};
+#[doc(hidden)]
+pub use caps::Capability;
+#[cfg(feature = "systemd")]
+#[doc(hidden)]
+pub use cgroup::SystemdScope;
+#[doc(hidden)]
+pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit};
+#[doc(hidden)]
+pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
+#[doc(hidden)]
+pub use changes::{Change, ChangeKind, Changes, UpperDir};
+#[doc(hidden)]
+pub use child::{Event, Events, OutputStream, Terminal};
+#[doc(hidden)]
+pub use collect::{Collected, Collector};
+#[doc(hidden)]
+pub use feature::ParseFeatureError;
+#[doc(hidden)]
+pub use mount::{Cgroupfs, Dev, DeviceNode, HidePid, MemoryFile, Mqueue, Overlay, Proc, RawMount, Sysfs};
+#[doc(hidden)]
+pub use namespace::{IdMap, IdMapError, TimeOffset, UserLimit};
+#[doc(hidden)]
+pub use owner::Reaped;
+#[doc(hidden)]
+pub use pool::PoolStats;
 #[cfg(feature = "serde")]
+#[doc(hidden)]
 pub use profile::{Allow, Profile};
+#[doc(hidden)]
 pub use program::{
     IoPriority, MemoryPolicy, MemoryPolicyFlags, Personality, Resource, Scheduler, SchedulerFlags, Session,
 };
-pub use sandbox::{Prepared, Sandbox};
-pub use security::{
-    Action, Architecture, Capabilities, Compare, Landlock, Notification, Notifications, Rule, Seccomp, SecureBits,
-};
+#[doc(hidden)]
+pub use security::{Action, Architecture, Compare, Denial, DenialRule, Denials};
+#[doc(hidden)]
+pub use security::{Notification, Notifications, Rule, SecureBits};
+#[doc(hidden)]
 pub use spawn::Timings;
-pub use stdio::{Stdio, TerminalSize};
-pub use units::{Bytes, ParseBytesError};
+#[doc(hidden)]
+pub use stdio::TerminalSize;
+#[doc(hidden)]
+pub use units::ParseBytesError;
+
+/// Programs in their sandboxes: what to run, with which streams, and how it goes and ends.
+pub mod running {
+    #[cfg(feature = "serde")]
+    #[doc(inline)]
+    pub use crate::{Allow, Profile};
+    #[doc(inline)]
+    pub use crate::{Attached, Denial, DenialRule, Denials, Event, Events, OutputStream, PoolStats, Reaped, Ticket};
+    pub use crate::{Child, Command, Killer, Outcome, Output, Pool, Prepared, Stdio, Usage, Verdict, reap_stale};
+    #[doc(inline)]
+    pub use crate::{IoPriority, MemoryPolicy, MemoryPolicyFlags, Personality, Scheduler, SchedulerFlags};
+    #[doc(inline)]
+    pub use crate::{Resource, Session};
+    #[doc(inline)]
+    pub use crate::{Terminal, TerminalSize, Timings};
+}
+
+/// Files: the root file system, mounts, and what a program leaves behind.
+pub mod files {
+    pub use crate::{Bind, Mount, RootFs, Tmpfs};
+    #[doc(inline)]
+    pub use crate::{Cgroupfs, Collected, Collector, Dev, DeviceNode, HidePid, MemoryFile, Mqueue};
+    #[doc(inline)]
+    pub use crate::{Change, ChangeKind, Changes, UpperDir};
+    #[doc(inline)]
+    pub use crate::{Overlay, Proc, RawMount, Sysfs};
+}
+
+/// Control groups: limits, what is used, pressure and devices.
+pub mod limits {
+    #[cfg(feature = "systemd")]
+    #[doc(inline)]
+    pub use crate::SystemdScope;
+    pub use crate::{Bytes, Limits, Stats};
+    #[doc(inline)]
+    pub use crate::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, ParseBytesError};
+    #[doc(inline)]
+    pub use crate::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
+}
+
+/// Namespaces: their kinds, maps of ids, offsets of clocks, and the limits of users inside.
+pub mod namespaces {
+    pub use crate::Namespaces;
+    #[doc(inline)]
+    pub use crate::{IdMap, IdMapError, TimeOffset, UserLimit};
+}
+
+/// Privileges: capabilities, filters of system calls and their supervisors, Landlock.
+pub mod privileges {
+    #[doc(inline)]
+    pub use crate::{Action, Architecture, Capability, Compare, Notification, Notifications, Rule, SecureBits};
+    pub use crate::{Capabilities, Landlock, Seccomp};
+}
+
+/// What a host can enforce, and what went wrong.
+pub mod support {
+    #[doc(inline)]
+    pub use crate::ParseFeatureError;
+    pub use crate::{Enforced, Enforcement, Error, ErrorKind, Feature, Problem, Result, Step};
+}
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -203,6 +309,10 @@ struct SizeOfAPool;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/leaving.md")]
 struct LeavingASandbox;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/recipes.md")]
+struct Recipes;
 
 #[cfg(all(doctest, feature = "tokio"))]
 #[doc = include_str!("../docs/async.md")]

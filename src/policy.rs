@@ -33,6 +33,8 @@ pub(crate) struct Policy {
     pub(crate) security: Privileges,
     pub(crate) limits: Limits,
     pub(crate) seccomp: Option<Seccomp>,
+    /// True if what the filter refuses is recorded.
+    pub(crate) denials: bool,
     pub(crate) cgroup_parent: Option<PathBuf>,
     #[cfg(feature = "systemd")]
     pub(crate) systemd_scope: Option<SystemdScope>,

@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 15] = [
     &["fuzz"],
     &["units", "feature", "stub", "text"],
     &["sys", "error"],
-    &["plan", "proc", "collect"],
+    &["plan", "proc", "collect", "changes"],
     &["namespace", "mount", "cgroup", "security", "network", "stdio", "program"],
     &["owner", "command"],
     &["spawn"],
@@ -127,6 +127,10 @@ fn exports(lib: &str) -> BTreeMap<String, String> {
     for line in code_of(lib).split(';') {
         let Some((_, path)) = line.split_once("pub use ") else { continue };
         let Some((module, names)) = path.split_once("::") else { continue };
+        // The modules by topic show what stands in the root.
+        if module.trim() == "crate" {
+            continue;
+        }
         let names = names.trim_matches(['{', '}', '\n', ' ']);
         for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let shown = name.split(" as ").last().unwrap_or(name);

@@ -116,7 +116,7 @@ impl AsyncChild {
         poll_fn(|cx| self.poll_output(cx, &mut stdout, &mut stderr)).await?;
         let outcome = self.wait().await?;
         let truncated = self.child.meter().is_some_and(|meter| meter.is_over());
-        Ok(Output { outcome, stdout: stdout.bytes, stderr: stderr.bytes, truncated })
+        Ok(Output { outcome, stdout: stdout.bytes, stderr: stderr.bytes, truncated, denials: self.child.denials() })
     }
 
     /// Polls for the end of the program. A program that has ended has ended for good.

@@ -34,6 +34,7 @@ pub struct Killer {
     home: Home,
 }
 
+/// # Cancelling
 impl Child {
     /// Returns a [`Killer`], with which any thread can end the sandbox while this handle waits.
     pub fn killer(&self) -> Killer {

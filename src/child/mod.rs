@@ -41,7 +41,7 @@ pub use terminal::Terminal;
 use crate::cgroup::{Limits, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::feature::Enforced;
-use crate::security::Notifications;
+use crate::security::{DenialRecord, Denials, Notifications};
 use crate::spawn::{Running, Timings};
 
 /// The longest time that a drop waits for the kernel. After that, the watching thread does the
@@ -67,6 +67,22 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 /// group holds its descendants together, if the program has a process group of its own.
 ///
 /// In a fork of the caller the handle has no power: dropping the handle there does nothing.
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// use ringfence::{Sandbox, Stdio};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut child = Sandbox::new().command("tr").args(["a-z", "A-Z"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+/// child.stdin.take().ok_or("no pipe")?.write_all(b"quiet")?;
+/// let mut text = String::new();
+/// child.stdout.take().ok_or("no pipe")?.read_to_string(&mut text)?;
+/// assert_eq!(text, "QUIET");
+/// assert!(child.wait()?.success());
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping the handle ends the program"]
 #[derive(Debug)]
 pub struct Child {
@@ -92,6 +108,7 @@ pub struct Child {
     hurries: bool,
     enforced: Enforced,
     meter: Option<Arc<Meter>>,
+    denials: Option<Arc<DenialRecord>>,
     /// The way to start further programs; `None` for the handle of such a program.
     enter: Option<Arc<dyn Enter>>,
 }
@@ -127,10 +144,13 @@ pub(crate) struct Started {
     pub(crate) output_limit: Option<OutputLimit>,
     /// The questions of the filter, if no other receiver takes them.
     pub(crate) notifications: Option<Notifications>,
+    /// The record of what the filter refuses.
+    pub(crate) denials: Option<Arc<DenialRecord>>,
     pub(crate) watch: Watch,
     pub(crate) enter: Option<Arc<dyn Enter>>,
 }
 
+/// # Waiting, measuring, ending
 impl Child {
     /// Creates the handle of a running program, and starts to watch its time limits.
     pub(crate) fn new(started: Started) -> Result<Child> {
@@ -145,6 +165,7 @@ impl Child {
             stderr: stderr.map(|pipe| OutputStream::new(pipe, meter.clone())),
             terminal: started.terminal.map(|master| Terminal::new(master, meter.clone())),
             notifications: started.notifications,
+            denials: started.denials,
             killer: Killer::new(&shared),
             hurries: false,
             shared: Some(shared.clone()),
@@ -175,6 +196,19 @@ impl Child {
 
     /// Returns the pidfd of the program, pidfd_open(2). It becomes readable when the program has
     /// ended, for poll(2) and async runtimes.
+    ///
+    /// ```
+    /// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    /// use ringfence::Sandbox;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut child = Sandbox::new().command("true").spawn()?;
+    /// let pidfd = child.pidfd().ok_or("the handle was given up")?;
+    /// poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::NONE)?;
+    /// assert!(child.try_wait()?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.shared.as_ref().map(|shared| shared.pidfd())
     }
@@ -204,6 +238,29 @@ impl Child {
         &self.enforced
     }
 
+    /// Returns the system calls that the program has been refused so far, if
+    /// [`denials`](crate::Sandbox::denials) was set and this host can record them. After a wait,
+    /// these are all. `None` in a fork of the caller.
+    ///
+    /// ```
+    /// use ringfence::{Feature, Sandbox, Seccomp};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let sandbox = Sandbox::new().seccomp(Seccomp::default()).denials(true).best_effort(Feature::Denials);
+    /// let mut child = sandbox.command("sh").args(["-c", "unshare --user true 2>/dev/null"]).spawn()?;
+    /// child.wait()?;
+    /// for denial in child.denials().unwrap_or_default() {
+    ///     println!("{denial}; allowed by {}", denial.allowed_by());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn denials(&self) -> Option<Denials> {
+        // In a fork, another thread of the parent may have held the lock, and nobody gives it back.
+        let is_home = self.shared.as_ref().is_some_and(|shared| shared.is_home());
+        self.denials.as_ref().filter(|_| is_home).map(|record| record.denials())
+    }
+
     /// Closes the program's stdin and waits for the end of the program, then removes what was made
     /// for the sandbox. Later calls return the same outcome.
     ///
@@ -221,6 +278,14 @@ impl Child {
 
     /// Returns the outcome if the program has ended, and `None` otherwise. Does not wait.
     ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// let mut child = Sandbox::new().command("sleep").arg("60").spawn()?;
+    /// assert_eq!(child.try_wait()?, None);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Returns the errors of [`wait`](Child::wait).
@@ -230,6 +295,19 @@ impl Child {
 
     /// Waits for the end of the program, for `timeout` at most. Returns `None` if the program still
     /// runs.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::Sandbox;
+    ///
+    /// let mut child = Sandbox::new().command("sleep").arg("60").spawn()?;
+    /// if child.wait_timeout(Duration::from_millis(10))?.is_none() {
+    ///     child.kill()?;
+    /// }
+    /// assert_eq!(child.wait()?.code(), None);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -250,6 +328,17 @@ impl Child {
     /// Asks the program to end, with SIGTERM or the [`stop_signal`](crate::Sandbox::stop_signal).
     /// If the program still runs after `grace`, kills everything in the sandbox.
     ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::{Sandbox, Verdict};
+    ///
+    /// let mut child = Sandbox::new().command("sleep").arg("60").spawn()?;
+    /// let outcome = child.stop(Duration::from_secs(5))?;
+    /// assert_eq!(outcome.verdict(), Verdict::Signaled(libc::SIGTERM));
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Returns the errors of [`wait`](Child::wait).
@@ -266,6 +355,15 @@ impl Child {
     /// Kills everything in the sandbox with SIGKILL. The caller must still wait for the program,
     /// whose verdict is [`Signaled`](Verdict::Signaled) then. A [`killer`](Child::killer) does the
     /// same from any thread, with a verdict of its own.
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, Verdict};
+    ///
+    /// let mut child = Sandbox::new().command("sleep").arg("60").spawn()?;
+    /// child.kill()?;
+    /// assert_eq!(child.wait()?.verdict(), Verdict::Signaled(libc::SIGKILL));
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -288,6 +386,14 @@ impl Child {
     /// Returns what everything in the sandbox uses now. Needs a limit, which brings the control
     /// group that counts.
     ///
+    /// ```no_run
+    /// use ringfence::{Bytes, Sandbox};
+    ///
+    /// let child = Sandbox::new().memory_limit(Bytes::mib(64)).command("sleep").arg("60").spawn()?;
+    /// println!("{:?}", child.stats()?);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Returns [`ErrorKind::Control`] without a control group, or after the program has ended.
@@ -299,6 +405,15 @@ impl Child {
     /// cgroup.freeze, or the v1 freezer. Waits up to five seconds until all processes have stopped.
     /// The time until [`thaw`](Child::thaw) does not count as
     /// [`wall_time`](crate::Sandbox::wall_time).
+    ///
+    /// ```no_run
+    /// use ringfence::{Bytes, Sandbox};
+    ///
+    /// let child = Sandbox::new().memory_limit(Bytes::mib(64)).command("make").spawn()?;
+    /// child.freeze()?; // nothing inside runs
+    /// child.thaw()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -348,6 +463,14 @@ impl Child {
 
     /// Changes limits while the program runs. Limits that are not set in `limits` stay as they are.
     ///
+    /// ```no_run
+    /// use ringfence::{Bytes, Limits, Sandbox};
+    ///
+    /// let child = Sandbox::new().memory_limit(Bytes::mib(64)).command("make").spawn()?;
+    /// child.update(&Limits::new().memory(Bytes::mib(128)))?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Returns an error for a limit whose controller the sandbox was not spawned with, and for a
@@ -362,6 +485,14 @@ impl Child {
 
     /// Ends the sandbox: kills what still runs, and removes everything that was made for the
     /// sandbox.
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, Verdict};
+    ///
+    /// let child = Sandbox::new().command("sleep").arg("60").spawn()?;
+    /// assert_eq!(child.close()?.verdict(), Verdict::Signaled(libc::SIGKILL));
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -390,6 +521,14 @@ impl Child {
     /// [`die_with_owner(false)`](crate::Sandbox::die_with_owner) was set; in that case
     /// [`reap_stale`](crate::reap_stale) removes what is left after the program has ended, and an
     /// [`Attached`](crate::Attached) finds the sandbox again by its [`ticket`](Child::ticket).
+    ///
+    /// ```no_run
+    /// use ringfence::Sandbox;
+    ///
+    /// // The program goes on, also after the end of this process.
+    /// Sandbox::new().die_with_owner(false).command("server").spawn()?.detach()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

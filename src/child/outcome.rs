@@ -8,9 +8,22 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::cgroup::Stats;
+use crate::security::Denials;
 use crate::units::Bytes;
 
 /// The reason why the program ended.
+///
+/// ```
+/// use ringfence::{Sandbox, Verdict};
+///
+/// let script = "kill -SEGV $$";
+/// match Sandbox::new().args(["-c", script]).status()?.verdict() {
+///     Verdict::Exited(0) => println!("done"),
+///     Verdict::OutOfMemory | Verdict::WallTime | Verdict::CpuTime => println!("over a limit"),
+///     verdict => assert_eq!(verdict.to_string(), "killed by SIGSEGV"),
+/// }
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -106,6 +119,16 @@ impl Usage {
 }
 
 /// The end of a program: `std::process::ExitStatus`, the reason, and the usage.
+///
+/// ```
+/// use ringfence::Sandbox;
+///
+/// let outcome = Sandbox::new().args(["-c", "exit 3"]).status()?;
+/// assert!(!outcome.success());
+/// assert_eq!(outcome.code(), Some(3));
+/// println!("{} after {:?}", outcome.verdict(), outcome.usage().wall);
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     status: ExitStatus,
@@ -186,6 +209,8 @@ pub struct Output {
     /// True if the program wrote more than [`output_limit`](crate::Sandbox::output_limit) allows;
     /// the rest is not here.
     pub truncated: bool,
+    /// The system calls that the program was refused: [`Child::denials`](crate::Child::denials).
+    pub denials: Option<Denials>,
 }
 
 #[cfg(test)]

@@ -57,6 +57,7 @@ impl<R: Read + AsFd> Capture<R> {
     }
 }
 
+/// # Collecting the output
 impl Child {
     /// Closes the program's stdin, waits for the end of the program, and collects what the program
     /// writes to the streams that were piped. What it writes to a terminal of its own
@@ -66,6 +67,20 @@ impl Child {
     /// Beyond [`output_limit`](crate::Sandbox::output_limit) everything in the sandbox is killed,
     /// and the output up to then is kept. A descendant that holds a pipe open after the end of the
     /// sandbox does not delay this call.
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// use ringfence::{Sandbox, Stdio};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut child = Sandbox::new().command("wc").arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    /// child.stdin.as_mut().ok_or("no pipe")?.write_all(b"four")?;
+    /// let output = child.wait_with_output()?;
+    /// assert_eq!(output.stdout.trim_ascii(), b"4");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -95,7 +110,7 @@ impl Child {
         let outcome = self.wait()?;
         let truncated = self.meter.as_ref().is_some_and(|meter| meter.is_over());
         stdout.bytes.append(&mut terminal.bytes);
-        Ok(Output { outcome, stdout: stdout.bytes, stderr: stderr.bytes, truncated })
+        Ok(Output { outcome, stdout: stdout.bytes, stderr: stderr.bytes, truncated, denials: self.denials() })
     }
 }
 

@@ -4,6 +4,7 @@ use super::Child;
 use crate::cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold};
 use crate::error::{Result, Step};
 
+/// # Pressure
 impl Child {
     /// Returns how much time everything in the sandbox loses because `resource` is short:
     /// `cpu.pressure`, `memory.pressure` and `io.pressure` of the sandbox's v2 group (5.2). These

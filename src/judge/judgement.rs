@@ -84,6 +84,7 @@ impl Policy {
         self.note_walls(&security, &mut enforced);
         let bounding = self.judge_capabilities(&security, &mut problems, &mut enforced);
         let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
+        let seccomp = self.judge_denials(seccomp, &mut enforced, &mut problems);
         self.judge_output(&mut enforced, &mut problems);
         if seccomp.is_some() && landlock.is_empty() {
             problems.extend(self.filter_bypass());
@@ -196,6 +197,45 @@ impl Policy {
             let reason = "without no_new_privs, a filter needs CAP_SYS_ADMIN, which the caller has not";
             Problem::unsupported("allow_new_privs", reason, "add user_ns(), or run as root")
         })
+    }
+
+    /// Judges whether what the filter refuses can be recorded. Returns the filter, which asks then
+    /// about each call that it refuses.
+    fn judge_denials(
+        &self,
+        filter: Option<Seccomp>,
+        enforced: &mut Enforced,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Seccomp> {
+        if !self.denials {
+            return filter;
+        }
+        let problem = match &filter {
+            // The problems of the profile itself are known already.
+            None if self.seccomp.is_some() && enforced.get(Feature::Seccomp).is_none() => return None,
+            None => {
+                let reason = "without a filter, no refused call is seen";
+                Some(Problem::invalid("denials", reason, "add seccomp(), or leave out denials()"))
+            }
+            Some(profile) if profile.asks() => {
+                let reason = "the profile has Action::Notify, and a filter has one supervisor only";
+                let remedy = "leave out the rules with Action::Notify, or denials()";
+                Some(Problem::invalid("denials", reason, remedy))
+            }
+            Some(_) => Seccomp::cannot_report().map(|(reason, remedy)| Problem::unsupported("denials", reason, remedy)),
+        };
+        match problem.map(|problem| problem.for_feature(Feature::Denials)) {
+            None => {
+                enforced.set(Feature::Denials, Enforcement::Full);
+                return filter.map(|profile| profile.reporting());
+            }
+            Some(problem) if self.best_effort.contains(&Feature::Denials) => {
+                let text = format!("{}; {}", problem.reason, problem.remedy);
+                enforced.set(Feature::Denials, Enforcement::Missing(text));
+            }
+            Some(problem) => problems.push(problem),
+        }
+        filter
     }
 
     /// Returns a problem if the program could write to its init, which has no filter.

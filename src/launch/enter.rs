@@ -80,7 +80,7 @@ impl Enter for Entrance {
         let (policy, judgement) = (&*self.policy, &*self.judgement);
         policy.check_entry(judgement, command, running, self.is_fenced)?;
         running.group.map_or(Ok(()), refuse_frozen).map_err(|error| error.with_kind(ErrorKind::Control))?;
-        let channel = policy.listen(judgement, None)?;
+        let mut channel = policy.listen(judgement, None)?;
         let stdio = Stdio::choose(command.streams.each_ref().map(Option::as_ref), default);
         let mut run = Run {
             invocation: command.invocation(&policy.invocation()),
@@ -120,7 +120,8 @@ impl Enter for Entrance {
             streams: std::mem::take(&mut run.streams.outside),
             resources: Resources::default(),
             output_limit: policy.limit_of_output(),
-            notifications: channel.and_then(ListenerChannel::notifications),
+            notifications: channel.as_mut().and_then(ListenerChannel::notifications),
+            denials: channel.and_then(|channel| channel.denials),
             watch: Watch { wall_time: policy.wall_time, cpu_time: None },
             enter: None,
         })

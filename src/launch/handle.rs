@@ -24,7 +24,7 @@ impl Policy {
         mut running: Running,
         inputs: &mut Inputs,
         streams: &mut Streams,
-        channel: Option<ListenerChannel>,
+        mut channel: Option<ListenerChannel>,
         before: Stats,
     ) -> Result<Child> {
         let at = Instant::now();
@@ -45,7 +45,8 @@ impl Policy {
             facts: Facts { reaped_at_once: channel.is_some(), before, ..self.facts(judgement, streams) },
             enforced: judgement.enforced_with(&streams.sinks),
             output_limit: self.limit_of_output(),
-            notifications: channel.and_then(ListenerChannel::notifications),
+            notifications: channel.as_mut().and_then(ListenerChannel::notifications),
+            denials: channel.and_then(|channel| channel.denials),
             watch: Watch { wall_time: self.wall_time, cpu_time: self.cpu_time.filter(|_| judgement.account_cpu) },
             enter: Some(Arc::new(Entrance::new(compiled, user_outside, inputs))),
         })?;

@@ -73,7 +73,9 @@ impl Policy {
     ) -> Result<Child, Misfire> {
         let Parked { stub, mut inputs, setup, before, mount_ns } = parked;
         let plan = self.emit_fire(&compiled.judgement, &setup, run);
+        let channel = self.listen(&compiled.judgement, None).map_err(Misfire::Failed)?;
         let launch = Launch {
+            listener: channel.as_ref().map(|channel| &channel.sender),
             init: self.program.init,
             failure: inputs.failure.as_ref(),
             ..Launch::new(&plan, self.setup_timeout())
@@ -84,7 +86,7 @@ impl Policy {
             Misfire::Dead => Misfire::Dead,
         })?;
         inputs.resources.mount_ns = mount_ns.map(|fd| MountNamespace::new(fd, close));
-        self.handle(compiled, running, &mut inputs, &mut run.streams, None, before).map_err(Misfire::Failed)
+        self.handle(compiled, running, &mut inputs, &mut run.streams, channel, before).map_err(Misfire::Failed)
     }
 }
 

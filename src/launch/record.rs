@@ -25,7 +25,7 @@ use crate::judge::Judgement;
 use crate::mount::RootFs;
 use crate::namespace::{IdMap, IdMaps, JoinSource, Namespaces, Outside, Writer};
 use crate::policy::Policy;
-use crate::program::{Resource, Session};
+use crate::program::{Attributes, Resource, Session};
 use crate::security::{Capabilities, Privileges, Seccomp};
 use crate::sys::pidfd;
 use crate::text::{self, escape, hex, number, unescape};
@@ -51,7 +51,9 @@ impl Entrance {
     /// Writes the pairs of the entry.
     pub(super) fn write(&self, line: &mut text::Writer) {
         let (policy, judgement) = (&*self.policy, &*self.judgement);
-        if !judgement.landlock.is_empty() {
+        if policy.program.attributes != Attributes::default() {
+            line.put("refused", "attributes");
+        } else if !judgement.landlock.is_empty() {
             // The paths of the ruleset were opened before the program could exchange them.
             line.put("refused", "landlock");
         }
@@ -92,6 +94,7 @@ impl Entrance {
             ("fenced", self.is_fenced),
             ("nnp", security.no_new_privs),
             ("keyring", security.session_keyring),
+            ("admin", security.admin_until_exec),
             ("bounding", judgement.bounding),
             ("init", policy.program.init),
             ("outlives", policy.program.outlive_owner),
@@ -162,6 +165,7 @@ impl EntryRecord {
             capabilities: line.maybe("caps", Capabilities::from_text)?,
             no_new_privs: line.flag("nnp")?,
             session_keyring: line.flag("keyring")?,
+            admin_until_exec: line.flag("admin")?,
         };
         policy.security = security.clone();
         policy.seccomp = line.maybe("seccomp", Seccomp::from_text)?;
@@ -188,7 +192,8 @@ impl EntryRecord {
             control_groups: Vec::new(),
         };
         let user_outside = line.maybe("outside", |value| pair(value, number, number))?;
-        let refused = line.maybe("refused", |value| (value == "landlock").then(|| value.to_owned()))?;
+        let refused =
+            line.maybe("refused", |value| ["landlock", "attributes"].contains(&value).then(|| value.to_owned()))?;
         let is_fenced = line.flag("fenced")?;
         let needs_caller = policy.program.user.is_none() || policy.program.groups.is_none();
         let valid = policy.program.invalid().is_empty() && needs_caller == caller.is_some();
@@ -218,9 +223,10 @@ impl EntryRecord {
         let refuse = |reason: String, hint: &str| {
             Err(Error::message(ErrorKind::Unsupported, Step::Enter, reason).hint(hint.to_owned()))
         };
-        if self.refused.is_some() {
-            let reason = "the rules of Landlock around this sandbox cannot be repeated by another process";
-            return refuse(reason.into(), "call exec() in the process that has started the sandbox");
+        if let Some(what) = &self.refused {
+            let what = if what == "landlock" { "the rules of Landlock" } else { "the scheduling and placement" };
+            let reason = format!("{what} of this sandbox cannot be repeated by another process");
+            return refuse(reason, "call exec() in the process that has started the sandbox");
         }
         let program = &self.entrance.policy.program;
         if let Some((uid, gid, groups)) = &self.caller {

@@ -144,6 +144,7 @@ struct State {
     not_before: Option<Instant>,
 }
 
+/// # Sandboxes that wait
 impl Sandbox {
     /// Creates a [`Pool`] that keeps `size` sandboxes of this policy ready for programs.
     ///
@@ -158,6 +159,7 @@ impl Sandbox {
     }
 }
 
+/// # Runs in sandboxes that wait
 impl Pool {
     /// Creates a pool for a policy that is already prepared.
     ///
@@ -254,6 +256,18 @@ impl Pool {
     }
 
     /// Waits until all sandboxes of the pool are ready.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::{Command, Sandbox};
+    ///
+    /// let pool = Sandbox::new().pool(1)?;
+    /// pool.wait_ready(Duration::from_secs(30))?;
+    /// assert!(pool.status(Command::new("true"))?.success());
+    /// assert_eq!(pool.stats().hits, 1);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -126,6 +126,7 @@ pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
             suid: yes(!overlay.flags.contains(MountFlags::NO_SUID)),
             dev: yes(!overlay.flags.contains(MountFlags::NO_DEV)),
         }),
+        Kind::Node(_) => return Err(no_text("mount", "a device node")),
         Kind::Raw(raw) => MountEntry::Raw(RawEntry {
             source: text("mount", &raw.source)?,
             target,

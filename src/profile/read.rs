@@ -76,9 +76,13 @@ impl File {
             output_cut,
             setup_timeout,
             timings,
+            denials,
             best_effort,
             fail_at,
         } = &sandbox.policy;
+        if *denials {
+            return Err(no_text("denials", "a record"));
+        }
         if fail_at.is_some() {
             return Err(no_text("fail_at", "a failure for tests"));
         }
@@ -137,7 +141,11 @@ impl File {
             gid_map,
             subids,
             user_limits,
+            sysctls,
         } = own;
+        if !sysctls.is_empty() {
+            return Err(no_text("sysctl", "a setting of the kernel"));
+        }
         self.namespaces = some(kinds(*new - preset.new));
         let joins = join.iter().map(|(kinds_, source)| match source {
             JoinSource::Pid(pid) => Ok(Join { kinds: kinds(*kinds_), pid: pid.cast_unsigned() }),
@@ -199,11 +207,15 @@ impl File {
             user,
             groups,
             umask,
+            attributes,
             rlimits,
             session,
             init,
             outlive_owner,
         } = own;
+        if *attributes != Default::default() {
+            return Err(no_text("scheduler", "the scheduling"));
+        }
         if *default != Default::default() {
             return Err(no_text("image", "the program of an image"));
         }
@@ -267,7 +279,7 @@ impl File {
     }
 
     fn read_privileges(&mut self, own: &Privileges, preset: &Privileges) -> Result<()> {
-        let Privileges { capabilities, no_new_privs, session_keyring } = own;
+        let Privileges { capabilities, no_new_privs, session_keyring, admin_until_exec: _ } = own;
         self.capabilities = changed("capabilities", capabilities, &preset.capabilities)?.as_ref().map(capabilities_key);
         self.no_new_privs = switched(*no_new_privs, preset.no_new_privs);
         self.session_keyring = switched(*session_keyring, preset.session_keyring);

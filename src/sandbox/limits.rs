@@ -12,6 +12,14 @@ impl Sandbox {
     /// same type.
     ///
     /// [`Child::update`]: crate::Child::update
+    ///
+    /// ```
+    /// use ringfence::{Bytes, Limits, Sandbox};
+    ///
+    /// let small = Limits::new().memory(Bytes::mib(64)).pids(16).cpu(0.5);
+    /// let sandbox = Sandbox::new().limits(small);
+    /// # drop(sandbox);
+    /// ```
     pub fn limits(mut self, limits: Limits) -> Self {
         self.policy.limits = limits;
         self
@@ -24,6 +32,14 @@ impl Sandbox {
     /// Where the host has swap, pages can still be swapped out: see
     /// [`swap_limit`](Sandbox::swap_limit). [`Limits::memory`](crate::Limits::memory) lists the
     /// memory that the kernel does not count.
+    ///
+    /// ```no_run
+    /// use ringfence::{Bytes, Sandbox, Verdict};
+    ///
+    /// let sandbox = Sandbox::new().memory_limit(Bytes::mib(32)).command("tail").arg("/dev/zero");
+    /// assert_eq!(sandbox.status()?.verdict(), Verdict::OutOfMemory);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn memory_limit(mut self, limit: impl Into<Bytes>) -> Self {
         self.policy.limits = self.policy.limits.memory(limit);
         self
@@ -86,6 +102,14 @@ impl Sandbox {
 
     /// Sets the most processor time in a second of wall time, in cores: 0.25 is a quarter of one
     /// core (`cpu.max`; `cpu.cfs_quota_us` on v1).
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// // At most one and a half processors.
+    /// let sandbox = Sandbox::new().cpu_limit(1.5);
+    /// # drop(sandbox);
+    /// ```
     pub fn cpu_limit(mut self, cores: f64) -> Self {
         self.policy.limits = self.policy.limits.cpu(cores);
         self

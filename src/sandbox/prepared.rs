@@ -64,10 +64,20 @@ struct Inner {
     _kept: KeptResources,
 }
 
+/// # Many runs
 impl Sandbox {
     /// Judges the policy as thoroughly as [`check`](Sandbox::check) does, and does in advance all
     /// work that is the same for every run. [`Prepared`] lists the state that is taken now, and the
     /// state that each spawn takes anew.
+    ///
+    /// ```
+    /// use ringfence::{Command, Sandbox};
+    ///
+    /// let prepared = Sandbox::new().prepare()?;
+    /// let (one, two) = (prepared.with(Command::new("true")), prepared.with(Command::new("false")));
+    /// assert!(one.status()?.success() && !two.status()?.success());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -82,6 +92,7 @@ impl Sandbox {
     }
 }
 
+/// # Runs of a prepared policy
 impl Prepared {
     /// Returns the same policy with another program.
     pub fn with(&self, command: impl Into<Command>) -> Prepared {

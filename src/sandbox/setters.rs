@@ -19,6 +19,14 @@ use crate::units::Bytes;
 impl Sandbox {
     /// Adds namespaces of the sandbox's own. A pid namespace also adds what
     /// [`pid_ns`](Sandbox::pid_ns) lists.
+    ///
+    /// ```
+    /// use ringfence::{Namespaces, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().user_ns().namespaces(Namespaces::UTS | Namespaces::IPC);
+    /// assert_eq!(sandbox.hostname("box").command("hostname").output()?.stdout, b"box\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn namespaces(mut self, kinds: Namespaces) -> Self {
         self.policy.namespaces.new |= kinds;
         if kinds.contains(Namespaces::PID) {
@@ -32,6 +40,14 @@ impl Sandbox {
     /// [`max_user_namespaces`](Sandbox::max_user_namespaces) and every
     /// [`user_limit`](Sandbox::user_limit) are removed as well, and without a UTS namespace the
     /// names of [`hostname`](Sandbox::hostname) and [`domainname`](Sandbox::domainname).
+    ///
+    /// ```
+    /// use ringfence::{Namespaces, Sandbox};
+    ///
+    /// // Everything that strict() has, but with the caller's network.
+    /// let sandbox = Sandbox::strict().share(Namespaces::NET).command("curl").arg("https://example.org");
+    /// # drop(sandbox);
+    /// ```
     pub fn share(mut self, kinds: Namespaces) -> Self {
         self.policy.namespaces.new -= kinds;
         if kinds.contains(Namespaces::USER) {
@@ -100,6 +116,16 @@ impl Sandbox {
     /// because a program in the caller's process group could signal the caller in spite of the
     /// namespace. The program is pid 1, so signals from inside lack their default actions; see
     /// [`init`](Sandbox::init).
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// let output = sandbox.pid_ns().args(["-c", "echo $$"]).output()?;
+    /// assert_eq!(output.stdout, b"1\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn pid_ns(self) -> Self {
         self.namespaces(Namespaces::PID)
     }
@@ -112,6 +138,17 @@ impl Sandbox {
 
     /// Adds a network namespace, whose only interface is a loopback, which is up.
     /// network_namespaces(7).
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// let script = "tail -n +3 /proc/net/dev | cut -d: -f1";
+    /// let output = sandbox.net_ns().pid_ns().args(["-c", script]).output()?;
+    /// assert_eq!(output.stdout.trim_ascii(), b"lo");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn net_ns(self) -> Self {
         self.namespaces(Namespaces::NET)
     }
@@ -156,6 +193,15 @@ impl Sandbox {
     /// got its pid, the spawn fails. For a user namespace see [`join_fd`](Sandbox::join_fd): a
     /// program that runs as root, and joins all but the user namespace, is root among the files and
     /// processes of the joined namespaces.
+    ///
+    /// ```no_run
+    /// use ringfence::{Namespaces, Sandbox};
+    ///
+    /// // The network of another process, such as that of a container.
+    /// let sandbox = Sandbox::new().join_pid(Namespaces::NET, 4242).command("ss").arg("-tln");
+    /// println!("{}", sandbox.status()?.verdict());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn join_pid(mut self, kinds: Namespaces, pid: u32) -> Self {
         let source = JoinSource::Pid(i32::try_from(pid).unwrap_or(-1));
         self.policy.namespaces.join.extend(kinds.iter().map(|kind| (kind, source.clone())));
@@ -178,6 +224,17 @@ impl Sandbox {
 
     /// Sets the offset of `CLOCK_MONOTONIC` inside from the host's; needs
     /// [`time_ns`](Sandbox::time_ns).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::{Sandbox, TimeOffset};
+    ///
+    /// // A program inside believes that the machine has run for a day longer.
+    /// let day = TimeOffset::Ahead(Duration::from_secs(24 * 3600));
+    /// let sandbox = Sandbox::new().user_ns().time_ns().monotonic_offset(day).boottime_offset(day);
+    /// # drop(sandbox);
+    /// ```
     pub fn monotonic_offset(mut self, offset: TimeOffset) -> Self {
         self.policy.namespaces.monotonic = Some(offset);
         self
@@ -260,6 +317,15 @@ impl Sandbox {
     /// The library mounts a minimal /dev on the root, and with [`pid_ns`](Sandbox::pid_ns) a /proc,
     /// unless a mount of the list has that target or [`default_mounts`](Sandbox::default_mounts)
     /// are switched off.
+    ///
+    /// ```no_run
+    /// use ringfence::{RootFs, Sandbox};
+    ///
+    /// // The host's root, read-only; or a directory with an unpacked root file system.
+    /// Sandbox::new().user_ns().rootfs(RootFs::host()).command("ls").status()?;
+    /// Sandbox::new().user_ns().rootfs("/srv/alpine").command("ls").status()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn rootfs(mut self, root: impl Into<RootFs>) -> Self {
         self.policy.mounts.root = Some(root.into());
         self.mount_ns()
@@ -290,17 +356,41 @@ impl Sandbox {
     /// The caller looks up the source of a bind on the host, and follows links. For a part of a
     /// writable bind, which an earlier program may have changed,
     /// [`read_only_path`](Sandbox::read_only_path) is the better choice.
+    ///
+    /// ```
+    /// use ringfence::{Proc, Sandbox, Tmpfs};
+    ///
+    /// let sandbox = Sandbox::new().user_ns().pid_ns().rootfs("/srv/alpine");
+    /// let sandbox = sandbox.mount(Proc::new("/proc").subset_pid()).mount(Tmpfs::new("/run").size(1 << 20));
+    /// # drop(sandbox);
+    /// ```
     pub fn mount(mut self, mount: impl Into<Mount>) -> Self {
         self.policy.mounts.mounts.push(mount.into());
         self.mount_ns()
     }
 
     /// Shows a directory or file of the host inside, writable: [`Bind::new`].
+    ///
+    /// ```
+    /// use ringfence::{RootFs, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().user_ns().rootfs(RootFs::programs());
+    /// // What is written to /work lands in the directory of the host.
+    /// let sandbox = sandbox.bind("/srv/jobs/17", "/work").cwd("/work").command("make");
+    /// # drop(sandbox);
+    /// ```
     pub fn bind(self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         self.mount(Bind::new(source, target))
     }
 
     /// Shows a directory or file of the host inside, read-only, with all mounts below it.
+    ///
+    /// ```
+    /// use ringfence::{RootFs, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().user_ns().rootfs(RootFs::programs()).bind_ro("/srv/data", "/data");
+    /// # drop(sandbox);
+    /// ```
     pub fn bind_ro(self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         self.mount(Bind::new(source, target).read_only())
     }
@@ -366,6 +456,16 @@ impl Sandbox {
     /// is verified to be that device.
     ///
     /// A program that may unmount (`CAP_SYS_ADMIN` in the sandbox) can remove the mask.
+    ///
+    /// ```
+    /// use ringfence::{RootFs, Sandbox};
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// let sandbox = sandbox.rootfs(RootFs::host()).mask("/etc/passwd");
+    /// assert_eq!(sandbox.command("cat").arg("/etc/passwd").output()?.stdout, b"");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn mask(mut self, path: impl Into<PathBuf>) -> Self {
         self.policy.mounts.masks.push(path.into());
         self.mount_ns()
@@ -421,6 +521,15 @@ impl Sandbox {
 impl Sandbox {
     /// Restricts paths, TCP ports, signals and abstract sockets by [`Landlock`], with or without
     /// namespaces. Sets `no_new_privs`. A later call replaces the rules of an earlier one.
+    ///
+    /// ```
+    /// use ringfence::{Landlock, Sandbox};
+    ///
+    /// // No namespaces: the program sees the host, and may read only /usr, /lib and /etc.
+    /// let rules = Landlock::new().execute("/usr").execute("/lib").read("/etc");
+    /// let sandbox = Sandbox::new().landlock(rules).command("sort");
+    /// # drop(sandbox);
+    /// ```
     pub fn landlock(mut self, rules: Landlock) -> Self {
         self.policy.landlock = Some(rules);
         self
@@ -431,6 +540,14 @@ impl Sandbox {
 impl Sandbox {
     /// Sets a limit of each process in the sandbox: setrlimit(2). `u64::MAX` is no limit. A later
     /// call for a resource replaces an earlier one.
+    ///
+    /// ```
+    /// use ringfence::{Resource, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().rlimit(Resource::OpenFiles, 32, 32);
+    /// assert_eq!(sandbox.args(["-c", "ulimit -n"]).output()?.stdout, b"32\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
         self.policy.program.rlimits.retain(|(other, ..)| *other != resource);
         self.policy.program.rlimits.push((resource, soft, hard));
@@ -440,6 +557,16 @@ impl Sandbox {
     /// Sets the most wall time that the program may run. Then everything in the sandbox is killed:
     /// [`Verdict::WallTime`](crate::Verdict::WallTime). One thread of the library watches over all
     /// sandboxes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::{Sandbox, Verdict};
+    ///
+    /// let sandbox = Sandbox::new().wall_time(Duration::from_millis(100)).command("sleep").arg("60");
+    /// assert_eq!(sandbox.status()?.verdict(), Verdict::WallTime);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn wall_time(mut self, limit: Duration) -> Self {
         self.policy.wall_time = Some(limit);
         self
@@ -477,6 +604,18 @@ impl Sandbox {
     /// everything in the sandbox is killed: [`Verdict::CpuTime`](crate::Verdict::CpuTime). The
     /// library reads the time from the control group, in steps that shorten as the limit comes
     /// near, to within about a millisecond a core.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::{Feature, Sandbox, Verdict};
+    ///
+    /// // Without a control group that counts, each process has the limit for itself, in whole seconds.
+    /// let sandbox = Sandbox::new().cpu_time(Duration::from_secs(1)).best_effort(Feature::CpuTime);
+    /// let outcome = sandbox.args(["-c", "while :; do :; done"]).status()?;
+    /// assert_eq!(outcome.verdict(), Verdict::CpuTime);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn cpu_time(mut self, limit: Duration) -> Self {
         self.policy.cpu_time = Some(limit);
         self
@@ -493,6 +632,15 @@ impl Sandbox {
     /// have readers outside of the library, cannot be counted. They are refused, unless
     /// [`best_effort`](Sandbox::best_effort)`(`[`Feature::OutputLimit`](crate::Feature::OutputLimit)`)`
     /// goes without the limit. The caller's own stdout and stderr, passed on, are not counted.
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, Verdict};
+    ///
+    /// let output = Sandbox::new().command("yes").output_limit(1 << 20).output()?;
+    /// assert_eq!((output.outcome.verdict(), output.truncated), (Verdict::OutputLimit, true));
+    /// assert!(output.stdout.len() <= 1 << 20);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn output_limit(mut self, limit: impl Into<Bytes>) -> Self {
         self.policy.output_limit = Some(limit.into().get());
         self
@@ -502,6 +650,15 @@ impl Sandbox {
     /// lets the program go on, instead of ending it.
     /// [`Output::truncated`](crate::Output::truncated) reports that. The output to a file cannot be
     /// cut: a write beyond the limit fails (EFBIG), or ends the program.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// let output = Sandbox::new().args(["-c", "echo 0123456789"]).output_limit(4).output_cut(true).output()?;
+    /// assert_eq!((&output.stdout[..], output.truncated), (&b"0123"[..], true));
+    /// assert!(output.outcome.success());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn output_cut(mut self, cut: bool) -> Self {
         self.policy.output_cut = cut;
         self
@@ -560,6 +717,18 @@ impl Sandbox {
 
     /// Goes without `feature` where this host cannot enforce it, instead of failing.
     /// [`Child::enforced`](crate::Child::enforced) lists the missing features.
+    ///
+    /// ```
+    /// use ringfence::{Enforcement, Feature, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().pids_limit(16).best_effort(Feature::PidsLimit).command("true");
+    /// let mut child = sandbox.spawn()?;
+    /// if let Some(Enforcement::Missing(why)) = child.enforced().get(Feature::PidsLimit) {
+    ///     println!("without a limit of processes: {why}");
+    /// }
+    /// child.wait()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn best_effort(mut self, feature: Feature) -> Self {
         self.policy.best_effort.insert(feature);
         self
@@ -584,6 +753,14 @@ impl Sandbox {
     /// Cutting down the bounding set needs `CAP_SETPCAP`, which a user namespace gives. Where the
     /// set cannot be cut down, the spawn fails, or with
     /// [`best_effort`](Sandbox::best_effort)`(Feature::BoundingSet)` leaves the set as it is.
+    ///
+    /// ```
+    /// use ringfence::{Capabilities, Capability, Sandbox};
+    ///
+    /// let web = Capabilities::keep([Capability::CAP_NET_BIND_SERVICE]);
+    /// let sandbox = Sandbox::new().capabilities(web).user(33, 33).command("httpd");
+    /// # drop(sandbox);
+    /// ```
     pub fn capabilities(mut self, sets: Capabilities) -> Self {
         self.policy.security.capabilities = Some(sets);
         self
@@ -612,8 +789,69 @@ impl Sandbox {
     ///
     /// [`Seccomp::default()`](Seccomp::default) is the profile for untrusted programs. An
     /// [`init`](Sandbox::init) stands outside of the filter, as does the setup of the sandbox.
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, Seccomp};
+    ///
+    /// let sandbox = Sandbox::new().seccomp(Seccomp::default()).command("unshare").args(["--user", "true"]);
+    /// assert!(!sandbox.output()?.outcome.success());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn seccomp(mut self, profile: impl Into<Option<Seccomp>>) -> Self {
         self.policy.seccomp = profile.into();
+        self
+    }
+}
+
+/// # What was refused
+impl Sandbox {
+    /// Sets whether the system calls that the [`seccomp`](Sandbox::seccomp) profile answers with an
+    /// errno are recorded: [`Child::denials`](crate::Child::denials),
+    /// [`Output::denials`](crate::Output::denials). The records show why a program does not work in
+    /// the sandbox, and what it has tried.
+    ///
+    /// The filter asks about each such call (seccomp_unotify(2)), and a thread of this library, one
+    /// for each program, records the call and answers with the errno of the profile. So the program
+    /// gets the answer that it would get otherwise, at the price of a few microseconds. No call is
+    /// let through. A sandbox keeps 256 records at most, 32 of each system call with one errno, and
+    /// counts the rest.
+    ///
+    /// Only what the profile refuses is recorded. No record has:
+    ///
+    /// - what the kernel itself refuses later: files at a read-only mount, a mask or a Landlock rule
+    ///   (EROFS, EACCES), capabilities (EPERM), limits. A filter is asked before the call, and cannot
+    ///   know its result. Landlock's own log (Linux 6.15) is part of the audit log, which only
+    ///   `CAP_AUDIT_READ` in the first user namespace may read;
+    /// - a call that ends the program ([`Verdict::Seccomp`](crate::Verdict::Seccomp)), and one with
+    ///   [`Action::Trap`](crate::Action::Trap) or [`Action::Trace`](crate::Action::Trace);
+    /// - what filters refuse that the program has installed itself, and the filter beside Landlock's
+    ///   rules for TCP ports.
+    ///
+    /// Where a program outlives its owner ([`die_with_owner(false)`](Sandbox::die_with_owner)), calls
+    /// are refused with ENOSYS after the owner's end. The program cannot have a supervisor of its
+    /// own for a filter (EBUSY). A signal whose handler does not restart calls can interrupt a
+    /// refused call (EINTR).
+    ///
+    /// Needs Linux 5.8. Where a filter around the caller has a supervisor already, or the profile
+    /// has [`Action::Notify`](crate::Action::Notify), the call is an error, unless
+    /// [`best_effort`](Sandbox::best_effort)`(`[`Feature::Denials`](crate::Feature::Denials)`)` goes
+    /// without the record.
+    ///
+    /// ```
+    /// use ringfence::{Feature, Sandbox, Seccomp};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let sandbox = Sandbox::new().seccomp(Seccomp::default()).denials(true).best_effort(Feature::Denials);
+    /// let output = sandbox.command("sh").args(["-c", "unshare --user true"]).output()?;
+    /// if let Some(denial) = output.denials.iter().flatten().find(|one| one.syscall() == Some("unshare")) {
+    ///     assert_eq!(denial.errno(), libc::EPERM);
+    ///     println!("{denial}: {}", denial.allowed_by());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn denials(mut self, wanted: bool) -> Self {
+        self.policy.denials = wanted;
         self
     }
 }
@@ -622,6 +860,14 @@ impl Sandbox {
 impl Sandbox {
     /// Sets the user and the group of the program, as ids inside. The supplementary groups are
     /// dropped, unless [`groups`](Sandbox::groups) sets some.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// let sandbox = Sandbox::new().user_ns().user(1000, 1000);
+    /// assert_eq!(sandbox.args(["-c", "id -u; id -g"]).output()?.stdout, b"1000\n1000\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn user(mut self, uid: u32, gid: u32) -> Self {
         self.policy.program.user = Some((uid, gid));
         self
@@ -642,6 +888,14 @@ impl Sandbox {
 
     /// Sets the umask: the permission bits that new files do not get. The default is the caller's
     /// umask. umask(2).
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// let output = Sandbox::new().umask(0o027).args(["-c", "umask"]).output()?;
+    /// assert_eq!(output.stdout, b"0027\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn umask(mut self, mask: u32) -> Self {
         self.policy.program.umask = Some(mask & 0o777);
         self
@@ -655,6 +909,22 @@ impl Sandbox {
 
     /// Passes `fd` on as descriptor `number`, at least 3. The program has no other open descriptor
     /// above stderr, except for those of its [`Command::fd`](crate::Command::fd).
+    ///
+    /// ```
+    /// use std::io::{Read, pipe};
+    ///
+    /// use ringfence::Sandbox;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut reader, writer) = pipe()?;
+    /// let mut child = Sandbox::new().fd(3, writer).args(["-c", "echo result >&3"]).spawn()?;
+    /// child.wait()?;
+    /// let mut line = [0; 7];
+    /// reader.read_exact(&mut line)?;
+    /// assert_eq!(&line, b"result\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fd(mut self, number: RawFd, fd: impl Into<OwnedFd>) -> Self {
         self.policy.stdio.extra.push((number, Arc::new(fd.into())));
         self
@@ -666,6 +936,16 @@ impl Sandbox {
     /// The program is then pid 2, and an ordinary process. Without an init, the program is pid 1,
     /// and ignores every signal from inside for which it has set no action, that of its own
     /// abort(3) included.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// let output = sandbox.pid_ns().init(true).args(["-c", "echo $$"]).output()?;
+    /// assert_eq!(output.stdout, b"2\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn init(mut self, wanted: bool) -> Self {
         self.policy.program.init = wanted;
         self

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::security::Notifications;
 use crate::stdio::Stdio;
 
+/// # With a supervisor
 impl Sandbox {
     /// Starts the program, and a thread that runs `supervisor` with the questions of the
     /// [`seccomp`](Sandbox::seccomp) profile ([`Action::Notify`](crate::Action::Notify)).

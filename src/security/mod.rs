@@ -16,7 +16,9 @@ use capabilities::emit_capabilities;
 pub use capabilities::{Capabilities, SecureBits};
 pub use landlock::Landlock;
 pub(crate) use no_new_privs::emit_no_new_privs;
-pub use seccomp::{Action, Architecture, Compare, Notification, Notifications, Rule, Seccomp};
+pub(crate) use seccomp::DenialRecord;
+pub use seccomp::{Action, Architecture, Compare, Denial, DenialRule, Denials};
+pub use seccomp::{Notification, Notifications, Rule, Seccomp};
 
 use caps::Capability;
 

@@ -29,6 +29,20 @@ const BELOW_NOFILE: &str = "descriptor numbers, and as many above them again, mu
 
 /// One standard stream of the program, like `std::process::Stdio`. A value can be used for many
 /// spawns.
+///
+/// ```
+/// use std::fs::File;
+/// use std::os::fd::OwnedFd;
+///
+/// use ringfence::{Sandbox, Stdio};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let input = OwnedFd::from(File::open("/etc/passwd")?);
+/// let count = Sandbox::new().command("wc").arg("-l").stdin(input).stderr(Stdio::null());
+/// assert!(count.output()?.outcome.success());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Stdio(pub(crate) Source);
 

@@ -1,8 +1,13 @@
 //! The parts of seccomp(2) that filters need, and its user notification: seccomp_unotify(2).
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+
+use super::timeout;
 
 /// Checks whether filters may return this action (`SECCOMP_GET_ACTION_AVAIL`, 4.14). Fails with
 /// ENOSYS or EINVAL if the kernel has no filters, and with EOPNOTSUPP if it does not know the
@@ -12,6 +17,42 @@ pub(crate) fn has_action(action: u32) -> Result<(), Errno> {
     let action = action & !libc::SECCOMP_RET_DATA;
     // SAFETY: the call reads one word, which lives across it.
     Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, GET_ACTION_AVAIL, 0, &raw const action) }).map(drop)
+}
+
+/// Tries whether a filter may have a listener here (5.0) that is told of the end (5.8). A thread
+/// installs a filter that allows everything, and ends. Fails with EBUSY if a filter around this
+/// process has a listener already, and with ENOTSUP if the listener is not told of the end.
+pub(crate) fn try_listener() -> Result<(), Errno> {
+    /// The longest time that the end of the thread may take.
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let thread = thread::Builder::new().name("ringfence-trial".into()).spawn(install_listener);
+    let thread = thread.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
+    let listener = thread.join().unwrap_or(Err(Errno::EAGAIN))?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, timeout::until(until)) {
+            Ok(0) if Instant::now() >= until => return Err(Errno::ENOTSUP),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Installs a filter for the calling thread that allows everything, and returns its listener.
+fn install_listener() -> Result<OwnedFd, Errno> {
+    const SET_MODE_FILTER: libc::c_uint = 1;
+    nix::sys::prctl::set_no_new_privs()?;
+    let code = (libc::BPF_RET | libc::BPF_K) as u16;
+    let mut allow = libc::sock_filter { code, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut allow };
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    // SAFETY: the program and its one instruction live across the call, which only reads them.
+    let listener = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const program) };
+    let listener = Errno::result(listener)?;
+    // SAFETY: the call has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener as i32) })
 }
 
 /// A question to the supervisor: struct seccomp_notif.

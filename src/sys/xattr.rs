@@ -2,12 +2,10 @@
 //! made it, and the attributes of files that are unpacked.
 
 use std::ffi::{CStr, CString};
-#[cfg(feature = "image")]
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-#[cfg(feature = "image")]
 use nix::errno::Errno;
 
 /// Returns the name of the mark. Control groups accept `trusted` attributes from root; on v2, any
@@ -41,7 +39,6 @@ pub(crate) fn is_there(file: &Path, name: &CStr) -> bool {
 }
 
 /// Sets an attribute with `fsetxattr(2)`.
-#[cfg(feature = "image")]
 pub(crate) fn set(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> nix::Result<()> {
     // SAFETY: the name ends with a NUL, the value has the length that is told, and both live across
     // the call.
@@ -61,7 +58,6 @@ pub(crate) fn set_by_path(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> ni
 }
 
 /// Returns the value of an attribute, if the file has one: `fgetxattr(2)`.
-#[cfg(feature = "image")]
 pub(crate) fn get(file: BorrowedFd<'_>, name: &CStr) -> nix::Result<Option<Vec<u8>>> {
     sized(|buffer| {
         // SAFETY: the name ends with a NUL, and the kernel writes at most as many bytes as the
@@ -71,7 +67,6 @@ pub(crate) fn get(file: BorrowedFd<'_>, name: &CStr) -> nix::Result<Option<Vec<u
 }
 
 /// Returns the names of the attributes: `flistxattr(2)`.
-#[cfg(feature = "image")]
 pub(crate) fn list(file: BorrowedFd<'_>) -> nix::Result<Vec<CString>> {
     let names = sized(|buffer| {
         // SAFETY: the kernel writes at most as many bytes as the buffer has.
@@ -83,7 +78,6 @@ pub(crate) fn list(file: BorrowedFd<'_>) -> nix::Result<Vec<CString>> {
 
 /// Calls `ask` with a buffer of up to the largest size that the kernel ever fills, XATTR_SIZE_MAX.
 /// Returns `None` if the file has no such attribute, or cannot have one.
-#[cfg(feature = "image")]
 fn sized(ask: impl Fn(&mut [u8]) -> isize) -> nix::Result<Option<Vec<u8>>> {
     let mut small = [0u8; 256];
     let answer = match Errno::result(ask(&mut small)) {

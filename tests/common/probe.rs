@@ -93,6 +93,7 @@ extern "C" fn before_main() {
         "pty" => pty(),
         "escape" => escape(words[1]),
         "calls" => super::calls::make(&words[1..]),
+        "numbers" => super::calls::make_numbers(&words[1..]),
         "bind-80" => bind_80(),
         "open-write" => open_write(&words[1..]),
         "read" => read(&words[1..]),

@@ -5,6 +5,7 @@
 mod common;
 
 mod console;
+mod denials;
 mod everyday;
 mod hardening;
 mod idmaps;

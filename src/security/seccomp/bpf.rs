@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use super::rule::{Action, Compare};
+use super::rule::{Action, Compare, DenialRule};
 use super::table::{AUDIT_ARCH, X32_BIT};
 
 /// struct sock_filter.
@@ -89,6 +89,38 @@ impl Answers {
         self.calls.get(&number).cloned().unwrap_or(Decision::always(default))
     }
 
+    /// Returns the action for one call as [`code`](Answers::code) has it, with the part of the
+    /// profile that decides, and the bits of each argument that the profile compares.
+    fn judge(&self, number: u32, args: &[u64; 6]) -> (Action, DenialRule, [u64; 6]) {
+        let decision = self.of(number);
+        let holds = |(index, compare): &(u8, Compare)| compare.holds(args[usize::from(*index)]);
+        let case = decision.cases.iter().find(|(compared, _)| compared.iter().all(holds));
+        let rule = match case {
+            _ if number > self.newest => DenialRule::Newer,
+            None if decision.otherwise == self.default => DenialRule::Unlisted,
+            _ => DenialRule::Named,
+        };
+        let mut masks = [0; 6];
+        for (index, compare) in decision.cases.iter().flat_map(|(compared, _)| compared) {
+            masks[usize::from(*index)] |= compare.mask();
+        }
+        (case.map_or(decision.otherwise, |(_, action)| *action), rule, masks)
+    }
+
+    /// Returns the same answers, but a question in place of each errno.
+    fn asking(&self) -> Answers {
+        let ask_each = |decision: &Decision| Decision {
+            cases: decision.cases.iter().map(|(args, action)| (args.clone(), ask(*action))).collect(),
+            otherwise: ask(decision.otherwise),
+        };
+        Answers {
+            calls: self.calls.iter().map(|(number, decision)| (*number, ask_each(decision))).collect(),
+            default: ask(self.default),
+            newer: ask(self.newer),
+            newest: self.newest,
+        }
+    }
+
     /// Returns the instructions that answer the number that is loaded. `base` is a bit that all
     /// numbers have.
     fn code(&self, base: u32) -> Vec<Insn> {
@@ -121,7 +153,34 @@ pub(super) struct Filter {
     pub(super) foreign: Action,
 }
 
+/// Returns a question in place of an errno.
+fn ask(action: Action) -> Action {
+    if matches!(action, Action::Errno(_)) { Action::Notify } else { action }
+}
+
 impl Filter {
+    /// Returns the action for one call as [`program`](Filter::program) has it, with the part of the
+    /// profile that decides, and the bits of each argument that the profile compares.
+    pub(super) fn judge(&self, arch: u32, number: u32, args: &[u64; 6]) -> (Action, DenialRule, [u64; 6]) {
+        let found = match arch {
+            AUDIT_ARCH if number >= X32_BIT => self.x32.as_ref(),
+            AUDIT_ARCH => Some(&self.own),
+            _ => self.others.iter().find_map(|(other, answers)| (*other == arch).then_some(answers)),
+        };
+        let number = if arch == AUDIT_ARCH { number & !X32_BIT } else { number };
+        found.map_or((self.foreign, DenialRule::Foreign, [0; 6]), |answers| answers.judge(number, args))
+    }
+
+    /// Returns the same answers, but a question in place of each errno.
+    pub(super) fn asking(&self) -> Filter {
+        Filter {
+            own: self.own.asking(),
+            x32: self.x32.as_ref().map(Answers::asking),
+            others: self.others.iter().map(|(arch, answers)| (*arch, answers.asking())).collect(),
+            foreign: ask(self.foreign),
+        }
+    }
+
     pub(super) fn program(&self) -> Vec<Insn> {
         let foreign = insn(RETURN, self.foreign.code());
         let x32 = self.x32.as_ref().map_or(vec![foreign], |answers| answers.code(X32_BIT));
@@ -331,7 +390,8 @@ mod tests {
                 let first = (vec![(5, Compare::Ge(3)), (2, compare)], Action::Allow);
                 let second = (vec![(5, Compare::Le(4))], Action::Trap);
                 let decision = Decision { cases: vec![first, second], otherwise: Action::KillThread };
-                let program = alone(answers([(7, decision)].into())).program();
+                let own = alone(answers([(7, decision)].into()));
+                let program = own.program();
                 for arg in EDGES {
                     for other in [2, 3, 4, 5] {
                         let expected = match other {
@@ -339,8 +399,10 @@ mod tests {
                             ..=4 => Action::Trap,
                             _ => Action::KillThread,
                         };
-                        let got = run(&program, AUDIT_ARCH, 7, [0, 0, arg, 0, 0, other]);
+                        let args = [0, 0, arg, 0, 0, other];
+                        let got = run(&program, AUDIT_ARCH, 7, args);
                         assert_eq!(got, expected.code(), "{compare:?} of {arg:#x}, {other}");
+                        assert_eq!(own.judge(AUDIT_ARCH, 7, &args).0, expected, "{compare:?} of {arg:#x}");
                     }
                 }
             }
@@ -359,16 +421,19 @@ mod tests {
             .map(|n| (n, if n % 150 == 0 { long.clone() } else { Decision::always(Action::Errno(n as i32 + 1)) }))
             .collect();
         let filter = alone(answers(calls));
-        let program = filter.program();
-        let answers = filter.own;
+        let (program, asking) = (filter.program(), filter.asking().program());
         assert!(program.len() <= MAX_LEN);
         for number in (0..600).chain([X32_BIT - 1]) {
-            let decision = answers.of(number);
+            let decision = filter.own.of(number);
             let expected = if decision.cases.is_empty() { decision.otherwise } else { Action::Errno(43) };
             assert_eq!(run(&program, AUDIT_ARCH, number, [42, 0, 0, 0, 0, 0]), expected.code(), "{number}");
+            assert_eq!(filter.judge(AUDIT_ARCH, number, &[42, 0, 0, 0, 0, 0]).0, expected, "{number}");
+            let asked = if matches!(expected, Action::Errno(_)) { Action::Notify } else { expected };
+            assert_eq!(run(&asking, AUDIT_ARCH, number, [42, 0, 0, 0, 0, 0]), asked.code(), "{number}");
         }
         for number in [X32_BIT, X32_BIT + 3, u32::MAX] {
             assert_eq!(run(&program, AUDIT_ARCH, number, [0; 6]), Action::KillProcess.code(), "x32");
+            assert_eq!(filter.judge(AUDIT_ARCH, number, &[0; 6]).1, DenialRule::Foreign, "x32");
         }
         assert_eq!(run(&program, 0x4000_0003, 3, [0; 6]), Action::KillProcess.code(), "i386");
     }

@@ -4,6 +4,7 @@
 //! exists.
 
 mod bpf;
+mod denial;
 #[cfg(feature = "seccomp-json")]
 mod json;
 mod notify;
@@ -19,14 +20,17 @@ use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 
+pub(crate) use denial::DenialRecord;
+pub use denial::{Denial, Denials};
 pub use notify::{Notification, Notifications};
-pub use rule::{Action, Compare, Rule};
+pub use rule::{Action, Compare, DenialRule, Rule};
 pub use table::Architecture;
 
 use crate::error::{Error, ErrorKind, Problem, Step};
 use crate::feature::Feature;
 use crate::plan::{Arg, ExecFlags, Plan, Ptr};
 use crate::security::no_new_privs::emit_no_new_privs;
+use crate::sys::fork_mark::PerProcess;
 use crate::sys::seccomp as kernel;
 use bpf::{Answers, Decision, Filter};
 use table::Known;
@@ -186,6 +190,10 @@ struct Profile {
     log: bool,
     speculation: bool,
     new_privs: bool,
+    /// True if the filter asks about each call that it would answer with an errno.
+    reports: bool,
+    /// The same profile, but one that reports.
+    reporting: OnceLock<Seccomp>,
     /// The problems, found once for all spawns. Every change resets them.
     problems: OnceLock<Vec<Problem>>,
     compiled: OnceLock<Compiled>,
@@ -204,7 +212,10 @@ struct Compiled {
     stub_may_wait: bool,
     /// A stub that is to enter a sandbox can do so under the filter.
     stub_may_enter: bool,
+    /// The actions of the profile, without the questions of one that reports.
     actions: Vec<Action>,
+    /// The answers of a profile that reports.
+    answers: Option<Arc<Filter>>,
 }
 
 impl Default for Seccomp {
@@ -236,6 +247,8 @@ impl Seccomp {
             log: false,
             speculation: false,
             new_privs: false,
+            reports: false,
+            reporting: OnceLock::new(),
             problems: OnceLock::new(),
             compiled: OnceLock::new(),
         }))
@@ -271,6 +284,7 @@ impl Seccomp {
     fn change(mut self, change: impl FnOnce(&mut Profile)) -> Self {
         let profile = Arc::make_mut(&mut self.0);
         (profile.problems, profile.compiled) = (OnceLock::new(), OnceLock::new());
+        profile.reporting = OnceLock::new();
         change(profile);
         self
     }
@@ -423,6 +437,39 @@ impl Seccomp {
         Some(Problem::unsupported("seccomp", missing, remedy).for_feature(Feature::Seccomp))
     }
 
+    /// Returns the same profile with a filter that asks about each call that it would answer with an
+    /// errno, so that the call can be [recorded](DenialRecord).
+    pub(crate) fn reporting(&self) -> Seccomp {
+        self.0.reporting.get_or_init(|| self.clone().change(|profile| profile.reports = true)).clone()
+    }
+
+    /// Returns why this host cannot report what a filter refuses, and the remedy.
+    pub(crate) fn cannot_report() -> Option<(String, &'static str)> {
+        static TRIED: PerProcess<Result<(), Errno>> = PerProcess::new();
+        let tried = TRIED.get_or_try(|| Ok::<_, Errno>(kernel::try_listener()));
+        let errno = tried.and_then(|tried| tried.as_ref().copied().map_err(|errno| *errno)).err()?;
+        Some(match errno {
+            Errno::EBUSY => (
+                "a seccomp filter around the caller has a supervisor, and the kernel lets no second one in".to_owned(),
+                "run the caller outside of the container or service with that filter",
+            ),
+            errno => (
+                format!("this kernel does not notify of refused calls ({errno})"),
+                "use Linux 5.8 or newer, built with CONFIG_SECCOMP_FILTER",
+            ),
+        })
+    }
+
+    /// Makes an empty record for a program under this profile, if the profile reports.
+    pub(crate) fn record(&self) -> Option<DenialRecord> {
+        self.compiled().answers.clone().map(DenialRecord::new)
+    }
+
+    /// Returns true if the filter has a listener.
+    pub(crate) fn has_listener(&self) -> bool {
+        self.asks() || self.0.reports
+    }
+
     /// Returns true if the profile asks a supervisor about any call.
     pub(crate) fn asks(&self) -> bool {
         self.compiled().actions.contains(&Action::Notify)
@@ -460,13 +507,13 @@ impl Seccomp {
     /// Returns whether the filter can be installed in a stub that waits for its program, which saves
     /// that time once the program comes.
     pub(crate) fn comes_before_the_program(&self) -> bool {
-        self.compiled().stub_may_wait && !self.needs_failure_page() && !self.asks() && !self.0.new_privs
+        self.compiled().stub_may_wait && !self.needs_failure_page() && !self.has_listener() && !self.0.new_privs
     }
 
     /// Returns whether the filter can be installed in a stub before it is cloned into the pid
     /// namespace of a sandbox.
     pub(crate) fn comes_before_the_entry(&self) -> bool {
-        self.compiled().stub_may_enter && !self.needs_failure_page() && !self.asks()
+        self.compiled().stub_may_enter && !self.needs_failure_page() && !self.has_listener()
     }
 
     /// Emits the ops that install the filter in a stub that has still something to do.
@@ -493,7 +540,7 @@ impl Seccomp {
         let (program, mut flags) = self.emit_prepared(plan);
         // The announcement comes before the filter, which may not allow it.
         plan.announce_exec();
-        if self.asks() {
+        if self.has_listener() {
             flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
             plan.install_filter_and_send_listener(flags, program);
         } else {
@@ -573,8 +620,9 @@ impl Profile {
             stub_may_enter: CALLS_OF_AN_ENTERING_STUB.into_iter().all(plainly)
                 && decision(libc::SYS_clone).on([CLONE_OF_AN_ENTRY, 0, 0, 0, 0, 0]) == Action::Allow
                 && decision(libc::SYS_ioctl).on([0, libc::TIOCSCTTY, 0, 0, 0, 0]) == Action::Allow,
-            program: bpf::bytes(&filter.program()),
+            program: bpf::bytes(&if self.reports { filter.asking().program() } else { filter.program() }),
             actions,
+            answers: self.reports.then(|| Arc::new(filter)),
         }
     }
 }

@@ -166,6 +166,11 @@ impl Notification {
         self.question.number
     }
 
+    /// Returns the architecture of the call, as the audit log writes it.
+    pub(super) fn arch(&self) -> u32 {
+        self.question.arch
+    }
+
     /// Returns the arguments. The man page of the call says how many it has; the others can have
     /// any value.
     pub fn args(&self) -> [u64; 6] {

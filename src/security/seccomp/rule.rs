@@ -2,6 +2,7 @@
 //! with calls.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use nix::errno::Errno;
 
@@ -139,6 +140,11 @@ impl Compare {
         }
     }
 
+    /// Returns the bits that are compared.
+    pub(super) fn mask(self) -> u64 {
+        if let Compare::MaskedEq { mask, .. } = self { mask } else { u64::MAX }
+    }
+
     /// Returns false if a value has bits outside of its mask, as it never matches.
     pub(super) fn can_match(self) -> bool {
         !matches!(self, Compare::MaskedEq { mask, value } if value & !mask != 0)
@@ -173,5 +179,31 @@ impl Rule {
     pub fn arg(mut self, index: u8, compare: Compare) -> Self {
         self.args.push((index, compare));
         self
+    }
+}
+
+/// The part of a [`Seccomp`](crate::Seccomp) profile that refused a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DenialRule {
+    /// A rule that names the call, and that the call's arguments match.
+    Named,
+    /// No rule allows the call, or none allows it with these arguments.
+    Unlisted,
+    /// The call has a number that is newer than this crate, so no rule can name the call.
+    Newer,
+    /// The call is one of another architecture, such as that of a 32-bit program
+    /// ([`Seccomp::foreign`](crate::Seccomp::foreign)).
+    Foreign,
+}
+
+impl fmt::Display for DenialRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DenialRule::Named => "a rule of the seccomp profile",
+            DenialRule::Unlisted => "the seccomp profile, which does not allow the call",
+            DenialRule::Newer => "the seccomp profile, which does not know the call",
+            DenialRule::Foreign => "the seccomp profile, which refuses other architectures",
+        })
     }
 }

@@ -31,6 +31,20 @@ pub enum Architecture {
 }
 
 impl Architecture {
+    /// Returns the architecture's name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Architecture::X86 => "x86",
+            Architecture::X32 => "x32",
+            Architecture::Arm => "arm",
+        }
+    }
+
+    /// Returns the architecture with this name.
+    pub(super) fn by_name(name: &str) -> Option<Self> {
+        [Architecture::X86, Architecture::X32, Architecture::Arm].into_iter().find(|arch| arch.name() == name)
+    }
+
     /// Returns whether this machine may have programs of the architecture.
     pub(super) fn runs_here(self) -> bool {
         match self {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::rule::{Action, Compare, Rule};
-use super::{Profile, Seccomp};
+use super::{Architecture, Profile, Seccomp};
 use crate::text::{hex, number};
 
 /// The first word of a profile that stands with its rules.
@@ -28,10 +28,11 @@ impl Seccomp {
         if let Some((name, _)) = presets().iter().find(|(_, preset)| Arc::ptr_eq(&preset.0, &self.0)) {
             return format!("{name}.{:016x}", self.hash());
         }
-        let Profile { rules, default, foreign, log, speculation, .. } = &*self.0;
+        let Profile { rules, default, foreign, architectures, log, speculation, new_privs, .. } = &*self.0;
         let head = [RULES.to_owned(), action_text(*default), action_text(*foreign)];
-        let flags = format!("{}{}", u8::from(*log), u8::from(*speculation));
-        head.into_iter().chain([flags]).chain(rules.iter().map(rule_text)).collect::<Vec<_>>().join(";")
+        let flags = [*log, *speculation, *new_privs].map(|is_set| if is_set { "1" } else { "0" }).concat();
+        let further = architectures.iter().map(|arch| arch.name()).collect::<Vec<_>>().join("+");
+        head.into_iter().chain([flags, further]).chain(rules.iter().map(rule_text)).collect::<Vec<_>>().join(";")
     }
 
     /// Reads what [`to_text`](Seccomp::to_text) has written.
@@ -45,15 +46,14 @@ impl Seccomp {
             return None;
         }
         let (default, foreign) = (action(words.next()?)?, action(words.next()?)?);
-        let (log, speculation) = match words.next()? {
-            "00" => (false, false),
-            "01" => (false, true),
-            "10" => (true, false),
-            "11" => (true, true),
-            _ => return None,
-        };
+        let flag = |byte: &u8| (*byte == b'0' || *byte == b'1').then_some(*byte == b'1');
+        let flags = words.next()?.as_bytes().iter().map(flag).collect::<Option<Vec<_>>>()?;
+        let [log, speculation, new_privs] = flags[..] else { return None };
+        let further = words.next()?.split('+').filter(|name| !name.is_empty());
+        let further = further.map(Architecture::by_name).collect::<Option<Vec<_>>>()?;
         let rules = words.map(rule).collect::<Option<Vec<_>>>()?;
         let profile = Seccomp::with_default(default).foreign(foreign).log(log).allow_speculation(speculation);
+        let profile = further.into_iter().fold(profile.allow_new_privs(new_privs), Seccomp::architecture);
         let profile = rules.into_iter().fold(profile, Seccomp::rule);
         profile.invalid().is_empty().then_some(profile)
     }
@@ -142,6 +142,9 @@ mod tests {
             .rule(Rule::new(["read"], Action::Trace(9)).arg(2, Compare::Ne(u64::MAX)).arg(3, Compare::Lt(3)))
             .otherwise(Action::KillProcess)
             .foreign(Action::KillThread)
+            .architecture(Architecture::X86)
+            .architecture(Architecture::X32)
+            .allow_new_privs(true)
             .log(true);
         let all = [Seccomp::default(), Seccomp::compute(), Seccomp::default_with_namespaces(), Seccomp::deny_list()];
         for profile in all.into_iter().chain([custom, Seccomp::allow_list().allow(["execve"])]) {
@@ -149,6 +152,7 @@ mod tests {
             let read = Seccomp::from_text(&text).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(read.compiled().program, profile.compiled().program, "{text}");
             assert_eq!((read.0.log, read.0.speculation), (profile.0.log, profile.0.speculation), "{text}");
+            assert_eq!(read.allows_new_privs(), profile.allows_new_privs(), "{text}");
             assert_eq!(read.to_text(), text);
             assert!(!text.contains([',', '=', ' ']), "{text}");
         }
@@ -161,9 +165,15 @@ mod tests {
         assert!(Seccomp::from_text("default.0000000000000000").is_none());
         assert!(Seccomp::from_text("strict.0000000000000000").is_none());
         let execless = Seccomp::allow_list().to_text();
-        for text in
-            ["", "rules", "rules;allow;allow;00", "rules;allow;errno.38;02", "rules;maybe;errno.38;00", &execless]
-        {
+        for text in [
+            "",
+            "rules",
+            "rules;allow;allow;000;",
+            "rules;allow;errno.38;020;",
+            "rules;maybe;errno.38;000;",
+            "rules;allow;errno.38;000;vax",
+            &execless,
+        ] {
             assert!(Seccomp::from_text(text).is_none(), "{text}");
         }
         let long = Seccomp::deny_list().rule(Rule::new(["read"], Action::Trap).arg(0, Compare::int(1))).to_text();
