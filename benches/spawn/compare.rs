@@ -9,7 +9,7 @@ use super::ground::Ballast;
 use super::rows::{Company, Row};
 
 /// The rows of the comparison.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     "std",
     "plain",
     "sandbox",
