@@ -9,7 +9,7 @@ use super::ground::Ballast;
 use super::rows::{Company, Row};
 
 /// The rows of the comparison.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     "std",
     "plain",
     "sandbox",
@@ -27,6 +27,7 @@ pub const NAMES: [&str; 18] = [
     "strict",
     "strict-prepared",
     "strict-pool",
+    "strict-exec",
     "floor-strict",
 ];
 const BLOCKS: usize = 10;
@@ -136,6 +137,7 @@ fn print_ratios(rows: &[Row], times: &[Times]) {
         ("strict", false, "floor-strict"),
         ("strict-prepared", false, "floor-strict"),
         ("strict-pool", false, "std-dynamic"),
+        ("strict-exec", false, "strict"),
         ("sandbox", true, "sandbox"),
         ("std", true, "std"),
         ("strict", true, "strict"),

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ringfence::{Bytes, Namespaces, Outcome, Pool, Prepared, Sandbox};
+use ringfence::{Bytes, Child, Namespaces, Outcome, Pool, Prepared, Sandbox, Stdio};
 
 use super::floor::{self, Floor, Profile};
 use super::ground::Ground;
@@ -26,6 +26,8 @@ enum Way {
     Sandbox(Box<Sandbox>),
     Prepared(Prepared),
     Pool(Pool, Box<ringfence::Command>),
+    /// A further program in a sandbox that runs.
+    Exec(Box<Child>, Box<ringfence::Command>),
     Floor(Box<Floor>),
     StrictFloor(Box<StrictFloor>),
 }
@@ -84,6 +86,7 @@ impl Row {
             Way::Sandbox(sandbox) => told(sandbox.status()),
             Way::Prepared(prepared) => told(prepared.status()),
             Way::Pool(pool, command) => told(pool.status((**command).clone())),
+            Way::Exec(child, command) => told(child.exec((**command).clone()).and_then(|mut further| further.wait())),
             Way::Floor(floor) => floor.run().map_err(|error| error.to_string()),
             Way::StrictFloor(floor) => floor.run().map_err(|error| error.to_string()),
         }
@@ -178,6 +181,12 @@ pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
     rows.extend(strict.pool(READY).ok().map(|pool| {
         let way = Way::Pool(pool, Box::new(ringfence::Command::new(PROGRAM)));
         Row { name: "strict-pool", way }
+    }));
+    // Its program waits for an end of its input that comes with the row's.
+    let long = strict.clone().command("/bin/cat").stdin(Stdio::piped()).wall_time(Duration::from_secs(24 * 3600));
+    rows.extend(long.spawn().ok().map(|child| {
+        let way = Way::Exec(Box::new(child), Box::new(ringfence::Command::new(PROGRAM)));
+        Row { name: "strict-exec", way }
     }));
     rows.push(sandbox("strict", strict));
     rows.extend(strict_floor(parents, &[PROGRAM.into()], own_streams()).ok().map(|floor| {

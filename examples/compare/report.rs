@@ -41,6 +41,7 @@ impl Conditions {
             at_most("strict-pool", "std-dynamic", 1.2),
             at_most("strict-prepared", "floor-strict", 1.2),
             at_most("strict", "floor-strict", 1.4),
+            at_most("strict-exec", "strict", 1.3),
             at_most("sandbox", "floor", 1.25),
             at_most("sandbox-net", "floor-net", 1.3),
             at_most("pool", "std", 1.3),

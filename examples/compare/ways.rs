@@ -16,7 +16,7 @@ use super::served::Served;
 const IMAGE: &str = "image";
 
 /// The rows of the bench that are here too, under their names.
-const OWN: [&str; 14] = [
+const OWN: [&str; 15] = [
     "std",
     "floor",
     "sandbox",
@@ -31,6 +31,7 @@ const OWN: [&str; 14] = [
     "strict",
     "strict-prepared",
     "strict-pool",
+    "strict-exec",
 ];
 
 /// One way, with the name of its numbers.

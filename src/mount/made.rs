@@ -1,8 +1,9 @@
-//! Directories and symbolic links that are made inside.
+//! Directories, symbolic links and nodes that are made inside: where they may be.
 
 use std::path::{Path, PathBuf};
 
 use super::calls::{emit_target, make_link};
+use super::flags::MountFlags;
 use super::kinds::{Kind, Mount};
 use super::overlay::builder::Upper;
 use super::paths::clean;
@@ -50,6 +51,27 @@ pub(super) fn stays_on_host(mounts: &[Mount], index: usize, root: Option<&RootFs
         let remedy = "mount a tmpfs() above it first, or use a root whose changes vanish: RootFs::programs(), \
                       RootFs::overlay()";
         Problem::invalid(call, reason, remedy)
+    })
+}
+
+/// Returns a problem if node number `index` of the list stands where it would have no effect.
+pub(super) fn has_no_effect(mounts: &[Mount], index: usize, root: Option<&RootFs>) -> Option<Problem> {
+    let Kind::Node(node) = &mounts.get(index)?.kind else { return None };
+    let at = clean(&node.target);
+    let is_below = |mount: &&Mount| at.starts_with(clean(&mount.target));
+    let is_mount = |mount: &&Mount| !matches!(mount.kind, Kind::Dir | Kind::Symlink(_) | Kind::Node(_));
+    let nodev = match mounts[..index].iter().filter(is_mount).rfind(is_below).map(|below| &below.kind) {
+        Some(Kind::Tmpfs(tmpfs)) => tmpfs.flags.contains(MountFlags::NO_DEV),
+        Some(Kind::Dev(dev)) if dev.read_only => {
+            let reason = format!("{} would be made in a /dev that is read-only", at.display());
+            return Some(Problem::invalid("mount", reason, "leave out Dev::read_only()"));
+        }
+        Some(_) => false,
+        None => root.is_some_and(RootFs::is_nodev),
+    };
+    (nodev && node.is_device()).then(|| {
+        let reason = format!("{} would stand on a file system that opens no devices", at.display());
+        Problem::invalid("mount", reason, "mount a Dev above it, or add dev() to the tmpfs or the root")
     })
 }
 

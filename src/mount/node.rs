@@ -7,10 +7,8 @@ use nix::sys::stat::makedev;
 
 use super::calls::{CWD, attach_in, copy_file, emit_target, set_flags};
 use super::flags::MountFlags;
-use super::kinds::{Kind, Mount};
 use super::paths::clean;
-use super::root::RootFs;
-use crate::error::{Problem, Step};
+use crate::error::Step;
 use crate::plan::{PlaceFlags, Plan, Slot};
 
 /// A device node, or a FIFO: mknod(2).
@@ -73,7 +71,7 @@ impl DeviceNode {
         self
     }
 
-    fn is_device(&self) -> bool {
+    pub(super) fn is_device(&self) -> bool {
         self.kind != libc::S_IFIFO
     }
 }
@@ -125,25 +123,4 @@ fn emit_bound(plan: &mut Plan, node: &DeviceNode, dir: Slot, path: &Path) {
     set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, path);
     plan.close(Step::MoveMount, tree);
     plan.close(Step::Dev, open);
-}
-
-/// Returns a problem if node number `index` of the list stands where it would have no effect.
-pub(super) fn has_no_effect(mounts: &[Mount], index: usize, root: Option<&RootFs>) -> Option<Problem> {
-    let Kind::Node(node) = &mounts.get(index)?.kind else { return None };
-    let at = clean(&node.target);
-    let is_below = |mount: &&Mount| at.starts_with(clean(&mount.target));
-    let is_mount = |mount: &&Mount| !matches!(mount.kind, Kind::Dir | Kind::Symlink(_) | Kind::Node(_));
-    let nodev = match mounts[..index].iter().filter(is_mount).rfind(is_below).map(|below| &below.kind) {
-        Some(Kind::Tmpfs(tmpfs)) => tmpfs.flags.contains(MountFlags::NO_DEV),
-        Some(Kind::Dev(dev)) if dev.read_only => {
-            let reason = format!("{} would be made in a /dev that is read-only", at.display());
-            return Some(Problem::invalid("mount", reason, "leave out Dev::read_only()"));
-        }
-        Some(_) => false,
-        None => root.is_some_and(RootFs::is_nodev),
-    };
-    (nodev && node.is_device()).then(|| {
-        let reason = format!("{} would stand on a file system that opens no devices", at.display());
-        Problem::invalid("mount", reason, "mount a Dev above it, or add dev() to the tmpfs or the root")
-    })
 }

@@ -3,9 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::kinds::{Kind, Mount};
-use super::made::stays_on_host;
+use super::made::{has_no_effect, stays_on_host};
 use super::memory_file::Missing;
-use super::node::has_no_effect;
 use super::overlay::builder::too_many_layers;
 use super::paths::clean;
 use super::root::{Base, RootFs, bind_count};

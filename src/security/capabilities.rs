@@ -233,6 +233,11 @@ impl Capabilities {
         self.emit_final(plan, until_exec);
     }
 
+    /// Emits these capabilities, permitted and effective, and no others.
+    pub(super) fn emit_only(plan: &mut Plan, set: u64) {
+        capset(plan, set, set, 0);
+    }
+
     /// Emits the sets that the exec finds, with `until_exec` beside them.
     pub(super) fn emit_final(&self, plan: &mut Plan, until_exec: u64) {
         capset(plan, self.effective | until_exec, self.permitted | until_exec, self.inheritable);
@@ -283,11 +288,6 @@ fn last_capability() -> u8 {
         Ok::<_, nix::errno::Errno>(text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(LAST_NAMED).min(62))
     };
     LAST.get_or_try(read).map_or(LAST_NAMED, |last| *last)
-}
-
-/// Emits capset(2) with these capabilities, permitted and effective, and no others.
-pub(super) fn emit_capabilities(plan: &mut Plan, set: u64) {
-    capset(plan, set, set, 0);
 }
 
 /// Emits capset(2): effective, permitted, inheritable; first the low 32 capabilities, then the high

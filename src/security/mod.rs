@@ -12,7 +12,6 @@ mod no_new_privs;
 mod seccomp;
 
 pub(crate) use capabilities::Names;
-use capabilities::emit_capabilities;
 pub use capabilities::{Capabilities, SecureBits};
 pub use landlock::Landlock;
 pub(crate) use no_new_privs::emit_no_new_privs;
@@ -69,7 +68,7 @@ impl Privileges {
         match &self.capabilities {
             Some(capabilities) => capabilities.emit(plan, bounding, admin),
             // Root keeps what it has.
-            None if self.admin_until_exec && !is_root => emit_capabilities(plan, admin),
+            None if self.admin_until_exec && !is_root => Capabilities::emit_only(plan, admin),
             None => {}
         }
         if self.no_new_privs {
@@ -83,7 +82,7 @@ impl Privileges {
     pub(crate) fn emit_without_admin(&self, plan: &mut Plan, is_root: bool) {
         match &self.capabilities {
             Some(capabilities) => capabilities.emit_final(plan, 0),
-            None if !is_root => emit_capabilities(plan, 0),
+            None if !is_root => Capabilities::emit_only(plan, 0),
             None => {}
         }
     }
