@@ -482,7 +482,17 @@ fn overlay() -> RootFs {
 /// What the sandbox says of itself, without what a profile of system calls has computed meanwhile.
 fn shown(sandbox: &Sandbox) -> String {
     let text = format!("{:#?}", sandbox.policy);
-    text.lines().filter(|line| !line.contains("OnceLock")).collect::<Vec<_>>().join("\n")
+    let (mut lines, mut shown) = (text.lines(), Vec::new());
+    while let Some(line) = lines.next() {
+        if line.ends_with("OnceLock(") {
+            // Other tests compute it at the same time: the profiles are shared.
+            let end = format!("{}),", &line[..line.len() - line.trim_start().len()]);
+            assert!(lines.by_ref().any(|line| line == end), "{line}");
+        } else {
+            shown.push(line);
+        }
+    }
+    shown.join("\n")
 }
 
 fn toml_of(preset: &str, text: &str) -> String {
