@@ -82,6 +82,14 @@ pub(crate) fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
+/// Returns a number in decimal digits, with a minus before them if it is below zero.
+pub(crate) fn signed(text: &str) -> Option<i32> {
+    match text.strip_prefix('-') {
+        Some(digits) => number::<i32>(digits).map(|below| -below),
+        None => number(text),
+    }
+}
+
 /// Returns a number in hexadecimal digits and nothing else.
 pub(crate) fn hex(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u64::from_str_radix(text, 16).ok())?
@@ -146,6 +154,10 @@ mod tests {
         for text in ["", "+1", "-1", " 1", "1 ", "300"] {
             assert_eq!(number::<u8>(text), None, "{text}");
         }
+        assert_eq!(
+            ["-20", "0", "--1", "-", "- 1", "-2147483648"].map(signed),
+            [Some(-20), Some(0), None, None, None, None]
+        );
         assert!(hex("+1").is_none() && hex("").is_none() && hex("10000000000000000").is_none());
     }
 }

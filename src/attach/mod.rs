@@ -364,9 +364,9 @@ impl Attached {
     }
 
     /// Starts another program in the running sandbox, as [`Child::exec`] does: with the sandbox's
-    /// namespaces, root, control group, user, capabilities, filter and limits of processes. The
-    /// program's environment is empty, and has only what the command sets. Its handle belongs to this
-    /// process.
+    /// namespaces, root, control group, user, capabilities, filter, scheduling and limits of
+    /// processes. The program's environment is empty, and has only what the command sets. Its handle
+    /// belongs to this process.
     ///
     /// # Errors
     ///

@@ -37,8 +37,8 @@ const LIST_MAX: usize = 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct EntryRecord {
     entrance: Arc<Entrance>,
-    /// The reason why the policy cannot be repeated.
-    refused: Option<String>,
+    /// True if the sandbox has rules of Landlock, which cannot be repeated.
+    no_ruleset: bool,
     /// The ids of the process that has started the sandbox, if its programs keep them.
     caller: Option<(u32, u32, Vec<u32>)>,
     /// The inodes of the namespaces that the sandbox shares with that process.
@@ -51,9 +51,7 @@ impl Entrance {
     /// Writes the pairs of the entry.
     pub(super) fn write(&self, line: &mut text::Writer) {
         let (policy, judgement) = (&*self.policy, &*self.judgement);
-        if policy.program.attributes != Attributes::default() {
-            line.put("refused", "attributes");
-        } else if !judgement.landlock.is_empty() {
+        if !judgement.landlock.is_empty() {
             // The paths of the ruleset were opened before the program could exchange them.
             line.put("refused", "landlock");
         }
@@ -94,7 +92,6 @@ impl Entrance {
             ("fenced", self.is_fenced),
             ("nnp", security.no_new_privs),
             ("keyring", security.session_keyring),
-            ("admin", security.admin_until_exec),
             ("bounding", judgement.bounding),
             ("init", policy.program.init),
             ("outlives", policy.program.outlive_owner),
@@ -130,6 +127,7 @@ impl Entrance {
             line.put("groups", list(groups));
         }
         program.umask.into_iter().for_each(|mask| line.put("umask", mask));
+        program.attributes.write(line);
         for (resource, soft, hard) in &program.rlimits {
             line.put("rlimit", format!("{}:{soft}:{hard}", resource.number()));
         }
@@ -161,14 +159,16 @@ impl EntryRecord {
             Some((number(uid)?, number(gid)?, ids(groups)?))
         })?;
         read_program(&mut policy, line)?;
+        policy.seccomp = line.maybe("seccomp", Seccomp::from_text)?;
+        // The capability is held for this filter alone, whatever the text says.
+        let new_privs = policy.seccomp.as_ref().is_some_and(Seccomp::allows_new_privs);
         let security = Privileges {
             capabilities: line.maybe("caps", Capabilities::from_text)?,
             no_new_privs: line.flag("nnp")?,
             session_keyring: line.flag("keyring")?,
-            admin_until_exec: line.flag("admin")?,
+            admin_until_exec: new_privs,
         };
         policy.security = security.clone();
-        policy.seccomp = line.maybe("seccomp", Seccomp::from_text)?;
         policy.mounts.root = line.flag("root")?.then(RootFs::host);
         let nanos = |value| Some(Duration::from_nanos(number(value)?));
         policy.wall_time = line.maybe("wall", nanos)?;
@@ -192,11 +192,12 @@ impl EntryRecord {
             control_groups: Vec::new(),
         };
         let user_outside = line.maybe("outside", |value| pair(value, number, number))?;
-        let refused =
-            line.maybe("refused", |value| ["landlock", "attributes"].contains(&value).then(|| value.to_owned()))?;
+        let no_ruleset = line.maybe("refused", |value| (value == "landlock").then_some(()))?.is_some();
         let is_fenced = line.flag("fenced")?;
         let needs_caller = policy.program.user.is_none() || policy.program.groups.is_none();
-        let valid = policy.program.invalid().is_empty() && needs_caller == caller.is_some();
+        // Neither goes with a filter that leaves set-user-ID programs their rights.
+        let contradicts = new_privs && (policy.security.no_new_privs || policy.program.init);
+        let valid = policy.program.invalid().is_empty() && needs_caller == caller.is_some() && !contradicts;
         let entrance = Entrance {
             policy: Arc::new(policy),
             judgement: Arc::new(judgement),
@@ -204,7 +205,7 @@ impl EntryRecord {
             is_fenced,
             ruleset: None,
         };
-        valid.then_some(EntryRecord { entrance: Arc::new(entrance), refused, caller, shared, root })
+        valid.then_some(EntryRecord { entrance: Arc::new(entrance), no_ruleset, caller, shared, root })
     }
 
     /// Returns whether the sandbox has a pid namespace of its own.
@@ -223,10 +224,9 @@ impl EntryRecord {
         let refuse = |reason: String, hint: &str| {
             Err(Error::message(ErrorKind::Unsupported, Step::Enter, reason).hint(hint.to_owned()))
         };
-        if let Some(what) = &self.refused {
-            let what = if what == "landlock" { "the rules of Landlock" } else { "the scheduling and placement" };
-            let reason = format!("{what} of this sandbox cannot be repeated by another process");
-            return refuse(reason, "call exec() in the process that has started the sandbox");
+        if self.no_ruleset {
+            let reason = "the rules of Landlock of this sandbox cannot be repeated by another process";
+            return refuse(reason.into(), "call exec() in the process that has started the sandbox");
         }
         let program = &self.entrance.policy.program;
         if let Some((uid, gid, groups)) = &self.caller {
@@ -266,12 +266,16 @@ impl EntryRecord {
     fn excess(&self, theirs: &Rights, own: &Rights) -> Option<&'static str> {
         let (policy, judgement) = (&self.entrance.policy, &self.entrance.judgement);
         let has_filter = judgement.seccomp.is_some();
-        let gives_up = judgement.security.no_new_privs || has_filter || !policy.program.init || own.no_new_privs;
+        // As the entry does without a filter that leaves set-user-ID programs their rights.
+        let entry_gives_up = !judgement.security.admin_until_exec && (has_filter || !policy.program.init);
+        let gives_up = judgement.security.no_new_privs || entry_gives_up || own.no_new_privs;
+        // Who joins a user namespace has all capabilities in it, and they are in the bounding set.
         let joins_user = policy.namespaces.apart().contains(Namespaces::USER);
+        let inherited = if joins_user { Capabilities::all_but([]).most() } else { own.bounding };
         let most = match &judgement.security.capabilities {
-            Some(capabilities) => capabilities.most(),
-            None if joins_user => 0,
-            None => own.bounding,
+            Some(capabilities) if judgement.bounding => capabilities.most(),
+            Some(capabilities) => capabilities.most() | inherited,
+            None => inherited,
         };
         if most & !theirs.bounding != 0 {
             Some("capabilities that its programs cannot have")
@@ -304,6 +308,7 @@ fn read_program(policy: &mut Policy, line: &mut text::Reader<'_>) -> Option<()> 
     program.cwd = line.maybe("cwd", |value| Some(OsString::from_vec(unescape(value)?).into()))?;
     program.stop_signal = line.maybe("stop", |value| number(value).filter(|signal| (1..=64).contains(signal)))?;
     program.init = line.flag("init")?;
+    program.attributes = Attributes::read(line, program.init)?;
     program.outlive_owner = line.flag("outlives")?;
     Some(())
 }
@@ -425,7 +430,9 @@ mod tests {
     fn an_entry_is_read_as_it_was_written() {
         let filter = Seccomp::default().to_text();
         let text = format!(
-            "new=7c020000,joined=10000000,caller=0:0:7+8,user=1:2,umask=18,rlimit=7:77:99,session=new,cwd=/a%20b,stop=2,\
+            "new=7c020000,joined=10000000,caller=0:0:7+8,user=1:2,umask=18,oom=-5,\
+             scheduler=batch:0:-3,io=2:7,affinity=ff+1,memory=2:8000:3,personality=40008,rlimit=7:77:99,session=new,\
+             cwd=/a%20b,stop=2,\
              maps=0-1000-1+5-6-7:0-100-1:1:0:1,outside=5:6,caps=1.1.1.0.0.-,seccomp={filter},nnp=1,keyring=1,bounding=1,\
              init=1,root=1,wall=60000000000,output=77"
         );
@@ -457,6 +464,11 @@ mod tests {
             "new=0,joined=0,caller=0:0:,seccomp=default.0",
             "new=0,joined=0,caller=0:0:,maps=0-4294967295-2:0-0-1:0:0:0",
             "new=0,joined=0,caller=0:0:,init=0",
+            "new=0,joined=0,caller=0:0:,oom=-1001",
+            "new=0,joined=0,caller=0:0:,scheduler=deadline:0:1:2:3",
+            "new=0,joined=0,caller=0:0:,affinity=0",
+            "new=0,joined=0,caller=0:0:,admin=1",
+            "new=0,joined=0,caller=0:0:,refused=attributes",
             "new=0,joined=0,caller=0:0:,more=1",
         ] {
             assert!(record(text).is_none(), "{text}");
@@ -476,9 +488,37 @@ mod tests {
         assert!(bare.excess(&Rights { no_new_privs: true, ..OPEN }, &OPEN).unwrap().contains("privileges"));
         assert!(bare.excess(&Rights { filters: 1, ..OPEN }, &OPEN).unwrap().contains("system calls"));
         assert_eq!(bare.excess(&Rights { filters: 1, ..OPEN }, &Rights { filters: 1, ..OPEN }), None);
-        let kept = record("new=0,joined=0,caller=0:0:,caps=3.1.1.0.0.-").unwrap();
+        let kept = record("new=0,joined=0,caller=0:0:,caps=3.1.1.0.0.-,bounding=1").unwrap();
         assert_eq!(kept.excess(&Rights { bounding: 3, ..OPEN }, &OPEN), None);
         assert!(kept.excess(&Rights { bounding: 1, ..OPEN }, &OPEN).is_some());
+        // What is left in the bounding set, an exec gives to uid 0.
+        let wide = record("new=0,joined=0,caller=0:0:,caps=3.1.1.0.0.-").unwrap();
+        assert!(wide.excess(&Rights { bounding: 3, ..OPEN }, &OPEN).unwrap().contains("capabilities"));
+        let own = Rights { bounding: 3, ..OPEN };
+        assert_eq!(wide.excess(&own, &own), None);
+        // In a user namespace as well, in which the one that joins has them all.
+        let joins = record("new=10000000,joined=0,caller=0:0:").unwrap();
+        assert!(joins.excess(&Rights { bounding: 3, ..OPEN }, &own).unwrap().contains("capabilities"));
+        assert_eq!(joins.excess(&OPEN, &own), None);
+    }
+
+    #[test]
+    fn a_capability_is_held_for_its_filter_alone() {
+        let base = "new=0,joined=0,caller=0:0:";
+        let filter = |wanted| Seccomp::deny_list().deny(["mkdir"]).allow_new_privs(wanted).to_text();
+        let held = |text: &str| record(text).map(|read| read.entrance.judgement.security.admin_until_exec);
+        assert_eq!(held(base), Some(false));
+        assert_eq!(held(&format!("{base},seccomp={}", filter(false))), Some(false));
+        let text = format!("{base},seccomp={}", filter(true));
+        assert_eq!(held(&text), Some(true));
+        for forged in ["admin=1", "nnp=1", "init=1"] {
+            assert_eq!(held(&format!("{text},{forged}")), None, "{forged}");
+        }
+        // Such a filter is no reason to think that set-user-ID programs give nothing.
+        let theirs = Rights { no_new_privs: true, filters: 1, ..OPEN };
+        assert!(record(&text).unwrap().excess(&theirs, &OPEN).unwrap().contains("privileges"));
+        let kept = record(&format!("{base},seccomp={}", filter(false))).unwrap();
+        assert_eq!(kept.excess(&theirs, &OPEN), None);
     }
 
     #[test]

@@ -33,10 +33,10 @@ use crate::plan::{PlaceFlags, Plan, Slot};
 pub struct DeviceNode {
     pub(super) target: PathBuf,
     /// The type of the file, as st_mode has it.
-    kind: libc::mode_t,
-    number: (u32, u32),
-    mode: libc::mode_t,
-    owner: Option<(u32, u32)>,
+    pub(crate) kind: libc::mode_t,
+    pub(crate) number: (u32, u32),
+    pub(crate) mode: libc::mode_t,
+    pub(crate) owner: Option<(u32, u32)>,
 }
 
 impl DeviceNode {

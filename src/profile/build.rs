@@ -3,7 +3,7 @@
 use super::file::{CapabilitySets, File, Filter, FilterArg, Io, LandlockRules, LimitsTable, Root, Stream, Upper};
 use super::keys::{set, when};
 use super::text::{Base, Cap, DeviceItem, Either, FilterBase, Hex, Number, Preset, Text};
-use super::{mounts, refuse};
+use super::{attributes, mounts, refuse};
 use crate::cgroup::{Devices, IoLimit, Limits};
 use crate::error::Result;
 use crate::mount::RootFs;
@@ -43,6 +43,8 @@ impl File {
         let sandbox = limits.fold(sandbox, |sandbox, (table, count)| sandbox.user_limit(table.0, *count));
         let sandbox = self.uid_map.iter().flatten().fold(sandbox, |sandbox, map| sandbox.uid_map(map.0));
         let sandbox = self.gid_map.iter().flatten().fold(sandbox, |sandbox, map| sandbox.gid_map(map.0));
+        let settings = self.sysctl.iter().flat_map(|settings| &settings.0);
+        let sandbox = settings.fold(sandbox, |sandbox, (name, value)| sandbox.sysctl(name, value));
         when(sandbox, self.map_subids, Sandbox::map_subids)
     }
 
@@ -184,8 +186,25 @@ impl File {
         let sandbox = set(sandbox, self.init, Sandbox::init);
         let sandbox = set(sandbox, self.stop_signal, Sandbox::stop_signal);
         let sandbox = set(sandbox, self.die_with_owner, Sandbox::die_with_owner);
+        let sandbox = self.attributes(sandbox)?;
         let sandbox = set(sandbox, self.setup_timeout, |sandbox, time| sandbox.setup_timeout(time.0));
+        let sandbox = set(sandbox, self.denials, Sandbox::denials);
         Ok(set(sandbox, self.timings, Sandbox::timings))
+    }
+
+    fn attributes(&self, sandbox: Sandbox) -> Result<Sandbox> {
+        let sandbox = set(sandbox, self.oom_score_adj, Sandbox::oom_score_adj);
+        let scheduler = self.scheduler.as_ref().map(attributes::scheduler).transpose()?;
+        let sandbox = set(sandbox, scheduler, Sandbox::scheduler);
+        let priority = self.io_priority.as_ref().map(attributes::io_priority).transpose()?;
+        let sandbox = set(sandbox, priority, Sandbox::io_priority);
+        let sandbox = set(sandbox, self.cpu_affinity.as_ref(), |sandbox, processors| {
+            sandbox.cpu_affinity(processors.iter().map(|processor| *processor as usize))
+        });
+        let policy = self.memory_policy.as_ref().map(attributes::memory_policy).transpose()?;
+        let sandbox = set(sandbox, policy, Sandbox::memory_policy);
+        let personality = self.personality.as_deref().map(|names| attributes::flags_of(Some(names)));
+        Ok(set(sandbox, personality, Sandbox::personality))
     }
 }
 
@@ -339,7 +358,9 @@ fn seccomp(table: &Filter) -> Result<Seccomp> {
     let profile = set(profile, table.otherwise, |profile, action| profile.otherwise(action.0));
     let profile = set(profile, table.foreign, |profile, action| profile.foreign(action.0));
     let profile = set(profile, table.log, Seccomp::log);
-    Ok(set(profile, table.allow_speculation, Seccomp::allow_speculation))
+    let profile = set(profile, table.allow_speculation, Seccomp::allow_speculation);
+    let profile = set(profile, table.allow_new_privs, Seccomp::allow_new_privs);
+    Ok(table.architecture.iter().flatten().fold(profile, |profile, further| profile.architecture(further.0)))
 }
 
 fn compare(arg: &FilterArg) -> Result<Compare> {

@@ -5,13 +5,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::text::{
-    Base, Cap, DeviceItem, DeviceRule, Either, FilterBase, Hex, Mode, Number, Numbers, Preset, Table, Text,
+    Base, Cap, DeviceItem, DeviceRule, Either, FilterBase, Hex, IoClass, MemoryMode, Mode, NodeKind, Number, Numbers,
+    Preset, SchedulerPolicy, Table, Text,
 };
 use crate::feature::Feature;
 use crate::mount::HidePid;
 use crate::namespace::{IdMap, Namespaces, TimeOffset, UserLimit};
-use crate::program::{Resource, Session};
-use crate::security::{Action, SecureBits};
+use crate::program::{MemoryPolicyFlags, Personality, Resource, SchedulerFlags, Session};
+use crate::security::{Action, Architecture, SecureBits};
 use crate::units::Bytes;
 
 /// Defines tables: each with the keys that it must have, and after the semicolon those that it may.
@@ -60,6 +61,12 @@ tables! {
         init: bool,
         stop_signal: i32,
         die_with_owner: bool,
+        oom_score_adj: i32,
+        scheduler: SchedulerTable,
+        io_priority: IoPriorityTable,
+        cpu_affinity: Vec<u32>,
+        memory_policy: MemoryPolicyTable,
+        personality: Vec<Text<Personality>>,
         // Namespaces.
         namespaces: Vec<Text<Namespaces>>,
         share: Vec<Text<Namespaces>>,
@@ -73,6 +80,7 @@ tables! {
         uid_map: Vec<Text<IdMap>>,
         gid_map: Vec<Text<IdMap>>,
         map_subids: bool,
+        sysctl: Table<String, String>,
         // File systems.
         rootfs: Either<String, Root>,
         read_only_root: bool,
@@ -120,6 +128,7 @@ tables! {
         best_effort: Vec<Text<Feature>>,
         setup_timeout: Text<Duration>,
         timings: bool,
+        denials: bool,
     }
 
     /// The limits that replace all others: the calls of `Limits`.
@@ -146,6 +155,20 @@ tables! {
         max_descendants: Text<Number>,
         max_depth: Text<Number>,
     }
+
+    /// Each policy has its own numbers.
+    SchedulerTable {
+        policy: Text<SchedulerPolicy>,
+        ;
+        nice: i32,
+        priority: u32,
+        runtime: Text<Duration>,
+        deadline: Text<Duration>,
+        period: Text<Duration>,
+        flags: Vec<Text<SchedulerFlags>>,
+    }
+    IoPriorityTable { class: Text<IoClass>, ; level: u8, }
+    MemoryPolicyTable { mode: Text<MemoryMode>, ; nodes: Vec<u32>, flags: Vec<Text<MemoryPolicyFlags>>, }
 
     Ids { uid: u32, gid: u32, ; }
     Join { kinds: Vec<Text<Namespaces>>, pid: u32, ; }
@@ -206,6 +229,8 @@ tables! {
         mode: Text<Mode>,
         noexec: bool,
         read_only: bool,
+        suid: bool,
+        dev: bool,
     }
     FileEntry {
         target: String,
@@ -229,6 +254,16 @@ tables! {
         noexec: bool,
         suid: bool,
         dev: bool,
+    }
+    /// A device has numbers, and a FIFO has none.
+    NodeEntry {
+        target: String,
+        kind: Text<NodeKind>,
+        ;
+        major: u32,
+        minor: u32,
+        mode: Text<Mode>,
+        owner: Ids,
     }
     RawEntry { source: String, target: String, fstype: String, ; flags: Text<Number>, data: String, }
 
@@ -255,6 +290,8 @@ tables! {
         foreign: Text<Action>,
         log: bool,
         allow_speculation: bool,
+        allow_new_privs: bool,
+        architecture: Vec<Text<Architecture>>,
     }
     FilterRule { calls: Vec<String>, action: Text<Action>, ; args: Vec<FilterArg>, }
 
@@ -306,6 +343,7 @@ pub(super) enum MountEntry {
     Mqueue(String),
     Cgroupfs(String),
     Overlay(OverlayEntry),
+    DeviceNode(NodeEntry),
     Raw(RawEntry),
 }
 

@@ -1,5 +1,6 @@
 //! Sandboxes as text: TOML and JSON.
 
+mod attributes;
 mod build;
 mod file;
 mod keys;
@@ -73,6 +74,8 @@ const MESSAGE_MAX: usize = 300;
 /// | [`Capabilities`](crate::Capabilities) | a list of what is kept (`[]` is none), or a table of `keep` or `all_but`, and of single sets |
 /// | [`Devices`](crate::Devices) | a list of `"standard"` and of rules as in `"c 1:3 rw"`, `"deny b 8:* rwm"` |
 /// | [`Seccomp`](crate::Seccomp) | default, compute, none, or a table with a `base` and `rule`s |
+/// | [`Scheduler`](crate::Scheduler) | a table of its `policy` and the numbers of that: `{ policy = "batch", nice = 10 }` |
+/// | [`IoPriority`](crate::IoPriority), [`MemoryPolicy`](crate::MemoryPolicy) | a table: `{ class = "best_effort", level = 7 }`, `{ mode = "bind", nodes = [0] }` |
 /// | [`RootFs`](crate::RootFs) | a directory of the host, or a table with `base` (host, programs), `dir` or `overlay` |
 /// | [mounts](Sandbox::mount) | the list `mount`, each `{ bind_ro = { source, target } }` and the like |
 /// | [streams](Sandbox::stdin) | inherit, null, piped, or `{ bytes = "…" }`, `{ pty = { rows, columns } }` |

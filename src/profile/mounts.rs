@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use super::file::{
-    BindEntry, DevEntry, FileEntry, MountEntry, OverlayEntry, ProcEntry, RawEntry, SymlinkEntry, TmpfsEntry, Upper,
+    BindEntry, DevEntry, FileEntry, Ids, MountEntry, NodeEntry, OverlayEntry, ProcEntry, RawEntry, SymlinkEntry,
+    TmpfsEntry, Upper,
 };
 use super::keys::{no_text, set, text, when, yes};
 use super::refuse;
-use super::text::{Hex, Mode, Number, Text};
+use super::text::{Hex, Mode, NodeKind, Number, Text, Words};
 use crate::error::Result;
 use crate::mount::{
-    self, Bind, Cgroupfs, Dev, Kind, MemoryFile, Mount, MountFlags, Mqueue, Overlay, Proc, RawMount, Sysfs, Tmpfs,
+    self, Bind, Cgroupfs, Dev, DeviceNode, Kind, MemoryFile, Mount, MountFlags, Mqueue, Overlay, Proc, RawMount, Sysfs,
+    Tmpfs,
 };
 
 /// The permission bits of [`Sandbox::tmpfs`](crate::Sandbox::tmpfs).
@@ -26,7 +28,8 @@ pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
             let tmpfs = set(Tmpfs::new(&entry.target), entry.size, |tmpfs, size| tmpfs.size(size.0));
             let tmpfs = set(tmpfs, entry.inodes, |tmpfs, count| tmpfs.inodes(count.0.0));
             let tmpfs = tmpfs.mode(entry.mode.map_or(TMPFS_MODE, |mode| mode.0.0));
-            when(when(tmpfs, entry.noexec, Tmpfs::noexec), entry.read_only, Tmpfs::read_only).into()
+            let tmpfs = when(when(tmpfs, entry.noexec, Tmpfs::noexec), entry.read_only, Tmpfs::read_only);
+            when(when(tmpfs, entry.suid, Tmpfs::suid), entry.dev, Tmpfs::dev).into()
         }
         MountEntry::File(entry) => file(entry)?.into(),
         MountEntry::Dir(path) => mount::dir(path),
@@ -50,6 +53,7 @@ pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
             let overlay = when(when(overlay, entry.read_only, Overlay::read_only), entry.noexec, Overlay::noexec);
             when(when(overlay, entry.suid, Overlay::suid), entry.dev, Overlay::dev).into()
         }
+        MountEntry::DeviceNode(entry) => node(entry)?.into(),
         MountEntry::Raw(entry) => {
             let raw = RawMount::new(&entry.source, &entry.target, &entry.fstype);
             let raw = set(raw, entry.flags, |raw, flags| raw.flags(flags.0.0));
@@ -78,6 +82,34 @@ fn file(entry: &FileEntry) -> Result<MemoryFile> {
     Ok(when(when(file, entry.writable, MemoryFile::writable), entry.noexec, MemoryFile::noexec))
 }
 
+fn node(entry: &NodeEntry) -> Result<DeviceNode> {
+    let NodeEntry { target, kind, major, minor, mode, owner } = entry;
+    let node = match (kind.0, major, minor) {
+        (NodeKind::Character, Some(major), Some(minor)) => DeviceNode::character(target, *major, *minor),
+        (NodeKind::Block, Some(major), Some(minor)) => DeviceNode::block(target, *major, *minor),
+        (NodeKind::Fifo, None, None) => DeviceNode::fifo(target),
+        _ => return Err(refuse("mount: a device has `major` and `minor`, and a FIFO has neither")),
+    };
+    let node = set(node, *mode, |node, mode| node.mode(mode.0.0));
+    Ok(set(node, owner.as_ref(), |node, owner| node.owner(owner.uid, owner.gid)))
+}
+
+fn node_entry(node: &DeviceNode, target: &str) -> Result<NodeEntry> {
+    let made = NodeKind::WORDS.into_iter().find_map(|(_, kind)| {
+        let number = |number| Some(number).filter(|_| kind != NodeKind::Fifo);
+        let entry = NodeEntry {
+            target: target.to_owned(),
+            kind: Text(kind),
+            major: number(node.number.0),
+            minor: number(node.number.1),
+            mode: Some(Text(Mode(node.mode))).filter(|mode| mode.0.0 != 0o666),
+            owner: node.owner.map(|(uid, gid)| Ids { uid, gid }),
+        };
+        self::node(&entry).is_ok_and(|made| made.kind == node.kind).then_some(entry)
+    });
+    made.ok_or_else(|| no_text("mount", "this device node"))
+}
+
 pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
     let target = path_text(&mount.target)?;
     Ok(match &mount.kind {
@@ -97,6 +129,8 @@ pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
             mode: Some(tmpfs.mode).filter(|mode| *mode != TMPFS_MODE).map(|mode| Text(Mode(mode))),
             noexec: yes(tmpfs.flags.contains(MountFlags::NO_EXEC)),
             read_only: yes(tmpfs.flags.contains(MountFlags::READ_ONLY)),
+            suid: yes(!tmpfs.flags.contains(MountFlags::NO_SUID)),
+            dev: yes(!tmpfs.flags.contains(MountFlags::NO_DEV)),
         }),
         Kind::File(file) => MountEntry::File(file_entry(file, target)),
         Kind::Dir => MountEntry::Dir(target),
@@ -126,7 +160,7 @@ pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
             suid: yes(!overlay.flags.contains(MountFlags::NO_SUID)),
             dev: yes(!overlay.flags.contains(MountFlags::NO_DEV)),
         }),
-        Kind::Node(_) => return Err(no_text("mount", "a device node")),
+        Kind::Node(node) => MountEntry::DeviceNode(node_entry(node, &target)?),
         Kind::Raw(raw) => MountEntry::Raw(RawEntry {
             source: text("mount", &raw.source)?,
             target,

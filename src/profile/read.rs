@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
+use super::attributes::{flags_key, io_priority_key, memory_policy_key, numbers_key, scheduler_key};
 use super::file::{
     CapabilitySets, File, Filter, FilterArg, FilterRule, HugePages, Ids, Io, Join, LandlockRules, LimitsTable, Masked,
     Root, Size, SoftHard, Stream,
@@ -20,7 +21,7 @@ use crate::error::Result;
 use crate::mount::{self, Base, MountFlags, RootFs, Upper};
 use crate::namespace::{self, JoinSource, Namespaces};
 use crate::policy::Policy;
-use crate::program::Program;
+use crate::program::{Attributes, Program};
 use crate::sandbox::Sandbox;
 use crate::security::{Capabilities, Compare, Landlock, Privileges, Seccomp, SecureBits};
 use crate::stdio::{Descriptors, Source, Stdio};
@@ -80,9 +81,6 @@ impl File {
             best_effort,
             fail_at,
         } = &sandbox.policy;
-        if *denials {
-            return Err(no_text("denials", "a record"));
-        }
         if fail_at.is_some() {
             return Err(no_text("fail_at", "a failure for tests"));
         }
@@ -121,6 +119,7 @@ impl File {
         file.output_cut = switched(*output_cut, false);
         file.setup_timeout = setup_timeout.map(Text);
         file.timings = switched(*timings, false);
+        file.denials = switched(*denials, false);
         file.best_effort = some(best_effort.iter().copied().map(Text).collect());
         // Without the preset, a mount adds a namespace that a later call has removed.
         if !is_strict {
@@ -143,9 +142,6 @@ impl File {
             user_limits,
             sysctls,
         } = own;
-        if !sysctls.is_empty() {
-            return Err(no_text("sysctl", "a setting of the kernel"));
-        }
         self.namespaces = some(kinds(*new - preset.new));
         let joins = join.iter().map(|(kinds_, source)| match source {
             JoinSource::Pid(pid) => Ok(Join { kinds: kinds(*kinds_), pid: pid.cast_unsigned() }),
@@ -159,6 +155,7 @@ impl File {
         self.uid_map = some(uid_map.iter().copied().map(Text).collect());
         self.gid_map = some(gid_map.iter().copied().map(Text).collect());
         self.map_subids = yes(*subids);
+        self.sysctl = filled(sysctls.clone());
         if preset.user_limits.keys().any(|table| !user_limits.contains_key(table)) {
             return Err(no_text("user_limit", "the lack of what strict() sets"));
         }
@@ -213,9 +210,6 @@ impl File {
             init,
             outlive_owner,
         } = own;
-        if *attributes != Default::default() {
-            return Err(no_text("scheduler", "the scheduling"));
-        }
         if *default != Default::default() {
             return Err(no_text("image", "the program of an image"));
         }
@@ -229,6 +223,7 @@ impl File {
         self.user = changed("user", user, &preset.user)?.as_ref().map(ids);
         self.groups = groups.clone();
         self.umask = umask.map(|mask| Text(Mode(mask)));
+        self.read_attributes(attributes)?;
         let limits = rlimits.iter().filter(|limit| !preset.rlimits.contains(limit));
         let limits = limits.map(|(resource, soft, hard)| {
             let number = |limit: &u64| Text(Number(*limit));
@@ -240,6 +235,17 @@ impl File {
         self.session = changed("session", session, &preset.session)?.map(Text);
         self.init = switched(*init, preset.init);
         self.die_with_owner = switched(!outlive_owner, true);
+        Ok(())
+    }
+
+    fn read_attributes(&mut self, own: &Attributes) -> Result<()> {
+        let Attributes { oom_score_adj, scheduler, io_priority, cpu_affinity, memory_policy, personality } = own;
+        self.oom_score_adj = *oom_score_adj;
+        self.scheduler = scheduler.as_ref().map(scheduler_key).transpose()?;
+        self.io_priority = io_priority.as_ref().map(io_priority_key).transpose()?;
+        self.cpu_affinity = cpu_affinity.as_ref().map(|cpus| numbers_key("cpu_affinity", cpus)).transpose()?;
+        self.memory_policy = memory_policy.as_ref().map(memory_policy_key).transpose()?;
+        self.personality = personality.map(|domain| flags_key("personality", domain)).transpose()?;
         Ok(())
     }
 
@@ -486,7 +492,9 @@ fn seccomp_key(own: Option<&Seccomp>, preset: Option<&Seccomp>) -> Result<Option
     let profile = build::base_filter(base);
     let (of_base, base_default, base_foreign, base_log, base_speculation) = profile.parts();
     let rules = &rules[of_base.len()..];
-    let is_same = (default, foreign, log, speculation) == (base_default, base_foreign, base_log, base_speculation);
+    let is_same = (default, foreign, log, speculation) == (base_default, base_foreign, base_log, base_speculation)
+        && !own.allows_new_privs()
+        && own.architectures().is_empty();
     if base == FilterBase::Compute && rules.is_empty() && is_same {
         return Ok(word("compute"));
     }
@@ -503,6 +511,8 @@ fn seccomp_key(own: Option<&Seccomp>, preset: Option<&Seccomp>) -> Result<Option
         // Said in any case: a profile that is the default's copy is not the default.
         log: Some(log),
         allow_speculation: switched(speculation, base_speculation),
+        allow_new_privs: yes(own.allows_new_privs()),
+        architecture: some(own.architectures().iter().copied().map(Text).collect()),
     })))
 }
 

@@ -16,8 +16,8 @@ use crate::cgroup::{Device, DeviceAccess};
 use crate::feature::Feature;
 use crate::mount::HidePid;
 use crate::namespace::{IdMap, Namespaces, TimeOffset, UserLimit};
-use crate::program::{Resource, Session};
-use crate::security::{Action, SecureBits};
+use crate::program::{MemoryPolicyFlags, Personality, Resource, SchedulerFlags, Session};
+use crate::security::{Action, Architecture, SecureBits};
 use crate::units::Bytes;
 
 /// A value with a text of its own.
@@ -397,6 +397,7 @@ words! { Resource, "a resource":
     "cpu" => Resource::Cpu,
     "data" => Resource::Data,
     "file_size" => Resource::FileSize,
+    "locks" => Resource::Locks,
     "mem_lock" => Resource::MemLock,
     "message_queue" => Resource::MessageQueue,
     "nice" => Resource::Nice,
@@ -404,8 +405,106 @@ words! { Resource, "a resource":
     "processes" => Resource::Processes,
     "realtime_priority" => Resource::RealtimePriority,
     "realtime_time" => Resource::RealtimeTime,
+    "resident_set" => Resource::ResidentSet,
     "signals_pending" => Resource::SignalsPending,
     "stack" => Resource::Stack,
+}
+
+/// The policies of a scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SchedulerPolicy {
+    Other,
+    Batch,
+    Idle,
+    Fifo,
+    RoundRobin,
+    Deadline,
+}
+
+words! { SchedulerPolicy, "a policy of scheduling":
+    "other" => SchedulerPolicy::Other,
+    "batch" => SchedulerPolicy::Batch,
+    "idle" => SchedulerPolicy::Idle,
+    "fifo" => SchedulerPolicy::Fifo,
+    "round_robin" => SchedulerPolicy::RoundRobin,
+    "deadline" => SchedulerPolicy::Deadline,
+}
+
+words! { SchedulerFlags, "a flag of a scheduler":
+    "reset_on_fork" => SchedulerFlags::RESET_ON_FORK,
+    "reclaim" => SchedulerFlags::RECLAIM,
+    "deadline_overrun" => SchedulerFlags::DEADLINE_OVERRUN,
+}
+
+/// The classes of an io priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IoClass {
+    Realtime,
+    BestEffort,
+    Idle,
+}
+
+words! { IoClass, "a class of priority":
+    "realtime" => IoClass::Realtime,
+    "best_effort" => IoClass::BestEffort,
+    "idle" => IoClass::Idle,
+}
+
+/// The modes of a memory policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MemoryMode {
+    SystemDefault,
+    Preferred,
+    Bind,
+    Interleave,
+    Local,
+    PreferredMany,
+    WeightedInterleave,
+}
+
+words! { MemoryMode, "a policy of memory":
+    "system_default" => MemoryMode::SystemDefault,
+    "preferred" => MemoryMode::Preferred,
+    "bind" => MemoryMode::Bind,
+    "interleave" => MemoryMode::Interleave,
+    "local" => MemoryMode::Local,
+    "preferred_many" => MemoryMode::PreferredMany,
+    "weighted_interleave" => MemoryMode::WeightedInterleave,
+}
+
+words! { MemoryPolicyFlags, "a flag of a memory policy":
+    "static_nodes" => MemoryPolicyFlags::STATIC_NODES,
+    "relative_nodes" => MemoryPolicyFlags::RELATIVE_NODES,
+    "numa_balancing" => MemoryPolicyFlags::NUMA_BALANCING,
+}
+
+words! { Personality, "a part of a personality":
+    "linux32" => Personality::LINUX32,
+    "uname26" => Personality::UNAME26,
+    "addr_no_randomize" => Personality::ADDR_NO_RANDOMIZE,
+    "addr_compat_layout" => Personality::ADDR_COMPAT_LAYOUT,
+    "read_implies_exec" => Personality::READ_IMPLIES_EXEC,
+    "addr_limit_3gb" => Personality::ADDR_LIMIT_3GB,
+}
+
+/// The kinds of a device node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NodeKind {
+    Character,
+    Block,
+    Fifo,
+}
+
+words! { NodeKind, "a kind of node":
+    "character" => NodeKind::Character,
+    "block" => NodeKind::Block,
+    "fifo" => NodeKind::Fifo,
+}
+
+words! { Architecture, "an architecture":
+    "x86" => Architecture::X86,
+    "x32" => Architecture::X32,
+    "arm" => Architecture::Arm,
 }
 
 words! { UserLimit, "a table of the kernel":

@@ -10,15 +10,15 @@ use std::time::Duration;
 use caps::Capability;
 
 use super::file::{
-    BindEntry, DevEntry, File, FileEntry, Filter, FilterRule, Ids, Io, MountEntry, OverlayEntry, ProcEntry,
-    ResourceLimits, Root, TmpfsEntry, Upper,
+    BindEntry, DevEntry, File, FileEntry, Filter, FilterRule, Ids, Io, IoPriorityTable, MountEntry, OverlayEntry,
+    ProcEntry, ResourceLimits, Root, SchedulerTable, TmpfsEntry, Upper,
 };
-use super::text::{Base, Either, FilterBase, Number, Preset, Table, Text};
+use super::text::{Base, Either, FilterBase, IoClass, Number, Preset, SchedulerPolicy, Table, Text};
 use super::{Profile, UNTRUSTED_LEN_MAX, check_len};
 use crate::error::{Error, Problem, Result};
 use crate::feature::Feature;
 use crate::namespace::{Namespaces, UserLimit};
-use crate::program::Session;
+use crate::program::{Personality, SchedulerFlags, Session};
 use crate::sandbox::Sandbox;
 use crate::security::Action;
 use crate::units::Bytes;
@@ -274,6 +274,13 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         init,
         stop_signal: _,
         die_with_owner,
+        oom_score_adj,
+        scheduler,
+        io_priority,
+        // Some of what the program may use anyway.
+        cpu_affinity: _,
+        memory_policy: _,
+        personality,
         // Each is one that strict() has.
         namespaces: _,
         share,
@@ -287,6 +294,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         uid_map,
         gid_map,
         map_subids,
+        sysctl,
         rootfs,
         // A root that would be changed on the host needs a path that may be written.
         read_only_root: _,
@@ -336,6 +344,8 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         best_effort,
         setup_timeout,
         timings: _,
+        // The record is bounded, and the answers stay the same.
+        denials: _,
     } = file;
     if *preset != Some(Text(Preset::Strict)) {
         judge.refuse("preset", "an untrusted profile begins with strict");
@@ -349,6 +359,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
     judge.only("session", &session.map(|session| session.0), Session::New);
     judge.only("init", init, true);
     judge.only("die_with_owner", die_with_owner, true);
+    judge.attributes(*oom_score_adj, scheduler.as_ref(), io_priority.as_ref(), personality.as_deref());
     let shared = share.iter().flatten().fold(Namespaces::empty(), |all, kind| all | kind.0);
     if !allow.share.contains(shared) {
         judge.refuse("share", "it would be in namespaces of the caller");
@@ -359,6 +370,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
     judge.never("uid_map", uid_map);
     judge.never("gid_map", gid_map);
     judge.only("map_subids", map_subids, false);
+    judge.never("sysctl", sysctl);
     judge.root(rootfs.as_ref());
     let mounts = [mount.as_ref().map_or(0, Vec::len), mask.as_ref().map_or(0, Vec::len)];
     let count = mounts.iter().sum::<usize>() + read_only_path.as_ref().map_or(0, Vec::len);
@@ -415,6 +427,39 @@ impl Judge<'_> {
         }
     }
 
+    fn attributes(
+        &mut self,
+        oom_score_adj: Option<i32>,
+        scheduler: Option<&SchedulerTable>,
+        io_priority: Option<&IoPriorityTable>,
+        personality: Option<&[Text<Personality>]>,
+    ) {
+        if oom_score_adj.is_some_and(|badness| badness < 0) {
+            self.refuse("oom_score_adj", "others would be taken before it when memory runs out");
+        }
+        if let Some(SchedulerTable { policy, nice, priority: _, runtime: _, deadline: _, period: _, flags }) = scheduler
+        {
+            let yields = matches!(policy.0, SchedulerPolicy::Other | SchedulerPolicy::Batch | SchedulerPolicy::Idle);
+            let plain = flags.iter().flatten().all(|flag| flag.0 == SchedulerFlags::RESET_ON_FORK);
+            if !yields || nice.is_some_and(|nice| nice < 0) || !plain {
+                self.refuse("scheduler", "it would run before others");
+            }
+        }
+        if let Some(IoPriorityTable { class, level: _ }) = io_priority
+            && class.0 == IoClass::Realtime
+        {
+            self.refuse("io_priority", "it would read and write before others");
+        }
+        let harmless = Personality::LINUX32
+            | Personality::UNAME26
+            | Personality::ADDR_NO_RANDOMIZE
+            | Personality::ADDR_COMPAT_LAYOUT
+            | Personality::READ_IMPLIES_EXEC;
+        if personality.into_iter().flatten().any(|part| !harmless.contains(part.0)) {
+            self.refuse("personality", "an untrusted profile may not set this part");
+        }
+    }
+
     fn user_limits(&mut self, limits: Option<&Table<Text<UserLimit>, u32>>) {
         let strict = Sandbox::strict().policy.namespaces.user_limits;
         for (table, count) in limits.iter().flat_map(|limits| &limits.0) {
@@ -464,9 +509,11 @@ impl Judge<'_> {
         match entry {
             MountEntry::Bind(bind) | MountEntry::BindTry(bind) => self.bind(bind, false),
             MountEntry::BindRo(bind) | MountEntry::BindRoTry(bind) => self.bind(bind, true),
-            MountEntry::Tmpfs(TmpfsEntry { target: _, size, inodes, mode: _, noexec: _, read_only: _ }) => {
+            MountEntry::Tmpfs(TmpfsEntry { target: _, size, inodes, mode: _, noexec: _, read_only: _, suid, dev }) => {
                 self.at_most(key, size.map(|size| size.0), self.allow.memory, "the memory that is allowed");
                 self.at_most(key, inodes.map(|count| count.0.0), INODES_MAX, "65,536 files");
+                self.only(key, suid, false);
+                self.only(key, dev, false);
             }
             MountEntry::File(FileEntry { target: _, text: _, hex: _, mode: _, writable: _, noexec: _ }) => {}
             // They stand in the sandbox's own memory, or are refused.
@@ -499,6 +546,7 @@ impl Judge<'_> {
                     self.only(key, opened, false);
                 }
             }
+            MountEntry::DeviceNode(_) => self.refuse(key, "a device node opens a device of the host"),
             MountEntry::Raw(_) => self.refuse(key, "mount(2) could take anything"),
         }
     }
@@ -534,7 +582,7 @@ impl Judge<'_> {
             Some(Either::Short(_)) => return self.refuse("seccomp", "an untrusted profile has a filter"),
             Some(Either::Long(table)) => table,
         };
-        let Filter { base, rule, otherwise, foreign, log, allow_speculation } = table;
+        let Filter { base, rule, otherwise, foreign, log, allow_speculation, allow_new_privs, architecture } = table;
         let refuses = |action: Action| {
             matches!(action, Action::Errno(_) | Action::Trap | Action::KillThread | Action::KillProcess)
         };
@@ -543,7 +591,10 @@ impl Judge<'_> {
         let is_tighter = matches!(base.0, FilterBase::Default | FilterBase::Compute)
             && actions.into_iter().all(refuses)
             && *log != Some(true)
-            && *allow_speculation != Some(true);
+            && *allow_speculation != Some(true)
+            && *allow_new_privs != Some(true)
+            // Calls of programs that the filter would refuse as a whole.
+            && architecture.iter().flatten().next().is_none();
         if !is_tighter {
             self.refuse("seccomp", "rules may only refuse more than default or compute");
         }

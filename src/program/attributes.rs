@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::scheduler::Scheduler;
 use crate::error::{Problem, Step};
 use crate::plan::{Plan, Ptr};
+use crate::text::{Reader, Writer, hex, number, signed};
 
 /// The most processors and memory nodes that a mask here has room for; Linux has at most 8,192 and
 /// 1,024.
@@ -51,7 +52,7 @@ bitflags::bitflags! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IoPriority {
     class: u16,
-    level: u8,
+    pub(crate) level: u8,
 }
 
 impl IoPriority {
@@ -75,8 +76,8 @@ impl IoPriority {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryPolicy {
     mode: u32,
-    flags: MemoryPolicyFlags,
-    nodes: BTreeSet<usize>,
+    pub(crate) flags: MemoryPolicyFlags,
+    pub(crate) nodes: BTreeSet<usize>,
     /// Whether the mode needs nodes, or takes none.
     needs_nodes: bool,
 }
@@ -139,6 +140,41 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
+    /// Writes the attributes for a later process.
+    pub(crate) fn write(&self, line: &mut Writer) {
+        let Attributes { oom_score_adj, scheduler, io_priority, cpu_affinity, memory_policy, personality } = self;
+        oom_score_adj.iter().for_each(|badness| line.put("oom", badness));
+        scheduler.iter().for_each(|scheduler| line.put("scheduler", scheduler.to_text()));
+        io_priority.iter().for_each(|IoPriority { class, level }| line.put("io", format!("{class}:{level}")));
+        cpu_affinity.iter().for_each(|cpus| line.put("affinity", mask_text(cpus)));
+        memory_policy.iter().for_each(|MemoryPolicy { mode, flags, nodes, needs_nodes: _ }| {
+            line.put("memory", format!("{mode}:{:x}:{}", flags.bits(), mask_text(nodes)));
+        });
+        personality.iter().for_each(|domain| line.put("personality", format!("{:x}", domain.bits())));
+    }
+
+    /// Reads what [`write`](Attributes::write) has written. `forks`: the program is a child of an
+    /// init.
+    pub(crate) fn read(line: &mut Reader<'_>, forks: bool) -> Option<Self> {
+        let attributes = Attributes {
+            oom_score_adj: line.maybe("oom", signed)?,
+            scheduler: line.maybe("scheduler", Scheduler::from_text)?,
+            io_priority: line.maybe("io", |value| {
+                Some(match value.split_once(':')? {
+                    ("1", level) => IoPriority::realtime(number(level)?),
+                    ("2", level) => IoPriority::best_effort(number(level)?),
+                    ("3", "0") => IoPriority::idle(),
+                    _ => return None,
+                })
+            })?,
+            cpu_affinity: line.maybe("affinity", mask)?,
+            memory_policy: line.maybe("memory", memory_policy)?,
+            personality: line
+                .maybe("personality", |value| Some(Personality::from_bits_retain(hex(value)?.try_into().ok()?)))?,
+        };
+        attributes.invalid(forks).is_empty().then_some(attributes)
+    }
+
     /// Returns the problems of attributes that no kernel takes. `forks`: the program is a child of
     /// an init.
     pub(crate) fn invalid(&self, forks: bool) -> Vec<Problem> {
@@ -232,17 +268,59 @@ fn unusable(call: &'static str, what: &str, numbers: &BTreeSet<usize>) -> Option
     Some(Problem::invalid(call, reason, "name what the machine has"))
 }
 
+/// Reads the policy of [`Attributes::write`].
+fn memory_policy(text: &str) -> Option<MemoryPolicy> {
+    let (mode, rest) = text.split_once(':')?;
+    let (flags, nodes) = rest.split_once(':')?;
+    let nodes = mask(nodes)?;
+    let policy = match (mode, nodes.first(), nodes.len()) {
+        ("0", None, _) => MemoryPolicy::system_default(),
+        ("1", Some(node), 1) => MemoryPolicy::preferred(*node),
+        ("2", Some(_), _) => MemoryPolicy::bind(nodes),
+        ("3", Some(_), _) => MemoryPolicy::interleave(nodes),
+        ("4", None, _) => MemoryPolicy::local(),
+        ("5", Some(_), _) => MemoryPolicy::preferred_many(nodes),
+        ("6", Some(_), _) => MemoryPolicy::weighted_interleave(nodes),
+        _ => return None,
+    };
+    Some(policy.flags(MemoryPolicyFlags::from_bits_retain(hex(flags)?.try_into().ok()?)))
+}
+
+/// Writes a mask as hexadecimal words of 64 bits, the lowest first.
+fn mask_text(numbers: &BTreeSet<usize>) -> String {
+    words_of(numbers).iter().map(|word| format!("{word:x}")).collect::<Vec<_>>().join("+")
+}
+
+/// Reads what [`mask_text`] has written.
+fn mask(text: &str) -> Option<BTreeSet<usize>> {
+    let words = text.split('+').take(MOST_BITS / 64 + 1).map(hex).collect::<Option<Vec<_>>>()?;
+    let bits = words.iter().enumerate().flat_map(|(index, word)| {
+        let is_set = move |bit: &usize| word & 1 << bit != 0;
+        (0..64).filter(is_set).map(move |bit| index * 64 + bit)
+    });
+    (words.len() <= MOST_BITS / 64).then(|| bits.collect())
+}
+
 /// Puts a mask into the plan, and returns it with its size in bits, a multiple of 64.
 fn emit_mask(plan: &mut Plan, numbers: &BTreeSet<usize>) -> (Ptr, usize) {
-    let mut words = vec![0u64; numbers.last().map_or(1, |most| most / 64 + 1)];
+    let words = words_of(numbers);
+    (plan.words(&words), words.len() * 64)
+}
+
+/// Returns a bit for each number.
+fn words_of(numbers: &BTreeSet<usize>) -> Vec<u64> {
+    let mut words = vec![0; numbers.last().map_or(1, |most| most / 64 + 1)];
     for number in numbers {
         words[number / 64] |= 1 << (number % 64);
     }
-    (plan.words(&words), words.len() * 64)
+    words
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::scheduler::SchedulerFlags;
     use super::*;
 
     #[test]
@@ -264,6 +342,84 @@ mod tests {
         let scheduler = |scheduler| Attributes { scheduler: Some(scheduler), ..Attributes::default() };
         assert_eq!(scheduler(Scheduler::fifo(1)).invalid(true).len(), 0);
         assert_eq!(scheduler(Scheduler::fifo(1).reset_on_fork()).invalid(true).len(), 1);
+    }
+
+    #[test]
+    fn attributes_are_read_as_they_were_written() {
+        let ms = Duration::from_millis;
+        let none = Attributes::default;
+        let schedulers = [
+            Scheduler::other(-20),
+            Scheduler::batch(7),
+            Scheduler::idle(),
+            Scheduler::fifo(1),
+            Scheduler::round_robin(99).reset_on_fork(),
+            Scheduler::deadline(ms(1), ms(2), ms(3)).flags(SchedulerFlags::all()),
+        ];
+        let priorities = [IoPriority::realtime(7), IoPriority::best_effort(0), IoPriority::idle()];
+        let policies = [
+            MemoryPolicy::system_default(),
+            MemoryPolicy::preferred(70),
+            MemoryPolicy::bind([0, 1, 1023]),
+            MemoryPolicy::interleave([0]).flags(MemoryPolicyFlags::STATIC_NODES),
+            MemoryPolicy::local(),
+            MemoryPolicy::preferred_many([3]),
+            MemoryPolicy::weighted_interleave([1]).flags(MemoryPolicyFlags::RELATIVE_NODES),
+        ];
+        let mut all = vec![none()];
+        all.extend([-1000, 0, 1000].map(|badness| Attributes { oom_score_adj: Some(badness), ..none() }));
+        all.extend(schedulers.map(|scheduler| Attributes { scheduler: Some(scheduler), ..none() }));
+        all.extend(priorities.map(|priority| Attributes { io_priority: Some(priority), ..none() }));
+        all.extend(policies.map(|policy| Attributes { memory_policy: Some(policy), ..none() }));
+        all.push(Attributes { cpu_affinity: Some([0, 63, 64, 8191].into()), ..none() });
+        all.push(Attributes { cpu_affinity: Some((0..MOST_BITS).collect()), ..none() });
+        all.push(Attributes { personality: Some(Personality::all()), ..none() });
+        for attributes in all {
+            let mut line = Writer::new("x");
+            attributes.write(&mut line);
+            let text = line.finish();
+            assert!(text.len() < 2500, "{text}");
+            let mut line = Reader::new(&text, "x").unwrap();
+            assert_eq!(Attributes::read(&mut line, false), Some(attributes), "{text}");
+            assert!(line.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn attributes_that_nobody_has_written_are_refused() {
+        let read = |text: &str| Attributes::read(&mut Reader::new(text, "x")?, true);
+        let long = format!("x,affinity={}", "1+".repeat(128) + "1");
+        for text in [
+            "x,oom=1001",
+            "x,oom=+5",
+            "x,oom=1,oom=1",
+            "x,scheduler=other:0:20",
+            "x,scheduler=other:0",
+            "x,scheduler=idle:0:0",
+            "x,scheduler=fifo:0:0",
+            "x,scheduler=fifo:1:5",
+            "x,scheduler=deadline:0:1:2:3",
+            "x,scheduler=deadline:0:1024:2048:4096:1",
+            "x,scheduler=later:0:0",
+            "x,io=0:0",
+            "x,io=2:8",
+            "x,io=3:1",
+            "x,affinity=",
+            "x,affinity=0",
+            "x,affinity=1++1",
+            &long,
+            "x,memory=1:0:3",
+            "x,memory=2:0:0",
+            "x,memory=4:0:1",
+            "x,memory=7:0:1",
+            "x,memory=2:c000:1",
+            "x,personality=100000000",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
+        let begin =
+            ["x,oom=-5,scheduler=deadline:1:1024:2048:4096,io=2:7", "x,affinity=ff+1,memory=2:8000:3,personality=8"];
+        crate::fuzz::texts(&begin, |text| drop(read(text)));
     }
 
     #[test]

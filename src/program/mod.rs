@@ -95,12 +95,13 @@ impl Resource {
 
     /// Returns the resource of this number of the kernel's.
     pub(crate) fn of_number(number: u32) -> Option<Self> {
-        const ALL: [Resource; 14] = [
+        const ALL: [Resource; 16] = [
             Resource::AddressSpace,
             Resource::Core,
             Resource::Cpu,
             Resource::Data,
             Resource::FileSize,
+            Resource::Locks,
             Resource::MemLock,
             Resource::MessageQueue,
             Resource::Nice,
@@ -108,6 +109,7 @@ impl Resource {
             Resource::Processes,
             Resource::RealtimePriority,
             Resource::RealtimeTime,
+            Resource::ResidentSet,
             Resource::SignalsPending,
             Resource::Stack,
         ];

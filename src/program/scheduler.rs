@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Problem, Step};
 use crate::plan::Plan;
+use crate::text::{hex, number, signed};
 
 const SCHED_OTHER: u32 = 0;
 const SCHED_FIFO: u32 = 1;
@@ -40,12 +41,12 @@ bitflags::bitflags! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scheduler {
     policy: u32,
-    flags: SchedulerFlags,
-    nice: i32,
-    priority: u32,
-    runtime: Duration,
-    deadline: Duration,
-    period: Duration,
+    pub(crate) flags: SchedulerFlags,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime: Duration,
+    pub(crate) deadline: Duration,
+    pub(crate) period: Duration,
 }
 
 impl Scheduler {
@@ -99,6 +100,39 @@ impl Scheduler {
     /// Adds [`SchedulerFlags::RESET_ON_FORK`].
     pub fn reset_on_fork(self) -> Self {
         self.flags(SchedulerFlags::RESET_ON_FORK)
+    }
+
+    /// Returns the scheduling as a word of letters, digits, `:` and `-` for a later process.
+    pub(super) fn to_text(self) -> String {
+        let (nice, priority) = (self.nice, self.priority);
+        let times = [self.runtime, self.deadline, self.period].map(|time| time.as_nanos());
+        let (policy, numbers) = match self.policy {
+            SCHED_FIFO => ("fifo", format!(":{priority}")),
+            SCHED_RR => ("rr", format!(":{priority}")),
+            SCHED_BATCH => ("batch", format!(":{nice}")),
+            SCHED_IDLE => ("idle", String::new()),
+            SCHED_DEADLINE => ("deadline", times.map(|time| format!(":{time}")).concat()),
+            _ => ("other", format!(":{nice}")),
+        };
+        format!("{policy}:{:x}{numbers}", self.flags.bits())
+    }
+
+    /// Reads what [`to_text`](Scheduler::to_text) has written.
+    pub(super) fn from_text(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split(':').take(6).collect();
+        let time = |text| number(text).map(Duration::from_nanos);
+        let scheduler = match words[..] {
+            ["other", _, nice] => Self::other(signed(nice)?),
+            ["batch", _, nice] => Self::batch(signed(nice)?),
+            ["idle", _] => Self::idle(),
+            ["fifo", _, priority] => Self::fifo(number(priority)?),
+            ["rr", _, priority] => Self::round_robin(number(priority)?),
+            ["deadline", _, runtime, deadline, period] => {
+                Self::deadline(time(runtime)?, time(deadline)?, time(period)?)
+            }
+            _ => return None,
+        };
+        Some(scheduler.flags(SchedulerFlags::from_bits_retain(hex(words.get(1)?)?)))
     }
 
     /// Returns whether a child has the same scheduling.

@@ -6,8 +6,8 @@ use std::process;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, probe};
-use ringfence::{Attached, Bytes, Capabilities, Command, ErrorKind, Event, Landlock, Limits, RootFs, Sandbox, Stdio};
-use ringfence::{Ticket, Verdict};
+use ringfence::{Architecture, Attached, Bytes, Capabilities, Command, ErrorKind, Event, IoPriority, Landlock, Limits};
+use ringfence::{MemoryPolicy, Personality, RootFs, Sandbox, Scheduler, Seccomp, Stdio, Ticket, Verdict};
 
 common::callers! {
     |words|
@@ -20,7 +20,9 @@ common::callers! {
 const VIEW: &str = "ls -l /proc/self/ns | sed 's/.* \\([a-z_]* ->\\)/\\1/' | grep -v _for_children | sort
     grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBlk|SigIgn)' /proc/self/status
     umask; ulimit -Sa; ulimit -Ha; cat /proc/self/cgroup; hostname; cat /proc/self/uid_map; ls /; pwd
-    grep -c . /proc/self/mountinfo";
+    grep -c . /proc/self/mountinfo
+    cat /proc/self/oom_score_adj; cut -d' ' -f18,19,40,41 /proc/self/stat; cat /proc/self/personality; uname -m
+    grep ^Cpus_allowed /proc/self/status; ionice -p $$; sed -n '1s/^[^ ]* \\([^ ]*\\).*/\\1/p' /proc/self/numa_maps";
 
 /// A program that ends with 7 when it is asked to.
 const POLITE: &str = "trap 'kill $!; exit 7' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
@@ -34,7 +36,12 @@ fn policy(name: &str, parent: &Path, scratch: &Path) -> Sandbox {
         "apart" => apart().init(true),
         "first" => apart(),
         "bare" => common::sandbox(),
-        "filter" => apart().seccomp(ringfence::Seccomp::default().deny(["socket", "mkdir"])),
+        "filter" => apart().seccomp(Seccomp::default().deny(["socket", "mkdir"])),
+        "new-privs" => {
+            let filter = Seccomp::deny_list().deny(["mkdir", "mkdirat"]).architecture(Architecture::X86);
+            apart().seccomp(filter.allow_new_privs(true))
+        }
+        "scheduled" => scheduled(apart().init(true)),
         "rules" => apart().landlock(Landlock::new().read("/").execute("/").write("/tmp").write("/dev/null")),
         "capable" => apart().user_ns().capabilities(Capabilities::none()).rootfs(RootFs::programs()),
         "group" => grouped(common::sandbox()),
@@ -45,6 +52,18 @@ fn policy(name: &str, parent: &Path, scratch: &Path) -> Sandbox {
         other => panic!("no policy {other}"),
     };
     sandbox.die_with_owner(false)
+}
+
+/// Sets all that the kernel keeps for a process beside its ids and limits.
+fn scheduled(sandbox: Sandbox) -> Sandbox {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let last = allowed.rsplit([',', '-']).next().unwrap().parse().unwrap();
+    let sandbox = sandbox.oom_score_adj(700).scheduler(Scheduler::batch(7)).cpu_affinity([last]);
+    let sandbox = sandbox.io_priority(IoPriority::best_effort(6));
+    let sandbox = sandbox.personality(Personality::ADDR_NO_RANDOMIZE | Personality::LINUX32);
+    let has_nodes = Path::new("/proc/self/numa_maps").exists();
+    if has_nodes { sandbox.memory_policy(MemoryPolicy::interleave([0])) } else { sandbox }
 }
 
 /// Starts a sandbox, tells what a further program sees and the ticket, and is gone.
@@ -167,7 +186,8 @@ fn a_later_process_finds_the_sandbox_and_asks_it_to_end() {
 fn a_further_program_of_a_later_process_is_what_those_of_the_owner_are() {
     let _clean = common::clean();
     let _reaping = common::reaping();
-    let names = ["strict", "strict-without-init", "apart", "first", "filter", "capable", "group", "group-apart"];
+    let plain = ["strict", "strict-without-init", "apart", "first", "filter", "capable", "group", "group-apart"];
+    let names = [&plain[..], &["new-privs", "scheduled"]].concat();
     for name in with_groups(&names) {
         let left = Left::by_another(name);
         let sandbox = left.open();
@@ -182,6 +202,23 @@ fn a_further_program_of_a_later_process_is_what_those_of_the_owner_are() {
             differ.is_empty() && left.view.lines().count() == seen.trim_end().lines().count(),
             "{name}: {differ:#?}"
         );
+        match name {
+            "scheduled" => {
+                assert!(
+                    seen.contains("\n700\n27 7 0 3\n00040008\n") && seen.contains("\nbest-effort: prio 6"),
+                    "{seen}"
+                );
+                let has_nodes = Path::new("/proc/self/numa_maps").exists();
+                assert!(!has_nodes || seen.trim_end().ends_with("\ninterleave:0"), "{seen}");
+            }
+            "new-privs" => {
+                assert!(seen.contains("\nNoNewPrivs:\t0\n") && seen.contains("\nSeccomp:\t2\n"), "{seen}");
+                let refused = sandbox.exec_output(Command::new("mkdir").arg("/tmp/made-by-a-further-one")).unwrap();
+                let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+                assert!(said.contains("not permitted"), "{said}");
+            }
+            _ => {}
+        }
         // The environment is the command's alone.
         let output = sandbox.exec_output(Command::new("env").env("A", "b")).unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "A=b\n", "{name}");
@@ -327,8 +364,9 @@ fn a_ticket_gives_no_program_more_than_the_sandbox_has() {
     let left = Left::by_another("strict-without-init");
     let text = left.ticket.to_string();
     let caps = text.split(',').find(|word| word.starts_with("caps=")).unwrap();
-    let shared = without(&text, "seccomp");
-    for forged in [shared, text.replace(caps, "caps=1.1.1.0.0.-"), text.replace(caps, "caps=ffffffffff.0.0.0.0.-")] {
+    let forged_sets = ["caps=1.1.1.0.0.-", "caps=ffffffffff.0.0.0.0.-"].map(|forged| text.replace(caps, forged));
+    let left_out = ["seccomp", "caps", "bounding"].map(|key| without(&text, key));
+    for forged in left_out.into_iter().chain(forged_sets) {
         let sandbox = Attached::open(&forged.parse().unwrap()).unwrap();
         let error = sandbox.exec("true").map(drop).unwrap_err();
         assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("would give"), "{error}");
@@ -337,6 +375,12 @@ fn a_ticket_gives_no_program_more_than_the_sandbox_has() {
     let forged = without(&without(&under_init.ticket.to_string(), "seccomp"), "nnp");
     let error = Attached::open(&forged.parse().unwrap()).unwrap().exec("true").map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    // CAP_SYS_ADMIN is held for a filter that needs it, until the exec, and for nothing else.
+    let new_privs = Left::by_another("new-privs");
+    let text = new_privs.ticket.to_string();
+    for forged in ["admin=1", "init=1", "nnp=1"].map(|pair| format!("{text},{pair}")) {
+        assert_eq!(forged.parse::<Ticket>().unwrap_err().kind(), ErrorKind::Invalid, "{forged}");
+    }
     // What only the owner has is not left out.
     let rules = common::sandbox().landlock(Landlock::new().read("/").execute("/"));
     if rules.check().is_ok() {

@@ -297,6 +297,12 @@ impl Seccomp {
         (&profile.rules, profile.default, profile.foreign, profile.log, profile.speculation)
     }
 
+    /// Returns the further architectures.
+    #[cfg(feature = "serde")]
+    pub(crate) fn architectures(&self) -> &BTreeSet<Architecture> {
+        &self.0.architectures
+    }
+
     /// Adds a rule. If several rules match a call, the one added last decides.
     pub fn rule(self, rule: Rule) -> Self {
         self.change(|profile| profile.rules.push(rule))
