@@ -9,6 +9,7 @@
 mod compiled;
 mod emit;
 mod enter;
+mod excess;
 mod facts;
 mod handle;
 mod inputs;
