@@ -128,8 +128,8 @@ pub(super) fn groups_of_sandboxes(theirs: &str, own: &str) -> usize {
     let is_named = |line: &&str| {
         let same = own.lines().find(|own| own.split(':').next() == line.split(':').next());
         let (Some(theirs), own) = (path(line), same.and_then(path).unwrap_or_default()) else { return false };
-        let mut beyond = theirs.strip_prefix(&own).unwrap_or(&theirs).iter();
-        beyond.any(|name| name.to_str().is_some_and(|name| owner::token_of(name).is_some()))
+        let common = theirs.iter().zip(own.iter()).take_while(|(one, other)| one == other).count();
+        theirs.iter().skip(common).any(|name| name.to_str().is_some_and(|name| owner::token_of(name).is_some()))
     };
     theirs.lines().filter(is_named).count()
 }
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(groups_of_sandboxes(&groups(NAME), own), 2);
         assert_eq!(groups_of_sandboxes(&groups("rk-1"), own), 0);
         assert_eq!(groups_of_sandboxes(&groups(NAME), &groups(NAME)), 0, "inside of a sandbox");
-        assert_eq!(groups_of_sandboxes(&groups(&format!("{NAME}/rf-{}", &NAME[3..])), &groups(NAME)), 1);
+        assert_eq!(groups_of_sandboxes(&groups(&format!("{NAME}/rf-{}", &NAME[3..])), &groups(NAME)), 2);
         assert_eq!(groups_of_sandboxes("", own) + groups_of_sandboxes("x\n:", own), 0);
     }
 }

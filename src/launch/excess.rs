@@ -196,7 +196,9 @@ mod tests {
     }
 
     fn of(pairs: &str, theirs: Process, own: &Process) -> String {
-        let record = record(&format!("joined=0,caller=0:0:,{pairs}")).expect(pairs);
+        let is_whole = pairs.contains("user=") && pairs.contains("groups=");
+        let caller = if is_whole { "" } else { "caller=0:0:," };
+        let record = record(&format!("joined=0,{caller}{pairs}")).expect(pairs);
         excess(record.entrance_of_text(), &theirs, own).unwrap_or_default()
     }
 

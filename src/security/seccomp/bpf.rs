@@ -494,7 +494,7 @@ mod tests {
     #[test]
     fn a_filter_with_a_listener_refuses_every_other() {
         let number = |arch| table::number(arch, "seccomp").unwrap();
-        let allow = |arch| Answers { newest: table::newest(arch), ..answers([]) };
+        let allow = |arch| Answers { newest: table::newest(arch), ..answers(BTreeMap::new()) };
         let filter = Filter {
             own: Answers { default: Action::Allow, ..allow(None) },
             x32: Some(Answers { default: Action::Notify, ..allow(Some(Architecture::X32)) }),
