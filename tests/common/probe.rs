@@ -535,7 +535,10 @@ fn own_supervisor(dir: &str) {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
             libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &program)
         };
-        println!("listener: {}", if listener < 0 { std::io::Error::last_os_error().to_string() } else { "made".into() });
+        println!(
+            "listener: {}",
+            if listener < 0 { std::io::Error::last_os_error().to_string() } else { "made".into() }
+        );
         if listener >= 0 {
             answer.0.send(listener as i32).unwrap();
             break;

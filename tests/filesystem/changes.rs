@@ -458,7 +458,11 @@ fn what_is_mounted_below_is_no_part_of_a_change() {
             for what in ["removed", "replaced", "emptied", "added to", "closed"] {
                 change(&layers, what);
                 let committed = layers.upper().changes().and_then(|mut changes| changes.commit());
-                assert_eq!(fs::read_to_string(layers.path("elsewhere/precious")).ok().as_deref(), Some("mine"), "{what}");
+                assert_eq!(
+                    fs::read_to_string(layers.path("elsewhere/precious")).ok().as_deref(),
+                    Some("mine"),
+                    "{what}"
+                );
                 assert_eq!(fs::metadata(&from).unwrap().mode() & 0o777, 0o755, "{what}");
                 let error = committed.expect_err(what);
                 assert!(error.kind() == ErrorKind::Control && error.raw_os_error().is_some(), "{what}: {error}");

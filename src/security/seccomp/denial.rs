@@ -341,7 +341,16 @@ mod tests {
     fn denial(number: i32, args: [u64; 6], path: Option<&str>) -> Denial {
         let path = path.map(PathBuf::from);
         let masks = [0xffff_ffff, 0, 0, 0, 0, 0];
-        Denial { number, arch: table::AUDIT_ARCH, args, masks, errno: libc::EPERM, rule: DenialRule::Named, path, count: 1 }
+        Denial {
+            number,
+            arch: table::AUDIT_ARCH,
+            args,
+            masks,
+            errno: libc::EPERM,
+            rule: DenialRule::Named,
+            path,
+            count: 1,
+        }
     }
 
     #[test]
