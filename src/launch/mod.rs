@@ -21,6 +21,8 @@ mod run_setup;
 #[cfg(feature = "systemd")]
 mod scope;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use compiled::Compiled;
 pub(crate) use emit::Run;

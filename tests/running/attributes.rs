@@ -196,7 +196,7 @@ fn settings_of_namespaces_that_come_after_a_join_are_not_the_hosts() {
     const FILE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
     let before = std::fs::read_to_string(FILE).unwrap();
     let mut held = common::sandbox().user_ns().command("/bin/sleep").arg("1000").spawn().unwrap();
-    let joining = common::sandbox().join_pid(Namespaces::USER, held.id()).net_ns();
+    let joining = Sandbox::new().join_pid(Namespaces::USER, held.id()).net_ns();
     let setting = joining.clone().sysctl("net.ipv4.ip_unprivileged_port_start", "1001").command("true");
     let error = setting.spawn().and_then(|mut child| child.wait()).map(drop).unwrap_err();
     let after = std::fs::read_to_string(FILE).unwrap();
