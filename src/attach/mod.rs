@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 pub use ticket::Ticket;
 
-use crate::cgroup::{self, Group, Limits, Stats};
+use crate::cgroup::{self, Group, Host, Limits, Stats};
 use crate::child::{self, Child, Events, Execs, Inside, Outcome, Output, Usage};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -89,22 +89,35 @@ impl Attached {
         let pidfd = ticket.identity.find().map_err(failed)?.ok_or_else(gone)?;
         let host = if ticket.places.is_empty() { None } else { Some(cgroup::host()?) };
         let group = host.map_or(Ok(None), |host| Group::find(host, &ticket.places))?;
-        let attached =
+        let mut attached =
             Attached { ticket: ticket.clone(), pidfd, group, execs: Arc::default(), ended: Mutex::new(None) };
-        if let Some(host) = host.filter(|_| attached.is_running()) {
-            let own = fs::read_to_string(format!("/proc/{}/cgroup", ticket.identity.pid())).unwrap_or_default();
-            let is_there = attached.group.is_some() && cgroup::holds(host, &ticket.places, &own);
-            // A process that has ended meanwhile is in no group.
-            if !is_there && attached.is_running() {
+        // Whoever writes a ticket finds a process that has ended, and somebody else's group.
+        if !attached.is_in_group(host) {
+            // A process that has ended is in no group, or not seen in any.
+            attached.group = None;
+            if attached.is_running() {
                 return Err(Error::message(
                     ErrorKind::Control,
                     Step::Attach,
-                    "the process is not in the ticket's group",
+                    "the process is not in the ticket's group, or in another one",
                 )
                 .hint("the ticket is not that of this sandbox, or the group was removed"));
             }
         }
         Ok(attached)
+    }
+
+    /// Returns whether the process is in the ticket's group, and in no other of a sandbox: a ticket
+    /// must not lead a further program out of its limits, or to another sandbox.
+    fn is_in_group(&self, host: Option<&Host>) -> bool {
+        let pid = self.ticket.identity.pid();
+        let theirs = fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        // As long as nobody has reaped the process, the pid is its own.
+        let theirs = theirs.ok().filter(|_| pidfd::pid_of(self.pidfd()) == Some(pid));
+        let (Some(theirs), Ok(own)) = (theirs, fs::read_to_string("/proc/self/cgroup")) else { return false };
+        let places = &self.ticket.places;
+        let is_in = host.is_none_or(|host| self.group.is_some() && cgroup::holds(host, places, &theirs));
+        is_in && ticket::groups_of_sandboxes(&theirs, &own) <= places.len()
     }
 
     /// Returns the pid of the program, or of its init, in this process's pid namespace.
@@ -135,7 +148,10 @@ impl Attached {
     }
 
     /// Waits for the end of the program, then removes the control group and the scratch directory,
-    /// if its owner is dead. Later calls return the same outcome.
+    /// if its owner is dead. Later calls return the same outcome. If the program had ended before
+    /// [`open`](Attached::open), the ticket proves nothing about the control group on v1, nor on v2
+    /// after the reaping: then the group is left to its owner, or to
+    /// [`reap_stale`](crate::reap_stale).
     ///
     /// The verdict is by the status alone: limits that the owner watches are not known here. Where
     /// the sandbox has an [`init`](crate::Sandbox::init), a program that a signal has killed shows as

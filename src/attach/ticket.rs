@@ -1,6 +1,7 @@
 //! The ticket of a sandbox, by which a later process finds the sandbox again.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use nix::errno::Errno;
@@ -28,7 +29,11 @@ const SIZE_MAX: usize = 64 << 10;
 ///
 /// Keep a ticket as you would keep the handle: who has one and runs as the sandbox's owner can
 /// control the sandbox. A ticket that somebody else has written can name a process that is no
-/// sandbox. It gives its reader no right that the reader does not have.
+/// sandbox. It gives its reader no right that the reader does not have, and gives
+/// [`exec`](crate::Attached::exec) no program in other namespaces or groups, or of another user, than
+/// the process that it names. But the kernel tells nobody what rules a seccomp filter has, nor
+/// whether Landlock's are in place: who can change a ticket can have a further program go without
+/// them. Keep it where the sandbox's programs cannot write.
 ///
 /// ```
 /// use ringfence::{Sandbox, Ticket};
@@ -106,9 +111,27 @@ impl Ticket {
         let groups = line.all("group");
         let place = |text| Place::from_text(text, name.as_deref()?);
         let places = groups.into_iter().map(place).collect::<Option<Vec<_>>>()?;
+        // One that stands twice would stand for another, which is left out.
+        let twice = |place: &Place| places.iter().filter(|other| other.is_beside(place)).count() > 1;
+        if places.iter().any(twice) {
+            return None;
+        }
         let entry = EntryRecord::read(&mut line)?;
         line.is_empty().then(|| Ticket { text: text.to_owned(), identity, name, places, entry })
     }
+}
+
+/// Returns in how many hierarchies a process is in the group of a sandbox that this process is not
+/// in. The arguments are the `/proc/PID/cgroup` of both.
+pub(super) fn groups_of_sandboxes(theirs: &str, own: &str) -> usize {
+    let path = |line: &str| line.splitn(3, ':').nth(2).map(PathBuf::from);
+    let is_named = |line: &&str| {
+        let same = own.lines().find(|own| own.split(':').next() == line.split(':').next());
+        let (Some(theirs), own) = (path(line), same.and_then(path).unwrap_or_default()) else { return false };
+        let common = theirs.iter().zip(own.iter()).take_while(|(one, other)| one == other).count();
+        theirs.iter().skip(common).any(|name| name.to_str().is_some_and(|name| owner::token_of(name).is_some()))
+    };
+    theirs.lines().filter(is_named).count()
 }
 
 impl fmt::Display for Ticket {
@@ -173,6 +196,7 @@ mod tests {
             name("system.slice", "system.slice"),
             name(NAME, "system.slice"),
             name(NAME, &format!("../{NAME}")),
+            name(NAME, &format!("{NAME},group=2:c1:77:{NAME}")),
             name(NAME, &format!("/{NAME}")),
             ticket(&format!(",name={NAME}%2f..")),
         ];
@@ -184,5 +208,16 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::TooLarge);
         let whole = name(NAME, &format!("a/{NAME}"));
         crate::fuzz::texts(&[&whole, &ticket("")], |text| drop(text.parse::<Ticket>()));
+    }
+
+    #[test]
+    fn the_groups_of_a_sandbox_are_those_that_this_process_is_not_in() {
+        let groups = |name: &str| format!("2:memory:/a/{name}\n1:cpu,cpuacct:/b\n0::/a/{name}/x\n");
+        let own = "2:memory:/a\n1:cpu,cpuacct:/\n0::/\n";
+        assert_eq!(groups_of_sandboxes(&groups(NAME), own), 2);
+        assert_eq!(groups_of_sandboxes(&groups("rk-1"), own), 0);
+        assert_eq!(groups_of_sandboxes(&groups(NAME), &groups(NAME)), 0, "inside of a sandbox");
+        assert_eq!(groups_of_sandboxes(&groups(&format!("{NAME}/rf-{}", &NAME[3..])), &groups(NAME)), 2);
+        assert_eq!(groups_of_sandboxes("", own) + groups_of_sandboxes("x\n:", own), 0);
     }
 }

@@ -60,6 +60,11 @@ impl Place {
         (plain && clean && short && named).then_some(Place { version, controllers, inode: number(inode)?, path })
     }
 
+    /// Returns whether two places are in one hierarchy.
+    pub(crate) fn is_beside(&self, other: &Place) -> bool {
+        self.version == other.version && (self.version == Version::V2 || self.controllers == other.controllers)
+    }
+
     /// Opens the group. Returns `None` if the group is gone, also if another one is in its place.
     fn open(&self, host: &Host) -> Result<Option<Part>> {
         let fits = |hierarchy: &Controllers| match self.version {

@@ -16,10 +16,10 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
 
 use super::entry::{Entry, Kind, failed, is_kept, kind_of, refused, too_large};
-use super::tree::{Walk, open_named, remove};
+use super::tree::{Walk, open, open_named, remove};
 use super::upper::{Change, ChangeKind, UpperDir, at};
 use crate::error::{Error, Result, Step};
-use crate::sys::{by_fd, random, xattr};
+use crate::sys::{random, xattr};
 
 const STEP: Step = Step::Commit;
 const PIECE: usize = 256 << 10;
@@ -57,10 +57,10 @@ impl From<io::Error> for Fault {
 
 impl<'u> Commit<'u> {
     pub(super) fn begin(upper: &'u UpperDir) -> Result<Self> {
-        let open = |path: &PathBuf| open_named(path).map_err(|errno| failed(STEP, errno).at(path));
+        let named = |path: &PathBuf| open_named(path).map_err(|errno| failed(STEP, errno).at(path));
         let number = random::number().map_err(|errno| failed(STEP, errno))?;
         let unnamed = CString::new(format!(".ringfence-{number:016x}")).unwrap_or_default();
-        let (top, below) = (Walk::new(open(&upper.upper)?), Walk::new(open(&upper.below)?));
+        let (top, below) = (Walk::new(named(&upper.upper)?), Walk::new(named(&upper.below)?));
         Ok(Commit { upper, top, below, bytes: upper.bytes.get(), unnamed })
     }
 
@@ -117,7 +117,7 @@ impl<'u> Commit<'u> {
             return Err(in_upper(refused(STEP, "this is no directory now: a process still changes it")));
         };
         let parent = below.dir(above).map_err(in_below)?;
-        let to = by_fd::open(parent, name).map_err(in_below)?;
+        let to = open(parent, name).map_err(in_below)?;
         set_facts(from.as_fd(), &to, &entry.stat, upper.set_ids).map_err(in_below)
     }
 }
@@ -140,7 +140,7 @@ impl Place<'_> {
             remove(self.dir, self.name)?;
         }
         match mkdirat(self.dir, self.name, CLOSED) {
-            Err(Errno::EEXIST) => Ok(by_fd::open(self.dir, self.name).map(drop)?),
+            Err(Errno::EEXIST) => Ok(open(self.dir, self.name).map(drop)?),
             made => Ok(made?),
         }
     }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::NixPath;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, renameat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, renameat};
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::sys::{by_fd, random};
@@ -23,6 +23,21 @@ const MOST: u64 = 20_000_000;
 /// Opens a directory that the caller named, for reading.
 pub(super) fn open_named(path: &Path) -> nix::Result<OwnedFd> {
     nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Opens a directory that is no link, and on which nothing is mounted (EXDEV): an overlay does not
+/// show what is mounted below one of its layers, so no change is about that.
+pub(super) fn open(dir: BorrowedFd<'_>, name: &(impl NixPath + ?Sized)) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new().flags(OFlag::O_RDONLY | by_fd::DIR).resolve(ResolveFlag::RESOLVE_NO_XDEV);
+    match openat2(dir, name, how) {
+        // Before Linux 5.6, and under filters that do not know the call, only another file system is
+        // noticed.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            let found = by_fd::open(dir, name)?;
+            if fstat(&found)?.st_dev == fstat(dir)?.st_dev { Ok(found) } else { Err(Errno::EXDEV) }
+        }
+        found => found,
+    }
 }
 
 /// The directories below a root. The last one stays open, because callers go through a tree
@@ -52,7 +67,7 @@ impl Walk {
             let mut dir = above;
             for name in rest.components() {
                 let from = dir.as_ref().unwrap_or(&self.root);
-                dir = Some(by_fd::open(from.as_fd(), name.as_os_str())?);
+                dir = Some(open(from.as_fd(), name.as_os_str())?);
             }
             (self.dir, self.path) = (dir, path.to_owned());
         }
@@ -66,7 +81,7 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &(impl NixPath + ?Sized)) -> nix
     if is_gone {
         return Ok(());
     }
-    clear(&by_fd::open(dir, name)?)?;
+    clear(&open(dir, name)?)?;
     unlinkat(dir, name, UnlinkatFlags::RemoveDir)
 }
 
@@ -89,7 +104,7 @@ pub(super) fn clear(top: &OwnedFd) -> nix::Result<()> {
             if unlink(top.as_fd(), &name)? {
                 continue;
             }
-            let inner = by_fd::open(top.as_fd(), name.as_c_str())?;
+            let inner = open(top.as_fd(), name.as_c_str())?;
             loop {
                 let names = by_fd::names(inner.as_fd(), BATCH)?;
                 if names.is_empty() {

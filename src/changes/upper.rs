@@ -47,6 +47,9 @@ const ENTRIES: u64 = 100_000;
 ///   [`set_ids`](UpperDir::set_ids).
 /// - Devices: see [`devices`](UpperDir::devices).
 /// - An upper beyond a limit, and one with a path of more than 4,095 bytes.
+/// - A change to a directory of the one below on which something is mounted, and to what is in it
+///   (EXDEV): the program has not seen that. Before Linux 5.6, binds of the same file system are not
+///   noticed.
 ///
 /// Owner and mode of the upper directory itself are no change.
 #[must_use = "an upper directory by itself does nothing"]

@@ -9,6 +9,7 @@
 mod compiled;
 mod emit;
 mod enter;
+mod excess;
 mod facts;
 mod handle;
 mod inputs;
@@ -20,6 +21,8 @@ mod run_setup;
 #[cfg(feature = "systemd")]
 mod scope;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use compiled::Compiled;
 pub(crate) use emit::Run;

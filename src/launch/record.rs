@@ -17,6 +17,7 @@ use std::time::Duration;
 use nix::unistd::{Gid, Uid, getgroups};
 
 use super::enter::Entrance;
+use super::excess::{Process, excess};
 use crate::cgroup::Limits;
 use crate::child::Enter;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -208,6 +209,11 @@ impl EntryRecord {
         valid.then_some(EntryRecord { entrance: Arc::new(entrance), no_ruleset, caller, shared, root })
     }
 
+    #[cfg(test)]
+    pub(super) fn entrance_of_text(&self) -> &Entrance {
+        &self.entrance
+    }
+
     /// Returns whether the sandbox has a pid namespace of its own.
     pub(crate) fn own_pid_ns(&self) -> bool {
         self.entrance.policy.namespaces.new.contains(Namespaces::PID)
@@ -249,42 +255,18 @@ impl EntryRecord {
             let reason = "the sandbox has its owner's root directory, and this process has another";
             return refuse(reason.into(), "attach in the root directory of the process that has started the sandbox");
         }
-        let status = Rights::of(pid).filter(|_| pidfd::pid_of(process) == Some(pid));
-        let (Some(theirs), Some(own)) = (status, Rights::of_own()) else {
+        let read = |dir: &str| Process::read(dir).map_err(|error| Error::io(Step::Enter, &error).at(dir));
+        let theirs = read(&format!("/proc/{pid}"));
+        // As long as nobody has reaped the process, the pid is its own.
+        if pidfd::pid_of(process) != Some(pid) {
             return Err(Error::new(Step::Enter, nix::errno::Errno::ESRCH));
-        };
-        match self.excess(&theirs, &own) {
+        }
+        match excess(&self.entrance, &theirs?, &read("/proc/thread-self")?) {
             Some(what) => refuse(
                 format!("the ticket would give a further program {what}"),
                 "the ticket is not that of this sandbox, or this process has more rights than the sandbox's owner",
             ),
             None => Ok(self.entrance.clone()),
-        }
-    }
-
-    /// Returns what a program by this text would have beyond the first process of the sandbox.
-    fn excess(&self, theirs: &Rights, own: &Rights) -> Option<&'static str> {
-        let (policy, judgement) = (&self.entrance.policy, &self.entrance.judgement);
-        let has_filter = judgement.seccomp.is_some();
-        // As the entry does without a filter that leaves set-user-ID programs their rights.
-        let entry_gives_up = !judgement.security.admin_until_exec && (has_filter || !policy.program.init);
-        let gives_up = judgement.security.no_new_privs || entry_gives_up || own.no_new_privs;
-        // Who joins a user namespace has all capabilities in it, and they are in the bounding set.
-        let joins_user = policy.namespaces.apart().contains(Namespaces::USER);
-        let inherited = if joins_user { Capabilities::all_but([]).most() } else { own.bounding };
-        let most = match &judgement.security.capabilities {
-            Some(capabilities) if judgement.bounding => capabilities.most(),
-            Some(capabilities) => capabilities.most() | inherited,
-            None => inherited,
-        };
-        if most & !theirs.bounding != 0 {
-            Some("capabilities that its programs cannot have")
-        } else if theirs.no_new_privs && !gives_up {
-            Some("privileges by set-user-ID programs")
-        } else if theirs.filters > own.filters + u32::from(has_filter) {
-            Some("system calls that its filter forbids")
-        } else {
-            None
         }
     }
 }
@@ -384,42 +366,11 @@ fn own_ids() -> (u32, u32, Vec<u32>) {
     (Uid::effective().as_raw(), Gid::effective().as_raw(), groups)
 }
 
-/// The rights of a process, as /proc/PID/status shows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Rights {
-    bounding: u64,
-    no_new_privs: bool,
-    /// The number of filters, or before Linux 5.9 whether there are any.
-    filters: u32,
-}
-
-impl Rights {
-    fn of(pid: i32) -> Option<Rights> {
-        Rights::parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
-    }
-
-    fn of_own() -> Option<Rights> {
-        Rights::parse(&fs::read_to_string("/proc/thread-self/status").ok()?)
-    }
-
-    fn parse(status: &str) -> Option<Rights> {
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let filters = field("Seccomp_filters:").or(field("Seccomp:").map(|mode| if mode == "0" { "0" } else { "1" }));
-        Some(Rights {
-            bounding: hex(field("CapBnd:")?)?,
-            no_new_privs: field("NoNewPrivs:") == Some("1"),
-            filters: filters.map_or(Some(0), number)?,
-        })
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const OPEN: Rights = Rights { bounding: u64::MAX, no_new_privs: false, filters: 0 };
-
-    fn record(pairs: &str) -> Option<EntryRecord> {
+    pub(in crate::launch) fn record(pairs: &str) -> Option<EntryRecord> {
         let text = format!("x,{pairs}");
         let mut line = text::Reader::new(&text, "x")?;
         let record = EntryRecord::read(&mut line)?;
@@ -470,36 +421,13 @@ mod tests {
             "new=0,joined=0,caller=0:0:,admin=1",
             "new=0,joined=0,caller=0:0:,refused=attributes",
             "new=0,joined=0,caller=0:0:,more=1",
+            "new=0,joined=0,caller=0:0:,new=0",
         ] {
             assert!(record(text).is_none(), "{text}");
         }
         crate::fuzz::texts(&[base, "new=20000,joined=0,caller=0:0:7,maps=0-1-1:0-1-1:1:1:0,stop=3"], |text| {
             drop(record(text))
         });
-    }
-
-    #[test]
-    fn a_text_that_gives_more_than_the_sandbox_has_is_told() {
-        let base = "new=0,joined=0,caller=0:0:,init=1,new=0";
-        assert!(record(base).is_none(), "a key that stands twice");
-        let bare = record("new=0,joined=0,caller=0:0:,init=1").unwrap();
-        assert_eq!(bare.excess(&OPEN, &OPEN), None);
-        assert!(bare.excess(&Rights { bounding: 1, ..OPEN }, &OPEN).unwrap().contains("capabilities"));
-        assert!(bare.excess(&Rights { no_new_privs: true, ..OPEN }, &OPEN).unwrap().contains("privileges"));
-        assert!(bare.excess(&Rights { filters: 1, ..OPEN }, &OPEN).unwrap().contains("system calls"));
-        assert_eq!(bare.excess(&Rights { filters: 1, ..OPEN }, &Rights { filters: 1, ..OPEN }), None);
-        let kept = record("new=0,joined=0,caller=0:0:,caps=3.1.1.0.0.-,bounding=1").unwrap();
-        assert_eq!(kept.excess(&Rights { bounding: 3, ..OPEN }, &OPEN), None);
-        assert!(kept.excess(&Rights { bounding: 1, ..OPEN }, &OPEN).is_some());
-        // What is left in the bounding set, an exec gives to uid 0.
-        let wide = record("new=0,joined=0,caller=0:0:,caps=3.1.1.0.0.-").unwrap();
-        assert!(wide.excess(&Rights { bounding: 3, ..OPEN }, &OPEN).unwrap().contains("capabilities"));
-        let own = Rights { bounding: 3, ..OPEN };
-        assert_eq!(wide.excess(&own, &own), None);
-        // In a user namespace as well, in which the one that joins has them all.
-        let joins = record("new=10000000,joined=0,caller=0:0:").unwrap();
-        assert!(joins.excess(&Rights { bounding: 3, ..OPEN }, &own).unwrap().contains("capabilities"));
-        assert_eq!(joins.excess(&OPEN, &own), None);
     }
 
     #[test]
@@ -514,20 +442,5 @@ mod tests {
         for forged in ["admin=1", "nnp=1", "init=1"] {
             assert_eq!(held(&format!("{text},{forged}")), None, "{forged}");
         }
-        // Such a filter is no reason to think that set-user-ID programs give nothing.
-        let theirs = Rights { no_new_privs: true, filters: 1, ..OPEN };
-        assert!(record(&text).unwrap().excess(&theirs, &OPEN).unwrap().contains("privileges"));
-        let kept = record(&format!("{base},seccomp={}", filter(false))).unwrap();
-        assert_eq!(kept.excess(&theirs, &OPEN), None);
-    }
-
-    #[test]
-    fn rights_are_read_from_a_status() {
-        let status = "Name:\tx\nCapBnd:\t00000000000000c0\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n";
-        assert_eq!(Rights::parse(status), Some(Rights { bounding: 0xc0, no_new_privs: true, filters: 3 }));
-        let old = status.replace("Seccomp_filters:\t3\n", "");
-        assert_eq!(Rights::parse(&old).unwrap().filters, 1);
-        assert!(Rights::of_own().is_some());
-        crate::fuzz::texts(&[status], |text| _ = Rights::parse(text));
     }
 }

@@ -58,8 +58,13 @@ impl Policy {
         sysctl::emit(plan, &self.sysctls);
     }
 
-    /// Returns the problems of settings that no new namespace has.
+    /// Returns the problems of settings that no new namespace has. After a user namespace is joined,
+    /// the others are made late: until then the settings would be the host's.
     pub(crate) fn invalid_sysctls(&self) -> Vec<Problem> {
+        if self.joins(Namespaces::USER) && !self.sysctls.is_empty() {
+            let reason = "the namespaces that have the settings are made after the user namespace is joined";
+            return vec![Problem::unsupported("sysctl", reason, "leave them out, or make a user namespace")];
+        }
         sysctl::invalid(&self.sysctls, self.new)
     }
 

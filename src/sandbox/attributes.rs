@@ -73,7 +73,8 @@ impl Sandbox {
     /// Sets a setting of the kernel in a namespace of the sandbox's own, by its name in sysctl(8):
     /// `net.*` needs [`net_ns`](Sandbox::net_ns); `fs.mqueue.*` and those of System V IPC
     /// (`kernel.shmmax`, `kernel.sem`, …) need [`ipc_ns`](Sandbox::ipc_ns). Anything else would be
-    /// the whole machine's, and is refused. A later call for a name replaces an earlier one.
+    /// the whole machine's, and is refused. So is every setting where a user namespace is joined. A
+    /// later call for a name replaces an earlier one.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), ringfence::Error> {

@@ -829,7 +829,7 @@ impl Sandbox {
     ///
     /// Where a program outlives its owner ([`die_with_owner(false)`](Sandbox::die_with_owner)), calls
     /// are refused with ENOSYS after the owner's end. The program cannot have a supervisor of its
-    /// own for a filter (EBUSY). A signal whose handler does not restart calls can interrupt a
+    /// own for a filter (EBUSY), not even then. A signal whose handler does not restart calls can interrupt a
     /// refused call (EINTR).
     ///
     /// Needs Linux 5.8. Where a filter around the caller has a supervisor already, or the profile

@@ -202,6 +202,16 @@ impl Capabilities {
         self.all()
     }
 
+    /// Returns what an exec as an ordinary user can keep.
+    pub(crate) fn kept(&self) -> u64 {
+        self.ambient | self.inheritable
+    }
+
+    /// Returns every capability of this kernel.
+    pub(crate) fn everything() -> u64 {
+        (2u64 << last_capability()) - 1
+    }
+
     /// Returns true if something besides the bounding set needs CAP_SETPCAP.
     pub(crate) fn sets_securebits(&self) -> bool {
         self.securebits.is_some()

@@ -104,6 +104,7 @@ extern "C" fn before_main() {
         "spawn-bare" => spawn_bare(),
         "devices" => devices(&words[1..]),
         "devices-again" => devices_again(&words[1..]),
+        "own-supervisor" => own_supervisor(words[1]),
         other => panic!("no probe {other}"),
     }
     std::process::exit(0);
@@ -502,4 +503,51 @@ fn read(paths: &[&str]) {
 fn spawn_masked() {
     let masked = Sandbox::new().mask("/usr/bin/env").command("/bin/true");
     println!("{}", masked.spawn().map_or_else(|error| error.to_string(), |_| "spawned".to_owned()));
+}
+
+/// Makes a directory that the sandbox's filter asks about, under a filter with a supervisor of the
+/// program's own, which lets the call through.
+fn own_supervisor(dir: &str) {
+    const LET_THROUGH: u32 = 1;
+    let (number, answer) = (libc::SYS_mkdirat as u32, std::sync::mpsc::channel::<i32>());
+    let supervisor = std::thread::spawn(move || {
+        let Ok(listener) = answer.1.recv() else { return };
+        // SAFETY: both structures are plain numbers, and live longer than the calls.
+        unsafe {
+            let mut question: libc::seccomp_notif = std::mem::zeroed();
+            let asked = libc::ioctl(listener, 0xc050_2100_u64 as _, &mut question);
+            let through = libc::seccomp_notif_resp { id: question.id, val: 0, error: 0, flags: LET_THROUGH };
+            println!("let through: {asked} {}", libc::ioctl(listener, 0xc018_2101_u64 as _, &through));
+        }
+    });
+    let insn = |code: u32, k: u32, jf: u8| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    let mut code = [
+        insn(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        insn(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number, 1),
+        insn(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_USER_NOTIF, 0),
+        insn(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: code.as_mut_ptr() };
+    // The kernel looks at the lower half of a flag word only.
+    for flags in [libc::SECCOMP_FILTER_FLAG_NEW_LISTENER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | 1 << 32] {
+        // SAFETY: the program and its instructions live longer than the call.
+        let listener = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &program)
+        };
+        println!(
+            "listener: {}",
+            if listener < 0 { std::io::Error::last_os_error().to_string() } else { "made".into() }
+        );
+        if listener >= 0 {
+            answer.0.send(listener as i32).unwrap();
+            break;
+        }
+    }
+    drop(answer.0);
+    let path = std::ffi::CString::new(dir).unwrap();
+    // SAFETY: a path with its NUL.
+    let made = unsafe { libc::syscall(libc::SYS_mkdirat, libc::AT_FDCWD, path.as_ptr(), 0o700) };
+    println!("mkdirat: {}", if made < 0 { std::io::Error::last_os_error().to_string() } else { "made".into() });
+    supervisor.join().unwrap();
 }

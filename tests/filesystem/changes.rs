@@ -415,3 +415,59 @@ fn marks_that_lead_elsewhere_are_refused() {
     let same = UpperDir::new(layers.path("below"), layers.path("below")).changes().unwrap_err();
     assert_eq!(same.kind(), ErrorKind::Invalid);
 }
+
+#[test]
+fn what_is_mounted_below_is_no_part_of_a_change() {
+    let _clean = common::clean();
+    if common::needs_root("a mount on the directory below") {
+        return;
+    }
+    let layers = Layers::new();
+    fs::create_dir_all(layers.path("below/dir/mounted")).unwrap();
+    layers.write("elsewhere/precious", "mine");
+    let change = |layers: &Layers, what: &str| {
+        fs::remove_dir_all(layers.path("upper")).unwrap();
+        fs::create_dir_all(layers.path("upper")).unwrap();
+        match what {
+            "removed" => mknod(&layers.path("upper/dir"), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).unwrap(),
+            "replaced" => layers.write("upper/dir", "a file now"),
+            "emptied" => {
+                layers.write("upper/dir/x", "");
+                fs::remove_file(layers.path("upper/dir/x")).unwrap();
+                mknod(&layers.path("upper/dir/mounted"), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).unwrap();
+            }
+            "added to" => layers.write("upper/dir/mounted/precious", "theirs"),
+            _ => {
+                fs::create_dir_all(layers.path("upper/dir/mounted")).unwrap();
+                fs::set_permissions(layers.path("upper/dir/mounted"), fs::Permissions::from_mode(0o700)).unwrap();
+            }
+        }
+    };
+    // The mounts are those of one thread.
+    std::thread::scope(|scope| {
+        let mounting = scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let mount = |source: Option<&Path>, target: &Path, flags| {
+                nix::mount::mount(source, target, None::<&str>, flags, None::<&str>).unwrap();
+            };
+            use nix::mount::MsFlags;
+            mount(None, Path::new("/"), MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+            let (from, to) = (layers.path("elsewhere"), layers.path("below/dir/mounted"));
+            fs::set_permissions(&from, fs::Permissions::from_mode(0o755)).unwrap();
+            mount(Some(&from), &to, MsFlags::MS_BIND);
+            for what in ["removed", "replaced", "emptied", "added to", "closed"] {
+                change(&layers, what);
+                let committed = layers.upper().changes().and_then(|mut changes| changes.commit());
+                assert_eq!(
+                    fs::read_to_string(layers.path("elsewhere/precious")).ok().as_deref(),
+                    Some("mine"),
+                    "{what}"
+                );
+                assert_eq!(fs::metadata(&from).unwrap().mode() & 0o777, 0o755, "{what}");
+                let error = committed.expect_err(what);
+                assert!(error.kind() == ErrorKind::Control && error.raw_os_error().is_some(), "{what}: {error}");
+            }
+        });
+        mounting.join().unwrap();
+    });
+}

@@ -384,3 +384,22 @@ fn an_older_kernel_hands_its_listener_over_without_the_newer_flag() {
     let text = caller_under(Seccomp::deny_list().rule(none), "supervise");
     assert!(text.starts_with("install seccomp filter: EBUSY") && text.contains("supervisor"), "{text}");
 }
+
+#[test]
+fn a_program_takes_no_place_that_a_supervisor_has_left() {
+    let _clean = common::clean();
+    let dir = TempDir::new();
+    let made = dir.path().join("made");
+    let sandbox = probe::run(sandbox(), &format!("own-supervisor {}", made.display())).seccomp(asks(&["mkdirat"]));
+    let sandbox = sandbox.stdin(Stdio::null()).stdout(Stdio::piped());
+    let (left, has_left) = mpsc::channel();
+    let supervisor = move |notifications| {
+        drop(notifications);
+        left.send(()).unwrap();
+    };
+    let output = sandbox.spawn_supervised(supervisor).unwrap().wait_with_output().unwrap();
+    has_left.recv().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(told.matches("listener: Device or resource busy").count(), 2, "{told}");
+    assert!(told.contains("mkdirat: Function not implemented") && !made.exists(), "{told}");
+}

@@ -139,9 +139,13 @@ impl Drop for Left {
     }
 }
 
+fn has_groups() -> bool {
+    common::is_root() || !common::no_cgroups()
+}
+
 /// The policies of which the machine allows the groups.
 fn with_groups(names: &[&'static str]) -> Vec<&'static str> {
-    let groups = common::is_root() || !common::no_cgroups();
+    let groups = has_groups();
     names.iter().copied().filter(|name| groups || !name.starts_with("group")).collect()
 }
 
@@ -163,7 +167,8 @@ fn a_later_process_finds_the_sandbox_and_asks_it_to_end() {
         // Any number may attach, and dropping one ends nothing.
         drop(Attached::open(&left.ticket.to_string().parse().unwrap()).unwrap());
         let groups = left.groups();
-        assert_eq!(groups.is_empty(), !(name.starts_with("group") || name.starts_with("strict") && common::is_root()));
+        let has_group = name.starts_with("group") || name.starts_with("strict") && has_groups();
+        assert_eq!(groups.is_empty(), !has_group, "{name}");
         let outcome = sandbox.stop(sandbox.stop_signal(), Duration::from_secs(60)).unwrap();
         match outcome {
             Some(outcome) => assert_eq!(outcome.verdict(), Verdict::Exited(7), "{name}"),
@@ -387,6 +392,80 @@ fn a_ticket_gives_no_program_more_than_the_sandbox_has() {
         let left = Left::by_another("rules");
         let error = left.open().exec("true").map(drop).unwrap_err();
         assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("Landlock"), "{error}");
+    }
+}
+
+/// Returns the text of a ticket with other words in place of those with these keys.
+fn forge(text: &str, changes: &[(&str, &str)]) -> String {
+    let is_changed = |word: &&str| changes.iter().any(|(key, _)| word.starts_with(&format!("{key}=")));
+    let words = text.split(',').filter(|word| !is_changed(word)).map(str::to_owned);
+    let new = changes.iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| format!("{key}={value}"));
+    words.chain(new).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn a_ticket_of_a_dead_process_says_nothing_about_a_group() {
+    let _clean = common::clean();
+    if common::no_cgroups() {
+        return;
+    }
+    let _reaping = common::reaping();
+    let victim = Left::by_another("group");
+    // A zombie is a process that has ended.
+    let mut dead = process::Command::new("/bin/true").spawn().unwrap();
+    let stat = || std::fs::read_to_string(format!("/proc/{}/stat", dead.id())).unwrap();
+    common::eventually("a zombie", || stat().contains(") Z "));
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let start = stat().rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().to_owned();
+    let identity = format!("{}:{start}:{}:-", dead.id(), boot.trim());
+    let forged: Ticket = forge(&victim.ticket.to_string(), &[("process", &identity)]).parse().unwrap();
+    if let Ok(sandbox) = Attached::open(&forged) {
+        assert!(!sandbox.is_running());
+        let limits = Limits::new().pids(1);
+        let refused = [sandbox.freeze().is_err(), sandbox.thaw().is_err(), sandbox.update(&limits).is_err()];
+        assert_eq!(refused, [true; 3]);
+        assert!(sandbox.stats().is_err() && sandbox.processes().is_err());
+        let _ = (sandbox.kill(), sandbox.try_wait(), sandbox.wait());
+    }
+    assert!(victim.open().is_running(), "somebody else's sandbox was killed");
+    dead.wait().unwrap();
+}
+
+#[test]
+fn a_ticket_leads_no_program_out_of_the_sandbox() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    for name in with_groups(&["apart", "strict", "capable", "group-apart"]) {
+        let left = Left::by_another(name);
+        let text = left.ticket.to_string();
+        let bare = [("joined", "0"), ("shared", ""), ("rootdir", ""), ("maps", ""), ("user", ""), ("groups", "")];
+        let caller = text.split(',').find_map(|word| word.strip_prefix("caller=")).unwrap_or("0:0:");
+        let new = text.split(',').find_map(|word| word.strip_prefix("new=")).unwrap();
+        let pid_alone = format!("{:x}", libc::CLONE_NEWPID);
+        let of = |changes: &[(&str, &str)]| forge(&text, &[&bare[..], &[("caller", caller)], changes].concat());
+        let mut forged = vec![(of(&[("new", "0")]), "namespace"), (of(&[("new", &pid_alone)]), "namespace")];
+        if new != pid_alone {
+            let but_pid = u64::from_str_radix(new, 16).unwrap() & !(libc::CLONE_NEWPID as u64);
+            forged.push((of(&[("new", &format!("{but_pid:x}"))]), "namespace"));
+        } else {
+            forged.remove(1);
+        }
+        forged.push((forge(&text, &[("user", "4242:4242")]), "another user"));
+        if text.contains("caps=") {
+            forged.push((forge(&text, &[("caps", "")]), "capabilities"));
+        }
+        for (forged, what) in forged {
+            let sandbox = Attached::open(&forged.parse().unwrap_or_else(|error| panic!("{error}: {forged}"))).unwrap();
+            let error = sandbox.exec_output("/bin/true").map(drop).expect_err(&forged);
+            assert!(error.to_string().contains("would give"), "{name}, {what}: {error}: {forged}");
+            assert!(error.to_string().contains(what), "{name}, {what}: {error}: {forged}");
+        }
+        // A program without the group would be without its limits.
+        if text.contains("group=") {
+            let error = Attached::open(&forge(&text, &[("group", "")]).parse().unwrap()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Control, "{error}");
+        }
+        assert!(left.open().is_running());
     }
 }
 

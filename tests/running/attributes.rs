@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringfence::{Command, ErrorKind, Scheduler, Step};
+use ringfence::{Command, ErrorKind, Namespaces, Scheduler, Step};
 use ringfence::{IoPriority, MemoryPolicy, MemoryPolicyFlags, Personality, Resource, Sandbox};
 
 use crate::common;
@@ -188,6 +188,25 @@ fn settings_are_the_sandboxes_and_not_the_hosts() {
     }
     let unknown = common::sandbox().user_ns().net_ns().sysctl("net.no.such", "1").command("true").spawn().unwrap_err();
     assert_eq!((unknown.step(), unknown.raw_os_error()), (Step::Sysctl, Some(libc::ENOENT)), "{unknown}");
+}
+
+#[test]
+fn settings_of_namespaces_that_come_after_a_join_are_not_the_hosts() {
+    let _clean = common::clean();
+    const FILE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let before = std::fs::read_to_string(FILE).unwrap();
+    let mut held = common::sandbox().user_ns().command("/bin/sleep").arg("1000").spawn().unwrap();
+    let joining = Sandbox::new().join_pid(Namespaces::USER, held.id()).net_ns();
+    let setting = joining.clone().sysctl("net.ipv4.ip_unprivileged_port_start", "1001").command("true");
+    let error = setting.spawn().and_then(|mut child| child.wait()).map(drop).unwrap_err();
+    let after = std::fs::read_to_string(FILE).unwrap();
+    if after != before {
+        std::fs::write(FILE, &before).unwrap();
+    }
+    assert_eq!(before, after);
+    assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("sysctl"), "{error}");
+    held.kill().unwrap();
+    held.wait().unwrap();
 }
 
 #[test]

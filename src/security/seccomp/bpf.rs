@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::rule::{Action, Compare, DenialRule};
-use super::table::{AUDIT_ARCH, X32_BIT};
+use super::table::{self, AUDIT_ARCH, Architecture, X32_BIT};
 
 /// struct sock_filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,22 @@ impl Answers {
         }
     }
 
+    /// Refuses seccomp(2) for a filter with a listener, as the kernel does as long as this filter has
+    /// one. If it lost its listener, a program could install a filter that asks about the same calls,
+    /// whose questions then come before those of this one, and let the calls through.
+    fn keep_listeners_out(&mut self, arch: Option<Architecture>) {
+        let Some(number) = table::number(arch, "seccomp") else { return };
+        let mut decision = self.of(number);
+        if decision.actions().any(Action::may_allow) {
+            let is = |mask: u64, value: u64| Compare::MaskedEq { mask, value };
+            let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+            let operation = u64::from(libc::SECCOMP_SET_MODE_FILTER);
+            let asked = vec![(0, is(u64::from(u32::MAX), operation)), (1, is(listener, listener))];
+            decision.cases.insert(0, (asked, Action::Errno(libc::EBUSY)));
+            self.calls.insert(number, decision);
+        }
+    }
+
     /// Returns the instructions that answer the number that is loaded. `base` is a bit that all
     /// numbers have.
     fn code(&self, base: u32) -> Vec<Insn> {
@@ -148,7 +164,7 @@ pub(super) struct Filter {
     /// The answers to x32 calls, which have the machine's own architecture.
     pub(super) x32: Option<Answers>,
     /// The answers to calls of other architectures, by their numbers in audit(7).
-    pub(super) others: Vec<(u32, Answers)>,
+    pub(super) others: Vec<(Architecture, Answers)>,
     /// The action for calls of an architecture that is not named.
     pub(super) foreign: Action,
 }
@@ -165,7 +181,7 @@ impl Filter {
         let found = match arch {
             AUDIT_ARCH if number >= X32_BIT => self.x32.as_ref(),
             AUDIT_ARCH => Some(&self.own),
-            _ => self.others.iter().find_map(|(other, answers)| (*other == arch).then_some(answers)),
+            _ => self.others.iter().find_map(|(other, answers)| (other.audit() == arch).then_some(answers)),
         };
         let number = if arch == AUDIT_ARCH { number & !X32_BIT } else { number };
         found.map_or((self.foreign, DenialRule::Foreign, [0; 6]), |answers| answers.judge(number, args))
@@ -181,6 +197,14 @@ impl Filter {
         }
     }
 
+    /// Returns the same answers for a filter that has a listener.
+    pub(super) fn with_listener(mut self) -> Filter {
+        self.own.keep_listeners_out(None);
+        self.x32.iter_mut().for_each(|answers| answers.keep_listeners_out(Some(Architecture::X32)));
+        self.others.iter_mut().for_each(|(arch, answers)| answers.keep_listeners_out(Some(*arch)));
+        self
+    }
+
     pub(super) fn program(&self) -> Vec<Insn> {
         let foreign = insn(RETURN, self.foreign.code());
         let x32 = self.x32.as_ref().map_or(vec![foreign], |answers| answers.code(X32_BIT));
@@ -192,7 +216,7 @@ impl Filter {
         for (arch, answers) in &self.others {
             let mut block = vec![insn(LOAD, NUMBER)];
             block.extend(answers.code(0));
-            program.extend(where_true(IF_EQ, *arch, block));
+            program.extend(where_true(IF_EQ, arch.audit(), block));
         }
         program.push(foreign);
         program
@@ -448,7 +472,7 @@ mod tests {
         };
         // Short blocks, and such as no branch reaches over.
         for count in [0, 200] {
-            let others = vec![(0x4000_0003, only(20, 70, count)), (0x4000_0028, only(20, 71, count))];
+            let others = vec![(Architecture::X86, only(20, 70, count)), (Architecture::Arm, only(20, 71, count))];
             let own = only(20, 72, count);
             let filter = Filter { own, x32: Some(only(20, 73, count)), others, foreign: Action::KillProcess };
             let program = filter.program();
@@ -464,6 +488,30 @@ mod tests {
                 assert_eq!(on(arch, base | 0xf_0006), Action::ENOSYS.code(), "{arch:#x} {base:#x} {count}");
             }
             assert_eq!(on(0x1234, 20), Action::KillProcess.code());
+        }
+    }
+
+    #[test]
+    fn a_filter_with_a_listener_refuses_every_other() {
+        let number = |arch| table::number(arch, "seccomp").unwrap();
+        let allow = |arch| Answers { newest: table::newest(arch), ..answers(BTreeMap::new()) };
+        let filter = Filter {
+            own: Answers { default: Action::Allow, ..allow(None) },
+            x32: Some(Answers { default: Action::Notify, ..allow(Some(Architecture::X32)) }),
+            others: vec![(Architecture::X86, Answers { default: Action::Allow, ..allow(Some(Architecture::X86)) })],
+            foreign: Action::KillProcess,
+        };
+        let program = filter.with_listener().program();
+        let own = (AUDIT_ARCH, number(None), Action::Allow);
+        let x32 = (AUDIT_ARCH, X32_BIT | number(Some(Architecture::X32)), Action::Notify);
+        for (arch, number, otherwise) in [own, x32, (0x4000_0003, number(Some(Architecture::X86)), Action::Allow)] {
+            let on = |operation, flags| run(&program, arch, number, [operation, flags, 0, 0, 0, 0]);
+            for (operation, flags) in [(1, 8), (1 | 1 << 32, 8 | 1 << 32), (1, 0xff)] {
+                assert_eq!(on(operation, flags), Action::Errno(libc::EBUSY).code(), "{arch:#x}: {operation} {flags}");
+            }
+            for (operation, flags) in [(1, 0), (0, 8), (2, 0), (1, 8 << 32)] {
+                assert_eq!(on(operation, flags), otherwise.code(), "{arch:#x}: {operation} {flags}");
+            }
         }
     }
 }

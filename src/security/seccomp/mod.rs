@@ -601,7 +601,7 @@ impl Profile {
         Filter {
             own,
             x32: self.architectures.get(&Architecture::X32).filter(here).map(|arch| self.answers(Some(*arch))),
-            others: others.map(|arch| (arch.audit(), self.answers(Some(*arch)))).collect(),
+            others: others.map(|arch| (*arch, self.answers(Some(*arch)))).collect(),
             foreign: self.foreign,
         }
     }
@@ -615,6 +615,14 @@ impl Profile {
         actions.extend([self.default, self.foreign]);
         actions.sort_by_key(|action| action.code());
         actions.dedup_by_key(|action| action.code() & !libc::SECCOMP_RET_DATA);
+        let program = if self.reports {
+            filter.asking().with_listener().program()
+        } else if actions.contains(&Action::Notify) {
+            self.filter(self.answers(None)).with_listener().program()
+        } else {
+            filter.program()
+        };
+        let program = bpf::bytes(&program);
         Compiled {
             exec: decision(libc::SYS_execve),
             stub_may_speak: plainly(libc::SYS_sendto),
@@ -626,7 +634,7 @@ impl Profile {
             stub_may_enter: CALLS_OF_AN_ENTERING_STUB.into_iter().all(plainly)
                 && decision(libc::SYS_clone).on([CLONE_OF_AN_ENTRY, 0, 0, 0, 0, 0]) == Action::Allow
                 && decision(libc::SYS_ioctl).on([0, libc::TIOCSCTTY, 0, 0, 0, 0]) == Action::Allow,
-            program: bpf::bytes(&if self.reports { filter.asking().program() } else { filter.program() }),
+            program,
             actions,
             answers: self.reports.then(|| Arc::new(filter)),
         }
