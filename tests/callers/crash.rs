@@ -154,7 +154,7 @@ fn what_is_to_outlive_its_owner_does() {
     assert!(!programs.iter().any(|fd| ends(fd, Duration::from_millis(300))));
     for (pid, program) in pids.into_iter().zip(&programs) {
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        assert!(ends(program, Duration::from_secs(5)));
+        assert!(ends(program, Duration::from_secs(30)));
     }
 }
 
@@ -195,7 +195,7 @@ fn what_a_dead_owner_made_is_cleared_and_what_a_living_one_holds_is_not() {
     let mut ours = sleeps(overlay(root.path(), own.path())).spawn().unwrap();
     let held = (entries(living.path()), entries(own.path()));
     killed.kill();
-    assert!(programs.iter().all(|fd| ends(fd, Duration::from_secs(2))));
+    assert!(programs.iter().all(|fd| ends(fd, Duration::from_secs(30))));
     assert_eq!(entries(dead.path()).len(), 2, "nobody has cleared them yet");
     reap_stale().unwrap();
     assert_eq!((entries(dead.path()).len(), records_of(dead.path())), (0, 0));
@@ -206,7 +206,7 @@ fn what_a_dead_owner_made_is_cleared_and_what_a_living_one_holds_is_not() {
     // A second call finds nothing of these, and the living one's turn comes.
     reap_stale().unwrap();
     alive.kill();
-    assert!(lives.iter().all(|fd| ends(fd, Duration::from_secs(2))));
+    assert!(lives.iter().all(|fd| ends(fd, Duration::from_secs(30))));
     reap_stale().unwrap();
     assert_eq!((entries(living.path()).len(), records_of(living.path())), (0, 0));
     drop(ours);
@@ -283,7 +283,7 @@ fn no_record_speaks_for_an_owner_but_the_owners_own() {
     assert!(!programs.iter().any(|fd| ends(fd, Duration::from_millis(100))), "a living owner's program was killed");
     fs::rename(&aside, &own).unwrap();
     owner.kill();
-    assert!(programs.iter().all(|fd| ends(fd, Duration::from_secs(2))));
+    assert!(programs.iter().all(|fd| ends(fd, Duration::from_secs(30))));
     reap_stale().unwrap();
     assert_eq!(entries(scratch.path()), Vec::<String>::new());
 }
@@ -310,7 +310,7 @@ fn what_others_have_put_there_is_passed_over_and_blocks_nothing() {
     let link = scratch.path().join(format!("rf-{token}-98-link"));
     std::os::unix::fs::symlink(root.path(), &link).unwrap();
     owner.kill();
-    assert!(programs.iter().all(|fd| ends(fd, Duration::from_secs(2))));
+    assert!(programs.iter().all(|fd| ends(fd, Duration::from_secs(30))));
     let reaped = reap_stale().unwrap();
     assert!(reaped.passed_over >= 6 && reaped.scratch_dirs >= 2, "{reaped:?}");
     assert_eq!(entries(scratch.path()).len(), 2, "{:?}", entries(scratch.path()));
@@ -339,7 +339,7 @@ fn a_program_that_survives_its_owner_is_found_by_its_scratch_directory() {
     owner.kill();
     assert!(!ends(&programs[0], Duration::from_millis(300)), "it has not taken its death signal off");
     reap_stale().unwrap();
-    let found = ends(&programs[0], Duration::from_secs(5));
+    let found = ends(&programs[0], Duration::from_secs(30));
     if !found {
         // SAFETY: no pointers.
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, programs[0].as_raw_fd(), libc::SIGKILL, 0usize, 0) };
@@ -384,15 +384,15 @@ fn groups_of_a_dead_owner_go_with_all_that_runs_in_them() {
     let (programs, lives) = (killed.programs(), alive.programs());
     assert!(!groups(&dead).is_empty() && !groups(&living).is_empty());
     killed.kill();
-    assert!(programs[1..].iter().all(|fd| ends(fd, Duration::from_secs(2))));
+    assert!(programs[1..].iter().all(|fd| ends(fd, Duration::from_secs(30))));
     assert!(!ends(&programs[0], Duration::from_millis(50)), "without a pid namespace the orphan is reap_stale's");
     reap_stale().unwrap();
-    assert!(ends(&programs[0], Duration::from_secs(2)), "the orphan lives on");
+    assert!(ends(&programs[0], Duration::from_secs(30)), "the orphan lives on");
     assert_eq!(groups(&dead), Vec::<std::path::PathBuf>::new());
     assert!(!lives.iter().any(|fd| ends(fd, Duration::ZERO)) && !groups(&living).is_empty());
     alive.kill();
     reap_stale().unwrap();
-    assert!(lives.iter().all(|fd| ends(fd, Duration::from_secs(2))));
+    assert!(lives.iter().all(|fd| ends(fd, Duration::from_secs(30))));
     assert_eq!(groups(&living), Vec::<std::path::PathBuf>::new());
 }
 
@@ -422,7 +422,7 @@ fn what_outlives_its_owner_is_cleared_once_it_has_ended() {
     assert!(!ends(&program, Duration::from_millis(100)));
     assert_eq!((entries(scratch.path()).len(), groups(&parent).is_empty()), (1, false), "it was in use");
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    assert!(ends(&program, Duration::from_secs(5)));
+    assert!(ends(&program, Duration::from_secs(30)));
     // Its zombie holds the group until the host's pid 1 has reaped it.
     let until = Instant::now() + Duration::from_secs(30);
     while entries(scratch.path()).len() + groups(&parent).len() > 0 {
