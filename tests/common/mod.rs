@@ -13,7 +13,7 @@ use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringfence::{Bind, Capabilities, IdMap, Sandbox};
@@ -285,7 +285,14 @@ pub fn turn() -> Turn {
 
 /// A look for leaks from here to where it is dropped.
 pub fn look(_turn: &Turn) -> Look {
+    static WARM: Once = Once::new();
     assert!(std::env::var_os("RINGFENCE_CALLER").is_none(), "no table has this caller");
+    WARM.call_once(warm_up);
+    Look { before: State::now() }
+}
+
+/// Has the library make what it keeps for good.
+fn warm_up() {
     // The library's own threads, with their descriptors, are there for good once they have been started.
     let warm = Sandbox::new().command("/bin/true").wall_time(Duration::from_secs(60)).status().unwrap();
     assert!(warm.success());
@@ -294,7 +301,6 @@ pub fn look(_turn: &Turn) -> Look {
     // And the thread from whose mount namespace those with a user namespace start.
     let in_user_ns = sandbox().user_ns().capabilities(Capabilities::none()).rootfs(ringfence::RootFs::programs());
     drop(in_user_ns.command("/bin/true").status());
-    Look { before: State::now() }
 }
 
 impl Drop for Look {
