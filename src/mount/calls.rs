@@ -121,6 +121,16 @@ pub(super) fn attach_in(plan: &mut Plan, tree: Slot, dir: Slot, name: impl AsRef
     plan.call(Step::MoveMount, libc::SYS_move_mount, args).at(at);
 }
 
+/// Shows a detached tree of one device as the new file `name` in the directory `dir`. The mount is
+/// read-only, which says nothing about the device, but keeps root inside from changing the node's
+/// mode and owner.
+pub(super) fn show_device_in(plan: &mut Plan, tree: Slot, dir: Slot, name: impl AsRef<OsStr>, at: &Path) {
+    make_file(plan, Step::Dev, dir.into(), &name).at(at);
+    attach_in(plan, tree, dir, name, at);
+    set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, at);
+    plan.close(Step::MoveMount, tree);
+}
+
 /// Attaches a detached tree at the target `at` below `root`.
 pub(super) fn attach_at(plan: &mut Plan, tree: Slot, root: Slot, at: &Path, flags: PlaceFlags) {
     let place = plan.slot();

@@ -7,6 +7,7 @@ use nix::sys::stat::makedev;
 
 use super::calls::{
     CWD, attach_in, attach_to, copy_file, copy_tree, emit_target, make_dir, make_link, mount_on, set_flags,
+    show_device_in,
 };
 use super::context::Context;
 use super::flags::MountFlags;
@@ -166,8 +167,7 @@ fn mount_inside(plan: &mut Plan, dev: &Path, name: &str, fstype: &str, flags: Mo
 }
 
 /// Makes a device node. Where that is forbidden (EPERM in a user namespace, without CAP_MKNOD or by
-/// rules for devices), binds the host's node. The bind is read-only, which says nothing about the
-/// device, but keeps root inside from changing the node's mode and owner.
+/// rules for devices), binds the host's node.
 fn emit_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, at: &Path) {
     let text = plan.string(name);
     let mode = libc::S_IFCHR | 0o666;
@@ -176,11 +176,8 @@ fn emit_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, at: &Path) {
         .at(&shown)
         .tolerate(Errno::EPERM);
     let fallback = plan.len();
-    let (tree, mode) = (plan.slot(), libc::S_IFREG | 0o666);
-    plan.call(Step::Dev, libc::SYS_mknodat, [dir.into(), text.into(), mode.into(), 0.into()]).at(&shown);
+    let tree = plan.slot();
     copy_tree(plan, &PathBuf::from("/dev").join(name), false, tree);
-    attach_in(plan, tree, dir, name, &shown);
-    set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, &shown);
-    plan.close(Step::MoveMount, tree);
+    show_device_in(plan, tree, dir, name, &shown);
     plan.fallback_from(fallback);
 }

@@ -29,6 +29,13 @@ pub(super) fn emit_symlink(plan: &mut Plan, root: Slot, path: &Path, to: &Path) 
     plan.close(Step::MountTarget, dir);
 }
 
+/// Returns the last of the mounts on which a path stands; `None` is the root.
+fn mounted_under<'m>(at: &Path, before: &'m [Mount]) -> Option<&'m Kind> {
+    let is_mount = |mount: &&Mount| !matches!(mount.kind, Kind::Dir | Kind::Symlink(_) | Kind::Node(_));
+    let is_below = |mount: &&Mount| at.starts_with(clean(&mount.target));
+    before.iter().filter(is_mount).rfind(is_below).map(|below| &below.kind)
+}
+
 /// Returns a problem if the directory, link or node number `index` of the list would be made in a
 /// directory of the host, and stay there.
 pub(super) fn stays_on_host(mounts: &[Mount], index: usize, root: Option<&RootFs>) -> Option<Problem> {
@@ -40,10 +47,8 @@ pub(super) fn stays_on_host(mounts: &[Mount], index: usize, root: Option<&RootFs
         _ => return None,
     };
     let at = clean(&mount.target);
-    let is_mount = |mount: &&Mount| !matches!(mount.kind, Kind::Dir | Kind::Symlink(_) | Kind::Node(_));
-    let is_below = |mount: &&Mount| at.starts_with(clean(&mount.target));
-    let vanishes = match mounts[..index].iter().filter(is_mount).rfind(is_below) {
-        Some(below) => matches!(below.kind, Kind::Tmpfs(_) | Kind::Dev(_)),
+    let vanishes = match mounted_under(&at, &mounts[..index]) {
+        Some(below) => matches!(below, Kind::Tmpfs(_) | Kind::Dev(_)),
         None => vanishes(root),
     };
     (!vanishes).then(|| {
@@ -58,9 +63,7 @@ pub(super) fn stays_on_host(mounts: &[Mount], index: usize, root: Option<&RootFs
 pub(super) fn has_no_effect(mounts: &[Mount], index: usize, root: Option<&RootFs>) -> Option<Problem> {
     let Kind::Node(node) = &mounts.get(index)?.kind else { return None };
     let at = clean(&node.target);
-    let is_below = |mount: &&Mount| at.starts_with(clean(&mount.target));
-    let is_mount = |mount: &&Mount| !matches!(mount.kind, Kind::Dir | Kind::Symlink(_) | Kind::Node(_));
-    let nodev = match mounts[..index].iter().filter(is_mount).rfind(is_below).map(|below| &below.kind) {
+    let nodev = match mounted_under(&at, &mounts[..index]) {
         Some(Kind::Tmpfs(tmpfs)) => tmpfs.flags.contains(MountFlags::NO_DEV),
         Some(Kind::Dev(dev)) if dev.read_only => {
             let reason = format!("{} would be made in a /dev that is read-only", at.display());

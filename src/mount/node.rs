@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
-use super::calls::{CWD, attach_in, copy_file, emit_target, set_flags};
-use super::flags::MountFlags;
+use super::calls::{CWD, copy_file, emit_target, show_device_in};
 use super::paths::clean;
 use crate::error::Step;
 use crate::plan::{PlaceFlags, Plan, Slot};
@@ -104,8 +103,7 @@ pub(super) fn emit_device_node(plan: &mut Plan, node: &DeviceNode, root: Slot, a
     plan.close(Step::Dev, dir);
 }
 
-/// Binds the host's node, if it is the device. The bind is read-only, which says nothing about the
-/// device, but keeps root inside from changing the node's mode and owner.
+/// Binds the host's node, if it is the device.
 fn emit_bound(plan: &mut Plan, node: &DeviceNode, dir: Slot, path: &Path) {
     let (host, open, tree) = (plan.string(path), plan.slot(), plan.slot());
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
@@ -116,11 +114,7 @@ fn emit_bound(plan: &mut Plan, node: &DeviceNode, dir: Slot, path: &Path) {
     plan.check_device(Step::Dev, open, node.kind, node.number)
         .at(path)
         .hint("the caller may not make nodes, and the host's at this path is another device");
-    let (name, mode) = (plan.string(path.file_name().unwrap_or_default()), libc::S_IFREG | 0o600);
-    plan.call(Step::Dev, libc::SYS_mknodat, [dir.into(), name.into(), mode.into(), 0.into()]).at(path);
     copy_file(plan, open, tree, path);
-    attach_in(plan, tree, dir, path.file_name().unwrap_or_default(), path);
-    set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, path);
-    plan.close(Step::MoveMount, tree);
+    show_device_in(plan, tree, dir, path.file_name().unwrap_or_default(), path);
     plan.close(Step::Dev, open);
 }

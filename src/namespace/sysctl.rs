@@ -9,9 +9,19 @@ use crate::plan::Plan;
 /// The most bytes of a value.
 const LONGEST: usize = 4096;
 /// The settings of an IPC namespace, beside `fs.mqueue.*`.
-const OF_IPC: [&str; 9] =
-    ["msgmax", "msgmnb", "msgmni", "msg_next_id", "sem", "sem_next_id", "shm_next_id", "shm_rmid_forced", "shmall"];
-const OF_IPC_TOO: [&str; 2] = ["shmmax", "shmmni"];
+const OF_IPC: [&str; 11] = [
+    "msg_next_id",
+    "msgmax",
+    "msgmnb",
+    "msgmni",
+    "sem",
+    "sem_next_id",
+    "shm_next_id",
+    "shm_rmid_forced",
+    "shmall",
+    "shmmax",
+    "shmmni",
+];
 
 /// Returns the components of a name, which has either dots between them, or slashes and then dots
 /// of its own, as in `net/ipv4/conf/eth0.100/forwarding`: sysctl(8). None, if it is no name.
@@ -29,7 +39,7 @@ fn owner(name: &[&str]) -> Option<Namespaces> {
     match name {
         ["net", _, ..] => Some(Namespaces::NET),
         ["fs", "mqueue", _] => Some(Namespaces::IPC),
-        ["kernel", leaf] if OF_IPC.contains(leaf) || OF_IPC_TOO.contains(leaf) => Some(Namespaces::IPC),
+        ["kernel", leaf] if OF_IPC.contains(leaf) => Some(Namespaces::IPC),
         _ => None,
     }
 }

@@ -58,12 +58,17 @@ impl Decision {
         Decision { cases: Vec::new(), otherwise: action }
     }
 
+    /// Returns the action of the case whose comparisons all hold for these arguments, if there is
+    /// one.
+    fn case(&self, args: &[u64; 6]) -> Option<Action> {
+        let holds =
+            |(index, compare): &(u8, Compare)| args.get(usize::from(*index)).is_some_and(|arg| compare.holds(*arg));
+        self.cases.iter().find(|(compared, _)| compared.iter().all(holds)).map(|(_, action)| *action)
+    }
+
     /// Returns the action for a call with these arguments.
     pub(super) fn on(&self, args: [u64; 6]) -> Action {
-        let matches = |(wanted, _): &&(Vec<(u8, Compare)>, Action)| {
-            wanted.iter().all(|(index, compare)| args.get(usize::from(*index)).is_some_and(|arg| compare.holds(*arg)))
-        };
-        self.cases.iter().find(matches).map_or(self.otherwise, |(_, action)| *action)
+        self.case(&args).unwrap_or(self.otherwise)
     }
 
     /// Returns all actions that the decision can lead to.
@@ -93,8 +98,7 @@ impl Answers {
     /// profile that decides, and the bits of each argument that the profile compares.
     fn judge(&self, number: u32, args: &[u64; 6]) -> (Action, DenialRule, [u64; 6]) {
         let decision = self.of(number);
-        let holds = |(index, compare): &(u8, Compare)| compare.holds(args[usize::from(*index)]);
-        let case = decision.cases.iter().find(|(compared, _)| compared.iter().all(holds));
+        let case = decision.case(args);
         let rule = match case {
             _ if number > self.newest => DenialRule::Newer,
             None if decision.otherwise == self.default => DenialRule::Unlisted,
@@ -104,7 +108,7 @@ impl Answers {
         for (index, compare) in decision.cases.iter().flat_map(|(compared, _)| compared) {
             masks[usize::from(*index)] |= compare.mask();
         }
-        (case.map_or(decision.otherwise, |(_, action)| *action), rule, masks)
+        (case.unwrap_or(decision.otherwise), rule, masks)
     }
 
     /// Returns the same answers, but a question in place of each errno.
