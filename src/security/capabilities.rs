@@ -129,13 +129,11 @@ impl Capabilities {
     }
 
     /// Returns the sets: bounding, permitted, effective, inheritable and ambient; and the securebits.
-    #[cfg(feature = "serde")]
     pub(crate) fn sets(&self) -> ([u64; 5], Option<SecureBits>) {
         ([self.bounding, self.permitted, self.effective, self.inheritable, self.ambient], self.securebits)
     }
 
     /// Makes capabilities of their sets, in the order of [`sets`](Capabilities::sets).
-    #[cfg(feature = "serde")]
     pub(crate) fn of_sets(sets: [u64; 5], securebits: Option<SecureBits>) -> Self {
         let [bounding, permitted, effective, inheritable, ambient] = sets;
         Capabilities { bounding, permitted, effective, inheritable, ambient, securebits }
@@ -143,9 +141,10 @@ impl Capabilities {
 
     /// Returns the sets and the securebits as a word for a later process.
     pub(crate) fn to_text(&self) -> String {
-        let Capabilities { bounding, permitted, effective, inheritable, ambient, securebits } = self;
+        let (sets, securebits) = self.sets();
         let bits = securebits.map_or_else(|| "-".to_owned(), |bits| format!("{:x}", bits.bits()));
-        format!("{bounding:x}.{permitted:x}.{effective:x}.{inheritable:x}.{ambient:x}.{bits}")
+        let sets = sets.map(|set| format!("{set:x}"));
+        format!("{}.{bits}", sets.join("."))
     }
 
     /// Reads what [`to_text`](Capabilities::to_text) has written.
@@ -156,10 +155,9 @@ impl Capabilities {
             "-" => None,
             bits => Some(SecureBits::from_bits(hex(bits)?.try_into().ok()?)?),
         };
-        let (bounding, permitted, effective) = (hex(bounding)?, hex(permitted)?, hex(effective)?);
-        let (inheritable, ambient) = (hex(inheritable)?, hex(ambient)?);
-        let sets = Capabilities { bounding, permitted, effective, inheritable, ambient, securebits };
-        sets.invalid().is_empty().then_some(sets)
+        let sets = [hex(bounding)?, hex(permitted)?, hex(effective)?, hex(inheritable)?, hex(ambient)?];
+        let read = Self::of_sets(sets, securebits);
+        read.invalid().is_empty().then_some(read)
     }
 
     /// Returns the settings that every kernel refuses.
