@@ -17,7 +17,7 @@ impl Kind {
     /// Returns whether writes to the mount stay on the host.
     fn writes_to_host(&self) -> bool {
         match self {
-            Kind::Bind(bind) => !bind.flags(false).contains(MountFlags::READ_ONLY),
+            Kind::Bind(bind) => bind.is_writable(),
             Kind::Overlay(overlay) => overlay.upper.is_some() && !overlay.flags.contains(MountFlags::READ_ONLY),
             Kind::Raw(raw) => raw.ms_flags & libc::MS_RDONLY == 0,
             Kind::Tmpfs(_) | Kind::File(_) | Kind::Dir | Kind::Symlink(_) | Kind::Node(_) => false,
