@@ -171,6 +171,12 @@ impl Bind {
         !sealed
     }
 
+    /// Returns whether any of the mounts that the bind shows is read-only.
+    pub(super) fn protects(&self) -> bool {
+        let all = self.options.as_ref().is_some_and(|options| options.all.sets(MountFlags::READ_ONLY));
+        self.flags.contains(MountFlags::READ_ONLY) || all
+    }
+
     /// Returns whether the mount is left out.
     pub(crate) fn is_left_out(&self) -> bool {
         self.optional && fs::metadata(&self.source).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)

@@ -38,7 +38,8 @@ impl Kind {
     /// Returns whether the mount keeps something from being written.
     pub(super) fn protects(&self) -> bool {
         match self {
-            Kind::Bind(_) | Kind::Overlay(_) | Kind::Raw(_) => !self.writes_to_host(),
+            Kind::Bind(bind) => bind.protects(),
+            Kind::Overlay(_) | Kind::Raw(_) => !self.writes_to_host(),
             Kind::Tmpfs(_) | Kind::File(_) => !self.is_writable(),
             Kind::Dir | Kind::Symlink(_) => false,
             Kind::Proc(_) | Kind::Dev(_) | Kind::Node(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,

@@ -15,7 +15,9 @@ use crate::common::{
     refuse::{Call, Only, all_refused, call, errno_of, has_refused, refuse},
 };
 use nix::errno::Errno;
-use ringfence::{Bind, Enforcement, Error, ErrorKind, Feature, Landlock, RootFs, Sandbox, Stdio, Step, Tmpfs, Verdict};
+use ringfence::{
+    Bind, Enforcement, Error, ErrorKind, Feature, Landlock, MountOptions, RootFs, Sandbox, Stdio, Step, Tmpfs, Verdict,
+};
 
 /// The C library makes threads with it too, and takes only ENOSYS for an answer.
 const CLONE3: Call = Call { number: libc::SYS_clone3, only: Only::Ours(|args| clone_flags(args) & CLONE_THREAD == 0) };
@@ -281,6 +283,7 @@ fn mount_setattr(errno: Errno) {
     let (_, mounts) = look_at(whole(&root).mount(noexec), "/file");
     assert!(matches!(&mounts[..], [(_, flags)] if flags.starts_with("ro,nosuid,nodev,noexec")), "{mounts:?}");
     if common::is_root() {
+        access_times(&at.join("file"), &root);
         // A user namespace keeps what was mounted before it over what lies below.
         let alone = Bind::new(at, "/tree").read_only().non_recursive();
         assert!(look_at(whole(&root).mount(alone), "/tree").0.is_empty());
@@ -288,6 +291,35 @@ fn mount_setattr(errno: Errno) {
     all_refused(&[MOUNT_SETATTR]);
     roots_are_read_only(at);
     all_refused(&[MOUNT_SETATTR]);
+}
+
+/// The ways of keeping access times are one field, of which mount(2) takes all or nothing.
+fn access_times(file: &Path, root: &common::TempDir) {
+    let shown = |words: &str| {
+        let bind = Bind::new(file, "/file").options(MountOptions::parse(words.split(' ')));
+        let (_, mounts) = look_at(whole(root).mount(bind), "/file");
+        let [(_, flags)] = &mounts[..] else { panic!("{mounts:?}") };
+        flags.split(',').filter(|flag| flag.ends_with("atime")).collect::<Vec<_>>().join(",")
+    };
+    let own = shown("defaults");
+    assert_eq!(shown("ro nosuid"), own, "no word is about it");
+    for (words, found) in [
+        ("noatime", "noatime"),
+        ("strictatime", ""),
+        ("relatime ro", "relatime"),
+        ("noatime nodiratime", "noatime,nodiratime"),
+        ("strictatime rnoatime", "noatime"),
+        ("noatime atime", "relatime"),
+    ] {
+        assert_eq!(shown(words), found, "{words}");
+    }
+    let with_it = match &*own {
+        "relatime" => "nodiratime,relatime",
+        "noatime" => "noatime,nodiratime",
+        "" => "nodiratime",
+        own => own,
+    };
+    assert_eq!(shown("nodiratime"), with_it, "the rest of the field stays");
 }
 
 /// A root of which nothing can be written, and the host's own.
