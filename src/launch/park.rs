@@ -131,6 +131,8 @@ impl Parked {
 pub(super) fn user_ns_with(uid_map: Vec<IdMap>, gid_map: Vec<IdMap>) -> Result<OwnedFd> {
     let mut policy = Policy::default();
     policy.namespaces.new = Namespaces::USER;
+    // A map need not have root.
+    policy.program.user = uid_map.first().zip(gid_map.first()).map(|(uid, gid)| (uid.inside, gid.inside));
     policy.namespaces.uid_map = uid_map;
     policy.namespaces.gid_map = gid_map;
     policy.park(&Compiled::new(&policy, false)?)?.user_namespace()

@@ -108,8 +108,8 @@ impl Bind {
 
     /// Shows the files with other owners than they have on disk, and gives the files that are made
     /// here owners in the same way: a user `inside` a line of `uid` on disk is `outside` here, as
-    /// the caller's user namespace counts; an id that no line has is nobody's, and may make nothing.
-    /// So a directory of one user can be written to by a sandbox whose user is another.
+    /// the caller's user namespace counts; an id that no line has is nobody's: who has it may make
+    /// nothing, and what belongs to it cannot be written to. So a directory of one user can be written to by a sandbox whose user is another.
     ///
     /// Needs CAP_SYS_ADMIN where the file system was mounted (root), Linux 5.12, and a file system
     /// that can map ids (ext4, xfs, btrfs, tmpfs since 6.3). Whatever root of the sandbox writes

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Gid, Uid};
 use ringfence::{
-    Bind, Bytes, ErrorKind, IdMap, Mount, MountOptions, Propagation, RawMount, RootFs, Sandbox, Stdio, Step, Tmpfs,
+    Bind, Bytes, Capabilities, ErrorKind, IdMap, Mount, MountOptions, Propagation, RawMount, RootFs, Sandbox, Stdio,
+    Step, Tmpfs,
 };
 
 use crate::common;
@@ -307,9 +308,10 @@ impl Drop for SharedMount {
 /// What the program sees of a mount that is made below the source while it runs.
 fn late(sandbox: Sandbox, words: &str) -> String {
     let (source, root) = (SharedMount::new(), common::root_dir());
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let bind = Bind::new(source.path(), "/srv").options(options(words));
     let sandbox = common::on_root(sandbox, &root).pid_ns().mount(bind);
-    let script = "echo begun; read line; ls /srv/sub; true";
+    let script = "read line; echo $line; read line; ls /srv/sub; true";
     let mut child = common::shell(sandbox, script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     common::answers(&mut child);
     source.mount_below();
@@ -322,7 +324,7 @@ fn late(sandbox: Sandbox, words: &str) -> String {
 #[test]
 fn mounts_made_on_the_host_later_come_into_a_slave() {
     let _clean = common::clean();
-    if !common::needs_root("to mount on the host") {
+    if common::needs_root("to mount on the host") {
         return;
     }
     let ids = IdMap::new(0, 100_000, 1000);
@@ -339,7 +341,7 @@ fn mounts_made_on_the_host_later_come_into_a_slave() {
 #[test]
 fn a_mount_goes_out_of_a_shared_bind_and_of_no_other() {
     let _clean = common::clean();
-    if !common::needs_root("to mount on the host") {
+    if common::needs_root("to mount on the host") {
         return;
     }
     for (sandbox, words, goes_out) in [
@@ -347,7 +349,7 @@ fn a_mount_goes_out_of_a_shared_bind_and_of_no_other() {
         (Sandbox::new(), "rbind rslave", false),
         (Sandbox::new(), "rbind rslave rshared", false),
         (Sandbox::new(), "rbind", false),
-        (common::as_ourselves(Sandbox::new()), "rbind rshared", false),
+        (common::as_ourselves(Sandbox::new()).capabilities(Capabilities::all_but([])), "rbind rshared", false),
     ] {
         let (source, root) = (SharedMount::new(), common::root_dir());
         let bind = Bind::new(source.path(), "/srv").options(options(words));
@@ -373,9 +375,31 @@ fn nothing_is_mounted_on_a_shared_bind() {
 }
 
 #[test]
+fn no_link_makes_a_mount_of_the_setup_go_out() {
+    let _clean = common::clean();
+    if common::needs_root("to mount on the host") {
+        return;
+    }
+    let (source, root) = (SharedMount::new(), common::root_dir());
+    fs::create_dir(root.path().join("srv")).unwrap();
+    symlink("srv", root.path().join("a")).unwrap();
+    let shared = |at: &str| Bind::new(source.path(), at).options(options("rbind rshared"));
+    let on_root = || common::on_root(Sandbox::new(), &root).pid_ns();
+    let sandbox = on_root().mount(shared("/srv")).tmpfs("/a/sub", Bytes::mib(1));
+    common::stdout(&common::shell(sandbox, "ls /srv"));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let sub = source.path().join("sub");
+    let is_sub = |line: &&str| line.split(' ').nth(4).is_some_and(|at| Path::new(at) == sub);
+    assert_eq!(mounts.lines().find(is_sub), None, "a mount of the sandbox's is on the host");
+    // Nor does a link lead to where a shared bind goes.
+    let error = common::shell(on_root().mount(shared("/a")), "true").output().unwrap_err();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::MountTarget, Some(libc::ELOOP)), "{error}");
+}
+
+#[test]
 fn attributes_that_are_locked_in_a_user_namespace_stay() {
     let _clean = common::clean();
-    if !common::needs_root("to mount on the host") {
+    if common::needs_root("to mount on the host") {
         return;
     }
     let source = common::TempDir::new();
@@ -390,7 +414,7 @@ fn attributes_that_are_locked_in_a_user_namespace_stay() {
     let shown = |sandbox, words| line(&String::from_utf8_lossy(&with(sandbox, words).unwrap().stdout), "/srv");
     let results = std::panic::catch_unwind(|| {
         let user = || common::as_ourselves(Sandbox::new());
-        let kept = shown(user(), "rbind rw suid dev exec atime nodiratime");
+        let kept = shown(user(), "rbind rw suid dev exec atime diratime symfollow");
         assert!(["ro", "nosuid", "nodev", "noexec", "noatime"].iter().all(|word| kept.has(word)), "{kept:?}");
         // The file system's own times are locked: what a word sets is not dropped, but refused.
         let error = with(user(), "rbind strictatime").unwrap_err();
@@ -406,10 +430,19 @@ fn attributes_that_are_locked_in_a_user_namespace_stay() {
     results.unwrap();
 }
 
-/// A directory with a file of each of these owners, on a file system that maps ids.
+/// A sandbox whose root is 100,000 outside, on a root that belongs to it.
+fn mapped(root: &common::TempDir) -> Sandbox {
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    chown(root.path(), Some(100_000), Some(100_000)).unwrap();
+    let ids = IdMap::new(0, 100_000, 65_536);
+    common::on_root(Sandbox::new().user_ns().uid_map(ids).gid_map(ids), root).pid_ns()
+}
+
+/// A directory of the first of these owners, with a file of each of them.
 fn owned(owners: &[u32]) -> common::TempDir {
     let dir = common::TempDir::new();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    chown(dir.path(), owners.first().copied(), owners.first().copied()).unwrap();
     for owner in owners {
         let path = dir.path().join(owner.to_string());
         fs::write(&path, "").unwrap();
@@ -432,7 +465,7 @@ fn maps_ids(output: ringfence::Result<ringfence::Output>) -> Option<ringfence::O
 #[test]
 fn an_id_mapped_bind_shows_and_makes_files_of_other_owners() {
     let _clean = common::clean();
-    if !common::needs_root("to map the ids of a mount") {
+    if common::needs_root("to map the ids of a mount") {
         return;
     }
     if common::kernel() < (5, 12) {
@@ -440,7 +473,6 @@ fn an_id_mapped_bind_shows_and_makes_files_of_other_owners() {
     }
     let script = "stat -c '%n %u:%g' /srv/* && touch /srv/new && stat -c '%u:%g' /srv/new";
     // Anna is 1,000 on disk, and root of the sandbox is 100,000 outside.
-    let ids = IdMap::new(0, 100_000, 65_536);
     let lines = || [IdMap::new(1000, 100_000, 1)];
     let given: [fn(&Path) -> Bind; 2] = [
         |dir| Bind::new(dir, "/srv").id_mapped([IdMap::new(1000, 100_000, 1)], [IdMap::new(1000, 100_000, 1)]),
@@ -451,8 +483,7 @@ fn an_id_mapped_bind_shows_and_makes_files_of_other_owners() {
     ];
     for bind in given {
         let (dir, root) = (owned(&[1000, 1001]), common::root_dir());
-        let sandbox = common::on_root(Sandbox::new().user_ns().uid_map(ids).gid_map(ids), &root).pid_ns();
-        let prepared = common::shell(sandbox.mount(bind(dir.path())), script).prepare().unwrap();
+        let prepared = common::shell(mapped(&root).mount(bind(dir.path())), script).prepare().unwrap();
         for _ in 0..2 {
             let Some(output) = maps_ids(prepared.output()) else { return };
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -480,14 +511,13 @@ fn an_id_mapped_bind_shows_and_makes_files_of_other_owners() {
 #[test]
 fn a_bind_takes_the_maps_of_the_sandbox() {
     let _clean = common::clean();
-    if !common::needs_root("to map the ids of a mount") {
+    if common::needs_root("to map the ids of a mount") {
         return;
     }
     let script = "stat -c '%n %u:%g' /srv/* && touch /srv/new && chown 7:8 /srv/new";
-    let ids = IdMap::new(0, 100_000, 65_536);
     let (dir, root) = (owned(&[0, 1000]), common::root_dir());
     let bind = Bind::new(dir.path(), "/srv").options(options("rbind ridmap"));
-    let sandbox = common::on_root(Sandbox::new().user_ns().uid_map(ids).gid_map(ids), &root).pid_ns().mount(bind);
+    let sandbox = mapped(&root).mount(bind);
     let Some(output) = maps_ids(common::shell(sandbox, script).output()) else { return };
     assert_eq!(String::from_utf8_lossy(&output.stdout), "/srv/0 0:0\n/srv/1000 1000:1000\n");
     let meta = fs::metadata(dir.path().join("new")).unwrap();
