@@ -344,18 +344,25 @@ fn a_mount_goes_out_of_a_shared_bind_and_of_no_other() {
     if common::needs_root("to mount on the host") {
         return;
     }
+    let user = || common::as_ourselves(Sandbox::new()).capabilities(Capabilities::all_but([]));
+    let same = || [IdMap::new(0, 0, 65_536)];
+    // The caller copies a mount whose ids it maps, and the sandbox one whose ids it does not.
+    let mapped = || options("rbind rshared ridmap").id_maps(same(), same());
     for (sandbox, words, goes_out) in [
-        (Sandbox::new(), "rbind rshared", true),
-        (Sandbox::new(), "rbind rslave", false),
-        (Sandbox::new(), "rbind rslave rshared", false),
-        (Sandbox::new(), "rbind", false),
-        (common::as_ourselves(Sandbox::new()).capabilities(Capabilities::all_but([])), "rbind rshared", false),
+        (Sandbox::new(), options("rbind rshared"), true),
+        (Sandbox::new(), options("rbind rslave"), false),
+        (Sandbox::new(), options("rbind rslave rshared"), false),
+        (Sandbox::new(), options("rbind"), false),
+        (user(), options("rbind rshared"), false),
+        (user(), mapped(), false),
     ] {
         let (source, root) = (SharedMount::new(), common::root_dir());
-        let bind = Bind::new(source.path(), "/srv").options(options(words));
+        let bind = Bind::new(source.path(), "/srv").options(words.clone());
         let sandbox = common::on_root(sandbox, &root).pid_ns().mount(bind);
-        common::stdout(&common::shell(sandbox, "mount -t tmpfs tmpfs /srv/sub && touch /srv/sub/made"));
-        assert_eq!(source.path().join("sub/made").exists(), goes_out, "{words}");
+        let sandbox = common::shell(sandbox, "mount -t tmpfs tmpfs /srv/sub && touch /srv/sub/made");
+        let Some(output) = maps_ids(sandbox.output()) else { return };
+        assert!(output.outcome.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(source.path().join("sub/made").exists(), goes_out, "{words:?}");
     }
 }
 
@@ -392,7 +399,8 @@ fn no_link_makes_a_mount_of_the_setup_go_out() {
     let is_sub = |line: &&str| line.split(' ').nth(4).is_some_and(|at| Path::new(at) == sub);
     assert_eq!(mounts.lines().find(is_sub), None, "a mount of the sandbox's is on the host");
     // Nor does a link lead to where a shared bind goes.
-    let error = common::shell(on_root().mount(shared("/a")), "true").output().unwrap_err();
+    let layers = on_root().rootfs(RootFs::overlay([root.path()])).mount(shared("/a"));
+    let error = common::shell(layers, "true").output().unwrap_err();
     assert_eq!((error.step(), error.raw_os_error()), (Step::MountTarget, Some(libc::ELOOP)), "{error}");
 }
 
