@@ -100,6 +100,16 @@ impl GivenIds {
         Ok(())
     }
 
+    /// Takes the user namespace of `other`, if that has the same maps.
+    pub(super) fn share(&self, other: &GivenIds) {
+        if (&self.uid, &self.gid) == (&other.uid, &other.gid)
+            && let Some(user_ns) = other.user_ns.get()
+        {
+            // Another thread may have been first.
+            let _ = self.user_ns.set(user_ns.clone());
+        }
+    }
+
     /// Returns the user namespace.
     pub(super) fn user_ns(&self) -> Result<Arc<OwnedFd>> {
         self.user_ns.get().cloned().ok_or_else(|| Error::new(Step::IdMapMount, nix::errno::Errno::EBADF))
@@ -254,6 +264,8 @@ fn effect_of(word: &OsStr) -> Option<(Effect, bool)> {
 /// The most bytes that mount(2) takes as options of the file system; what is beyond it would cut
 /// off.
 const DATA_MAX: usize = 4095;
+/// The most words about propagation: more than two say nothing new.
+const PROPAGATION_MAX: usize = 8;
 
 impl MountOptions {
     /// Makes options that ask for nothing.
@@ -397,6 +409,10 @@ impl MountOptions {
         if has_nul(&data) || data.as_bytes().len() > DATA_MAX {
             let reason = format!("the options of a file system have at most {DATA_MAX} bytes, and no NUL among them");
             problems.push(Problem::invalid("mount", reason, "leave options out"));
+        }
+        if self.propagation.len() > PROPAGATION_MAX {
+            let reason = format!("more than {PROPAGATION_MAX} words about propagation");
+            problems.push(Problem::invalid("mount", reason, "give the last one"));
         }
         if let Some(MountIds::Given(ids)) = &self.ids {
             problems.extend(ids.invalid());
@@ -550,6 +566,7 @@ mod tests {
         for words in ["bind", "idmap", "ridmap"] {
             assert_eq!(parsed(words).invalid_for_file_system().len(), 1, "{words}");
         }
+        assert_eq!(parsed(&["shared"; 9].join(",")).invalid_for_bind().len(), 1);
         assert!(parsed("remount,bind,ro").invalid_for_file_system().is_empty());
         for (uid, gid) in [(vec![], vec![IdMap::new(0, 1, 1)]), (vec![IdMap::new(0, 1, 0)], vec![IdMap::new(0, 1, 1)])]
         {

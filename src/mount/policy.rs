@@ -138,7 +138,13 @@ impl Policy {
 
     /// Makes the user namespaces by which binds have id maps of their own.
     pub(crate) fn make_id_maps(&self, make: impl Fn(Vec<IdMap>, Vec<IdMap>) -> Result<OwnedFd>) -> Result<()> {
-        self.given_ids().try_for_each(|given| given.make(&make))
+        let mut made: Vec<GivenIds> = Vec::new();
+        for given in self.given_ids() {
+            made.iter().for_each(|other| given.share(other));
+            given.make(&make)?;
+            made.push(given);
+        }
+        Ok(())
     }
 
     fn given_ids(&self) -> impl Iterator<Item = GivenIds> {
