@@ -173,7 +173,7 @@ steps! {
     /// `landlock_create_ruleset(2)`, `landlock_add_rule(2)` or `landlock_restrict_self(2)`.
     Landlock => "landlock",
     /// Making the mounts private.
-    Propagation => "make mounts private",
+    Propagation => "set propagation of mount",
     /// `open_tree(2)`: copying a mount.
     OpenTree => "open_tree",
     /// Finding, or making, the target of a mount inside the root.

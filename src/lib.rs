@@ -154,6 +154,7 @@ mod error;
 mod feature;
 #[cfg(test)]
 mod fuzz;
+mod idmap;
 #[cfg(feature = "image")]
 pub mod image;
 mod judge;
@@ -215,6 +216,8 @@ pub use feature::ParseFeatureError;
 #[doc(hidden)]
 pub use mount::{Cgroupfs, Dev, DeviceNode, HidePid, MemoryFile, Mqueue, Overlay, Proc, RawMount, Sysfs};
 #[doc(hidden)]
+pub use mount::{MountOptions, Propagation};
+#[doc(hidden)]
 pub use namespace::{IdMap, IdMapError, TimeOffset, UserLimit};
 #[doc(hidden)]
 pub use owner::Reaped;
@@ -262,7 +265,7 @@ pub mod files {
     #[doc(inline)]
     pub use crate::{Change, ChangeKind, Changes, UpperDir};
     #[doc(inline)]
-    pub use crate::{Overlay, Proc, RawMount, Sysfs};
+    pub use crate::{MountOptions, Overlay, Proc, Propagation, RawMount, Sysfs};
 }
 
 /// Control groups: limits, what is used, pressure and devices.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The floors from the ground up. A module may use those of lower floors, and none of its own floor.
 const FLOORS: [&[&str]; 15] = [
     &["fuzz"],
-    &["units", "feature", "stub", "text"],
+    &["units", "idmap", "feature", "stub", "text"],
     &["sys", "error"],
     &["plan", "proc", "collect", "changes"],
     &["namespace", "mount", "cgroup", "security", "network", "stdio", "program"],

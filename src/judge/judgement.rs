@@ -402,8 +402,11 @@ impl Policy {
         if !with_user && self.program.groups.is_some() && !has_capability(Capability::CAP_SETGID) {
             problems.push(Problem::unsupported("groups", "setting groups needs CAP_SETGID", "run as root"));
         }
-        if self.mounts.maps_ids() {
-            problems.extend(self.id_mapped_mounts());
+        if self.mounts.maps_ids() && !self.namespaces.new.contains(Namespaces::USER) {
+            let reason = "without a user namespace of the sandbox's own, ids inside are those on disk";
+            problems.push(Problem::invalid("id_mapped", reason, "add user_ns(), or leave out id_mapped()"));
+        } else if self.mounts.maps_ids() || self.mounts.has_id_maps() {
+            problems.extend(id_mapped_mounts());
         }
         let needs_pid_ns = |mount: &Mount| matches!(mount.kind, Kind::Proc(_));
         if ns.new.contains(Namespaces::USER)
@@ -414,20 +417,6 @@ impl Policy {
             problems.push(Problem::invalid("mount", reason, "add pid_ns(), or bind the host's /proc"));
         }
         problems
-    }
-
-    /// Returns a problem if the caller cannot map the ids of a mount.
-    fn id_mapped_mounts(&self) -> Option<Problem> {
-        if !self.namespaces.new.contains(Namespaces::USER) {
-            let reason = "without a user namespace of the sandbox's own, ids inside are those on disk";
-            return Some(Problem::invalid("id_mapped", reason, "add user_ns(), or leave out id_mapped()"));
-        }
-        let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETUID, Capability::CAP_SETGID];
-        (!needed.into_iter().all(has_capability)).then(|| {
-            let reason = "mapping the ids of a mount needs CAP_SYS_ADMIN where the file system was mounted";
-            let remedy = "run as root, or give the layers' files to the ids that the sandbox has outside (chown)";
-            Problem::unsupported("id_mapped", reason, remedy)
-        })
     }
 
     /// Judges the Landlock ruleset, and returns its parts that will hold.
@@ -522,4 +511,14 @@ impl Policy {
         }
         Ok((limits, account_cpu, enforced))
     }
+}
+
+/// Returns a problem if the caller cannot map the ids of a mount.
+fn id_mapped_mounts() -> Option<Problem> {
+    let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETUID, Capability::CAP_SETGID];
+    (!needed.into_iter().all(has_capability)).then(|| {
+        let reason = "mapping the ids of a mount needs CAP_SYS_ADMIN where the file system was mounted";
+        let remedy = "run as root, or give the files to the ids that the sandbox has outside (chown)";
+        Problem::unsupported("id_mapped", reason, remedy)
+    })
 }

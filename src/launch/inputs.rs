@@ -4,6 +4,8 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use super::compiled::Compiled;
 use super::emit::{Pty, SetupKey};
 use super::location::Location;
@@ -12,7 +14,7 @@ use crate::child::Resources;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::judge::Judgement;
 use crate::mount::{self, ShownGroups, Upper};
-use crate::namespace::{self, IdMaps, Lease, Namespaces, Outside};
+use crate::namespace::{self, IdMap, IdMaps, Lease, Namespaces, Outside, exchanging};
 use crate::owner::{self, Claim};
 use crate::plan::RunFds;
 use crate::policy::Policy;
@@ -20,8 +22,8 @@ use crate::security::Seccomp;
 use crate::spawn::FailurePage;
 use crate::stdio;
 
-/// Makes a user namespace that exchanges an id for that of the maps.
-pub(super) type Exchange = fn(&IdMaps, u32) -> Result<OwnedFd>;
+/// Makes a user namespace with these maps of users and groups, for the ids of mounts.
+pub(super) type MakeUserNs = fn(Vec<IdMap>, Vec<IdMap>) -> Result<OwnedFd>;
 
 /// The inputs of one setup. Dropping the inputs removes the resources.
 #[derive(Debug, Default)]
@@ -90,11 +92,14 @@ impl Inputs {
 
     /// Leases an id for this run, if the policy leaves the program's ids outside to the library.
     /// Without `exchange`, no id is leased that mounts would have to show as another.
-    fn map_ids(&mut self, judgement: &Judgement, exchange: Option<Exchange>) -> Result<()> {
+    fn map_ids(&mut self, judgement: &Judgement, exchange: Option<MakeUserNs>) -> Result<()> {
         let Some(maps) = &judgement.maps else { return Ok(()) };
         let lease = match (maps.outside, exchange) {
             (Outside::Leased, _) => namespace::lease()?,
-            (Outside::Exchanged, Some(exchange)) => namespace::lease_for_mounts(|id| exchange(maps, id))?,
+            (Outside::Exchanged, Some(make)) => namespace::lease_for_mounts(|id| {
+                let (uid, gid) = maps.single().ok_or_else(|| Error::new(Step::WriteIdMap, Errno::EINVAL))?;
+                make(exchanging(uid, id).into(), exchanging(gid, id).into())
+            })?,
             _ => None,
         };
         self.maps = Some(lease.as_ref().map_or_else(|| maps.clone(), |lease| maps.for_run(lease)));
@@ -181,14 +186,15 @@ impl Policy {
 
     /// Makes the inputs of one setup. The control group and the scratch directory are recorded
     /// before they exist.
-    pub(super) fn make_inputs(&self, compiled: &Compiled, exchange: Exchange) -> Result<Inputs> {
+    pub(super) fn make_inputs(&self, compiled: &Compiled, make_user_ns: MakeUserNs) -> Result<Inputs> {
         let judgement = &compiled.judgement;
         let mut inputs = Inputs::default();
         if judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page) {
             inputs.failure = Some(FailurePage::new()?);
         }
         inputs.template = compiled.template();
-        inputs.map_ids(judgement, compiled.exchanges().then_some(exchange))?;
+        inputs.map_ids(judgement, compiled.exchanges().then_some(make_user_ns))?;
+        self.mounts.make_id_maps(make_user_ns)?;
         if let Some(rules) = &self.landlock {
             inputs.ruleset = rules.make(&judgement.landlock)?;
         }

@@ -15,7 +15,7 @@ use super::run_setup::{End, FinishedSetup};
 use crate::cgroup::{Group, Stats};
 use crate::child::{Child, MountNamespace};
 use crate::error::{Error, Problem, Result, Step};
-use crate::namespace::{IdMaps, Namespaces, exchanging};
+use crate::namespace::{IdMap, Namespaces};
 use crate::policy::Policy;
 use crate::security::Seccomp;
 use crate::spawn::{self, Launch, Misfire};
@@ -52,7 +52,7 @@ impl Policy {
     /// Creates a sandbox that waits. This does all work of a spawn that does not depend on the
     /// program.
     pub(crate) fn park(&self, compiled: &Compiled) -> Result<Parked> {
-        let mut inputs = self.make_inputs(compiled, exchanging_user_ns)?;
+        let mut inputs = self.make_inputs(compiled, user_ns_with)?;
         let FinishedSetup { stub, setup } = self.run_setup(compiled, &mut inputs, &End::Park)?;
         let stub = stub.into_parked()?;
         let group = &mut inputs.resources.group;
@@ -97,6 +97,14 @@ pub(crate) fn no_terminal_in_pool() -> Error {
     Error::refused(vec![Problem::unsupported("pool", reason, "use Prepared::spawn() for a program with a terminal")])
 }
 
+impl Policy {
+    /// Makes the user namespaces by which mounts have id maps of their own, ahead of the first
+    /// sandbox.
+    pub(crate) fn make_id_maps(&self) -> Result<()> {
+        self.mounts.make_id_maps(user_ns_with)
+    }
+}
+
 impl Parked {
     /// Returns the pidfd of the stub, which is readable once the sandbox has died.
     pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
@@ -118,14 +126,15 @@ impl Parked {
     }
 }
 
-/// Makes a user namespace that exchanges `id` for that of `maps`. The namespace belongs to a parked
+/// Makes a user namespace with these maps, for the ids of mounts. The namespace belongs to a parked
 /// sandbox that has nothing else and lives for a moment only.
-pub(super) fn exchanging_user_ns(maps: &IdMaps, id: u32) -> Result<OwnedFd> {
-    let (uid, gid) = maps.single().ok_or_else(|| Error::new(Step::WriteIdMap, Errno::EINVAL))?;
+pub(super) fn user_ns_with(uid_map: Vec<IdMap>, gid_map: Vec<IdMap>) -> Result<OwnedFd> {
     let mut policy = Policy::default();
     policy.namespaces.new = Namespaces::USER;
-    policy.namespaces.uid_map = exchanging(uid, id).into();
-    policy.namespaces.gid_map = exchanging(gid, id).into();
+    // A map need not have root.
+    policy.program.user = uid_map.first().zip(gid_map.first()).map(|(uid, gid)| (uid.inside, gid.inside));
+    policy.namespaces.uid_map = uid_map;
+    policy.namespaces.gid_map = gid_map;
     policy.park(&Compiled::new(&policy, false)?)?.user_namespace()
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::compiled::Compiled;
 use super::emit::Run;
 use super::listener::Supervisor;
-use super::park::exchanging_user_ns;
+use super::park::user_ns_with;
 use super::run_setup::{End, FinishedSetup};
 use crate::cgroup::Stats;
 use crate::child::Child;
@@ -38,7 +38,7 @@ impl Policy {
         begun: Option<Instant>,
     ) -> Result<Child> {
         let channel = self.listen(&compiled.judgement, supervisor)?;
-        let mut inputs = self.make_inputs(compiled, exchanging_user_ns)?;
+        let mut inputs = self.make_inputs(compiled, user_ns_with)?;
         self.user_outside(&inputs).into_iter().for_each(|user| run.streams.give_to(user));
         if run.streams.has_pty() {
             self.open_terminal(&mut inputs)?;

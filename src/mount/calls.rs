@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use super::attributes::Attributes;
 use super::flags::MountFlags;
 use super::paths::clean;
 use crate::error::Step;
@@ -149,19 +150,75 @@ pub(super) fn set_flags<'p>(
     recursive: bool,
     at: &Path,
 ) -> Added<'p> {
-    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-    let attr = plan.words(&[set.bits(), clear.bits(), 0, 0]);
-    let empty = plan.string("");
-    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
-    plan.call(
-        Step::MountAttr,
-        libc::SYS_mount_setattr,
-        [tree.into(), empty.into(), flags.into(), attr.into(), 32.into()],
-    )
-    .at(at)
-    .may_be_missing()
-    .skip_on_success(1);
+    try_set_flags(plan, tree, set, clear, recursive, at).may_be_missing().skip_on_success(1);
     plan.remount(tree, set.ms(), clear.ms(), recursive).at(at)
+}
+
+/// Changes the flags of a mount with mount_setattr(2), and without a fallback.
+pub(super) fn try_set_flags<'p>(
+    plan: &'p mut Plan,
+    tree: Slot,
+    set: MountFlags,
+    clear: MountFlags,
+    recursive: bool,
+    at: &Path,
+) -> Added<'p> {
+    set_attr(plan, Step::MountAttr, tree, [set.bits(), clear.bits(), 0, 0], recursive).at(at)
+}
+
+/// Changes the attributes of a mount that is attached, with `recursive` also of those below it.
+/// `kept`: the flags that the mount had on the host, where the sandbox has a user namespace. The
+/// kernel may refuse to take them away there (EPERM); then they stay.
+pub(super) fn set_attributes(
+    plan: &mut Plan,
+    tree: Slot,
+    attributes: Attributes,
+    kept: MountFlags,
+    recursive: bool,
+    at: &Path,
+) {
+    let less = attributes.keeping(kept);
+    if less != attributes && !kept.is_empty() {
+        let (set, clear) = attributes.flags();
+        try_set_flags(plan, tree, set, clear, recursive, at).may_be_missing();
+        let first = plan.len();
+        set_asked(plan, tree, less, recursive, at);
+        plan.fallback_from(first);
+    } else {
+        set_asked(plan, tree, attributes, recursive, at);
+    }
+}
+
+fn set_asked(plan: &mut Plan, tree: Slot, attributes: Attributes, recursive: bool, at: &Path) {
+    let (set, clear) = attributes.flags();
+    if attributes.is_empty() {
+        return;
+    }
+    // mount(2) of an older kernel would pass over the flag.
+    if (set | clear).contains(MountFlags::NO_SYMFOLLOW) {
+        try_set_flags(plan, tree, set, clear, recursive, at).hint("nosymfollow needs Linux 5.14");
+    } else {
+        set_flags(plan, tree, set, clear, recursive, at);
+    }
+}
+
+/// Sets the propagation of a mount, as a flag of mount(2), and with `recursive` also of those below
+/// it: mount_setattr(2), 5.12.
+pub(super) fn set_propagation<'p>(
+    plan: &'p mut Plan,
+    tree: Slot,
+    propagation: u64,
+    recursive: bool,
+    at: &Path,
+) -> Added<'p> {
+    set_attr(plan, Step::Propagation, tree, [0, 0, propagation, 0], recursive).at(at)
+}
+
+/// Calls mount_setattr(2) with a struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+fn set_attr(plan: &mut Plan, step: Step, tree: Slot, attr: [u64; 4], recursive: bool) -> Added<'_> {
+    let (attr, empty) = (plan.words(&attr), plan.string(""));
+    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    plan.call(step, libc::SYS_mount_setattr, [tree.into(), empty.into(), flags.into(), attr.into(), 32.into()])
 }
 
 /// Unmounts the file system that was mounted over `/` last, to which `/..` leads, with all that is

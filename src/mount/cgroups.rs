@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf, absolute};
 
-use super::flags::MountFlags;
 use super::kinds::Kind;
 use super::paths::clean;
 use super::policy::Policy;
@@ -19,7 +18,7 @@ impl Policy {
         for mount in &self.mounts {
             let target = clean(&mount.target);
             match &mount.kind {
-                Kind::Bind(bind) if !bind.flags(false).contains(MountFlags::READ_ONLY) => {
+                Kind::Bind(bind) if bind.is_writable() => {
                     let seen = |at: &PathBuf| seen(&bind.source, bind.recursive, &target, at);
                     places.extend(hierarchies.iter().filter_map(seen));
                 }
@@ -55,7 +54,7 @@ fn seen(source: &Path, recursive: bool, target: &Path, at: &Path) -> Option<Path
 #[cfg(test)]
 mod tests {
     use super::super::bind::Bind;
-    use super::super::kinds::RawMount;
+    use super::super::raw::RawMount;
     use super::*;
 
     #[test]

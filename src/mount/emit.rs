@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::bind::emit_bind;
-use super::calls::{CWD, enter_target, mount_at, mount_here, open_dir, set_flags, unmount_top};
+use super::bind::{emit_bind, emit_early_bind, emit_early_tree};
+use super::calls::{CWD, mount_at, open_dir, set_flags, unmount_top};
 use super::cgroupfs::emit_cgroupfs;
 use super::context::Context;
 use super::dev::emit_dev;
@@ -13,13 +13,16 @@ use super::made::{emit_dir, emit_symlink};
 use super::mask::{emit_mask_sources, emit_masks};
 use super::memory_file::{MemoryFile, emit_memory_file, emit_store};
 use super::node::emit_device_node;
+use super::options::Propagation;
 use super::overlay::by_path::emit_overlay;
 use super::overlay::detached::{DetachedOverlay, attach_detached, emit_detached};
 use super::pinning::MountsBefore;
 use super::policy::Policy;
+use super::raw::emit_raw;
 use super::root::{Base, RootFs, emit_entry, emit_root};
 use crate::error::{Result, Step};
 use crate::plan::{Arg, PlaceFlags, Plan, Slot};
+use crate::sys::mount::Relation;
 
 impl Policy {
     /// Puts the overlay of the root together for the [`template`](super::template). To be called
@@ -52,6 +55,7 @@ impl Policy {
         groups: &[PathBuf],
     ) -> Result<()> {
         let rootfs = self.final_root();
+        let tied = emit_tied(plan, mounts, context)?;
         if !context.template {
             emit_propagation(plan);
         }
@@ -63,8 +67,10 @@ impl Policy {
             (None, _) => emit_caller_root(plan),
         };
         let root = entry.root();
-        let mut pins = emit_mounts(plan, mounts, rootfs.as_ref(), root, files, context)?;
+        let places = Places { root, rootfs: rootfs.as_ref(), files, tied: &tied };
+        let mut pins = emit_mounts(plan, mounts, places, context)?;
         pins |= emit_masks(plan, self, root, mask_sources, groups, MountsBefore::new(mounts, rootfs.as_ref()));
+        pins |= emit_peers(plan, mounts, places, context)?;
         emit_read_only_root(plan, rootfs.as_ref(), root);
         match entry {
             Entry::New { stacked, .. } => emit_entry(plan, root, context, stacked + u64::from(files.is_some())),
@@ -75,6 +81,9 @@ impl Policy {
         }
         files.into_iter().for_each(|files| plan.close(Step::Mount, files));
         plan.close(Step::Mount, root);
+        if let Some(propagation) = rootfs.as_ref().and_then(|rootfs| rootfs.propagation) {
+            emit_root_propagation(plan, propagation);
+        }
         Ok(())
     }
 }
@@ -126,23 +135,69 @@ fn emit_caller_root(plan: &mut Plan) -> Entry {
     Entry::Caller { root, cwd }
 }
 
-/// Makes the mounts of the list, each on what those before it left. Returns the pins of all
-/// targets.
-fn emit_mounts(
-    plan: &mut Plan,
-    mounts: &[Mount],
-    rootfs: Option<&RootFs>,
+/// A bind that is tied to a mount of the host: its index, and the tree that it shows.
+type Tied = (usize, Slot);
+
+/// What the mounts of the list are made on and of.
+#[derive(Debug, Clone, Copy)]
+struct Places<'p> {
     root: Slot,
+    rootfs: Option<&'p RootFs>,
+    /// The store of the files whose contents the caller gives.
     files: Option<Slot>,
-    context: Context,
-) -> Result<PlaceFlags> {
-    let mut all = PlaceFlags::empty();
+    tied: &'p [Tied],
+}
+
+/// Copies the trees of the binds that are tied to mounts of the host.
+fn emit_tied(plan: &mut Plan, mounts: &[Mount], context: Context) -> Result<Vec<Tied>> {
+    let mut tied = Vec::new();
     for (i, mount) in mounts.iter().enumerate() {
-        let pins = MountsBefore::new(&mounts[..i], rootfs).pins_for(&mount.target, mount.kind.protects());
-        emit_mount(plan, (mount, i), root, pins, files, context)?;
+        if let Kind::Bind(bind) = &mount.kind
+            && bind.relation(context.user_ns) != Relation::Private
+        {
+            tied.push((i, emit_early_tree(plan, bind, context)?));
+        }
+    }
+    Ok(tied)
+}
+
+/// Makes the mounts of the list, each on what those before it left, except for peers of the host's
+/// mounts. Returns the pins of all targets.
+fn emit_mounts(plan: &mut Plan, mounts: &[Mount], places: Places<'_>, context: Context) -> Result<PlaceFlags> {
+    let mut all = PlaceFlags::empty();
+    for (i, mount) in mounts.iter().enumerate().filter(|(_, mount)| !mount.kind.is_peer(context.user_ns)) {
+        let pins = MountsBefore::new(&mounts[..i], places.rootfs).pins_for(&mount.target, mount.kind.protects());
+        match (&mount.kind, places.tied.iter().find(|(tied, _)| *tied == i)) {
+            (Kind::Bind(bind), Some((_, tree))) => {
+                emit_early_bind(plan, (bind, *tree), places.root, &mount.target, pins, context)?;
+            }
+            _ => emit_mount(plan, (mount, i), places.root, pins, places.files, context)?,
+        }
         all |= pins;
     }
     Ok(all)
+}
+
+/// Makes the binds that are peers of mounts of the host. They come last, and no link leads to their
+/// targets: what the setup mounts on a peer would show on the host, and stay there.
+fn emit_peers(plan: &mut Plan, mounts: &[Mount], places: Places<'_>, context: Context) -> Result<PlaceFlags> {
+    let mut all = PlaceFlags::empty();
+    for (i, tree) in places.tied {
+        let Some(mount) = mounts.get(*i).filter(|mount| mount.kind.is_peer(context.user_ns)) else { continue };
+        let Kind::Bind(bind) = &mount.kind else { continue };
+        let pins = MountsBefore::new(mounts, places.rootfs).pins_for(&mount.target, true);
+        let plain = pins | PlaceFlags::NO_SYMLINKS;
+        emit_early_bind(plan, (bind, *tree), places.root, &mount.target, plain, context)?;
+        all |= pins;
+    }
+    Ok(all)
+}
+
+/// Sets the propagation of the root, which is entered: mount(2).
+fn emit_root_propagation(plan: &mut Plan, propagation: Propagation) {
+    let root = plan.string("/");
+    let flags = propagation.ms() | if propagation.is_recursive() { libc::MS_REC } else { 0 };
+    plan.call(Step::Propagation, libc::SYS_mount, [0.into(), root.into(), 0.into(), flags.into(), 0.into()]).at("/");
 }
 
 /// Makes the mount with this index of the list at its target. `pins` are those of the target.
@@ -174,10 +229,7 @@ fn emit_mount(
         Kind::Dir => emit_dir(plan, root, at),
         Kind::Symlink(to) => emit_symlink(plan, root, at, to),
         Kind::Overlay(overlay) => emit_overlay(plan, overlay, root, at, pins, context)?,
-        Kind::Raw(raw) => {
-            enter_target(plan, root, at, pins);
-            mount_here(plan, &raw.fstype, &raw.source, raw.ms_flags, &raw.data, at);
-        }
+        Kind::Raw(raw) => emit_raw(plan, raw, root, at, pins),
     }
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! The flags of a mount, and the setters of the builders that have them.
 
+/// `MS_NOSYMFOLLOW` of mount(2), since 5.10.
+const MS_NOSYMFOLLOW: u64 = 256;
+
 bitflags::bitflags! {
     /// Flags of a mount, as `MOUNT_ATTR_*` of mount_setattr(2).
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -8,6 +11,14 @@ bitflags::bitflags! {
         const NO_SUID = 2;
         const NO_DEV = 4;
         const NO_EXEC = 8;
+        const NO_ATIME = 0x10;
+        const STRICT_ATIME = 0x20;
+        /// The whole field of access times, which is cleared before one of its values is set; 0 is
+        /// `relatime`.
+        const ATIME = 0x70;
+        const NO_DIR_ATIME = 0x80;
+        /// Since 5.14; mount(2) has it since 5.10.
+        const NO_SYMFOLLOW = 0x20_0000;
     }
 }
 
@@ -23,6 +34,11 @@ impl MountFlags {
             (MountFlags::NO_SUID, libc::MS_NOSUID),
             (MountFlags::NO_DEV, libc::MS_NODEV),
             (MountFlags::NO_EXEC, libc::MS_NOEXEC),
+            (MountFlags::NO_ATIME, libc::MS_NOATIME),
+            (MountFlags::STRICT_ATIME, libc::MS_STRICTATIME),
+            (MountFlags::ATIME, libc::MS_RELATIME),
+            (MountFlags::NO_DIR_ATIME, libc::MS_NODIRATIME),
+            (MountFlags::NO_SYMFOLLOW, MS_NOSYMFOLLOW),
         ];
         pairs.into_iter().filter(|(flag, _)| self.contains(*flag)).fold(0, |all, (_, ms)| all | ms)
     }

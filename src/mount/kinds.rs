@@ -1,6 +1,5 @@
 //! The mounts of the list: each a target and a kind.
 
-use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::bind::Bind;
@@ -10,7 +9,9 @@ use super::memory_file::MemoryFile;
 use super::node::DeviceNode;
 use super::overlay::builder::Overlay;
 use super::proc::Proc;
+use super::raw::RawMount;
 use super::tmpfs::Tmpfs;
+use crate::sys::mount::Relation;
 use crate::units::Bytes;
 
 /// One mount of the list: a file system at a target inside the sandbox. Made from [`Bind`],
@@ -68,6 +69,11 @@ impl Kind {
             Kind::Raw(raw) => vec![Path::new(&raw.source), Path::new(&raw.fstype), Path::new(&raw.data)],
             _ => Vec::new(),
         }
+    }
+
+    /// Returns whether what is mounted on the mount shows on the host.
+    pub(super) fn is_peer(&self, user_ns: bool) -> bool {
+        matches!(self, Kind::Bind(bind) if bind.relation(user_ns) == Relation::Peer)
     }
 }
 
@@ -136,41 +142,5 @@ impl Mqueue {
     /// Shows the queues as files at `target`, commonly `/dev/mqueue`.
     pub fn new(target: impl Into<PathBuf>) -> Self {
         Mqueue { target: target.into() }
-    }
-}
-
-/// Any file system, as mount(2) takes it, for where no other kind serves. Nothing is checked.
-#[must_use = "a builder does nothing by itself: each call gives it back"]
-#[derive(Debug, Clone)]
-pub struct RawMount {
-    pub(crate) source: OsString,
-    target: PathBuf,
-    pub(crate) fstype: OsString,
-    pub(crate) ms_flags: u64,
-    pub(crate) data: OsString,
-}
-
-impl RawMount {
-    /// Calls `mount(source, target, fstype, 0, "")`.
-    pub fn new(source: impl AsRef<OsStr>, target: impl Into<PathBuf>, fstype: impl AsRef<OsStr>) -> Self {
-        RawMount {
-            source: source.as_ref().to_owned(),
-            target: target.into(),
-            fstype: fstype.as_ref().to_owned(),
-            ms_flags: 0,
-            data: OsString::new(),
-        }
-    }
-
-    /// Sets the `MS_*` flags of mount(2).
-    pub fn flags(mut self, ms_flags: u64) -> Self {
-        self.ms_flags = ms_flags;
-        self
-    }
-
-    /// Sets the file system's own options, separated by commas.
-    pub fn data(mut self, data: impl AsRef<OsStr>) -> Self {
-        self.data = data.as_ref().to_owned();
-        self
     }
 }

@@ -7,6 +7,7 @@
 //! the root had been entered already, so no symbolic link in the target leads out. [`emit`] has the
 //! whole order. Where the host's root is that of the [`sparse`] namespace, nearly nothing is there.
 
+mod attributes;
 mod bind;
 mod calls;
 mod cgroupfs;
@@ -23,12 +24,14 @@ mod made;
 mod mask;
 mod memory_file;
 mod node;
+mod options;
 mod overlay;
 mod ownership;
 mod paths;
 mod pinning;
 mod policy;
 mod proc;
+mod raw;
 mod root;
 mod sparse;
 mod template;
@@ -43,12 +46,13 @@ pub use dev::Dev;
 pub(crate) use dev::NODES;
 pub(crate) use flags::MountFlags;
 pub(crate) use kinds::Kind;
-pub use kinds::{Mount, Mqueue, RawMount, Sysfs};
+pub use kinds::{Mount, Mqueue, Sysfs};
 pub(crate) use made::{dir, symlink};
 pub use memory_file::MemoryFile;
 #[cfg(feature = "image")]
 pub(crate) use memory_file::Missing;
 pub use node::DeviceNode;
+pub use options::{MountOptions, Propagation};
 pub use overlay::Overlay;
 pub(crate) use overlay::Upper;
 pub(crate) use ownership::{OwnedFiles, exposes_files_of, is_dir, note_unmappable};
@@ -56,6 +60,7 @@ pub(crate) use ownership::{OwnedFiles, exposes_files_of, is_dir, note_unmappable
 pub(crate) use policy::ImageMounts;
 pub(crate) use policy::Policy;
 pub use proc::{HidePid, Proc};
+pub use raw::RawMount;
 #[cfg(feature = "serde")]
 pub(crate) use root::Base;
 pub use root::RootFs;

@@ -110,6 +110,8 @@ impl RootFs {
 impl Kind {
     fn owned_files(&self, ids: (u32, u32)) -> OwnedFiles {
         let exposes = match self {
+            // The maps say which ids the sandbox has outside.
+            Kind::Bind(bind) if bind.id_maps().is_some() => true,
             Kind::Bind(bind) if bind.exposes_files_of(ids) => return mappable(&bind.source),
             Kind::Overlay(overlay) => {
                 let writable = overlay.upper.is_some() && !overlay.flags.contains(MountFlags::READ_ONLY);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf, absolute};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+use super::flags::MountFlags;
 use crate::error::{Error, Result, Step};
 
 /// Returns the path without empty and `.` components.
@@ -19,6 +20,22 @@ pub(super) fn source(path: &Path) -> Result<PathBuf> {
     let path = absolute(path).map_err(|error| failed(&error))?;
     fs::metadata(&path).map_err(|error| failed(&error).hint("the path is one of the host's and has to exist"))?;
     Ok(path)
+}
+
+/// Returns the flags of the mount on which `path` stands.
+pub(super) fn flags_of(path: &Path) -> Result<MountFlags> {
+    let flags = statvfs(path).map_err(|errno| Error::new(Step::OpenSource, errno).at(path))?.flags().bits();
+    let pairs = [
+        (libc::ST_RDONLY, MountFlags::READ_ONLY),
+        (libc::ST_NOSUID, MountFlags::NO_SUID),
+        (libc::ST_NODEV, MountFlags::NO_DEV),
+        (libc::ST_NOEXEC, MountFlags::NO_EXEC),
+        (libc::ST_NOATIME, MountFlags::NO_ATIME),
+        (libc::ST_NODIRATIME, MountFlags::NO_DIR_ATIME),
+        // ST_NOSYMFOLLOW, since 5.10.
+        (0x2000, MountFlags::NO_SYMFOLLOW),
+    ];
+    Ok(pairs.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, flag)| flag).collect())
 }
 
 /// Returns whether the mount on which `path` stands is read-only.

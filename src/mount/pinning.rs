@@ -17,7 +17,7 @@ impl Kind {
     /// Returns whether writes to the mount stay on the host.
     fn writes_to_host(&self) -> bool {
         match self {
-            Kind::Bind(bind) => !bind.flags(false).contains(MountFlags::READ_ONLY),
+            Kind::Bind(bind) => bind.is_writable(),
             Kind::Overlay(overlay) => overlay.upper.is_some() && !overlay.flags.contains(MountFlags::READ_ONLY),
             Kind::Raw(raw) => raw.ms_flags & libc::MS_RDONLY == 0,
             Kind::Tmpfs(_) | Kind::File(_) | Kind::Dir | Kind::Symlink(_) | Kind::Node(_) => false,
@@ -38,7 +38,8 @@ impl Kind {
     /// Returns whether the mount keeps something from being written.
     pub(super) fn protects(&self) -> bool {
         match self {
-            Kind::Bind(_) | Kind::Overlay(_) | Kind::Raw(_) => !self.writes_to_host(),
+            Kind::Bind(bind) => bind.protects(),
+            Kind::Overlay(_) | Kind::Raw(_) => !self.writes_to_host(),
             Kind::Tmpfs(_) | Kind::File(_) => !self.is_writable(),
             Kind::Dir | Kind::Symlink(_) => false,
             Kind::Proc(_) | Kind::Dev(_) | Kind::Node(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,

@@ -1,19 +1,25 @@
 //! The mounts that the builder has been asked for.
 
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use super::kinds::{Kind, Mount};
 use super::made::{has_no_effect, stays_on_host};
 use super::memory_file::Missing;
+use super::options::{GivenIds, MountIds};
 use super::overlay::builder::too_many_layers;
 use super::paths::clean;
 use super::root::{Base, RootFs, bind_count};
-use crate::error::Problem;
+use crate::error::{Problem, Result};
+use crate::idmap::IdMap;
 use crate::plan::has_nul;
+use crate::sys::mount::Relation;
 use crate::units::Bytes;
 
 /// The most bytes of all files from memory together: the stub gets them with its plan.
 const FILES_MAX: Bytes = Bytes::mib(64);
+/// The most binds that are tied to mounts of the host: the setup holds their trees at the same time.
+const TIED_MAX: usize = 24;
 /// The most mounts of the host among the default ones: /sys and the terminal.
 const DEFAULT_HOST_MOUNTS: usize = 2;
 
@@ -83,6 +89,12 @@ impl Policy {
             Kind::Overlay(overlay) => too_many_layers("mount", overlay.lowers.len(), overlay.id_mapped),
             _ => None,
         }));
+        problems.extend(self.mounts.iter().flat_map(|mount| match &mount.kind {
+            Kind::Bind(bind) => bind.invalid(),
+            Kind::Raw(raw) => raw.invalid(),
+            _ => Vec::new(),
+        }));
+        problems.extend(self.on_peers());
         let root = self.root.as_ref();
         problems.extend((0..self.mounts.len()).filter_map(|index| stays_on_host(&self.mounts, index, root)));
         problems.extend((0..self.mounts.len()).filter_map(|index| has_no_effect(&self.mounts, index, root)));
@@ -111,8 +123,63 @@ impl Policy {
 
     /// Returns whether any layers are to show ids as the sandbox's user namespace maps them.
     pub(crate) fn maps_ids(&self) -> bool {
-        let overlays = |kind: &Kind| matches!(kind, Kind::Overlay(overlay) if overlay.id_mapped);
-        self.root.as_ref().is_some_and(|root| root.id_mapped) || self.mounts.iter().any(|mount| overlays(&mount.kind))
+        let maps = |kind: &Kind| match kind {
+            Kind::Overlay(overlay) => overlay.id_mapped,
+            Kind::Bind(bind) => matches!(bind.id_maps(), Some((MountIds::Sandbox, _))),
+            _ => false,
+        };
+        self.root.as_ref().is_some_and(|root| root.id_mapped) || self.mounts.iter().any(|mount| maps(&mount.kind))
+    }
+
+    /// Returns whether any bind has id maps of its own.
+    pub(crate) fn has_id_maps(&self) -> bool {
+        self.given_ids().next().is_some()
+    }
+
+    /// Makes the user namespaces by which binds have id maps of their own.
+    pub(crate) fn make_id_maps(&self, make: impl Fn(Vec<IdMap>, Vec<IdMap>) -> Result<OwnedFd>) -> Result<()> {
+        let mut made: Vec<GivenIds> = Vec::new();
+        for given in self.given_ids() {
+            made.iter().for_each(|other| given.share(other));
+            given.make(&make)?;
+            made.push(given);
+        }
+        Ok(())
+    }
+
+    fn given_ids(&self) -> impl Iterator<Item = GivenIds> {
+        self.mounts.iter().filter_map(|mount| match &mount.kind {
+            Kind::Bind(bind) if !bind.is_left_out() => match bind.id_maps() {
+                Some((MountIds::Given(given), _)) => Some(given),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// Returns a problem for binds that are tied to the host: a mount that is made on one would show
+    /// there.
+    fn on_peers(&self) -> Vec<Problem> {
+        let tied = |mount: &Mount| matches!(&mount.kind, Kind::Bind(bind) if bind.relation(false) != Relation::Private);
+        let mut problems = Vec::new();
+        if self.mounts.iter().filter(|mount| tied(mount)).count() > TIED_MAX {
+            let reason = format!("more than {TIED_MAX} binds with slave or shared propagation");
+            problems.push(Problem::invalid("mount", reason, "bind a directory that is above several of them"));
+        }
+        for (i, peer) in self.mounts.iter().enumerate().filter(|(_, mount)| mount.kind.is_peer(false)) {
+            let others = self.mounts.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, other)| &other.target);
+            let at = clean(&peer.target);
+            let mut all = others.chain(&self.masks).chain(&self.read_only_paths);
+            if let Some(other) = all.find(|other| clean(other).starts_with(&at)) {
+                let reason = format!(
+                    "{} lies on the shared bind at {}: the mount would show on the host, and stay there",
+                    other.display(),
+                    peer.target.display()
+                );
+                problems.push(Problem::invalid("mount", reason, "make the bind a slave, or leave the mount out"));
+            }
+        }
+        problems
     }
 
     /// Returns the root with the flags that the whole policy gives it.

@@ -13,6 +13,7 @@ use super::kinds::Kind;
 use super::policy::Policy;
 use super::root::{Base, RootFs};
 use crate::error::{Error, Step};
+use crate::sys::mount::Relation;
 
 /// Returns whether a step may have failed because the sandbox did not start from the host's mounts.
 pub(crate) fn may_miss_mounts(error: &Error) -> bool {
@@ -33,7 +34,11 @@ impl Policy {
     /// Returns whether all that the mounts need of the host is in the sparse namespace, or comes as
     /// a descriptor.
     pub(crate) fn fits_sparse(&self) -> bool {
-        let fits = |kind: &Kind| !matches!(kind, Kind::Sysfs | Kind::Overlay(_) | Kind::Raw(_) | Kind::Node(_));
+        let fits = |kind: &Kind| match kind {
+            // The host's mounts, which the bind is tied to, are not there.
+            Kind::Bind(bind) => bind.relation(true) == Relation::Private,
+            kind => !matches!(kind, Kind::Sysfs | Kind::Overlay(_) | Kind::Raw(_) | Kind::Node(_)),
+        };
         let root_fits = matches!(&self.root, Some(RootFs { base: Base::Dir(_) | Base::Programs, .. }));
         root_fits && self.mounts.iter().all(|mount| fits(&mount.kind))
     }

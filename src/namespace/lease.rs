@@ -44,8 +44,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 
-use super::idmap::IdMap;
 use crate::error::{Error, Result, Step};
+use crate::idmap::IdMap;
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::{mutex, random, table};
 

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::idmap::{IdMap, is_own};
 use super::lease::Lease;
 use super::newidmap::{self, Programs};
 use crate::error::{Error, Result, Step};
+use crate::idmap::{IdMap, is_own};
 
 /// The writer of the maps.
 #[derive(Debug, Clone, PartialEq, Eq)]

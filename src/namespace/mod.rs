@@ -7,7 +7,6 @@
 //! freeze its offsets.
 
 mod emit;
-mod idmap;
 mod kinds;
 mod lease;
 mod maps;
@@ -17,8 +16,8 @@ mod sysctl;
 mod time_offset;
 mod user_limit;
 
-pub use idmap::{IdMap, IdMapError};
-pub(crate) use idmap::{LINES_MAX, exchanging, is_own, unprivileged_id};
+pub use crate::idmap::{IdMap, IdMapError};
+pub(crate) use crate::idmap::{LINES_MAX, exchanging, is_own, unprivileged_id};
 pub use kinds::Namespaces;
 pub(crate) use lease::{Lease, lease, lease_for_mounts};
 pub(crate) use maps::{IdMaps, Outside, Writer};

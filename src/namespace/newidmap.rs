@@ -15,8 +15,8 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access};
 
-use super::idmap::IdMap;
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
+use crate::idmap::IdMap;
 use crate::sys::{timeout, xattr};
 
 /// The directories that are searched for the programs after those of the caller's PATH.

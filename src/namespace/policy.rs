@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::idmap::IdMap;
 use super::kinds::Namespaces;
 use super::time_offset::TimeOffset;
 use super::user_limit::UserLimit;
+use crate::idmap::IdMap;
 
 /// An existing namespace: an open file of it, or a process that is in it.
 #[derive(Debug, Clone)]

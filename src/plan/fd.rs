@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use nix::errno::Errno;
 
 use crate::error::{Error, Result, Step};
+use crate::sys::mount::Relation;
 use crate::sys::{mount, mutex};
 
 /// The name of a descriptor that each run provides.
@@ -97,20 +98,30 @@ impl From<OwnedFd> for PlanFd {
 pub(crate) struct Tree {
     path: PathBuf,
     recursive: bool,
+    relation: Relation,
     /// If true, the copy shows the ids of its files as the user namespace of the run maps them.
     mapped: bool,
+    /// The user namespace of the mount's own that maps the ids of its files, and whether also those
+    /// of what is mounted below.
+    ids: Option<(Arc<OwnedFd>, bool)>,
     /// The first copy, which was made to find out whether a copy can be made.
     first: Mutex<Option<OwnedFd>>,
 }
 
 impl Tree {
-    pub(crate) fn new(path: &Path, recursive: bool) -> Result<Tree, Errno> {
-        let first = copy(path, recursive)?;
-        Ok(Tree { path: path.to_owned(), recursive, mapped: false, first: Mutex::new(Some(first)) })
+    pub(crate) fn new(path: &Path, recursive: bool, relation: Relation) -> Result<Tree, Errno> {
+        let first = Mutex::new(Some(copy(path, recursive, relation)?));
+        Ok(Tree { path: path.to_owned(), recursive, relation, mapped: false, ids: None, first })
     }
 
     pub(crate) fn with_mapped_ids(self, mapped: bool) -> Tree {
         Tree { mapped, ..self }
+    }
+
+    /// Maps the ids of the files by this user namespace, and with `recursive` also those of what is
+    /// mounted below.
+    pub(crate) fn with_ids(self, user_ns: Arc<OwnedFd>, recursive: bool) -> Tree {
+        Tree { ids: Some((user_ns, recursive)), ..self }
     }
 
     fn take(&self) -> Option<OwnedFd> {
@@ -121,18 +132,21 @@ impl Tree {
         let failed = |step| move |errno| Error::new(step, errno).at(&self.path);
         let tree = match self.take() {
             Some(first) => first,
-            None => copy(&self.path, self.recursive).map_err(failed(Step::OpenTree))?,
+            None => copy(&self.path, self.recursive, self.relation).map_err(failed(Step::OpenTree))?,
         };
         if self.mapped {
             let ids = ids.ok_or(Errno::EBADF).map_err(failed(Step::IdMapMount))?;
             mount::map_ids(tree.as_fd(), ids, self.recursive).map_err(failed(Step::IdMapMount))?;
         }
+        if let Some((user_ns, recursive)) = &self.ids {
+            mount::map_ids(tree.as_fd(), user_ns.as_fd(), *recursive).map_err(failed(Step::IdMapMount))?;
+        }
         Ok(tree)
     }
 }
 
-fn copy(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+fn copy(path: &Path, recursive: bool, relation: Relation) -> Result<OwnedFd, Errno> {
     let tree = mount::clone_tree(path, recursive)?;
-    mount::make_private(tree.as_fd())?;
+    mount::relate(tree.as_fd(), relation)?;
     Ok(tree)
 }

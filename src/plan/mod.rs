@@ -122,10 +122,18 @@ pub(crate) struct Plan {
     fds: Vec<PlanFd>,
     /// True if the plan holds a resource that only one run can use.
     single_use: bool,
-    /// Detached mounts, and the paths that they were copied from.
-    id_mapped: Vec<(Arc<OwnedFd>, PathBuf)>,
+    id_mapped: Vec<IdMappedTree>,
     slots: u8,
     free_slots: Vec<Slot>,
+}
+
+/// A detached mount whose ids are mapped once the sandbox has its maps.
+#[derive(Debug, Clone)]
+pub(crate) struct IdMappedTree {
+    pub(crate) tree: Arc<OwnedFd>,
+    /// The path that the mount was copied from.
+    pub(crate) path: PathBuf,
+    pub(crate) recursive: bool,
 }
 
 /// The op that was added last, for further settings.
@@ -311,13 +319,13 @@ impl Plan {
     }
 
     /// Maps the ids of a detached mount as the user namespace of the stub does, once that namespace
-    /// has its maps.
-    pub(crate) fn map_ids_of(&mut self, tree: Arc<OwnedFd>, path: &Path) {
+    /// has its maps, and with `recursive` also of the mounts below.
+    pub(crate) fn map_ids_of(&mut self, tree: Arc<OwnedFd>, path: &Path, recursive: bool) {
         self.single_use = true;
-        self.id_mapped.push((tree, path.to_owned()));
+        self.id_mapped.push(IdMappedTree { tree, path: path.to_owned(), recursive });
     }
 
-    pub(crate) fn id_mapped(&self) -> &[(Arc<OwnedFd>, PathBuf)] {
+    pub(crate) fn id_mapped(&self) -> &[IdMappedTree] {
         &self.id_mapped
     }
 

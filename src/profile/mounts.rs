@@ -161,6 +161,7 @@ pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
             dev: yes(!overlay.flags.contains(MountFlags::NO_DEV)),
         }),
         Kind::Node(node) => MountEntry::DeviceNode(node_entry(node, &target)?),
+        Kind::Raw(raw) if raw.has_options() => return Err(no_text("mount", "a file system with MountOptions")),
         Kind::Raw(raw) => MountEntry::Raw(RawEntry {
             source: text("mount", &raw.source)?,
             target,
@@ -180,6 +181,9 @@ pub(super) fn upper_entry(upper: &Path, work: &Path) -> Result<Upper> {
 }
 
 fn bind_entry(bind: &Bind, target: String) -> Result<BindEntry> {
+    if bind.has_options() {
+        return Err(no_text("mount", "a bind with MountOptions or id maps"));
+    }
     let opens_devices = !bind.flags.contains(MountFlags::NO_DEV);
     if opens_devices && bind.closed {
         return Err(no_text("mount", "a bind that is nodev first and dev then"));

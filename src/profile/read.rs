@@ -432,6 +432,9 @@ fn stream_key(name: &str, stdio: &Stdio) -> Result<Either<String, Stream>> {
 }
 
 fn root_key(root: &RootFs) -> Result<Either<String, Root>> {
+    if root.propagation.is_some() {
+        return Err(no_text("rootfs", "a propagation"));
+    }
     let mut table = Root {
         id_mapped: yes(root.id_mapped),
         suid: yes(!root.flags.contains(MountFlags::NO_SUID)),

@@ -11,7 +11,8 @@ use super::*;
 use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits};
 use crate::feature::Feature;
 use crate::mount::{
-    Bind, Cgroupfs, Dev, DeviceNode, HidePid, MemoryFile, Mqueue, Overlay, Proc, RawMount, RootFs, Sysfs, Tmpfs,
+    Bind, Cgroupfs, Dev, DeviceNode, HidePid, MemoryFile, MountOptions, Mqueue, Overlay, Proc, Propagation, RawMount,
+    RootFs, Sysfs, Tmpfs,
 };
 use crate::namespace::{IdMap, Namespaces, TimeOffset, UserLimit};
 use crate::program::{
@@ -559,6 +560,10 @@ fn what_has_no_text_is_named() {
         (Sandbox::new().command(odd), "command"),
         (Sandbox::new().env("A", odd), "env"),
         (Sandbox::new().bind(odd, "/b"), "a path"),
+        (Sandbox::new().mount(Bind::new("/a", "/b").options(MountOptions::new())), "MountOptions"),
+        (Sandbox::new().mount(Bind::new("/a", "/b").id_mapped([], [])), "id maps"),
+        (Sandbox::new().mount(RawMount::new("a", "/b", "c").options(MountOptions::new())), "MountOptions"),
+        (Sandbox::new().rootfs(RootFs::dir("/r").propagation(Propagation::Shared)), "propagation"),
         (Sandbox::new().fail_at(1, 1), "fail_at"),
         (Sandbox::new().personality(Personality::from_bits_retain(1 << 20)), "personality"),
         (Sandbox::new().cpu_affinity([usize::MAX]), "cpu_affinity"),

@@ -86,6 +86,7 @@ impl Sandbox {
         let policy = self.policy.clone();
         let compiled = Compiled::new(&policy, true)?;
         let kept = policy.keep_resources(&compiled.judgement)?;
+        policy.make_id_maps()?;
         compiled.write_setup(&policy)?;
         let inner = Inner { own: policy.invocation(), policy, compiled, _kept: kept };
         Ok(Prepared { inner: Arc::new(inner), command: None })

@@ -262,9 +262,9 @@ impl<'a> Attempt<'a> {
         }
         let path = format!("/proc/{pid}/ns/user");
         let user_ns = std::fs::File::open(&path).map_err(|error| Error::io(Step::WriteIdMap, &error).at(path))?;
-        for (tree, path) in mounts {
-            mount::map_ids(tree.as_fd(), user_ns.as_fd(), false).map_err(|errno| {
-                let error = Error::new(Step::IdMapMount, errno).at(path);
+        for mount in mounts {
+            mount::map_ids(mount.tree.as_fd(), user_ns.as_fd(), mount.recursive).map_err(|errno| {
+                let error = Error::new(Step::IdMapMount, errno).at(&mount.path);
                 hint::for_failure(Step::IdMapMount, errno).into_iter().fold(error, Error::hint)
             })?;
         }

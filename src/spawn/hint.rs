@@ -49,6 +49,11 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::Mount, Errno::ENOSYS) => {
             "fsopen(2), fsconfig(2) and fsmount(2) need Linux 5.2, and an outer seccomp filter that allows them"
         }
+        (Step::MountAttr, Errno::EPERM) => {
+            "in a user namespace a mount keeps the attributes that it has on the host: leave out the words that take one away, \
+             and another way of keeping times of access"
+        }
+        (Step::MountAttr | Step::Propagation, Errno::ENOSYS) => "mount_setattr(2) needs Linux 5.12",
         (Step::MountAttr, Errno::EACCES | Errno::ENOENT) => {
             "this user cannot reach a mount below the path, or there is no /proc: without mount_setattr(2) (Linux 5.12) the \
              flags of such a mount cannot be changed"

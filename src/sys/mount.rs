@@ -45,11 +45,33 @@ pub(crate) fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Errno>
     call_for_fd(libc::SYS_open_tree, [CWD, path.as_ptr() as u64, flags, 0, 0, 0])
 }
 
-/// Makes the mounts of the tree private, with mount_setattr(2), 5.12: from here on, mounts made on
-/// the tree are not propagated to the mounts that it was copied from, nor the other way.
+/// The tie between a copy of a mount and the mount that it was copied from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Relation {
+    /// Mounts are not propagated either way.
+    #[default]
+    Private,
+    /// Mounts that are made on the original show on the copy.
+    Slave,
+    /// Mounts that are made on either show on the other.
+    Peer,
+}
+
+/// Makes the mounts of the tree private.
 pub(crate) fn make_private(tree: BorrowedFd<'_>) -> Result<(), Errno> {
+    relate(tree, Relation::Private)
+}
+
+/// Ties the mounts of a copied tree to the mounts that they were copied from, with
+/// mount_setattr(2), 5.12. A copy is a peer by itself, where the original is shared.
+pub(crate) fn relate(tree: BorrowedFd<'_>, relation: Relation) -> Result<(), Errno> {
+    let propagation = match relation {
+        Relation::Private => libc::MS_PRIVATE,
+        Relation::Slave => libc::MS_SLAVE,
+        Relation::Peer => return Ok(()),
+    };
     // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-    let attr = [0, 0, libc::MS_PRIVATE, 0];
+    let attr = [0, 0, propagation, 0];
     let size = size_of_val(&attr) as u64;
     let flags = AT_EMPTY_PATH | AT_RECURSIVE;
     let tree = tree.as_raw_fd() as u64;

@@ -15,7 +15,9 @@ use crate::common::{
     refuse::{Call, Only, all_refused, call, errno_of, has_refused, refuse},
 };
 use nix::errno::Errno;
-use ringfence::{Bind, Enforcement, Error, ErrorKind, Feature, Landlock, RootFs, Sandbox, Stdio, Step, Tmpfs, Verdict};
+use ringfence::{
+    Bind, Enforcement, Error, ErrorKind, Feature, Landlock, MountOptions, RootFs, Sandbox, Stdio, Step, Tmpfs, Verdict,
+};
 
 /// The C library makes threads with it too, and takes only ENOSYS for an answer.
 const CLONE3: Call = Call { number: libc::SYS_clone3, only: Only::Ours(|args| clone_flags(args) & CLONE_THREAD == 0) };
@@ -281,6 +283,7 @@ fn mount_setattr(errno: Errno) {
     let (_, mounts) = look_at(whole(&root).mount(noexec), "/file");
     assert!(matches!(&mounts[..], [(_, flags)] if flags.starts_with("ro,nosuid,nodev,noexec")), "{mounts:?}");
     if common::is_root() {
+        access_times(at, &root);
         // A user namespace keeps what was mounted before it over what lies below.
         let alone = Bind::new(at, "/tree").read_only().non_recursive();
         assert!(look_at(whole(&root).mount(alone), "/tree").0.is_empty());
@@ -288,6 +291,33 @@ fn mount_setattr(errno: Errno) {
     all_refused(&[MOUNT_SETATTR]);
     roots_are_read_only(at);
     all_refused(&[MOUNT_SETATTR]);
+}
+
+/// The ways of keeping access times are one field, of which mount(2) takes all or nothing.
+fn access_times(tree: &Path, root: &common::TempDir) {
+    let shown = |name: &str, words: &str| {
+        let bind = Bind::new(tree.join(name), format!("/place-{name}")).options(MountOptions::parse(words.split(' ')));
+        let (_, mounts) = look_at(whole(root).mount(bind), &format!("/place-{name}"));
+        let [(_, flags)] = &mounts[..] else { panic!("{mounts:?}") };
+        flags.split(',').filter(|flag| flag.ends_with("atime")).collect::<Vec<_>>().join(",")
+    };
+    for (name, words, found) in [
+        // The first is `relatime` outside, the second `noatime`.
+        ("file", "ro nosuid", "relatime"),
+        ("file", "noatime", "noatime"),
+        ("file", "strictatime", ""),
+        ("file", "strictatime nodiratime", "nodiratime"),
+        ("file", "nodiratime", "nodiratime,relatime"),
+        ("file", "noatime nodiratime", "noatime,nodiratime"),
+        ("file", "strictatime rnoatime", "noatime"),
+        ("a", "bind ro exec", "noatime"),
+        ("a", "bind atime", "relatime"),
+        ("a", "bind nodiratime", "noatime,nodiratime"),
+        ("a", "bind relatime nodiratime", "nodiratime,relatime"),
+        ("a", "bind strictatime", ""),
+    ] {
+        assert_eq!(shown(name, words), found, "{name} {words}");
+    }
 }
 
 /// A root of which nothing can be written, and the host's own.

@@ -8,4 +8,5 @@ mod collect;
 mod contents;
 mod mounts;
 mod nodes;
+mod options;
 mod rootfs;

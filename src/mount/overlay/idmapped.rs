@@ -42,7 +42,7 @@ fn emit_tree(plan: &mut Plan, path: &Path, tree: Slot) -> Result<()> {
     let fd = mount::clone_tree(path, false).map_err(|errno| Error::new(Step::OpenTree, errno).at(path))?;
     let fd = Arc::new(fd);
     let number = plan.fd(PlanFd::Shared(fd.clone()));
-    plan.map_ids_of(fd, path);
+    plan.map_ids_of(fd, path, false);
     let duplicate = libc::F_DUPFD_CLOEXEC.into();
     plan.call(Step::OpenTree, libc::SYS_fcntl, [number.into(), duplicate, 0.into()]).at(path).store(tree);
     Ok(())

@@ -10,6 +10,7 @@ use crate::mount::calls::{CWD, attach_by_path, make_dir, make_link, mount_here};
 use crate::mount::host_tree::emit_copy;
 use crate::mount::tmpfs::Tmpfs;
 use crate::plan::{Plan, Tree};
+use crate::sys::mount::Relation;
 use crate::units::Bytes;
 
 /// The most bytes that the paths of layers take: half of what mount(2) takes as options. Longer
@@ -42,7 +43,8 @@ pub(super) fn stage_dir(plan: &mut Plan, path: &str) -> PathBuf {
 /// file system, and returns the path there.
 pub(super) fn stage_scratch(plan: &mut Plan, scratch: &Path) -> Result<PathBuf> {
     let dir = stage_dir(plan, "/../scratch");
-    let copy = Tree::new(scratch, false).map_err(|errno| Error::new(Step::OpenTree, errno).at(scratch))?;
+    let copy =
+        Tree::new(scratch, false, Relation::Private).map_err(|errno| Error::new(Step::OpenTree, errno).at(scratch))?;
     let tree = plan.slot();
     emit_copy(plan, copy, scratch, tree);
     attach_by_path(plan, tree, &dir, scratch);

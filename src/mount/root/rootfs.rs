@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::error::Problem;
 use crate::mount::flags::{MountFlags, opening_setters};
+use crate::mount::options::Propagation;
 use crate::mount::overlay::builder::{RootOverlay, Upper, too_many_layers};
 use crate::mount::paths::belongs_to;
 use crate::plan::has_nul;
@@ -37,6 +38,8 @@ pub struct RootFs {
     pub(crate) id_mapped: bool,
     pub(crate) flags: MountFlags,
     pub(crate) guard: Option<RootGuard>,
+    /// The propagation of the root, if it is to be another than private.
+    pub(crate) propagation: Option<Propagation>,
 }
 
 /// A guard that is kept as long as a sandbox runs on the root: the guard holds the locks of the
@@ -166,6 +169,17 @@ impl RootFs {
 
     opening_setters!();
 
+    /// Sets the propagation of the root once it is entered; without this call it is private, with
+    /// all that is mounted on it. `Shared` is for programs that make mount namespaces of their own
+    /// inside: mounts made on the root show there. Nothing goes out to the host, nor comes in:
+    /// [`MountOptions`](crate::MountOptions) of a [`Bind`](crate::Bind) have words for that. A
+    /// variant with an `R` changes the binds as well, except that a slave of the host's stays one
+    /// with `RShared`.
+    pub fn propagation(mut self, propagation: Propagation) -> Self {
+        self.propagation = Some(propagation);
+        self
+    }
+
     /// Keeps `guard` as long as the root is in use.
     #[cfg(feature = "image")]
     pub(crate) fn holding(mut self, guard: impl Any + Send + Sync) -> Self {
@@ -174,7 +188,15 @@ impl RootFs {
     }
 
     fn new(base: Base) -> Self {
-        RootFs { base, upper: Upper::None, read_only: false, id_mapped: false, flags: MountFlags::QUIET, guard: None }
+        RootFs {
+            base,
+            upper: Upper::None,
+            read_only: false,
+            id_mapped: false,
+            flags: MountFlags::QUIET,
+            guard: None,
+            propagation: None,
+        }
     }
 
     /// Returns whether the root is the host's own.

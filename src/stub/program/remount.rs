@@ -9,6 +9,12 @@ const MS_NODEV: u64 = 4;
 const MS_NOEXEC: u64 = 8;
 const MS_REMOUNT: u64 = 32;
 const MS_NOSYMFOLLOW: u64 = 256;
+const MS_NOATIME: u64 = 1024;
+const MS_NODIRATIME: u64 = 2048;
+const MS_RELATIME: u64 = 1 << 21;
+const MS_STRICTATIME: u64 = 1 << 24;
+/// The flags for access times.
+const ATIME: u64 = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME;
 const MS_BIND: u64 = 4096;
 /// The most text and the most mounts that are read. A host has a few hundred mounts, of some
 /// hundred bytes each.
@@ -61,9 +67,16 @@ pub fn set_flags(tree: u64, set: u64, clear: u64, recursive: bool) -> Result<u64
 /// Changes the flags of one mount. mount(2) with MS_REMOUNT and MS_BIND replaces all flags, except
 /// that the flags for access times stay if none of them is given.
 fn change(fd: u64, flags: u64, set: u64, clear: u64) -> Result<(), Errno> {
-    let wanted = (flags | set) & !clear;
+    let mut wanted = flags & !clear | set;
     if wanted == flags {
         return Ok(());
+    }
+    if (set | clear) & ATIME == 0 {
+        wanted &= !ATIME;
+    } else if wanted & (MS_NOATIME | MS_RELATIME | MS_STRICTATIME) == 0 {
+        // What was cleared is the whole field, which leaves relatime; a mount that has neither name
+        // in mountinfo is strict.
+        wanted |= if clear & MS_RELATIME != 0 { MS_RELATIME } else { MS_STRICTATIME };
     }
     let mut name = Name::new(b"/proc/self/fd/");
     name.number(fd);
@@ -131,6 +144,9 @@ fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
                     b"nodev" => MS_NODEV,
                     b"noexec" => MS_NOEXEC,
                     b"nosymfollow" => MS_NOSYMFOLLOW,
+                    b"noatime" => MS_NOATIME,
+                    b"nodiratime" => MS_NODIRATIME,
+                    b"relatime" => MS_RELATIME,
                     _ => 0,
                 }
         });

@@ -1,0 +1,123 @@
+//! Any file system, as mount(2) takes it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use super::attributes::Attributes;
+use super::calls::{emit_target, enter_target, mount_here, set_attributes, set_propagation};
+use super::flags::MountFlags;
+use super::options::MountOptions;
+use crate::error::{Problem, Step};
+use crate::plan::{PlaceFlags, Plan, Slot};
+
+/// Any file system, as mount(2) takes it, for where no other kind serves. Nothing is checked but
+/// the words of [`options`](RawMount::options).
+#[must_use = "a builder does nothing by itself: each call gives it back"]
+#[derive(Debug, Clone)]
+pub struct RawMount {
+    pub(crate) source: OsString,
+    pub(super) target: PathBuf,
+    pub(crate) fstype: OsString,
+    pub(crate) ms_flags: u64,
+    pub(crate) data: OsString,
+    pub(super) options: Option<Box<MountOptions>>,
+}
+
+impl RawMount {
+    /// Calls `mount(source, target, fstype, 0, "")`.
+    pub fn new(source: impl AsRef<OsStr>, target: impl Into<PathBuf>, fstype: impl AsRef<OsStr>) -> Self {
+        RawMount {
+            source: source.as_ref().to_owned(),
+            target: target.into(),
+            fstype: fstype.as_ref().to_owned(),
+            ms_flags: 0,
+            data: OsString::new(),
+            options: None,
+        }
+    }
+
+    /// Sets the `MS_*` flags of mount(2).
+    pub fn flags(mut self, ms_flags: u64) -> Self {
+        self.ms_flags = ms_flags;
+        self
+    }
+
+    /// Sets the file system's own options, separated by commas.
+    pub fn data(mut self, data: impl AsRef<OsStr>) -> Self {
+        self.data = data.as_ref().to_owned();
+        self
+    }
+
+    /// Takes the options of mount(8), which replace [`flags`](RawMount::flags) and
+    /// [`data`](RawMount::data).
+    ///
+    /// With `remount`, what is mounted at the target already gets the options, and source and file
+    /// system mean nothing: with `bind` the mount alone, else its file system, which other mounts
+    /// may share.
+    pub fn options(mut self, options: MountOptions) -> Self {
+        (self.ms_flags, self.data) = (options.ms_flags(), options.data());
+        self.options = Some(Box::new(options));
+        self
+    }
+
+    /// Returns whether the mount has options, for which a profile has no key.
+    #[cfg(feature = "serde")]
+    pub(crate) fn has_options(&self) -> bool {
+        self.options.is_some()
+    }
+
+    /// Returns the contradictions in the options.
+    pub(super) fn invalid(&self) -> Vec<Problem> {
+        self.options.iter().flat_map(|options| options.invalid_for_file_system()).collect()
+    }
+}
+
+/// Mounts a file system at the target `at`, or changes what is mounted there. `pins`: see
+/// [`pinning`](super::pinning).
+pub(super) fn emit_raw(plan: &mut Plan, raw: &RawMount, root: Slot, at: &Path, pins: PlaceFlags) {
+    let Some(options) = &raw.options else {
+        enter_target(plan, root, at, pins);
+        return mount_here(plan, &raw.fstype, &raw.source, raw.ms_flags, &raw.data, at);
+    };
+    match (options.remount, options.bind) {
+        (false, _) => {
+            enter_target(plan, root, at, pins);
+            mount_here(plan, &raw.fstype, &raw.source, raw.ms_flags, &raw.data, at);
+        }
+        (true, None) => {
+            enter_target(plan, root, at, pins | PlaceFlags::EXISTING);
+            let flags = raw.ms_flags | libc::MS_REMOUNT;
+            mount_here(plan, &raw.fstype, &raw.source, flags, &raw.data, at);
+        }
+        (true, Some(_)) => {}
+    }
+    // What is mounted at the target now is found by its name once more.
+    let own = match (options.remount, options.bind) {
+        (true, Some(_)) => options.own,
+        _ => only_after(options),
+    };
+    let all = if options.remount { options.all } else { Attributes::default() };
+    let propagation = options.propagation.iter().skip_while(|propagation| propagation.ms() == libc::MS_PRIVATE);
+    let propagation: Vec<_> =
+        if options.remount { options.propagation.iter().collect() } else { propagation.collect() };
+    if own.is_empty() && all.is_empty() && propagation.is_empty() {
+        return;
+    }
+    let top = plan.slot();
+    emit_target(plan, root, at, PlaceFlags::EXISTING | pins & PlaceFlags::NO_SYMLINKS, top);
+    set_attributes(plan, top, own, MountFlags::empty(), false, at);
+    set_attributes(plan, top, all, MountFlags::empty(), true, at);
+    for propagation in propagation {
+        set_propagation(plan, top, propagation.ms(), propagation.is_recursive(), at);
+    }
+    plan.close(Step::MountAttr, top);
+}
+
+/// Returns the attributes that mount(2) of an older kernel would pass over.
+fn only_after(options: &MountOptions) -> Attributes {
+    let mut after = Attributes::default();
+    if options.attributes_of_new().sets(MountFlags::NO_SYMFOLLOW) {
+        after.set(MountFlags::NO_SYMFOLLOW);
+    }
+    after
+}
