@@ -162,7 +162,7 @@ impl Group {
 
     fn write_limits(&self, host: &Host, limits: &Limits) -> Result<()> {
         let memory = self.part(Controllers::MEMORY).filter(|part| part.version == Version::V1);
-        if let (Some(part), Some(_), None) = (memory, limits.swap, limits.memory) {
+        if let (Some(part), true) = (memory, limits.swap_stands_alone()) {
             return Err(part
                 .failed(Step::SetLimit, Errno::EINVAL, c"memory.memsw.limit_in_bytes")
                 .hint("set memory_limit too"));
@@ -341,8 +341,7 @@ impl Group {
         let mut problems = Vec::new();
         for feature in limits.features() {
             let part = self.part(controller_of(feature));
-            let missing =
-                support::unsupported_on_v1(feature).filter(|_| part.is_none_or(|part| part.version == Version::V1));
+            let missing = support::unsupported_on(part.map_or(Version::V1, |part| part.version), feature);
             let problem = match (part, missing) {
                 (_, Some((reason, remedy))) => Problem::unsupported(feature.as_str(), reason, remedy),
                 (None, None) => not_in_group(feature.as_str()),
@@ -350,6 +349,8 @@ impl Group {
             };
             problems.push(problem.for_feature(feature));
         }
+        let here = self.v2().map_or(Controllers::empty(), |part| part.controllers);
+        problems.extend(support::unified_without(limits, here));
         problems
     }
 

@@ -328,6 +328,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         cpuset_mems,
         io_limit,
         io_weight,
+        resources,
         devices,
         device_allow,
         // With these, the program could write to control groups.
@@ -394,6 +395,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         judge.never("io_limit", path);
     }
     judge.at_most("io_weight", io_weight.map(|weight| weight.0.0), WEIGHT, "others have");
+    judge.never("resources", resources);
     judge.never("devices", devices);
     judge.never("device_allow", device_allow);
     judge.never("cgroup_max_descendants", cgroup_max_descendants);
