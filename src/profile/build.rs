@@ -141,6 +141,7 @@ impl File {
         let sandbox = set(sandbox, self.output_limit, |sandbox, size| sandbox.output_limit(size.0));
         let sandbox = set(sandbox, self.output_cut, Sandbox::output_cut);
         let sandbox = set(sandbox, self.cgroup_parent.as_ref(), Sandbox::cgroup_parent);
+        let sandbox = set(sandbox, self.cgroup.as_ref(), Sandbox::cgroup);
         let sandbox = self.scope(sandbox)?;
         Ok(self.best_effort.iter().flatten().fold(sandbox, |sandbox, feature| sandbox.best_effort(feature.0)))
     }

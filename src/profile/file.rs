@@ -125,6 +125,7 @@ tables! {
         output_limit: Text<Bytes>,
         output_cut: bool,
         cgroup_parent: String,
+        cgroup: String,
         systemd_scope: Scope,
         best_effort: Vec<Text<Feature>>,
         setup_timeout: Text<Duration>,

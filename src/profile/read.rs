@@ -68,6 +68,7 @@ impl File {
             limits,
             seccomp,
             cgroup_parent,
+            cgroup,
             #[cfg(feature = "systemd")]
             systemd_scope,
             wall_time,
@@ -103,6 +104,7 @@ impl File {
         file.seccomp = seccomp_key(seccomp.as_ref(), preset.seccomp.as_ref())?;
         file.landlock = landlock.as_ref().map(landlock_table).transpose()?;
         file.cgroup_parent = cgroup_parent.as_deref().map(path_text).transpose()?;
+        file.cgroup = cgroup.as_deref().map(path_text).transpose()?;
         #[cfg(feature = "systemd")]
         {
             let scope = |scope: &crate::cgroup::SystemdScope| super::file::Scope {

@@ -455,6 +455,7 @@ const ROWS: &[Row] = &[
     ("output_limit", "output_limit = '1 KiB'", |s| s.output_limit(1024), May),
     ("output_limit", "output_limit = '1 GiB'", |s| s.output_limit(1 << 30), MayNot),
     ("output_cut", "output_cut = true", |s| s.output_cut(true), May),
+    ("cgroup", "cgroup = '/g/a'", |s| s.cgroup("/g/a"), MayNot),
     ("cgroup_parent", "cgroup_parent = '/g'", |s| s.cgroup_parent("/g"), MayNot),
     #[cfg(feature = "systemd")]
     (
