@@ -63,7 +63,7 @@ pub(crate) use problems::invalid_parent;
 pub use resources::Resources;
 pub(crate) use shown::Shown;
 pub(crate) use stale::sweep;
-pub use stats::{HugetlbStats, Stats};
+pub use stats::{HugetlbStats, IoStats, Stats};
 #[cfg(feature = "systemd")]
 pub(crate) use systemd::Manager;
 #[cfg(feature = "systemd")]
