@@ -1,6 +1,8 @@
 //! Groups that existed before the sandbox, and stay after it.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 
@@ -9,6 +11,40 @@ use super::hierarchy::Hierarchy;
 use super::part::{Adopted, Part};
 use super::{cpuset, freezer, kernfs};
 use crate::error::{Error, Result, Step};
+use crate::sys::fork_mark::PerProcess;
+use crate::sys::mutex;
+
+/// The named groups that sandboxes of this process have. A group is empty also between its making
+/// and the birth of the first process.
+static TAKEN: PerProcess<Mutex<HashSet<PathBuf>>> = PerProcess::new();
+
+/// Keeps a named group for one sandbox of this process.
+#[derive(Debug)]
+pub(super) struct Hold {
+    registry: &'static Mutex<HashSet<PathBuf>>,
+    path: PathBuf,
+}
+
+impl Hold {
+    pub(super) fn new(path: &Path) -> Result<Hold> {
+        let fail = |errno| Error::new(Step::CreateCgroup, errno).at(path);
+        let taken = TAKEN.get_or_try(|| Ok::<_, Errno>(Mutex::default())).map_err(fail)?;
+        let path: PathBuf = path.components().collect();
+        if mutex::lock(taken).insert(path.clone()) {
+            return Ok(Hold { registry: taken, path });
+        }
+        Err(fail(Errno::EBUSY).detail("another sandbox of this process has it").hint(NAME_ANOTHER))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // A forked copy gives nothing back: the parent process has the group.
+        if TAKEN.is_current(self.registry) {
+            mutex::lock(self.registry).remove(&self.path);
+        }
+    }
+}
 
 /// The remedy for a group that is in use.
 pub(super) const NAME_ANOTHER: &str = "name a group in which nothing is, or none that exists";

@@ -56,6 +56,8 @@ pub(crate) struct Group {
     oom_group: bool,
     /// True if groups of the v2 hierarchy can have memory limits.
     v2_memory: bool,
+    /// Set for a group that the caller has named.
+    _hold: Option<adopt::Hold>,
 }
 
 impl Group {
@@ -82,7 +84,9 @@ impl Group {
             return Err(invalid());
         }
         let name = path.file_name().and_then(OsStr::to_str).ok_or_else(invalid)?;
-        Group::build(host, &Site { parent: path.parent(), name, exact: true }, limits, account_cpu)
+        let hold = adopt::Hold::new(path)?;
+        let group = Group::build(host, &Site { parent: path.parent(), name, exact: true }, limits, account_cpu)?;
+        Ok(Group { _hold: Some(hold), ..group })
     }
 
     fn build(host: &Host, site: &Site<'_>, limits: &Limits, account_cpu: bool) -> Result<Group> {
@@ -96,6 +100,7 @@ impl Group {
             killed: AtomicBool::new(false),
             oom_group: limits.oom_group == Some(true),
             v2_memory: host.v2().is_some_and(|hierarchy| hierarchy.controllers.contains(Controllers::MEMORY)),
+            _hold: None,
         };
         let built = group
             .make_parts(host, site, limits, account_cpu)
@@ -141,6 +146,7 @@ impl Group {
             killed: AtomicBool::new(false),
             oom_group: oom_group.is_some_and(|text| text.trim() == "1"),
             v2_memory: host.v2().is_some_and(|hierarchy| hierarchy.controllers.contains(Controllers::MEMORY)),
+            _hold: None,
         }
     }
 

@@ -693,10 +693,11 @@ impl Sandbox {
     /// A group that is missing is made, with those above it, and removed with the sandbox. A group
     /// that exists is used if no process and no other group is in it, and it is not frozen: else the
     /// spawn fails with EBUSY or ENOTEMPTY. Such a group stays after the sandbox, with the limits
-    /// that were set; its device rules are replaced if the sandbox has some. Limits that are not set
-    /// stay as they were.
+    /// that were set, but for `pids.max`, which is put back; its device rules are replaced if the
+    /// sandbox has some. Limits that are not set stay as they were.
     ///
-    /// One sandbox at a time can have the group. [`reap_stale`](crate::reap_stale) does not know it:
+    /// One sandbox at a time can have the group, and a second one of this process is refused. Two
+    /// processes that name an empty group in the same moment are not told apart. [`reap_stale`](crate::reap_stale) does not know it:
     /// what a killed owner leaves in it ends with the sandbox's init, if it has one. A
     /// [`ticket`](crate::Child::ticket) does not name it either, so that
     /// [`Child::ticket`](crate::Child::ticket) is an error.
