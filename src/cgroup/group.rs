@@ -545,6 +545,10 @@ fn refused(part: &Part, errno: Errno, write: &Write) -> Error {
         (Errno::EINVAL | Errno::EACCES | Errno::ERANGE | Errno::ENOSPC, Controllers::CPUSET, _) => {
             "the group above does not have all of these"
         }
+        (Errno::EOPNOTSUPP, _, Feature::IoWeight) => "the scheduler of this disk weighs nothing: choose bfq for it",
+        (Errno::EINVAL, _, Feature::CpuRealtime) => "the groups above do not have that much, or the period is shorter",
+        (Errno::EINVAL | Errno::ENODEV, _, Feature::NetworkPriority) => "the caller has no interface of this name",
+        (Errno::ENODEV, _, Feature::Rdma) => "the caller has no device of this name",
         (Errno::EINVAL, _, Feature::CpuBurst) => "a burst is at most what cpu_limit gives in one period",
         (Errno::EINVAL, _, Feature::CpuWeight) => "a group with cpu_idle has no weight",
         (Errno::EINVAL, _, Feature::CpuLimit) => {

@@ -163,6 +163,32 @@ fn files_of_v2_are_written_by_name_and_refused_on_v1() {
     }
 }
 
+#[test]
+fn weights_of_disks_are_on_the_scale_of_v1() {
+    let _clean = common::clean();
+    if no_cgroups() {
+        return;
+    }
+    let sandbox = limited().resources(Resources::new().blkio_weight(20));
+    if let Err(error) = sandbox.check() {
+        assert_eq!(error.problems()[0].feature, Some(Feature::IoWeight), "{error}");
+        return common::skip(&format!("no weights: {error}"), true);
+    }
+    let child = at_rest(sandbox);
+    let dir = group_of(child.id(), "blkio");
+    let files = [("blkio.bfq.weight", "20"), ("io.bfq.weight", "20"), ("io.weight", "102"), ("blkio.weight", "20")];
+    let texts = files.map(|(file, want)| fs::read_to_string(dir.join(file)).ok().map(|text| (text, want)));
+    assert!(texts.iter().any(Option::is_some), "{}", dir.display());
+    for (text, want) in texts.iter().flatten() {
+        assert_eq!(text.split_whitespace().last(), Some(*want));
+    }
+    end(child);
+    // No disk has this number.
+    let error = limited().resources(Resources::new().device_weight(4000, 1, 20)).command("/bin/true").spawn();
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains("4000:1 20"), "{error}");
+}
+
 /// Marks of packets and limits of devices that few hosts have: set where the hierarchy is, or refused by name.
 #[test]
 fn controllers_that_a_host_lacks_are_named() {
