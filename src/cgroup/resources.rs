@@ -17,7 +17,7 @@ pub(super) const BLKIO_WEIGHTS: [u64; 2] = [10, 1000];
 /// apply. A value that the host's version of control groups does not have is an error.
 ///
 /// Where the two versions measure differently, the conversion is the one of
-/// `opencontainers/cgroups`, which runc 1.4 uses. [`Bytes::MAX`] and [`Duration::MAX`] mean that
+/// `opencontainers/cgroups`, which runc uses since 1.3.2. [`Bytes::MAX`] and [`Duration::MAX`] mean that
 /// there is no limit.
 ///
 /// ```
@@ -253,7 +253,7 @@ pub(super) fn unified_controller(file: &str) -> Option<Controllers> {
     (named && NAMED.contains(&controller)).then(|| Controllers::named(controller))
 }
 
-/// Converts `cpu.shares` to `cpu.weight` as `opencontainers/cgroups` does since 0.0.5
+/// Converts `cpu.shares` to `cpu.weight` as runc does since 1.3.2, with `opencontainers/cgroups`
 /// (`ConvertCPUSharesToCgroupV2Value`): a quadratic function of the logarithm, which meets the
 /// least, the default and the greatest value of both.
 pub(super) fn weight_of_shares(shares: u64) -> u64 {
