@@ -6,7 +6,9 @@ use std::process::{Child as ProcessChild, Command, Stdio as ProcessStdio};
 use std::time::Duration;
 
 use crate::common::{self, is_v2, no_cgroups};
-use ringfence::{Bytes, Child, ErrorKind, Feature, Resources, Sandbox, Stdio, Step, Verdict};
+use ringfence::{
+    Bytes, Child, Device, DeviceAccess, Devices, ErrorKind, Feature, Resources, Sandbox, Stdio, Step, Verdict,
+};
 
 /// The groups of this path, one in each hierarchy that the library uses and the caller may write to.
 struct Named {
@@ -123,7 +125,10 @@ fn a_missing_group_is_made_in_every_hierarchy_and_goes() {
     let own = fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
     let joined = own.lines().filter(|line| line.ends_with("/named")).count();
     assert_eq!(joined, named.dirs.len(), "{own}");
-    assert_eq!(child.stats().unwrap().pids_current.is_some(), !is_v2());
+    let stats = child.stats().unwrap();
+    assert_eq!(stats.pids_current.is_some(), !is_v2());
+    let per_cpu = named.dirs.iter().any(|dir| dir.join("cpuacct.usage_percpu").exists());
+    assert_eq!(stats.cpu_usage_per_cpu.iter().sum::<Duration>() > Duration::ZERO, per_cpu, "{stats:?}");
     end(child);
     common::eventually("the groups are gone", || named.standing() == 0);
 }
@@ -156,6 +161,25 @@ fn an_empty_group_is_adopted_again_and_again_and_stays() {
     drop(child);
     end(at_rest(named.sandbox()));
     assert_eq!(named.standing(), named.dirs.len());
+}
+
+#[test]
+fn the_device_rules_of_an_earlier_sandbox_are_replaced() {
+    let _clean = common::clean();
+    if common::needs_root("a device rule") || no_cgroups() {
+        return;
+    }
+    let named = Named::new();
+    named.make();
+    let opens = |device| {
+        let devices = Devices::none().allow(device, DeviceAccess::READ);
+        let text = "(: </dev/zero) && echo zero; (: </dev/full) && echo full; true";
+        let sandbox = common::shell(named.sandbox().devices(devices), text).stderr(Stdio::null());
+        common::stdout(&sandbox)
+    };
+    for _ in 0..2 {
+        assert_eq!((opens(Device::zero()), opens(Device::full())), ("zero".to_owned(), "full".to_owned()));
+    }
 }
 
 #[test]

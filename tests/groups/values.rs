@@ -225,17 +225,16 @@ fn controllers_that_a_host_lacks_are_named() {
 }
 
 #[test]
-fn faults_and_processors_are_counted() {
+fn faults_are_counted() {
     let _clean = common::clean();
     if no_cgroups() {
         return;
     }
-    let child = at_rest(limited().memory_limit(Bytes::mib(64)).cpu_time(Duration::from_secs(60)).cpu_limit(1.0));
+    let child = at_rest(limited().memory_limit(Bytes::mib(64)));
+    // The kernel brings the numbers up to date from time to time.
+    common::eventually("faults are counted", || child.stats().unwrap().page_faults > Some(0));
     let stats = child.stats().unwrap();
-    assert!(stats.page_faults > Some(0) && stats.major_page_faults.is_some(), "{stats:?}");
-    assert!(stats.memory_inactive_file.is_some(), "{stats:?}");
-    let per_cpu = stats.cpu_usage_per_cpu.iter().sum::<Duration>();
-    assert!(is_v2() || stats.cpu_usage_per_cpu.is_empty() || per_cpu > Duration::ZERO, "{stats:?}");
+    assert!(stats.major_page_faults.is_some() && stats.memory_inactive_file.is_some(), "{stats:?}");
     end(child);
 }
 
