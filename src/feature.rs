@@ -44,6 +44,23 @@ pub enum Feature {
     CgroupMaxDescendants,
     /// [`cgroup_max_depth`](crate::Sandbox::cgroup_max_depth).
     CgroupMaxDepth,
+    /// [`Resources::memory_reservation`](crate::Resources::memory_reservation).
+    MemoryReservation,
+    /// [`Resources::swappiness`](crate::Resources::swappiness).
+    Swappiness,
+    /// [`Resources::oom_kill_disable`](crate::Resources::oom_kill_disable).
+    OomKillDisable,
+    /// [`realtime_runtime`](crate::Resources::realtime_runtime) and
+    /// [`realtime_period`](crate::Resources::realtime_period).
+    CpuRealtime,
+    /// [`Resources::network_class`](crate::Resources::network_class).
+    NetworkClass,
+    /// [`Resources::network_priority`](crate::Resources::network_priority).
+    NetworkPriority,
+    /// [`Resources::rdma`](crate::Resources::rdma).
+    Rdma,
+    /// [`Resources::unified`](crate::Resources::unified).
+    Unified,
     /// [`devices`](crate::Sandbox::devices).
     Devices,
     /// [`cpu_time`](crate::Sandbox::cpu_time).
@@ -127,6 +144,14 @@ impl Feature {
         Feature::IoWeight,
         Feature::CgroupMaxDescendants,
         Feature::CgroupMaxDepth,
+        Feature::MemoryReservation,
+        Feature::Swappiness,
+        Feature::OomKillDisable,
+        Feature::CpuRealtime,
+        Feature::NetworkClass,
+        Feature::NetworkPriority,
+        Feature::Rdma,
+        Feature::Unified,
         Feature::Devices,
         Feature::CpuTime,
         Feature::LandlockFiles,
@@ -178,6 +203,14 @@ impl Feature {
             Feature::IoWeight => "io_weight",
             Feature::CgroupMaxDescendants => "cgroup_max_descendants",
             Feature::CgroupMaxDepth => "cgroup_max_depth",
+            Feature::MemoryReservation => "memory_reservation",
+            Feature::Swappiness => "swappiness",
+            Feature::OomKillDisable => "oom_kill_disable",
+            Feature::CpuRealtime => "realtime",
+            Feature::NetworkClass => "network_class",
+            Feature::NetworkPriority => "network_priority",
+            Feature::Rdma => "rdma",
+            Feature::Unified => "unified",
             Feature::Devices => "devices",
             Feature::CpuTime => "cpu_time",
             Feature::LandlockFiles => "landlock paths",

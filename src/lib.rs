@@ -202,7 +202,7 @@ pub use caps::Capability;
 #[doc(hidden)]
 pub use cgroup::SystemdScope;
 #[doc(hidden)]
-pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit};
+pub use cgroup::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, IoStats, Resources};
 #[doc(hidden)]
 pub use cgroup::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 #[doc(hidden)]
@@ -275,7 +275,7 @@ pub mod limits {
     pub use crate::SystemdScope;
     pub use crate::{Bytes, Limits, Stats};
     #[doc(inline)]
-    pub use crate::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, ParseBytesError};
+    pub use crate::{Device, DeviceAccess, Devices, HugetlbStats, IoLimit, IoStats, ParseBytesError, Resources};
     #[doc(inline)]
     pub use crate::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 }

@@ -2,7 +2,7 @@
 //! whether this host can carry out a policy, and [`launch`](crate::launch) carries it out.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::utsname::uname;
@@ -36,6 +36,8 @@ pub(crate) struct Policy {
     /// True if what the filter refuses is recorded.
     pub(crate) denials: bool,
     pub(crate) cgroup_parent: Option<PathBuf>,
+    /// The sandbox's own group, if the caller names it.
+    pub(crate) cgroup: Option<PathBuf>,
     #[cfg(feature = "systemd")]
     pub(crate) systemd_scope: Option<SystemdScope>,
     pub(crate) wall_time: Option<Duration>,
@@ -52,6 +54,11 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
+    /// Returns the group above the sandbox's own, if the policy names it.
+    pub(crate) fn group_parent(&self) -> Option<&Path> {
+        self.cgroup.as_deref().map_or(self.cgroup_parent.as_deref(), Path::parent)
+    }
+
     /// Returns the time limit of a setup.
     pub(crate) fn setup_timeout(&self) -> Duration {
         self.setup_timeout.unwrap_or(SETUP_TIMEOUT)

@@ -22,6 +22,10 @@ use std::str::FromStr;
 pub struct Bytes(u64);
 
 impl Bytes {
+    /// The greatest amount. As a limit of [`Limits`](crate::Limits) it means that there is none:
+    /// `max` on cgroup v2, `-1` on v1.
+    pub const MAX: Bytes = Bytes(u64::MAX);
+
     /// Returns `n` bytes.
     pub const fn new(n: u64) -> Self {
         Bytes(n)

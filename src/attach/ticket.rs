@@ -1,12 +1,13 @@
 //! The ticket of a sandbox, by which a later process finds the sandbox again.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use nix::errno::Errno;
 
-use crate::cgroup::Place;
+use crate::cgroup::{Group, Place};
 use crate::child::Child;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::launch::EntryRecord;
@@ -74,6 +75,12 @@ impl Child {
     pub fn ticket(&self) -> Result<Ticket> {
         let left = self.left()?;
         let failed = |errno| Error::new(Step::Attach, errno).with_kind(ErrorKind::Control);
+        let is_named = |group: &&Group| left.name.as_deref().map(OsStr::new) == group.name().file_name();
+        if let Some(group) = left.group.filter(|group| !is_named(group)) {
+            return Err(Error::message(ErrorKind::Control, Step::Attach, "the caller has named the sandbox's group")
+                .at(group.name())
+                .hint("leave out cgroup()"));
+        }
         let identity = Identity::of(left.pidfd).map_err(|errno| match errno {
             Errno::ESRCH => failed(errno).hint("the program has ended"),
             errno => failed(errno),

@@ -21,6 +21,16 @@ bitflags! {
         const HUGETLB = 1 << 8;
         /// The limits of v2 groups that need no controller. Every v2 group has them since 4.14.
         const CORE = 1 << 9;
+        /// Exists only on v1.
+        const NET_CLS = 1 << 10;
+        /// Exists only on v1.
+        const NET_PRIO = 1 << 11;
+        /// On v2 every group can be measured without a controller.
+        const PERF_EVENT = 1 << 12;
+        const RDMA = 1 << 13;
+        const MISC = 1 << 14;
+        /// The v1 hierarchy without a controller in which systemd keeps processes apart.
+        const SYSTEMD = 1 << 15;
     }
 }
 
@@ -28,7 +38,7 @@ impl Controllers {
     /// The abilities of every v2 group, whatever is enabled above the group.
     pub(super) const INHERENT: Controllers = Controllers::CPUACCT.union(Controllers::FREEZER).union(Controllers::CORE);
 
-    const NAMES: [(&'static str, Controllers); 10] = [
+    const NAMES: [(&'static str, Controllers); 16] = [
         ("memory", Controllers::MEMORY),
         ("pids", Controllers::PIDS),
         ("cpu", Controllers::CPU),
@@ -39,6 +49,12 @@ impl Controllers {
         ("freezer", Controllers::FREEZER),
         ("devices", Controllers::DEVICES),
         ("hugetlb", Controllers::HUGETLB),
+        ("net_cls", Controllers::NET_CLS),
+        ("net_prio", Controllers::NET_PRIO),
+        ("perf_event", Controllers::PERF_EVENT),
+        ("rdma", Controllers::RDMA),
+        ("misc", Controllers::MISC),
+        ("name=systemd", Controllers::SYSTEMD),
     ];
 
     /// Returns the controller of this name, or nothing for a controller that this crate does not

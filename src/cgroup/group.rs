@@ -1,5 +1,6 @@
 //! The group of one sandbox, with a directory in each hierarchy that the sandbox needs.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,12 +18,31 @@ use super::pressure::{Pressure, PressureTrigger, PsiResource, PsiThreshold};
 use super::remedies::DELEGATE;
 use super::stats::Stats;
 use super::write::Write;
-use super::{devices, freezer, kernfs, kill, pressure, support, v1, v2};
+use super::{adopt, devices, freezer, kernfs, kill, placement, pressure, support, v1, v2};
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
 use crate::feature::Feature;
 
 /// The longest time that a killed group without `cgroup.kill` may take to become empty.
 const KILL_BOUND: Duration = Duration::from_secs(1);
+
+/// The place of a new group in each hierarchy.
+struct Site<'a> {
+    /// The group above, counted from the root of the hierarchy, or the caller's own.
+    parent: Option<&'a Path>,
+    name: &'a str,
+    /// True if the caller has named the group itself: it may exist, and stands in every hierarchy.
+    exact: bool,
+}
+
+impl Site<'_> {
+    /// Returns whether a group without limits goes without the part that failed.
+    fn may_leave_out(&self, error: &Error) -> bool {
+        match error.raw_os_error() {
+            Some(libc::EEXIST) => false,
+            errno => !self.exact || matches!(errno, Some(libc::EACCES | libc::EPERM | libc::EROFS)),
+        }
+    }
+}
 
 /// The control group of one sandbox. Dropping the value only closes descriptors. The owner calls
 /// [`kill`](Group::kill) and [`remove`](Group::remove) at the right time.
@@ -36,6 +56,8 @@ pub(crate) struct Group {
     oom_group: bool,
     /// True if groups of the v2 hierarchy can have memory limits.
     v2_memory: bool,
+    /// Set for a group that the caller has named.
+    _hold: Option<adopt::Hold>,
 }
 
 impl Group {
@@ -49,7 +71,27 @@ impl Group {
         limits: &Limits,
         account_cpu: bool,
     ) -> Result<Group> {
-        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        Group::build(host, &Site { parent, name, exact: false }, limits, account_cpu)
+    }
+
+    /// Makes the group at `path`, counted from the root of each hierarchy, in every hierarchy of v1
+    /// and in v2. Where the directory exists, it is taken if nothing is in it and it is not frozen;
+    /// then [`remove`](Group::remove) leaves it. Hierarchies that the caller may not write to, and
+    /// that no limit needs, are left out.
+    pub(crate) fn create_or_adopt(host: &Host, path: &Path, limits: &Limits, account_cpu: bool) -> Result<Group> {
+        let invalid = || Error::new(Step::CreateCgroup, Errno::EINVAL).at(path);
+        if placement::invalid_group(path).is_some() {
+            return Err(invalid());
+        }
+        let name = path.file_name().and_then(OsStr::to_str).ok_or_else(invalid)?;
+        let hold = adopt::Hold::new(path)?;
+        let group = Group::build(host, &Site { parent: path.parent(), name, exact: true }, limits, account_cpu)?;
+        Ok(Group { _hold: Some(hold), ..group })
+    }
+
+    fn build(host: &Host, site: &Site<'_>, limits: &Limits, account_cpu: bool) -> Result<Group> {
+        let Site { parent, name, exact } = *site;
+        if name.is_empty() || name.contains('/') || name.starts_with('.') && !exact {
             return Err(Error::new(Step::CreateCgroup, Errno::EINVAL).at(name));
         }
         let mut group = Group {
@@ -58,9 +100,10 @@ impl Group {
             killed: AtomicBool::new(false),
             oom_group: limits.oom_group == Some(true),
             v2_memory: host.v2().is_some_and(|hierarchy| hierarchy.controllers.contains(Controllers::MEMORY)),
+            _hold: None,
         };
         let built = group
-            .make_parts(host, parent, name, limits, account_cpu)
+            .make_parts(host, site, limits, account_cpu)
             .and_then(|()| refuse(group.unsupported(limits)))
             .and_then(|()| refuse(host.unprotected(limits, parent)))
             .and_then(|()| group.write_limits(host, limits))
@@ -75,6 +118,24 @@ impl Group {
         }
     }
 
+    /// Opens the group at `path`, counted from the root of each hierarchy. Returns `None` if no
+    /// hierarchy has it. It stays when it is removed: its maker takes it away.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a front for OCI opens groups by their paths"))]
+    pub(crate) fn open(host: &Host, path: &Path) -> Result<Option<Group>> {
+        let mut parts = Vec::new();
+        for hierarchy in &host.hierarchies {
+            let Some(dir) = hierarchy.base(Some(path)) else { continue };
+            match adopt::open(hierarchy, &dir) {
+                Ok(part) => parts.push(part),
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
+                Err(errno) => return Err(Error::new(Step::Attach, errno).at(&dir).with_kind(ErrorKind::Control)),
+            }
+        }
+        // v2 comes first, as in a group that was made.
+        parts.sort_by_key(|part| part.version == Version::V1);
+        Ok((!parts.is_empty()).then(|| Group::of_parts(host, parts)))
+    }
+
     /// Returns the group with these parts, which another process has made.
     pub(super) fn of_parts(host: &Host, parts: Vec<Part>) -> Group {
         let memory = parts.iter().find(|part| part.version == Version::V2);
@@ -85,26 +146,20 @@ impl Group {
             killed: AtomicBool::new(false),
             oom_group: oom_group.is_some_and(|text| text.trim() == "1"),
             v2_memory: host.v2().is_some_and(|hierarchy| hierarchy.controllers.contains(Controllers::MEMORY)),
+            _hold: None,
         }
     }
 
     /// Makes the directories. v2 comes first: an ability that v2 has without controllers is not
     /// needed on v1.
-    fn make_parts(
-        &mut self,
-        host: &Host,
-        parent: Option<&Path>,
-        name: &str,
-        limits: &Limits,
-        account_cpu: bool,
-    ) -> Result<()> {
+    fn make_parts(&mut self, host: &Host, site: &Site<'_>, limits: &Limits, account_cpu: bool) -> Result<()> {
         let mut needed = limits.controllers();
         if let Some(hierarchy) = host.v2() {
             let mut here = needed & hierarchy.controllers;
-            if needed.contains(Controllers::DEVICES) && host.device_hierarchy(parent) == Some(hierarchy) {
+            if needed.contains(Controllers::DEVICES) && host.device_hierarchy(site.parent) == Some(hierarchy) {
                 here |= Controllers::DEVICES;
             }
-            self.add(host, hierarchy, parent, name, here, here.is_empty())?;
+            self.add(host, hierarchy, site, here, here.is_empty())?;
             needed -= here;
         }
         if account_cpu && self.parts.is_empty() {
@@ -114,8 +169,8 @@ impl Group {
         let useful = if held { Controllers::empty() } else { Controllers::FREEZER | Controllers::PIDS };
         for hierarchy in host.hierarchies.iter().filter(|h| h.version == Version::V1) {
             let here = needed & hierarchy.controllers;
-            if hierarchy.controllers.intersects(needed | useful) {
-                self.add(host, hierarchy, parent, name, here, here.is_empty())?;
+            if site.exact || hierarchy.controllers.intersects(needed | useful) {
+                self.add(host, hierarchy, site, here, here.is_empty())?;
                 needed -= here;
             }
         }
@@ -135,15 +190,21 @@ impl Group {
         &mut self,
         host: &Host,
         hierarchy: &Hierarchy,
-        parent: Option<&Path>,
-        name: &str,
+        site: &Site<'_>,
         requested: Controllers,
         optional: bool,
     ) -> Result<()> {
-        match Part::create(hierarchy, parent, name, requested) {
+        let made = match Part::create(hierarchy, site.parent, site.name, requested) {
+            Err(error) if site.exact && error.raw_os_error() == Some(libc::EEXIST) => {
+                let base = hierarchy.base(site.parent).ok_or(error)?;
+                adopt::adopt(hierarchy, &base.join(site.name), requested)
+            }
+            made => made,
+        };
+        match made {
             // From here on the part is removed with the others, whatever fails.
             Ok(part) => self.parts.push(part),
-            Err(error) if optional && error.raw_os_error() != Some(libc::EEXIST) => return Ok(()),
+            Err(error) if optional && site.may_leave_out(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
         let Some(part) = self.parts.last_mut().filter(|part| part.version == Version::V2) else { return Ok(()) };
@@ -162,15 +223,17 @@ impl Group {
 
     fn write_limits(&self, host: &Host, limits: &Limits) -> Result<()> {
         let memory = self.part(Controllers::MEMORY).filter(|part| part.version == Version::V1);
-        if let (Some(part), Some(_), None) = (memory, limits.swap, limits.memory) {
+        if let (Some(part), true) = (memory, limits.swap_stands_alone()) {
             return Err(part
                 .failed(Step::SetLimit, Errno::EINVAL, c"memory.memsw.limit_in_bytes")
                 .hint("set memory_limit too"));
         }
         for part in &self.parts {
-            let writes = match part.version {
-                Version::V1 => v1::writes(limits),
-                Version::V2 => v2::writes(limits),
+            let writes = match (part.version, &part.adopted) {
+                (Version::V1, None) => v1::writes(limits),
+                // The group has the limits of an earlier use.
+                (Version::V1, Some(_)) => v1_updates(part, limits)?,
+                (Version::V2, _) => v2::writes(limits),
             };
             // Before 5.11 the kernel would not charge groups inside this group to this group.
             if host.flat_memory && part.version == Version::V1 && part.controllers.contains(Controllers::MEMORY) {
@@ -189,7 +252,8 @@ impl Group {
                 written.map_err(|errno| refused(part, errno, write))?;
             }
         }
-        self.write_device_rules(limits, false)
+        let adopted = self.part(Controllers::DEVICES).is_some_and(|part| part.adopted.is_some());
+        self.write_device_rules(limits, adopted)
     }
 
     fn write_device_rules(&self, limits: &Limits, living: bool) -> Result<()> {
@@ -341,8 +405,7 @@ impl Group {
         let mut problems = Vec::new();
         for feature in limits.features() {
             let part = self.part(controller_of(feature));
-            let missing =
-                support::unsupported_on_v1(feature).filter(|_| part.is_none_or(|part| part.version == Version::V1));
+            let missing = support::unsupported_on(part.map_or(Version::V1, |part| part.version), feature);
             let problem = match (part, missing) {
                 (_, Some((reason, remedy))) => Problem::unsupported(feature.as_str(), reason, remedy),
                 (None, None) => not_in_group(feature.as_str()),
@@ -350,6 +413,8 @@ impl Group {
             };
             problems.push(problem.for_feature(feature));
         }
+        let here = self.v2().map_or(Controllers::empty(), |part| part.controllers);
+        problems.extend(support::unified_without(limits, here));
         problems
     }
 
@@ -363,17 +428,7 @@ impl Group {
             refuse(support::unprotected(&part.mount, limits, base))?;
         }
         for part in &self.parts {
-            let mut writes = Vec::new();
-            if part.version == Version::V2 {
-                writes = v2::writes(limits);
-            } else {
-                if part.controllers.contains(Controllers::MEMORY) {
-                    writes = v1::memory_updates(part.dir(), limits).map_err(|errno| {
-                        part.failed(Step::SetLimit, errno, c"memory.memsw.limit_in_bytes").hint("set memory_limit too")
-                    })?;
-                }
-                writes.extend(v1::updates(limits));
-            }
+            let writes = if part.version == Version::V2 { v2::writes(limits) } else { v1_updates(part, limits)? };
             for write in writes.iter().filter(|write| part.controllers.contains(write.controller())) {
                 write.carry_out(part.dir()).map_err(|errno| match errno {
                     Errno::ENOENT => refused(part, errno, write),
@@ -455,6 +510,18 @@ impl Group {
     }
 }
 
+/// Returns the writes that change the limits of a v1 group.
+fn v1_updates(part: &Part, limits: &Limits) -> Result<Vec<Write>> {
+    let mut writes = Vec::new();
+    if part.controllers.contains(Controllers::MEMORY) {
+        writes = v1::memory_updates(part.dir(), limits).map_err(|errno| {
+            part.failed(Step::SetLimit, errno, c"memory.memsw.limit_in_bytes").hint("set memory_limit too")
+        })?;
+    }
+    writes.extend(v1::updates(limits));
+    Ok(writes)
+}
+
 fn write_file(part: &Part, file: &'static std::ffi::CStr, value: &str) -> Result<()> {
     kernfs::write(part.dir(), file, value).map_err(|errno| part.failed(Step::SetLimit, errno, file))
 }
@@ -478,6 +545,10 @@ fn refused(part: &Part, errno: Errno, write: &Write) -> Error {
         (Errno::EINVAL | Errno::EACCES | Errno::ERANGE | Errno::ENOSPC, Controllers::CPUSET, _) => {
             "the group above does not have all of these"
         }
+        (Errno::EOPNOTSUPP, _, Feature::IoWeight) => "the scheduler of this disk weighs nothing: choose bfq for it",
+        (Errno::EINVAL, _, Feature::CpuRealtime) => "the groups above do not have that much, or the period is shorter",
+        (Errno::EINVAL | Errno::ENODEV, _, Feature::NetworkPriority) => "the caller has no interface of this name",
+        (Errno::ENODEV, _, Feature::Rdma) => "the caller has no device of this name",
         (Errno::EINVAL, _, Feature::CpuBurst) => "a burst is at most what cpu_limit gives in one period",
         (Errno::EINVAL, _, Feature::CpuWeight) => "a group with cpu_idle has no weight",
         (Errno::EINVAL, _, Feature::CpuLimit) => {

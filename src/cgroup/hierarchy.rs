@@ -31,7 +31,11 @@ impl Hierarchy {
             let listed: Controllers = listed.split_whitespace().map(Controllers::named).collect();
             (Version::V2, listed | Controllers::INHERENT)
         } else {
-            (Version::V1, mount.super_options.keys().map(|name| Controllers::named(name)).collect())
+            let word = |(key, value): (&String, &Option<String>)| match value {
+                Some(value) => Controllers::named(&format!("{key}={value}")),
+                None => Controllers::named(key),
+            };
+            (Version::V1, mount.super_options.iter().map(word).collect())
         };
         if controllers.is_empty() {
             return None;

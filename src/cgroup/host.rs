@@ -177,7 +177,9 @@ pub(super) mod tests {
     #[test]
     fn controllers_mounted_together_are_one_hierarchy() {
         let host = parse(HYBRID, "4:memory:/a/b\n3:cpu,cpuacct:/c\n2:net_cls:/n\n1:name=systemd:/s\n0::/u\n");
-        assert_eq!(host.hierarchies.len(), 3);
+        assert_eq!(host.hierarchies.len(), 5);
+        assert_eq!(own(&host, Controllers::NET_CLS), Some("/nonexistent/sys/fs/cgroup/net_cls/n"));
+        assert_eq!(own(&host, Controllers::SYSTEMD), Some("/nonexistent/sys/fs/cgroup/systemd/s"));
         assert_eq!(own(&host, Controllers::MEMORY), Some("/nonexistent/sys/fs/cgroup/memory/a/b"));
         assert_eq!(own(&host, Controllers::CPU), Some("/nonexistent/sys/fs/cgroup/cpu,cpuacct/c"));
         assert_eq!(own(&host, Controllers::CPUACCT), Some("/nonexistent/sys/fs/cgroup/unified/u"));
@@ -197,7 +199,9 @@ pub(super) mod tests {
         let host = Host::parse(line, "0::/user.slice/my scope\n", &root, |_, _| true);
         std::fs::remove_dir_all(&root).unwrap();
         let host = host.unwrap();
-        assert_eq!(host.hierarchies[0].controllers, Controllers::all() - Controllers::DEVICES);
+        let v1_only = Controllers::NET_CLS | Controllers::NET_PRIO | Controllers::PERF_EVENT | Controllers::SYSTEMD;
+        let others = v1_only | Controllers::DEVICES | Controllers::MISC;
+        assert_eq!(host.hierarchies[0].controllers, Controllers::all() - others);
         assert_eq!(host.hierarchies[0].own, Some(root.join("cg v2/user.slice/my scope")));
     }
 

@@ -12,6 +12,9 @@ use crate::error::{Problem, Result};
 use crate::feature::Feature;
 use crate::units::Bytes;
 
+/// `PAGE_COUNTER_MAX` in bytes, rounded down for the largest page: the value of a counter without a
+/// limit, which v1 shows as a number.
+const UNLIMITED: u64 = 0x7fff_ffff_0000_0000;
 const SIZES: &str = "/sys/kernel/mm/hugepages";
 
 /// Returns the name of the file `suffix` for huge pages of one size. The kernel writes the size in
@@ -55,6 +58,7 @@ pub(super) fn stats(part: &Part) -> Result<Vec<HugetlbStats>> {
             page_size,
             current: number(page_size, "usage_in_bytes")?.map(Bytes::new),
             peak: number(page_size, "max_usage_in_bytes")?.map(Bytes::new),
+            limit: number(page_size, "limit_in_bytes")?.filter(|n| *n < UNLIMITED).map(Bytes::new),
             limit_hits: number(page_size, "failcnt")?,
         })
     };
@@ -64,6 +68,7 @@ pub(super) fn stats(part: &Part) -> Result<Vec<HugetlbStats>> {
             page_size,
             current: number(page_size, "current")?.map(Bytes::new),
             peak: None,
+            limit: number(page_size, "max")?.filter(|n| *n < UNLIMITED).map(Bytes::new),
             limit_hits: events.and_then(|text| super::kernfs::field(&text, "max")),
         })
     };

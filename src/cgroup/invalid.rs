@@ -1,8 +1,11 @@
 //! Finds values that no kernel would take.
 
+use std::time::Duration;
+
 use super::devices::Devices;
 use super::io::IoLimit;
 use super::limits::Limits;
+use super::resources::{BLKIO_WEIGHTS, Resources, micros, unified_controller};
 use crate::error::Problem;
 use crate::feature::Feature;
 use crate::units::Bytes;
@@ -13,6 +16,10 @@ const PIDS_CEILING: u64 = 4 << 20;
 const CPU_FLOOR: f64 = 0.001;
 const CPU_CEILING: f64 = 1e6;
 /// The kernel keeps the number of groups in an int.
+/// One write to a file of a group takes less than a page.
+const VALUE_MAX: usize = 4095;
+/// In microseconds. The kernel's own ceiling depends on its version.
+const REALTIME_CEILING: u64 = 3_600_000_000;
 const GROUPS_CEILING: u64 = i32::MAX as u64;
 
 fn problem(feature: Feature, reason: impl Into<String>, remedy: &str) -> Option<Problem> {
@@ -38,9 +45,16 @@ impl Limits {
         }
         problems.extend(self.io.iter().filter_map(IoLimit::invalid));
         problems.extend(self.devices.iter().flat_map(Devices::invalid));
+        problems.extend(self.invalid_resources());
         let range = "give a number in the range";
         let default = "100 is the default of every group";
-        problems.extend(outside(Feature::PidsLimit, self.pids, 1, PIDS_CEILING, range));
+        problems.extend(outside(
+            Feature::PidsLimit,
+            self.pids.filter(|pids| *pids != u64::MAX),
+            1,
+            PIDS_CEILING,
+            range,
+        ));
         problems.extend(outside(Feature::IoWeight, self.io_weight, 1, 10_000, default));
         problems.extend(outside(Feature::CgroupMaxDescendants, self.max_descendants, 0, GROUPS_CEILING, range));
         problems.extend(outside(Feature::CgroupMaxDepth, self.max_depth, 0, GROUPS_CEILING, range));
@@ -84,7 +98,7 @@ impl Limits {
             let reason = format!("{burst} µs are more than the {quota} µs that cpu_limit gives every {period} µs");
             problems.extend(problem(Feature::CpuBurst, reason, "give less"));
         }
-        if self.cpu_idle == Some(true) && self.cpu_weight.is_some() {
+        if self.cpu_idle == Some(true) && (self.cpu_weight.is_some() || self.resources.cpu_shares.is_some()) {
             let reason = "a group that runs when nobody else does has no weight";
             problems.extend(problem(Feature::CpuIdle, reason, "leave out one of cpu_idle and cpu_weight"));
         }
@@ -93,13 +107,115 @@ impl Limits {
         problems
     }
 
+    /// Returns the problems of the values in the terms of the OCI specification, also beside other
+    /// limits.
+    fn invalid_resources(&self) -> Vec<Problem> {
+        let more = &self.resources;
+        let mut problems = more.invalid();
+        for (feature, twice, names) in [
+            (Feature::MemoryReservation, self.memory_low.is_some() && more.memory_reservation.is_some(), "memory_low"),
+            (Feature::SwapLimit, self.swap.is_some() && more.memory_and_swap.is_some(), "memory_and_swap"),
+            (Feature::CpuLimit, self.cpu.is_some() && more.quota_and_period().is_some(), "cpu_quota or cpu_period"),
+            (Feature::CpuWeight, self.cpu_weight.is_some() && more.cpu_shares.is_some(), "cpu_shares"),
+            (Feature::IoWeight, self.io_weight.is_some() && more.blkio_weight.is_some(), "blkio_weight"),
+        ] {
+            if twice {
+                let reason = format!("{names} would set the same once more");
+                problems.extend(problem(feature, reason, "leave out one of the two"));
+            }
+        }
+        let sum = more.memory_and_swap.filter(|sum| *sum != Bytes::MAX);
+        match (sum, self.memory) {
+            (Some(sum), Some(memory)) if memory > sum => {
+                let reason = format!("memory and swap are together less than memory_limit, {memory}");
+                problems.extend(problem(Feature::SwapLimit, reason, "give the sum of both"));
+            }
+            (Some(_), None) => {
+                problems.extend(problem(Feature::SwapLimit, "a sum with swap needs a part", "set memory_limit too"));
+            }
+            _ => {}
+        }
+        problems
+    }
+
     /// Returns the problem of a limit that makes sense only together with a limit that a living
     /// group already has.
     pub(crate) fn incomplete(&self) -> Option<Problem> {
-        if self.cpu_burst.is_none_or(|burst| burst.is_zero()) || self.cpu.is_some() {
+        if self.cpu_burst.is_none_or(|burst| burst.is_zero())
+            || self.cpu.is_some()
+            || self.resources.cpu_quota.is_some()
+        {
             return None;
         }
         problem(Feature::CpuBurst, "without a limit nothing of it is left over", "set cpu_limit too")
+    }
+}
+
+impl Resources {
+    fn invalid(&self) -> Vec<Problem> {
+        let range = "give a number in the range";
+        let [least, most] = BLKIO_WEIGHTS;
+        let mut problems = Vec::new();
+        problems.extend(outside(Feature::Swappiness, self.swappiness, 0, 100, range));
+        problems.extend(outside(Feature::CpuWeight, self.cpu_shares, 2, 262_144, "1024 is the default of every group"));
+        for weight in self.blkio_weight.iter().chain(self.device_weights.values()) {
+            problems.extend(outside(Feature::IoWeight, Some(*weight), least, most, range));
+        }
+        problems.extend(self.invalid_times());
+        for interface in self.network_priorities.keys().filter(|name| !is_word(name, 15)) {
+            let reason = format!("{interface:?} is no name of an interface");
+            problems.extend(problem(Feature::NetworkPriority, reason, "give a name that ip link shows"));
+        }
+        for (device, (handles, objects)) in &self.rdma {
+            if !is_word(device, 63) {
+                problems.extend(problem(
+                    Feature::Rdma,
+                    format!("{device:?} is no name of a device"),
+                    "see rdma.current",
+                ));
+            }
+            let numbers = || [handles, objects].into_iter().flatten();
+            for number in numbers().filter(|number| **number != u64::MAX) {
+                problems.extend(outside(Feature::Rdma, Some(*number), 0, i32::MAX as u64, range));
+            }
+            if numbers().next().is_none() {
+                problems.extend(problem(Feature::Rdma, format!("the limit of {device} is empty"), "give a number"));
+            }
+        }
+        for (file, value) in &self.unified {
+            if unified_controller(file).is_none() {
+                let reason = format!("{file:?} is no file of a v2 controller");
+                problems.extend(problem(Feature::Unified, reason, "name a file as in memory.high"));
+            } else if value.is_empty() || value.len() > VALUE_MAX || value.contains('\0') {
+                let reason = format!("the value for {file} is empty, has a NUL, or is longer than {VALUE_MAX} bytes");
+                problems.extend(problem(Feature::Unified, reason, "give what the file takes in one write"));
+            }
+        }
+        problems
+    }
+
+    fn invalid_times(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let limited = |time: Option<Duration>| time.filter(|time| *time != Duration::MAX).map(micros);
+        let (least, most) = (1000, 1_000_000);
+        problems.extend(outside(
+            Feature::CpuLimit,
+            limited(self.cpu_quota),
+            least,
+            u64::MAX / 1000,
+            "give a time from 1 ms",
+        ));
+        let period = self.cpu_period.map(micros);
+        problems.extend(outside(Feature::CpuLimit, period, least, most, "give microseconds from 1 ms to 1 s"));
+        let period = self.realtime_period.map(micros);
+        problems.extend(outside(Feature::CpuRealtime, period, 1, REALTIME_CEILING, "give a time from 1 µs to 1 h"));
+        if let (Some(runtime), Some(period)) = (limited(self.realtime_runtime), period)
+            && runtime > period
+        {
+            let reason = format!("{runtime} µs are more than the period, {period} µs");
+            problems.extend(problem(Feature::CpuRealtime, reason, "give less"));
+        }
+        problems
     }
 }
 
@@ -119,6 +235,11 @@ impl IoLimit {
     }
 }
 
+/// Returns whether the text is one word of a line, with at most `most` bytes.
+fn is_word(text: &str, most: usize) -> bool {
+    !text.is_empty() && text.len() <= most && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+}
+
 fn is_list(text: &str) -> bool {
     let digits = |s: &str| if s.bytes().all(|b| b.is_ascii_digit()) { s.parse::<u32>().ok() } else { None };
     text.split(',').all(|item| match item.split_once('-') {
@@ -129,8 +250,6 @@ fn is_list(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -149,6 +268,14 @@ mod tests {
             limits.hugetlb(2 << 20, 0).hugetlb(64 << 10, 1).cpu_burst(Duration::from_millis(1)).io_weight(10_000);
         let limits = limits.cpu_idle(false).max_descendants(0).max_depth(GROUPS_CEILING);
         assert_eq!(limits.invalid(), []);
+        let more = Resources::new().memory_and_swap(8192).memory_reservation(Bytes::MAX).swappiness(100).cpu_shares(2);
+        let more = more.cpu_quota(Duration::from_millis(1)).cpu_period(Duration::from_secs(1)).blkio_weight(10);
+        let more = more.realtime_runtime(Duration::from_micros(5)).realtime_period(Duration::from_micros(5));
+        let more = more.device_weight(8, 0, 1000).network_priority("eth0.5", 0).rdma("mlx4_0", u64::MAX, 0);
+        let more = more.unified("memory.high", "max").unified("cpuset.cpus", "\n");
+        assert_eq!(Limits::new().memory(4096).pids(u64::MAX).resources(more).invalid(), []);
+        let all = Resources::new().memory_and_swap(Bytes::MAX).cpu_quota(Duration::MAX).realtime_runtime(Duration::MAX);
+        assert_eq!(Limits::new().resources(all).invalid(), []);
         assert_eq!(limits.incomplete(), None);
         assert_eq!(Limits::new().cpu_burst(Duration::ZERO).incomplete(), None);
         assert_eq!(Limits::new().invalid(), []);
@@ -185,6 +312,45 @@ mod tests {
         ] {
             let problems = limits.invalid();
             assert_eq!(problems.len(), 1, "{limits:?}");
+            assert_eq!(problems[0].subject, subject);
+        }
+        let more = Resources::new;
+        let (milli, long) = (Duration::from_millis(1), "a".repeat(VALUE_MAX + 1));
+        for (limits, resources, subject) in [
+            (Limits::new(), more().memory_and_swap(8192), "swap_limit"),
+            (Limits::new().memory(8192), more().memory_and_swap(4096), "swap_limit"),
+            (Limits::new().memory(Bytes::MAX), more().memory_and_swap(4096), "swap_limit"),
+            (Limits::new().memory(8192).swap(0), more().memory_and_swap(8192), "swap_limit"),
+            (Limits::new().memory_low(1), more().memory_reservation(1), "memory_reservation"),
+            (Limits::new().cpu(1.0), more().cpu_quota(milli), "cpu_limit"),
+            (Limits::new().cpu(1.0), more().cpu_period(milli), "cpu_limit"),
+            (Limits::new().cpu_weight(1), more().cpu_shares(2), "cpu_weight"),
+            (Limits::new().cpu_idle(true), more().cpu_shares(2), "cpu_idle"),
+            (Limits::new().io_weight(1), more().blkio_weight(10), "io_weight"),
+            (Limits::new(), more().swappiness(101), "swappiness"),
+            (Limits::new(), more().cpu_shares(1), "cpu_weight"),
+            (Limits::new(), more().cpu_shares(262_145), "cpu_weight"),
+            (Limits::new(), more().cpu_quota(Duration::ZERO), "cpu_limit"),
+            (Limits::new(), more().cpu_period(Duration::from_micros(999)), "cpu_limit"),
+            (Limits::new(), more().cpu_period(Duration::MAX), "cpu_limit"),
+            (Limits::new(), more().realtime_period(Duration::ZERO), "realtime"),
+            (Limits::new(), more().realtime_period(milli).realtime_runtime(milli * 2), "realtime"),
+            (Limits::new(), more().blkio_weight(9), "io_weight"),
+            (Limits::new(), more().device_weight(8, 0, 1001), "io_weight"),
+            (Limits::new(), more().network_priority("", 1), "network_priority"),
+            (Limits::new(), more().network_priority("a b", 1), "network_priority"),
+            (Limits::new(), more().network_priority("a".repeat(16), 1), "network_priority"),
+            (Limits::new(), more().rdma("mlx4_0\n", 1, 1), "rdma"),
+            (Limits::new(), more().rdma("mlx4_0", None, None), "rdma"),
+            (Limits::new(), more().rdma("mlx4_0", 1 << 31, None), "rdma"),
+            (Limits::new(), more().unified("../memory.max", "1"), "unified"),
+            (Limits::new(), more().unified("cgroup.procs", "1"), "unified"),
+            (Limits::new(), more().unified("memory.max", ""), "unified"),
+            (Limits::new(), more().unified("memory.max", "1\0"), "unified"),
+            (Limits::new(), more().unified("memory.max", long), "unified"),
+        ] {
+            let problems = limits.resources(resources.clone()).invalid();
+            assert_eq!(problems.len(), 1, "{resources:?} {problems:?}");
             assert_eq!(problems[0].subject, subject);
         }
         for list in ["", ",", "0,", "a", "3-1", "-1", "0-", "1 2", "0\n", "0-1-2", "+1"] {

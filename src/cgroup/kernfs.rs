@@ -82,6 +82,12 @@ pub(super) fn field(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// Returns the numbers of a device, from `MAJOR:MINOR`.
+pub(super) fn device_numbers(text: &str) -> Option<(u64, u64)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
 /// Returns the error of `step` at a file of the group at `dir`.
 pub(super) fn failed(step: Step, errno: Errno, dir: &Path, file: &CStr) -> Error {
     Error::new(step, errno).at(join(dir, file))

@@ -5,10 +5,13 @@ use std::time::Duration;
 use super::controllers::Controllers;
 use super::devices::Devices;
 use super::io::IoLimit;
+use super::resources::Resources;
 use crate::feature::Feature;
 use crate::units::Bytes;
 
-/// Limits of a sandbox, which its control group enforces. A limit that is not set does not apply.
+/// Limits of a sandbox, which its control group enforces. A limit that is not set does not apply. An
+/// amount of [`Bytes::MAX`], or a number of `u64::MAX`, means that there is no limit: it lifts the
+/// one of a living sandbox.
 ///
 /// ```
 /// use ringfence::{Bytes, Limits};
@@ -38,6 +41,7 @@ pub struct Limits {
     pub(crate) max_descendants: Option<u64>,
     pub(crate) max_depth: Option<u64>,
     pub(crate) devices: Option<Devices>,
+    pub(crate) resources: Resources,
 }
 
 /// # Memory
@@ -118,7 +122,7 @@ impl Limits {
     }
 
     /// Limits processes and threads, counted together: `pids.max` (4.3). A `fork` beyond the limit
-    /// fails with EAGAIN.
+    /// fails with EAGAIN. `u64::MAX` means no limit.
     pub fn pids(self, limit: u64) -> Self {
         Limits { pids: Some(limit), ..self }
     }
@@ -187,6 +191,11 @@ impl Limits {
         Limits { devices: Some(devices), ..self }
     }
 
+    /// Sets the values in the terms of the OCI runtime specification.
+    pub fn resources(self, resources: Resources) -> Self {
+        Limits { resources, ..self }
+    }
+
     /// Limits the control groups made inside, on all levels together: `cgroup.max.descendants` on
     /// v2 (4.14), also on a hybrid host. A `mkdir` beyond the limit fails with EAGAIN.
     pub fn max_descendants(self, limit: u64) -> Self {
@@ -207,31 +216,44 @@ impl Limits {
 
     /// Returns the features that these limits need, in the order of the documentation.
     pub(crate) fn features(&self) -> Vec<Feature> {
+        let more = &self.resources;
         let requested = [
             (Feature::MemoryLimit, self.memory.is_some()),
             (Feature::MemoryHigh, self.memory_high.is_some()),
             (Feature::MemoryLow, self.memory_low.is_some()),
             (Feature::MemoryMin, self.memory_min.is_some()),
             (Feature::OomGroup, self.oom_group.is_some()),
-            (Feature::SwapLimit, self.swap.is_some()),
+            (Feature::SwapLimit, self.swap.is_some() || more.memory_and_swap.is_some()),
             (Feature::HugetlbLimit, !self.hugetlb.is_empty()),
             (Feature::PidsLimit, self.pids.is_some()),
-            (Feature::CpuLimit, self.cpu.is_some()),
+            (Feature::CpuLimit, self.cpu.is_some() || more.quota_and_period().is_some()),
             (Feature::CpuBurst, self.cpu_burst.is_some()),
-            (Feature::CpuWeight, self.cpu_weight.is_some()),
+            (Feature::CpuWeight, self.cpu_weight.is_some() || more.cpu_shares.is_some()),
             (Feature::CpuIdle, self.cpu_idle.is_some()),
             (Feature::Cpuset, self.cpuset.is_some() || self.cpuset_mems.is_some()),
             (Feature::IoLimit, !self.io.is_empty()),
-            (Feature::IoWeight, self.io_weight.is_some()),
+            (
+                Feature::IoWeight,
+                self.io_weight.is_some() || more.blkio_weight.is_some() || !more.device_weights.is_empty(),
+            ),
             (Feature::CgroupMaxDescendants, self.max_descendants.is_some()),
             (Feature::CgroupMaxDepth, self.max_depth.is_some()),
+            (Feature::MemoryReservation, more.memory_reservation.is_some()),
+            (Feature::Swappiness, more.swappiness.is_some()),
+            (Feature::OomKillDisable, more.oom_kill_disable.is_some()),
+            (Feature::CpuRealtime, more.realtime_runtime.is_some() || more.realtime_period.is_some()),
+            (Feature::NetworkClass, more.network_class.is_some()),
+            (Feature::NetworkPriority, !more.network_priorities.is_empty()),
+            (Feature::Rdma, !more.rdma.is_empty()),
+            (Feature::Unified, !more.unified.is_empty()),
             (Feature::Devices, self.devices.is_some()),
         ];
         requested.into_iter().filter(|(_, requested)| *requested).map(|(feature, _)| feature).collect()
     }
 
     /// Returns the same limits without those of `feature`.
-    pub(crate) fn without(self, feature: Feature) -> Self {
+    pub(crate) fn without(mut self, feature: Feature) -> Self {
+        self.resources = self.resources.without(feature);
         match feature {
             Feature::MemoryLimit => Limits { memory: None, ..self },
             Feature::MemoryHigh => Limits { memory_high: None, ..self },
@@ -258,7 +280,13 @@ impl Limits {
     }
 
     pub(super) fn controllers(&self) -> Controllers {
-        self.features().into_iter().map(controller_of).collect()
+        self.features().into_iter().map(controller_of).collect::<Controllers>() | self.resources.unified_controllers()
+    }
+
+    /// Returns whether swap is limited without memory, which v1 cannot do.
+    pub(super) fn swap_stands_alone(&self) -> bool {
+        let limited = |limit: Option<Bytes>| limit.is_some_and(|limit| limit != Bytes::MAX);
+        limited(self.swap) && !limited(self.memory)
     }
 
     /// Returns quota and period in microseconds.
@@ -282,15 +310,24 @@ pub(super) fn controller_of(feature: Feature) -> Controllers {
         | Feature::MemoryLow
         | Feature::MemoryMin
         | Feature::OomGroup
-        | Feature::SwapLimit => Controllers::MEMORY,
+        | Feature::SwapLimit
+        | Feature::MemoryReservation
+        | Feature::Swappiness
+        | Feature::OomKillDisable => Controllers::MEMORY,
         Feature::HugetlbLimit => Controllers::HUGETLB,
         Feature::PidsLimit => Controllers::PIDS,
-        Feature::CpuLimit | Feature::CpuBurst | Feature::CpuWeight | Feature::CpuIdle => Controllers::CPU,
+        Feature::CpuLimit | Feature::CpuBurst | Feature::CpuWeight | Feature::CpuIdle | Feature::CpuRealtime => {
+            Controllers::CPU
+        }
+        Feature::NetworkClass => Controllers::NET_CLS,
+        Feature::NetworkPriority => Controllers::NET_PRIO,
+        Feature::Rdma => Controllers::RDMA,
         Feature::Cpuset => Controllers::CPUSET,
         Feature::IoLimit | Feature::IoWeight => Controllers::IO,
         Feature::Devices => Controllers::DEVICES,
         Feature::CpuTime => Controllers::CPUACCT,
-        Feature::CgroupMaxDescendants | Feature::CgroupMaxDepth => Controllers::CORE,
+        // The controller of each file comes in addition.
+        Feature::CgroupMaxDescendants | Feature::CgroupMaxDepth | Feature::Unified => Controllers::CORE,
         // Control groups do not enforce this feature.
         _ => Controllers::empty(),
     }
@@ -315,8 +352,13 @@ mod tests {
         let limits = limits.swap(0).hugetlb(2 << 20, 0).pids(1).cpu(1.0).cpu_burst(Duration::from_millis(1));
         let limits = limits.cpu_weight(1).cpu_idle(false).cpuset("0").cpuset_mems("0").io(IoLimit::device(1, 1));
         let limits = limits.io_weight(1).max_descendants(1).max_depth(1).devices(Devices::none());
+        let more = Resources::new().memory_reservation(1).memory_and_swap(1).swappiness(1).oom_kill_disable(true);
+        let more = more.cpu_shares(2).cpu_quota(Duration::MAX).cpu_period(Duration::MAX).blkio_weight(10);
+        let more = more.realtime_runtime(Duration::MAX).realtime_period(Duration::MAX).device_weight(8, 0, 10);
+        let more = more.network_class(1).network_priority("lo", 1).rdma("mlx4_0", 1, None).unified("pids.max", "1");
+        let limits = limits.resources(more);
         let all = limits.features();
-        assert_eq!(all.len(), 18);
+        assert_eq!(all.len(), 26);
         for feature in &all {
             assert!(!limits.clone().without(*feature).features().contains(feature), "{feature}");
         }

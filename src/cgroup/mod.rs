@@ -12,6 +12,7 @@
 //! statistics. [`support`] knows the limits that not every kernel has. Imports run downward only: a
 //! `mod.rs` declares and re-exports, and no two files import each other.
 
+mod adopt;
 mod controllers;
 mod cpuset;
 mod devices;
@@ -35,6 +36,7 @@ mod placement;
 mod pressure;
 mod problems;
 mod remedies;
+mod resources;
 mod shown;
 mod stale;
 mod stats;
@@ -55,11 +57,13 @@ pub use io::IoLimit;
 pub use limits::Limits;
 pub(crate) use parents::ParentGuard;
 pub(crate) use place::{Place, holds};
+pub(crate) use placement::invalid_group;
 pub use pressure::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub(crate) use problems::invalid_parent;
+pub use resources::Resources;
 pub(crate) use shown::Shown;
 pub(crate) use stale::sweep;
-pub use stats::{HugetlbStats, Stats};
+pub use stats::{HugetlbStats, IoStats, Stats};
 #[cfg(feature = "systemd")]
 pub(crate) use systemd::Manager;
 #[cfg(feature = "systemd")]

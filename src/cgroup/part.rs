@@ -34,8 +34,17 @@ pub(super) struct Part {
     /// The mount point of the hierarchy.
     pub(super) mount: PathBuf,
     dir: OwnedFd,
+    /// What the directory was before the sandbox came, if it existed. Such a directory stays.
+    pub(super) adopted: Option<Adopted>,
     /// True once the directory was removed.
     gone: AtomicBool,
+}
+
+/// What a sandbox gives back of a group that existed before it.
+#[derive(Debug, Clone)]
+pub(super) struct Adopted {
+    /// A kill without `cgroup.kill` closes the group to forks by this file.
+    pub(super) pids_max: Option<String>,
 }
 
 impl Part {
@@ -53,8 +62,8 @@ impl Part {
                 .hint("name a group with cgroup_parent")
         })?;
         let fail = |errno| creation_failed(errno, &base.join(name));
-        let path = parents::make_below(hierarchy, &base, name, parent.is_some()).map_err(fail)?;
         let controllers = if hierarchy.version == Version::V1 { hierarchy.controllers } else { requested };
+        let path = parents::make_below(hierarchy, &base, name, parent.is_some()).map_err(fail)?;
         let made = cpuset::fill(hierarchy, &path)
             .and_then(|()| Part::open(hierarchy.version, controllers, &path, &hierarchy.mount));
         made.map_err(|errno| {
@@ -73,16 +82,25 @@ impl Part {
             path: path.to_owned(),
             mount: mount.to_owned(),
             dir,
+            adopted: None,
             gone: AtomicBool::new(false),
         })
     }
 
     /// Returns the same directory with a descriptor of its own.
     pub(super) fn again(&self) -> nix::Result<Part> {
-        let Part { version, controllers, path, mount, dir, gone } = self;
+        let Part { version, controllers, path, mount, dir, adopted, gone } = self;
         let dir = dir.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))?;
         let gone = AtomicBool::new(gone.load(Ordering::Acquire));
-        Ok(Part { version: *version, controllers: *controllers, path: path.clone(), mount: mount.clone(), dir, gone })
+        Ok(Part {
+            version: *version,
+            controllers: *controllers,
+            path: path.clone(),
+            mount: mount.clone(),
+            dir,
+            adopted: adopted.clone(),
+            gone,
+        })
     }
 
     /// Returns the open directory (`O_PATH`).
@@ -169,7 +187,7 @@ impl Part {
         }
     }
 
-    /// Removes the group and all groups below it. A group is busy while one of its processes is
+    /// Removes the group and all groups below it; of an adopted one only those below. A group is busy while one of its processes is
     /// still exiting, so the function retries on EBUSY until `deadline`. It calls `on_delay` from
     /// time to time when that takes long.
     pub(super) fn remove(&self, deadline: Instant, on_delay: &dyn Fn()) -> Result<()> {
@@ -179,7 +197,11 @@ impl Part {
         let start = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let errno = match unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
+            let removed = match &self.adopted {
+                Some(adopted) => self.give_back(adopted),
+                None => unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir),
+            };
+            let errno = match removed {
                 Ok(()) | Err(Errno::ENOENT) => break,
                 Err(errno) => errno,
             };
@@ -202,6 +224,21 @@ impl Part {
         self.gone.store(true, Ordering::Release);
         if let Some(base) = self.path.parent() {
             parents::remove_empty(base, &self.mount);
+        }
+        Ok(())
+    }
+
+    /// Leaves an adopted group as empty as it was. Fails like rmdir(2) while something is in it.
+    fn give_back(&self, adopted: &Adopted) -> nix::Result<()> {
+        let gone = |errno| if errno == Errno::ENODEV { Errno::ENOENT } else { errno };
+        if !kernfs::subgroups(self.dir()).map_err(gone)?.is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        if !kernfs::read(self.dir(), c"cgroup.procs").map_err(gone)?.is_empty() {
+            return Err(Errno::EBUSY);
+        }
+        if let Some(pids_max) = &adopted.pids_max {
+            self.write_optional(c"pids.max", pids_max).map_err(gone)?;
         }
         Ok(())
     }

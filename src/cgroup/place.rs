@@ -150,7 +150,7 @@ mod tests {
         {
             assert_eq!(Place::from_text(&format!("2:1c0:77:{path}"), "rk-a-1"), None, "{path}");
         }
-        for text in ["", "3:1:1:rk-a-1", "2:ffff:1:rk-a-1", "2:1:-1:rk-a-1", "2:1:1:rk-a-1%00", "2:1:1"] {
+        for text in ["", "3:1:1:rk-a-1", "2:1ffff:1:rk-a-1", "2:1:-1:rk-a-1", "2:1:1:rk-a-1%00", "2:1:1"] {
             assert_eq!(Place::from_text(text, "rk-a-1"), None, "{text}");
         }
         crate::fuzz::texts(&["2:1c0:77:a%20b/rk-a-1"], |text| drop(Place::from_text(text, "rk-a-1")));

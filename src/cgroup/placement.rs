@@ -1,16 +1,40 @@
 //! Chooses the hierarchies and directories in which the groups of a sandbox stand.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::controllers::{Controllers, Version};
-use super::devices;
 use super::hierarchy::Hierarchy;
 use super::host::Host;
 use super::limits::Limits;
 use super::parents::ParentGuard;
-use crate::error::{Error, Result, Step};
+use super::{adopt, devices};
+use crate::error::{Error, Problem, Result, Step};
+
+/// Returns the problem of a path that names no group of a sandbox's own.
+pub(crate) fn invalid_group(path: &Path) -> Option<Problem> {
+    let plain = |part: Component<'_>| match part {
+        Component::RootDir => true,
+        Component::Normal(name) => name.to_str().is_some_and(|name| !name.contains(['\0', '\n'])),
+        _ => false,
+    };
+    if path.is_absolute() && path.file_name().is_some() && path.components().all(plain) {
+        return None;
+    }
+    let reason = format!("{path:?} is no absolute path of a group, without .. and in UTF-8");
+    Some(Problem::invalid("cgroup", reason, "give the path from the root of the hierarchies, as in /jobs/one"))
+}
 
 impl Host {
+    /// Returns why an existing group at `path` cannot be a sandbox's own.
+    pub(crate) fn unadoptable(&self, path: &Path) -> Option<Problem> {
+        self.hierarchies.iter().find_map(|hierarchy| {
+            let dir = hierarchy.base(Some(path))?;
+            let part = adopt::open(hierarchy, &dir).ok()?;
+            let (_, reason) = adopt::in_use(&part).ok()??;
+            Some(Problem::unsupported("cgroup", format!("{}: {reason}", dir.display()), adopt::NAME_ANOTHER))
+        })
+    }
+
     /// Returns the directories in which a group with these limits may stand.
     pub(crate) fn bases(&self, limits: &Limits, parent: Option<&Path>) -> Vec<PathBuf> {
         self.serving(limits).filter_map(|hierarchy| hierarchy.base(parent)).collect()

@@ -26,8 +26,9 @@ impl Host {
         let mut features = limits.features();
         features.extend(account_cpu.then_some(Feature::CpuTime));
         let mut problems: Vec<_> = features.iter().filter_map(|f| self.problem(*f, parent)).collect();
-        let swap_alone = limits.swap.is_some() && limits.memory.is_none();
-        if swap_alone && self.hierarchy_of(Controllers::MEMORY).is_some_and(|h| h.version == Version::V1) {
+        if limits.swap_stands_alone()
+            && self.hierarchy_of(Controllers::MEMORY).is_some_and(|h| h.version == Version::V1)
+        {
             let reason = "cgroup v1 limits only the sum of memory and swap";
             problems.push(
                 Problem::unsupported("swap_limit", reason, "set memory_limit too").for_feature(Feature::SwapLimit),
@@ -39,6 +40,9 @@ impl Host {
             problems.push(Problem::unsupported("devices", reason, remedy).for_feature(Feature::Devices));
         }
         problems.extend(hugetlb::unknown_size(limits));
+        if let Some(v2) = self.v2() {
+            problems.extend(support::unified_without(limits, v2.controllers));
+        }
         problems.extend(self.unprotected(limits, parent));
         problems
     }
@@ -95,6 +99,10 @@ impl Host {
         // The root group has every controller of the kernel, and is the only one without
         // `cgroup.type` (4.14).
         let inner = |h: &&Hierarchy| h.version == Version::V2 && h.mount.join("cgroup.type").exists();
+        if (Controllers::NET_CLS | Controllers::NET_PRIO).contains(controller) {
+            let reason = format!("cgroup v2 has no {name}, and no v1 hierarchy with it is mounted");
+            return (reason, "leave it out, and tell packets by the path of the group (nft: socket cgroupv2)");
+        }
         if let Some(v2) = self.hierarchies.iter().find(inner) {
             let reason = format!("the group that {} shows was not given the {name} controller", v2.mount.display());
             return (reason, "on the host: enable it in cgroup.subtree_control of the groups above");

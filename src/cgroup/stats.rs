@@ -26,6 +26,14 @@ pub struct Stats {
     pub memory_anon: Option<Bytes>,
     /// Page cache, tmpfs and shared memory included: `total_cache` | `file` of `memory.stat`.
     pub memory_file: Option<Bytes>,
+    /// Page cache that was not used lately, which the kernel reclaims first: `total_inactive_file` |
+    /// `inactive_file` of `memory.stat`. [`memory_current`](Stats::memory_current) less this value is
+    /// what Kubernetes calls the working set.
+    pub memory_inactive_file: Option<Bytes>,
+    /// The page faults: `total_pgfault` | `pgfault` of `memory.stat`.
+    pub page_faults: Option<u64>,
+    /// The page faults that read from a disk: `total_pgmajfault` | `pgmajfault` of `memory.stat`.
+    pub major_page_faults: Option<u64>,
     /// Memory that the kernel holds for the program, such as page tables, inodes and stacks:
     /// `memory.kmem.usage_in_bytes` | `kernel` of `memory.stat` (5.18).
     pub memory_kernel: Option<Bytes>,
@@ -68,6 +76,9 @@ pub struct Stats {
     pub cpu_user: Option<Duration>,
     /// The CPU time in the kernel: `cpuacct.usage_sys` (4.6) | `system_usec` of `cpu.stat`.
     pub cpu_system: Option<Duration>,
+    /// The CPU time on each CPU, from CPU 0 on: `cpuacct.usage_percpu` | none. Empty where the kernel
+    /// does not tell it.
+    pub cpu_usage_per_cpu: Vec<Duration>,
     /// The periods of the CPU limit in which a task ran (100 ms each, unless the limit is tiny):
     /// `nr_periods` of `cpu.stat`.
     pub cpu_periods: Option<u64>,
@@ -92,9 +103,32 @@ pub struct Stats {
     pub io_reads: Option<u64>,
     /// The write operations: `blkio.throttle.io_serviced_recursive` | `wios` of `io.stat`.
     pub io_writes: Option<u64>,
+    /// The same numbers for each block device that was used, in the kernel's order: the lines of
+    /// those files. Empty without a limit or a weight of disks.
+    pub io_devices: Vec<IoStats>,
     /// The control groups made inside, on all levels: none | `nr_descendants` of `cgroup.stat`
     /// (4.14).
     pub descendants: Option<u64>,
+}
+
+/// The use of one block device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IoStats {
+    /// The major and the minor number.
+    pub device: (u64, u64),
+    /// The bytes read: `Read` | `rbytes`.
+    pub read: Bytes,
+    /// The bytes written: `Write` | `wbytes`.
+    pub written: Bytes,
+    /// The read operations: `Read` | `rios`.
+    pub reads: u64,
+    /// The write operations: `Write` | `wios`.
+    pub writes: u64,
+    /// The bytes discarded: `Discard` (4.20) | `dbytes` (4.20).
+    pub discarded: Bytes,
+    /// The discard operations: `Discard` (4.20) | `dios` (4.20).
+    pub discards: u64,
 }
 
 /// The usage of huge pages of one size.
@@ -107,6 +141,8 @@ pub struct HugetlbStats {
     pub current: Option<Bytes>,
     /// The most bytes in use at once: `hugetlb.SIZE.max_usage_in_bytes` | none.
     pub peak: Option<Bytes>,
+    /// The limit, or `None` without one: `hugetlb.SIZE.limit_in_bytes` | `hugetlb.SIZE.max`.
+    pub limit: Option<Bytes>,
     /// The number of times that the limit refused a page: `hugetlb.SIZE.failcnt`, which does not
     /// count refused reservations | `max` of `hugetlb.SIZE.events`.
     pub limit_hits: Option<u64>,

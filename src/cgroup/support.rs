@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use procfs::KernelVersion;
 
-use super::controllers::Version;
+use super::controllers::{Controllers, Version};
 use super::hierarchy::Hierarchy;
 use super::kernfs;
 use super::limits::Limits;
@@ -23,10 +23,38 @@ pub(super) fn unsupported_on_v1(feature: Feature) -> Option<(&'static str, &'sta
         Feature::MemoryLow | Feature::MemoryMin => "cgroup v1 protects no memory of a group",
         Feature::OomGroup => "cgroup v1 kills processes one by one",
         Feature::CgroupMaxDescendants | Feature::CgroupMaxDepth => "cgroup v1 does not limit groups made inside",
+        Feature::Unified => "cgroup v1 does not have the files of v2",
         _ => return None,
     };
     let core = matches!(feature, Feature::CgroupMaxDescendants | Feature::CgroupMaxDepth);
     Some((reason, if core { "mount cgroup2, with or without controllers" } else { V2_REMEDY }))
+}
+
+/// Returns why v2 has no such setting, and the remedy.
+pub(super) fn unsupported_on_v2(feature: Feature) -> Option<(&'static str, &'static str)> {
+    Some(match feature {
+        Feature::Swappiness => ("cgroup v2 has no memory.swappiness", "limit swap instead, or leave it out"),
+        Feature::OomKillDisable => ("cgroup v2 always kills at the limit", "set memory_high, which slows down instead"),
+        Feature::CpuRealtime => ("cgroup v2 gives groups no realtime", "leave it out, or mount the v1 cpu hierarchy"),
+        _ => return None,
+    })
+}
+
+/// Returns the problem of a v2 file whose controller is not among those of the v2 group.
+pub(super) fn unified_without(limits: &Limits, here: Controllers) -> Option<Problem> {
+    let missing = limits.resources.unified_controllers() - here;
+    let name = missing.iter().next()?.name();
+    let reason = format!("the v2 group has no {name} controller");
+    let remedy = "boot with cgroup v2 alone, or set the limit by its own call";
+    Some(Problem::unsupported(Feature::Unified.as_str(), reason, remedy).for_feature(Feature::Unified))
+}
+
+/// Returns why a group in a hierarchy of this version cannot have `feature`, and the remedy.
+pub(super) fn unsupported_on(version: Version, feature: Feature) -> Option<(&'static str, &'static str)> {
+    match version {
+        Version::V1 => unsupported_on_v1(feature),
+        Version::V2 => unsupported_on_v2(feature),
+    }
 }
 
 /// The files of a limit that is newer than the oldest supported kernel. The limit needs one of
@@ -61,12 +89,20 @@ fn recent_limit(feature: Feature) -> Option<RecentLimit> {
             remedy: "use Linux 5.15 or newer",
         },
         Feature::IoWeight => RecentLimit {
-            v1: &["blkio.bfq.weight"],
+            v1: &["blkio.bfq.weight", "blkio.weight"],
             v2: &["io.weight", "io.bfq.weight"],
             older_file: ["blkio.reset_stats", "io.stat"],
             since: None,
             reason: "this kernel weighs no disk access by group",
             remedy: "load the scheduler bfq (modprobe bfq), or use a kernel with CONFIG_BLK_CGROUP_IOCOST",
+        },
+        Feature::CpuRealtime => RecentLimit {
+            v1: &["cpu.rt_runtime_us"],
+            v2: &[],
+            older_file: ["cpu.shares", "cpu.weight"],
+            since: Some((0, 0)),
+            reason: "this kernel gives groups no realtime",
+            remedy: "use a kernel with CONFIG_RT_GROUP_SCHED",
         },
         _ => return None,
     })
@@ -83,9 +119,7 @@ pub(super) fn missing_file(feature: Feature) -> Option<(&'static str, &'static s
 impl Hierarchy {
     /// Returns why groups below `base` do not have the file for `feature`, and the remedy.
     pub(super) fn unsupported(&self, feature: Feature, base: Option<&Path>) -> Option<(&'static str, &'static str)> {
-        if self.version == Version::V1
-            && let Some(reason_and_remedy) = unsupported_on_v1(feature)
-        {
+        if let Some(reason_and_remedy) = unsupported_on(self.version, feature) {
             return Some(reason_and_remedy);
         }
         let limit = recent_limit(feature)?;

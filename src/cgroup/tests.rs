@@ -402,3 +402,68 @@ fn only_the_dead_owners_groups_are_swept() {
         living.wait().unwrap();
     }
 }
+
+/// The directories of a named group, one in each hierarchy of the host.
+fn named_dirs(host: &Host, path: &Path) -> Vec<PathBuf> {
+    let standing = |dir: &PathBuf| dir.exists();
+    host.hierarchies.iter().filter_map(|hierarchy| hierarchy.base(Some(path))).filter(standing).collect()
+}
+
+#[test]
+fn a_named_group_is_found_by_its_path_and_stays_if_it_was_there() {
+    for host in hosts() {
+        let path = parent("named").join("one");
+        // Keeps the groups above.
+        let _beside = Made(Group::create_or_adopt(&host, &path.with_file_name("two"), &Limits::new(), true).unwrap());
+        assert!(Group::open(&host, &path).unwrap().is_none());
+        let limits = Limits::new().memory(Bytes::mib(64)).pids(20);
+        let made = Made(Group::create_or_adopt(&host, &path, &limits, true).unwrap());
+        let dirs = named_dirs(&host, &path);
+        assert_eq!(dirs.len(), made.0.parent_dirs().len(), "{dirs:?}");
+        let busy = Group::create_or_adopt(&host, &path, &limits, true).unwrap_err();
+        assert_eq!(busy.raw_os_error(), Some(libc::EBUSY), "{busy}");
+        let opened = Group::open(&host, &path).unwrap().unwrap();
+        let mut child = made.run("while :; do sleep 1000; done");
+        assert!(opened.processes().unwrap().contains(&(child.id() as i32)));
+        assert_eq!(opened.stats().unwrap().memory_limit, Some(Bytes::mib(64)));
+        opened.kill().unwrap();
+        child.wait().unwrap();
+        eventually("nobody is left", || !opened.is_populated().unwrap());
+        opened.remove(WAIT).unwrap();
+        assert_eq!(named_dirs(&host, &path), dirs, "who opens a group leaves it");
+        let before: Vec<_> = dirs.iter().map(|dir| read_to_string(dir.join("pids.max")).ok()).collect();
+        drop(made);
+        assert_eq!(named_dirs(&host, &path), Vec::<PathBuf>::new());
+
+        dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+        for mib in [32, 256, 16] {
+            let adopted =
+                Made(Group::create_or_adopt(&host, &path, &limits.clone().memory(Bytes::mib(mib)), true).unwrap());
+            assert_eq!(adopted.0.stats().unwrap().memory_limit, Some(Bytes::mib(mib)));
+            let mut child = adopted.run("while :; do (sleep 1000 & sleep 1000); done");
+            adopted.0.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(named_dirs(&host, &path), dirs);
+        let after: Vec<_> = dirs.iter().map(|dir| read_to_string(dir.join("pids.max")).ok()).collect();
+        assert!(before.iter().flatten().all(|max| max.trim() == "20"), "{before:?}");
+        assert!(after.iter().flatten().all(|max| max.trim() == "max"), "{after:?}");
+        dirs.iter().for_each(|dir| std::fs::remove_dir(dir).unwrap());
+    }
+}
+
+#[test]
+fn a_file_of_v2_needs_its_controller_there() {
+    for host in hosts() {
+        let resources = super::resources::Resources::new().unified("memory.high", "16777216");
+        let limits = Limits::new().memory(Bytes::mib(64)).resources(resources);
+        let unified = host.v2().is_some_and(|v2| v2.controllers.contains(Controllers::MEMORY));
+        match Group::create(&host, Some(&parent("unified")), "rf-t-1", &limits, false).map(Made) {
+            Ok(group) => assert!(unified && group.dirs("rf-t-1").iter().any(|dir| dir.join("memory.high").exists())),
+            Err(error) => {
+                assert!(!unified && error.kind() == ErrorKind::Unsupported, "{error}");
+                assert_eq!(error.problems().iter().map(|p| p.feature).collect::<Vec<_>>(), [Some(Feature::Unified)]);
+            }
+        }
+    }
+}

@@ -21,6 +21,7 @@ pub(super) struct Write {
     pub(super) feature: Feature,
     pub(super) file: Cow<'static, CStr>,
     pub(super) value: String,
+    controllers: Controllers,
     other: Option<Other>,
 }
 
@@ -35,7 +36,7 @@ struct Other {
 
 impl Write {
     pub(super) fn new(feature: Feature, file: impl Into<Cow<'static, CStr>>, value: impl Display) -> Self {
-        Write { feature, file: file.into(), value: value.to_string(), other: None }
+        Write { feature, file: file.into(), value: value.to_string(), controllers: controller_of(feature), other: None }
     }
 
     /// Adds a second file, which is written too if it exists.
@@ -51,8 +52,13 @@ impl Write {
         Write { other: Some(other), ..self }
     }
 
+    /// Returns the write for a file of another controller than that of the feature.
+    pub(super) fn of(self, controllers: Controllers) -> Self {
+        Write { controllers, ..self }
+    }
+
     pub(super) fn controller(&self) -> Controllers {
-        controller_of(self.feature)
+        self.controllers
     }
 
     /// Writes the value. Fails with ENOENT if the group or the kernel does not have the file.

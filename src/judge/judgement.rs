@@ -94,6 +94,9 @@ impl Policy {
         problems.extend(self.new_privs_unreachable());
         if thorough {
             problems.extend(self.missing_sources());
+            if let Some(path) = &self.cgroup {
+                problems.extend(cgroup::host()?.unadoptable(path));
+            }
             problems.extend(self.too_many_descriptors(&[]));
             problems.extend(self.too_long_arguments());
         }
@@ -256,6 +259,7 @@ impl Policy {
         let mut problems = self.limits.invalid();
         problems.extend(self.limits.incomplete());
         problems.extend(self.cgroup_parent.as_deref().and_then(cgroup::invalid_parent));
+        problems.extend(self.cgroup_contradictions());
         #[cfg(feature = "systemd")]
         problems.extend(self.scope_contradictions());
         problems.extend(self.mounts.invalid());
@@ -279,7 +283,7 @@ impl Policy {
             problems.push(Problem::invalid("hidepid", reason, "add pid_ns()"));
         }
         if self.mounts.lists_groups() {
-            let has_group = !self.limits.is_empty() || self.cpu_time.is_some();
+            let has_group = !self.limits.is_empty() || self.cpu_time.is_some() || self.cgroup.is_some();
             let missing = match self.namespaces.new.contains(Namespaces::CGROUP) {
                 true if has_group => None,
                 true => {
@@ -303,7 +307,22 @@ impl Policy {
         if let Some(scope) = &self.systemd_scope {
             return scope.problems(host, limits, account_cpu);
         }
-        host.problems(limits, account_cpu, self.cgroup_parent.as_deref())
+        host.problems(limits, account_cpu, self.group_parent())
+    }
+
+    /// Returns the problem of a group that the caller names, and that contradicts the rest of the
+    /// policy, or itself.
+    fn cgroup_contradictions(&self) -> Option<Problem> {
+        let path = self.cgroup.as_deref()?;
+        #[cfg(feature = "systemd")]
+        let is_below = self.cgroup_parent.is_some() || self.systemd_scope.is_some();
+        #[cfg(not(feature = "systemd"))]
+        let is_below = self.cgroup_parent.is_some();
+        if is_below {
+            let reason = "the path of the group says already where it stands";
+            return Some(Problem::invalid("cgroup", reason, "leave out cgroup_parent and systemd_scope"));
+        }
+        cgroup::invalid_group(path)
     }
 
     /// Returns a problem of a systemd scope that contradicts the rest of the policy, or itself.

@@ -11,7 +11,7 @@ impl Policy {
     /// Returns whether the program's control group could belong to the program's user outside. The
     /// groups of root belong to root, and a program in a user namespace is not root outside.
     pub(super) fn owns_its_group(&self) -> bool {
-        !(Uid::effective().is_root() || self.limits.is_empty() && self.cpu_time.is_none())
+        !(Uid::effective().is_root() || self.limits.is_empty() && self.cpu_time.is_none() && self.cgroup.is_none())
     }
 
     /// Returns the privileges of the program. In a user namespace, a program with uid 0 does not

@@ -167,13 +167,18 @@ impl Policy {
 
     /// Makes the resources that otherwise come and go with each run.
     pub(crate) fn keep_resources(&self, judgement: &Judgement) -> Result<KeptResources> {
-        let wants_group = wants_group(judgement);
+        let wants_group = self.wants_group(judgement);
         let leaves_things = wants_group || self.scratch_base().is_some();
-        let parent = self.cgroup_parent.as_deref().filter(|_| wants_group);
+        let parent = self.group_parent().filter(|_| wants_group);
         Ok(KeptResources {
             _parents: parent.map(|parent| cgroup::host()?.hold(&judgement.limits, parent)).transpose()?,
             _claim: leaves_things.then(|| owner::claim(self.program.outlive_owner)).transpose()?,
         })
+    }
+
+    /// Returns whether a run needs a control group.
+    fn wants_group(&self, judgement: &Judgement) -> bool {
+        self.cgroup.is_some() || !judgement.limits.is_empty() || judgement.account_cpu
     }
 
     /// Returns the directory for the scratch directory, if the policy has one.
@@ -199,7 +204,7 @@ impl Policy {
             inputs.ruleset = rules.make(&judgement.landlock)?;
         }
         inputs.resources.root_guard = self.mounts.root.as_ref().and_then(|root| root.guard.clone());
-        let (wants_group, scratch_base) = (wants_group(judgement), self.scratch_base());
+        let (wants_group, scratch_base) = (self.wants_group(judgement), self.scratch_base());
         if !wants_group && scratch_base.is_none() {
             return Ok(inputs);
         }
@@ -210,9 +215,14 @@ impl Policy {
             let host = cgroup::host()?;
             inputs.location = self.location(judgement, host)?;
             let (host, parent) = (inputs.location.host(host), inputs.location.parent.as_deref());
-            let bases = host.bases(&judgement.limits, parent);
+            let (limits, account_cpu) = (&judgement.limits, judgement.account_cpu);
+            // A group that the caller has named has no name by which a later owner could find it.
+            let bases = if self.cgroup.is_some() { Vec::new() } else { host.bases(limits, parent) };
             claim.record_cgroups(&bases)?;
-            let group = Group::create(host, parent, claim.name(), &judgement.limits, judgement.account_cpu);
+            let group = match &self.cgroup {
+                Some(path) => Group::create_or_adopt(host, path, limits, account_cpu),
+                None => Group::create(host, parent, claim.name(), limits, account_cpu),
+            };
             let left = || claim.keep_if_left(&bases.iter().map(|base| base.join(claim.name())).collect::<Vec<_>>());
             let group = group.inspect_err(|_| left()).map_err(|error| self.explain_by_check(error))?;
             let group = inputs.resources.group.insert(group);
@@ -235,11 +245,6 @@ impl Policy {
 fn shown_groups(group: &Group, host: &cgroup::Host) -> ShownGroups {
     let cgroup::Shown { v2, v1, expected } = group.shown(host);
     ShownGroups { v2, v1, covered: expected }
-}
-
-/// Returns whether a run needs a control group.
-fn wants_group(judgement: &Judgement) -> bool {
-    !judgement.limits.is_empty() || judgement.account_cpu
 }
 
 /// Refuses a frozen group. A clone into one hangs in the kernel, where no signal reaches the child.

@@ -62,7 +62,7 @@ impl Policy {
             return self.location_in_scope(scope, &_judgement.limits, _host);
         }
         Ok(Location {
-            parent: self.cgroup_parent.clone(),
+            parent: self.group_parent().map(PathBuf::from),
             #[cfg(feature = "systemd")]
             fence: None,
         })

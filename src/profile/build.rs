@@ -1,10 +1,12 @@
 //! From the keys of a profile to the calls of the builder.
 
-use super::file::{CapabilitySets, File, Filter, FilterArg, Io, LandlockRules, LimitsTable, Root, Stream, Upper};
+use super::file::{
+    CapabilitySets, File, Filter, FilterArg, Io, LandlockRules, LimitsTable, ResourcesTable, Root, Stream, Upper,
+};
 use super::keys::{set, when};
 use super::text::{Base, Cap, DeviceItem, Either, FilterBase, Hex, Number, Preset, Text};
 use super::{attributes, mounts, refuse};
-use crate::cgroup::{Devices, IoLimit, Limits};
+use crate::cgroup::{Devices, IoLimit, Limits, Resources};
 use crate::error::Result;
 use crate::mount::RootFs;
 use crate::namespace::Namespaces;
@@ -114,6 +116,7 @@ impl File {
             cpuset_mems: self.cpuset_mems.clone(),
             io: self.io_limit.clone(),
             io_weight: self.io_weight,
+            resources: self.resources.clone(),
             devices: self.devices.clone(),
             max_descendants: self.cgroup_max_descendants,
             max_depth: self.cgroup_max_depth,
@@ -138,6 +141,7 @@ impl File {
         let sandbox = set(sandbox, self.output_limit, |sandbox, size| sandbox.output_limit(size.0));
         let sandbox = set(sandbox, self.output_cut, Sandbox::output_cut);
         let sandbox = set(sandbox, self.cgroup_parent.as_ref(), Sandbox::cgroup_parent);
+        let sandbox = set(sandbox, self.cgroup.as_ref(), Sandbox::cgroup);
         let sandbox = self.scope(sandbox)?;
         Ok(self.best_effort.iter().flatten().fold(sandbox, |sandbox, feature| sandbox.best_effort(feature.0)))
     }
@@ -232,10 +236,35 @@ impl LimitsTable {
         let disks = self.io.iter().flatten();
         let limits = disks.into_iter().try_fold(limits, |limits, disk| io(disk).map(|limit| limits.io(limit)))?;
         let limits = set(limits, self.io_weight, |limits, weight| limits.io_weight(weight.0.0));
+        let limits = set(limits, self.resources.as_ref(), |limits, table| limits.resources(resources(table)));
         let limits = set(limits, self.devices.as_ref(), |limits, items| limits.devices(devices(items)));
         let limits = set(limits, self.max_descendants, |limits, count| limits.max_descendants(count.0.0));
         Ok(set(limits, self.max_depth, |limits, count| limits.max_depth(count.0.0)))
     }
+}
+
+fn resources(table: &ResourcesTable) -> Resources {
+    let all = Resources::new();
+    let all = set(all, table.memory_reservation, |all, size| all.memory_reservation(size.0));
+    let all = set(all, table.memory_and_swap, |all, size| all.memory_and_swap(size.0));
+    let all = set(all, table.swappiness, |all, percent| all.swappiness(percent.0.0));
+    let all = set(all, table.oom_kill_disable, Resources::oom_kill_disable);
+    let all = set(all, table.cpu_shares, |all, shares| all.cpu_shares(shares.0.0));
+    let all = set(all, table.cpu_quota, |all, time| all.cpu_quota(time.0));
+    let all = set(all, table.cpu_period, |all, time| all.cpu_period(time.0));
+    let all = set(all, table.realtime_runtime, |all, time| all.realtime_runtime(time.0));
+    let all = set(all, table.realtime_period, |all, time| all.realtime_period(time.0));
+    let all = set(all, table.blkio_weight, |all, weight| all.blkio_weight(weight.0.0));
+    let disks = table.device_weight.iter().flatten();
+    let all = disks.fold(all, |all, disk| all.device_weight(disk.device.0.0, disk.device.0.1, disk.weight.0.0));
+    let all = set(all, table.network_class, Resources::network_class);
+    let interfaces = table.network_priority.iter().flat_map(|table| &table.0);
+    let all = interfaces.fold(all, |all, (interface, priority)| all.network_priority(interface, *priority));
+    let number = |number: Option<Text<Number>>| number.map(|number| number.0.0);
+    let devices = table.rdma.iter().flat_map(|table| &table.0);
+    let all = devices.fold(all, |all, (name, limit)| all.rdma(name, number(limit.handles), number(limit.objects)));
+    let files = table.unified.iter().flat_map(|table| &table.0);
+    files.fold(all, |all, (file, value)| all.unified(file, value))
 }
 
 fn io(disk: &Io) -> Result<IoLimit> {

@@ -113,6 +113,7 @@ tables! {
         cpuset_mems: String,
         io_limit: Vec<Io>,
         io_weight: Text<Number>,
+        resources: ResourcesTable,
         devices: Vec<Text<DeviceItem>>,
         device_allow: Vec<Text<DeviceRule>>,
         cgroup_max_descendants: Text<Number>,
@@ -124,6 +125,7 @@ tables! {
         output_limit: Text<Bytes>,
         output_cut: bool,
         cgroup_parent: String,
+        cgroup: String,
         systemd_scope: Scope,
         best_effort: Vec<Text<Feature>>,
         setup_timeout: Text<Duration>,
@@ -151,10 +153,34 @@ tables! {
         cpuset_mems: String,
         io: Vec<Io>,
         io_weight: Text<Number>,
+        resources: ResourcesTable,
         devices: Vec<Text<DeviceItem>>,
         max_descendants: Text<Number>,
         max_depth: Text<Number>,
     }
+
+    /// The calls of `Resources`.
+    #[derive(Default)]
+    ResourcesTable {
+        ;
+        memory_reservation: Text<Bytes>,
+        memory_and_swap: Text<Bytes>,
+        swappiness: Text<Number>,
+        oom_kill_disable: bool,
+        cpu_shares: Text<Number>,
+        cpu_quota: Text<Duration>,
+        cpu_period: Text<Duration>,
+        realtime_runtime: Text<Duration>,
+        realtime_period: Text<Duration>,
+        blkio_weight: Text<Number>,
+        device_weight: Vec<DeviceWeight>,
+        network_class: u32,
+        network_priority: Table<String, u32>,
+        rdma: Table<String, RdmaTable>,
+        unified: Table<String, String>,
+    }
+    DeviceWeight { device: Text<Numbers>, weight: Text<Number>, ; }
+    RdmaTable { ; handles: Text<Number>, objects: Text<Number>, }
 
     /// Each policy has its own numbers.
     SchedulerTable {

@@ -7,8 +7,8 @@ use std::ffi::{OsStr, OsString};
 
 use super::attributes::{flags_key, io_priority_key, memory_policy_key, numbers_key, scheduler_key};
 use super::file::{
-    CapabilitySets, File, Filter, FilterArg, FilterRule, HugePages, Ids, Io, Join, LandlockRules, LimitsTable, Masked,
-    Root, Size, SoftHard, Stream,
+    CapabilitySets, DeviceWeight, File, Filter, FilterArg, FilterRule, HugePages, Ids, Io, Join, LandlockRules,
+    LimitsTable, Masked, RdmaTable, ResourcesTable, Root, Size, SoftHard, Stream,
 };
 use super::keys::{no_text, text, yes};
 use super::mounts::{path_text, to_entry, upper_entry};
@@ -16,7 +16,7 @@ use super::text::{
     Base as BaseWord, Cap, DeviceItem, DeviceRule, Either, FilterBase, Hex, Mode, Number, Numbers, Preset, Table, Text,
 };
 use super::{VERSION, build};
-use crate::cgroup::{Devices, Limits};
+use crate::cgroup::{Devices, Limits, Resources};
 use crate::error::Result;
 use crate::mount::{self, Base, MountFlags, RootFs, Upper};
 use crate::namespace::{self, JoinSource, Namespaces};
@@ -68,6 +68,7 @@ impl File {
             limits,
             seccomp,
             cgroup_parent,
+            cgroup,
             #[cfg(feature = "systemd")]
             systemd_scope,
             wall_time,
@@ -103,6 +104,7 @@ impl File {
         file.seccomp = seccomp_key(seccomp.as_ref(), preset.seccomp.as_ref())?;
         file.landlock = landlock.as_ref().map(landlock_table).transpose()?;
         file.cgroup_parent = cgroup_parent.as_deref().map(path_text).transpose()?;
+        file.cgroup = cgroup.as_deref().map(path_text).transpose()?;
         #[cfg(feature = "systemd")]
         {
             let scope = |scope: &crate::cgroup::SystemdScope| super::file::Scope {
@@ -313,6 +315,7 @@ impl File {
             cpuset_mems,
             io,
             io_weight,
+            resources,
             devices,
             max_descendants,
             max_depth,
@@ -338,10 +341,56 @@ impl File {
         self.cpuset_mems = cpuset_mems;
         self.io_limit = io;
         self.io_weight = io_weight;
+        self.resources = resources;
         self.devices = devices;
         self.cgroup_max_descendants = max_descendants;
         self.cgroup_max_depth = max_depth;
         Ok(())
+    }
+}
+
+fn resources_table(resources: &Resources) -> ResourcesTable {
+    let Resources {
+        memory_reservation,
+        memory_and_swap,
+        swappiness,
+        oom_kill_disable,
+        cpu_shares,
+        cpu_quota,
+        cpu_period,
+        realtime_runtime,
+        realtime_period,
+        blkio_weight,
+        device_weights,
+        network_class,
+        network_priorities,
+        rdma,
+        unified,
+    } = resources;
+    let number = |count: u64| Text(Number(count));
+    let disk = |((major, minor), weight): (&(u64, u64), &u64)| DeviceWeight {
+        device: Text(Numbers(*major, *minor)),
+        weight: number(*weight),
+    };
+    let device = |(name, (handles, objects)): (&String, &(Option<u64>, Option<u64>))| {
+        (name.clone(), RdmaTable { handles: handles.map(number), objects: objects.map(number) })
+    };
+    ResourcesTable {
+        memory_reservation: memory_reservation.map(Text),
+        memory_and_swap: memory_and_swap.map(Text),
+        swappiness: swappiness.map(number),
+        oom_kill_disable: *oom_kill_disable,
+        cpu_shares: cpu_shares.map(number),
+        cpu_quota: cpu_quota.map(Text),
+        cpu_period: cpu_period.map(Text),
+        realtime_runtime: realtime_runtime.map(Text),
+        realtime_period: realtime_period.map(Text),
+        blkio_weight: blkio_weight.map(number),
+        device_weight: some(device_weights.iter().map(disk).collect()),
+        network_class: *network_class,
+        network_priority: (!network_priorities.is_empty()).then(|| Table(network_priorities.clone())),
+        rdma: (!rdma.is_empty()).then(|| Table(rdma.iter().map(device).collect())),
+        unified: (!unified.is_empty()).then(|| Table(unified.clone())),
     }
 }
 
@@ -366,6 +415,7 @@ fn limits_table(limits: &Limits) -> LimitsTable {
         max_descendants,
         max_depth,
         devices,
+        resources,
     } = limits;
     let number = |count: u64| Text(Number(count));
     let pages = hugetlb.iter().map(|(page, limit)| HugePages { page: Text(*page), limit: Text(*limit) });
@@ -394,6 +444,7 @@ fn limits_table(limits: &Limits) -> LimitsTable {
         cpuset_mems: cpuset_mems.clone(),
         io: some(disks.collect()),
         io_weight: io_weight.map(number),
+        resources: (*resources != Resources::default()).then(|| resources_table(resources)),
         devices: devices.as_ref().map(device_items),
         max_descendants: max_descendants.map(number),
         max_depth: max_depth.map(number),

@@ -8,7 +8,7 @@ use caps::Capability;
 use serde_json::Value;
 
 use super::*;
-use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits};
+use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits, Resources};
 use crate::feature::Feature;
 use crate::mount::{
     Bind, Cgroupfs, Dev, DeviceNode, HidePid, MemoryFile, MountOptions, Mqueue, Overlay, Proc, Propagation, RawMount,
@@ -414,6 +414,23 @@ const ROWS: &[Row] = &[
     ),
     ("io_weight", "io_weight = 50", |s| s.io_weight(50), May),
     ("io_weight", "io_weight = 101", |s| s.io_weight(101), MayNot),
+    (
+        "resources",
+        "resources = { memory_reservation = '1 MiB', memory_and_swap = '1 GiB', swappiness = 1, oom_kill_disable = true, \
+         cpu_shares = 2, cpu_quota = '5ms', cpu_period = '50ms', realtime_runtime = '1ms', realtime_period = '1s', \
+         blkio_weight = 10, device_weight = [{ device = '8:0', weight = 30 }], network_class = 7, \
+         network_priority = { lo = 3 }, rdma = { mlx4_0 = { handles = 1, objects = 'unlimited' } }, \
+         unified = { 'memory.high' = 'max' } }",
+        |s| {
+            let all = Resources::new().memory_reservation(1 << 20).memory_and_swap(1 << 30).swappiness(1);
+            let all = all.oom_kill_disable(true).cpu_shares(2).cpu_quota(Duration::from_millis(5));
+            let all = all.cpu_period(Duration::from_millis(50)).realtime_runtime(Duration::from_millis(1));
+            let all = all.realtime_period(Duration::from_secs(1)).blkio_weight(10).device_weight(8, 0, 30);
+            let all = all.network_class(7).network_priority("lo", 3).rdma("mlx4_0", 1, u64::MAX);
+            s.resources(all.unified("memory.high", "max"))
+        },
+        MayNot,
+    ),
     ("devices", "devices = []", |s| s.devices(Devices::none()), MayNot),
     (
         "devices",
@@ -439,6 +456,7 @@ const ROWS: &[Row] = &[
     ("output_limit", "output_limit = '1 KiB'", |s| s.output_limit(1024), May),
     ("output_limit", "output_limit = '1 GiB'", |s| s.output_limit(1 << 30), MayNot),
     ("output_cut", "output_cut = true", |s| s.output_cut(true), May),
+    ("cgroup", "cgroup = '/g/a'", |s| s.cgroup("/g/a"), MayNot),
     ("cgroup_parent", "cgroup_parent = '/g'", |s| s.cgroup_parent("/g"), MayNot),
     #[cfg(feature = "systemd")]
     (
@@ -639,6 +657,9 @@ fn the_schema_has_the_same_keys_and_takes_the_same_texts() {
     assert_eq!(keys(""), keys_of("", ""));
     let tables = [
         ("limits", ",\"limits\":", "}}"),
+        ("resources", ",\"resources\":", "}}"),
+        ("device_weight", ",\"resources\":{\"device_weight\":[", "}]}}"),
+        ("rdma", ",\"resources\":{\"rdma\":{\"a\":", "}}}}"),
         ("scheduler", ",\"scheduler\":", "}}"),
         ("io_priority", ",\"io_priority\":", "}}"),
         ("memory_policy", ",\"memory_policy\":", "}}"),

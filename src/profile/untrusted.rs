@@ -328,6 +328,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         cpuset_mems,
         io_limit,
         io_weight,
+        resources,
         devices,
         device_allow,
         // With these, the program could write to control groups.
@@ -340,6 +341,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         output_limit,
         output_cut: _,
         cgroup_parent,
+        cgroup,
         systemd_scope,
         best_effort,
         setup_timeout,
@@ -394,6 +396,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         judge.never("io_limit", path);
     }
     judge.at_most("io_weight", io_weight.map(|weight| weight.0.0), WEIGHT, "others have");
+    judge.never("resources", resources);
     judge.never("devices", devices);
     judge.never("device_allow", device_allow);
     judge.never("cgroup_max_descendants", cgroup_max_descendants);
@@ -404,6 +407,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
     judge.at_most("wall_time", Some(total), allow.wall_time, &format!("{:?}", allow.wall_time));
     judge.at_most("output_limit", output_limit.map(|size| size.0), allow.output, &allow.output.to_string());
     judge.never("cgroup_parent", cgroup_parent);
+    judge.never("cgroup", cgroup);
     judge.never("systemd_scope", systemd_scope);
     for feature in best_effort.iter().flatten().filter(|feature| !allow.features.contains(&feature.0)) {
         judge.refuse("best_effort", format!("it would go without {}", feature.0.as_str()));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Sandbox;
-use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits};
+use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits, Resources};
 use crate::units::Bytes;
 
 /// # Limits
@@ -160,6 +160,15 @@ impl Sandbox {
     /// scheduler, or cost model, knows weights: [`Limits::io_weight`](crate::Limits::io_weight).
     pub fn io_weight(mut self, weight: u64) -> Self {
         self.policy.limits = self.policy.limits.io_weight(weight);
+        self
+    }
+
+    /// Sets limits and settings in the terms of the OCI runtime specification, beside those of the
+    /// other calls: raw shares and quotas, the sum of memory and swap, files of v2 by their name, and
+    /// what only v1 has, such as `net_cls`. What the host's version of control groups does not have
+    /// is an error. See [`Resources`].
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.policy.limits = self.policy.limits.resources(resources);
         self
     }
 

@@ -684,6 +684,35 @@ impl Sandbox {
         self
     }
 
+    /// Sets the sandbox's own control group, as a path from the root of each hierarchy
+    /// (`/jobs/one`), in place of a group with a name of the library's. The sandbox is in this group
+    /// also without a limit, on v2 and in every v1 hierarchy: also in those of `net_cls`, `net_prio`
+    /// and `perf_event`, and in `name=systemd`. Hierarchies that the caller may not write to are left
+    /// out if no limit needs them.
+    ///
+    /// A group that is missing is made, with those above it, and removed with the sandbox. A group
+    /// that exists is used if no process and no other group is in it, and it is not frozen: else the
+    /// spawn fails with EBUSY or ENOTEMPTY. Such a group stays after the sandbox, with the limits
+    /// that were set, but for `pids.max`, which is put back; its device rules are replaced if the
+    /// sandbox has some. Limits that are not set stay as they were.
+    ///
+    /// One sandbox at a time can have the group, and a second one of this process is refused. Two
+    /// processes that name an empty group in the same moment are not told apart. [`reap_stale`](crate::reap_stale) does not know it:
+    /// what a killed owner leaves in it ends with the sandbox's init, if it has one. A
+    /// [`ticket`](crate::Child::ticket) does not name it either, so that
+    /// [`Child::ticket`](crate::Child::ticket) is an error.
+    ///
+    /// ```no_run
+    /// use ringfence::Sandbox;
+    ///
+    /// let output = Sandbox::strict().cgroup("/jobs/one").pids_limit(20).command("id").output()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn cgroup(mut self, path: impl AsRef<Path>) -> Self {
+        self.policy.cgroup = Some(path.as_ref().to_owned());
+        self
+    }
+
     /// Makes the sandbox's control group below a transient scope of systemd, for hosts where
     /// systemd owns the tree. For root, the system's manager makes the scope, over the system's
     /// bus. For an ordinary user, the user's own manager makes it, over the user's bus

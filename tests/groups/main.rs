@@ -7,11 +7,13 @@ mod delegation;
 mod devices;
 mod limits;
 mod memory;
+mod named;
 mod pressure;
 mod shares;
 mod shown;
 #[cfg(feature = "systemd")]
 mod systemd;
+mod values;
 
 use ringfence::{ErrorKind, Sandbox, Verdict};
 

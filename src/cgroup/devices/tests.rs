@@ -93,3 +93,32 @@ fn what_makes_no_difference_is_not_in_the_table() {
     let empty = Devices::none().deny(Device::tty(), rw).table(Kind::Char);
     assert!(empty.named.is_empty() && empty.others.named.is_empty() && empty.others.others.is_empty());
 }
+
+/// The lists that engines write for `linux.resources.devices` of the OCI specification.
+#[test]
+fn rules_are_applied_in_the_order_of_the_list() {
+    let (all, rw) = (DeviceAccess::all(), DeviceAccess::READ | DeviceAccess::WRITE);
+    let none = DeviceAccess::empty();
+    let null = (Kind::Char, 1, 3);
+    let denied_first = Devices::standard().deny(Device::any(), all).allow(Device::null(), rw);
+    let allowed_last = Devices::none().deny(Device::null(), all).allow(Device::any(), all);
+    let denied_last = Devices::standard().deny(Device::any(), all);
+    let a_letter = Devices::none().deny(Device::any(), all).allow(Device::char(1, None), all);
+    let a_letter = a_letter.deny(Device::null(), DeviceAccess::MKNOD);
+    let blocks = Devices::none().deny(Device::any(), all).allow(Device::block(None, None), DeviceAccess::MKNOD);
+    for (devices, (kind, major, minor), want) in [
+        (&denied_first, null, rw),
+        (&denied_first, (Kind::Char, 1, 5), none),
+        (&allowed_last, null, all),
+        (&denied_last, null, none),
+        (&a_letter, null, rw),
+        (&a_letter, (Kind::Char, 1, 5), all),
+        (&a_letter, (Kind::Block, 1, 3), none),
+        (&blocks, (Kind::Block, 8, 0), DeviceAccess::MKNOD),
+        (&blocks, null, none),
+    ] {
+        let table = devices.table(kind);
+        let got = table.named.get(&major).unwrap_or(&table.others).get(minor);
+        assert_eq!((got, decide(devices, kind, major, minor)), (want, want), "{kind:?} {major}:{minor} {devices:?}");
+    }
+}

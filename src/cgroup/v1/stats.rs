@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::limits::UNLIMITED;
 use crate::cgroup::controllers::Controllers;
-use crate::cgroup::kernfs::{self, field};
+use crate::cgroup::kernfs::{self, device_numbers, field};
 use crate::cgroup::part::Part;
-use crate::cgroup::stats::Stats;
+use crate::cgroup::stats::{IoStats, Stats};
 use crate::cgroup::{hugetlb, pids};
 use crate::error::{Result, Step};
 use crate::units::Bytes;
@@ -23,6 +23,12 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
     if part.controllers.contains(Controllers::HUGETLB) {
         stats.hugetlb = hugetlb::stats(part)?;
     }
+    if part.controllers.contains(Controllers::CPUACCT)
+        && let Some(text) = part.text(c"cpuacct.usage_percpu")?
+    {
+        stats.cpu_usage_per_cpu =
+            text.split_whitespace().map_while(|word| word.parse().ok()).map(Duration::from_nanos).collect();
+    }
     if part.controllers.contains(Controllers::CPU)
         && let Some(text) = part.text(c"cpu.stat")?
     {
@@ -36,6 +42,8 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
         let counts = part.text(c"blkio.throttle.io_serviced_recursive")?;
         stats.io_reads = counts.as_deref().map(|text| device_sum(text, "Read"));
         stats.io_writes = counts.as_deref().map(|text| device_sum(text, "Write"));
+        let bytes = part.text(c"blkio.throttle.io_service_bytes_recursive")?;
+        stats.io_devices = devices(&bytes.unwrap_or_default(), &counts.unwrap_or_default());
     }
     Ok(())
 }
@@ -86,6 +94,9 @@ fn read_memory(part: &Part, stats: &mut Stats) -> Result<()> {
     let text = part.text(c"memory.stat")?.unwrap_or_default();
     stats.memory_anon = field(&text, "total_rss").map(Bytes::new);
     stats.memory_file = field(&text, "total_cache").map(Bytes::new);
+    stats.memory_inactive_file = field(&text, "total_inactive_file").map(Bytes::new);
+    stats.page_faults = field(&text, "total_pgfault");
+    stats.major_page_faults = field(&text, "total_pgmajfault");
     stats.memory_kernel = part.number(c"memory.kmem.usage_in_bytes")?.map(Bytes::new);
     stats.swap_current = sum.zip(current).map(|(sum, current)| Bytes::new(sum.saturating_sub(current)));
     Ok(())
@@ -111,6 +122,40 @@ pub(in crate::cgroup) fn oom_kills(part: &Part) -> Result<Option<u64>> {
     Ok(total)
 }
 
+/// Returns the devices of two files with lines of `MAJOR:MINOR OPERATION value`.
+fn devices(bytes: &str, counts: &str) -> Vec<IoStats> {
+    let mut all: Vec<IoStats> = Vec::new();
+    // The lines of one device follow one another.
+    let mut each = |text: &str, set: &dyn Fn(&mut IoStats, &str, u64)| {
+        let mut at = 0;
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [numbers, operation, value] = words[..] else { continue };
+            let (Some(device), Ok(value)) = (device_numbers(numbers), value.parse()) else { continue };
+            if all.get(at).is_none_or(|one| one.device != device) {
+                at = all.iter().position(|one| one.device == device).unwrap_or(all.len());
+            }
+            if at == all.len() {
+                all.push(IoStats { device, ..IoStats::default() });
+            }
+            set(&mut all[at], operation, value);
+        }
+    };
+    each(bytes, &|one, operation, value| match operation {
+        "Read" => one.read = Bytes::new(value),
+        "Write" => one.written = Bytes::new(value),
+        "Discard" => one.discarded = Bytes::new(value),
+        _ => {}
+    });
+    each(counts, &|one, operation, value| match operation {
+        "Read" => one.reads = value,
+        "Write" => one.writes = value,
+        "Discard" => one.discards = value,
+        _ => {}
+    });
+    all
+}
+
 /// Sums the values in lines of `MAJOR:MINOR OPERATION value`.
 fn device_sum(text: &str, operation: &str) -> u64 {
     let value = |line: &str| {
@@ -131,6 +176,45 @@ mod tests {
         crate::fuzz::texts(&corpus, |text| {
             let _ = (device_sum(text, "Read"), device_sum(text, "Write"), field(text, "oom_kill"));
         });
+    }
+
+    #[test]
+    fn each_device_has_its_numbers() {
+        let bytes = "8:0 Read 10\n8:0 Write 5\n8:0 Discard 3\n8:0 Total 15\n8:16 Read 1\n8:16 Total 1\nTotal 16\n";
+        let counts = "8:16 Read 7\n8:0 Read 2\n8:0 Write 1\n8:0 Discard 4\n";
+        let first = IoStats {
+            device: (8, 0),
+            read: Bytes::new(10),
+            written: Bytes::new(5),
+            reads: 2,
+            writes: 1,
+            ..IoStats::default()
+        };
+        let first = IoStats { discarded: Bytes::new(3), discards: 4, ..first };
+        let second = IoStats { device: (8, 16), read: Bytes::new(1), reads: 7, ..IoStats::default() };
+        assert_eq!(devices(bytes, counts), [first, second]);
+        crate::fuzz::texts(&[bytes, counts], |text| drop(devices(text, text)));
+    }
+
+    #[test]
+    fn numbers_come_from_the_files() {
+        let dir = std::env::temp_dir().join(format!("ringfence-v1-stats-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        for (file, text) in [
+            ("memory.stat", "pgfault 1\ntotal_inactive_file 4096\ntotal_pgfault 8\ntotal_pgmajfault 2\n"),
+            ("cpuacct.usage_percpu", "100 2000 0 \n"),
+        ] {
+            std::fs::write(dir.join(file), text).unwrap();
+        }
+        let mut stats = Stats::default();
+        let controllers = Controllers::MEMORY | Controllers::CPUACCT;
+        let part = Part::open(crate::cgroup::controllers::Version::V1, controllers, &dir, &dir).unwrap();
+        let read = read_current(&part, &mut stats);
+        std::fs::remove_dir_all(&dir).unwrap();
+        read.unwrap();
+        let memory = (stats.memory_inactive_file, stats.page_faults, stats.major_page_faults);
+        assert_eq!(memory, (Some(Bytes::kib(4)), Some(8), Some(2)));
+        assert_eq!(stats.cpu_usage_per_cpu, [100, 2000, 0].map(Duration::from_nanos));
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! The files of cgroup v2 that take limits.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 use crate::cgroup::hugetlb;
 use crate::cgroup::limits::Limits;
+use crate::cgroup::resources::{io_weight_of_blkio, max, unified_controller, weight_of_shares};
 use crate::cgroup::write::{BFQ_HEAVIEST, Write};
 use crate::feature::Feature;
 use crate::units::Bytes;
+
+/// The period of a group whose period was never set, in microseconds.
+const DEFAULT_PERIOD: u64 = 100_000;
 
 /// Returns the writes for a group. Each file takes the new value whatever the old one was.
 pub(in crate::cgroup) fn writes(limits: &Limits) -> Vec<Write> {
@@ -14,7 +18,7 @@ pub(in crate::cgroup) fn writes(limits: &Limits) -> Vec<Write> {
     writes.extend(cpu_writes(limits));
     let mut put = |feature, file: &'static CStr, value: String| writes.push(Write::new(feature, file, value));
     if let Some(pids) = limits.pids {
-        put(Feature::PidsLimit, c"pids.max", pids.to_string());
+        put(Feature::PidsLimit, c"pids.max", max(pids));
     }
     if let Some(cpus) = &limits.cpuset {
         put(Feature::Cpuset, c"cpuset.cpus", cpus.clone());
@@ -31,7 +35,7 @@ pub(in crate::cgroup) fn writes(limits: &Limits) -> Vec<Write> {
             ("wiops", io.write_iops),
         ] {
             if let Some(value) = value {
-                line += &format!(" {key}={value}");
+                line += &format!(" {key}={}", max(value));
             }
         }
         put(Feature::IoLimit, c"io.max", line);
@@ -46,6 +50,29 @@ pub(in crate::cgroup) fn writes(limits: &Limits) -> Vec<Write> {
         let write = Write::new(Feature::IoWeight, c"io.weight", weight);
         writes.push(write.or(c"io.bfq.weight", weight.min(BFQ_HEAVIEST)));
     }
+    writes.extend(resource_writes(limits));
+    writes
+}
+
+/// Returns the writes of the values in the terms of the OCI specification, apart from those that
+/// share a file with another limit. The files that are named come last.
+fn resource_writes(limits: &Limits) -> Vec<Write> {
+    let more = &limits.resources;
+    let mut writes: Vec<_> = more.rdma_lines().map(|line| Write::new(Feature::Rdma, c"rdma.max", line)).collect();
+    if let Some(weight) = more.blkio_weight {
+        let write = Write::new(Feature::IoWeight, c"io.weight", io_weight_of_blkio(weight));
+        writes.push(write.or(c"io.bfq.weight", weight));
+    }
+    for ((major, minor), weight) in &more.device_weights {
+        let line = |weight| format!("{major}:{minor} {weight}");
+        let write = Write::new(Feature::IoWeight, c"io.weight", line(io_weight_of_blkio(*weight)));
+        writes.push(write.or(c"io.bfq.weight", line(*weight)));
+    }
+    for (file, value) in &more.unified {
+        if let (Some(controller), Ok(file)) = (unified_controller(file), CString::new(file.as_str())) {
+            writes.push(Write::new(Feature::Unified, file, value).of(controller));
+        }
+    }
     writes
 }
 
@@ -56,14 +83,15 @@ fn memory_writes(limits: &Limits) -> Vec<Write> {
         (Feature::MemoryHigh, c"memory.high", limits.memory_high),
         (Feature::MemoryLow, c"memory.low", limits.memory_low),
         (Feature::MemoryMin, c"memory.min", limits.memory_min),
-        (Feature::SwapLimit, c"memory.swap.max", limits.swap),
+        (Feature::MemoryReservation, c"memory.low", limits.resources.memory_reservation),
+        (Feature::SwapLimit, c"memory.swap.max", limits.swap.or(limits.resources.swap_beside(limits.memory))),
     ] {
-        writes.extend(value.map(|value| Write::new(feature, file, value.get())));
+        writes.extend(value.map(|value| Write::new(feature, file, max(value.get()))));
     }
     writes.extend(limits.oom_group.map(|all| Write::new(Feature::OomGroup, c"memory.oom.group", u8::from(all))));
     for (page, limit) in &limits.hugetlb {
-        let write = Write::new(Feature::HugetlbLimit, hugetlb::file(*page, "max"), limit.get());
-        writes.push(write.and(hugetlb::file(*page, "rsvd.max"), limit.get()));
+        let write = Write::new(Feature::HugetlbLimit, hugetlb::file(*page, "max"), max(limit.get()));
+        writes.push(write.and(hugetlb::file(*page, "rsvd.max"), max(limit.get())));
     }
     writes
 }
@@ -77,9 +105,14 @@ fn cpu_writes(limits: &Limits) -> Vec<Write> {
         writes.push(Write::new(Feature::CpuLimit, c"cpu.max", format!("{quota} {period}")));
     }
     writes.extend(limits.cpu_burst_us().map(|burst| Write::new(Feature::CpuBurst, BURST, burst)));
+    if let Some((quota, period)) = limits.resources.quota_and_period() {
+        let value = format!("{} {}", max(quota.unwrap_or(u64::MAX)), period.unwrap_or(DEFAULT_PERIOD));
+        writes.push(Write::new(Feature::CpuLimit, c"cpu.max", value));
+    }
     // An idle group takes no weight.
     writes.extend(limits.cpu_idle.map(|idle| Write::new(Feature::CpuIdle, c"cpu.idle", u8::from(idle))));
-    writes.extend(limits.cpu_weight.map(|weight| Write::new(Feature::CpuWeight, c"cpu.weight", weight)));
+    let weight = limits.cpu_weight.or(limits.resources.cpu_shares.map(weight_of_shares));
+    writes.extend(weight.map(|weight| Write::new(Feature::CpuWeight, c"cpu.weight", weight)));
     writes
 }
 
@@ -88,7 +121,58 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cgroup::controllers::Controllers;
     use crate::cgroup::io::IoLimit;
+    use crate::cgroup::resources::Resources;
+    use crate::units::Bytes;
+
+    #[test]
+    fn each_value_of_the_specification_has_its_file() {
+        let more = Resources::new().memory_reservation(4096).memory_and_swap(3 << 20).cpu_shares(2048);
+        let more = more.cpu_quota(Duration::from_millis(5)).cpu_period(Duration::from_millis(50)).blkio_weight(20);
+        let more = more.device_weight(8, 0, 1000).rdma("mlx4_0", 2, u64::MAX);
+        let more = more.unified("memory.high", "max").unified("cpu.weight.nice", "5");
+        let writes = writes(&Limits::new().memory(1 << 20).resources(more));
+        let lines: Vec<_> = writes.iter().map(Write::shown).collect();
+        assert_eq!(
+            lines,
+            [
+                "memory.max 1048576",
+                "memory.low 4096",
+                "memory.swap.max 2097152",
+                "cpu.max 5000 50000",
+                "cpu.weight 174",
+                "rdma.max mlx4_0 hca_handle=2 hca_object=max",
+                "io.weight 102 [io.bfq.weight 20]",
+                "io.weight 8:0 10000 [io.bfq.weight 8:0 1000]",
+                "cpu.weight.nice 5",
+                "memory.high max",
+            ]
+        );
+        let controllers = writes.iter().rev().take(2).map(Write::controller);
+        assert!(controllers.eq([Controllers::MEMORY, Controllers::CPU]));
+    }
+
+    #[test]
+    fn no_limit_is_written_as_max() {
+        let more = Resources::new().memory_reservation(Bytes::MAX).memory_and_swap(Bytes::MAX);
+        let limits = Limits::new().memory(Bytes::MAX).memory_high(Bytes::MAX).pids(u64::MAX);
+        let limits = limits.io(IoLimit::device(8, 0).read_bps(Bytes::MAX)).hugetlb(2 << 20, Bytes::MAX);
+        let lines: Vec<_> = writes(&limits.resources(more.cpu_quota(Duration::MAX))).iter().map(Write::shown).collect();
+        assert_eq!(
+            lines,
+            [
+                "memory.max max",
+                "memory.high max",
+                "memory.low max",
+                "memory.swap.max max",
+                "hugetlb.2MB.max max [hugetlb.2MB.rsvd.max max]",
+                "cpu.max max 100000",
+                "pids.max max",
+                "io.max 8:0 rbps=max",
+            ]
+        );
+    }
 
     #[test]
     fn each_limit_has_its_file() {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::cgroup::controllers::Controllers;
-use crate::cgroup::kernfs::field;
+use crate::cgroup::kernfs::{device_numbers, field};
 use crate::cgroup::part::Part;
-use crate::cgroup::stats::Stats;
+use crate::cgroup::stats::{IoStats, Stats};
 use crate::cgroup::{hugetlb, pids};
 use crate::error::Result;
 use crate::units::Bytes;
@@ -19,6 +19,8 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
         stats.swap_peak = part.number(c"memory.swap.peak")?.map(Bytes::new);
         let text = part.text(c"memory.stat")?.unwrap_or_default();
         let bytes = |key| field(&text, key).map(Bytes::new);
+        stats.memory_inactive_file = bytes("inactive_file");
+        (stats.page_faults, stats.major_page_faults) = (field(&text, "pgfault"), field(&text, "pgmajfault"));
         (stats.memory_anon, stats.memory_file, stats.memory_kernel) = (bytes("anon"), bytes("file"), bytes("kernel"));
     }
     if part.controllers.contains(Controllers::PIDS) {
@@ -26,6 +28,9 @@ pub(in crate::cgroup) fn read_current(part: &Part, stats: &mut Stats) -> Result<
     }
     if part.controllers.contains(Controllers::HUGETLB) {
         stats.hugetlb = hugetlb::stats(part)?;
+    }
+    if part.controllers.contains(Controllers::IO) {
+        stats.io_devices = devices(&part.text(c"io.stat")?.unwrap_or_default());
     }
     stats.descendants = part.text(c"cgroup.stat")?.and_then(|text| field(&text, "nr_descendants"));
     Ok(())
@@ -81,6 +86,25 @@ fn read_memory_events(part: &Part, stats: &mut Stats) -> Result<()> {
     Ok(())
 }
 
+/// Returns the devices of lines of `MAJOR:MINOR key=value ...`. A device that was not used has no
+/// numbers.
+fn devices(text: &str) -> Vec<IoStats> {
+    let device = |line: &str| {
+        let (numbers, rest) = line.split_once(' ')?;
+        let number = |key| key_sum(rest, key);
+        Some(IoStats {
+            device: device_numbers(numbers)?,
+            read: Bytes::new(number("rbytes=")),
+            written: Bytes::new(number("wbytes=")),
+            reads: number("rios="),
+            writes: number("wios="),
+            discarded: Bytes::new(number("dbytes=")),
+            discards: number("dios="),
+        })
+    };
+    text.lines().filter(|line| line.contains('=')).filter_map(device).collect()
+}
+
 /// Sums the values of `key=value` words. The line of each device has one such word.
 fn key_sum(text: &str, key: &str) -> u64 {
     let values = text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
@@ -96,6 +120,7 @@ mod tests {
         let io = "8:0 rbytes=4096 wbytes=18446744073709551615 rios=1\n8:16 rbytes=1\n";
         crate::fuzz::texts(&[io, "usage_usec 1500\nuser_usec 1000\n", "low 0\noom_kill 1\n"], |text| {
             let _ = (
+                devices(text),
                 key_sum(text, "rbytes="),
                 key_sum(text, "wbytes="),
                 field(text, "usage_usec"),
@@ -119,7 +144,10 @@ mod tests {
             ("memory.current", "4096\n"),
             ("memory.max", "max\n"),
             ("memory.events", "low 5\nhigh 7\nmax 9\noom 2\noom_kill 1\noom_group_kill 3\n"),
-            ("memory.stat", "anon 100\nfile 200\nkernel 300\nkernel_stack 9\nfile_mapped 8\n"),
+            (
+                "memory.stat",
+                "anon 100\nfile 200\nkernel 300\ninactive_file 50\npgfault 6\npgmajfault 4\nkernel_stack 9\nfile_mapped 8\n",
+            ),
             ("memory.swap.peak", "800\n"),
             ("cgroup.stat", "nr_descendants 6\nnr_dying_descendants 0\n"),
             ("pids.events", "max 3\n"),
@@ -127,7 +155,7 @@ mod tests {
                 "cpu.stat",
                 "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\nnr_throttled 4\nthrottled_usec 70\nnr_bursts 8\nburst_usec 9\n",
             ),
-            ("io.stat", "8:0 rbytes=10 wbytes=1 rios=2 wios=1\n"),
+            ("io.stat", "8:0 rbytes=10 wbytes=1 rios=2 wios=1 dbytes=7 dios=8\n8:16 \n7:0\n"),
         ] {
             std::fs::write(dir.join(file), text).unwrap();
         }
@@ -163,6 +191,18 @@ mod tests {
             io_written: Some(Bytes::new(1)),
             io_reads: Some(2),
             io_writes: Some(1),
+            memory_inactive_file: Some(Bytes::new(50)),
+            page_faults: Some(6),
+            major_page_faults: Some(4),
+            io_devices: vec![IoStats {
+                device: (8, 0),
+                read: Bytes::new(10),
+                written: Bytes::new(1),
+                reads: 2,
+                writes: 1,
+                discarded: Bytes::new(7),
+                discards: 8,
+            }],
             ..Stats::default()
         };
         assert_eq!(stats, want);
