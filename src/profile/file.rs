@@ -253,6 +253,7 @@ tables! {
         size: Text<Bytes>,
         inodes: Text<Number>,
         mode: Text<Mode>,
+        copy_up: bool,
         noexec: bool,
         read_only: bool,
         suid: bool,

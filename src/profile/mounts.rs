@@ -27,7 +27,9 @@ pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
         MountEntry::Tmpfs(entry) => {
             let tmpfs = set(Tmpfs::new(&entry.target), entry.size, |tmpfs, size| tmpfs.size(size.0));
             let tmpfs = set(tmpfs, entry.inodes, |tmpfs, count| tmpfs.inodes(count.0.0));
-            let tmpfs = tmpfs.mode(entry.mode.map_or(TMPFS_MODE, |mode| mode.0.0));
+            let copy_up = entry.copy_up == Some(true);
+            let mode = entry.mode.map(|mode| mode.0.0).or((!copy_up).then_some(TMPFS_MODE));
+            let tmpfs = when(set(tmpfs, mode, Tmpfs::mode), entry.copy_up, Tmpfs::copy_up);
             let tmpfs = when(when(tmpfs, entry.noexec, Tmpfs::noexec), entry.read_only, Tmpfs::read_only);
             when(when(tmpfs, entry.suid, Tmpfs::suid), entry.dev, Tmpfs::dev).into()
         }
@@ -60,6 +62,13 @@ pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
             set(raw, entry.data.as_ref(), RawMount::data).into()
         }
     })
+}
+
+/// Returns the key of the permission bits, where they are not what they are without the key.
+fn tmpfs_mode(tmpfs: &Tmpfs) -> Option<Text<Mode>> {
+    let without = if tmpfs.copy_up { None } else { Some(TMPFS_MODE) };
+    let mode = if tmpfs.copy_up { tmpfs.mode } else { Some(tmpfs.mode.unwrap_or(0o755)) };
+    mode.filter(|_| mode != without).map(|mode| Text(Mode(mode)))
 }
 
 fn bind(entry: &BindEntry, read_only: bool, optional: bool) -> Bind {
@@ -126,7 +135,8 @@ pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
             target,
             size: Some(Text(tmpfs.size)),
             inodes: tmpfs.inodes.map(Number).map(Text),
-            mode: Some(tmpfs.mode).filter(|mode| *mode != TMPFS_MODE).map(|mode| Text(Mode(mode))),
+            mode: tmpfs_mode(tmpfs),
+            copy_up: yes(tmpfs.copy_up),
             noexec: yes(tmpfs.flags.contains(MountFlags::NO_EXEC)),
             read_only: yes(tmpfs.flags.contains(MountFlags::READ_ONLY)),
             suid: yes(!tmpfs.flags.contains(MountFlags::NO_SUID)),

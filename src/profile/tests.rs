@@ -242,6 +242,13 @@ const ROWS: &[Row] = &[
         |s| s.mount(Tmpfs::new("/t").mode(0o700).inodes(9).noexec().read_only()),
         May,
     ),
+    ("mount", "mount = [{ tmpfs = { target = '/t', copy_up = true } }]", |s| s.mount(Tmpfs::new("/t").copy_up()), May),
+    (
+        "mount",
+        "mount = [{ tmpfs = { target = '/t', mode = '1777', copy_up = true } }]",
+        |s| s.mount(open_tmpfs().copy_up()),
+        May,
+    ),
     ("mount", "mount = [{ tmpfs = { target = '/t', suid = true } }]", |s| s.mount(open_tmpfs().suid()), MayNot),
     ("mount", "mount = [{ tmpfs = { target = '/t', dev = true } }]", |s| s.mount(open_tmpfs().dev()), MayNot),
     (

@@ -513,7 +513,18 @@ impl Judge<'_> {
         match entry {
             MountEntry::Bind(bind) | MountEntry::BindTry(bind) => self.bind(bind, false),
             MountEntry::BindRo(bind) | MountEntry::BindRoTry(bind) => self.bind(bind, true),
-            MountEntry::Tmpfs(TmpfsEntry { target: _, size, inodes, mode: _, noexec: _, read_only: _, suid, dev }) => {
+            // What is copied is the sandbox's own root, and has to fit.
+            MountEntry::Tmpfs(TmpfsEntry {
+                target: _,
+                size,
+                inodes,
+                mode: _,
+                copy_up: _,
+                noexec: _,
+                read_only: _,
+                suid,
+                dev,
+            }) => {
                 self.at_most(key, size.map(|size| size.0), self.allow.memory, "the memory that is allowed");
                 self.at_most(key, inodes.map(|count| count.0.0), INODES_MAX, "65,536 files");
                 self.only(key, suid, false);
