@@ -228,7 +228,7 @@ fn emit_mount(
         Kind::Sysfs => mount_at(plan, root, at, "sysfs", (quiet | MountFlags::READ_ONLY).ms(), "", plain),
         Kind::Mqueue => mount_at(plan, root, at, "mqueue", quiet.ms(), "", pins),
         Kind::Dev(dev) => emit_dev(plan, dev, root, at, pins, context),
-        Kind::Cgroupfs(cgroupfs) => emit_cgroupfs(plan, cgroupfs, root, at, pins),
+        Kind::Cgroupfs(cgroupfs) => emit_cgroupfs(plan, cgroupfs, root, at, pins, context)?,
         Kind::File(file) => {
             files.into_iter().for_each(|files| emit_memory_file(plan, (file, index), files, root, at, pins));
         }

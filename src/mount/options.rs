@@ -408,6 +408,24 @@ impl MountOptions {
         problems
     }
 
+    /// Returns the contradictions in the options of the control groups.
+    pub(super) fn invalid_for_groups(&self) -> Vec<Problem> {
+        let mut problems = self.invalid();
+        let words = [
+            (self.bind.is_some(), "bind, rbind"),
+            (self.remount, "remount"),
+            (self.copy_up, "tmpcopyup"),
+            (self.ids.is_some(), "idmap, ridmap"),
+            (!(self.superblock - SuperFlags::SILENT).is_empty(), "sync, dirsync, lazytime, iversion, mand"),
+            (!self.data.is_empty(), "options of the file system's own"),
+        ];
+        problems.extend(words.into_iter().filter(|(given, _)| *given).map(|(_, words)| {
+            let reason = format!("control groups are mounted as the host has them, and take none of these: {words}");
+            Problem::invalid("mount", reason, "leave the word out")
+        }));
+        problems
+    }
+
     fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let data = self.data();

@@ -271,6 +271,7 @@ tables! {
     SymlinkEntry { to: String, path: String, ; }
     ProcEntry { target: String, ; hidepid: Text<HidePid>, subset_pid: bool, read_only: bool, }
     DevEntry { target: String, ; shm_size: Text<Bytes>, terminals: u32, read_only: bool, }
+    CgroupfsEntry { target: String, ; writable: bool, }
     OverlayEntry {
         target: String,
         lowers: Vec<String>,
@@ -368,7 +369,7 @@ pub(super) enum MountEntry {
     Dev(DevEntry),
     Sysfs(String),
     Mqueue(String),
-    Cgroupfs(String),
+    Cgroupfs(Either<String, CgroupfsEntry>),
     Overlay(OverlayEntry),
     DeviceNode(NodeEntry),
     Raw(RawEntry),

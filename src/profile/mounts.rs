@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::file::{
-    BindEntry, DevEntry, FileEntry, Ids, MountEntry, NodeEntry, OverlayEntry, ProcEntry, RawEntry, SymlinkEntry,
-    TmpfsEntry, Upper,
+    BindEntry, CgroupfsEntry, DevEntry, FileEntry, Ids, MountEntry, NodeEntry, OverlayEntry, ProcEntry, RawEntry,
+    SymlinkEntry, TmpfsEntry, Upper,
 };
 use super::keys::{no_text, set, text, when, yes};
 use super::refuse;
-use super::text::{Hex, Mode, NodeKind, Number, Text, Words};
+use super::text::{Either, Hex, Mode, NodeKind, Number, Text, Words};
 use crate::error::Result;
 use crate::mount::{
     self, Bind, Cgroupfs, Dev, DeviceNode, Kind, MemoryFile, Mount, MountFlags, Mqueue, Overlay, Proc, RawMount, Sysfs,
@@ -46,7 +46,10 @@ pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
         }
         MountEntry::Sysfs(target) => Sysfs::new(target).into(),
         MountEntry::Mqueue(target) => Mqueue::new(target).into(),
-        MountEntry::Cgroupfs(target) => Cgroupfs::new(target).into(),
+        MountEntry::Cgroupfs(Either::Short(target)) => Cgroupfs::new(target).into(),
+        MountEntry::Cgroupfs(Either::Long(entry)) => {
+            when(Cgroupfs::new(&entry.target), entry.writable, Cgroupfs::writable).into()
+        }
         MountEntry::Overlay(entry) => {
             let overlay = Overlay::new(&entry.target, &entry.lowers);
             let overlay =
@@ -159,7 +162,13 @@ pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
         }),
         Kind::Sysfs => MountEntry::Sysfs(target),
         Kind::Mqueue => MountEntry::Mqueue(target),
-        Kind::Cgroupfs(_) => MountEntry::Cgroupfs(target),
+        Kind::Cgroupfs(groups) if groups.has_options() => {
+            return Err(no_text("mount", "control groups with MountOptions"));
+        }
+        Kind::Cgroupfs(groups) if groups.writable => {
+            MountEntry::Cgroupfs(Either::Long(CgroupfsEntry { target, writable: Some(true) }))
+        }
+        Kind::Cgroupfs(_) => MountEntry::Cgroupfs(Either::Short(target)),
         Kind::Overlay(overlay) => MountEntry::Overlay(OverlayEntry {
             target,
             lowers: overlay.lowers.iter().map(|lower| path_text(lower)).collect::<Result<_>>()?,

@@ -205,6 +205,13 @@ const ROWS: &[Row] = &[
         |s| s.mount(Mqueue::new("/q")).mount(Cgroupfs::new("/g")),
         May,
     ),
+    ("mount", "mount = [{ cgroupfs = { target = '/g' } }]", |s| s.mount(Cgroupfs::new("/g")), May),
+    (
+        "mount",
+        "mount = [{ cgroupfs = { target = '/g', writable = true } }]",
+        |s| s.mount(Cgroupfs::new("/g").writable()),
+        MayNot,
+    ),
     (
         "mount",
         "mount = [{ proc = { target = '/proc', hidepid = 'invisible', subset_pid = true, read_only = true } }]",

@@ -10,8 +10,8 @@ use std::time::Duration;
 use caps::Capability;
 
 use super::file::{
-    BindEntry, DevEntry, File, FileEntry, Filter, FilterRule, Ids, Io, IoPriorityTable, MountEntry, OverlayEntry,
-    ProcEntry, ResourceLimits, Root, SchedulerTable, TmpfsEntry, Upper,
+    BindEntry, CgroupfsEntry, DevEntry, File, FileEntry, Filter, FilterRule, Ids, Io, IoPriorityTable, MountEntry,
+    OverlayEntry, ProcEntry, ResourceLimits, Root, SchedulerTable, TmpfsEntry, Upper,
 };
 use super::text::{Base, Either, FilterBase, IoClass, Number, Preset, SchedulerPolicy, Table, Text};
 use super::{Profile, UNTRUSTED_LEN_MAX, check_len};
@@ -544,7 +544,10 @@ impl Judge<'_> {
             }
             MountEntry::Sysfs(_) => self.refuse(key, "sysfs shows the hardware of the host"),
             // The sandbox's own queues and control groups.
-            MountEntry::Mqueue(_) | MountEntry::Cgroupfs(_) => {}
+            MountEntry::Mqueue(_) | MountEntry::Cgroupfs(Either::Short(_)) => {}
+            MountEntry::Cgroupfs(Either::Long(CgroupfsEntry { target: _, writable })) => {
+                self.only(key, writable, false);
+            }
             MountEntry::Overlay(OverlayEntry {
                 target: _,
                 lowers,
