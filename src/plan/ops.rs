@@ -149,6 +149,11 @@ impl Plan {
         self.op(Step::CopyUp, code::COPY_UP, [from.into(), to.into(), kept.into()])
     }
 
+    /// Gives the directory `to` owner, mode, times and attributes of the directory `from`.
+    pub(crate) fn copy_attributes(&mut self, from: Slot, to: Slot) -> Added<'_> {
+        self.op(Step::CopyUp, code::COPY_UP, [from.into(), to.into(), copy_up::NOTHING_INSIDE.into()])
+    }
+
     /// Detaches the old root, with all mounts that are stacked on it, from the new root. There are
     /// at least `stacked` mounts.
     pub(crate) fn detach_old_root(&mut self, stacked: Arg) -> Added<'_> {

@@ -277,6 +277,7 @@ tables! {
         lowers: Vec<String>,
         ;
         upper: Upper,
+        tmpfs: Text<Bytes>,
         id_mapped: bool,
         read_only: bool,
         noexec: bool,

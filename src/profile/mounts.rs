@@ -54,6 +54,10 @@ pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
             let overlay = Overlay::new(&entry.target, &entry.lowers);
             let overlay =
                 set(overlay, entry.upper.as_ref(), |overlay, Upper { upper, work }| overlay.upper(upper, work));
+            if entry.upper.is_some() && entry.tmpfs.is_some() {
+                return Err(refuse("mount: changes of an overlay go to one of `upper` and `tmpfs`"));
+            }
+            let overlay = set(overlay, entry.tmpfs, |overlay, size| overlay.tmpfs(size.0));
             let overlay = when(overlay, entry.id_mapped, Overlay::id_mapped);
             let overlay = when(when(overlay, entry.read_only, Overlay::read_only), entry.noexec, Overlay::noexec);
             when(when(overlay, entry.suid, Overlay::suid), entry.dev, Overlay::dev).into()
@@ -173,6 +177,7 @@ pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
             target,
             lowers: overlay.lowers.iter().map(|lower| path_text(lower)).collect::<Result<_>>()?,
             upper: overlay.upper.as_ref().map(|(upper, work)| upper_entry(upper, work)).transpose()?,
+            tmpfs: overlay.memory.map(Text),
             id_mapped: yes(overlay.id_mapped),
             read_only: yes(overlay.flags.contains(MountFlags::READ_ONLY)),
             noexec: yes(overlay.flags.contains(MountFlags::NO_EXEC)),

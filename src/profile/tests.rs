@@ -239,6 +239,12 @@ const ROWS: &[Row] = &[
     ),
     (
         "mount",
+        "mount = [{ overlay = { target = '/o', lowers = ['/l'], tmpfs = '1 MiB' } }]",
+        |s| s.mount(Overlay::new("/o", ["/l"]).tmpfs(1 << 20)),
+        MayNot,
+    ),
+    (
+        "mount",
         "mount = [{ raw = { source = 's', target = '/t', fstype = 'f', flags = '0x10', data = 'd' } }]",
         |s| s.mount(RawMount::new("s", "/t", "f").flags(16).data("d")),
         MayNot,
@@ -694,6 +700,7 @@ fn the_schema_has_the_same_keys_and_takes_the_same_texts() {
         ("symlink", ",\"mount\":[{\"symlink\":", "}}]}"),
         ("proc", ",\"mount\":[{\"proc\":", "}}]}"),
         ("dev", ",\"mount\":[{\"dev\":", "}}]}"),
+        ("cgroupfs", ",\"mount\":[{\"cgroupfs\":", "}}]}"),
         ("overlay", ",\"mount\":[{\"overlay\":", "}}]}"),
         ("device_node", ",\"mount\":[{\"device_node\":", "}}]}"),
         ("raw", ",\"mount\":[{\"raw\":", "}}]}"),
@@ -797,6 +804,11 @@ fn a_wrong_text_is_refused_with_its_line() {
         ("version = 1\n[rlimit]\nopen_file = 5", Some(3), "open_file"),
         ("version = 1\nargs = [", Some(2), ""),
         ("version = 2", None, "version 2"),
+        (
+            "version = 1\nmount = [{ overlay = { target = '/o', lowers = [], upper = { upper = '/u', work = '/w' }, tmpfs = 1 } }]",
+            None,
+            "one of `upper` and `tmpfs`",
+        ),
         ("", None, "missing field `version`"),
         ("version = 1\ncpu_limit = nan", None, "finite"),
     ];

@@ -552,6 +552,7 @@ impl Judge<'_> {
                 target: _,
                 lowers,
                 upper,
+                tmpfs,
                 id_mapped,
                 read_only: _,
                 noexec: _,
@@ -560,6 +561,7 @@ impl Judge<'_> {
             }) => {
                 lowers.iter().for_each(|lower| self.path(key, lower, false));
                 self.upper(key, upper);
+                self.at_most(key, tmpfs.map(|size| size.0), self.allow.memory, "the memory that is allowed");
                 for opened in [id_mapped, suid, dev] {
                     self.only(key, opened, false);
                 }

@@ -165,6 +165,8 @@ pub mod copy_up {
     pub const MODE: u64 = 1;
     /// The owner stays.
     pub const OWNER: u64 = 2;
+    /// Nothing is copied but the attributes.
+    pub const NOTHING_INSIDE: u64 = 4;
 }
 
 /// Bits of `args[3]` of [`code::EXEC`].

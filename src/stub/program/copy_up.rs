@@ -27,7 +27,9 @@ pub fn copy(from: u64, to: u64, kept: u64) -> Result<u64, Errno> {
     let dot = DOT.as_ptr() as u64;
     let top = copy.stat(from, dot)?;
     let (from, to) = (open_dir(from, dot)?, open_dir(to, dot)?);
-    copy.directory(from, to, top, 0)?;
+    if kept & copy_up::NOTHING_INSIDE == 0 {
+        copy.directory(from, to, top, 0)?;
+    }
     copy.finish((&top, from), (to, dot), to, kept)?;
     close(from);
     close(to);
@@ -231,7 +233,8 @@ impl Copy {
             let name = list + at;
             let text = self.room.name(at, len);
             at += text.len() as u64 + 1;
-            let is_copied = text.starts_with(b"user.")
+            // Overlayfs would take its own marks for those of a layer.
+            let is_copied = text.starts_with(b"user.") && !text.starts_with(b"user.overlay.")
                 || text.starts_with(b"system.posix_acl_")
                 || text == b"security.capability" && !self.nosuid;
             if !is_copied {
