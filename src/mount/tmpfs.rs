@@ -63,7 +63,7 @@ impl Tmpfs {
     /// use ringfence::{Bytes, Sandbox, Tmpfs};
     ///
     /// let etc = Tmpfs::new("/etc").copy_up().size(Bytes::mib(8));
-    /// let sandbox = Sandbox::new().rootfs("/srv/alpine").mount(etc).read_only_root();
+    /// let sandbox = Sandbox::new().rootfs("/srv/alpine").mount(etc).read_only_root(true);
     /// # drop(sandbox);
     /// ```
     pub fn copy_up(mut self) -> Self {
