@@ -180,6 +180,8 @@ steps! {
     MountTarget => "find mount target",
     /// `fsopen(2)`, `fsconfig(2)`, `fsmount(2)` or `mount(2)`.
     Mount => "mount",
+    /// Copying a directory of the root into a new tmpfs.
+    CopyUp => "copy into tmpfs",
     /// `move_mount(2)`.
     MoveMount => "move_mount",
     /// `mount_setattr(2)`.

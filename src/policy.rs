@@ -77,7 +77,14 @@ impl Policy {
     /// Returns whether the program is shown the control groups of its sandbox, if there are any. A
     /// group is at the root of what the program sees only in a cgroup namespace of its own.
     pub(crate) fn shows_groups(&self) -> bool {
-        self.namespaces.new.contains(Namespaces::CGROUP | Namespaces::MOUNT) && self.mounts.shows_groups()
+        let in_namespace = self.namespaces.new.contains(Namespaces::CGROUP) && self.mounts.shows_groups();
+        self.namespaces.new.contains(Namespaces::MOUNT) && (in_namespace || self.binds_groups())
+    }
+
+    /// Returns whether the program is shown the directories of its control groups, without a
+    /// namespace for them.
+    pub(crate) fn binds_groups(&self) -> bool {
+        !self.namespaces.new.contains(Namespaces::CGROUP) && self.mounts.lists_groups()
     }
 
     /// Returns the facts that decide the default mounts. `groups`: the control groups that the

@@ -1,5 +1,6 @@
 //! The hierarchies that tell a program its limits.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::controllers::{Controllers, Version};
@@ -27,16 +28,27 @@ pub(crate) struct Shown {
     pub(crate) v1: Vec<Arc<str>>,
     /// The v1 hierarchies without the group that programs expect beside that of memory.
     pub(crate) expected: Vec<Arc<str>>,
+    /// The v1 hierarchies in which the group is, that tell no limits.
+    pub(crate) silent: Vec<Arc<str>>,
+    /// The group's directory on v2.
+    pub(crate) v2_dir: Option<PathBuf>,
+    /// The group's directories on v1, with the options of their hierarchies.
+    pub(crate) v1_dirs: Vec<(Arc<str>, PathBuf)>,
 }
 
 impl Group {
-    /// Returns the hierarchies that tell the limits of this group.
+    /// Returns the hierarchies of this group, and those that tell its limits.
     pub(crate) fn shown(&self, host: &Host) -> Shown {
         let has_part = |h: &Hierarchy| self.parts().any(|part| part.mount == h.mount);
         let options = |h: &Hierarchy| h.options.clone();
         let v1 = || host.hierarchies.iter().filter(|h| h.version == Version::V1);
         let (own, others): (Vec<_>, Vec<_>) = v1().partition(|h| has_part(h));
-        let telling: Vec<_> = own.into_iter().filter(|h| h.controllers.intersects(TELLING)).collect();
+        let dir = |h: &&Hierarchy| {
+            let part = self.parts().find(|part| part.mount == h.mount)?;
+            Some((options(h), part.path.clone()))
+        };
+        let v1_dirs = own.iter().filter_map(dir).collect();
+        let (telling, silent): (Vec<_>, Vec<_>) = own.into_iter().partition(|h| h.controllers.intersects(TELLING));
         let memory = telling.iter().any(|h| h.controllers.contains(Controllers::MEMORY));
         let expected = others.into_iter().filter(|h| memory && h.controllers.intersects(EXPECTED)).map(options);
         let own_v2 = self.parts().find(|part| part.version == Version::V2);
@@ -45,6 +57,9 @@ impl Group {
             v2: own_v2.is_some_and(|part| telling.is_empty() || has_limits(part.controllers)),
             v1: telling.into_iter().map(options).collect(),
             expected: expected.collect(),
+            silent: silent.into_iter().map(options).collect(),
+            v2_dir: own_v2.map(|part| part.path.clone()),
+            v1_dirs,
         }
     }
 }

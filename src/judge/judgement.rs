@@ -284,12 +284,13 @@ impl Policy {
         }
         if self.mounts.lists_groups() {
             let has_group = !self.limits.is_empty() || self.cpu_time.is_some() || self.cgroup.is_some();
-            let missing = match self.namespaces.new.contains(Namespaces::CGROUP) {
-                true if has_group => None,
-                true => {
-                    Some(("a sandbox without a limit has no control group", "set memory_limit(), or another limit"))
-                }
-                false => Some(("without a cgroup namespace, the mount would show the caller's", "add cgroup_ns()")),
+            let is_open = self.mounts.opens_groups() && self.binds_groups();
+            let missing = if !has_group {
+                Some(("a sandbox without a limit has no control group", "set memory_limit(), or another limit"))
+            } else if is_open {
+                Some(("control groups are writable in a cgroup namespace only", "add cgroup_ns()"))
+            } else {
+                None
             };
             problems.extend(missing.map(|(reason, remedy)| Problem::invalid("mount", reason, remedy)));
         }

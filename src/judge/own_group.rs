@@ -17,17 +17,25 @@ const GAP: &str = "the group belongs to the caller's user, as which the program 
                    leave the group: add a rootfs() with cgroup_ns() or max_user_namespaces(0), without CAP_SYS_ADMIN, or \
                    landlock() without write() of /sys/fs/cgroup";
 
+/// The text for limits of a group that the program is shown writable.
+const OPEN: &str = "the program is shown its control groups writable, so it could raise the limit: leave out \
+                    Cgroupfs::writable(), or mount cgroup2 on the host with nsdelegate";
+
 impl Policy {
     /// Returns the paths inside that have to be read-only, so that the program cannot write to its
     /// own group. Where the program can write to the group in spite of that, the limits hold in
     /// part. If the policy limits the groups below the sandbox's, the program is meant to make
     /// some, and nothing is read-only.
     pub(super) fn judge_own_group(&self, landlock: &[Feature], enforced: &mut Enforced) -> Vec<PathBuf> {
+        if self.mounts.opens_groups() {
+            self.note_open_groups(enforced);
+        }
         if !self.owns_its_group() {
             return Vec::new();
         }
         let makes_groups = [Feature::CgroupMaxDescendants, Feature::CgroupMaxDepth];
         let makes_groups = self.limits.features().iter().any(|limit| makes_groups.contains(limit));
+        let makes_groups = makes_groups || self.mounts.opens_groups();
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let hierarchies = mountinfo::control_groups(&text);
         let has_mounts = self.namespaces.new.contains(Namespaces::MOUNT);
@@ -42,13 +50,27 @@ impl Policy {
             !has_rules || hierarchies.iter().any(lets)
         };
         if is_open {
-            let limits = self.limits.features().into_iter().chain([Feature::CpuTime]);
-            for limit in limits.filter(|limit| enforced.get(*limit) == Some(&Enforcement::Full)).collect::<Vec<_>>() {
-                enforced.set(limit, Enforcement::Partial(GAP));
-            }
+            self.note_gap(enforced, GAP);
         }
         let all: Vec<PathBuf> = hierarchies.into_iter().map(|groups| groups.at).collect();
         if has_mounts && !makes_groups { self.mounts.control_groups(&all) } else { Vec::new() }
+    }
+
+    /// Notes that the limits of a group that the program is shown writable hold in part, unless the
+    /// kernel keeps them from the processes of a cgroup namespace.
+    fn note_open_groups(&self, enforced: &mut Enforced) {
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let hierarchies = mountinfo::control_groups(&text);
+        if hierarchies.is_empty() || !hierarchies.iter().all(|groups| groups.delegates) {
+            self.note_gap(enforced, OPEN);
+        }
+    }
+
+    fn note_gap(&self, enforced: &mut Enforced, gap: &'static str) {
+        let limits = self.limits.features().into_iter().chain([Feature::CpuTime]);
+        for limit in limits.filter(|limit| enforced.get(*limit) == Some(&Enforcement::Full)).collect::<Vec<_>>() {
+            enforced.set(limit, Enforcement::Partial(gap));
+        }
     }
 
     /// Returns whether the program could mount control groups itself, and so write to its own.

@@ -228,7 +228,7 @@ impl Policy {
             let group = inputs.resources.group.insert(group);
             refuse_frozen(group)?;
             if self.shows_groups() {
-                inputs.shown = shown_groups(group, host);
+                inputs.shown = shown_groups(group, host, self.binds_groups());
             }
         }
         if let Some(base) = scratch_base {
@@ -241,10 +241,13 @@ impl Policy {
     }
 }
 
-/// Returns the control groups that the program is shown.
-fn shown_groups(group: &Group, host: &cgroup::Host) -> ShownGroups {
-    let cgroup::Shown { v2, v1, expected } = group.shown(host);
-    ShownGroups { v2, v1, covered: expected }
+/// Returns the control groups that the program is shown, with `binds` by their directories.
+fn shown_groups(group: &Group, host: &cgroup::Host, binds: bool) -> ShownGroups {
+    let cgroup::Shown { v2, v1, expected, silent, v2_dir, v1_dirs } = group.shown(host);
+    if binds {
+        return ShownGroups { dirs: Some((v2_dir, v1_dirs)), ..ShownGroups::default() };
+    }
+    ShownGroups { v2, v1, covered: expected, silent, has_v2: v2_dir.is_some(), dirs: None }
 }
 
 /// Refuses a frozen group. A clone into one hangs in the kernel, where no signal reaches the child.

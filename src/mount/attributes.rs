@@ -47,6 +47,12 @@ impl Attributes {
         self.set -= flags;
     }
 
+    /// Neither sets nor clears these flags.
+    pub(super) fn forget(&mut self, flags: MountFlags) {
+        self.set -= flags;
+        self.clear -= flags;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         *self == Attributes::default()
     }

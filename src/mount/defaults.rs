@@ -92,7 +92,7 @@ impl Policy {
         if made.iter().any(|mount| clean(&mount.target) == target) {
             return None;
         }
-        if !self.own_groups || around.groups.is_empty() {
+        if !self.own_groups || around.groups.telling().is_empty() {
             let is_hosts = |mount: &Mount| matches!(mount.kind, Kind::Bind(_)) && clean(&mount.target) == *"/sys";
             let cover = || Tmpfs::new(CGROUPS).size(4096).mode(0o555).read_only().into();
             return defaults.iter().any(is_hosts).then(cover);
@@ -100,11 +100,11 @@ impl Policy {
         let mut sys = defaults.iter().chain(made.iter().copied()).filter(|mount| clean(&mount.target) == *"/sys");
         let is_from_host = self.root.as_ref().is_none_or(|root| matches!(root.base, Base::Programs | Base::Host));
         match sys.next_back().map(|mount| &mount.kind) {
-            Some(Kind::Sysfs | Kind::Tmpfs(_)) => Some(Cgroupfs::new(target).into()),
-            Some(Kind::Bind(bind)) if clean(&bind.source) == *"/sys" => Some(Cgroupfs::new(target).into()),
+            Some(Kind::Sysfs | Kind::Tmpfs(_)) => Some(Cgroupfs::of_limits(target).into()),
+            Some(Kind::Bind(bind)) if clean(&bind.source) == *"/sys" => Some(Cgroupfs::of_limits(target).into()),
             Some(_) => None,
-            None if is_from_host => Some(Cgroupfs::new(target).into()),
-            None => Some(Cgroupfs { with_sys: true, ..Cgroupfs::new("/sys") }.into()),
+            None if is_from_host => Some(Cgroupfs::of_limits(target).into()),
+            None => Some(Cgroupfs { with_sys: true, ..Cgroupfs::of_limits("/sys") }.into()),
         }
     }
 }

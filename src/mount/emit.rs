@@ -6,6 +6,7 @@ use super::bind::{emit_bind, emit_early_bind, emit_early_tree};
 use super::calls::{CWD, mount_at, open_dir, set_flags, unmount_top};
 use super::cgroupfs::emit_cgroupfs;
 use super::context::Context;
+use super::copy_up::{CopyUp, emit_copy_up};
 use super::dev::emit_dev;
 use super::flags::MountFlags;
 use super::kinds::{Kind, Mount};
@@ -214,6 +215,12 @@ fn emit_mount(
     let plain = pins | PlaceFlags::NO_SYMLINKS;
     match &mount.kind {
         Kind::Bind(bind) => emit_bind(plan, bind, root, at, pins, context)?,
+        Kind::Tmpfs(tmpfs) if tmpfs.copy_up => {
+            let (data, keeps_mode) = (tmpfs.options(), tmpfs.mode.is_some());
+            let (source, ms_flags, data) = ("tmpfs".as_ref(), tmpfs.flags.ms(), data.as_ref());
+            let tmpfs = CopyUp { source, ms_flags, data, keeps_mode, keeps_owner: false };
+            emit_copy_up(plan, &tmpfs, root, at, pins);
+        }
         Kind::Tmpfs(tmpfs) => mount_at(plan, root, at, "tmpfs", tmpfs.flags.ms(), &tmpfs.options(), pins),
         // A /proc or /sys behind a link would put the kernel's files where the image's author wants
         // them.
@@ -221,7 +228,7 @@ fn emit_mount(
         Kind::Sysfs => mount_at(plan, root, at, "sysfs", (quiet | MountFlags::READ_ONLY).ms(), "", plain),
         Kind::Mqueue => mount_at(plan, root, at, "mqueue", quiet.ms(), "", pins),
         Kind::Dev(dev) => emit_dev(plan, dev, root, at, pins, context),
-        Kind::Cgroupfs(cgroupfs) => emit_cgroupfs(plan, cgroupfs, root, at, pins),
+        Kind::Cgroupfs(cgroupfs) => emit_cgroupfs(plan, cgroupfs, root, at, pins, context)?,
         Kind::File(file) => {
             files.into_iter().for_each(|files| emit_memory_file(plan, (file, index), files, root, at, pins));
         }

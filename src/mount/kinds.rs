@@ -53,6 +53,7 @@ impl Kind {
         match self {
             Kind::Tmpfs(tmpfs) => Some(tmpfs.size),
             Kind::Dev(dev) => Some(dev.shm_size),
+            Kind::Overlay(overlay) => overlay.memory,
             _ => None,
         }
     }

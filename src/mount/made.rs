@@ -48,6 +48,7 @@ pub(super) fn stays_on_host(mounts: &[Mount], index: usize, root: Option<&RootFs
     };
     let at = clean(&mount.target);
     let vanishes = match mounted_under(&at, &mounts[..index]) {
+        Some(Kind::Overlay(overlay)) => overlay.memory.is_some(),
         Some(below) => matches!(below, Kind::Tmpfs(_) | Kind::Dev(_)),
         None => vanishes(root),
     };

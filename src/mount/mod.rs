@@ -13,6 +13,7 @@ mod calls;
 mod cgroupfs;
 mod cgroups;
 mod context;
+mod copy_up;
 mod defaults;
 mod dev;
 mod emit;

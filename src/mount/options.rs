@@ -139,13 +139,13 @@ impl GivenIds {
 /// | `idmap` `ridmap` | files have other owners here than on disk | binds |
 /// | `bind` `rbind` | the mount is a bind, without or with what is mounted below the source | binds |
 /// | `remount` | what is mounted at the target gets other options | [`RawMount`](crate::RawMount) |
-/// | `tmpcopyup` | a tmpfs begins with what its directory held | refused, see below |
+/// | `tmpcopyup` | the tmpfs begins with what its directory held: [`Tmpfs::copy_up`](crate::Tmpfs::copy_up) | tmpfs |
 /// | `defaults` | nothing | all |
 /// | any other | an option of the file system | file systems |
 ///
 /// A later word wins over an earlier one; a word with `r` before is applied after those without. A
 /// word that the mount cannot have is refused when the sandbox is [checked](crate::Sandbox::check)
-/// or spawned, and not passed over. `tmpcopyup` is refused in this version.
+/// or spawned, and not passed over.
 ///
 /// `nosymfollow` needs Linux 5.14; `r` words, propagation, and the id maps 5.12: mount_setattr(2).
 ///
@@ -174,7 +174,7 @@ pub struct MountOptions {
     pub(super) ids: Option<MountIds>,
     /// The id maps hold for what is mounted below as well.
     pub(super) recursive_ids: bool,
-    copy_up: bool,
+    pub(super) copy_up: bool,
     /// A bind, and whether it takes along what is mounted below its source.
     pub(super) bind: Option<bool>,
     pub(super) remount: bool,
@@ -338,6 +338,11 @@ impl MountOptions {
         self.data.join(OsStr::new(","))
     }
 
+    /// Returns whether an option of the file system's own begins with `key`.
+    pub(super) fn has_data(&self, key: &str) -> bool {
+        self.data.iter().any(|word| word.as_bytes().starts_with(key.as_bytes()))
+    }
+
     /// Returns the attributes of a mount of a new file system, which has no other below.
     pub(super) fn attributes_of_new(&self) -> Attributes {
         self.own.then(self.all)
@@ -375,6 +380,10 @@ impl MountOptions {
                           iversion, mand";
             problems.push(Problem::invalid("mount", reason, "leave the word out"));
         }
+        if self.copy_up {
+            let reason = "`tmpcopyup`: a bind shows its source, and copies nothing";
+            problems.push(Problem::invalid("mount", reason, "leave the word out, or use Tmpfs::copy_up()"));
+        }
         if self.remount {
             let reason = "`remount` makes no mount";
             problems.push(Problem::invalid("mount", reason, "use RawMount with the words remount and bind"));
@@ -382,9 +391,13 @@ impl MountOptions {
         problems
     }
 
-    /// Returns the contradictions in the options of a file system.
-    pub(super) fn invalid_for_file_system(&self) -> Vec<Problem> {
+    /// Returns the contradictions in the options of a file system of the type `fstype`.
+    pub(super) fn invalid_for_file_system(&self, fstype: &OsStr) -> Vec<Problem> {
         let mut problems = self.invalid();
+        if self.copy_up && (fstype != "tmpfs" || self.remount) {
+            let reason = "`tmpcopyup`: only a new tmpfs begins with what its directory held";
+            problems.push(Problem::invalid("mount", reason, "leave the word out, or use Overlay for the directory"));
+        }
         if self.bind.is_some() && !self.remount {
             problems.push(Problem::invalid("mount", "`bind` makes no file system", "use Bind"));
         }
@@ -395,16 +408,26 @@ impl MountOptions {
         problems
     }
 
+    /// Returns the contradictions in the options of the control groups.
+    pub(super) fn invalid_for_groups(&self) -> Vec<Problem> {
+        let mut problems = self.invalid();
+        let words = [
+            (self.bind.is_some(), "bind, rbind"),
+            (self.remount, "remount"),
+            (self.copy_up, "tmpcopyup"),
+            (self.ids.is_some(), "idmap, ridmap"),
+            (!(self.superblock - SuperFlags::SILENT).is_empty(), "sync, dirsync, lazytime, iversion, mand"),
+            (!self.data.is_empty(), "options of the file system's own"),
+        ];
+        problems.extend(words.into_iter().filter(|(given, _)| *given).map(|(_, words)| {
+            let reason = format!("control groups are mounted as the host has them, and take none of these: {words}");
+            Problem::invalid("mount", reason, "leave the word out")
+        }));
+        problems
+    }
+
     fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        if self.copy_up {
-            let reason = "`tmpcopyup`: a tmpfs begins empty";
-            problems.push(Problem::unsupported(
-                "mount",
-                reason,
-                "leave the word out, or use Overlay for the directory",
-            ));
-        }
         let data = self.data();
         if has_nul(&data) || data.as_bytes().len() > DATA_MAX {
             let reason = format!("the options of a file system have at most {DATA_MAX} bytes, and no NUL among them");
@@ -526,7 +549,11 @@ mod tests {
                 assert_eq!(given.recursive_ids, recursive);
             }
         }
-        assert_eq!(parsed("tmpcopyup").invalid_for_file_system().len(), 1);
+        let refused = |words, fstype: &str| parsed(words).invalid_for_file_system(fstype.as_ref()).len();
+        assert_eq!(refused("tmpcopyup,mode=700", "tmpfs"), 0);
+        assert_eq!((refused("tmpcopyup", "ext4"), refused("tmpcopyup,remount", "tmpfs")), (1, 1));
+        let data = parsed("size=1m,mode=700");
+        assert!(data.has_data("mode=") && !data.has_data("uid=") && !data.has_data("ode="));
     }
 
     #[test]
@@ -547,12 +574,12 @@ mod tests {
     fn words_of_the_file_system_are_passed_on_in_their_order() {
         let options = parsed("size=64m,ro,mode=1777,,huge=never");
         assert_eq!(options.data(), "size=64m,mode=1777,huge=never");
-        assert!(options.invalid_for_file_system().is_empty());
+        assert!(options.invalid_for_file_system("tmpfs".as_ref()).is_empty());
         assert_eq!(options.invalid_for_bind().len(), 1, "a bind takes none");
         let long = "x".repeat(DATA_MAX);
-        assert!(parsed(&long).invalid_for_file_system().is_empty());
-        assert_eq!(parsed(&format!("{long}x")).invalid_for_file_system().len(), 1);
-        assert_eq!(parsed("a\0b").invalid_for_file_system().len(), 1);
+        assert!(parsed(&long).invalid_for_file_system("tmpfs".as_ref()).is_empty());
+        assert_eq!(parsed(&format!("{long}x")).invalid_for_file_system("tmpfs".as_ref()).len(), 1);
+        assert_eq!(parsed("a\0b").invalid_for_file_system("tmpfs".as_ref()).len(), 1);
     }
 
     #[test]
@@ -564,10 +591,10 @@ mod tests {
             assert!(parsed(words).invalid_for_bind().is_empty(), "{words}");
         }
         for words in ["bind", "idmap", "ridmap"] {
-            assert_eq!(parsed(words).invalid_for_file_system().len(), 1, "{words}");
+            assert_eq!(parsed(words).invalid_for_file_system("tmpfs".as_ref()).len(), 1, "{words}");
         }
         assert_eq!(parsed(&["shared"; 9].join(",")).invalid_for_bind().len(), 1);
-        assert!(parsed("remount,bind,ro").invalid_for_file_system().is_empty());
+        assert!(parsed("remount,bind,ro").invalid_for_file_system("tmpfs".as_ref()).is_empty());
         for (uid, gid) in [(vec![], vec![IdMap::new(0, 1, 1)]), (vec![IdMap::new(0, 1, 0)], vec![IdMap::new(0, 1, 1)])]
         {
             assert_eq!(MountOptions::new().id_maps(uid, gid).invalid_for_bind().len(), 1);

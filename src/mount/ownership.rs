@@ -20,7 +20,6 @@ use std::sync::Mutex;
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
 
-use super::flags::MountFlags;
 use super::kinds::Kind;
 use super::overlay::builder::Upper;
 use super::paths::belongs_to;
@@ -114,7 +113,7 @@ impl Kind {
             Kind::Bind(bind) if bind.id_maps().is_some() => true,
             Kind::Bind(bind) if bind.exposes_files_of(ids) => return mappable(&bind.source),
             Kind::Overlay(overlay) => {
-                let writable = overlay.upper.is_some() && !overlay.flags.contains(MountFlags::READ_ONLY);
+                let writable = overlay.upper.is_some() && overlay.is_writable();
                 writable || !overlay.id_mapped && overlay.lowers.iter().any(|lower| belongs_to(lower, ids))
             }
             // The file system may be of any kind.

@@ -18,7 +18,7 @@ impl Kind {
     fn writes_to_host(&self) -> bool {
         match self {
             Kind::Bind(bind) => bind.is_writable(),
-            Kind::Overlay(overlay) => overlay.upper.is_some() && !overlay.flags.contains(MountFlags::READ_ONLY),
+            Kind::Overlay(overlay) => overlay.upper.is_some() && overlay.is_writable(),
             Kind::Raw(raw) => raw.ms_flags & libc::MS_RDONLY == 0,
             Kind::Tmpfs(_) | Kind::File(_) | Kind::Dir | Kind::Symlink(_) | Kind::Node(_) => false,
             Kind::Proc(_) | Kind::Dev(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,
@@ -31,6 +31,7 @@ impl Kind {
             Kind::Tmpfs(tmpfs) => !tmpfs.flags.contains(MountFlags::READ_ONLY),
             Kind::Dev(dev) => !dev.read_only,
             Kind::File(file) => file.is_writable(),
+            Kind::Overlay(overlay) => overlay.is_writable(),
             kind => kind.writes_to_host(),
         }
     }
@@ -39,8 +40,8 @@ impl Kind {
     pub(super) fn protects(&self) -> bool {
         match self {
             Kind::Bind(bind) => bind.protects(),
-            Kind::Overlay(_) | Kind::Raw(_) => !self.writes_to_host(),
-            Kind::Tmpfs(_) | Kind::File(_) => !self.is_writable(),
+            Kind::Raw(_) => !self.writes_to_host(),
+            Kind::Tmpfs(_) | Kind::File(_) | Kind::Overlay(_) => !self.is_writable(),
             Kind::Dir | Kind::Symlink(_) => false,
             Kind::Proc(_) | Kind::Dev(_) | Kind::Node(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,
         }

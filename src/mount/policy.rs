@@ -22,6 +22,8 @@ const FILES_MAX: Bytes = Bytes::mib(64);
 const TIED_MAX: usize = 24;
 /// The most mounts of the host among the default ones: /sys and the terminal.
 const DEFAULT_HOST_MOUNTS: usize = 2;
+/// The most hierarchies of control groups: one for each controller, systemd's and that of v2.
+const HIERARCHIES_MAX: usize = 18;
 
 /// The default mounts of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +73,17 @@ impl Policy {
         self.mounts.iter().any(|mount| matches!(mount.kind, Kind::Cgroupfs(_)))
     }
 
+    /// Returns whether a mount of the list shows the control groups of the sandbox writable.
+    pub(crate) fn opens_groups(&self) -> bool {
+        self.mounts.iter().any(|mount| matches!(&mount.kind, Kind::Cgroupfs(groups) if groups.is_writable()))
+    }
+
     /// Returns the most mounts of the host that a setup copies, the root's included.
     pub(crate) fn host_mounts(&self) -> usize {
         let root =
             self.root.as_ref().map_or(0, |root| if matches!(root.base, Base::Programs) { bind_count() } else { 0 });
-        root + self.mounts.len() + DEFAULT_HOST_MOUNTS
+        let groups = if self.lists_groups() { HIERARCHIES_MAX } else { 0 };
+        root + groups + self.mounts.len() + DEFAULT_HOST_MOUNTS
     }
 
     /// Returns the contradictions in the policy.
@@ -92,6 +100,7 @@ impl Policy {
         problems.extend(self.mounts.iter().flat_map(|mount| match &mount.kind {
             Kind::Bind(bind) => bind.invalid(),
             Kind::Raw(raw) => raw.invalid(),
+            Kind::Cgroupfs(groups) => groups.invalid(),
             _ => Vec::new(),
         }));
         problems.extend(self.on_peers());

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::attributes::Attributes;
 use super::calls::{emit_target, enter_target, mount_here, set_attributes, set_propagation};
+use super::copy_up::{CopyUp, emit_copy_up};
 use super::flags::MountFlags;
 use super::options::MountOptions;
 use crate::error::{Problem, Step};
@@ -68,7 +69,7 @@ impl RawMount {
 
     /// Returns the contradictions in the options.
     pub(super) fn invalid(&self) -> Vec<Problem> {
-        self.options.iter().flat_map(|options| options.invalid_for_file_system()).collect()
+        self.options.iter().flat_map(|options| options.invalid_for_file_system(&self.fstype)).collect()
     }
 }
 
@@ -80,6 +81,12 @@ pub(super) fn emit_raw(plan: &mut Plan, raw: &RawMount, root: Slot, at: &Path, p
         return mount_here(plan, &raw.fstype, &raw.source, raw.ms_flags, &raw.data, at);
     };
     match (options.remount, options.bind) {
+        (false, _) if options.copy_up => {
+            let (source, ms_flags, data) = (&*raw.source, raw.ms_flags, &*raw.data);
+            let (keeps_mode, keeps_owner) =
+                (options.has_data("mode="), options.has_data("uid=") || options.has_data("gid="));
+            emit_copy_up(plan, &CopyUp { source, ms_flags, data, keeps_mode, keeps_owner }, root, at, pins);
+        }
         (false, _) => {
             enter_target(plan, root, at, pins);
             mount_here(plan, &raw.fstype, &raw.source, raw.ms_flags, &raw.data, at);

@@ -14,15 +14,17 @@ pub struct Tmpfs {
     pub(super) target: PathBuf,
     pub(crate) size: Bytes,
     pub(crate) inodes: Option<u64>,
-    pub(crate) mode: u32,
+    /// `None`: the default.
+    pub(crate) mode: Option<u32>,
     pub(crate) flags: MountFlags,
+    pub(crate) copy_up: bool,
 }
 
 impl Tmpfs {
     /// Makes an empty tmpfs of at most 64 MiB, mode 0755.
     pub fn new(target: impl Into<PathBuf>) -> Self {
         let flags = MountFlags::NO_SUID | MountFlags::NO_DEV;
-        Tmpfs { target: target.into(), size: Bytes::mib(64), inodes: None, mode: 0o755, flags }
+        Tmpfs { target: target.into(), size: Bytes::mib(64), inodes: None, mode: None, flags, copy_up: false }
     }
 
     /// Sets the most bytes that the tmpfs holds, rounded up to whole pages.
@@ -40,7 +42,32 @@ impl Tmpfs {
 
     /// Sets the permission bits of the root directory.
     pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = mode & 0o7777;
+        self.mode = Some(mode & 0o7777);
+        self
+    }
+
+    /// Begins with a copy of the directory of the root at the target (`tmpcopyup`): what the program
+    /// changes there is gone with the sandbox. Owners, permission bits, times, extended attributes of
+    /// users, access lists and capabilities of files are those of the root, as far as the sandbox's
+    /// ids and the tmpfs allow, and so are those of the directory itself, unless
+    /// [`mode`](Tmpfs::mode) is called. Symbolic links are copied, and none is followed. Device
+    /// nodes, sockets, and what is mounted below the directory are left out. A file with several
+    /// names becomes several files. Where the root is `nosuid`, set-user-ID bits and capabilities of
+    /// files are left out, too.
+    ///
+    /// Every spawn copies. A copy that does not fit into the [`size`](Tmpfs::size) or the
+    /// [`inodes`](Tmpfs::inodes) is an error of the spawn (ENOSPC), a file that the sandbox's setup
+    /// may not read as well (EACCES), and directories more than 128 deep (ENAMETOOLONG).
+    ///
+    /// ```
+    /// use ringfence::{Bytes, Sandbox, Tmpfs};
+    ///
+    /// let etc = Tmpfs::new("/etc").copy_up().size(Bytes::mib(8));
+    /// let sandbox = Sandbox::new().rootfs("/srv/alpine").mount(etc).read_only_root(true);
+    /// # drop(sandbox);
+    /// ```
+    pub fn copy_up(mut self) -> Self {
+        self.copy_up = true;
         self
     }
 
@@ -57,6 +84,6 @@ impl Tmpfs {
     /// Returns the option string of mount(2).
     pub(crate) fn options(&self) -> String {
         let (size, inodes) = self.limits();
-        format!("size={size},nr_inodes={inodes},mode={:o}", self.mode)
+        format!("size={size},nr_inodes={inodes},mode={:o}", self.mode.unwrap_or(0o755))
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Added, Arg, Plan, PlanFd, Ptr, Slot};
 use crate::error::Step;
-use crate::stub::wire::{MAX_FDS, code, exec, record, target};
+use crate::stub::wire::{MAX_FDS, code, copy_up, exec, record, target};
 
 bitflags::bitflags! {
     /// The ways in which the stub finds or makes the place of a mount: [`Plan::find_place`].
@@ -140,6 +140,18 @@ impl Plan {
     pub(crate) fn remount(&mut self, tree: Slot, set: u64, clear: u64, recursive: bool) -> Added<'_> {
         let args = [tree.into(), set.into(), clear.into(), u64::from(recursive).into()];
         self.op(Step::MountAttr, code::REMOUNT, args)
+    }
+
+    /// Copies what is in the directory `from` to the empty directory `to`, which gets the owner, the
+    /// mode and the times of the former. With `mode` or `owner` it keeps its own.
+    pub(crate) fn copy_up(&mut self, from: Slot, to: Slot, mode: bool, owner: bool) -> Added<'_> {
+        let kept = if mode { copy_up::MODE } else { 0 } | if owner { copy_up::OWNER } else { 0 };
+        self.op(Step::CopyUp, code::COPY_UP, [from.into(), to.into(), kept.into()])
+    }
+
+    /// Gives the directory `to` owner, mode, times and attributes of the directory `from`.
+    pub(crate) fn copy_attributes(&mut self, from: Slot, to: Slot) -> Added<'_> {
+        self.op(Step::CopyUp, code::COPY_UP, [from.into(), to.into(), copy_up::NOTHING_INSIDE.into()])
     }
 
     /// Detaches the old root, with all mounts that are stacked on it, from the new root. There are

@@ -253,6 +253,7 @@ tables! {
         size: Text<Bytes>,
         inodes: Text<Number>,
         mode: Text<Mode>,
+        copy_up: bool,
         noexec: bool,
         read_only: bool,
         suid: bool,
@@ -270,11 +271,13 @@ tables! {
     SymlinkEntry { to: String, path: String, ; }
     ProcEntry { target: String, ; hidepid: Text<HidePid>, subset_pid: bool, read_only: bool, }
     DevEntry { target: String, ; shm_size: Text<Bytes>, terminals: u32, read_only: bool, }
+    CgroupfsEntry { target: String, ; writable: bool, }
     OverlayEntry {
         target: String,
         lowers: Vec<String>,
         ;
         upper: Upper,
+        tmpfs: Text<Bytes>,
         id_mapped: bool,
         read_only: bool,
         noexec: bool,
@@ -367,7 +370,7 @@ pub(super) enum MountEntry {
     Dev(DevEntry),
     Sysfs(String),
     Mqueue(String),
-    Cgroupfs(String),
+    Cgroupfs(Either<String, CgroupfsEntry>),
     Overlay(OverlayEntry),
     DeviceNode(NodeEntry),
     Raw(RawEntry),

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::file::{
-    BindEntry, DevEntry, FileEntry, Ids, MountEntry, NodeEntry, OverlayEntry, ProcEntry, RawEntry, SymlinkEntry,
-    TmpfsEntry, Upper,
+    BindEntry, CgroupfsEntry, DevEntry, FileEntry, Ids, MountEntry, NodeEntry, OverlayEntry, ProcEntry, RawEntry,
+    SymlinkEntry, TmpfsEntry, Upper,
 };
 use super::keys::{no_text, set, text, when, yes};
 use super::refuse;
-use super::text::{Hex, Mode, NodeKind, Number, Text, Words};
+use super::text::{Either, Hex, Mode, NodeKind, Number, Text, Words};
 use crate::error::Result;
 use crate::mount::{
     self, Bind, Cgroupfs, Dev, DeviceNode, Kind, MemoryFile, Mount, MountFlags, Mqueue, Overlay, Proc, RawMount, Sysfs,
@@ -27,7 +27,9 @@ pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
         MountEntry::Tmpfs(entry) => {
             let tmpfs = set(Tmpfs::new(&entry.target), entry.size, |tmpfs, size| tmpfs.size(size.0));
             let tmpfs = set(tmpfs, entry.inodes, |tmpfs, count| tmpfs.inodes(count.0.0));
-            let tmpfs = tmpfs.mode(entry.mode.map_or(TMPFS_MODE, |mode| mode.0.0));
+            let copy_up = entry.copy_up == Some(true);
+            let mode = entry.mode.map(|mode| mode.0.0).or((!copy_up).then_some(TMPFS_MODE));
+            let tmpfs = when(set(tmpfs, mode, Tmpfs::mode), entry.copy_up, Tmpfs::copy_up);
             let tmpfs = when(when(tmpfs, entry.noexec, Tmpfs::noexec), entry.read_only, Tmpfs::read_only);
             when(when(tmpfs, entry.suid, Tmpfs::suid), entry.dev, Tmpfs::dev).into()
         }
@@ -44,11 +46,18 @@ pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
         }
         MountEntry::Sysfs(target) => Sysfs::new(target).into(),
         MountEntry::Mqueue(target) => Mqueue::new(target).into(),
-        MountEntry::Cgroupfs(target) => Cgroupfs::new(target).into(),
+        MountEntry::Cgroupfs(Either::Short(target)) => Cgroupfs::new(target).into(),
+        MountEntry::Cgroupfs(Either::Long(entry)) => {
+            when(Cgroupfs::new(&entry.target), entry.writable, Cgroupfs::writable).into()
+        }
         MountEntry::Overlay(entry) => {
             let overlay = Overlay::new(&entry.target, &entry.lowers);
             let overlay =
                 set(overlay, entry.upper.as_ref(), |overlay, Upper { upper, work }| overlay.upper(upper, work));
+            if entry.upper.is_some() && entry.tmpfs.is_some() {
+                return Err(refuse("mount: changes of an overlay go to one of `upper` and `tmpfs`"));
+            }
+            let overlay = set(overlay, entry.tmpfs, |overlay, size| overlay.tmpfs(size.0));
             let overlay = when(overlay, entry.id_mapped, Overlay::id_mapped);
             let overlay = when(when(overlay, entry.read_only, Overlay::read_only), entry.noexec, Overlay::noexec);
             when(when(overlay, entry.suid, Overlay::suid), entry.dev, Overlay::dev).into()
@@ -60,6 +69,13 @@ pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
             set(raw, entry.data.as_ref(), RawMount::data).into()
         }
     })
+}
+
+/// Returns the key of the permission bits, where they are not what they are without the key.
+fn tmpfs_mode(tmpfs: &Tmpfs) -> Option<Text<Mode>> {
+    let without = if tmpfs.copy_up { None } else { Some(TMPFS_MODE) };
+    let mode = if tmpfs.copy_up { tmpfs.mode } else { Some(tmpfs.mode.unwrap_or(0o755)) };
+    mode.filter(|_| mode != without).map(|mode| Text(Mode(mode)))
 }
 
 fn bind(entry: &BindEntry, read_only: bool, optional: bool) -> Bind {
@@ -126,7 +142,8 @@ pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
             target,
             size: Some(Text(tmpfs.size)),
             inodes: tmpfs.inodes.map(Number).map(Text),
-            mode: Some(tmpfs.mode).filter(|mode| *mode != TMPFS_MODE).map(|mode| Text(Mode(mode))),
+            mode: tmpfs_mode(tmpfs),
+            copy_up: yes(tmpfs.copy_up),
             noexec: yes(tmpfs.flags.contains(MountFlags::NO_EXEC)),
             read_only: yes(tmpfs.flags.contains(MountFlags::READ_ONLY)),
             suid: yes(!tmpfs.flags.contains(MountFlags::NO_SUID)),
@@ -149,11 +166,18 @@ pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
         }),
         Kind::Sysfs => MountEntry::Sysfs(target),
         Kind::Mqueue => MountEntry::Mqueue(target),
-        Kind::Cgroupfs(_) => MountEntry::Cgroupfs(target),
+        Kind::Cgroupfs(groups) if groups.has_options() => {
+            return Err(no_text("mount", "control groups with MountOptions"));
+        }
+        Kind::Cgroupfs(groups) if groups.writable => {
+            MountEntry::Cgroupfs(Either::Long(CgroupfsEntry { target, writable: Some(true) }))
+        }
+        Kind::Cgroupfs(_) => MountEntry::Cgroupfs(Either::Short(target)),
         Kind::Overlay(overlay) => MountEntry::Overlay(OverlayEntry {
             target,
             lowers: overlay.lowers.iter().map(|lower| path_text(lower)).collect::<Result<_>>()?,
             upper: overlay.upper.as_ref().map(|(upper, work)| upper_entry(upper, work)).transpose()?,
+            tmpfs: overlay.memory.map(Text),
             id_mapped: yes(overlay.id_mapped),
             read_only: yes(overlay.flags.contains(MountFlags::READ_ONLY)),
             noexec: yes(overlay.flags.contains(MountFlags::NO_EXEC)),

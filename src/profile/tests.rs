@@ -205,6 +205,13 @@ const ROWS: &[Row] = &[
         |s| s.mount(Mqueue::new("/q")).mount(Cgroupfs::new("/g")),
         May,
     ),
+    ("mount", "mount = [{ cgroupfs = { target = '/g' } }]", |s| s.mount(Cgroupfs::new("/g")), May),
+    (
+        "mount",
+        "mount = [{ cgroupfs = { target = '/g', writable = true } }]",
+        |s| s.mount(Cgroupfs::new("/g").writable()),
+        MayNot,
+    ),
     (
         "mount",
         "mount = [{ proc = { target = '/proc', hidepid = 'invisible', subset_pid = true, read_only = true } }]",
@@ -232,6 +239,12 @@ const ROWS: &[Row] = &[
     ),
     (
         "mount",
+        "mount = [{ overlay = { target = '/o', lowers = ['/l'], tmpfs = '1 MiB' } }]",
+        |s| s.mount(Overlay::new("/o", ["/l"]).tmpfs(1 << 20)),
+        MayNot,
+    ),
+    (
+        "mount",
         "mount = [{ raw = { source = 's', target = '/t', fstype = 'f', flags = '0x10', data = 'd' } }]",
         |s| s.mount(RawMount::new("s", "/t", "f").flags(16).data("d")),
         MayNot,
@@ -240,6 +253,13 @@ const ROWS: &[Row] = &[
         "mount",
         "mount = [{ tmpfs = { target = '/t', mode = '0700', inodes = 9, noexec = true, read_only = true } }]",
         |s| s.mount(Tmpfs::new("/t").mode(0o700).inodes(9).noexec().read_only()),
+        May,
+    ),
+    ("mount", "mount = [{ tmpfs = { target = '/t', copy_up = true } }]", |s| s.mount(Tmpfs::new("/t").copy_up()), May),
+    (
+        "mount",
+        "mount = [{ tmpfs = { target = '/t', mode = '1777', copy_up = true } }]",
+        |s| s.mount(open_tmpfs().copy_up()),
         May,
     ),
     ("mount", "mount = [{ tmpfs = { target = '/t', suid = true } }]", |s| s.mount(open_tmpfs().suid()), MayNot),
@@ -680,6 +700,7 @@ fn the_schema_has_the_same_keys_and_takes_the_same_texts() {
         ("symlink", ",\"mount\":[{\"symlink\":", "}}]}"),
         ("proc", ",\"mount\":[{\"proc\":", "}}]}"),
         ("dev", ",\"mount\":[{\"dev\":", "}}]}"),
+        ("cgroupfs", ",\"mount\":[{\"cgroupfs\":", "}}]}"),
         ("overlay", ",\"mount\":[{\"overlay\":", "}}]}"),
         ("device_node", ",\"mount\":[{\"device_node\":", "}}]}"),
         ("raw", ",\"mount\":[{\"raw\":", "}}]}"),
@@ -807,6 +828,7 @@ fn a_wrong_text_is_refused_with_its_line() {
     let contradictions = [
         "rootfs = { dir = '/a', base = 'host' }",
         "rootfs = { overlay = ['/a'], scratch = true, tmpfs = '1 MiB' }",
+        "mount = [{ overlay = { target = '/o', lowers = ['/l'], upper = { upper = '/u', work = '/w' }, tmpfs = 1 } }]",
         "stdin = { bytes = 'a', hex = '00' }",
         "stdin = 'nul'",
         "seccomp = 'off'",

@@ -10,8 +10,8 @@ use std::time::Duration;
 use caps::Capability;
 
 use super::file::{
-    BindEntry, DevEntry, File, FileEntry, Filter, FilterRule, Ids, Io, IoPriorityTable, MountEntry, OverlayEntry,
-    ProcEntry, ResourceLimits, Root, SchedulerTable, TmpfsEntry, Upper,
+    BindEntry, CgroupfsEntry, DevEntry, File, FileEntry, Filter, FilterRule, Ids, Io, IoPriorityTable, MountEntry,
+    OverlayEntry, ProcEntry, ResourceLimits, Root, SchedulerTable, TmpfsEntry, Upper,
 };
 use super::text::{Base, Either, FilterBase, IoClass, Number, Preset, SchedulerPolicy, Table, Text};
 use super::{Profile, UNTRUSTED_LEN_MAX, check_len};
@@ -513,7 +513,18 @@ impl Judge<'_> {
         match entry {
             MountEntry::Bind(bind) | MountEntry::BindTry(bind) => self.bind(bind, false),
             MountEntry::BindRo(bind) | MountEntry::BindRoTry(bind) => self.bind(bind, true),
-            MountEntry::Tmpfs(TmpfsEntry { target: _, size, inodes, mode: _, noexec: _, read_only: _, suid, dev }) => {
+            // What is copied is the sandbox's own root, and has to fit.
+            MountEntry::Tmpfs(TmpfsEntry {
+                target: _,
+                size,
+                inodes,
+                mode: _,
+                copy_up: _,
+                noexec: _,
+                read_only: _,
+                suid,
+                dev,
+            }) => {
                 self.at_most(key, size.map(|size| size.0), self.allow.memory, "the memory that is allowed");
                 self.at_most(key, inodes.map(|count| count.0.0), INODES_MAX, "65,536 files");
                 self.only(key, suid, false);
@@ -533,11 +544,15 @@ impl Judge<'_> {
             }
             MountEntry::Sysfs(_) => self.refuse(key, "sysfs shows the hardware of the host"),
             // The sandbox's own queues and control groups.
-            MountEntry::Mqueue(_) | MountEntry::Cgroupfs(_) => {}
+            MountEntry::Mqueue(_) | MountEntry::Cgroupfs(Either::Short(_)) => {}
+            MountEntry::Cgroupfs(Either::Long(CgroupfsEntry { target: _, writable })) => {
+                self.only(key, writable, false);
+            }
             MountEntry::Overlay(OverlayEntry {
                 target: _,
                 lowers,
                 upper,
+                tmpfs,
                 id_mapped,
                 read_only: _,
                 noexec: _,
@@ -546,6 +561,7 @@ impl Judge<'_> {
             }) => {
                 lowers.iter().for_each(|lower| self.path(key, lower, false));
                 self.upper(key, upper);
+                self.at_most(key, tmpfs.map(|size| size.0), self.allow.memory, "the memory that is allowed");
                 for opened in [id_mapped, suid, dev] {
                     self.only(key, opened, false);
                 }

@@ -49,6 +49,15 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::Mount, Errno::ENOSYS) => {
             "fsopen(2), fsconfig(2) and fsmount(2) need Linux 5.2, and an outer seccomp filter that allows them"
         }
+        (Step::CopyUp, Errno::ENOSPC) => {
+            "what is copied has to fit into the size and the inodes of the tmpfs: give it more"
+        }
+        (Step::CopyUp, Errno::EACCES) => {
+            "the sandbox's user outside, which without a map of root's is nobody, may not read a file of the directory"
+        }
+        (Step::CopyUp, Errno::ENAMETOOLONG | Errno::EMFILE) => {
+            "directories are copied 128 deep at most, with two open files each: bind the directory, or use an overlay"
+        }
         (Step::MountAttr, Errno::EPERM) => {
             "in a user namespace a mount keeps the attributes that it has on the host: leave out the words that take one away, \
              and another way of keeping times of access"

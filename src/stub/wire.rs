@@ -154,6 +154,19 @@ pub mod code {
     pub const RECEIVE_FDS: u32 = 20;
     /// Sends the descriptor `args[0]`, the master of the program's terminal.
     pub const SEND_TERMINAL: u32 = 21;
+    /// Copies what is in the directory `args[0]` to the empty directory `args[1]`, which gets the
+    /// attributes of the former, except for those in `args[2]` ([`super::copy_up`]).
+    pub const COPY_UP: u32 = 22;
+}
+
+/// Bits of `args[2]` of [`code::COPY_UP`].
+pub mod copy_up {
+    /// The mode stays.
+    pub const MODE: u64 = 1;
+    /// The owner stays.
+    pub const OWNER: u64 = 2;
+    /// Nothing is copied but the attributes.
+    pub const NOTHING_INSIDE: u64 = 4;
 }
 
 /// Bits of `args[3]` of [`code::EXEC`].

@@ -105,6 +105,7 @@ extern "C" fn before_main() {
         "devices" => devices(&words[1..]),
         "devices-again" => devices_again(&words[1..]),
         "own-supervisor" => own_supervisor(words[1]),
+        "xattrs" => xattrs(words[1], &words[2..]),
         other => panic!("no probe {other}"),
     }
     std::process::exit(0);
@@ -550,4 +551,16 @@ fn own_supervisor(dir: &str) {
     let made = unsafe { libc::syscall(libc::SYS_mkdirat, libc::AT_FDCWD, path.as_ptr(), 0o700) };
     println!("mkdirat: {}", if made < 0 { std::io::Error::last_os_error().to_string() } else { "made".into() });
     supervisor.join().unwrap();
+}
+
+/// Writes the value of each attribute of a file, `-` for one that it does not have.
+fn xattrs(path: &str, names: &[&str]) {
+    let path = std::ffi::CString::new(path).unwrap();
+    for name in names {
+        let (name, mut value) = (std::ffi::CString::new(*name).unwrap(), vec![0u8; 4096]);
+        // SAFETY: both strings end with a NUL, and the value has the length that is told.
+        let length = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        let value = value.get(..length.max(0) as usize).filter(|_| length >= 0);
+        println!("{}", value.map_or("-".into(), |value| String::from_utf8_lossy(value).into_owned()));
+    }
 }

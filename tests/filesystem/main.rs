@@ -6,6 +6,7 @@ mod common;
 mod changes;
 mod collect;
 mod contents;
+mod copy_up;
 mod mounts;
 mod nodes;
 mod options;

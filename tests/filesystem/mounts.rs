@@ -514,3 +514,39 @@ fn as_many_files_are_bound_and_passed_as_the_caller_may_open() {
     let output = pool.output(ringfence::Command::new("/bin/sh").args(count)).unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "2400");
 }
+
+#[test]
+fn an_overlay_in_memory_takes_writes_up_to_its_size() {
+    let _clean = common::clean();
+    let (root, lower, second) = (common::root_dir(), common::TempDir::new(), common::TempDir::new());
+    fs::write(lower.path().join("file"), "lower").unwrap();
+    fs::write(second.path().join("below"), "second").unwrap();
+    fs::set_permissions(lower.path(), fs::Permissions::from_mode(0o751)).unwrap();
+    let script = "cd /work; stat -c %a .; cat file; echo -n ' changed' >> file; cat file; echo
+        ls; dd if=/dev/zero of=big bs=64k count=1000 2>&1 | grep -o 'No space left on device'
+        [ $(stat -c %s big) -le 1048576 ] && rm big && echo again > again && cat again";
+    let with_user = common::as_ourselves(Sandbox::new());
+    let sandboxes = if common::is_root() { vec![Sandbox::new(), with_user] } else { vec![with_user] };
+    for sandbox in sandboxes {
+        let one = Overlay::new("/work", [lower.path()]);
+        let two = Overlay::new("/work", [lower.path(), second.path()]);
+        for (overlay, names) in [(one, "file"), (two, "below\nfile")] {
+            let prepared = common::on_root(sandbox.clone(), &root).mount(overlay.tmpfs(Bytes::mib(1)));
+            let prepared = common::shell(prepared, script).prepare().unwrap();
+            for _ in 0..2 {
+                let output = prepared.output().unwrap();
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                let expected = format!("751\nlowerlower changed\n{names}\nNo space left on device\nagain\n");
+                assert_eq!(text, expected, "{output:?}");
+            }
+        }
+        let kept = Overlay::new("/work", [lower.path()]).tmpfs(Bytes::mib(1)).read_only();
+        let sandbox = common::on_root(sandbox, &root).mount(kept);
+        assert_eq!(
+            common::stdout(&common::shell(sandbox, "cat /work/file; touch /work/x 2>&1 | grep -o Read-only")),
+            "lowerRead-only"
+        );
+    }
+    assert_eq!(fs::read_to_string(lower.path().join("file")).unwrap(), "lower", "the directory stays as it was");
+    assert_eq!(fs::read_dir(lower.path()).unwrap().count(), 1);
+}

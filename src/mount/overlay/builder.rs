@@ -16,24 +16,51 @@ pub struct Overlay {
     pub(in crate::mount) target: PathBuf,
     pub(crate) lowers: Vec<PathBuf>,
     pub(crate) upper: Option<(PathBuf, PathBuf)>,
+    /// Writes go to memory, at most this much. There is no other upper then.
+    pub(crate) memory: Option<Bytes>,
     pub(crate) flags: MountFlags,
     pub(crate) id_mapped: bool,
 }
 
 impl Overlay {
     /// Shows the host's directories `lowers` at `target`, the first on top. The overlay is
-    /// read-only until it is given an [`upper`](Overlay::upper); a single lower directory needs
-    /// one.
+    /// read-only until it is given an [`upper`](Overlay::upper) or a [`tmpfs`](Overlay::tmpfs); a
+    /// single lower directory needs one of them.
     pub fn new(target: impl Into<PathBuf>, lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let lowers = lowers.into_iter().map(Into::into).collect();
-        Overlay { target: target.into(), lowers, upper: None, flags: MountFlags::QUIET, id_mapped: false }
+        let (target, flags) = (target.into(), MountFlags::QUIET);
+        Overlay { target, lowers, upper: None, memory: None, flags, id_mapped: false }
     }
 
     /// Sends writes to `upper`; `work` is an empty directory on the same file system. Both stay
     /// with the caller.
     pub fn upper(mut self, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> Self {
         self.upper = Some((upper.into(), work.into()));
+        self.memory = None;
         self
+    }
+
+    /// Keeps writes in memory, at most `size`, which vanishes with the sandbox; beyond it the program
+    /// gets ENOSPC. A single lower directory so is a bind that the program may write to within a
+    /// limit, and that stays as it was. The pages count as the sandbox's memory. The top directory
+    /// has the owner and the mode of the first lower one.
+    ///
+    /// ```
+    /// use ringfence::{Bytes, Overlay, Sandbox};
+    ///
+    /// let work = Overlay::new("/work", ["/srv/sources"]).tmpfs(Bytes::mib(64));
+    /// let sandbox = Sandbox::new().rootfs("/srv/alpine").mount(work);
+    /// # drop(sandbox);
+    /// ```
+    pub fn tmpfs(mut self, size: impl Into<Bytes>) -> Self {
+        self.memory = Some(size.into());
+        self.upper = None;
+        self
+    }
+
+    /// Returns whether the program can write to the overlay.
+    pub(in crate::mount) fn is_writable(&self) -> bool {
+        (self.upper.is_some() || self.memory.is_some()) && !self.flags.contains(MountFlags::READ_ONLY)
     }
 
     /// Shows the files of the lower directories with the ids that they have on disk, as

@@ -6,8 +6,8 @@ use super::builder::{Overlay, RootOverlay, Upper};
 use super::idmapped::stage_layers;
 use super::options::option_string;
 use super::staging::{
-    LAYERS, UPPER, are_long, enter_top, mount_staging, size_for, stage_dir, stage_links, stage_scratch,
-    stage_upper_links,
+    LAYERS, UPPER, UPPER_IN_MEMORY, are_long, enter_top, mount_staging, size_for, stage_dir, stage_links,
+    stage_scratch, stage_upper_links,
 };
 use crate::error::{Result, Step};
 use crate::mount::calls::{CWD, enter_target, mount_here, open_dir, unmount_top};
@@ -31,15 +31,21 @@ pub(in crate::mount) fn emit_overlay(
         Some((upper, work)) => Some((source(upper)?, source(work)?)),
         None => None,
     };
-    let has_staging = overlay.id_mapped || are_long(&lowers);
+    let linked = !overlay.id_mapped && are_long(&lowers);
+    let has_staging = overlay.id_mapped || linked || overlay.memory.is_some();
     if has_staging {
-        mount_staging(plan, size_for(&lowers), LAYERS);
-        lowers = if overlay.id_mapped {
-            stage_layers(plan, &lowers, upper.is_some())?
-        } else {
+        let links = if overlay.id_mapped || linked { size_for(&lowers).get() } else { 0 };
+        let (memory, name) = overlay.memory.map_or((0, LAYERS), |size| (size.get(), UPPER_IN_MEMORY));
+        mount_staging(plan, Bytes::new(memory.saturating_add(links)), name);
+        if overlay.id_mapped {
+            lowers = stage_layers(plan, &lowers, upper.is_some() || overlay.memory.is_some())?;
+        } else if linked {
             upper = upper.map(|upper| stage_upper_links(plan, &upper));
-            stage_links(plan, &lowers)
-        };
+            lowers = stage_links(plan, &lowers);
+        }
+    }
+    if overlay.memory.is_some() {
+        upper = Some(stage_upper(plan, lowers.first().map(PathBuf::as_path)));
     }
     let options = option_string(&lowers, upper.as_ref(), context)?;
     enter_target(plan, root, at, pins);
@@ -48,6 +54,21 @@ pub(in crate::mount) fn emit_overlay(
         unmount_top(plan);
     }
     Ok(())
+}
+
+/// Makes an upper and a work directory in the staging file system, and returns their paths. The upper
+/// gets the attributes of the layer below it, whose place it takes.
+fn stage_upper(plan: &mut Plan, below: Option<&Path>) -> (PathBuf, PathBuf) {
+    let (upper, work) = (stage_dir(plan, "/../upper"), stage_dir(plan, "/../work"));
+    if let Some(below) = below {
+        let (from, to) = (plan.slot(), plan.slot());
+        open_dir(plan, Step::OpenSource, CWD.into(), below, from).at(below);
+        open_dir(plan, Step::Scratch, CWD.into(), &upper, to).at(UPPER_IN_MEMORY);
+        plan.copy_attributes(from, to).at(below);
+        plan.close(Step::Scratch, from);
+        plan.close(Step::Scratch, to);
+    }
+    (upper, work)
 }
 
 /// Mounts an overlay over `/`, and leaves the top directory of the overlay in `root`. Returns

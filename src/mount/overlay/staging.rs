@@ -18,6 +18,7 @@ use crate::units::Bytes;
 const PATHS_MAX: usize = 2 << 10;
 /// The names of staging file systems in errors.
 pub(super) const UPPER: &str = "upper of the root";
+pub(super) const UPPER_IN_MEMORY: &str = "upper of an overlay";
 pub(super) const LAYERS: &str = "layers";
 
 /// Mounts the staging file system, of at most `size`. `name` is its name in errors.

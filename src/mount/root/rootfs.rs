@@ -22,6 +22,11 @@ use crate::units::Bytes;
 /// [`dev`](RootFs::dev) are called: sudo(8) in an image needs the former, and a /dev that is made
 /// by [`Dev`](crate::Dev) neither.
 ///
+/// The host's root is taken off by pivot_root(2), and never only covered, as a runtime's
+/// `--no-pivot` does: a program with CAP_SYS_ADMIN would take the cover off. A host that runs on its
+/// initramfs, which cannot be taken off, gets an error (EINVAL). For the caller's root in place,
+/// leave [`rootfs`](crate::Sandbox::rootfs) out.
+///
 /// ```
 /// use ringfence::{Bytes, RootFs, Sandbox};
 ///

@@ -14,6 +14,7 @@
 // This refuses two ops with the same number.
 #![deny(unreachable_patterns)]
 
+mod copy_up;
 mod init;
 mod listen;
 mod memory;
@@ -119,6 +120,7 @@ impl Machine {
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
             code::IS_DEVICE => target::is_device(args[0], args[1], (args[2], args[3])),
+            code::COPY_UP => copy_up::copy(args[0], args[1], args[2]),
             code::REMOUNT => remount::set_flags(args[0], args[1], args[2], args[3] != 0),
             _ => Err(Errno::INVAL),
         }

@@ -12,6 +12,7 @@ impl Errno {
     pub const INTR: Errno = Errno(4);
     pub const PERM: Errno = Errno(1);
     pub const IO: Errno = Errno(5);
+    pub const NXIO: Errno = Errno(6);
     pub const BADF: Errno = Errno(9);
     pub const TOOBIG: Errno = Errno(7);
     pub const NOEXEC: Errno = Errno(8);
@@ -28,6 +29,7 @@ impl Errno {
     pub const NOSYS: Errno = Errno(38);
     pub const LOOP: Errno = Errno(40);
     pub const NODATA: Errno = Errno(61);
+    pub const OPNOTSUPP: Errno = Errno(95);
     pub const OWNERDEAD: Errno = Errno(130);
 }
 
@@ -40,9 +42,12 @@ pub mod nr {
     pub const READ: usize = 0;
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
+    pub const LSEEK: usize = 8;
     pub const MMAP: usize = 9;
     pub const MUNMAP: usize = 11;
     pub const RT_SIGACTION: usize = 13;
+    pub const PREAD64: usize = 17;
+    pub const PWRITE64: usize = 18;
     pub const SENDTO: usize = 44;
     pub const SENDMSG: usize = 46;
     pub const RECVMSG: usize = 47;
@@ -52,22 +57,31 @@ pub mod nr {
     pub const WAIT4: usize = 61;
     pub const KILL: usize = 62;
     pub const FCNTL: usize = 72;
+    pub const FTRUNCATE: usize = 77;
     pub const GETCWD: usize = 79;
     pub const CHDIR: usize = 80;
     pub const CAPGET: usize = 125;
-    pub const FSTATFS: usize = 138;
     pub const CAPSET: usize = 126;
     pub const RT_SIGTIMEDWAIT: usize = 128;
+    pub const FSTATFS: usize = 138;
     pub const PRCTL: usize = 157;
     pub const MOUNT: usize = 165;
     pub const UMOUNT2: usize = 166;
+    pub const FSETXATTR: usize = 190;
+    pub const FGETXATTR: usize = 193;
+    pub const FLISTXATTR: usize = 196;
+    pub const GETDENTS64: usize = 217;
     pub const CLOCK_GETTIME: usize = 228;
     pub const EXIT_GROUP: usize = 231;
     pub const OPENAT: usize = 257;
     pub const MKDIRAT: usize = 258;
     pub const MKNODAT: usize = 259;
+    pub const FCHOWNAT: usize = 260;
+    pub const SYMLINKAT: usize = 266;
     pub const READLINKAT: usize = 267;
+    pub const FCHMODAT: usize = 268;
     pub const PPOLL: usize = 271;
+    pub const UTIMENSAT: usize = 280;
     pub const DUP3: usize = 292;
     pub const PIPE2: usize = 293;
     pub const SECCOMP: usize = 317;
@@ -82,22 +96,34 @@ pub mod nr {
 /// plan.
 #[cfg(target_arch = "aarch64")]
 pub mod nr {
+    pub const FSETXATTR: usize = 7;
+    pub const FGETXATTR: usize = 10;
+    pub const FLISTXATTR: usize = 13;
     pub const GETCWD: usize = 17;
     pub const DUP3: usize = 24;
     pub const FCNTL: usize = 25;
-    pub const FSTATFS: usize = 44;
     pub const MKNODAT: usize = 33;
     pub const MKDIRAT: usize = 34;
+    pub const SYMLINKAT: usize = 36;
     pub const UMOUNT2: usize = 39;
     pub const MOUNT: usize = 40;
+    pub const FSTATFS: usize = 44;
+    pub const FTRUNCATE: usize = 46;
     pub const CHDIR: usize = 49;
+    pub const FCHMODAT: usize = 53;
+    pub const FCHOWNAT: usize = 54;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
     pub const PIPE2: usize = 59;
+    pub const GETDENTS64: usize = 61;
+    pub const LSEEK: usize = 62;
     pub const READ: usize = 63;
     pub const WRITE: usize = 64;
+    pub const PREAD64: usize = 67;
+    pub const PWRITE64: usize = 68;
     pub const PPOLL: usize = 73;
     pub const READLINKAT: usize = 78;
+    pub const UTIMENSAT: usize = 88;
     pub const CAPGET: usize = 90;
     pub const CAPSET: usize = 91;
     pub const EXIT: usize = 93;
