@@ -158,6 +158,8 @@ steps! {
     Events => "watch events",
     /// `setns(2)`.
     JoinNamespace => "setns",
+    /// Holding namespaces without a process: opening their files, and binding those at paths.
+    HoldNamespace => "hold namespace",
     /// `unshare(2)`.
     Unshare => "unshare",
     /// Writing `/proc/sys/user/max_user_namespaces`, or another limit of that directory.

@@ -271,7 +271,7 @@ impl Policy {
         problems.extend(self.landlock.iter().flat_map(Landlock::invalid));
         problems.extend(self.security.invalid());
         problems.extend(self.names_without_namespace());
-        problems.extend(self.duplicate_namespaces());
+        problems.extend(self.invalid_joins());
         problems.extend(self.descriptor_numbers(&[]));
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
         if self.program.init && !self.namespaces.new.contains(Namespaces::PID) {
@@ -385,21 +385,23 @@ impl Policy {
         problems
     }
 
-    /// Returns the problems of namespaces that are asked for twice.
-    fn duplicate_namespaces(&self) -> Vec<Problem> {
+    /// Returns the problems of namespaces that are asked for twice, or that are not what they are
+    /// taken for.
+    fn invalid_joins(&self) -> Vec<Problem> {
         let mut seen = self.namespaces.new;
         let mut problems = Vec::new();
-        for (kind, _) in &self.namespaces.join {
+        for (kind, source) in &self.namespaces.join {
             let name = kind.file().unwrap_or("?");
             if kind.file().is_none() {
-                let reason = "join_fd takes one kind of namespace at a time";
-                problems.push(Problem::invalid("join_fd", reason, "call join_fd once for each descriptor"));
+                let reason = "this call takes one kind of namespace at a time";
+                problems.push(Problem::invalid(source.call(), reason, "call it once for each namespace"));
             } else if seen.contains(*kind) && *kind != Namespaces::MOUNT {
                 let reason = format!("the {name} namespace is asked for twice");
                 problems.push(Problem::invalid("join", reason, "make a namespace or join one, not both"));
             }
             seen |= *kind;
         }
+        problems.extend(self.namespaces.invalid_sources());
         problems
     }
 

@@ -36,6 +36,8 @@ impl File {
             (kinds, join.pid)
         });
         let sandbox = joins.fold(sandbox.namespaces(kinds), |sandbox, (kinds, pid)| sandbox.join_pid(kinds, pid));
+        let paths = self.join_path.iter().flatten();
+        let sandbox = paths.fold(sandbox, |sandbox, join| sandbox.join_path(join.kind.0, &join.path));
         let sandbox = set(sandbox, self.hostname.as_ref(), Sandbox::hostname);
         let sandbox = set(sandbox, self.domainname.as_ref(), Sandbox::domainname);
         let sandbox = set(sandbox, self.monotonic_offset, |sandbox, by| sandbox.monotonic_offset(by.0));

@@ -71,6 +71,7 @@ tables! {
         namespaces: Vec<Text<Namespaces>>,
         share: Vec<Text<Namespaces>>,
         join_pid: Vec<Join>,
+        join_path: Vec<JoinPath>,
         hostname: String,
         domainname: String,
         monotonic_offset: Text<TimeOffset>,
@@ -198,6 +199,7 @@ tables! {
 
     Ids { uid: u32, gid: u32, ; }
     Join { kinds: Vec<Text<Namespaces>>, pid: u32, ; }
+    JoinPath { kind: Text<Namespaces>, path: String, ; }
     HugePages { page: Text<Bytes>, limit: Text<Bytes>, ; }
     SoftHard { soft: Text<Number>, hard: Text<Number>, ; }
     Scope { ; slice: String, description: String, }

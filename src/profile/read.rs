@@ -7,8 +7,8 @@ use std::ffi::{OsStr, OsString};
 
 use super::attributes::{flags_key, io_priority_key, memory_policy_key, numbers_key, scheduler_key};
 use super::file::{
-    CapabilitySets, DeviceWeight, File, Filter, FilterArg, FilterRule, HugePages, Ids, Io, Join, LandlockRules,
-    LimitsTable, Masked, RdmaTable, ResourcesTable, Root, Size, SoftHard, Stream,
+    CapabilitySets, DeviceWeight, File, Filter, FilterArg, FilterRule, HugePages, Ids, Io, Join, JoinPath,
+    LandlockRules, LimitsTable, Masked, RdmaTable, ResourcesTable, Root, Size, SoftHard, Stream,
 };
 use super::keys::{no_text, text, yes};
 use super::mounts::{path_text, to_entry, upper_entry};
@@ -145,11 +145,17 @@ impl File {
             sysctls,
         } = own;
         self.namespaces = some(kinds(*new - preset.new));
-        let joins = join.iter().map(|(kinds_, source)| match source {
-            JoinSource::Pid(pid) => Ok(Join { kinds: kinds(*kinds_), pid: pid.cast_unsigned() }),
-            JoinSource::Fd(_) => Err(no_text("join_fd", "a descriptor")),
-        });
-        self.join_pid = some(joins.collect::<Result<_>>()?);
+        let (mut pids, mut paths) = (Vec::new(), Vec::new());
+        for (kind, source) in join {
+            match source {
+                JoinSource::Pid(pid) => pids.push(Join { kinds: kinds(*kind), pid: pid.cast_unsigned() }),
+                JoinSource::Path(file) => paths.push(JoinPath { kind: Text(*kind), path: text("join_path", file)? }),
+                JoinSource::Fd(_) => return Err(no_text("join_fd", "a descriptor")),
+                JoinSource::Process(_) => return Err(no_text("join_process", "a descriptor")),
+            }
+        }
+        self.join_pid = some(pids);
+        self.join_path = some(paths);
         self.hostname = changed("hostname", hostname, &preset.hostname)?;
         self.domainname = domainname.clone();
         self.monotonic_offset = monotonic.map(Text);

@@ -164,6 +164,12 @@ const ROWS: &[Row] = &[
     ("share", "share = ['net']", |s| s.share(Namespaces::NET), MayNot),
     ("share", "share = ['user', 'uts']", |s| s.share(Namespaces::USER | Namespaces::UTS), MayNot),
     ("join_pid", "join_pid = [{ kinds = ['net'], pid = 7 }]", |s| s.join_pid(Namespaces::NET, 7), MayNot),
+    (
+        "join_path",
+        "join_path = [{ kind = 'ipc', path = '/run/ns/ipc' }]",
+        |s| s.join_path(Namespaces::IPC, "/run/ns/ipc"),
+        MayNot,
+    ),
     ("hostname", "hostname = 'box'", |s| s.hostname("box"), May),
     ("domainname", "domainname = 'yp'", |s| s.domainname("yp"), May),
     ("monotonic_offset", "monotonic_offset = '1.5s'", |s| s.monotonic_offset(TimeOffset::Ahead(HALF)), May),
@@ -486,6 +492,8 @@ const RW: DeviceAccess = DeviceAccess::READ.union(DeviceAccess::WRITE);
 const WITHOUT_KEY: &[(&str, &str)] = &[
     ("fd", "a descriptor has no text"),
     ("join_fd", "a descriptor has no text"),
+    ("join_process", "a descriptor has no text"),
+    ("join_held", "a descriptor has no text"),
     ("image", "an image is of a store, whose place and lock are the caller's"),
     ("fail_at", "it is for tests"),
 ];
@@ -575,6 +583,7 @@ fn what_has_no_text_is_named() {
         (Sandbox::new().fd(3, null()), "fd"),
         (Sandbox::new().stdin(null()), "stdin"),
         (Sandbox::new().join_fd(Namespaces::NET, null()), "join_fd"),
+        (Sandbox::new().join_process(Namespaces::NET, null()), "join_process"),
         (Sandbox::new().command(odd), "command"),
         (Sandbox::new().env("A", odd), "env"),
         (Sandbox::new().bind(odd, "/b"), "a path"),
@@ -665,6 +674,7 @@ fn the_schema_has_the_same_keys_and_takes_the_same_texts() {
         ("memory_policy", ",\"memory_policy\":", "}}"),
         ("ids", ",\"user\":", "}}"),
         ("join", ",\"join_pid\":[", "}]}"),
+        ("join_path", ",\"join_path\":[", "}]}"),
         ("huge_pages", ",\"hugetlb_limit\":[", "}]}"),
         ("soft_hard", ",\"rlimit\":{\"core\":", "}}}"),
         ("scope", ",\"systemd_scope\":", "}}"),

@@ -285,6 +285,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         namespaces: _,
         share,
         join_pid,
+        join_path,
         hostname: _,
         domainname: _,
         monotonic_offset: _,
@@ -367,6 +368,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         judge.refuse("share", "it would be in namespaces of the caller");
     }
     judge.never("join_pid", join_pid);
+    judge.never("join_path", join_path);
     judge.at_most("max_user_namespaces", *max_user_namespaces, 0, "none");
     judge.user_limits(user_limit.as_ref());
     judge.never("uid_map", uid_map);

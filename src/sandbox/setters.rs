@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Sandbox;
+use super::{HeldNamespaces, Sandbox};
 #[cfg(feature = "systemd")]
 use crate::cgroup::SystemdScope;
 use crate::feature::Feature;
@@ -182,7 +182,10 @@ impl Sandbox {
     /// In a user namespace, the program gets the ids that the caller has there, outside as well,
     /// unless [`user`](Sandbox::user) sets others. A namespace that does not map the caller's ids
     /// shows the caller as nobody (65534). If the namespace does not map that id either, the spawn
-    /// fails.
+    /// fails. The caller's own user namespace is left as it is.
+    ///
+    /// A descriptor of anything else, or of another kind of namespace, is an error of
+    /// [`check`](Sandbox::check), which says what it is (`NS_GET_NSTYPE`, 4.11).
     pub fn join_fd(mut self, kind: Namespaces, fd: impl Into<OwnedFd>) -> Self {
         self.policy.namespaces.join.push((kind, JoinSource::Fd(Arc::new(fd.into()))));
         self
@@ -205,6 +208,61 @@ impl Sandbox {
     pub fn join_pid(mut self, kinds: Namespaces, pid: u32) -> Self {
         let source = JoinSource::Pid(i32::try_from(pid).unwrap_or(-1));
         self.policy.namespaces.join.extend(kinds.iter().map(|kind| (kind, source.clone())));
+        self
+    }
+
+    /// Enters the namespaces `kinds` of the process behind `pidfd`: pidfd_open(2), setns(2).
+    ///
+    /// Unlike a pid, a pidfd is of one process for good, so this is never another process that has
+    /// got the number since. The kernel joins all namespaces in one call (5.8), or none; on an older
+    /// kernel they are joined one by one, by files of the same process. Once the process has ended,
+    /// the spawn fails. Who is privileged outside, and joins the user namespace too, may join
+    /// namespaces that belong to the host. For a user namespace see [`join_fd`](Sandbox::join_fd).
+    ///
+    /// ```
+    /// use ringfence::{Namespaces, Sandbox};
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// # let kinds = if nix::unistd::geteuid().is_root() { Namespaces::empty() } else { Namespaces::USER };
+    /// let mut first = sandbox.uts_ns().hostname("first").command("sleep").arg("60").spawn()?;
+    /// let pidfd = first.pidfd().unwrap().try_clone_to_owned().unwrap();
+    /// let kinds = kinds | Namespaces::UTS;
+    /// let output = Sandbox::new().join_process(kinds, pidfd).command("uname").arg("-n").output()?;
+    /// assert_eq!(output.stdout, b"first\n");
+    /// first.kill()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn join_process(mut self, kinds: Namespaces, pidfd: impl Into<OwnedFd>) -> Self {
+        let source = JoinSource::Process(Arc::new(pidfd.into()));
+        self.policy.namespaces.join.extend(kinds.iter().map(|kind| (kind, source.clone())));
+        self
+    }
+
+    /// Enters the namespace of kind `kind` whose file is at `path`, such as one of `ip netns`, or
+    /// of [`HeldNamespaces::bind`](crate::HeldNamespaces::bind). The file is opened at each spawn,
+    /// and for a [prepared](Sandbox::prepare) sandbox once. A file of anything else, or of another
+    /// kind of namespace, is an error of [`check`](Sandbox::check), which says what it is. For a
+    /// user namespace see [`join_fd`](Sandbox::join_fd).
+    ///
+    /// ```no_run
+    /// use ringfence::{Namespaces, Sandbox};
+    ///
+    /// // After `ip netns add blue`.
+    /// let sandbox = Sandbox::new().join_path(Namespaces::NET, "/run/netns/blue");
+    /// println!("{}", sandbox.command("ip").arg("address").status()?.verdict());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn join_path(mut self, kind: Namespaces, path: impl AsRef<Path>) -> Self {
+        self.policy.namespaces.join.push((kind, JoinSource::Path(path.as_ref().to_owned())));
+        self
+    }
+
+    /// Enters namespaces that are [held](Sandbox::hold_namespaces) without a process: all that
+    /// `held` has. Several sandboxes share them so, as those of a pod do. For a user namespace see
+    /// [`join_fd`](Sandbox::join_fd).
+    pub fn join_held(mut self, held: &HeldNamespaces) -> Self {
+        self.policy.namespaces.join.extend(held.sources());
         self
     }
 
