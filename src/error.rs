@@ -230,6 +230,8 @@ steps! {
     Capabilities => "set capabilities",
     /// `prctl(PR_SET_NO_NEW_PRIVS)`.
     NoNewPrivs => "set no_new_privs",
+    /// Writing `/proc/self/attr/exec` or `apparmor/exec`: the label of the program.
+    Label => "set security label",
     /// `keyctl(2)`: joining a session keyring.
     Keyring => "join session keyring",
     /// `prctl(2)`: dumpable, death signal, name.

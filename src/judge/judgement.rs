@@ -11,11 +11,11 @@ use super::capabilities::{capability_mask, has_capability};
 use crate::cgroup;
 use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
-use crate::mount::{Kind, Mount};
+use crate::mount::{self, Kind, Mount};
 use crate::namespace::{IdMaps, Namespaces, UserLimit};
 use crate::policy::Policy;
 use crate::program::Session;
-use crate::security::{self, Landlock, Names, Seccomp};
+use crate::security::{self, Landlock, Modules, Names, Seccomp};
 use crate::stdio::{Sink, Stdio};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
@@ -91,6 +91,7 @@ impl Policy {
         }
         problems.extend(self.unreachable_rlimits());
         problems.extend(self.absent_affinity());
+        problems.extend(self.security.labels.unsupported(Modules::default()));
         problems.extend(self.new_privs_unreachable());
         if thorough {
             problems.extend(self.missing_sources());
@@ -265,6 +266,9 @@ impl Policy {
         problems.extend(self.mounts.invalid());
         problems.extend(self.program.invalid());
         problems.extend(self.program.attributes.invalid(self.program.init));
+        if self.program.make_cwd {
+            problems.extend(mount::invalid_workdir(self.program.cwd.as_deref(), self.mounts.root.is_some()));
+        }
         problems.extend(self.namespaces.invalid_sysctls());
         problems.extend(self.new_privs_contradictions());
         problems.extend(self.terminal_without_session(&self.stdio.streams));

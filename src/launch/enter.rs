@@ -29,7 +29,7 @@ use crate::judge::Judgement;
 use crate::namespace::Namespaces;
 use crate::plan::{Plan, PlanFd, RunFds};
 use crate::policy::Policy;
-use crate::security::{Seccomp, emit_no_new_privs};
+use crate::security::{Modules, Seccomp, emit_no_new_privs};
 use crate::spawn::{self, FailurePage, Launch};
 use crate::stdio::{self, Master, Stdio, Streams};
 use crate::sys::{pidfd, table};
@@ -204,6 +204,7 @@ impl Policy {
         self.security.emit_keyring(&mut plan);
         let failure = way.failure.is_some().then(|| emit_failure_page(&mut plan));
         emit_undumpable(&mut plan);
+        self.security.labels.emit(&mut plan, Modules::default());
         let group = way.group.and_then(|group| group.name().parent()).map(Into::into);
         emit_join_cgroups(&mut plan, &SetupKey { procs: way.procs.len(), group, ..SetupKey::default() });
         emit_joins(&mut plan, apart, way);

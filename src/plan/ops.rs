@@ -135,6 +135,13 @@ impl Plan {
         self.op(Step::MountTarget, code::TARGET, args).at(path).store(place)
     }
 
+    /// Makes the missing directories of `path` below the directory `root`, and stores an `O_PATH`
+    /// descriptor of the last in `place`.
+    pub(crate) fn make_directory(&mut self, root: Slot, path: &Path, place: Slot) -> Added<'_> {
+        let name = self.string(path);
+        self.op(Step::Cwd, code::TARGET, [root.into(), name.into(), 0.into()]).store(place)
+    }
+
     /// Sets and clears flags, as mount(2) has them, of the mount whose root is `tree`, and with
     /// `recursive` of all mounts below that mount.
     pub(crate) fn remount(&mut self, tree: Slot, set: u64, clear: u64, recursive: bool) -> Added<'_> {

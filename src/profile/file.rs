@@ -51,6 +51,7 @@ tables! {
         env: Table<String, String>,
         env_remove: Vec<String>,
         cwd: String,
+        make_cwd: bool,
         stdin: Either<String, Stream>,
         stdout: Either<String, Stream>,
         stderr: Either<String, Stream>,
@@ -94,6 +95,8 @@ tables! {
         capabilities: Either<Vec<Text<Cap>>, CapabilitySets>,
         no_new_privs: bool,
         session_keyring: bool,
+        apparmor_profile: String,
+        selinux_label: String,
         seccomp: Either<String, Filter>,
         landlock: LandlockRules,
         // Limits.

@@ -213,6 +213,7 @@ impl File {
             groups,
             umask,
             attributes,
+            make_cwd,
             rlimits,
             session,
             init,
@@ -231,6 +232,7 @@ impl File {
         self.user = changed("user", user, &preset.user)?.as_ref().map(ids);
         self.groups = groups.clone();
         self.umask = umask.map(|mask| Text(Mode(mask)));
+        self.make_cwd = yes(*make_cwd);
         self.read_attributes(attributes)?;
         let limits = rlimits.iter().filter(|limit| !preset.rlimits.contains(limit));
         let limits = limits.map(|(resource, soft, hard)| {
@@ -293,7 +295,9 @@ impl File {
     }
 
     fn read_privileges(&mut self, own: &Privileges, preset: &Privileges) -> Result<()> {
-        let Privileges { capabilities, no_new_privs, session_keyring, admin_until_exec: _ } = own;
+        let Privileges { capabilities, no_new_privs, session_keyring, labels, admin_until_exec: _ } = own;
+        self.apparmor_profile = labels.apparmor.clone();
+        self.selinux_label = labels.selinux.clone();
         self.capabilities = changed("capabilities", capabilities, &preset.capabilities)?.as_ref().map(capabilities_key);
         self.no_new_privs = switched(*no_new_privs, preset.no_new_privs);
         self.session_keyring = switched(*session_keyring, preset.session_keyring);

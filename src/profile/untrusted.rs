@@ -264,6 +264,8 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         env: _,
         env_remove: _,
         cwd: _,
+        // A directory on the host needs a root that may be written.
+        make_cwd: _,
         stdin,
         stdout,
         stderr,
@@ -308,6 +310,8 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         capabilities: _,
         no_new_privs,
         session_keyring,
+        apparmor_profile,
+        selinux_label,
         seccomp,
         // Its rules only forbid.
         landlock: _,
@@ -384,6 +388,8 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
     judge.capabilities(file);
     judge.only("no_new_privs", no_new_privs, true);
     judge.only("session_keyring", session_keyring, true);
+    judge.never("apparmor_profile", apparmor_profile);
+    judge.never("selinux_label", selinux_label);
     judge.seccomp(seccomp.as_ref());
     judge.never("limits", limits);
     judge.at_most("memory_limit", memory_limit.map(|size| size.0), allow.memory, &allow.memory.to_string());

@@ -861,6 +861,37 @@ impl Sandbox {
         self
     }
 
+    /// Runs the program under this profile of AppArmor, which is loaded already: the kernel changes
+    /// to it at the exec, so that the setup is not confined by it. apparmor(7). `unconfined` is none.
+    /// Programs of [`Child::exec`](crate::Child::exec) get the same.
+    ///
+    /// A kernel without AppArmor is an error of [`check`](Sandbox::check), a profile that is not
+    /// loaded one of the spawn (ENOENT at [`Step::Label`](crate::Step::Label)).
+    ///
+    /// ```no_run
+    /// use ringfence::Sandbox;
+    ///
+    /// let sandbox = Sandbox::new().apparmor_profile("docker-default").command("make");
+    /// # sandbox.status()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn apparmor_profile(mut self, name: impl Into<String>) -> Self {
+        self.policy.security.labels.apparmor = Some(name.into());
+        self
+    }
+
+    /// Runs the program with this label of SELinux, as setexeccon(3) does:
+    /// `system_u:system_r:container_t:s0:c1,c2`. Files need labels that this one may use: the option
+    /// `context=` of a mount gives them. Programs of [`Child::exec`](crate::Child::exec) get the
+    /// same.
+    ///
+    /// A kernel without SELinux is an error of [`check`](Sandbox::check), a label that its policy
+    /// does not know one of the spawn (EINVAL at [`Step::Label`](crate::Step::Label)).
+    pub fn selinux_label(mut self, label: impl Into<String>) -> Self {
+        self.policy.security.labels.selinux = Some(label.into());
+        self
+    }
+
     /// Gives the sandbox an empty session keyring of its own, instead of the caller's with all its
     /// keys: session-keyring(7). A kernel without keys has none to share.
     ///
