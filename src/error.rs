@@ -248,6 +248,8 @@ steps! {
     Fork => "start program under init",
     /// `seccomp(2)`: putting the program under its filter.
     Seccomp => "install seccomp filter",
+    /// Handing the listener of a filter to a supervisor in another process, over its socket.
+    HandListenerOver => "hand listener over",
     /// Receiving or answering a question of a filter: `seccomp_unotify(2)`.
     Notify => "answer system call",
     /// `execve(2)` of the program.

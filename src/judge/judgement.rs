@@ -271,6 +271,11 @@ impl Policy {
         }
         problems.extend(self.namespaces.invalid_sysctls());
         problems.extend(self.new_privs_contradictions());
+        if self.supervisor.is_some() && !self.seccomp.as_ref().is_some_and(Seccomp::asks) {
+            let reason = "the supervisor would never be asked";
+            let remedy = "add a rule with Action::Notify to the seccomp profile, or leave out notify_socket()";
+            problems.push(Problem::invalid("notify_socket", reason, remedy));
+        }
         problems.extend(self.terminal_without_session(&self.stdio.streams));
         problems.extend(self.landlock.iter().flat_map(Landlock::invalid));
         problems.extend(self.security.invalid());

@@ -195,7 +195,7 @@ impl Policy {
     ) {
         self.emit_limits_of_process(plan, judgement, &run.streams);
         emit_unblock_signals(plan);
-        let how = filter.map_or(ExecFlags::empty(), |profile| profile.emit(plan));
+        let how = filter.map_or(ExecFlags::empty(), |profile| profile.emit(plan, self.supervisor.is_some()));
         run.invocation.emit_exec(plan, how, failure);
     }
 

@@ -95,7 +95,8 @@ impl Enter for Entrance {
             spawn::start(&Launch {
                 cgroup: group,
                 seen_inside: true,
-                listener: channel.as_ref().map(|channel| &channel.sender),
+                listener: channel.as_ref().and_then(ListenerChannel::sender),
+                supervisor: channel.as_ref().and_then(ListenerChannel::remote),
                 failure: way.failure.as_ref(),
                 ..Launch::new(&plan, policy.setup_timeout())
             })
@@ -201,10 +202,10 @@ impl Policy {
         let mut plan = Plan::new();
         let umask = emit_beginning(&mut plan);
         self.program.attributes.emit_badness(&mut plan);
+        self.security.labels.emit(&mut plan, Modules::default());
         self.security.emit_keyring(&mut plan);
         let failure = way.failure.is_some().then(|| emit_failure_page(&mut plan));
         emit_undumpable(&mut plan);
-        self.security.labels.emit(&mut plan, Modules::default());
         let group = way.group.and_then(|group| group.name().parent()).map(Into::into);
         emit_join_cgroups(&mut plan, &SetupKey { procs: way.procs.len(), group, ..SetupKey::default() });
         emit_joins(&mut plan, apart, way);

@@ -167,9 +167,9 @@ impl Plan {
     }
 
     /// Installs a filter, a struct sock_fprog, with `flags` of seccomp(2), and sends its listener
-    /// to the owner.
-    pub(crate) fn install_filter_and_send_listener(&mut self, flags: u64, filter: Ptr) -> Added<'_> {
-        self.op(Step::Seccomp, code::LISTEN, [flags.into(), filter.into()])
+    /// to the owner. With `answered`, waits for an answer.
+    pub(crate) fn install_filter_and_send_listener(&mut self, flags: u64, filter: Ptr, answered: bool) -> Added<'_> {
+        self.op(Step::Seccomp, code::LISTEN, [flags.into(), filter.into(), u64::from(answered).into()])
     }
 
     /// Sends the master of the program's terminal to the owner.

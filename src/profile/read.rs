@@ -67,6 +67,7 @@ impl File {
             security,
             limits,
             seccomp,
+            supervisor,
             cgroup_parent,
             cgroup,
             #[cfg(feature = "systemd")]
@@ -84,6 +85,9 @@ impl File {
         } = &sandbox.policy;
         if fail_at.is_some() {
             return Err(no_text("fail_at", "a failure for tests"));
+        }
+        if supervisor.is_some() {
+            return Err(no_text("notify_socket", "a function"));
         }
         // Both are set by this preset, and by nothing else that has a text form.
         let is_strict = mounts.private_tmp && mounts.own_groups;
@@ -209,11 +213,11 @@ impl File {
             env_clear,
             env,
             cwd,
+            make_cwd,
             user,
             groups,
             umask,
             attributes,
-            make_cwd,
             rlimits,
             session,
             init,
@@ -228,11 +232,11 @@ impl File {
         self.stop_signal = *stop_signal;
         self.read_environment(*env_clear, env, preset)?;
         self.cwd = cwd.as_deref().map(path_text).transpose()?;
+        self.make_cwd = yes(*make_cwd);
         let ids = |(uid, gid): &(u32, u32)| Ids { uid: *uid, gid: *gid };
         self.user = changed("user", user, &preset.user)?.as_ref().map(ids);
         self.groups = groups.clone();
         self.umask = umask.map(|mask| Text(Mode(mask)));
-        self.make_cwd = yes(*make_cwd);
         self.read_attributes(attributes)?;
         let limits = rlimits.iter().filter(|limit| !preset.rlimits.contains(limit));
         let limits = limits.map(|(resource, soft, hard)| {

@@ -12,7 +12,7 @@ use crate::feature::Feature;
 use crate::mount::{self, Bind, MemoryFile, Mount, RootFs, Tmpfs};
 use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset, UserLimit};
 use crate::program::{Resource, Session};
-use crate::security::{Capabilities, Landlock, Seccomp};
+use crate::security::{Capabilities, Landlock, RemoteSupervisor, Seccomp};
 use crate::units::Bytes;
 
 /// # Namespaces
@@ -858,6 +858,48 @@ impl Sandbox {
     /// since 3.5). If the caller has this attribute already, the sandbox cannot give it up.
     pub fn no_new_privs(mut self, wanted: bool) -> Self {
         self.policy.security.no_new_privs = wanted;
+        self
+    }
+
+    /// Sends the listener of the [`seccomp`](Sandbox::seccomp) profile, which has rules with
+    /// [`Action::Notify`](crate::Action::Notify), to a supervisor in another process: over the unix
+    /// stream socket at `path`, with `SCM_RIGHTS`. This is `listenerPath` of the OCI runtime
+    /// specification, whose message is the state of the container as JSON; its `listenerMetadata` is
+    /// part of that. seccomp_unotify(2), since 5.0.
+    ///
+    /// `message` makes the message from the pid that [`Child::id`](crate::Child::id) gives. The
+    /// library connects before a child exists; so a supervisor that is not there is an error that
+    /// leaves nothing. Once the filter is installed, it sends message and descriptor, and then the
+    /// end of the stream. Only when all has been sent is the program executed, and a failure ends
+    /// the spawn: the program has not run. Connecting and sending take at most
+    /// [`setup_timeout`](Sandbox::setup_timeout) each. Each program of
+    /// [`Child::exec`](crate::Child::exec) does the same, with its own pid. A [`Pool`](crate::Pool)
+    /// has no such sandboxes.
+    ///
+    /// ```no_run
+    /// use ringfence::{Action, Rule, Sandbox, Seccomp};
+    ///
+    /// let asks = Seccomp::default().rule(Rule::new(["mount"], Action::Notify));
+    /// let state = |pid| {
+    ///     let state = r#""ociVersion":"1.3.0","fds":["seccompFd"],"metadata":"m","state":{}"#;
+    ///     format!(r#"{{"pid":{pid},{state}}}"#).into_bytes()
+    /// };
+    /// let sandbox = Sandbox::new().seccomp(asks).notify_socket("/run/agent.sock", state);
+    /// println!("{}", sandbox.status()?.verdict());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`check`](Sandbox::check) refuses this without a rule that asks. A spawn fails at
+    /// [`Step::HandListenerOver`](crate::Step::HandListenerOver): ENOENT, ECONNREFUSED, ENOTSOCK,
+    /// EPIPE if the supervisor hangs up, or [`ErrorKind::Timeout`](crate::ErrorKind::Timeout).
+    pub fn notify_socket(
+        mut self,
+        path: impl AsRef<Path>,
+        message: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        self.policy.supervisor = Some(RemoteSupervisor::new(path.as_ref(), message));
         self
     }
 

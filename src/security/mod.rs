@@ -18,7 +18,7 @@ pub(crate) use label::{Labels, Modules};
 pub use landlock::Landlock;
 pub(crate) use no_new_privs::emit_no_new_privs;
 pub use seccomp::{Action, Architecture, Compare, Denial, DenialRule, Denials};
-pub(crate) use seccomp::DenialRecord;
+pub(crate) use seccomp::{DenialRecord, RemoteConnection, RemoteSupervisor};
 pub use seccomp::{Notification, Notifications, Rule, Seccomp};
 
 use caps::Capability;
