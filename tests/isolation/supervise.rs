@@ -498,7 +498,7 @@ fn each_program_of_a_sandbox_has_its_listener_with_its_own_pid() {
     let sandbox = sh("read line; mkdir x 2>&1").pid_ns().seccomp(profile).notify_socket(&path, told(&path));
     let mut first = sandbox.clone().stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let command = ringfence::Command::new("/bin/sh").args(["-c", "mkdir x 2>&1"]);
-    let further = first.exec(&command.stdout(Stdio::piped())).unwrap();
+    let further = first.exec(command.stdout(Stdio::piped())).unwrap();
     let mut pids = vec![first.id(), further.id()];
     let output = further.wait_with_output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("Exchange full"));
