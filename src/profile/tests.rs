@@ -617,7 +617,8 @@ fn builder_calls() -> BTreeSet<String> {
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         for call in text.split("    pub fn ").skip(1) {
-            let head = call.split('{').next().unwrap();
+            // A long head stands on several lines.
+            let head = call.split('{').next().unwrap().replace("(\n        ", "(");
             let takes_builder = ["(mut self", "(self"].iter().any(|form| head.contains(form));
             if takes_builder && (head.contains("-> Self") || head.contains("Result<Sandbox>")) {
                 calls.insert(head.split(['(', '<']).next().unwrap().to_owned());
