@@ -158,6 +158,8 @@ steps! {
     Events => "watch events",
     /// `setns(2)`.
     JoinNamespace => "setns",
+    /// Holding namespaces without a process: opening their files, and binding those at paths.
+    HoldNamespace => "hold namespace",
     /// `unshare(2)`.
     Unshare => "unshare",
     /// Writing `/proc/sys/user/max_user_namespaces`, or another limit of that directory.
@@ -230,6 +232,8 @@ steps! {
     Capabilities => "set capabilities",
     /// `prctl(PR_SET_NO_NEW_PRIVS)`.
     NoNewPrivs => "set no_new_privs",
+    /// Writing `/proc/self/attr/exec` or `apparmor/exec`: the label of the program.
+    Label => "set security label",
     /// `keyctl(2)`: joining a session keyring.
     Keyring => "join session keyring",
     /// `prctl(2)`: dumpable, death signal, name.
@@ -246,6 +250,8 @@ steps! {
     Fork => "start program under init",
     /// `seccomp(2)`: putting the program under its filter.
     Seccomp => "install seccomp filter",
+    /// Handing the listener of a filter to a supervisor in another process, over its socket.
+    HandListenerOver => "hand listener over",
     /// Receiving or answering a question of a filter: `seccomp_unotify(2)`.
     Notify => "answer system call",
     /// `execve(2)` of the program.

@@ -123,6 +123,7 @@
 //! | `cgroup.kill` | 5.14 | freeze, kill each process, thaw, until none is left |
 //! | time namespaces | 5.6 | an error |
 //! | [`Child::exec`]: `setns(2)` with a pidfd | 5.8 | an error |
+//! | [`join_pid`](Sandbox::join_pid), [`join_process`](Sandbox::join_process): all in one call | 5.8 | one call for each, by files of the same process |
 //! | [`devices`](Sandbox::devices) on cgroup v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`) | 4.15 | an error; `devices.allow` on v1 |
 //! | [`Seccomp`] filters; with a supervisor; that answers with descriptors | 4.14; 5.0; 5.9 | an error, or [`Sandbox::best_effort`] |
 //! | [`denials`](Sandbox::denials): a filter that reports what it refuses | 5.8 | an error, or [`Sandbox::best_effort`] |
@@ -231,6 +232,8 @@ pub use program::{
     IoPriority, MemoryPolicy, MemoryPolicyFlags, Personality, Resource, Scheduler, SchedulerFlags, Session,
 };
 #[doc(hidden)]
+pub use sandbox::HeldNamespaces;
+#[doc(hidden)]
 pub use security::{Action, Architecture, Compare, Denial, DenialRule, Denials};
 #[doc(hidden)]
 pub use security::{Notification, Notifications, Rule, SecureBits};
@@ -284,7 +287,7 @@ pub mod limits {
 pub mod namespaces {
     pub use crate::Namespaces;
     #[doc(inline)]
-    pub use crate::{IdMap, IdMapError, TimeOffset, UserLimit};
+    pub use crate::{HeldNamespaces, IdMap, IdMapError, TimeOffset, UserLimit};
 }
 
 /// Privileges: capabilities, filters of system calls and their supervisors, Landlock.

@@ -16,7 +16,7 @@ use crate::mount::{ShownGroups, Surroundings};
 use crate::namespace::Namespaces;
 use crate::proc::user_ns;
 use crate::program::{Invocation, Program};
-use crate::security::{Landlock, Privileges, Seccomp};
+use crate::security::{Landlock, Privileges, RemoteSupervisor, Seccomp};
 use crate::{mount, namespace, stdio};
 
 /// The default time limit of a setup.
@@ -33,6 +33,8 @@ pub(crate) struct Policy {
     pub(crate) security: Privileges,
     pub(crate) limits: Limits,
     pub(crate) seccomp: Option<Seccomp>,
+    /// The supervisor of the filter, in another process.
+    pub(crate) supervisor: Option<RemoteSupervisor>,
     /// True if what the filter refuses is recorded.
     pub(crate) denials: bool,
     pub(crate) cgroup_parent: Option<PathBuf>,

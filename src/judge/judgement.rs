@@ -11,11 +11,11 @@ use super::capabilities::{capability_mask, has_capability};
 use crate::cgroup;
 use crate::error::{Error, Problem, Result};
 use crate::feature::{Enforced, Enforcement, Feature};
-use crate::mount::{Kind, Mount};
+use crate::mount::{self, Kind, Mount};
 use crate::namespace::{IdMaps, Namespaces, UserLimit};
 use crate::policy::Policy;
 use crate::program::Session;
-use crate::security::{self, Landlock, Names, Seccomp};
+use crate::security::{self, Landlock, Modules, Names, Seccomp};
 use crate::stdio::{Sink, Stdio};
 
 /// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
@@ -91,6 +91,7 @@ impl Policy {
         }
         problems.extend(self.unreachable_rlimits());
         problems.extend(self.absent_affinity());
+        problems.extend(self.security.labels.unsupported(Modules::default()));
         problems.extend(self.new_privs_unreachable());
         if thorough {
             problems.extend(self.missing_sources());
@@ -265,13 +266,21 @@ impl Policy {
         problems.extend(self.mounts.invalid());
         problems.extend(self.program.invalid());
         problems.extend(self.program.attributes.invalid(self.program.init));
+        if self.program.make_cwd {
+            problems.extend(mount::invalid_workdir(self.program.cwd.as_deref(), self.mounts.root.is_some()));
+        }
         problems.extend(self.namespaces.invalid_sysctls());
         problems.extend(self.new_privs_contradictions());
+        if self.supervisor.is_some() && !self.seccomp.as_ref().is_some_and(Seccomp::asks) {
+            let reason = "the supervisor would never be asked";
+            let remedy = "add a rule with Action::Notify to the seccomp profile, or leave out notify_socket()";
+            problems.push(Problem::invalid("notify_socket", reason, remedy));
+        }
         problems.extend(self.terminal_without_session(&self.stdio.streams));
         problems.extend(self.landlock.iter().flat_map(Landlock::invalid));
         problems.extend(self.security.invalid());
         problems.extend(self.names_without_namespace());
-        problems.extend(self.duplicate_namespaces());
+        problems.extend(self.invalid_joins());
         problems.extend(self.descriptor_numbers(&[]));
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
         if self.program.init && !self.namespaces.new.contains(Namespaces::PID) {
@@ -386,21 +395,23 @@ impl Policy {
         problems
     }
 
-    /// Returns the problems of namespaces that are asked for twice.
-    fn duplicate_namespaces(&self) -> Vec<Problem> {
+    /// Returns the problems of namespaces that are asked for twice, or that are not what they are
+    /// taken for.
+    fn invalid_joins(&self) -> Vec<Problem> {
         let mut seen = self.namespaces.new;
         let mut problems = Vec::new();
-        for (kind, _) in &self.namespaces.join {
+        for (kind, source) in &self.namespaces.join {
             let name = kind.file().unwrap_or("?");
             if kind.file().is_none() {
-                let reason = "join_fd takes one kind of namespace at a time";
-                problems.push(Problem::invalid("join_fd", reason, "call join_fd once for each descriptor"));
+                let reason = "this call takes one kind of namespace at a time";
+                problems.push(Problem::invalid(source.call(), reason, "call it once for each namespace"));
             } else if seen.contains(*kind) && *kind != Namespaces::MOUNT {
                 let reason = format!("the {name} namespace is asked for twice");
                 problems.push(Problem::invalid("join", reason, "make a namespace or join one, not both"));
             }
             seen |= *kind;
         }
+        problems.extend(self.namespaces.invalid_sources());
         problems
     }
 

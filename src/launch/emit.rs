@@ -10,12 +10,12 @@ use nix::errno::Errno;
 
 use crate::error::{Result, Step};
 use crate::judge::Judgement;
-use crate::mount::{Context, ShownGroups};
+use crate::mount::{self, Context, ShownGroups};
 use crate::namespace::{IdMaps, Namespaces, Writer};
 use crate::plan::{Arg, ExecFlags, Plan, Request, RunFd, Slot};
 use crate::policy::Policy;
 use crate::program::{Invocation, Program, Resource, emit_groups, emit_ids};
-use crate::security::Seccomp;
+use crate::security::{Modules, Seccomp};
 use crate::spawn::{self, FailurePage};
 use crate::stdio::{self, Fds, Master, Streams};
 use crate::sys::fork_mark::PerProcess;
@@ -103,6 +103,7 @@ impl Policy {
             plan.request(Step::JoinCgroup, Request::ControlGroup);
         }
         self.program.attributes.emit_badness(&mut plan);
+        self.security.labels.emit(&mut plan, Modules::default());
         self.security.emit_keyring(&mut plan);
         let wants_page = judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page);
         let failure = wants_page.then(|| emit_failure_page(&mut plan));
@@ -129,6 +130,9 @@ impl Policy {
         if self.namespaces.new.contains(Namespaces::MOUNT) {
             let mounts = self.mounts.all(&self.surroundings(key.shown.clone()), key.terminal.as_deref());
             self.mounts.emit(&mut plan, &mounts, context, scratch, ready, &judgement.control_groups)?;
+        }
+        if let Some(cwd) = self.program.cwd.as_deref().filter(|_| self.program.make_cwd) {
+            mount::emit_workdir(&mut plan, cwd);
         }
         let landlock = self.landlock.as_ref().and_then(|rules| rules.emit(&mut plan, &judgement.landlock));
         self.emit_identity(&mut plan, judgement);
@@ -191,7 +195,7 @@ impl Policy {
     ) {
         self.emit_limits_of_process(plan, judgement, &run.streams);
         emit_unblock_signals(plan);
-        let how = filter.map_or(ExecFlags::empty(), |profile| profile.emit(plan));
+        let how = filter.map_or(ExecFlags::empty(), |profile| profile.emit(plan, self.supervisor.is_some()));
         run.invocation.emit_exec(plan, how, failure);
     }
 

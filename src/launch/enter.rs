@@ -29,7 +29,7 @@ use crate::judge::Judgement;
 use crate::namespace::Namespaces;
 use crate::plan::{Plan, PlanFd, RunFds};
 use crate::policy::Policy;
-use crate::security::{Seccomp, emit_no_new_privs};
+use crate::security::{Modules, Seccomp, emit_no_new_privs};
 use crate::spawn::{self, FailurePage, Launch};
 use crate::stdio::{self, Master, Stdio, Streams};
 use crate::sys::{pidfd, table};
@@ -95,7 +95,8 @@ impl Enter for Entrance {
             spawn::start(&Launch {
                 cgroup: group,
                 seen_inside: true,
-                listener: channel.as_ref().map(|channel| &channel.sender),
+                listener: channel.as_ref().and_then(ListenerChannel::sender),
+                supervisor: channel.as_ref().and_then(ListenerChannel::remote),
                 failure: way.failure.as_ref(),
                 ..Launch::new(&plan, policy.setup_timeout())
             })
@@ -201,6 +202,7 @@ impl Policy {
         let mut plan = Plan::new();
         let umask = emit_beginning(&mut plan);
         self.program.attributes.emit_badness(&mut plan);
+        self.security.labels.emit(&mut plan, Modules::default());
         self.security.emit_keyring(&mut plan);
         let failure = way.failure.is_some().then(|| emit_failure_page(&mut plan));
         emit_undumpable(&mut plan);

@@ -8,7 +8,7 @@ use std::thread;
 use crate::error::{Error, Problem, Result, Step};
 use crate::judge::Judgement;
 use crate::policy::Policy;
-use crate::security::{DenialRecord, Notifications, Seccomp};
+use crate::security::{DenialRecord, Notifications, RemoteConnection, Seccomp};
 
 /// The function that is passed to [`Sandbox::spawn_supervised`](crate::Sandbox::spawn_supervised).
 pub(crate) type Supervisor = Box<dyn FnOnce(Notifications) + Send>;
@@ -16,14 +16,26 @@ pub(crate) type Supervisor = Box<dyn FnOnce(Notifications) + Send>;
 /// The channel for one listener.
 #[derive(Debug)]
 pub(super) struct ListenerChannel {
-    pub(super) sender: Sender<OwnedFd>,
+    sender: Sender<OwnedFd>,
     /// The receiver, or `None` if the supervisor's thread has it.
     receiver: Option<Receiver<OwnedFd>>,
+    /// The supervisor in another process, which gets the listener.
+    remote: Option<RemoteConnection>,
     /// The record, for a filter that reports what it refuses.
     pub(super) denials: Option<Arc<DenialRecord>>,
 }
 
 impl ListenerChannel {
+    /// Returns the sender of the listener, for a receiver in this process.
+    pub(super) fn sender(&self) -> Option<&Sender<OwnedFd>> {
+        Some(&self.sender).filter(|_| self.remote.is_none())
+    }
+
+    /// Returns the connection to a supervisor in another process.
+    pub(super) fn remote(&self) -> Option<&RemoteConnection> {
+        self.remote.as_ref()
+    }
+
     /// Takes the listener out of the channel, for the handle.
     pub(super) fn notifications(&mut self) -> Option<Notifications> {
         self.receiver.take()?.try_recv().ok().map(Notifications::new)
@@ -45,11 +57,18 @@ impl Policy {
         let Some(profile) = judgement.seccomp.as_ref().filter(|profile| profile.has_listener()) else {
             return Ok(None);
         };
+        if let Some(remote) = &self.supervisor {
+            if supervisor.is_some() {
+                return refuse("notify_socket() has named another supervisor", "leave out one of the two");
+            }
+            let remote = Some(remote.connect(self.setup_timeout())?);
+            return Ok(Some(ListenerChannel { sender: mpsc::channel().0, receiver: None, remote, denials: None }));
+        }
         if let Some(record) = profile.record().map(Arc::new) {
             let recorder = record.clone();
             let refuse_all = move |notifications| recorder.refuse_all(&notifications);
             let sender = supervise("ringfence-denials", Box::new(refuse_all))?;
-            return Ok(Some(ListenerChannel { sender, receiver: None, denials: Some(record) }));
+            return Ok(Some(ListenerChannel { sender, receiver: None, remote: None, denials: Some(record) }));
         }
         if supervisor.is_none() && profile.asks_about_exec() {
             let reason = "the profile asks about execve(2), and the spawn itself waits for that call";
@@ -57,10 +76,10 @@ impl Policy {
         }
         let Some(supervisor) = supervisor else {
             let (sender, receiver) = mpsc::channel();
-            return Ok(Some(ListenerChannel { sender, receiver: Some(receiver), denials: None }));
+            return Ok(Some(ListenerChannel { sender, receiver: Some(receiver), remote: None, denials: None }));
         };
         let sender = supervise("ringfence-supervisor", supervisor)?;
-        Ok(Some(ListenerChannel { sender, receiver: None, denials: None }))
+        Ok(Some(ListenerChannel { sender, receiver: None, remote: None, denials: None }))
     }
 }
 

@@ -4,7 +4,7 @@
 //! The modules, from the lowest up: [`compiled`] judges, [`inputs`] makes the inputs of the setup,
 //! [`emit`] has the order of the ops, [`run_setup`] runs them to one of two ends, [`start`] goes on
 //! to a program, [`park`] to a sandbox that waits for one, and [`enter`] to a further program in one
-//! that runs.
+//! that runs. [`hold`] makes namespaces alone.
 
 mod compiled;
 mod emit;
@@ -12,6 +12,7 @@ mod enter;
 mod excess;
 mod facts;
 mod handle;
+mod hold;
 mod inputs;
 mod listener;
 mod location;

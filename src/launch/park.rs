@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use super::compiled::Compiled;
 use super::emit::{Run, Setup};
 use super::inputs::Inputs;
+use super::listener::ListenerChannel;
 use super::run_setup::{End, FinishedSetup};
 use crate::cgroup::{Group, Stats};
 use crate::child::{Child, MountNamespace};
@@ -75,7 +76,7 @@ impl Policy {
         let plan = self.emit_fire(&compiled.judgement, &setup, run);
         let channel = self.listen(&compiled.judgement, None).map_err(Misfire::Failed)?;
         let launch = Launch {
-            listener: channel.as_ref().map(|channel| &channel.sender),
+            listener: channel.as_ref().and_then(ListenerChannel::sender),
             init: self.program.init,
             failure: inputs.failure.as_ref(),
             ..Launch::new(&plan, self.setup_timeout())

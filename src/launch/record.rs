@@ -27,7 +27,7 @@ use crate::mount::RootFs;
 use crate::namespace::{IdMap, IdMaps, JoinSource, Namespaces, Outside, Writer};
 use crate::policy::Policy;
 use crate::program::{Attributes, Resource, Session};
-use crate::security::{Capabilities, Privileges, Seccomp};
+use crate::security::{Capabilities, Labels, Privileges, Seccomp};
 use crate::sys::pidfd;
 use crate::text::{self, escape, hex, number, unescape};
 
@@ -38,14 +38,21 @@ const LIST_MAX: usize = 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct EntryRecord {
     entrance: Arc<Entrance>,
-    /// True if the sandbox has rules of Landlock, which cannot be repeated.
-    no_ruleset: bool,
+    /// What of the sandbox cannot be repeated.
+    unrepeatable: Option<Unrepeatable>,
     /// The ids of the process that has started the sandbox, if its programs keep them.
     caller: Option<(u32, u32, Vec<u32>)>,
     /// The inodes of the namespaces that the sandbox shares with that process.
     shared: Vec<(Namespaces, u64)>,
     /// The root directory of that process, if the sandbox has it as well.
     root: Option<(u64, u64)>,
+}
+
+/// A wall that a later process cannot make again.
+#[derive(Debug, Clone, Copy)]
+enum Unrepeatable {
+    Landlock,
+    Label,
 }
 
 impl Entrance {
@@ -55,6 +62,9 @@ impl Entrance {
         if !judgement.landlock.is_empty() {
             // The paths of the ruleset were opened before the program could exchange them.
             line.put("refused", "landlock");
+        } else if !judgement.security.labels.is_empty() {
+            // A text without the label would go unnoticed: labels change with each exec.
+            line.put("refused", "label");
         }
         line.put("new", format!("{:x}", policy.namespaces.new.bits()));
         let joined = policy.namespaces.join.iter().fold(Namespaces::empty(), |all, (kind, _)| all | *kind);
@@ -167,6 +177,7 @@ impl EntryRecord {
             capabilities: line.maybe("caps", Capabilities::from_text)?,
             no_new_privs: line.flag("nnp")?,
             session_keyring: line.flag("keyring")?,
+            labels: Labels::default(),
             admin_until_exec: new_privs,
         };
         policy.security = security.clone();
@@ -193,7 +204,11 @@ impl EntryRecord {
             control_groups: Vec::new(),
         };
         let user_outside = line.maybe("outside", |value| pair(value, number, number))?;
-        let no_ruleset = line.maybe("refused", |value| (value == "landlock").then_some(()))?.is_some();
+        let unrepeatable = line.maybe("refused", |value| match value {
+            "landlock" => Some(Unrepeatable::Landlock),
+            "label" => Some(Unrepeatable::Label),
+            _ => None,
+        })?;
         let is_fenced = line.flag("fenced")?;
         let needs_caller = policy.program.user.is_none() || policy.program.groups.is_none();
         // Neither goes with a filter that leaves set-user-ID programs their rights.
@@ -206,7 +221,7 @@ impl EntryRecord {
             is_fenced,
             ruleset: None,
         };
-        valid.then_some(EntryRecord { entrance: Arc::new(entrance), no_ruleset, caller, shared, root })
+        valid.then_some(EntryRecord { entrance: Arc::new(entrance), unrepeatable, caller, shared, root })
     }
 
     #[cfg(test)]
@@ -230,9 +245,13 @@ impl EntryRecord {
         let refuse = |reason: String, hint: &str| {
             Err(Error::message(ErrorKind::Unsupported, Step::Enter, reason).hint(hint.to_owned()))
         };
-        if self.no_ruleset {
-            let reason = "the rules of Landlock of this sandbox cannot be repeated by another process";
-            return refuse(reason.into(), "call exec() in the process that has started the sandbox");
+        if let Some(wall) = self.unrepeatable {
+            let what = match wall {
+                Unrepeatable::Landlock => "the rules of Landlock",
+                Unrepeatable::Label => "the label",
+            };
+            let reason = format!("{what} of this sandbox cannot be repeated by another process");
+            return refuse(reason, "call exec() in the process that has started the sandbox");
         }
         let program = &self.entrance.policy.program;
         if let Some((uid, gid, groups)) = &self.caller {

@@ -16,6 +16,7 @@ use crate::mount;
 use crate::namespace::Writer;
 use crate::plan::Plan;
 use crate::policy::Policy;
+use crate::security::RemoteConnection;
 use crate::spawn::{self, Launch, Stub};
 
 /// The two ends of a setup.
@@ -25,6 +26,8 @@ pub(super) enum End<'e> {
         run: &'e Run,
         /// The channel for the filter's listener.
         listener: Option<&'e Sender<OwnedFd>>,
+        /// The supervisor in another process that gets the listener.
+        supervisor: Option<&'e RemoteConnection>,
         /// The time at which the spawn began, if the spawn is timed.
         begun: Option<Instant>,
     },
@@ -119,9 +122,9 @@ impl Policy {
         end: &End<'_>,
     ) -> Result<Stub> {
         let enter = inputs.location.group_mover(inputs.resources.group.as_ref(), self.setup_timeout());
-        let (listener, timed) = match *end {
-            End::Exec { listener, begun, .. } => (listener, begun),
-            End::Park => (None, None),
+        let (listener, supervisor, timed) = match *end {
+            End::Exec { listener, supervisor, begun, .. } => (listener, supervisor, begun),
+            End::Park => (None, None, None),
         };
         spawn::start(&Launch {
             namespaces: self.namespaces.at_clone(inputs.template.is_some()).bits(),
@@ -133,6 +136,7 @@ impl Policy {
             init: self.program.init,
             parks: matches!(end, End::Park),
             listener,
+            supervisor,
             failure: inputs.failure.as_ref(),
             fail: self.fail_at,
             timed,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::compiled::Compiled;
 use super::emit::Run;
-use super::listener::Supervisor;
+use super::listener::{ListenerChannel, Supervisor};
 use super::park::user_ns_with;
 use super::run_setup::{End, FinishedSetup};
 use crate::cgroup::Stats;
@@ -45,9 +45,10 @@ impl Policy {
         } else if self.mounts.root.is_some() {
             inputs.terminal = run.streams.inherited_terminal();
         }
-        let listener = channel.as_ref().map(|channel| &channel.sender);
+        let supervisor = channel.as_ref().and_then(ListenerChannel::remote);
+        let listener = channel.as_ref().and_then(ListenerChannel::sender);
         let FinishedSetup { stub, .. } =
-            self.run_setup(compiled, &mut inputs, &End::Exec { run: &run, listener, begun })?;
+            self.run_setup(compiled, &mut inputs, &End::Exec { run: &run, listener, supervisor, begun })?;
         self.handle(compiled, stub.into_running(), &mut inputs, &mut run.streams, channel, Stats::default())
     }
 }

@@ -37,6 +37,7 @@ mod root;
 mod sparse;
 mod template;
 mod tmpfs;
+mod workdir;
 
 pub use bind::Bind;
 pub use cgroupfs::Cgroupfs;
@@ -69,3 +70,4 @@ pub(crate) use root::RootGuard;
 pub(crate) use sparse::may_miss_mounts;
 pub(crate) use template::lacks_node;
 pub use tmpfs::Tmpfs;
+pub(crate) use workdir::{emit_workdir, invalid_workdir};

@@ -1,38 +1,14 @@
 //! From the policy to ops: joined and new namespaces, and what is set in them.
 
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
-
-use nix::errno::Errno;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::kinds::Namespaces;
 use super::maps::{IdMaps, Writer};
-use super::policy::{JoinSource, Policy};
+use super::policy::Policy;
 use super::sysctl;
 use super::user_limit::emit_user_limits;
-use crate::error::{Error, Problem, Result, Step};
+use crate::error::{Problem, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd, Request};
-use crate::sys::pidfd;
-
-/// The order of joins. User comes first, since it gives the right to the others; pid last but for
-/// mount, which changes what paths mean.
-const JOIN_ORDER: [Namespaces; 8] = [
-    Namespaces::USER,
-    Namespaces::CGROUP,
-    Namespaces::IPC,
-    Namespaces::UTS,
-    Namespaces::NET,
-    Namespaces::TIME,
-    Namespaces::PID,
-    Namespaces::MOUNT,
-];
-
-const NO_PROCESS: &str = "there is no such process, or it is not yours to join";
-
-fn no_process(pid: i32, errno: Errno) -> Error {
-    Error::new(Step::JoinNamespace, errno).at(format!("/proc/{pid}/ns")).hint(NO_PROCESS)
-}
 
 impl Policy {
     /// Writes the id maps: the stub does where it may, else the caller from outside.
@@ -72,17 +48,7 @@ impl Policy {
     /// that the kernel needs. To be called after the control groups are entered. With a `template`,
     /// a mount namespace, the new mount namespace is made from the template, not from the caller's.
     pub(crate) fn emit(&self, plan: &mut Plan, template: Option<BorrowedFd<'_>>) -> Result<()> {
-        let processes = self.joined_processes()?;
-        for kind in JOIN_ORDER {
-            for (_, source) in self.join.iter().filter(|(joined, _)| *joined == kind) {
-                self.emit_join(plan, kind, source)?;
-            }
-        }
-        // As long as nobody has reaped the process, its pid was its own while its namespaces were
-        // opened.
-        if let Some((pid, _)) = processes.iter().find(|(pid, held)| pidfd::pid_of(held.as_fd()) != Some(*pid)) {
-            return Err(no_process(*pid, Errno::ESRCH));
-        }
+        self.emit_joins(plan)?;
         if let Some(template) = template {
             let number = plan.fd(PlanFd::Held(template.as_raw_fd()));
             let flag = Namespaces::MOUNT.bits();
@@ -109,42 +75,6 @@ impl Policy {
         if self.reclones() {
             plan.reclone();
         }
-        Ok(())
-    }
-
-    /// Opens a pidfd of each process whose namespaces are joined, before its namespaces are opened.
-    fn joined_processes(&self) -> Result<Vec<(i32, OwnedFd)>> {
-        let mut held: Vec<(i32, OwnedFd)> = Vec::new();
-        for (_, source) in &self.join {
-            if let JoinSource::Pid(pid) = source
-                && held.iter().all(|(known, _)| known != pid)
-            {
-                match pidfd::open_any(*pid) {
-                    // The files of the process in /proc, which are not there either, fail next and
-                    // name the path.
-                    Err(Errno::ESRCH | Errno::EINVAL) => {}
-                    opened => held.push((*pid, opened.map_err(|errno| no_process(*pid, errno))?)),
-                }
-            }
-        }
-        Ok(held)
-    }
-
-    /// Joins one namespace: setns(2).
-    fn emit_join(&self, plan: &mut Plan, kind: Namespaces, source: &JoinSource) -> Result<()> {
-        let (fd, path) = match source {
-            JoinSource::Fd(fd) => (PlanFd::Shared(fd.clone()), PathBuf::from("given descriptor")),
-            JoinSource::Pid(pid) => {
-                let path = PathBuf::from(format!("/proc/{pid}/ns/{}", kind.file().unwrap_or("?")));
-                let file = File::open(&path)
-                    .map_err(|error| Error::io(Step::JoinNamespace, &error).at(&path).hint(NO_PROCESS))?;
-                (PlanFd::from(OwnedFd::from(file)), path)
-            }
-        };
-        let number = plan.fd(fd);
-        plan.call(Step::JoinNamespace, libc::SYS_setns, [number.into(), kind.bits().into()])
-            .at(path)
-            .hint("joining needs CAP_SYS_ADMIN in the user namespace that owns the joined one");
         Ok(())
     }
 

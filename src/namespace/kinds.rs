@@ -54,4 +54,9 @@ impl Namespaces {
             _ => return None,
         })
     }
+
+    /// Returns the name for a message.
+    pub(crate) fn name(self) -> &'static str {
+        self.file().unwrap_or("?")
+    }
 }

@@ -6,22 +6,27 @@
 //! would show in it; the time namespace by unshare, because an exec right after the clone would
 //! freeze its offsets.
 
+mod bound;
 mod emit;
+mod join;
 mod kinds;
 mod lease;
 mod maps;
 mod newidmap;
 mod policy;
+mod source;
 mod sysctl;
 mod time_offset;
 mod user_limit;
 
 pub use crate::idmap::{IdMap, IdMapError};
 pub(crate) use crate::idmap::{LINES_MAX, exchanging, is_own, unprivileged_id};
+pub(crate) use bound::BoundDir;
 pub use kinds::Namespaces;
 pub(crate) use lease::{Lease, lease, lease_for_mounts};
 pub(crate) use maps::{IdMaps, Outside, Writer};
 pub(crate) use newidmap::Programs;
-pub(crate) use policy::{JoinSource, Policy};
+pub(crate) use policy::Policy;
+pub(crate) use source::{JoinSource, kind_of};
 pub use time_offset::TimeOffset;
 pub use user_limit::UserLimit;

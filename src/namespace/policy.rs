@@ -1,20 +1,13 @@
 //! The namespaces that the builder has been asked for.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use super::kinds::Namespaces;
+use super::source::JoinSource;
 use super::time_offset::TimeOffset;
 use super::user_limit::UserLimit;
+use crate::error::Problem;
 use crate::idmap::IdMap;
-
-/// An existing namespace: an open file of it, or a process that is in it.
-#[derive(Debug, Clone)]
-pub(crate) enum JoinSource {
-    Fd(Arc<OwnedFd>),
-    Pid(i32),
-}
 
 /// The namespaces that the builder has been asked for, and what is set in them: the policy.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +41,12 @@ impl Policy {
     /// Returns whether a namespace of this kind is joined.
     pub(crate) fn joins(&self, kind: Namespaces) -> bool {
         self.join.iter().any(|(joined, _)| *joined == kind)
+    }
+
+    /// Returns the problems of sources that are no namespaces of their kind.
+    pub(crate) fn invalid_sources(&self) -> Vec<Problem> {
+        let known = self.join.iter().filter(|(kind, _)| kind.file().is_some());
+        known.filter_map(|(kind, source)| source.problem(*kind)).collect()
     }
 
     /// Returns the flags of the clone. After a user namespace is joined, all others belong to it,

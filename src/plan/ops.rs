@@ -135,6 +135,13 @@ impl Plan {
         self.op(Step::MountTarget, code::TARGET, args).at(path).store(place)
     }
 
+    /// Makes the missing directories of `path` below the directory `root`, and stores an `O_PATH`
+    /// descriptor of the last in `place`.
+    pub(crate) fn make_directory(&mut self, root: Slot, path: &Path, place: Slot) -> Added<'_> {
+        let name = self.string(path);
+        self.op(Step::Cwd, code::TARGET, [root.into(), name.into(), 0.into()]).store(place)
+    }
+
     /// Sets and clears flags, as mount(2) has them, of the mount whose root is `tree`, and with
     /// `recursive` of all mounts below that mount.
     pub(crate) fn remount(&mut self, tree: Slot, set: u64, clear: u64, recursive: bool) -> Added<'_> {
@@ -172,9 +179,9 @@ impl Plan {
     }
 
     /// Installs a filter, a struct sock_fprog, with `flags` of seccomp(2), and sends its listener
-    /// to the owner.
-    pub(crate) fn install_filter_and_send_listener(&mut self, flags: u64, filter: Ptr) -> Added<'_> {
-        self.op(Step::Seccomp, code::LISTEN, [flags.into(), filter.into()])
+    /// to the owner. With `answered`, waits for an answer.
+    pub(crate) fn install_filter_and_send_listener(&mut self, flags: u64, filter: Ptr, answered: bool) -> Added<'_> {
+        self.op(Step::Seccomp, code::LISTEN, [flags.into(), filter.into(), u64::from(answered).into()])
     }
 
     /// Sends the master of the program's terminal to the owner.

@@ -36,6 +36,8 @@ impl File {
             (kinds, join.pid)
         });
         let sandbox = joins.fold(sandbox.namespaces(kinds), |sandbox, (kinds, pid)| sandbox.join_pid(kinds, pid));
+        let paths = self.join_path.iter().flatten();
+        let sandbox = paths.fold(sandbox, |sandbox, join| sandbox.join_path(join.kind.0, &join.path));
         let sandbox = set(sandbox, self.hostname.as_ref(), Sandbox::hostname);
         let sandbox = set(sandbox, self.domainname.as_ref(), Sandbox::domainname);
         let sandbox = set(sandbox, self.monotonic_offset, |sandbox, by| sandbox.monotonic_offset(by.0));
@@ -78,6 +80,8 @@ impl File {
         let sandbox = set(sandbox, capabilities, Sandbox::capabilities);
         let sandbox = set(sandbox, self.no_new_privs, Sandbox::no_new_privs);
         let sandbox = set(sandbox, self.session_keyring, Sandbox::session_keyring);
+        let sandbox = set(sandbox, self.apparmor_profile.as_ref(), Sandbox::apparmor_profile);
+        let sandbox = set(sandbox, self.selinux_label.as_ref(), Sandbox::selinux_label);
         let sandbox = match &self.seccomp {
             None => sandbox,
             Some(Either::Short(word)) => match word.as_str() {
@@ -172,6 +176,7 @@ impl File {
         let sandbox = sandbox.envs(variables);
         let sandbox = self.env_remove.iter().flatten().fold(sandbox, Sandbox::env_remove);
         let sandbox = set(sandbox, self.cwd.as_ref(), Sandbox::cwd);
+        let sandbox = set(sandbox, self.make_cwd, Sandbox::make_cwd);
         let mut sandbox = sandbox;
         let streams = [("stdin", &self.stdin), ("stdout", &self.stdout), ("stderr", &self.stderr)];
         for (name, value) in streams {

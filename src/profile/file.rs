@@ -51,6 +51,7 @@ tables! {
         env: Table<String, String>,
         env_remove: Vec<String>,
         cwd: String,
+        make_cwd: bool,
         stdin: Either<String, Stream>,
         stdout: Either<String, Stream>,
         stderr: Either<String, Stream>,
@@ -71,6 +72,7 @@ tables! {
         namespaces: Vec<Text<Namespaces>>,
         share: Vec<Text<Namespaces>>,
         join_pid: Vec<Join>,
+        join_path: Vec<JoinPath>,
         hostname: String,
         domainname: String,
         monotonic_offset: Text<TimeOffset>,
@@ -93,6 +95,8 @@ tables! {
         capabilities: Either<Vec<Text<Cap>>, CapabilitySets>,
         no_new_privs: bool,
         session_keyring: bool,
+        apparmor_profile: String,
+        selinux_label: String,
         seccomp: Either<String, Filter>,
         landlock: LandlockRules,
         // Limits.
@@ -198,6 +202,7 @@ tables! {
 
     Ids { uid: u32, gid: u32, ; }
     Join { kinds: Vec<Text<Namespaces>>, pid: u32, ; }
+    JoinPath { kind: Text<Namespaces>, path: String, ; }
     HugePages { page: Text<Bytes>, limit: Text<Bytes>, ; }
     SoftHard { soft: Text<Number>, hard: Text<Number>, ; }
     Scope { ; slice: String, description: String, }

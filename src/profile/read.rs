@@ -7,8 +7,8 @@ use std::ffi::{OsStr, OsString};
 
 use super::attributes::{flags_key, io_priority_key, memory_policy_key, numbers_key, scheduler_key};
 use super::file::{
-    CapabilitySets, DeviceWeight, File, Filter, FilterArg, FilterRule, HugePages, Ids, Io, Join, LandlockRules,
-    LimitsTable, Masked, RdmaTable, ResourcesTable, Root, Size, SoftHard, Stream,
+    CapabilitySets, DeviceWeight, File, Filter, FilterArg, FilterRule, HugePages, Ids, Io, Join, JoinPath,
+    LandlockRules, LimitsTable, Masked, RdmaTable, ResourcesTable, Root, Size, SoftHard, Stream,
 };
 use super::keys::{no_text, text, yes};
 use super::mounts::{path_text, to_entry, upper_entry};
@@ -67,6 +67,7 @@ impl File {
             security,
             limits,
             seccomp,
+            supervisor,
             cgroup_parent,
             cgroup,
             #[cfg(feature = "systemd")]
@@ -84,6 +85,9 @@ impl File {
         } = &sandbox.policy;
         if fail_at.is_some() {
             return Err(no_text("fail_at", "a failure for tests"));
+        }
+        if supervisor.is_some() {
+            return Err(no_text("notify_socket", "a function"));
         }
         // Both are set by this preset, and by nothing else that has a text form.
         let is_strict = mounts.private_tmp && mounts.own_groups;
@@ -145,11 +149,17 @@ impl File {
             sysctls,
         } = own;
         self.namespaces = some(kinds(*new - preset.new));
-        let joins = join.iter().map(|(kinds_, source)| match source {
-            JoinSource::Pid(pid) => Ok(Join { kinds: kinds(*kinds_), pid: pid.cast_unsigned() }),
-            JoinSource::Fd(_) => Err(no_text("join_fd", "a descriptor")),
-        });
-        self.join_pid = some(joins.collect::<Result<_>>()?);
+        let (mut pids, mut paths) = (Vec::new(), Vec::new());
+        for (kind, source) in join {
+            match source {
+                JoinSource::Pid(pid) => pids.push(Join { kinds: kinds(*kind), pid: pid.cast_unsigned() }),
+                JoinSource::Path(file) => paths.push(JoinPath { kind: Text(*kind), path: text("join_path", file)? }),
+                JoinSource::Fd(_) => return Err(no_text("join_fd", "a descriptor")),
+                JoinSource::Process(_) => return Err(no_text("join_process", "a descriptor")),
+            }
+        }
+        self.join_pid = some(pids);
+        self.join_path = some(paths);
         self.hostname = changed("hostname", hostname, &preset.hostname)?;
         self.domainname = domainname.clone();
         self.monotonic_offset = monotonic.map(Text);
@@ -203,6 +213,7 @@ impl File {
             env_clear,
             env,
             cwd,
+            make_cwd,
             user,
             groups,
             umask,
@@ -221,6 +232,7 @@ impl File {
         self.stop_signal = *stop_signal;
         self.read_environment(*env_clear, env, preset)?;
         self.cwd = cwd.as_deref().map(path_text).transpose()?;
+        self.make_cwd = yes(*make_cwd);
         let ids = |(uid, gid): &(u32, u32)| Ids { uid: *uid, gid: *gid };
         self.user = changed("user", user, &preset.user)?.as_ref().map(ids);
         self.groups = groups.clone();
@@ -287,7 +299,9 @@ impl File {
     }
 
     fn read_privileges(&mut self, own: &Privileges, preset: &Privileges) -> Result<()> {
-        let Privileges { capabilities, no_new_privs, session_keyring, admin_until_exec: _ } = own;
+        let Privileges { capabilities, no_new_privs, session_keyring, labels, admin_until_exec: _ } = own;
+        self.apparmor_profile = labels.apparmor.clone();
+        self.selinux_label = labels.selinux.clone();
         self.capabilities = changed("capabilities", capabilities, &preset.capabilities)?.as_ref().map(capabilities_key);
         self.no_new_privs = switched(*no_new_privs, preset.no_new_privs);
         self.session_keyring = switched(*session_keyring, preset.session_keyring);

@@ -42,6 +42,7 @@ const ROWS: &[Row] = &[
     ("env_remove", "env_remove = ['X', 'Y']", |s| s.env_remove("X").env_remove("Y"), May),
     ("env_clear", "env_clear = true", Sandbox::env_clear, May),
     ("cwd", "cwd = '/tmp'", |s| s.cwd("/tmp"), May),
+    ("make_cwd", "make_cwd = true", |s| s.make_cwd(true), May),
     ("stdin", "stdin = 'null'", |s| s.stdin(Stdio::null()), May),
     ("stdin", "stdin = 'inherit'", |s| s.stdin(Stdio::inherit()), MayNot),
     ("stdin", "stdin = { bytes = \"a\\n\" }", |s| s.stdin(Stdio::bytes(*b"a\n")), May),
@@ -164,6 +165,12 @@ const ROWS: &[Row] = &[
     ("share", "share = ['net']", |s| s.share(Namespaces::NET), MayNot),
     ("share", "share = ['user', 'uts']", |s| s.share(Namespaces::USER | Namespaces::UTS), MayNot),
     ("join_pid", "join_pid = [{ kinds = ['net'], pid = 7 }]", |s| s.join_pid(Namespaces::NET, 7), MayNot),
+    (
+        "join_path",
+        "join_path = [{ kind = 'ipc', path = '/run/ns/ipc' }]",
+        |s| s.join_path(Namespaces::IPC, "/run/ns/ipc"),
+        MayNot,
+    ),
     ("hostname", "hostname = 'box'", |s| s.hostname("box"), May),
     ("domainname", "domainname = 'yp'", |s| s.domainname("yp"), May),
     ("monotonic_offset", "monotonic_offset = '1.5s'", |s| s.monotonic_offset(TimeOffset::Ahead(HALF)), May),
@@ -338,6 +345,8 @@ const ROWS: &[Row] = &[
     ("no_new_privs", "no_new_privs = false", |s| s.no_new_privs(false), MayNot),
     ("session_keyring", "session_keyring = true", |s| s.session_keyring(true), May),
     ("session_keyring", "session_keyring = false", |s| s.session_keyring(false), MayNot),
+    ("apparmor_profile", "apparmor_profile = 'web'", |s| s.apparmor_profile("web"), MayNot),
+    ("selinux_label", "selinux_label = 'u:r:t:s0'", |s| s.selinux_label("u:r:t:s0"), MayNot),
     ("seccomp", "seccomp = 'default'", |s| s.seccomp(Seccomp::default()), May),
     ("seccomp", "seccomp = 'compute'", |s| s.seccomp(Seccomp::compute()), May),
     ("seccomp", "seccomp = 'none'", |s| s.seccomp(None), MayNot),
@@ -506,6 +515,9 @@ const RW: DeviceAccess = DeviceAccess::READ.union(DeviceAccess::WRITE);
 const WITHOUT_KEY: &[(&str, &str)] = &[
     ("fd", "a descriptor has no text"),
     ("join_fd", "a descriptor has no text"),
+    ("join_process", "a descriptor has no text"),
+    ("notify_socket", "the function that makes the message has no text"),
+    ("join_held", "a descriptor has no text"),
     ("image", "an image is of a store, whose place and lock are the caller's"),
     ("fail_at", "it is for tests"),
 ];
@@ -595,6 +607,8 @@ fn what_has_no_text_is_named() {
         (Sandbox::new().fd(3, null()), "fd"),
         (Sandbox::new().stdin(null()), "stdin"),
         (Sandbox::new().join_fd(Namespaces::NET, null()), "join_fd"),
+        (Sandbox::new().notify_socket("/run/agent", |_| Vec::new()), "notify_socket"),
+        (Sandbox::new().join_process(Namespaces::NET, null()), "join_process"),
         (Sandbox::new().command(odd), "command"),
         (Sandbox::new().env("A", odd), "env"),
         (Sandbox::new().bind(odd, "/b"), "a path"),
@@ -623,7 +637,8 @@ fn builder_calls() -> BTreeSet<String> {
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         for call in text.split("    pub fn ").skip(1) {
-            let head = call.split('{').next().unwrap();
+            // A long head stands on several lines.
+            let head = call.split('{').next().unwrap().replace("(\n        ", "(");
             let takes_builder = ["(mut self", "(self"].iter().any(|form| head.contains(form));
             if takes_builder && (head.contains("-> Self") || head.contains("Result<Sandbox>")) {
                 calls.insert(head.split(['(', '<']).next().unwrap().to_owned());
@@ -685,6 +700,7 @@ fn the_schema_has_the_same_keys_and_takes_the_same_texts() {
         ("memory_policy", ",\"memory_policy\":", "}}"),
         ("ids", ",\"user\":", "}}"),
         ("join", ",\"join_pid\":[", "}]}"),
+        ("join_path", ",\"join_path\":[", "}]}"),
         ("huge_pages", ",\"hugetlb_limit\":[", "}]}"),
         ("soft_hard", ",\"rlimit\":{\"core\":", "}}}"),
         ("scope", ",\"systemd_scope\":", "}}"),

@@ -264,6 +264,8 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         env: _,
         env_remove: _,
         cwd: _,
+        // A directory on the host needs a root that may be written.
+        make_cwd: _,
         stdin,
         stdout,
         stderr,
@@ -285,6 +287,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         namespaces: _,
         share,
         join_pid,
+        join_path,
         hostname: _,
         domainname: _,
         monotonic_offset: _,
@@ -307,6 +310,8 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         capabilities: _,
         no_new_privs,
         session_keyring,
+        apparmor_profile,
+        selinux_label,
         seccomp,
         // Its rules only forbid.
         landlock: _,
@@ -367,6 +372,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         judge.refuse("share", "it would be in namespaces of the caller");
     }
     judge.never("join_pid", join_pid);
+    judge.never("join_path", join_path);
     judge.at_most("max_user_namespaces", *max_user_namespaces, 0, "none");
     judge.user_limits(user_limit.as_ref());
     judge.never("uid_map", uid_map);
@@ -382,6 +388,8 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
     judge.capabilities(file);
     judge.only("no_new_privs", no_new_privs, true);
     judge.only("session_keyring", session_keyring, true);
+    judge.never("apparmor_profile", apparmor_profile);
+    judge.never("selinux_label", selinux_label);
     judge.seccomp(seccomp.as_ref());
     judge.never("limits", limits);
     judge.at_most("memory_limit", memory_limit.map(|size| size.0), allow.memory, &allow.memory.to_string());

@@ -151,6 +151,8 @@ pub(crate) struct Program {
     /// The variables that were set, each with its value, and those that were removed, with `None`.
     pub(crate) env: BTreeMap<OsString, Option<OsString>>,
     pub(crate) cwd: Option<PathBuf>,
+    /// The working directory is made where it is missing.
+    pub(crate) make_cwd: bool,
     pub(crate) user: Option<(u32, u32)>,
     pub(crate) groups: Option<Vec<u32>>,
     pub(crate) umask: Option<u32>,

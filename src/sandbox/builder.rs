@@ -123,6 +123,32 @@ impl Sandbox {
         self
     }
 
+    /// Makes the working directory of the sandbox, with the directories above, where it is missing:
+    /// as the setup's user, with mode 0755, before the program's user is set. That user is root,
+    /// or the first of the maps of a user namespace: runc does the same. No symbolic link leads out
+    /// of the sandbox's root, and none of `/proc` is followed.
+    ///
+    /// This needs [`cwd`](Sandbox::cwd), without `..`, and a root of the sandbox's own. What is made
+    /// stays where the root's changes go: in the directory of a
+    /// [`RootFs::dir`](crate::RootFs::dir), unless that is read-only. Where the place is read-only, the spawn fails
+    /// with EROFS. The working directory of a [`Command`](crate::Command) is not made.
+    ///
+    /// ```
+    /// use ringfence::{RootFs, Sandbox};
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// // An ordinary user adds .user_ns() here.
+    /// let sandbox = sandbox.rootfs(RootFs::host()).tmpfs("/tmp", 1 << 20);
+    /// let output = sandbox.cwd("/tmp/a/b").make_cwd(true).command("pwd").output()?;
+    /// assert_eq!(output.stdout, b"/tmp/a/b\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn make_cwd(mut self, wanted: bool) -> Self {
+        self.policy.program.make_cwd = wanted;
+        self
+    }
+
     /// Sets the standard input of the program.
     ///
     /// ```

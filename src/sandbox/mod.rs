@@ -16,8 +16,11 @@ mod prepared;
 
 mod supervise;
 
+mod held;
+
 mod getters;
 
+pub use held::HeldNamespaces;
 pub use prepared::Prepared;
 
 use crate::policy::Policy;

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Sandbox;
+use super::{HeldNamespaces, Sandbox};
 #[cfg(feature = "systemd")]
 use crate::cgroup::SystemdScope;
 use crate::feature::Feature;
 use crate::mount::{self, Bind, MemoryFile, Mount, RootFs, Tmpfs};
 use crate::namespace::{IdMap, JoinSource, Namespaces, TimeOffset, UserLimit};
 use crate::program::{Resource, Session};
-use crate::security::{Capabilities, Landlock, Seccomp};
+use crate::security::{Capabilities, Landlock, RemoteSupervisor, Seccomp};
 use crate::units::Bytes;
 
 /// # Namespaces
@@ -182,7 +182,10 @@ impl Sandbox {
     /// In a user namespace, the program gets the ids that the caller has there, outside as well,
     /// unless [`user`](Sandbox::user) sets others. A namespace that does not map the caller's ids
     /// shows the caller as nobody (65534). If the namespace does not map that id either, the spawn
-    /// fails.
+    /// fails. The caller's own user namespace is left as it is.
+    ///
+    /// A descriptor of anything else, or of another kind of namespace, is an error of
+    /// [`check`](Sandbox::check), which says what it is (`NS_GET_NSTYPE`, 4.11).
     pub fn join_fd(mut self, kind: Namespaces, fd: impl Into<OwnedFd>) -> Self {
         self.policy.namespaces.join.push((kind, JoinSource::Fd(Arc::new(fd.into()))));
         self
@@ -205,6 +208,61 @@ impl Sandbox {
     pub fn join_pid(mut self, kinds: Namespaces, pid: u32) -> Self {
         let source = JoinSource::Pid(i32::try_from(pid).unwrap_or(-1));
         self.policy.namespaces.join.extend(kinds.iter().map(|kind| (kind, source.clone())));
+        self
+    }
+
+    /// Enters the namespaces `kinds` of the process behind `pidfd`: pidfd_open(2), setns(2).
+    ///
+    /// Unlike a pid, a pidfd is of one process for good, so this is never another process that has
+    /// got the number since. The kernel joins all namespaces in one call (5.8), or none; on an older
+    /// kernel they are joined one by one, by files of the same process. Once the process has ended,
+    /// the spawn fails. Who is privileged outside, and joins the user namespace too, may join
+    /// namespaces that belong to the host. For a user namespace see [`join_fd`](Sandbox::join_fd).
+    ///
+    /// ```
+    /// use ringfence::{Namespaces, Sandbox};
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// # let kinds = if nix::unistd::geteuid().is_root() { Namespaces::empty() } else { Namespaces::USER };
+    /// let mut first = sandbox.uts_ns().hostname("first").command("sleep").arg("60").spawn()?;
+    /// let pidfd = first.pidfd().unwrap().try_clone_to_owned().unwrap();
+    /// let kinds = kinds | Namespaces::UTS;
+    /// let output = Sandbox::new().join_process(kinds, pidfd).command("uname").arg("-n").output()?;
+    /// assert_eq!(output.stdout, b"first\n");
+    /// first.kill()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn join_process(mut self, kinds: Namespaces, pidfd: impl Into<OwnedFd>) -> Self {
+        let source = JoinSource::Process(Arc::new(pidfd.into()));
+        self.policy.namespaces.join.extend(kinds.iter().map(|kind| (kind, source.clone())));
+        self
+    }
+
+    /// Enters the namespace of kind `kind` whose file is at `path`, such as one of `ip netns`, or
+    /// of [`HeldNamespaces::bind`](crate::HeldNamespaces::bind). The file is opened at each spawn,
+    /// and for a [prepared](Sandbox::prepare) sandbox once. A file of anything else, or of another
+    /// kind of namespace, is an error of [`check`](Sandbox::check), which says what it is. For a
+    /// user namespace see [`join_fd`](Sandbox::join_fd).
+    ///
+    /// ```no_run
+    /// use ringfence::{Namespaces, Sandbox};
+    ///
+    /// // After `ip netns add blue`.
+    /// let sandbox = Sandbox::new().join_path(Namespaces::NET, "/run/netns/blue");
+    /// println!("{}", sandbox.command("ip").arg("address").status()?.verdict());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn join_path(mut self, kind: Namespaces, path: impl AsRef<Path>) -> Self {
+        self.policy.namespaces.join.push((kind, JoinSource::Path(path.as_ref().to_owned())));
+        self
+    }
+
+    /// Enters namespaces that are [held](Sandbox::hold_namespaces) without a process: all that
+    /// `held` has. Several sandboxes share them so, as those of a pod do. For a user namespace see
+    /// [`join_fd`](Sandbox::join_fd).
+    pub fn join_held(mut self, held: &HeldNamespaces) -> Self {
+        self.policy.namespaces.join.extend(held.sources());
         self
     }
 
@@ -800,6 +858,79 @@ impl Sandbox {
     /// since 3.5). If the caller has this attribute already, the sandbox cannot give it up.
     pub fn no_new_privs(mut self, wanted: bool) -> Self {
         self.policy.security.no_new_privs = wanted;
+        self
+    }
+
+    /// Sends the listener of the [`seccomp`](Sandbox::seccomp) profile, which has rules with
+    /// [`Action::Notify`](crate::Action::Notify), to a supervisor in another process: over the unix
+    /// stream socket at `path`, with `SCM_RIGHTS`. This is `listenerPath` of the OCI runtime
+    /// specification, whose message is the state of the container as JSON; its `listenerMetadata` is
+    /// part of that. seccomp_unotify(2), since 5.0.
+    ///
+    /// `message` makes the message from the pid that [`Child::id`](crate::Child::id) gives. The
+    /// library connects before a child exists; so a supervisor that is not there is an error that
+    /// leaves nothing. Once the filter is installed, it sends message and descriptor, and then the
+    /// end of the stream. Only when all has been sent is the program executed, and a failure ends
+    /// the spawn: the program has not run. Connecting and sending take at most
+    /// [`setup_timeout`](Sandbox::setup_timeout) each. Each program of
+    /// [`Child::exec`](crate::Child::exec) does the same, with its own pid. A [`Pool`](crate::Pool)
+    /// has no such sandboxes.
+    ///
+    /// ```no_run
+    /// use ringfence::{Action, Rule, Sandbox, Seccomp};
+    ///
+    /// let asks = Seccomp::default().rule(Rule::new(["mount"], Action::Notify));
+    /// let state = |pid| {
+    ///     let state = r#""ociVersion":"1.3.0","fds":["seccompFd"],"metadata":"m","state":{}"#;
+    ///     format!(r#"{{"pid":{pid},{state}}}"#).into_bytes()
+    /// };
+    /// let sandbox = Sandbox::new().seccomp(asks).notify_socket("/run/agent.sock", state);
+    /// println!("{}", sandbox.status()?.verdict());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`check`](Sandbox::check) refuses this without a rule that asks. A spawn fails at
+    /// [`Step::HandListenerOver`](crate::Step::HandListenerOver): ENOENT, ECONNREFUSED, ENOTSOCK,
+    /// EPIPE if the supervisor hangs up, or [`ErrorKind::Timeout`](crate::ErrorKind::Timeout).
+    pub fn notify_socket(
+        mut self,
+        path: impl AsRef<Path>,
+        message: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        self.policy.supervisor = Some(RemoteSupervisor::new(path.as_ref(), message));
+        self
+    }
+
+    /// Runs the program under this profile of AppArmor, which is loaded already: the kernel changes
+    /// to it at the exec, so that the setup is not confined by it. apparmor(7). `unconfined` is none.
+    /// Programs of [`Child::exec`](crate::Child::exec) get the same.
+    ///
+    /// A kernel without AppArmor is an error of [`check`](Sandbox::check), a profile that is not
+    /// loaded one of the spawn (ENOENT at [`Step::Label`](crate::Step::Label)).
+    ///
+    /// ```no_run
+    /// use ringfence::Sandbox;
+    ///
+    /// let sandbox = Sandbox::new().apparmor_profile("docker-default").command("make");
+    /// # sandbox.status()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn apparmor_profile(mut self, name: impl Into<String>) -> Self {
+        self.policy.security.labels.apparmor = Some(name.into());
+        self
+    }
+
+    /// Runs the program with this label of SELinux, as setexeccon(3) does:
+    /// `system_u:system_r:container_t:s0:c1,c2`. Files need labels that this one may use: the option
+    /// `context=` of a mount gives them. Programs of [`Child::exec`](crate::Child::exec) get the
+    /// same.
+    ///
+    /// A kernel without SELinux is an error of [`check`](Sandbox::check), a label that its policy
+    /// does not know one of the spawn (EINVAL at [`Step::Label`](crate::Step::Label)).
+    pub fn selinux_label(mut self, label: impl Into<String>) -> Self {
+        self.policy.security.labels.selinux = Some(label.into());
         self
     }
 

@@ -1,5 +1,5 @@
 //! The privileges of a program, besides namespaces and mounts: capabilities, privileges by exec,
-//! keys, Landlock, seccomp.
+//! keys, labels, Landlock, seccomp.
 //!
 //! Stage: inside, after the last mount and the last path lookup. Capabilities stay during the
 //! change of user, and are reduced right after it: from then on no process of the sandbox has more,
@@ -7,16 +7,18 @@
 //! seccomp filter.
 
 mod capabilities;
+mod label;
 mod landlock;
 mod no_new_privs;
 mod seccomp;
 
 pub(crate) use capabilities::Names;
 pub use capabilities::{Capabilities, SecureBits};
+pub(crate) use label::{Labels, Modules};
 pub use landlock::Landlock;
 pub(crate) use no_new_privs::emit_no_new_privs;
-pub(crate) use seccomp::DenialRecord;
 pub use seccomp::{Action, Architecture, Compare, Denial, DenialRule, Denials};
+pub(crate) use seccomp::{DenialRecord, RemoteConnection, RemoteSupervisor};
 pub use seccomp::{Notification, Notifications, Rule, Seccomp};
 
 use caps::Capability;
@@ -30,6 +32,7 @@ pub(crate) struct Privileges {
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) no_new_privs: bool,
     pub(crate) session_keyring: bool,
+    pub(crate) labels: Labels,
     /// The filter is installed without `no_new_privs`, for which CAP_SYS_ADMIN is held until the
     /// exec.
     pub(crate) admin_until_exec: bool,
@@ -38,7 +41,9 @@ pub(crate) struct Privileges {
 impl Privileges {
     /// Returns the settings that contradict each other.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
-        self.capabilities.iter().flat_map(Capabilities::invalid).collect()
+        let mut problems: Vec<Problem> = self.capabilities.iter().flat_map(Capabilities::invalid).collect();
+        problems.extend(self.labels.invalid());
+        problems
     }
 
     /// Emits the op that joins a new, empty session keyring. Must come first, as the keyring counts

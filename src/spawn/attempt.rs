@@ -85,8 +85,9 @@ impl<'a> Attempt<'a> {
 
     fn read(&mut self) -> Result<()> {
         // With these features, the stub or its init sends records that cannot wait for the end.
-        let Launch { init, parks, id_maps, listener, enter, .. } = self.launch;
-        let talks = *init || *parks || id_maps.is_some() || listener.is_some() || enter.is_some();
+        let Launch { init, parks, id_maps, listener, supervisor, enter, .. } = self.launch;
+        let talks =
+            *init || *parks || id_maps.is_some() || listener.is_some() || supervisor.is_some() || enter.is_some();
         loop {
             let watched = self.child_fd().map(|fd| fd.as_raw_fd());
             // A fork that another thread makes at this moment may keep the socket open: check from
@@ -184,7 +185,7 @@ impl<'a> Attempt<'a> {
                 let plan = self.launch.plan;
                 self.stopwatch.iter_mut().for_each(|watch| watch.stamp(record, plan));
             }
-            record::LISTENER if self.executing => self.hand_listener_on(fd.ok_or_else(missing)?),
+            record::LISTENER if self.executing => self.hand_listener_on(fd.ok_or_else(missing)?)?,
             record::STARTED if self.executing && self.launch.init => return Ok(true),
             // Once the program may run, it could send this record as well.
             record::TERMINAL if !self.executing => self.terminal = Some(fd.ok_or_else(no_room)?),
@@ -197,12 +198,19 @@ impl<'a> Attempt<'a> {
 
     /// Passes the listener on. Only the first one counts: it came before the program could send
     /// anything.
-    fn hand_listener_on(&mut self, fd: OwnedFd) {
+    fn hand_listener_on(&mut self, fd: OwnedFd) -> Result<()> {
+        if let Some(supervisor) = self.launch.supervisor.filter(|_| !self.has_listener) {
+            self.has_listener = true;
+            let (pid, _) = self.child.as_ref().ok_or_else(|| Error::new(Step::Report, Errno::EPROTO))?;
+            supervisor.send(fd.as_fd(), *pid)?;
+            return report::answer(&self.report).map_err(|errno| Error::new(Step::HandListenerOver, errno));
+        }
         if let Some(listener) = self.launch.listener.filter(|_| !self.has_listener) {
             // If no receiver is left, the listener is closed, and the calls fail with ENOSYS.
             let _ = listener.send(fd);
             self.has_listener = true;
         }
+        Ok(())
     }
 
     /// Returns the pidfd that came with the record. If the caller's table had no room for the

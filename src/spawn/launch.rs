@@ -9,6 +9,7 @@ use super::handover::new_memfd;
 use crate::error::{Error, Result, Step};
 use crate::namespace::IdMaps;
 use crate::plan::Plan;
+use crate::security::RemoteConnection;
 
 /// A time longer than any caller waits, and shorter than the clock can represent.
 const LONGEST: Duration = Duration::from_secs(1 << 32);
@@ -37,6 +38,9 @@ pub(crate) struct Launch<'a> {
     /// The receiver of the listener, for a filter with a supervisor. The listener is sent before
     /// the wait for the exec.
     pub(crate) listener: Option<&'a Sender<OwnedFd>>,
+    /// The supervisor elsewhere that gets the listener, with the pid of the child. The stub waits
+    /// for that.
+    pub(crate) supervisor: Option<&'a RemoteConnection>,
     /// The page in which the stub leaves the errno of an exec that failed, if its filter may forbid
     /// a report.
     pub(crate) failure: Option<&'a FailurePage>,
@@ -61,6 +65,7 @@ impl<'a> Launch<'a> {
             parks: false,
             deadline,
             listener: None,
+            supervisor: None,
             failure: None,
             fail: None,
             timed: None,

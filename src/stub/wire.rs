@@ -141,7 +141,7 @@ pub mod code {
     /// mount.
     pub const REMOUNT: u32 = 16;
     /// Installs the filter of the struct sock_fprog at `args[1]` with the flags `args[0]`, and
-    /// sends the filter's listener.
+    /// sends the filter's listener. If `args[2]` is not 0, waits for a byte as the answer.
     pub const LISTEN: u32 = 17;
     /// Reports that the setup is finished, and waits for another plan; `args[0]` is the pipe of the
     /// thread that cloned. This is the last op of its plan.

@@ -12,6 +12,7 @@ pub(crate) mod fsmount;
 pub(crate) mod memfd;
 pub(crate) mod mount;
 pub(crate) mod mutex;
+pub(crate) mod nsfs;
 pub(crate) mod pidfd;
 pub(crate) mod random;
 pub(crate) mod raw;

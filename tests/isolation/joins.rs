@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::common;
-use ringfence::{Child, ErrorKind, Namespaces, Proc, Sandbox, Stdio, Step, TimeOffset, Verdict};
+use ringfence::{Child, ErrorKind, HeldNamespaces, Namespaces, Proc, Sandbox, Stdio, Step, TimeOffset, Verdict};
 
 /// A sandbox to be joined. It obeys lines on its stdin and ends with it.
 struct Target {
@@ -297,13 +297,210 @@ fn a_dead_pid_is_an_error_that_names_its_file() {
 }
 
 #[test]
-fn a_descriptor_of_another_kind_is_an_error_of_setns() {
+fn what_is_no_namespace_of_its_kind_is_refused_before_a_child_exists_and_named() {
     let _clean = common::clean();
-    let target = Target::new(common::sandbox().uts_ns(), "");
-    let uts = File::open(format!("/proc/{}/ns/uts", target.child.id())).unwrap();
-    let sandbox = joining(&target, Namespaces::empty()).join_fd(Namespaces::NET, uts);
-    let error = sandbox.output().unwrap_err();
-    assert_eq!((error.step(), error.raw_os_error()), (Step::JoinNamespace, Some(libc::EINVAL)), "{error}");
+    let dir = common::TempDir::new();
+    let pipe = dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let open = |path: &str| File::open(path).unwrap();
+    let joins = |kind| common::sandbox().join_path(kind, "/proc/self/ns/uts");
+    let cases: [(Sandbox, &str, &str); 8] = [
+        (
+            common::sandbox().join_fd(Namespaces::NET, open("/proc/self/ns/uts")),
+            "join_fd",
+            "a uts namespace, not a net",
+        ),
+        (common::sandbox().join_fd(Namespaces::IPC, open("/dev/null")), "join_fd", "no file of a namespace"),
+        (common::sandbox().join_process(Namespaces::IPC, open("/dev/null")), "join_process", "no pidfd"),
+        (joins(Namespaces::NET), "join_path", "/proc/self/ns/uts: this is a uts namespace, not a net"),
+        (common::sandbox().join_path(Namespaces::NET, "/dev/null"), "join_path", "/dev/null is no file"),
+        // An open of it would wait for a writer.
+        (common::sandbox().join_path(Namespaces::NET, &pipe), "join_path", "is no file"),
+        (common::sandbox().join_path(Namespaces::NET, "/no/such/file"), "join_path", "/no/such/file: ENOENT"),
+        (common::sandbox().join_path(Namespaces::NET | Namespaces::UTS, "/proc/self/ns/uts"), "join_path", "one kind"),
+    ];
+    for (sandbox, call, reason) in cases {
+        for error in [sandbox.check().unwrap_err(), sandbox.output().unwrap_err()] {
+            let [problem] = error.problems() else { panic!("{error}") };
+            assert_eq!((problem.subject.as_str(), error.step()), (call, Step::Validate), "{error}");
+            assert!(problem.reason.contains(reason), "{error}");
+        }
+    }
+}
+
+/// A pid can be another process's by now, a pidfd never.
+#[test]
+fn all_namespaces_of_one_process_are_joined_by_its_pidfd_in_one_call() {
+    let _clean = common::clean();
+    let kinds = Namespaces::all() - Namespaces::USER;
+    let target = Target::new(common::sandbox().namespaces(kinds).pid_ns(), "");
+    let pidfd = || target.child.pidfd().unwrap().try_clone_to_owned().unwrap();
+    // For root, the user namespace is its own already, which the kernel refuses to join.
+    let guest = Sandbox::new().join_process(Namespaces::all(), pidfd()).user(0, 0);
+    let names = "user pid mnt net ipc uts cgroup time";
+    let links = script(guest, &format!("for n in {names}; do readlink /proc/self/ns/$n; done"));
+    let expected: Vec<_> = names.split(' ').map(|name| target.link(name)).collect();
+    assert_eq!(links, expected.join("\n"));
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    assert_ne!(target.link("net"), own.to_str().unwrap());
+}
+
+#[test]
+fn a_process_that_has_ended_is_not_joined_whoever_has_its_number() {
+    let _clean = common::clean();
+    let mut target = Target::new(common::sandbox().uts_ns(), "");
+    let pidfd = target.child.pidfd().unwrap().try_clone_to_owned().unwrap();
+    let guest = Sandbox::new().join_process(with_user(Namespaces::UTS), pidfd).command("/bin/true");
+    assert!(guest.status().unwrap().success());
+    let prepared = guest.prepare().unwrap();
+    target.child.kill().unwrap();
+    target.child.wait().unwrap();
+    let error = guest.status().unwrap_err();
+    assert!(error.problems()[0].reason.contains("has ended"), "{error}");
+    // What a prepared sandbox has opened are the namespaces of that process.
+    assert!(prepared.status().unwrap().success());
+}
+
+/// The network is the host's: after the user namespace, nobody has a right to it.
+#[test]
+fn root_joins_what_belongs_to_the_host_and_the_user_namespace_last() {
+    let _clean = common::clean();
+    if common::needs_root("a namespace of the host") {
+        return;
+    }
+    let host = Target::new(Sandbox::new().net_ns().uts_ns().hostname("hosts"), "");
+    let users = Target::new(Sandbox::new().user_ns().ipc_ns(), "");
+    let file = |name: &str, target: &Target| File::open(format!("/proc/{}/ns/{name}", target.child.id())).unwrap();
+    let user = Sandbox::new().join_fd(Namespaces::USER, file("user", &users)).user(0, 0);
+    let by_fd = user.join_fd(Namespaces::NET, file("net", &host)).join_fd(Namespaces::UTS, file("uts", &host));
+    let both = Namespaces::USER | Namespaces::IPC;
+    let pidfd = users.child.pidfd().unwrap().try_clone_to_owned().unwrap();
+    let theirs = Sandbox::new().join_process(both, pidfd).user(0, 0);
+    let by_process = theirs.join_pid(Namespaces::NET | Namespaces::UTS, host.child.id());
+    for guest in [by_fd, by_process] {
+        let said = script(guest, "uname -n; readlink /proc/self/ns/user /proc/self/ns/net");
+        assert_eq!(said, format!("hosts\n{}\n{}", users.link("user"), host.link("net")));
+    }
+}
+
+#[test]
+fn namespaces_are_held_without_a_process_for_all_who_join_them() {
+    let _clean = common::clean();
+    let kinds = Namespaces::NET | Namespaces::IPC | Namespaces::UTS | Namespaces::CGROUP | Namespaces::TIME;
+    let year = Duration::from_secs(365 * 86_400);
+    let pod = common::sandbox().namespaces(kinds).hostname("pod").boottime_offset(TimeOffset::Ahead(year));
+    let pod = pod.sysctl("net.ipv4.ip_unprivileged_port_start", "77").hold_namespaces().unwrap();
+    assert_eq!(pod.kinds(), with_user(kinds));
+    let names = "readlink /proc/self/ns/net; uname -n; cat /proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let said = script(Sandbox::new().join_held(&pod), names);
+    assert_ne!(said.lines().next().unwrap(), fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap());
+    assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), ["pod", "77"]);
+    assert_eq!(script(Sandbox::new().join_held(&pod), names), said, "all have the same");
+    let uptime = script(Sandbox::new().join_held(&pod), "cut -d. -f1 /proc/uptime");
+    assert!(uptime.parse::<u64>().unwrap() > year.as_secs());
+    // What one member makes, another finds, after the first has ended.
+    script(Sandbox::new().join_held(&pod), "ipcmk -M 4096");
+    assert_eq!(script(Sandbox::new().join_held(&pod), "tail -n +2 /proc/sysvipc/shm | wc -l"), "1");
+    let reached = common::probe::run(Sandbox::new().join_held(&pod), "listen 4713");
+    let mut server = reached.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(common::stdout(&common::probe::run(Sandbox::new().join_held(&pod), "connect 4713")), "connected");
+}
+
+#[test]
+fn what_cannot_be_held_is_refused() {
+    let _clean = common::clean();
+    for (sandbox, reason) in [
+        (Sandbox::new(), "no new namespace"),
+        (common::sandbox().net_ns().pid_ns(), "a pid namespace is nothing"),
+        (common::sandbox().namespaces(Namespaces::MOUNT), "a mnt namespace is nothing"),
+        (common::sandbox().net_ns().join_pid(Namespaces::UTS, std::process::id()), "others are joined"),
+    ] {
+        let error = sandbox.hold_namespaces().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.problems()[0].reason.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn held_namespaces_are_bound_at_paths_and_taken_away_with_the_handle() {
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    let place = dir.path().join("pod");
+    fs::create_dir(&place).unwrap();
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(&place).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let mut pod = common::sandbox().uts_ns().ipc_ns().hostname("bound").hold_namespaces().unwrap();
+    if !common::is_root() {
+        let error = pod.bind(&place).unwrap_err();
+        assert_eq!((error.step(), error.raw_os_error()), (Step::HoldNamespace, Some(libc::EPERM)), "{error}");
+        assert!(names().is_empty(), "a bind that failed leaves no file");
+        return common::skip("bind mounts of an ordinary user", false);
+    }
+    // A file that a reboot has left, and one that is something else.
+    fs::write(place.join("ipc"), "").unwrap();
+    fs::write(place.join("uts"), "text").unwrap();
+    let error = pod.bind(&place).unwrap_err();
+    assert_eq!(
+        (error.raw_os_error(), error.path()),
+        (Some(libc::EEXIST), Some(place.join("uts").as_path())),
+        "{error}"
+    );
+    assert_eq!(fs::read_to_string(place.join("uts")).unwrap(), "text");
+    fs::remove_file(place.join("uts")).unwrap();
+    pod.bind(&place).unwrap();
+    assert_eq!(names(), ["ipc", "uts"]);
+    assert_eq!(pod.bind(&place).unwrap_err().raw_os_error(), Some(libc::EBUSY));
+    let by_path = Sandbox::new().join_path(Namespaces::UTS, place.join("uts"));
+    assert_eq!(script(by_path.clone(), "uname -n"), "bound");
+    // The binds stay without a descriptor and without a process.
+    pod.leave();
+    assert_eq!(script(by_path.clone(), "uname -n"), "bound");
+    let again = HeldNamespaces::open(&place).unwrap();
+    assert_eq!(again.kinds(), Namespaces::UTS | Namespaces::IPC);
+    assert_eq!(script(Sandbox::new().join_held(&again), "uname -n"), "bound");
+    drop(again);
+    assert_eq!(names(), ["ipc", "uts"], "a drop leaves what another has bound");
+    HeldNamespaces::open(&place).unwrap().close().unwrap();
+    assert!(names().is_empty());
+    assert_eq!(HeldNamespaces::open(&place).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+    let mut pod = common::sandbox().uts_ns().hold_namespaces().unwrap();
+    pod.bind(&place).unwrap();
+    drop(pod);
+    assert!(names().is_empty(), "a drop takes away what the handle has bound");
+}
+
+#[test]
+fn namespaces_are_bound_only_where_nobody_else_can_put_others() {
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    let mut pod = common::sandbox().uts_ns().hold_namespaces().unwrap();
+    let open = dir.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+    let mut places = vec![open, link];
+    if common::is_root() {
+        let theirs = dir.path().join("theirs");
+        fs::create_dir(&theirs).unwrap();
+        std::os::unix::fs::chown(&theirs, Some(1000), Some(1000)).unwrap();
+        places.push(theirs);
+    } else {
+        places.push("/usr".into());
+    }
+    for place in places {
+        let bound = pod.bind(&place).unwrap_err();
+        let opened = HeldNamespaces::open(&place).unwrap_err();
+        for error in [bound, opened] {
+            assert_eq!((error.step(), error.path()), (Step::HoldNamespace, Some(place.as_path())), "{error}");
+        }
+    }
 }
 
 #[test]

@@ -1,14 +1,21 @@
 //! A supervisor that answers system calls: what it hears, each answer, and what happens when it goes away.
 
 use std::fs;
+use std::io::{IoSliceMut, Read};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, TempDir, is_root, probe, sandbox, sh};
-use ringfence::{Action, Compare, ErrorKind, Notification, Rule, Sandbox, Seccomp, Stdio, Step};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind, listen, recvmsg, socket,
+};
+use ringfence::{Action, Compare, ErrorKind, Notification, Notifications, Rule, Sandbox, Seccomp, Stdio, Step};
 
 const OTHER: i32 = libc::EXFULL;
 
@@ -402,4 +409,176 @@ fn a_program_takes_no_place_that_a_supervisor_has_left() {
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(told.matches("listener: Device or resource busy").count(), 2, "{told}");
     assert!(told.contains("mkdirat: Function not implemented") && !made.exists(), "{told}");
+}
+
+/// Takes one connection: the message up to its end, and the listener.
+fn take_listener(socket: &UnixListener) -> (String, Notifications) {
+    let (mut stream, _) = socket.accept().unwrap();
+    let mut bytes = [0; 4096];
+    let mut space = nix::cmsg_space!([RawFd; 2]);
+    let mut buffers = [IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut buffers, Some(&mut space), flags).unwrap();
+    let control: Vec<_> = message.cmsgs().unwrap().collect();
+    let [ControlMessageOwned::ScmRights(fds)] = &control[..] else { panic!("{control:?}") };
+    let [listener] = fds[..] else { panic!("{fds:?}") };
+    // SAFETY: the kernel has just made this descriptor for us.
+    let (count, listener) = (message.bytes, unsafe { OwnedFd::from_raw_fd(listener) });
+    let mut text = String::from_utf8(bytes[..count].to_vec()).unwrap();
+    stream.read_to_string(&mut text).unwrap();
+    (text, listener.into())
+}
+
+/// A supervisor elsewhere, which takes `count` listeners and answers with an errno, and gives the messages.
+fn agent(path: &Path, count: usize) -> thread::JoinHandle<Vec<String>> {
+    let socket = UnixListener::bind(path).unwrap();
+    thread::spawn(move || {
+        let mut texts = Vec::new();
+        let mut answering = Vec::new();
+        for _ in 0..count {
+            let (text, notifications) = take_listener(&socket);
+            texts.push(text);
+            answering.push(thread::spawn(move || {
+                for notification in notifications.iter().flatten() {
+                    let answered = match notification.syscall() {
+                        Some("execve") => notification.proceed(),
+                        _ => notification.errno(OTHER),
+                    };
+                    drop(answered);
+                }
+            }));
+        }
+        answering.into_iter().for_each(|thread| thread.join().unwrap());
+        texts
+    })
+}
+
+fn told(path: &Path) -> impl Fn(u32) -> Vec<u8> + Send + Sync + use<> {
+    let path = path.display().to_string();
+    move |pid| format!("{{\"pid\":{pid},\"metadata\":\"{path}\"}}").into_bytes()
+}
+
+#[test]
+fn a_supervisor_elsewhere_gets_the_listener_and_the_pid_before_the_program_runs() {
+    let _clean = common::clean();
+    let dir = TempDir::new();
+    // Longer than a socket's address.
+    let long = dir.path().join("d".repeat(200));
+    fs::create_dir(&long).unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let by_link = place("link");
+    std::os::unix::fs::symlink(&long, &by_link).unwrap();
+    // With a question about the exec itself, the supervisor has to be there before.
+    for (name, profile) in [("plain", asks(&["mkdir", "mkdirat"])), ("exec", asks(&["mkdir", "mkdirat", "execve"]))] {
+        for init in [false, true] {
+            let path = place(&format!("{name}-{init}"));
+            let agent = agent(&path, 1);
+            let target = long.join(format!("{name}-{init}"));
+            fs::rename(&path, &target).unwrap();
+            let sandbox = sh("mkdir x 2>&1").pid_ns().init(init).seccomp(profile.clone());
+            let sandbox = sandbox.notify_socket(&target, told(&path)).stdout(Stdio::piped());
+            let child = sandbox.spawn().unwrap();
+            assert!(child.notifications.is_none());
+            let pid = child.id();
+            let output = child.wait_with_output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(text.contains("Exchange full"), "{name}, {init}: {text}");
+            assert_eq!(agent.join().unwrap(), [String::from_utf8(told(&path)(pid)).unwrap()]);
+        }
+    }
+}
+
+#[test]
+fn each_program_of_a_sandbox_has_its_listener_with_its_own_pid() {
+    let _clean = common::clean();
+    let dir = TempDir::new();
+    let path = dir.path().join("agent");
+    let agent = agent(&path, 4);
+    let profile = asks(&["mkdir", "mkdirat"]);
+    let sandbox = sh("read line; mkdir x 2>&1").pid_ns().seccomp(profile).notify_socket(&path, told(&path));
+    let mut first = sandbox.clone().stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let command = ringfence::Command::new("/bin/sh").args(["-c", "mkdir x 2>&1"]);
+    let further = first.exec(command.stdout(Stdio::piped())).unwrap();
+    let mut pids = vec![first.id(), further.id()];
+    let output = further.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("Exchange full"));
+    drop(first.stdin.take());
+    first.wait().unwrap();
+    let prepared = sandbox.stdin(Stdio::null()).stdout(Stdio::null()).prepare().unwrap();
+    for _ in 0..2 {
+        let mut child = prepared.spawn().unwrap();
+        pids.push(child.id());
+        child.wait().unwrap();
+    }
+    let expected: Vec<_> = pids.into_iter().map(|pid| String::from_utf8(told(&path)(pid)).unwrap()).collect();
+    assert_eq!(agent.join().unwrap(), expected);
+}
+
+#[test]
+fn a_supervisor_that_is_not_there_is_an_error_before_a_child_exists() {
+    let _clean = common::clean();
+    let dir = TempDir::new();
+    let place = |name: &str| dir.path().join(name);
+    drop(UnixListener::bind(place("gone")).unwrap());
+    let datagram = std::os::unix::net::UnixDatagram::bind(place("datagram")).unwrap();
+    fs::write(place("file"), "").unwrap();
+    let sandbox = |path: &Path| sh("echo ran").seccomp(asks(&["mkdir"])).notify_socket(path, |_| panic!("no program"));
+    for (name, errno) in [
+        ("missing", libc::ENOENT),
+        ("gone", libc::ECONNREFUSED),
+        ("file", libc::ENOTSOCK),
+        ("datagram", libc::EPROTOTYPE),
+    ] {
+        let error = sandbox(&place(name)).output().unwrap_err();
+        assert_eq!((error.step(), error.raw_os_error()), (Step::HandListenerOver, Some(errno)), "{name}: {error}");
+        assert_eq!(error.path(), Some(place(name).as_path()), "{error}");
+        assert!(error.remedy().is_some(), "{error}");
+    }
+    drop(datagram);
+    // One whose queue is full, and that takes nobody.
+    let full = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(full.as_raw_fd(), &UnixAddr::new(&place("full")).unwrap()).unwrap();
+    listen(&full, Backlog::new(0).unwrap()).unwrap();
+    let waiting = UnixStream::connect(place("full")).unwrap();
+    let short = sandbox(&place("full")).setup_timeout(Duration::from_millis(200));
+    let error = short.output().unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Timeout, Step::HandListenerOver), "{error}");
+    drop(waiting);
+}
+
+#[test]
+fn a_program_whose_listener_does_not_arrive_never_runs() {
+    let _clean = common::clean();
+    let dir = TempDir::new();
+    let path = dir.path().join("agent");
+    let socket = UnixListener::bind(&path).unwrap();
+    let ran = dir.path().join("ran");
+    // More than the socket holds.
+    let sandbox = sh(&format!("echo >{}; exit 7", ran.display())).seccomp(asks(&["mkdir"]));
+    let sandbox = sandbox.notify_socket(&path, |_| vec![b' '; 16 << 20]);
+    let late = sandbox.clone().setup_timeout(Duration::from_secs(1)).status().unwrap_err();
+    assert_eq!((late.kind(), late.step()), (ErrorKind::Timeout, Step::HandListenerOver), "{late}");
+    assert!(!ran.exists());
+    drop(socket.accept().unwrap());
+    let hangs_up = thread::spawn(move || drop(socket.accept().unwrap()));
+    let error = sandbox.status().unwrap_err();
+    hangs_up.join().unwrap();
+    let errno = error.raw_os_error();
+    assert!([Some(libc::EPIPE), Some(libc::ECONNRESET)].contains(&errno), "{error}");
+    assert_eq!(error.step(), Step::HandListenerOver, "{error}");
+    assert!(!ran.exists());
+}
+
+#[test]
+fn a_supervisor_elsewhere_that_nobody_would_ask_is_a_contradiction() {
+    let _clean = common::clean();
+    let told = |sandbox: &Sandbox| sandbox.clone().notify_socket("/run/agent", |_| Vec::new());
+    for sandbox in [sh("true"), sh("true").seccomp(Seccomp::default())] {
+        let error = told(&sandbox).check().unwrap_err();
+        assert_eq!((error.kind(), error.problems()[0].subject.as_str()), (ErrorKind::Invalid, "notify_socket"));
+    }
+    let asking = told(&sh("true").seccomp(asks(&["mkdir"])));
+    asking.check().unwrap();
+    let error = asking.spawn_supervised(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
 }

@@ -20,6 +20,7 @@ mod smoke;
 mod terminal;
 mod threads;
 mod timings;
+mod workdir;
 
 use ringfence::{Sandbox, Session};
 

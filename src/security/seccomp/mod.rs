@@ -9,6 +9,7 @@ mod denial;
 mod json;
 mod notify;
 mod presets;
+mod remote;
 mod rule;
 mod sockets;
 mod table;
@@ -23,6 +24,7 @@ use nix::errno::Errno;
 pub(crate) use denial::DenialRecord;
 pub use denial::{Denial, Denials};
 pub use notify::{Notification, Notifications};
+pub(crate) use remote::{RemoteConnection, RemoteSupervisor};
 pub use rule::{Action, Compare, DenialRule, Rule};
 pub use table::Architecture;
 
@@ -540,15 +542,16 @@ impl Seccomp {
         (program, log | speculation)
     }
 
-    /// Emits the ops that come right before the exec. Returns flags for the exec.
-    pub(crate) fn emit(&self, plan: &mut Plan) -> ExecFlags {
+    /// Emits the ops that come right before the exec. Returns flags for the exec. With `answered`,
+    /// the program is executed only after the owner has answered to the listener.
+    pub(crate) fn emit(&self, plan: &mut Plan, answered: bool) -> ExecFlags {
         let compiled = self.compiled();
         let (program, mut flags) = self.emit_prepared(plan);
         // The announcement comes before the filter, which may not allow it.
         plan.announce_exec();
         if self.has_listener() {
             flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-            plan.install_filter_and_send_listener(flags, program);
+            plan.install_filter_and_send_listener(flags, program, answered);
         } else {
             install(plan, program, flags);
         }

@@ -33,6 +33,15 @@ pub struct Notifications {
     turn: Mutex<()>,
 }
 
+impl From<OwnedFd> for Notifications {
+    /// Takes a listener that another process has sent:
+    /// [`Sandbox::notify_socket`](crate::Sandbox::notify_socket), or an OCI runtime with
+    /// `listenerPath`. With any other descriptor, each receipt is an error.
+    fn from(listener: OwnedFd) -> Self {
+        Notifications::new(listener)
+    }
+}
+
 impl Notifications {
     pub(crate) fn new(listener: OwnedFd) -> Self {
         Notifications { listener: Arc::new(listener), turn: Mutex::new(()) }

@@ -12,6 +12,8 @@ use crate::wire::{Record, record};
 /// The memory that both threads share.
 struct Handover<'m> {
     machine: &'m Machine,
+    /// True if the owner answers once it has done something with the listener.
+    answered: bool,
     /// The descriptor of the listener, or one of the constants below.
     state: AtomicI32,
 }
@@ -27,12 +29,12 @@ const PR_SET_TIMERSLACK: u64 = 29;
 const NAP_NANOS: u64 = 20_000;
 
 /// Installs the filter: seccomp(2) with `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
-pub fn install(machine: &Machine, flags: u64, program: u64) -> Result<u64, Errno> {
+pub fn install(machine: &Machine, flags: u64, program: u64, answered: bool) -> Result<u64, Errno> {
     const SET_MODE_FILTER: u64 = 1;
     /// Since 5.19: after the supervisor has received the question of a program, only a fatal signal
     /// interrupts the program.
     const WAIT_KILLABLE_RECV: u64 = 1 << 5;
-    let handover = Handover { machine, state: AtomicI32::new(WAITING) };
+    let handover = Handover { machine, answered, state: AtomicI32::new(WAITING) };
     start_thread(&handover)?;
     let set = |flags| syscall(nr::SECCOMP, [SET_MODE_FILTER, flags, program, 0, 0, 0]);
     let result = match set(flags) {
@@ -77,7 +79,8 @@ extern "C" fn hand_over(handover: *const Handover<'static>) -> ! {
         state = handover.state.load(Ordering::Acquire);
     }
     let record = Record { kind: record::LISTENER, op: 0, errno: 0, value: 0 };
-    let done = state == NO_FILTER || send_with_fd(handover.machine, record, state).is_ok();
+    let sent = || send_with_fd(handover.machine, record, state).is_ok();
+    let done = state == NO_FILTER || sent() && (!handover.answered || handover.machine.is_answered());
     handover.state.store(if done { DONE } else { NOT_SENT }, Ordering::Release);
     // exit(2) ends only this thread.
     let _ = syscall(nr::EXIT, [0; 6]);

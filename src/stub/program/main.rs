@@ -116,7 +116,7 @@ impl Machine {
                 let record = Record { kind: record::TERMINAL, op: index, errno: 0, value: 0 };
                 init::send_with_fd(self, record, args[0] as i32)
             }
-            code::LISTEN => listen::install(self, args[0], args[1]),
+            code::LISTEN => listen::install(self, args[0], args[1], args[2] != 0),
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
             code::IS_DEVICE => target::is_device(args[0], args[1], (args[2], args[3])),
@@ -170,6 +170,20 @@ impl Machine {
 
     fn sync(&self, index: u32, kind: u32) -> Result<u64, Errno> {
         self.send(Record { kind, op: index, errno: 0, value: 0 });
+        self.answer()
+    }
+
+    /// Waits for the owner's answer, and returns whether it came.
+    fn is_answered(&self) -> bool {
+        loop {
+            match self.answer() {
+                Err(Errno::INTR) => {}
+                result => return result.is_ok(),
+            }
+        }
+    }
+
+    fn answer(&self) -> Result<u64, Errno> {
         let mut answer = 0u8;
         match syscall(nr::READ, [self.report_fd(), &raw mut answer as u64, 1, 0, 0, 0])? {
             1 => Ok(0),
