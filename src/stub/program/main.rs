@@ -14,6 +14,9 @@
 // This refuses two ops with the same number.
 #![deny(unreachable_patterns)]
 
+mod await_start;
+mod entry;
+mod find;
 mod init;
 mod listen;
 mod memory;
@@ -23,6 +26,8 @@ mod receive;
 mod received;
 mod remount;
 mod stamps;
+#[path = "../start.rs"]
+#[allow(dead_code)]
 mod start;
 mod syscall;
 mod target;
@@ -103,7 +108,7 @@ impl Machine {
             code::SYNC => self.sync(index, args[0] as u32),
             code::RESET_SIGNALS => reset_signals(),
             code::CLEAR_INHERITABLE => clear_inheritable(),
-            code::INIT => init::start(self),
+            code::INIT => init::start(self, args[0]),
             code::RECLONE => init::reclone(self, args[0]),
             code::CWD_INSIDE => cwd_inside(),
             code::CWD_AGAIN => reenter_cwd(),
@@ -115,6 +120,8 @@ impl Machine {
                 let record = Record { kind: record::TERMINAL, op: index, errno: 0, value: 0 };
                 init::send_with_fd(self, record, args[0] as i32)
             }
+            code::FIND => find::executable(args[0] as *const u64),
+            code::AWAIT_START => await_start::wait(self, index, args[0], args[1]),
             code::LISTEN => listen::install(self, args[0], args[1]),
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
