@@ -109,6 +109,17 @@ macro_rules! steps {
                     Step::$step => $text,
                 )* }
             }
+
+            /// Returns the step with this text.
+            pub(crate) fn of_text(text: &str) -> Option<Step> {
+                $(
+                    $(#[cfg($cfg)])?
+                    if text == $text {
+                        return Some(Step::$step);
+                    }
+                )*
+                None
+            }
         }
     };
 }
@@ -154,6 +165,12 @@ steps! {
     Enter => "enter sandbox",
     /// Finding a sandbox again that another process has started.
     Attach => "attach to sandbox",
+    /// Creating a sandbox whose program a later process starts.
+    Create => "create sandbox",
+    /// Starting the program of a sandbox that was created before.
+    Start => "start sandbox",
+    /// Removing a sandbox that was created before.
+    RemoveCreated => "remove sandbox",
     /// Watching for the events of a sandbox: `inotify(7)`, `cgroup.event_control`.
     Events => "watch events",
     /// `setns(2)`.

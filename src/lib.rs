@@ -151,6 +151,7 @@ mod changes;
 mod child;
 mod collect;
 mod command;
+mod durable;
 mod error;
 mod feature;
 #[cfg(test)]
@@ -213,6 +214,8 @@ pub use child::{Event, Events, OutputStream, Terminal};
 #[doc(hidden)]
 pub use collect::{Collected, Collector};
 #[doc(hidden)]
+pub use durable::{Created, CreatedState};
+#[doc(hidden)]
 pub use feature::ParseFeatureError;
 #[doc(hidden)]
 pub use mount::{Cgroupfs, Dev, DeviceNode, HidePid, MemoryFile, Mqueue, Overlay, Proc, RawMount, Sysfs};
@@ -250,7 +253,10 @@ pub mod running {
     #[doc(inline)]
     pub use crate::{Allow, Profile};
     #[doc(inline)]
-    pub use crate::{Attached, Denial, DenialRule, Denials, Event, Events, OutputStream, PoolStats, Reaped, Ticket};
+    pub use crate::{
+        Attached, Created, CreatedState, Denial, DenialRule, Denials, Event, Events, OutputStream, PoolStats, Reaped,
+        Ticket,
+    };
     pub use crate::{Child, Command, Killer, Outcome, Output, Pool, Prepared, Stdio, Usage, Verdict, reap_stale};
     #[doc(inline)]
     pub use crate::{IoPriority, MemoryPolicy, MemoryPolicyFlags, Personality, Scheduler, SchedulerFlags};

@@ -50,6 +50,8 @@ pub(crate) struct Policy {
     pub(crate) output_cut: bool,
     pub(crate) setup_timeout: Option<Duration>,
     pub(crate) timings: bool,
+    /// True if a later process starts the program.
+    pub(crate) durable: bool,
     pub(crate) best_effort: BTreeSet<Feature>,
     /// The op of the setup that fails, and its errno: for tests of what a failure leaves behind.
     pub(crate) fail_at: Option<(u32, i32)>,

@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 15] = [
     &["judge"],
     &["launch"],
     &["sandbox", "attach"],
-    &["pool", "image", "profile"],
+    &["pool", "image", "profile", "durable"],
     &["registry", "asynchronous"],
     &["container", "oci"],
 ];

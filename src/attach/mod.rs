@@ -66,6 +66,8 @@ pub struct Attached {
     pidfd: OwnedFd,
     group: Option<Group>,
     execs: Arc<Execs>,
+    /// True if this process is the parent, and has no other handle of the program.
+    reaps: bool,
     /// The outcome of a program that has ended. The inner one is `None` if its status is lost.
     ended: Mutex<Option<Option<Outcome>>>,
 }
@@ -89,8 +91,14 @@ impl Attached {
         let pidfd = ticket.identity.find().map_err(failed)?.ok_or_else(gone)?;
         let host = if ticket.places.is_empty() { None } else { Some(cgroup::host()?) };
         let group = host.map_or(Ok(None), |host| Group::find(host, &ticket.places))?;
-        let mut attached =
-            Attached { ticket: ticket.clone(), pidfd, group, execs: Arc::default(), ended: Mutex::new(None) };
+        let mut attached = Attached {
+            ticket: ticket.clone(),
+            pidfd,
+            group,
+            execs: Arc::default(),
+            reaps: false,
+            ended: Mutex::new(None),
+        };
         // Whoever writes a ticket finds a process that has ended, and somebody else's group.
         if !attached.is_in_group(host) {
             // A process that has ended is in no group, or not seen in any.
@@ -105,6 +113,11 @@ impl Attached {
             }
         }
         Ok(attached)
+    }
+
+    /// Finds a sandbox of which this process may be the parent, without another handle of it.
+    pub(crate) fn open_own(ticket: &Ticket) -> Result<Attached> {
+        Ok(Attached { reaps: true, ..Attached::open(ticket)? })
     }
 
     /// Returns whether the process is in the ticket's group, and in no other of a sandbox: a ticket
@@ -230,6 +243,11 @@ impl Attached {
     /// if this process may not look into it before.
     fn status(&self, until: Instant) -> Status {
         loop {
+            if self.reaps
+                && let Ok(Some(ended)) = pidfd::wait(self.pidfd(), false)
+            {
+                return Status::Known(ended.wait_status);
+            }
             if let Some(status) = self.ticket.identity.zombie_status(self.pidfd()) {
                 return Status::Known(status);
             }

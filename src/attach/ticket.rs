@@ -8,7 +8,7 @@ use std::str::FromStr;
 use nix::errno::Errno;
 
 use crate::cgroup::{Group, Place};
-use crate::child::Child;
+use crate::child::{Child, Left};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::launch::EntryRecord;
 use crate::owner;
@@ -73,7 +73,13 @@ impl Child {
     /// waited for, and in a fork of the caller; [`ErrorKind::TooLarge`] for a policy that does not
     /// fit into 64 KiB, because of its filter.
     pub fn ticket(&self) -> Result<Ticket> {
-        let left = self.left()?;
+        Ticket::of(&self.left()?)
+    }
+}
+
+impl Ticket {
+    /// Writes the ticket of a sandbox.
+    pub(crate) fn of(left: &Left<'_>) -> Result<Ticket> {
         let failed = |errno| Error::new(Step::Attach, errno).with_kind(ErrorKind::Control);
         let is_named = |group: &&Group| left.name.as_deref().map(OsStr::new) == group.name().file_name();
         if let Some(group) = left.group.filter(|group| !is_named(group)) {
@@ -99,9 +105,12 @@ impl Child {
         }
         text.parse()
     }
-}
 
-impl Ticket {
+    /// Adds to an error of the program's exec what the sandbox's filter has to do with it.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        self.entry.explain(error)
+    }
+
     /// Returns the pid of the program, or of its init, as the sandbox's owner sees it. Another
     /// process may have this pid by now.
     pub fn id(&self) -> u32 {

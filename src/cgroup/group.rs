@@ -118,9 +118,15 @@ impl Group {
         }
     }
 
+    /// Returns the directories that a group at `path`, counted from the root of each hierarchy, would
+    /// have and that do not exist.
+    pub(crate) fn missing(host: &Host, path: &Path) -> Vec<PathBuf> {
+        let dirs = host.hierarchies.iter().filter_map(|hierarchy| hierarchy.base(Some(path)));
+        dirs.filter(|dir| dir.symlink_metadata().is_err()).collect()
+    }
+
     /// Opens the group at `path`, counted from the root of each hierarchy. Returns `None` if no
     /// hierarchy has it. It stays when it is removed: its maker takes it away.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a front for OCI opens groups by their paths"))]
     pub(crate) fn open(host: &Host, path: &Path) -> Result<Option<Group>> {
         let mut parts = Vec::new();
         for hierarchy in &host.hierarchies {

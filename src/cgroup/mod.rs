@@ -62,7 +62,7 @@ pub use pressure::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub(crate) use problems::invalid_parent;
 pub use resources::Resources;
 pub(crate) use shown::Shown;
-pub(crate) use stale::sweep;
+pub(crate) use stale::{end, sweep};
 pub use stats::{HugetlbStats, IoStats, Stats};
 #[cfg(feature = "systemd")]
 pub(crate) use systemd::Manager;

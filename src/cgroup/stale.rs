@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, Statfs, statfs};
 
 use super::controllers::{Controllers, Version};
 use super::part::Part;
@@ -36,9 +37,9 @@ pub(crate) fn sweep(dir: &Path, token: &str, owned: &str, kept: &str) -> Result<
         let name = name.as_bytes();
         let path = dir.join(OsStr::from_bytes(name));
         let outcome = if name.starts_with(owned.as_bytes()) {
-            clear(&path, true)
+            clear(&path, Some(BOUND))
         } else if name.starts_with(kept.as_bytes()) {
-            clear(&path, false)
+            clear(&path, None)
         } else {
             continue;
         };
@@ -50,19 +51,32 @@ pub(crate) fn sweep(dir: &Path, token: &str, owned: &str, kept: &str) -> Result<
     failure.map_or(Ok(removed), Err)
 }
 
-fn clear(path: &Path, kill_first: bool) -> Result<bool> {
+/// Kills what is in the group at `path` and removes the group, which may be gone. Waits up to
+/// `timeout` for processes to end.
+pub(crate) fn end(path: &Path, timeout: Duration) -> Result<()> {
+    let is_cgroup = |fs: Statfs| matches!(fs.filesystem_type(), CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC);
+    match statfs(path).map(is_cgroup) {
+        Ok(true) => clear(path, Some(timeout)).map(drop),
+        Err(Errno::ENOENT) => Ok(()),
+        Ok(false) => Err(Error::new(Step::Reap, Errno::EXDEV).at(path).detail("not a control group")),
+        Err(errno) => Err(Error::new(Step::Reap, errno).at(path)),
+    }
+}
+
+/// Removes a group. With `kill_for`, kills what is in it first, and waits so long for the end.
+fn clear(path: &Path, kill_for: Option<Duration>) -> Result<bool> {
     let fail = |errno| Error::new(Step::Reap, errno).at(path);
     let part = match inspect(path) {
         Err(Errno::ENOENT) => return Ok(false),
         other => other.map_err(fail)?,
     };
-    if !kill_first && part.is_populated().map_err(fail)? {
+    if kill_for.is_none() && part.is_populated().map_err(fail)? {
         return Ok(false);
     }
-    if kill_first {
-        kill::kill(&[&part], BOUND)?;
+    if let Some(bound) = kill_for {
+        kill::kill(&[&part], bound)?;
     }
-    part.remove(Instant::now() + BOUND, &|| {})?;
+    part.remove(Instant::now() + kill_for.unwrap_or(BOUND), &|| {})?;
     Ok(true)
 }
 

@@ -30,6 +30,7 @@ pub(crate) use execs::Execs;
 #[cfg(feature = "tokio")]
 pub(crate) use hurry::ProcessEnd;
 pub use killer::Killer;
+pub(crate) use left::Left;
 pub use outcome::{Outcome, Output, Usage, Verdict};
 pub(crate) use resources::{MountNamespace, Resources};
 pub(crate) use shared::Facts;

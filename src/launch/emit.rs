@@ -12,7 +12,7 @@ use crate::error::{Result, Step};
 use crate::judge::Judgement;
 use crate::mount::{self, Context, ShownGroups};
 use crate::namespace::{IdMaps, Namespaces, Writer};
-use crate::plan::{Arg, ExecFlags, Plan, Request, RunFd, Slot};
+use crate::plan::{Arg, ExecFlags, Plan, PlanFd, Request, RunFd, Slot};
 use crate::policy::Policy;
 use crate::program::{Invocation, Program, Resource, emit_groups, emit_ids};
 use crate::security::{Modules, Seccomp};
@@ -140,7 +140,7 @@ impl Policy {
         emit_undumpable(&mut plan);
         self.emit_owner(&mut plan, Arg::PARENT);
         if self.program.init {
-            plan.fork_init();
+            plan.fork_init(self.durable);
         }
         self.program.emit_session(&mut plan, pid_ns || master.is_some());
         // Rules of Landlock could forbid to open the slave.
@@ -159,6 +159,25 @@ impl Policy {
         run.invocation.emit_cwd(plan, self.mounts.root.is_some());
         run.streams.emit(plan, &self.stdio.extra, &run.fds);
         run.streams.emit_controlling(plan);
+        self.emit_exec(plan, judgement, judgement.seccomp.as_ref(), setup.failure, run);
+    }
+
+    /// Writes the ops of a program that a later process starts: those of a run, with the wait for
+    /// that process as soon as the descriptors have their numbers. `listener` is where the stub
+    /// waits.
+    pub(super) fn emit_create(
+        &self,
+        plan: &mut Plan,
+        judgement: &Judgement,
+        setup: &Setup,
+        run: &Run,
+        listener: BorrowedFd<'_>,
+    ) {
+        let listener = plan.fd(PlanFd::Held(listener.as_raw_fd()));
+        run.invocation.emit_cwd(plan, self.mounts.root.is_some());
+        let (parent, listener) = run.streams.emit_waiting(plan, &self.stdio.extra, listener);
+        run.invocation.emit_find(plan);
+        plan.await_start(listener, parent);
         self.emit_exec(plan, judgement, judgement.seccomp.as_ref(), setup.failure, run);
     }
 
@@ -236,7 +255,9 @@ impl Policy {
     /// Sets the death signal, after the last change of user, which would clear the signal. Then
     /// checks that the owner is still alive. `parent` is the pipe of the thread that cloned.
     pub(super) fn emit_owner(&self, plan: &mut Plan, parent: Arg) {
-        if !self.program.outlive_owner {
+        // A sandbox that a later process starts gets rid of the signal once it is on record. An init
+        // could not.
+        if !self.program.outlive_owner || self.durable && !self.program.init {
             let signal = DEATH_SIGNAL;
             plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), signal.into()]);
         }

@@ -47,6 +47,19 @@ pub(crate) struct Inputs {
     pub(super) master: Option<OwnedFd>,
 }
 
+/// What is about to be made on the host for one sandbox.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Belongings {
+    /// The name of the scratch directory, before its random part, and of the control group.
+    pub(crate) name: String,
+    /// The path of the group, from the root of each hierarchy, if the caller has named it.
+    pub(crate) cgroup: Option<PathBuf>,
+    /// The directories of the control group that the library makes.
+    pub(crate) groups: Vec<PathBuf>,
+    /// The directory in which the scratch directory is made.
+    pub(crate) scratch: Option<PathBuf>,
+}
+
 /// The resources that stay between the runs of a policy: the parents of its groups, and the owner's
 /// record that names them.
 #[derive(Debug)]
@@ -192,6 +205,17 @@ impl Policy {
     /// Makes the inputs of one setup. The control group and the scratch directory are recorded
     /// before they exist.
     pub(super) fn make_inputs(&self, compiled: &Compiled, make_user_ns: MakeUserNs) -> Result<Inputs> {
+        self.make_noted_inputs(compiled, make_user_ns, &|_| Ok(()))
+    }
+
+    /// Makes the inputs of one setup. `note` is told what is about to be made on the host, if there
+    /// is anything.
+    pub(super) fn make_noted_inputs(
+        &self,
+        compiled: &Compiled,
+        make_user_ns: MakeUserNs,
+        note: &dyn Fn(&Belongings) -> Result<()>,
+    ) -> Result<Inputs> {
         let judgement = &compiled.judgement;
         let mut inputs = Inputs::default();
         if judgement.seccomp.as_ref().is_some_and(Seccomp::needs_failure_page) {
@@ -211,6 +235,11 @@ impl Policy {
         // The resources hold the claim, which is released only after the other resources are
         // removed.
         let claim = inputs.resources.claim.insert(owner::claim(self.program.outlive_owner)?);
+        let scratch_base = scratch_base
+            .map(|base| std::path::absolute(&base).map_err(|error| Error::io(Step::Scratch, &error).at(&base)));
+        let scratch_base = scratch_base.transpose()?;
+        let mut belongings =
+            Belongings { name: claim.name().to_owned(), scratch: scratch_base.clone(), ..Default::default() };
         if wants_group {
             let host = cgroup::host()?;
             inputs.location = self.location(judgement, host)?;
@@ -219,11 +248,18 @@ impl Policy {
             // A group that the caller has named has no name by which a later owner could find it.
             let bases = if self.cgroup.is_some() { Vec::new() } else { host.bases(limits, parent) };
             claim.record_cgroups(&bases)?;
+            belongings.groups = match &self.cgroup {
+                Some(path) => Group::missing(host, path),
+                None => bases.iter().map(|base| base.join(claim.name())).collect(),
+            };
+            belongings.cgroup.clone_from(&self.cgroup);
+            note(&belongings)?;
             let group = match &self.cgroup {
                 Some(path) => Group::create_or_adopt(host, path, limits, account_cpu),
                 None => Group::create(host, parent, claim.name(), limits, account_cpu),
             };
-            let left = || claim.keep_if_left(&bases.iter().map(|base| base.join(claim.name())).collect::<Vec<_>>());
+            let made = if self.cgroup.is_some() { &[][..] } else { &belongings.groups };
+            let left = || claim.keep_if_left(made);
             let group = group.inspect_err(|_| left()).map_err(|error| self.explain_by_check(error))?;
             let group = inputs.resources.group.insert(group);
             refuse_frozen(group)?;
@@ -232,9 +268,11 @@ impl Policy {
             }
         }
         if let Some(base) = scratch_base {
+            if !wants_group {
+                note(&belongings)?;
+            }
             let setup = inputs.maps.as_ref().and_then(IdMaps::setup);
             let owner = setup.map(|(uid, gid)| (uid.outside, gid.outside));
-            let base = std::path::absolute(&base).map_err(|error| Error::io(Step::Scratch, &error).at(&base))?;
             inputs.resources.scratch = Some(claim.make_scratch(&base, owner)?);
         }
         Ok(inputs)

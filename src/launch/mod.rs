@@ -2,11 +2,12 @@
 //! the plan, and makes the handle.
 //!
 //! The modules, from the lowest up: [`compiled`] judges, [`inputs`] makes the inputs of the setup,
-//! [`emit`] has the order of the ops, [`run_setup`] runs them to one of two ends, [`start`] goes on
-//! to a program, [`park`] to a sandbox that waits for one, and [`enter`] to a further program in one
-//! that runs. [`hold`] makes namespaces alone.
+//! [`emit`] has the order of the ops, [`run_setup`] runs them to one of their ends, [`start`] goes on
+//! to a program, [`park`] to a sandbox that waits for one, [`create`] to one that waits for a later
+//! process, and [`enter`] to a further program in one that runs. [`hold`] makes namespaces alone.
 
 mod compiled;
+mod create;
 mod emit;
 mod enter;
 mod excess;
@@ -26,8 +27,9 @@ mod start;
 mod tests;
 
 pub(crate) use compiled::Compiled;
+pub(crate) use create::Ledger;
 pub(crate) use emit::Run;
-pub(crate) use inputs::KeptResources;
+pub(crate) use inputs::{Belongings, KeptResources};
 pub(crate) use listener::Supervisor;
 pub(crate) use park::{Parked, no_terminal_in_pool};
 pub(crate) use record::EntryRecord;

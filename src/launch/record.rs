@@ -234,6 +234,11 @@ impl EntryRecord {
         self.entrance.policy.namespaces.new.contains(Namespaces::PID)
     }
 
+    /// Adds the filter's explanation to an error of an exec.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        self.entrance.judgement.explain_by_profile(error)
+    }
+
     /// Returns the signal that asks the program to end.
     pub(crate) fn stop_signal(&self) -> i32 {
         self.entrance.policy.program.stop_signal.unwrap_or(libc::SIGTERM)

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
+use nix::errno::Errno;
+
 use super::compiled::Compiled;
 use super::emit::{Run, Setup};
 use super::inputs::Inputs;
@@ -14,12 +16,12 @@ use crate::cgroup::Group;
 use crate::error::{Error, Result, Step};
 use crate::mount;
 use crate::namespace::Writer;
-use crate::plan::Plan;
+use crate::plan::{Note, Plan};
 use crate::policy::Policy;
 use crate::security::RemoteConnection;
 use crate::spawn::{self, Launch, Stub};
 
-/// The two ends of a setup.
+/// The ends of a setup.
 pub(super) enum End<'e> {
     /// The stub executes a program.
     Exec {
@@ -33,7 +35,22 @@ pub(super) enum End<'e> {
     },
     /// The stub waits for its program.
     Park,
+    /// The stub waits for a later process, which starts the program.
+    Create(&'e Creation<'e>),
 }
+
+/// What a sandbox needs that a later process starts.
+pub(super) struct Creation<'c> {
+    pub(super) run: &'c Run,
+    /// The socket on which the stub waits.
+    pub(super) listener: BorrowedFd<'c>,
+    /// Puts the stub on record, which is given by its pidfd. The notes are those of the ops that are
+    /// still to come.
+    pub(super) save: &'c Save<'c>,
+}
+
+/// Puts a stub on record.
+type Save<'s> = dyn Fn(BorrowedFd<'_>, &Inputs, &[(u32, Note)]) -> Result<()> + 's;
 
 /// A stub that has finished its setup, with that setup.
 pub(super) struct FinishedSetup {
@@ -108,6 +125,9 @@ impl Policy {
         match end {
             End::Exec { run, .. } => self.emit_run(&mut plan, &compiled.judgement, &setup, run),
             End::Park => self.emit_parking(&mut plan, &compiled.judgement),
+            End::Create(Creation { run, listener, .. }) => {
+                self.emit_create(&mut plan, &compiled.judgement, &setup, run, *listener);
+            }
         }
         Ok((plan, setup))
     }
@@ -124,7 +144,12 @@ impl Policy {
         let enter = inputs.location.group_mover(inputs.resources.group.as_ref(), self.setup_timeout());
         let (listener, supervisor, timed) = match *end {
             End::Exec { listener, supervisor, begun, .. } => (listener, supervisor, begun),
-            End::Park => (None, None, None),
+            End::Park | End::Create(_) => (None, None, None),
+        };
+        let save = |pidfd: BorrowedFd<'_>| {
+            let End::Create(creation) = end else { return Err(Error::new(Step::Create, Errno::EPROTO)) };
+            let notes = plan.behind_start().map_or_else(Vec::new, |first| plan.notes_from(first));
+            (creation.save)(pidfd, inputs, &notes)
         };
         spawn::start(&Launch {
             namespaces: self.namespaces.at_clone(inputs.template.is_some()).bits(),
@@ -132,6 +157,7 @@ impl Policy {
             sparse: compiled.sparse(),
             id_maps: inputs.maps.as_ref().filter(|maps| maps.writer != Writer::Inside),
             enter: enter.as_deref(),
+            save: if let End::Create(_) = end { Some(&save) } else { None },
             seen_inside: self.program.init || !self.namespaces.join.is_empty(),
             init: self.program.init,
             parks: matches!(end, End::Park),

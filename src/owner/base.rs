@@ -15,23 +15,25 @@ use crate::error::{Error, Result, Step};
 use crate::proc::user_ns;
 use crate::sys::fork_mark::PerProcess;
 
-const HINT: &str = "choose a directory of your own, below directories of your own or root's, with RootFs::scratch_in()";
+/// The hint for a scratch directory.
+pub(super) const SCRATCH_IN: &str =
+    "choose a directory of your own, below directories of your own or root's, with RootFs::scratch_in()";
 
 /// Refuses a directory that another user could replace, or that has such a parent directory.
-pub(super) fn refuse_exchangeable(base: &Path) -> Result<()> {
-    let failed = |path: &Path, error: &std::io::Error| Error::io(Step::Scratch, error).at(path).hint(HINT);
+pub(crate) fn refuse_exchangeable(base: &Path, step: Step, hint: &str) -> Result<()> {
+    let failed = |path: &Path, error: &std::io::Error| Error::io(step, error).at(path).hint(hint);
     let real = fs::canonicalize(base).map_err(|error| failed(base, &error))?;
     for dir in real.ancestors() {
         let meta = fs::symlink_metadata(dir).map_err(|error| failed(dir, &error))?;
         let sticky = meta.mode() & libc::S_ISVTX != 0;
         let reason = if !is_trusted(meta.uid()) {
-            format!("user {}, its owner, could replace the directory that the sandbox writes to", meta.uid())
+            format!("user {}, its owner, could replace what is made here", meta.uid())
         } else if meta.mode() & 0o022 != 0 && !sticky {
-            "others may write to it, and could replace the directory that the sandbox writes to".to_owned()
+            "others may write to it, and could replace what is made here".to_owned()
         } else {
             continue;
         };
-        return Err(Error::new(Step::Scratch, Errno::EPERM).at(dir).detail(reason).hint(HINT));
+        return Err(Error::new(step, Errno::EPERM).at(dir).detail(reason).hint(hint));
     }
     Ok(())
 }
@@ -70,7 +72,7 @@ mod tests {
         {
             allow(&top, outer);
             allow(&base, inner);
-            seen.push(refuse_exchangeable(&base).is_ok());
+            seen.push(refuse_exchangeable(&base, Step::Scratch, SCRATCH_IN).is_ok());
         }
         allow(&top, 0o755);
         allow(&base, 0o755);
@@ -78,7 +80,7 @@ mod tests {
         if Uid::effective().is_root() {
             for dir in [&base, &top] {
                 chown(dir, Some(1000), None).unwrap();
-                others.push(refuse_exchangeable(&base).is_ok());
+                others.push(refuse_exchangeable(&base, Step::Scratch, SCRATCH_IN).is_ok());
                 chown(dir, Some(0), None).unwrap();
             }
         }

@@ -22,8 +22,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use nix::errno::Errno;
 
+pub(crate) use base::refuse_exchangeable;
 pub use reap::{Reaped, reap_stale};
-pub(crate) use reap::{reap_owner_of, token_of};
+pub(crate) use reap::{reap_owner_of, remove_scratch_of, token_of};
 use record::OwnerRecord;
 pub(crate) use scratch::Scratch;
 #[cfg(feature = "image")]
@@ -50,6 +51,8 @@ struct OwnRecord {
 #[derive(Debug, Default)]
 struct State {
     claims: usize,
+    /// The names of claims that a later call settles.
+    lent: BTreeSet<String>,
     record: Option<OwnerRecord>,
     recorded: BTreeSet<Vec<u8>>,
 }
@@ -163,6 +166,15 @@ impl Claim {
         }
     }
 
+    /// Leaves the record to whoever removes what was made: this process with [`settle`], or another
+    /// one after this one's death.
+    pub(crate) fn lend(self) {
+        if self.is_here() {
+            self.own_record.lock().lent.insert(self.name.clone());
+        }
+        std::mem::forget(self);
+    }
+
     /// Leaves the record to [`reap_stale`], as something on it could not be removed.
     pub(crate) fn leave(self) {
         std::mem::forget(self);
@@ -171,16 +183,33 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if !self.is_here() {
-            // A fork owns nothing here.
-            return;
-        }
-        let mut state = self.own_record.lock();
-        state.claims = state.claims.saturating_sub(1);
-        if state.claims == 0 {
-            state.record.take().into_iter().for_each(OwnerRecord::remove);
+        // A fork owns nothing here.
+        if self.is_here() {
+            self.own_record.lock().release();
         }
     }
+}
+
+impl State {
+    fn release(&mut self) {
+        self.claims = self.claims.saturating_sub(1);
+        if self.claims == 0 {
+            self.record.take().into_iter().for_each(OwnerRecord::remove);
+        }
+    }
+}
+
+/// Ends the claim of this name, of which everything is removed: one that this process has lent, or
+/// that of an owner who is dead.
+pub(crate) fn settle(name: &str) -> Result<()> {
+    if let Some(own_record) = OWN_RECORD.get() {
+        let mut state = own_record.lock();
+        if state.lent.remove(name) {
+            state.release();
+            return Ok(());
+        }
+    }
+    reap_owner_of(name)
 }
 
 /// Returns the token of this process, if it has one.
@@ -201,7 +230,14 @@ mod tests {
         assert_eq!(std::fs::read(&record).unwrap(), b"cgroup /proc/x/y\0level /proc/x/y\0level /proc/x\0");
         reap_stale().unwrap();
         assert!(record.exists(), "one's own is not stale");
-        drop(claim);
+        let (name, kept) = (claim.name().to_owned(), claim);
+        kept.lend();
+        let other = super::claim(true).unwrap();
+        drop(other);
+        assert!(record.exists(), "a later call settles the claim");
+        settle("rk-0123456789abcdef0123456789abcdef-1").unwrap();
+        settle(&name).unwrap();
         assert!(!record.exists());
+        settle(&name).unwrap();
     }
 }

@@ -98,6 +98,22 @@ pub(crate) fn reap_owner_of(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Removes the scratch directories of this name in `base`, whether its owner lives or not.
+pub(crate) fn remove_scratch_of(name: &str, base: &Path) -> Result<()> {
+    let failed = |errno| Error::new(Step::RemoveScratch, errno).at(base);
+    let dir = match dir::open_named(base) {
+        Err(Errno::ENOENT) => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    let prefix = format!("{name}-");
+    let names = dir::names(dir.as_fd(), NAMES_MAX).map_err(failed)?;
+    for name in names.iter().filter(|name| scratch::has_prefix(name, &prefix)) {
+        let until = Some(Instant::now() + REMOVAL);
+        scratch::remove_below(dir.as_fd(), scratch::as_os_str(name), None, until).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// Returns the token in the name of a control group or of a scratch directory.
 pub(crate) fn token_of(name: &str) -> Option<&str> {
     let rest = [OWNED, KEPT].into_iter().find_map(|prefix| name.strip_prefix(prefix))?;

@@ -9,9 +9,10 @@ mod encode;
 mod fd;
 mod ops;
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub(crate) use ops::{Exec, ExecFlags, PlaceFlags, Request};
 
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::stub::wire;
+use crate::text::{escape, unescape};
 
 /// An offset in the plan's block of strings and structures.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +79,7 @@ impl From<Slot> for Arg {
 pub(crate) struct Note {
     pub(crate) step: Step,
     path: Option<OsString>,
-    pub(crate) hint: Option<&'static str>,
+    pub(crate) hint: Option<Cow<'static, str>>,
 }
 
 impl Note {
@@ -88,10 +90,36 @@ impl Note {
             Some(path) => error.at(path),
             None => error,
         };
-        match self.hint {
-            Some(hint) => error.hint(hint),
+        match &self.hint {
+            Some(hint) => error.hint(hint.clone()),
             None => error,
         }
+    }
+
+    /// Returns the note as text for a later process.
+    pub(crate) fn to_text(&self) -> String {
+        let path = self.path.as_ref().map(|path| escape(path.as_bytes()));
+        let hint = self.hint.as_ref().map(|hint| escape(hint.as_bytes()));
+        let some = |text: Option<String>| text.map_or_else(String::new, |text| format!("+{text}"));
+        format!("{}:{}:{}", escape(self.step.as_str().as_bytes()), some(path), some(hint))
+    }
+
+    /// Reads what [`to_text`](Note::to_text) has written. A step that this version does not know is
+    /// [`Step::Start`].
+    pub(crate) fn from_text(text: &str) -> Option<Note> {
+        let words: Vec<&str> = text.split(':').collect();
+        let [step, path, hint] = words[..] else { return None };
+        let some = |word: &str| match word {
+            "" => Some(None),
+            word => Some(Some(unescape(word.strip_prefix('+')?)?)),
+        };
+        let string = |bytes| String::from_utf8(bytes).ok();
+        let hint = match some(hint)? {
+            Some(hint) => Some(string(hint)?.into()),
+            None => None,
+        };
+        let step = Step::of_text(&string(unescape(step)?)?).unwrap_or(Step::Start);
+        Some(Note { step, path: some(path)?.map(OsString::from_vec), hint })
     }
 }
 
@@ -398,17 +426,57 @@ impl Plan {
         self.ops.len()
     }
 
+    /// Returns the details of the ops from `first` on, each with its index.
+    pub(crate) fn notes_from(&self, first: usize) -> Vec<(u32, Note)> {
+        (first as u32..self.ops.len() as u32).map(|index| (index, self.note(index))).collect()
+    }
+
+    /// Returns the index of the op behind which a later process starts the program.
+    pub(crate) fn behind_start(&self) -> Option<usize> {
+        self.ops.iter().position(|op| op.code == wire::code::AWAIT_START).map(|index| index + 1)
+    }
+
     /// Returns the details of op `index` for an error.
     pub(crate) fn note(&self, index: u32) -> Note {
         let Some(op) = self.ops.get(index as usize) else {
             return Note { step: Step::ReadPlan, path: None, hint: None };
         };
         let path = op.path.and_then(|(start, end)| self.paths.get(start..end));
-        Note { step: op.step, path: path.map(|path| OsStr::from_bytes(path).to_owned()), hint: op.hint }
+        Note {
+            step: op.step,
+            path: path.map(|path| OsStr::from_bytes(path).to_owned()),
+            hint: op.hint.map(Cow::Borrowed),
+        }
     }
 }
 
 /// Returns true if `text` contains a NUL, and cannot be passed to the kernel as a string.
 pub(crate) fn has_nul(text: impl AsRef<OsStr>) -> bool {
     text.as_ref().as_bytes().contains(&0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_read_as_they_were_written() {
+        let notes = [
+            Note { step: Step::Exec, path: Some("/bin/a b:c".into()), hint: Some("see x: y".into()) },
+            Note { step: Step::Seccomp, path: None, hint: None },
+            Note { step: Step::Rlimit, path: Some(OsString::new()), hint: None },
+            Note { step: Step::Cwd, path: Some(OsString::from_vec(vec![0xff, b',', b'\n'])), hint: Some("".into()) },
+        ];
+        for note in notes {
+            let text = note.to_text();
+            assert!(text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b','), "{text}");
+            let read = Note::from_text(&text).unwrap();
+            assert_eq!((read.step, &read.path, &read.hint), (note.step, &note.path, &note.hint), "{text}");
+        }
+        assert_eq!(Note::from_text("of%20the%20future::").unwrap().step, Step::Start);
+        for text in ["", "exec", "exec::x", "exec:x:", "exec:::", "exec::+%ff", "%ff::", "exec:+%:"] {
+            assert!(Note::from_text(text).is_none(), "{text}");
+        }
+        crate::fuzz::texts(&["exec:+/bin/a%20b:+x", "chdir::"], |text| drop(Note::from_text(text)));
+    }
 }

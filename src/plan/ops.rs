@@ -85,8 +85,9 @@ impl Plan {
     }
 
     /// Forks: the child continues with the plan and becomes the program, the parent stays as init.
-    pub(crate) fn fork_init(&mut self) -> Added<'_> {
-        self.op(Step::Fork, code::INIT, [])
+    /// With `silent`, init reports nothing, for a program that a later process starts.
+    pub(crate) fn fork_init(&mut self, silent: bool) -> Added<'_> {
+        self.op(Step::Fork, code::INIT, [(u64::from(silent) * code::SILENT_INIT).into()])
     }
 
     /// Clones a sibling that continues with the plan; the sibling is born into the namespaces that
@@ -200,6 +201,18 @@ impl Plan {
     /// plan. `parent` is the pipe of the thread that cloned.
     pub(crate) fn park(&mut self, parent: Arg) -> Added<'_> {
         self.op(Step::Report, code::PARK, [parent])
+    }
+
+    /// Fails as the exec of these paths would, if none of them can be executed.
+    pub(crate) fn find_program(&mut self, paths: Ptr) -> Added<'_> {
+        self.op(Step::Exec, code::FIND, [paths.into()])
+    }
+
+    /// Waits until the owner has the stub on record, lets go of the owner, and waits for a later
+    /// process, which connects to `listener`. The plan goes on when that one says so. `parent` is
+    /// the pipe of the thread that cloned.
+    pub(crate) fn await_start(&mut self, listener: RawFd, parent: Arg) -> Added<'_> {
+        self.op(Step::Create, code::AWAIT_START, [listener.into(), parent])
     }
 
     /// Receives the descriptors `fds`, each with its number, in messages that follow this plan. All

@@ -81,6 +81,7 @@ impl File {
             timings,
             denials,
             best_effort,
+            durable: _,
             fail_at,
         } = &sandbox.policy;
         if fail_at.is_some() {

@@ -373,6 +373,13 @@ impl Invocation {
         }
     }
 
+    /// Emits the search for the program, for an exec that comes later.
+    pub(crate) fn emit_find(&self, plan: &mut Plan) {
+        let candidates = self.candidates();
+        let paths = plan.strings(candidates.iter().map(|path| [path.as_os_str()]));
+        plan.find_program(paths).at(&self.command);
+    }
+
     /// Emits the exec, the last op. `failure` holds the address of the failure page, for an exec
     /// that cannot report its error over the socket.
     pub(crate) fn emit_exec(&self, plan: &mut Plan, flags: ExecFlags, failure: Option<Slot>) {

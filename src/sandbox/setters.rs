@@ -614,7 +614,7 @@ impl Sandbox {
 
     /// Sets the most wall time that the program may run. Then everything in the sandbox is killed:
     /// [`Verdict::WallTime`](crate::Verdict::WallTime). One thread of the library watches over all
-    /// sandboxes.
+    /// sandboxes. `None` is no limit, for a preset that has one.
     ///
     /// ```
     /// use std::time::Duration;
@@ -625,8 +625,8 @@ impl Sandbox {
     /// assert_eq!(sandbox.status()?.verdict(), Verdict::WallTime);
     /// # Ok::<(), ringfence::Error>(())
     /// ```
-    pub fn wall_time(mut self, limit: Duration) -> Self {
-        self.policy.wall_time = Some(limit);
+    pub fn wall_time(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.policy.wall_time = limit.into();
         self
     }
 

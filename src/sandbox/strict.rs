@@ -78,7 +78,7 @@ impl Sandbox {
     /// | a private /tmp of 64 MiB and 16,384 files | [`Tmpfs`](crate::Tmpfs) | a mount at /tmp |
     /// | no huge pages, asynchronous requests (`io_setup`), netlink sockets or filters of sockets, which no control group counts | [`Seccomp::default`] | a later rule |
     /// | 512 MiB of memory, 256 processes | [`memory_limit`](Sandbox::memory_limit), [`pids_limit`](Sandbox::pids_limit) | a higher number, [`best_effort`](Sandbox::best_effort) |
-    /// | 60 seconds of wall time | [`wall_time`](Sandbox::wall_time) | a longer time |
+    /// | 60 seconds of wall time | [`wall_time`](Sandbox::wall_time) | a longer time, `None` |
     /// | 64 MiB of collected output | [`output_limit`](Sandbox::output_limit) | a higher number |
     /// | no core files, and no program that core_pattern pipes to; at most 1,024 descriptors, 64 KiB of locked memory, 96 KiB of message queues (one as mq_open(3) makes it), 1,024 queued signals; no higher priority, no realtime | [`rlimit`](Sandbox::rlimit) | `rlimit` of the same resource, up to the caller's own |
     /// | an environment of PATH, HOME=/tmp and LANG=C.UTF-8 | [`env_clear`](Sandbox::env_clear) | [`env`](Sandbox::env) |

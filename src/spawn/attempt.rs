@@ -85,9 +85,9 @@ impl<'a> Attempt<'a> {
 
     fn read(&mut self) -> Result<()> {
         // With these features, the stub or its init sends records that cannot wait for the end.
-        let Launch { init, parks, id_maps, listener, supervisor, enter, .. } = self.launch;
-        let talks =
-            *init || *parks || id_maps.is_some() || listener.is_some() || supervisor.is_some() || enter.is_some();
+        let Launch { init, parks, id_maps, listener, supervisor, enter, save, .. } = self.launch;
+        let asks = id_maps.is_some() || enter.is_some() || save.is_some();
+        let talks = *init || *parks || listener.is_some() || supervisor.is_some() || asks;
         loop {
             let watched = self.child_fd().map(|fd| fd.as_raw_fd());
             // A fork that another thread makes at this moment may keep the socket open: check from
@@ -190,6 +190,8 @@ impl<'a> Attempt<'a> {
             // Once the program may run, it could send this record as well.
             record::TERMINAL if !self.executing => self.terminal = Some(fd.ok_or_else(no_room)?),
             record::NEED_MAPS => self.write_maps()?,
+            record::NEED_SAVE => self.save()?,
+            record::CREATED if self.launch.save.is_some() => return Ok(true),
             record::NEED_GROUP => self.enter_group()?,
             _ => return Err(self.failure(record)),
         }
@@ -294,6 +296,14 @@ impl<'a> Attempt<'a> {
         };
         enter(*pid)?;
         report::answer(&self.report).map_err(|errno| Error::new(Step::JoinCgroup, errno))
+    }
+
+    fn save(&self) -> Result<()> {
+        let (Some(pidfd), Some(save)) = (self.child_fd(), self.launch.save) else {
+            return Err(Error::new(Step::Create, Errno::EPROTO));
+        };
+        save(pidfd)?;
+        report::answer(&self.report).map_err(|errno| Error::new(Step::Create, errno))
     }
 
     /// Returns the error for a stub that ended without a report: the stub was killed, most likely

@@ -14,6 +14,9 @@ use crate::security::RemoteConnection;
 /// A time longer than any caller waits, and shorter than the clock can represent.
 const LONGEST: Duration = Duration::from_secs(1 << 32);
 
+/// Puts a stub on record.
+pub(crate) type Save<'s> = dyn Fn(BorrowedFd<'_>) -> Result<()> + 's;
+
 /// A plan, with the parameters of its run.
 pub(crate) struct Launch<'a> {
     pub(crate) plan: &'a Plan,
@@ -27,6 +30,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) id_maps: Option<&'a IdMaps>,
     /// Moves the stub, given by its pid, into its control group when the stub asks.
     pub(crate) enter: Option<&'a dyn Fn(i32) -> Result<()>>,
+    /// Puts the stub, given by its pidfd, on record, so that a later process starts the program.
+    pub(crate) save: Option<&'a Save<'a>>,
     /// True if other processes can see the stub's process: it stays as init, or joins a sandbox
     /// that runs.
     pub(crate) seen_inside: bool,
@@ -60,6 +65,7 @@ impl<'a> Launch<'a> {
             sparse: false,
             id_maps: None,
             enter: None,
+            save: None,
             seen_inside: false,
             init: false,
             parks: false,
@@ -86,10 +92,19 @@ pub(crate) struct FailurePage(std::fs::File);
 impl FailurePage {
     pub(crate) const SIZE: u64 = 4096;
 
-    pub(crate) fn new() -> Result<Self> {
-        let file = std::fs::File::from(new_memfd(c"ringfence-failure")?);
+    /// Takes an empty file for a page that a later process reads as well.
+    pub(crate) fn in_file(file: std::fs::File) -> Result<Self> {
         file.set_len(Self::SIZE).map_err(|error| Error::io(Step::Report, &error))?;
         Ok(FailurePage(file))
+    }
+
+    /// Takes the file of a page that was made before.
+    pub(crate) fn of_file(file: std::fs::File) -> Self {
+        FailurePage(file)
+    }
+
+    pub(crate) fn new() -> Result<Self> {
+        FailurePage::in_file(new_memfd(c"ringfence-failure")?.into())
     }
 
     pub(super) fn errno(&self) -> Option<i32> {

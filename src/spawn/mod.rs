@@ -7,6 +7,7 @@ mod attempt;
 mod clone;
 mod handover;
 mod hint;
+mod later;
 mod launch;
 mod parked;
 mod report;
@@ -17,6 +18,7 @@ mod stub_file;
 mod timings;
 
 pub(crate) use clone::dry_run;
+pub(crate) use later::{Later, Waits, connect_to, listen_at};
 pub(crate) use launch::{FailurePage, Launch};
 pub(crate) use parked::{Misfire, Parked};
 pub(crate) use running::{Init, Running, Stub};

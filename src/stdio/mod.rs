@@ -132,6 +132,11 @@ impl Stdio {
         matches!(self.0, Source::Pty(_))
     }
 
+    /// Returns whether the other end of the stream is the caller's.
+    pub(crate) fn ends_in_caller(&self) -> bool {
+        matches!(self.0, Source::Piped | Source::Pty(_))
+    }
+
     /// Returns the streams that were set, and for the others those in `default`. The terminal is
     /// also the output, unless that was set.
     pub(crate) fn choose<'s>(set: [Option<&'s Stdio>; 3], default: &'s [Stdio; 3]) -> [&'s Stdio; 3] {
@@ -353,25 +358,44 @@ impl Streams {
     /// the pipe of the spawner thread: close_range(2), 5.9. Returns the number that the pipe has
     /// then.
     pub(crate) fn emit_alone(&self, plan: &mut Plan, own: &Fds) -> Arg {
+        let [parent] = self.emit_only(plan, own, [PARENT_FD]);
+        parent.into()
+    }
+
+    /// Passes the descriptors on as [`emit_alone`](Streams::emit_alone) does, and keeps `listener`,
+    /// which was added to the plan before them. Returns the numbers of the pipe and of the listener.
+    pub(crate) fn emit_waiting(&self, plan: &mut Plan, policys: &Fds, listener: RawFd) -> (Arg, RawFd) {
+        let [parent, listener] = self.emit_only(plan, policys, [PARENT_FD, listener]);
+        (parent.into(), listener)
+    }
+
+    /// Passes the descriptors on, and closes all others but the report and those in `kept`, which
+    /// are below those that were passed on. Returns the numbers that these have then.
+    fn emit_only<const N: usize>(&self, plan: &mut Plan, own: &Fds, kept: [RawFd; N]) -> [RawFd; N] {
         let mut placed: Vec<(RawFd, RawFd)> =
             self.numbered().chain(extra_fds(own)).map(|(number, fd)| (plan.fd(fd), number)).collect();
-        let parent = move_up(plan, &mut placed).saturating_add(1);
-        let place = [PARENT_FD.into(), parent.into(), libc::O_CLOEXEC.into()];
-        plan.call(Step::PlaceFd, libc::SYS_dup3, place).hint(BELOW_NOFILE);
+        let mut highest = move_up(plan, &mut placed);
+        let kept = kept.map(|from| {
+            highest = highest.saturating_add(1);
+            let place = [from.into(), highest.into(), libc::O_CLOEXEC.into()];
+            plan.call(Step::PlaceFd, libc::SYS_dup3, place).hint(BELOW_NOFILE);
+            highest
+        });
         emit_places(plan, &placed);
         // The report is below the first that was moved.
-        let report = placed.iter().map(|(from, _)| *from).min().unwrap_or(parent).saturating_sub(1);
+        let above = kept.first().copied().unwrap_or(highest);
+        let report = placed.iter().map(|(from, _)| *from).min().unwrap_or(above).saturating_sub(1);
         let numbers = placed.iter().map(|(_, number)| *number).chain(0..3);
-        let mut kept: Vec<RawFd> = numbers.chain([report, parent]).collect();
-        kept.sort_unstable();
-        kept.dedup();
+        let mut open: Vec<RawFd> = numbers.chain([report]).chain(kept).collect();
+        open.sort_unstable();
+        open.dedup();
         let mut first = 0;
-        for number in kept {
+        for number in open {
             emit_close_range(plan, first, number.saturating_sub(1));
             first = number.saturating_add(1);
         }
         emit_close_range(plan, first, RawFd::MAX);
-        parent.into()
+        kept
     }
 
     /// Returns the program's ends of the streams.

@@ -111,8 +111,11 @@ pub mod code {
     /// Empties the inheritable and the ambient set of capabilities.
     pub const CLEAR_INHERITABLE: u32 = 7;
     /// Forks: the child continues with the plan; the parent stays as init, and reports the end of
-    /// the child.
+    /// the child. With [`SILENT_INIT`] as `args[0]`, the parent does not wait for the exec of the
+    /// program, reports nothing, and keeps no descriptor.
     pub const INIT: u32 = 8;
+    /// See [`INIT`].
+    pub const SILENT_INIT: u64 = 1;
     /// Clones a sibling that continues with the plan, and ends this process. The sibling is born
     /// into the namespaces that were joined or made before. With [`ORPHAN`] as `args[0]`, clones a
     /// child instead; when this process ends, the system's init becomes the child's parent.
@@ -157,6 +160,13 @@ pub mod code {
     /// Copies what is in the directory `args[0]` to the empty directory `args[1]`, which gets the
     /// attributes of the former, except for those in `args[2]` ([`super::copy_up`]).
     pub const COPY_UP: u32 = 22;
+    /// Fails as the exec of the candidates `args[0]` would, if none of them is a file that this
+    /// process may execute.
+    pub const FIND: u32 = 23;
+    /// Waits until the owner has the stub on record, lets go of the owner, and waits for a later
+    /// process, which connects to the listener `args[0]`. The connection takes the place of the
+    /// report socket. `args[1]` is the pipe of the thread that cloned.
+    pub const AWAIT_START: u32 = 24;
 }
 
 /// Bits of `args[2]` of [`code::COPY_UP`].
@@ -199,30 +209,23 @@ pub mod target {
     pub const FIXED_ROOT: u64 = 64;
 }
 
-/// A report of the stub or the spawner. Each message is one record of fixed size.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Record {
-    pub kind: u32,
-    /// The index of the op to which the record belongs.
-    pub op: u32,
-    pub errno: i32,
-    pub value: i32,
-}
+pub use super::start::Record;
 
-/// The kinds of [`Record`].
+/// The kinds of [`Record`]. Those of a later [start](super::start) keep their numbers for ever.
 pub mod record {
+    use super::super::start::kind;
+
     /// The spawner reports that the child exists; `value` is the pid of the child, and its pidfd
     /// comes with the message.
     pub const CLONED: u32 = 1;
     /// A step failed; no record follows.
-    pub const FAILED: u32 = 2;
+    pub const FAILED: u32 = kind::FAILED;
     /// The clone, or the exec of the stub, failed; `value` says which
     /// ([`super::BEFORE_STUB_CLONE`]).
     pub const FAILED_BEFORE_STUB: u32 = 3;
     /// The program is about to be executed. An end of file after this record means that the program
     /// was executed.
-    pub const EXEC: u32 = 4;
+    pub const EXEC: u32 = kind::EXEC;
     /// The stub waits for its id maps.
     pub const NEED_MAPS: u32 = 5;
     /// Init reports that the program was executed.
@@ -233,7 +236,7 @@ pub mod record {
     pub const RECLONED: u32 = 8;
     /// The filter is installed, and its listener comes with the message. This record comes after
     /// EXEC and before the exec.
-    pub const LISTENER: u32 = 9;
+    pub const LISTENER: u32 = kind::LISTENER;
     /// The stub waits until it is moved into its control group.
     pub const NEED_GROUP: u32 = 10;
     /// The setup is finished; the stub waits for another plan.
@@ -245,6 +248,10 @@ pub mod record {
     pub const STAMP: u32 = 12;
     /// The master of the program's terminal comes with the message.
     pub const TERMINAL: u32 = 13;
+    /// The setup is finished; the stub waits until it is on record.
+    pub const NEED_SAVE: u32 = 14;
+    /// The stub has let go of its owner, and waits for a later process to start the program.
+    pub const CREATED: u32 = 15;
 }
 
 /// `value` of [`record::FAILED_BEFORE_STUB`]: the clone was refused.

@@ -9,6 +9,7 @@ mod attached;
 mod attributes;
 mod child;
 mod ci_runner;
+mod created;
 mod events;
 mod exec;
 mod killer;

@@ -4,7 +4,7 @@
 use crate::Machine;
 use crate::message::Message;
 use crate::syscall::{Errno, exit, nr, syscall};
-use crate::wire::code::ORPHAN;
+use crate::wire::code::{ORPHAN, SILENT_INIT};
 use crate::wire::{REPORT_SLOT, Record, record};
 
 const SIGCHLD: u64 = 17;
@@ -22,10 +22,18 @@ fn fork(flags: u64, pidfd: *mut i32) -> Result<u64, Errno> {
 /// Forks. The child returns and runs the rest of the plan. The parent is init from here on: with
 /// CLONE_VFORK, the parent continues when the child has executed the program, or has ended (and
 /// reported why).
-pub fn start(machine: &mut Machine) -> Result<u64, Errno> {
-    let child = fork(CLONE_VFORK, core::ptr::null_mut())?;
+///
+/// With [`SILENT_INIT`] as `how`, the program is executed only when a later process says so. The
+/// parent does not wait for that, and has nobody to report to.
+pub fn start(machine: &mut Machine, how: u64) -> Result<u64, Errno> {
+    let is_silent = how == SILENT_INIT;
+    let child = fork(if is_silent { 0 } else { CLONE_VFORK }, core::ptr::null_mut())?;
     if child == 0 {
         return Ok(0);
+    }
+    if is_silent {
+        close_from(0);
+        serve(machine, child)
     }
     machine.send(Record { kind: record::STARTED, op: 0, errno: 0, value: child as i32 });
     keep_only_report(machine);
@@ -37,8 +45,12 @@ fn keep_only_report(machine: &mut Machine) {
     if syscall(nr::DUP3, [machine.report_fd(), 0, O_CLOEXEC, 0, 0, 0]).is_ok() {
         machine.slots[REPORT_SLOT as usize] = 0;
     }
-    if syscall(nr::CLOSE_RANGE, [1, u64::from(u32::MAX), 0, 0, 0, 0]).is_err() {
-        for fd in 1..65536 {
+    close_from(1);
+}
+
+fn close_from(first: u64) {
+    if syscall(nr::CLOSE_RANGE, [first, u64::from(u32::MAX), 0, 0, 0, 0]).is_err() {
+        for fd in first..65536 {
             let _ = syscall(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
         }
     }

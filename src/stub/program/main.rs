@@ -14,7 +14,10 @@
 // This refuses two ops with the same number.
 #![deny(unreachable_patterns)]
 
+mod await_start;
 mod copy_up;
+mod entry;
+mod find;
 mod init;
 mod listen;
 mod memory;
@@ -24,6 +27,8 @@ mod receive;
 mod received;
 mod remount;
 mod stamps;
+#[path = "../start.rs"]
+#[allow(dead_code)]
 mod start;
 mod syscall;
 mod target;
@@ -104,7 +109,7 @@ impl Machine {
             code::SYNC => self.sync(index, args[0] as u32),
             code::RESET_SIGNALS => reset_signals(),
             code::CLEAR_INHERITABLE => clear_inheritable(),
-            code::INIT => init::start(self),
+            code::INIT => init::start(self, args[0]),
             code::RECLONE => init::reclone(self, args[0]),
             code::CWD_INSIDE => cwd_inside(),
             code::CWD_AGAIN => reenter_cwd(),
@@ -117,6 +122,8 @@ impl Machine {
                 init::send_with_fd(self, record, args[0] as i32)
             }
             code::LISTEN => listen::install(self, args[0], args[1], args[2] != 0),
+            code::FIND => find::executable(args[0] as *const u64),
+            code::AWAIT_START => await_start::wait(self, index, args[0], args[1]),
             code::DETACH_OLD_ROOT => detach_old_root(args[0]),
             code::DROP_BOUNDING => drop_bounding(args[0]),
             code::IS_DEVICE => target::is_device(args[0], args[1], (args[2], args[3])),

@@ -80,8 +80,10 @@ pub mod nr {
     pub const SYMLINKAT: usize = 266;
     pub const READLINKAT: usize = 267;
     pub const FCHMODAT: usize = 268;
+    pub const FACCESSAT: usize = 269;
     pub const PPOLL: usize = 271;
     pub const UTIMENSAT: usize = 280;
+    pub const ACCEPT4: usize = 288;
     pub const DUP3: usize = 292;
     pub const PIPE2: usize = 293;
     pub const SECCOMP: usize = 317;
@@ -90,6 +92,7 @@ pub mod nr {
     pub const MOVE_MOUNT: usize = 429;
     pub const CLOSE_RANGE: usize = 436;
     pub const OPENAT2: usize = 437;
+    pub const FACCESSAT2: usize = 439;
 }
 
 /// The numbers of the calls that the stub makes by itself. The numbers of a plan's ops are in the
@@ -109,6 +112,7 @@ pub mod nr {
     pub const MOUNT: usize = 40;
     pub const FSTATFS: usize = 44;
     pub const FTRUNCATE: usize = 46;
+    pub const FACCESSAT: usize = 48;
     pub const CHDIR: usize = 49;
     pub const FCHMODAT: usize = 53;
     pub const FCHOWNAT: usize = 54;
@@ -140,6 +144,7 @@ pub mod nr {
     pub const CLONE: usize = 220;
     pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;
+    pub const ACCEPT4: usize = 242;
     pub const WAIT4: usize = 260;
     pub const SECCOMP: usize = 277;
     pub const STATX: usize = 291;
@@ -147,6 +152,7 @@ pub mod nr {
     pub const MOVE_MOUNT: usize = 429;
     pub const CLOSE_RANGE: usize = 436;
     pub const OPENAT2: usize = 437;
+    pub const FACCESSAT2: usize = 439;
 }
 
 /// Makes a system call. Every pointer among `args` is valid for what the call does with it: they

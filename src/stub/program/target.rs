@@ -200,12 +200,19 @@ pub fn is_device(fd: u64, kind: u64, number: (u64, u64)) -> Result<u64, Errno> {
 /// Returns the mode of a file, and the numbers of the device that the file stands for.
 fn stat(fd: u64) -> Result<(u16, (u32, u32)), Errno> {
     const AT_EMPTY_PATH: u64 = 0x1000;
-    const STATX_TYPE: u64 = 1;
     const EMPTY: &[u8; 1] = b"\0";
+    stat_at(fd, EMPTY.as_ptr() as u64, AT_EMPTY_PATH)
+}
+
+/// Returns the type of the file at `path`, as st_mode has it.
+pub fn type_of(path: u64) -> Result<u16, Errno> {
+    stat_at(AT_FDCWD, path, 0).map(|(mode, _)| mode & 0o170000)
+}
+
+fn stat_at(dir: u64, path: u64, flags: u64) -> Result<(u16, (u32, u32)), Errno> {
+    const STATX_TYPE: u64 = 1;
     let mut stat = [0u64; 32];
-    let result =
-        syscall(nr::STATX, [fd, EMPTY.as_ptr() as u64, AT_EMPTY_PATH, STATX_TYPE, stat.as_mut_ptr() as u64, 0]);
-    result?;
+    syscall(nr::STATX, [dir, path, flags, STATX_TYPE, stat.as_mut_ptr() as u64, 0])?;
     let stat = stat.as_ptr();
     // SAFETY: a local of struct statx's size that the kernel has written; stx_mode stands at byte
     // 28, stx_rdev_major and stx_rdev_minor at byte 128.

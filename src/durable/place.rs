@@ -1,0 +1,190 @@
+//! The directory of a sandbox that outlives its creator.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{Uid, UnlinkatFlags, fsync, unlinkat};
+
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::owner;
+use crate::sys::{by_fd, table};
+
+/// The record of the sandbox.
+const RECORD: &str = "record";
+/// A record that is being written.
+const NEW_RECORD: &str = "record.new";
+/// The socket on which the sandbox waits.
+const LISTENER: &str = "start";
+/// The page in which the sandbox leaves the errno of an exec that it cannot report.
+const FAILURE: &str = "failure";
+/// All files of the directory.
+const FILES: [&str; 4] = [NEW_RECORD, LISTENER, FAILURE, RECORD];
+/// The largest record that is read, in bytes.
+const SIZE_MAX: u64 = 1 << 20;
+const PRIVATE: u32 = 0o700;
+
+/// The directory, which only its owner can use.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+/// The lock of a directory, held while the sandbox is created, started or removed.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: Flock<File>,
+}
+
+impl Place {
+    /// Makes the directory. One that is there already is an error.
+    pub(super) fn make(path: &Path) -> Result<Place> {
+        let failed = |error: &io::Error| Error::io(Step::Create, error).at(path);
+        let path = std::path::absolute(path).map_err(|error| failed(&error))?;
+        let above = path.parent().ok_or_else(|| Error::new(Step::Create, Errno::EEXIST).at(&path))?;
+        let hint = "choose a place below directories of your own or root's";
+        owner::refuse_exchangeable(above, Step::Create, hint)?;
+        let made = DirBuilder::new().mode(PRIVATE).create(&path);
+        made.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => failed(&error)
+                .hint("each sandbox has a directory of its own, which create() makes and remove() removes"),
+            _ => failed(&error),
+        })?;
+        // The caller's umask may have taken permissions away.
+        let opened = fs::set_permissions(&path, fs::Permissions::from_mode(PRIVATE))
+            .map_err(|error| failed(&error))
+            .and_then(|()| Place::open_for(&path, Step::Create));
+        opened.inspect_err(|_| {
+            let _ = fs::remove_dir(&path);
+        })
+    }
+
+    /// Opens the directory.
+    pub(super) fn open(path: &Path) -> Result<Place> {
+        let failed = |error: &io::Error| Error::io(Step::Attach, error).at(path);
+        let path = std::path::absolute(path).map_err(|error| failed(&error))?;
+        Place::open_for(&path, Step::Attach)
+    }
+
+    fn open_for(path: &Path, step: Step) -> Result<Place> {
+        let failed = |errno| match errno {
+            Errno::ENOENT => Error::new(step, errno).at(path).with_kind(ErrorKind::NotFound),
+            errno => Error::new(step, errno).at(path).with_kind(ErrorKind::Control),
+        };
+        let flags = OFlag::O_RDONLY | by_fd::DIR;
+        let dir = nix::fcntl::open(path, flags, Mode::empty()).and_then(table::above_stdio).map_err(failed)?;
+        let stat = fstat(&dir).map_err(failed)?;
+        if stat.st_uid != Uid::effective().as_raw() || stat.st_mode & 0o077 != 0 {
+            let reason = "not a directory that only this user can use";
+            return Err(failed(Errno::EPERM).detail(reason).hint("pass the directory that was given to create()"));
+        }
+        Ok(Place { path: path.to_owned(), dir })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the lock, if nobody has it.
+    pub(super) fn lock(&self, step: Step) -> Result<Lock> {
+        let failed = |errno| self.failed(step, errno).with_kind(ErrorKind::Control);
+        // A lock belongs to the open file, so this one has a file of its own.
+        let file = by_fd::reopen(&self.dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY).and_then(table::above_stdio);
+        match Flock::lock(File::from(file.map_err(failed)?), FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Lock { _file: file }),
+            Err((_, errno @ Errno::EWOULDBLOCK)) => {
+                Err(failed(errno).detail("another call creates, starts or removes the sandbox").hint("try again"))
+            }
+            Err((_, errno)) => Err(failed(errno)),
+        }
+    }
+
+    /// Writes the record in place of the last one: first whole, then under its name.
+    pub(super) fn write(&self, text: &str) -> Result<()> {
+        let failed = |errno| self.failed(Step::Create, errno);
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&self.dir, NEW_RECORD, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed)?;
+        let mut file = File::from(file);
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        written.map_err(|error| Error::io(Step::Create, &error).at(self.path.join(NEW_RECORD)))?;
+        renameat(&self.dir, NEW_RECORD, &self.dir, RECORD).and_then(|()| fsync(&self.dir)).map_err(failed)
+    }
+
+    /// Reads the record, if there is one.
+    pub(super) fn read(&self) -> Result<Option<String>> {
+        let failed = |errno| self.failed(Step::Attach, errno).with_kind(ErrorKind::Control);
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = match openat(&self.dir, RECORD, flags, Mode::empty()) {
+            Err(Errno::ENOENT) => return Ok(None),
+            other => File::from(other.map_err(failed)?),
+        };
+        let mut text = String::new();
+        let read = file.take(SIZE_MAX + 1).read_to_string(&mut text);
+        read.map_err(|error| Error::io(Step::Attach, &error).at(self.path.join(RECORD)).with_kind(ErrorKind::Control))?;
+        if text.len() as u64 > SIZE_MAX {
+            return Err(
+                Error::message(ErrorKind::TooLarge, Step::Attach, "the record is longer than any").at(&self.path)
+            );
+        }
+        Ok(Some(text))
+    }
+
+    /// Returns whether the directory has nothing but what a sandbox's has.
+    pub(super) fn is_of_a_sandbox(&self) -> Result<bool> {
+        let names =
+            by_fd::names(self.dir.as_fd(), FILES.len() + 1).map_err(|errno| self.failed(Step::Attach, errno))?;
+        Ok(names.iter().all(|name| FILES.iter().any(|file| file.as_bytes() == name.to_bytes())))
+    }
+
+    /// Returns the path of the socket. It leads through the open directory, so it is short, and
+    /// leads to no other place.
+    pub(super) fn listener(&self) -> PathBuf {
+        Path::new(&by_fd::path_of(&self.dir)).join(LISTENER)
+    }
+
+    /// Opens the page for an exec that failed silently; with `new`, makes it.
+    pub(super) fn failure_page(&self, new: bool) -> Result<Option<File>> {
+        let flags = if new { OFlag::O_CREAT | OFlag::O_EXCL } else { OFlag::empty() };
+        let flags = flags | OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(&self.dir, FAILURE, flags, Mode::S_IRUSR | Mode::S_IWUSR).and_then(table::above_stdio) {
+            Err(Errno::ENOENT) if !new => Ok(None),
+            other => other.map(|file| Some(file.into())).map_err(|errno| self.failed(Step::Report, errno)),
+        }
+    }
+
+    /// Removes what a sandbox needs no more once it has been started.
+    pub(super) fn remove_start(&self) {
+        for file in [LISTENER, FAILURE] {
+            // What cannot be removed now goes with the directory.
+            let _ = unlinkat(&self.dir, file, UnlinkatFlags::NoRemoveDir);
+        }
+    }
+
+    /// Removes the directory. The record goes last, so that a call that is interrupted can be
+    /// repeated.
+    pub(super) fn remove(&self) -> Result<()> {
+        let failed = |errno| self.failed(Step::RemoveCreated, errno).with_kind(ErrorKind::Control);
+        for file in FILES {
+            match unlinkat(&self.dir, file, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(Step::RemoveCreated, &error).at(&self.path).with_kind(ErrorKind::Control))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, step: Step, errno: Errno) -> Error {
+        Error::new(step, errno).at(&self.path)
+    }
+}

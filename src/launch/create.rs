@@ -1,0 +1,143 @@
+//! A sandbox whose program a later process starts, after this one may have ended.
+
+use std::fs::File;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::compiled::Compiled;
+use super::emit::Run;
+use super::enter::Entrance;
+use super::inputs::{Belongings, Inputs};
+use super::park::user_ns_with;
+use super::run_setup::{Creation, End, FinishedSetup};
+use crate::cgroup::Group;
+use crate::child::{Enter, Left};
+use crate::error::{Error, Problem, Result};
+use crate::owner::{Claim, Scratch};
+use crate::plan::Note;
+use crate::policy::Policy;
+use crate::security::Seccomp;
+use crate::spawn::FailurePage;
+use crate::stdio::{Fds, Stdio, Streams};
+
+/// The record of a sandbox that outlives its creator.
+pub(crate) trait Ledger {
+    /// Notes what is about to be made.
+    fn announce(&self, belongings: &Belongings) -> Result<()>;
+
+    /// Returns an empty file that a later process finds again, for the errno of an exec that its
+    /// filter lets nobody report.
+    fn failure_page(&self) -> Result<File>;
+
+    /// Notes that the sandbox is ready. The notes are those of the ops that a start runs.
+    fn save(&self, left: &Left<'_>, notes: &[(u32, Note)]) -> Result<()>;
+}
+
+/// A stub that waits for a later process. It stays when this value is dropped.
+#[derive(Debug)]
+pub(crate) struct CreatedStub {
+    pub(crate) pidfd: OwnedFd,
+    /// The claim on what was made for the sandbox.
+    pub(crate) claim: Option<Claim>,
+}
+
+impl Policy {
+    /// Makes the sandbox, whose stub then waits on `listener`. On failure nothing is left but what
+    /// the ledger has written.
+    pub(crate) fn create(&self, ledger: &dyn Ledger, listener: BorrowedFd<'_>) -> Result<CreatedStub> {
+        let mut policy = Policy { durable: true, ..self.clone() };
+        policy.program.outlive_owner = true;
+        let compiled = Compiled::new(&policy, false)?;
+        let problems = policy.bound_to_caller(&compiled);
+        if !problems.is_empty() {
+            return Err(Error::refused(problems));
+        }
+        let default = Stdio::inherited();
+        let streams = Streams::open(policy.stdio.choose(None, &default))?;
+        let run = Run { invocation: policy.invocation(), streams, fds: Fds::new() };
+        let announce = |belongings: &Belongings| ledger.announce(belongings);
+        let mut inputs = policy.make_noted_inputs(&compiled, user_ns_with, &announce)?;
+        if inputs.failure.is_some() {
+            inputs.failure = Some(FailurePage::in_file(ledger.failure_page()?)?);
+        }
+        if policy.mounts.root.is_some() {
+            inputs.terminal = run.streams.inherited_terminal();
+        }
+        let save = |pidfd: BorrowedFd<'_>, inputs: &Inputs, notes: &[(u32, Note)]| {
+            policy.save(&compiled, ledger, pidfd, inputs, notes)
+        };
+        let creation = Creation { run: &run, listener, save: &save };
+        let FinishedSetup { stub, .. } = policy.run_setup(&compiled, &mut inputs, &End::Create(&creation))?;
+        let mut resources = std::mem::take(&mut inputs.resources);
+        // The sandbox has these until a later process removes them. An id that was leased is never
+        // given back.
+        resources.group.iter_mut().for_each(Group::joined);
+        resources.scratch.take().into_iter().for_each(Scratch::forget);
+        Ok(CreatedStub { pidfd: stub.into_running().pidfd, claim: resources.claim.take() })
+    }
+
+    fn save(
+        &self,
+        compiled: &Compiled,
+        ledger: &dyn Ledger,
+        pidfd: BorrowedFd<'_>,
+        inputs: &Inputs,
+        notes: &[(u32, Note)],
+    ) -> Result<()> {
+        let resources = &inputs.resources;
+        // If there is a group, `reap_stale` finds the process in the group.
+        if let Some(scratch) = resources.scratch.as_ref().filter(|_| resources.group.is_none()) {
+            scratch.record_process(pidfd)?;
+        }
+        let enter: Arc<dyn Enter> = Arc::new(Entrance {
+            policy: compiled.entry.clone(),
+            judgement: compiled.judgement.clone(),
+            user_outside: self.user_outside(inputs),
+            is_fenced: inputs.is_fenced(),
+            ruleset: None,
+        });
+        let name = resources.claim.as_ref().map(|claim| claim.name().to_owned());
+        ledger.save(&Left { pidfd, group: resources.group.as_ref(), name, enter: &enter }, notes)
+    }
+
+    /// Returns the problems of what needs the caller for as long as the program runs.
+    fn bound_to_caller(&self, compiled: &Compiled) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut refuse = |is_set: bool, subject: &str, reason: &str, remedy: &str| {
+            if is_set {
+                problems.push(Problem::unsupported(subject, reason, remedy));
+            }
+        };
+        // The limit of output is the size of files here, which the kernel limits: no output is read.
+        let watches = "the process that creates the sandbox would have to watch it, and may end before the program";
+        for (stream, name) in self.stdio.streams.iter().zip(["stdin", "stdout", "stderr"]) {
+            let ends_here = stream.as_ref().is_some_and(Stdio::ends_in_caller);
+            let reason = "the other end of the stream would end with the process that creates the sandbox";
+            refuse(ends_here, name, reason, "pass a file, a FIFO or a socket that another process holds");
+        }
+        refuse(
+            self.wall_time.is_some(),
+            "wall_time",
+            watches,
+            "stop the sandbox from a process that stays, by its ticket",
+        );
+        let remedy = "limit the time of each process with rlimit(Resource::Cpu)";
+        refuse(self.cpu_time.is_some() && compiled.judgement.account_cpu, "cpu_time", watches, remedy);
+        let asks = compiled.judgement.seccomp.as_ref().is_some_and(Seccomp::has_listener);
+        let reason = "the process that creates the sandbox would have to answer the filter's questions";
+        refuse(self.denials, "denials", reason, "leave out denials()");
+        refuse(asks && !self.denials, "seccomp", reason, "leave out the rules with Action::Notify");
+        refuse(self.timings, "timings", "nobody could read them", "leave out timings()");
+        #[cfg(feature = "systemd")]
+        refuse(
+            self.systemd_scope.is_some(),
+            "systemd_scope",
+            "the scope ends with the process that creates the sandbox",
+            "name a group with cgroup_parent()",
+        );
+        let guarded = self.mounts.root.as_ref().is_some_and(|root| root.guard.is_some());
+        let reason = "the store keeps the layers of an image only as long as the process that creates the sandbox";
+        refuse(guarded, "image", reason, "unpack the image into a directory, and pass that to rootfs()");
+        problems
+    }
+}
