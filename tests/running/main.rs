@@ -7,11 +7,15 @@ mod common;
 mod asynchronous;
 mod attached;
 mod attributes;
+#[cfg(feature = "tokio")]
+mod browser;
 mod child;
 mod ci_runner;
 mod events;
 mod exec;
 mod killer;
+#[cfg(feature = "tokio")]
+mod playground;
 mod pool;
 mod prepared;
 mod program;
