@@ -1,9 +1,10 @@
 //! The cost of a sandbox when there is much of something: memory, descriptors and threads in the
 //! caller, mounts and living sandboxes on the host. Each row is the ratio to a caller with nothing
 //! of it; the two callers take turns. Then follow the cost of a living sandbox for its caller, and
-//! the number of sandboxes that both cores make in a second.
+//! the number of sandboxes that both cores make in a second, and with the feature `tokio` what a
+//! service makes of them.
 //!
-//! `cargo bench --bench growth`; `-- --quick` for a short run; `-- 5000` for this number of living
+//! `cargo bench --bench growth --features tokio`; `-- --quick` for a short run; `-- 5000` for this number of living
 //! sandboxes, instead of 1,000; `-- full` or `-- strict` for one kind of sandbox only.
 
 #[path = "spawn/bare.rs"]
@@ -33,6 +34,9 @@ mod raw;
 mod rows;
 #[path = "spawn/served.rs"]
 mod served;
+#[cfg(feature = "tokio")]
+#[path = "growth/service.rs"]
+mod service;
 #[path = "spawn/strict.rs"]
 #[allow(dead_code, reason = "the profile is not shown here")]
 mod strict;
@@ -118,7 +122,10 @@ fn run(asked: &Asked) -> Result<(), String> {
         living::run(&ground, kind, asked.alive, rounds)?;
     }
     if asked.kinds.contains(&Kind::Full) {
-        throughput::run(&ground, Duration::from_secs_f64(asked.seconds))?;
+        let turn = Duration::from_secs_f64(asked.seconds);
+        throughput::run(&ground, turn)?;
+        #[cfg(feature = "tokio")]
+        service::run(&ground, turn)?;
     }
     Ok(())
 }

@@ -7,12 +7,16 @@ mod common;
 mod asynchronous;
 mod attached;
 mod attributes;
+#[cfg(feature = "tokio")]
+mod browser;
 mod child;
 mod ci_runner;
 mod created;
 mod events;
 mod exec;
 mod killer;
+#[cfg(feature = "tokio")]
+mod playground;
 mod pool;
 mod prepared;
 mod program;
