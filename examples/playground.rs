@@ -365,8 +365,8 @@ fn page(playground: &Playground, snippet: &Snippet, result: &str) -> Html<String
 <main><h1>ringfence playground</h1>
 <form method=post action=/>
 <label>language <select name=language>{languages}</select></label>
-<textarea name=code rows=12 spellcheck=false aria-label=program>\n{code}</textarea>
-<label>input<textarea name=input rows=3 spellcheck=false>\n{input}</textarea></label>
+<textarea name=code rows=8 spellcheck=false aria-label=program>\n{code}</textarea>
+<label>input<textarea name=input rows=2 spellcheck=false>\n{input}</textarea></label>
 <fieldset>{limits}</fieldset>
 <button id=run>Run</button>
 </form>
