@@ -1,9 +1,14 @@
-//! The setters for limits of the control group.
+//! The setters for limits: of the control group, of processes, of time and output.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::Sandbox;
+#[cfg(feature = "systemd")]
+use crate::cgroup::SystemdScope;
 use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits, Resources};
+use crate::feature::Feature;
+use crate::program::Resource;
 use crate::units::Bytes;
 
 /// # Limits
@@ -199,6 +204,234 @@ impl Sandbox {
     /// (`cgroup.max.depth`; none on v1).
     pub fn cgroup_max_depth(mut self, limit: u64) -> Self {
         self.policy.limits = self.policy.limits.max_depth(limit);
+        self
+    }
+}
+
+/// # Limits of processes, of time, and how strictly
+impl Sandbox {
+    /// Sets a limit of each process in the sandbox: setrlimit(2). `u64::MAX` is no limit. A later
+    /// call for a resource replaces an earlier one.
+    ///
+    /// ```
+    /// use ringfence::{Resource, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().rlimit(Resource::OpenFiles, 32, 32);
+    /// assert_eq!(sandbox.args(["-c", "ulimit -n"]).output()?.stdout, b"32\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn rlimit(mut self, resource: Resource, soft: u64, hard: u64) -> Self {
+        self.policy.program.rlimits.retain(|(other, ..)| *other != resource);
+        self.policy.program.rlimits.push((resource, soft, hard));
+        self
+    }
+
+    /// Sets the most wall time that the program may run. Then everything in the sandbox is killed:
+    /// [`Verdict::WallTime`](crate::Verdict::WallTime). One thread of the library watches over all
+    /// sandboxes. `None` is no limit, for a preset that has one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::{Sandbox, Verdict};
+    ///
+    /// let sandbox = Sandbox::new().wall_time(Duration::from_millis(100)).command("sleep").arg("60");
+    /// assert_eq!(sandbox.status()?.verdict(), Verdict::WallTime);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn wall_time(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.policy.wall_time = limit.into();
+        self
+    }
+
+    /// Has the end of [`wall_time`](Sandbox::wall_time) announced: at the limit the program gets
+    /// SIGTERM, or the [`stop_signal`](Sandbox::stop_signal), and everything in the sandbox is
+    /// killed only `grace` later. The verdict is
+    /// [`Verdict::WallTime`](crate::Verdict::WallTime) in both cases.
+    ///
+    /// A program that is pid 1 itself gets only signals for which it has set an action; with
+    /// [`init`](Sandbox::init) the signal is passed on to the program.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::{Sandbox, Verdict};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let script = "trap 'echo saved; exit' TERM; while :; do sleep 0.01; done";
+    /// let sandbox = Sandbox::new().args(["-c", script]);
+    /// let limited = sandbox.wall_time(Duration::from_millis(200)).wall_time_grace(Duration::from_secs(5));
+    /// let output = limited.output()?;
+    /// assert_eq!(output.outcome.verdict(), Verdict::WallTime);
+    /// assert_eq!(output.stdout, b"saved\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn wall_time_grace(mut self, grace: Duration) -> Self {
+        self.policy.wall_time_grace = Some(grace);
+        self
+    }
+
+    /// Sets the most processor time that all processes of the sandbox may use together. Then
+    /// everything in the sandbox is killed: [`Verdict::CpuTime`](crate::Verdict::CpuTime). The
+    /// library reads the time from the control group, in steps that shorten as the limit comes
+    /// near, to within about a millisecond a core.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::{Feature, Sandbox, Verdict};
+    ///
+    /// // Without a control group that counts, each process has the limit for itself, in whole seconds.
+    /// let sandbox = Sandbox::new().cpu_time(Duration::from_secs(1)).best_effort(Feature::CpuTime);
+    /// let outcome = sandbox.args(["-c", "while :; do :; done"]).status()?;
+    /// assert_eq!(outcome.verdict(), Verdict::CpuTime);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn cpu_time(mut self, limit: Duration) -> Self {
+        self.policy.cpu_time = Some(limit);
+        self
+    }
+
+    /// Sets the most bytes that the program may write to stdout and stderr together. Then
+    /// everything in the sandbox is killed: [`Verdict::OutputLimit`](crate::Verdict::OutputLimit).
+    /// All output that was cut off has this verdict, even if the program had ended by then. With
+    /// [`output_cut`](Sandbox::output_cut), the library discards the rest instead.
+    ///
+    /// The bytes of a pipe count when [`Child::wait_with_output`](crate::Child::wait_with_output),
+    /// or the caller, reads them. If a stream is a file, the limit holds for the size of that file,
+    /// and of every other file that the program writes (`RLIMIT_FSIZE`). Other descriptors, which
+    /// have readers outside of the library, cannot be counted. They are refused, unless
+    /// [`best_effort`](Sandbox::best_effort)`(`[`Feature::OutputLimit`](crate::Feature::OutputLimit)`)`
+    /// goes without the limit. The caller's own stdout and stderr, passed on, are not counted.
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, Verdict};
+    ///
+    /// let output = Sandbox::new().command("yes").output_limit(1 << 20).output()?;
+    /// assert_eq!((output.outcome.verdict(), output.truncated), (Verdict::OutputLimit, true));
+    /// assert!(output.stdout.len() <= 1 << 20);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn output_limit(mut self, limit: impl Into<Bytes>) -> Self {
+        self.policy.output_limit = Some(limit.into().get());
+        self
+    }
+
+    /// Sets whether the library discards output beyond [`output_limit`](Sandbox::output_limit) and
+    /// lets the program go on, instead of ending it.
+    /// [`Output::truncated`](crate::Output::truncated) reports that. The output to a file cannot be
+    /// cut: a write beyond the limit fails (EFBIG), or ends the program.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// let output = Sandbox::new().args(["-c", "echo 0123456789"]).output_limit(4).output_cut(true).output()?;
+    /// assert_eq!((&output.stdout[..], output.truncated), (&b"0123"[..], true));
+    /// assert!(output.outcome.success());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn output_cut(mut self, cut: bool) -> Self {
+        self.policy.output_cut = cut;
+        self
+    }
+
+    /// Sets the control group below which the sandbox's own is made, as a path from the root of
+    /// each hierarchy (`/sandboxes`). The group is made if it is missing, and removed with the last
+    /// sandbox in it. Without this call, the parent is the caller's own group.
+    ///
+    /// cgroup v2 allows processes in the leaves only. So a group with processes, such as the
+    /// caller's own, cannot be the parent of groups with limits there: the spawn fails with
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). The library neither moves the
+    /// caller, nor puts the sandbox where the caller's own limits do not hold. Root names a group
+    /// here, as above. An ordinary user needs a delegated group, stays in a leaf of that group, and
+    /// names the group here:
+    ///
+    /// ```console
+    /// $ systemd-run --user --scope -p Delegate=yes sh -c 'g=/$(cut -d/ -f2- /proc/self/cgroup)
+    ///     mkdir /sys/fs/cgroup$g/own; echo $$ >/sys/fs/cgroup$g/own/cgroup.procs; exec program --cgroup-parent $g'
+    /// ```
+    pub fn cgroup_parent(mut self, path: impl AsRef<Path>) -> Self {
+        self.policy.cgroup_parent = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Sets the sandbox's own control group, as a path from the root of each hierarchy
+    /// (`/jobs/one`), in place of a group with a name of the library's. The sandbox is in this group
+    /// also without a limit, on v2 and in every v1 hierarchy: also in those of `net_cls`, `net_prio`
+    /// and `perf_event`, and in `name=systemd`. Hierarchies that the caller may not write to are left
+    /// out if no limit needs them.
+    ///
+    /// A group that is missing is made, with those above it, and removed with the sandbox. A group
+    /// that exists is used if no process and no other group is in it, and it is not frozen: else the
+    /// spawn fails with EBUSY or ENOTEMPTY. Such a group stays after the sandbox, with the limits
+    /// that were set, but for `pids.max`, which is put back; its device rules are replaced if the
+    /// sandbox has some. Limits that are not set stay as they were.
+    ///
+    /// One sandbox at a time can have the group, and a second one of this process is refused. Two
+    /// processes that name an empty group in the same moment are not told apart. [`reap_stale`](crate::reap_stale) does not know it:
+    /// what a killed owner leaves in it ends with the sandbox's init, if it has one. A
+    /// [`ticket`](crate::Child::ticket) does not name it either, so that
+    /// [`Child::ticket`](crate::Child::ticket) is an error.
+    ///
+    /// ```no_run
+    /// use ringfence::Sandbox;
+    ///
+    /// let output = Sandbox::strict().cgroup("/jobs/one").pids_limit(20).command("id").output()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn cgroup(mut self, path: impl AsRef<Path>) -> Self {
+        self.policy.cgroup = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Makes the sandbox's control group below a transient scope of systemd, for hosts where
+    /// systemd owns the tree. For root, the system's manager makes the scope, over the system's
+    /// bus. For an ordinary user, the user's own manager makes it, over the user's bus
+    /// (`$XDG_RUNTIME_DIR/bus`). So an ordinary user has limits without a delegation of their own;
+    /// `cpu_limit`, `cpuset` and `io_limit` need a manager that has their controllers.
+    ///
+    /// The scope is made with the first sandbox of this process, is shared by all sandboxes that
+    /// name an equal scope, and stays until the process and its last sandbox have ended. A parked
+    /// process of the library holds the scope meanwhile. The parked process is no child of the
+    /// caller, and ends with it. Making the scope takes [`setup_timeout`](Sandbox::setup_timeout)
+    /// at most. If the caller stands outside of its manager's subtree, as in a login session,
+    /// systemd moves each program into the scope: one more call for each spawn.
+    ///
+    /// This call needs the crate's feature `systemd`, systemd 238, cgroup v2 and a bus. Where one
+    /// is missing, [`check`](Sandbox::check) and the spawn fail with
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// ```no_run
+    /// use ringfence::{Bytes, Sandbox, SystemdScope};
+    ///
+    /// let batch = SystemdScope::new().slice("batch.slice");
+    /// let sandbox = Sandbox::new().user_ns().memory_limit(Bytes::mib(64));
+    /// let status = sandbox.systemd_scope(batch).status()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    #[cfg(feature = "systemd")]
+    pub fn systemd_scope(mut self, scope: SystemdScope) -> Self {
+        self.policy.systemd_scope = Some(scope);
+        self
+    }
+
+    /// Goes without `feature` where this host cannot enforce it, instead of failing.
+    /// [`Child::enforced`](crate::Child::enforced) lists the missing features.
+    ///
+    /// ```
+    /// use ringfence::{Enforcement, Feature, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().pids_limit(16).best_effort(Feature::PidsLimit).command("true");
+    /// let mut child = sandbox.spawn()?;
+    /// if let Some(Enforcement::Missing(why)) = child.enforced().get(Feature::PidsLimit) {
+    ///     println!("without a limit of processes: {why}");
+    /// }
+    /// child.wait()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    pub fn best_effort(mut self, feature: Feature) -> Self {
+        self.policy.best_effort.insert(feature);
         self
     }
 }

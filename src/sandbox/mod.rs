@@ -6,11 +6,15 @@ mod builder;
 
 mod strict;
 
-mod setters;
+mod process;
 
-mod attributes;
+mod namespaces;
+
+mod files;
 
 mod limits;
+
+mod security;
 
 mod prepared;
 
