@@ -1,9 +1,10 @@
 //! Scheduling and placement, from a profile and to it.
 
 use super::file::{IoPriorityTable, MemoryPolicyTable, SchedulerTable};
+use super::forms::{IoClass, MemoryMode, SchedulerPolicy, Words};
 use super::keys::no_text;
 use super::refuse;
-use super::text::{Form, IoClass, MemoryMode, SchedulerPolicy, Text, Words};
+use super::text::{Form, Text};
 use crate::error::Result;
 use crate::program::{IoPriority, MemoryPolicy, Scheduler};
 

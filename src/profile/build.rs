@@ -3,8 +3,9 @@
 use super::file::{
     CapabilitySets, File, Filter, FilterArg, Io, LandlockRules, LimitsTable, ResourcesTable, Root, Stream, Upper,
 };
+use super::forms::{Base, Cap, DeviceItem, FilterBase, Hex, Number, Preset};
 use super::keys::{set, when};
-use super::text::{Base, Cap, DeviceItem, Either, FilterBase, Hex, Number, Preset, Text};
+use super::text::{Either, Text};
 use super::{attributes, mounts, refuse};
 use crate::cgroup::{Devices, IoLimit, Limits, Resources};
 use crate::error::Result;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::{
-    Base, Cap, DeviceItem, DeviceRule, Either, FilterBase, Hex, IoClass, MemoryMode, Mode, NodeKind, Number, Numbers,
-    Preset, SchedulerPolicy, Table, Text,
+use super::forms::{
+    Base, Cap, DeviceItem, DeviceRule, FilterBase, Hex, IoClass, MemoryMode, Mode, NodeKind, Number, Numbers, Preset,
+    SchedulerPolicy,
 };
+use super::text::{Either, Table, Text};
 use crate::feature::Feature;
 use crate::mount::HidePid;
 use crate::namespace::{IdMap, Namespaces, TimeOffset, UserLimit};

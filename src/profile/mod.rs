@@ -3,6 +3,7 @@
 mod attributes;
 mod build;
 mod file;
+mod forms;
 mod keys;
 mod mounts;
 mod read;

@@ -6,9 +6,10 @@ use super::file::{
     BindEntry, CgroupfsEntry, DevEntry, FileEntry, Ids, MountEntry, NodeEntry, OverlayEntry, ProcEntry, RawEntry,
     SymlinkEntry, TmpfsEntry, Upper,
 };
+use super::forms::{Hex, Mode, NodeKind, Number, Words};
 use super::keys::{no_text, set, text, when, yes};
 use super::refuse;
-use super::text::{Either, Hex, Mode, NodeKind, Number, Text, Words};
+use super::text::{Either, Text};
 use crate::error::Result;
 use crate::mount::{
     self, Bind, Cgroupfs, Dev, DeviceNode, Kind, MemoryFile, Mount, MountFlags, Mqueue, Overlay, Proc, RawMount, Sysfs,

@@ -10,11 +10,10 @@ use super::file::{
     CapabilitySets, DeviceWeight, File, Filter, FilterArg, FilterRule, HugePages, Ids, Io, Join, JoinPath,
     LandlockRules, LimitsTable, Masked, RdmaTable, ResourcesTable, Root, Size, SoftHard, Stream,
 };
+use super::forms::{Base as BaseWord, Cap, DeviceItem, DeviceRule, FilterBase, Hex, Mode, Number, Numbers, Preset};
 use super::keys::{no_text, text, yes};
 use super::mounts::{path_text, to_entry, upper_entry};
-use super::text::{
-    Base as BaseWord, Cap, DeviceItem, DeviceRule, Either, FilterBase, Hex, Mode, Number, Numbers, Preset, Table, Text,
-};
+use super::text::{Either, Table, Text};
 use super::{VERSION, build};
 use crate::cgroup::{Devices, Limits, Resources};
 use crate::error::Result;

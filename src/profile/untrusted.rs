@@ -13,7 +13,8 @@ use super::file::{
     BindEntry, CgroupfsEntry, DevEntry, File, FileEntry, Filter, FilterRule, Ids, Io, IoPriorityTable, MountEntry,
     OverlayEntry, ProcEntry, ResourceLimits, Root, SchedulerTable, TmpfsEntry, Upper,
 };
-use super::text::{Base, Either, FilterBase, IoClass, Number, Preset, SchedulerPolicy, Table, Text};
+use super::forms::{Base, FilterBase, IoClass, Number, Preset, SchedulerPolicy};
+use super::text::{Either, Table, Text};
 use super::{Profile, UNTRUSTED_LEN_MAX, check_len};
 use crate::error::{Error, Problem, Result};
 use crate::feature::Feature;
