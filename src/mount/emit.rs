@@ -219,7 +219,8 @@ fn emit_mount(
             let (data, keeps_mode) = (tmpfs.options(), tmpfs.mode.is_some());
             let (source, ms_flags, data) = ("tmpfs".as_ref(), tmpfs.flags.ms(), data.as_ref());
             let tmpfs = CopyUp { source, ms_flags, data, keeps_mode, keeps_owner: false };
-            emit_copy_up(plan, &tmpfs, root, at, pins);
+            let tree = emit_copy_up(plan, &tmpfs, root, at, pins);
+            plan.close(Step::CopyUp, tree);
         }
         Kind::Tmpfs(tmpfs) => mount_at(plan, root, at, "tmpfs", tmpfs.flags.ms(), &tmpfs.options(), pins),
         // A /proc or /sys behind a link would put the kernel's files where the image's author wants

@@ -27,20 +27,34 @@ impl MountFlags {
     /// set-user-ID file there was made where other rules held.
     pub(crate) const QUIET: MountFlags = MountFlags::NO_SUID.union(MountFlags::NO_DEV);
 
+    /// The flags that mount(2) has as well.
+    const MS: [(MountFlags, u64); 8] = [
+        (MountFlags::READ_ONLY, libc::MS_RDONLY),
+        (MountFlags::NO_SUID, libc::MS_NOSUID),
+        (MountFlags::NO_DEV, libc::MS_NODEV),
+        (MountFlags::NO_EXEC, libc::MS_NOEXEC),
+        (MountFlags::NO_ATIME, libc::MS_NOATIME),
+        (MountFlags::STRICT_ATIME, libc::MS_STRICTATIME),
+        (MountFlags::NO_DIR_ATIME, libc::MS_NODIRATIME),
+        (MountFlags::NO_SYMFOLLOW, MS_NOSYMFOLLOW),
+    ];
+
     /// Returns the same flags as `MS_*` of mount(2).
     pub(crate) fn ms(self) -> u64 {
-        let pairs = [
-            (MountFlags::READ_ONLY, libc::MS_RDONLY),
-            (MountFlags::NO_SUID, libc::MS_NOSUID),
-            (MountFlags::NO_DEV, libc::MS_NODEV),
-            (MountFlags::NO_EXEC, libc::MS_NOEXEC),
-            (MountFlags::NO_ATIME, libc::MS_NOATIME),
-            (MountFlags::STRICT_ATIME, libc::MS_STRICTATIME),
-            (MountFlags::ATIME, libc::MS_RELATIME),
-            (MountFlags::NO_DIR_ATIME, libc::MS_NODIRATIME),
-            (MountFlags::NO_SYMFOLLOW, MS_NOSYMFOLLOW),
-        ];
-        pairs.into_iter().filter(|(flag, _)| self.contains(*flag)).fold(0, |all, (_, ms)| all | ms)
+        let relative = if self.contains(MountFlags::ATIME) { libc::MS_RELATIME } else { 0 };
+        let flags = Self::MS.into_iter().filter(|(flag, _)| self.contains(*flag));
+        flags.fold(relative, |all, (_, ms)| all | ms)
+    }
+
+    /// Returns the flags among `MS_*` of mount(2) that a new mount can have. What is about a new
+    /// mount's links comes after it on kernels before 5.14.
+    pub(super) fn of_ms(ms: u64) -> MountFlags {
+        let given = Self::MS.into_iter().filter(|(_, bit)| ms & bit != 0).map(|(flag, _)| flag);
+        // Of the modes of access times one is in force; mount(2) lets `strictatime` win.
+        let flags: MountFlags = given.collect();
+        let strict = flags.contains(MountFlags::STRICT_ATIME);
+        let other = if strict { MountFlags::NO_ATIME } else { MountFlags::empty() };
+        flags - other - MountFlags::NO_SYMFOLLOW
     }
 }
 

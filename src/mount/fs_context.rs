@@ -1,5 +1,6 @@
 //! Ops that make a new file system by its context: fsopen(2), fsconfig(2), fsmount(2), 5.2.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use super::flags::MountFlags;
@@ -32,22 +33,22 @@ pub(super) fn open_context(plan: &mut Plan, fstype: &str, at: &Path) -> Slot {
 }
 
 /// Sets an option without a value.
-pub(super) fn set_flag(plan: &mut Plan, context: Slot, key: &str, at: &Path) {
+pub(super) fn set_flag(plan: &mut Plan, context: Slot, key: impl AsRef<OsStr>, at: &Path) {
     configure(plan, context, [FSCONFIG_SET_FLAG.into(), 0.into(), 0.into()], key, at);
 }
 
 /// Sets an option to a string.
-pub(super) fn set_option(plan: &mut Plan, context: Slot, key: &str, value: &str, at: &Path) {
+pub(super) fn set_option(plan: &mut Plan, context: Slot, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>, at: &Path) {
     let value = plan.string(value);
     configure(plan, context, [FSCONFIG_SET_STRING.into(), value.into(), 0.into()], key, at);
 }
 
 /// Sets an option to an open file.
-pub(super) fn set_fd_option(plan: &mut Plan, context: Slot, key: &str, fd: Slot, at: &Path) {
+pub(super) fn set_fd_option(plan: &mut Plan, context: Slot, key: impl AsRef<OsStr>, fd: Slot, at: &Path) {
     configure(plan, context, [FSCONFIG_SET_FD.into(), 0.into(), fd.into()], key, at);
 }
 
-fn configure(plan: &mut Plan, context: Slot, [command, value, number]: [Arg; 3], key: &str, at: &Path) {
+fn configure(plan: &mut Plan, context: Slot, [command, value, number]: [Arg; 3], key: impl AsRef<OsStr>, at: &Path) {
     let key = plan.string(key);
     plan.call(Step::Mount, libc::SYS_fsconfig, [context.into(), command, key.into(), value, number]).at(at);
 }

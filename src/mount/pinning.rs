@@ -36,12 +36,14 @@ impl Kind {
         }
     }
 
-    /// Returns whether the mount keeps something from being written.
+    /// Returns whether the mount keeps something from being written. A copy counts: through another
+    /// link it could show what only a closed directory keeps from the program.
     pub(super) fn protects(&self) -> bool {
         match self {
             Kind::Bind(bind) => bind.protects(),
-            Kind::Raw(_) => !self.writes_to_host(),
-            Kind::Tmpfs(_) | Kind::File(_) | Kind::Overlay(_) => !self.is_writable(),
+            Kind::Raw(raw) => raw.copies_up() || !self.writes_to_host(),
+            Kind::Tmpfs(tmpfs) => tmpfs.copy_up || !self.is_writable(),
+            Kind::File(_) | Kind::Overlay(_) => !self.is_writable(),
             Kind::Dir | Kind::Symlink(_) => false,
             Kind::Proc(_) | Kind::Dev(_) | Kind::Node(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,
         }

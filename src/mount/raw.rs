@@ -67,6 +67,11 @@ impl RawMount {
         self.options.is_some()
     }
 
+    /// Returns whether the mount begins with a copy of what is at its target.
+    pub(super) fn copies_up(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.copy_up)
+    }
+
     /// Returns the contradictions in the options.
     pub(super) fn invalid(&self) -> Vec<Problem> {
         self.options.iter().flat_map(|options| options.invalid_for_file_system(&self.fstype)).collect()
@@ -80,12 +85,13 @@ pub(super) fn emit_raw(plan: &mut Plan, raw: &RawMount, root: Slot, at: &Path, p
         enter_target(plan, root, at, pins);
         return mount_here(plan, &raw.fstype, &raw.source, raw.ms_flags, &raw.data, at);
     };
+    let mut top = None;
     match (options.remount, options.bind) {
         (false, _) if options.copy_up => {
             let (source, ms_flags, data) = (&*raw.source, raw.ms_flags, &*raw.data);
             let (keeps_mode, keeps_owner) =
                 (options.has_data("mode="), options.has_data("uid=") || options.has_data("gid="));
-            emit_copy_up(plan, &CopyUp { source, ms_flags, data, keeps_mode, keeps_owner }, root, at, pins);
+            top = Some(emit_copy_up(plan, &CopyUp { source, ms_flags, data, keeps_mode, keeps_owner }, root, at, pins));
         }
         (false, _) => {
             enter_target(plan, root, at, pins);
@@ -98,7 +104,6 @@ pub(super) fn emit_raw(plan: &mut Plan, raw: &RawMount, root: Slot, at: &Path, p
         }
         (true, Some(_)) => {}
     }
-    // What is mounted at the target now is found by its name once more.
     let own = match (options.remount, options.bind) {
         (true, Some(_)) => options.own,
         _ => only_after(options),
@@ -108,10 +113,15 @@ pub(super) fn emit_raw(plan: &mut Plan, raw: &RawMount, root: Slot, at: &Path, p
     let propagation: Vec<_> =
         if options.remount { options.propagation.iter().collect() } else { propagation.collect() };
     if own.is_empty() && all.is_empty() && propagation.is_empty() {
+        top.into_iter().for_each(|top| plan.close(Step::MountAttr, top));
         return;
     }
-    let top = plan.slot();
-    emit_target(plan, root, at, PlaceFlags::EXISTING | pins & PlaceFlags::NO_SYMLINKS, top);
+    let top = top.unwrap_or_else(|| {
+        // What mount(2) has mounted at the target is found by its name once more.
+        let top = plan.slot();
+        emit_target(plan, root, at, PlaceFlags::EXISTING | pins & PlaceFlags::NO_SYMLINKS, top);
+        top
+    });
     set_attributes(plan, top, own, MountFlags::empty(), false, at);
     set_attributes(plan, top, all, MountFlags::empty(), true, at);
     for propagation in propagation {

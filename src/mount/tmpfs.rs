@@ -55,6 +55,9 @@ impl Tmpfs {
     /// names becomes several files. Where the root is `nosuid`, set-user-ID bits and capabilities of
     /// files are left out, too.
     ///
+    /// A link at the target, or on the way there, that the program could replace is an error (ELOOP).
+    /// Needs Linux 5.2.
+    ///
     /// Every spawn copies. A copy that does not fit into the [`size`](Tmpfs::size) or the
     /// [`inodes`](Tmpfs::inodes) is an error of the spawn (ENOSPC), a file that the sandbox's setup
     /// may not read as well (EACCES), and directories more than 128 deep (ENAMETOOLONG).

@@ -309,7 +309,7 @@ impl Drop for Look {
             return;
         }
         // What a drop could not finish in its 50 ms a thread of the library's does.
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + Duration::from_secs(60);
         loop {
             let now = State::now();
             if self.before.covers(&now) {

@@ -1,12 +1,12 @@
 //! Places that a hostile root, or a program in it, exchanges for others.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use ringfence::{ErrorKind, RawMount, RootFs, Sandbox, Step, Tmpfs};
+use ringfence::{ErrorKind, Mount, MountOptions, RawMount, RootFs, Sandbox, Step, Tmpfs};
 
 use crate::{attack, common, patience};
 
@@ -122,6 +122,37 @@ fn a_target_that_is_swapped_for_a_link_stays_inside() {
     let mut led_out = false;
     while_swapping(&data, hostile.victim(), || led_out = naive(100_000));
     assert!(led_out, "the race is one that can be lost");
+}
+
+/// What a copy of a tmpfs begins with goes into the tmpfs, whatever the path leads to by then: to a
+/// directory that only the sandbox's setup may change, and back.
+#[test]
+fn a_copied_directory_that_is_swapped_for_a_link_is_not_copied_elsewhere() {
+    let _clean = common::clean();
+    let hostile = Hostile::new();
+    let (cache, other) = (hostile.root().join("data/cache"), hostile.root().join("other"));
+    fs::create_dir_all(&cache).unwrap();
+    fs::write(cache.join("planted"), "").unwrap();
+    fs::create_dir(&other).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o700)).unwrap();
+    let words = || MountOptions::parse(["tmpcopyup", "size=1m"]);
+    let mounts: [Mount; 2] = [
+        Tmpfs::new("/data/cache").copy_up().size(1 << 20).into(),
+        RawMount::new("tmpfs", "/data/cache", "tmpfs").options(words()).into(),
+    ];
+    let mut made = [0, 0];
+    while_swapping(&cache, Path::new("/other"), || {
+        let until = Instant::now() + patience();
+        while Instant::now() < until {
+            for (mount, made) in mounts.iter().zip(&mut made) {
+                // A link that the program could replace is refused.
+                *made += u32::from(hostile.sandbox("true").mount(mount.clone()).output().is_ok());
+                assert_eq!(fs::read_dir(&other).unwrap().count(), 0, "a copy went where the link leads");
+                assert_eq!(fs::metadata(&other).unwrap().mode() & 0o7777, 0o700);
+            }
+        }
+    });
+    assert!(made.iter().all(|count| *count > 0), "not one got through: {made:?}");
 }
 
 /// CVE-2019-19921. A /proc, or /sys, that is a link is refused.

@@ -206,9 +206,9 @@ fn no_link_of_the_root_leads_out() {
     symlink(secret.path(), root.path().join("real/dir")).unwrap();
     symlink(secret.path().join("secret"), root.path().join("real/secret")).unwrap();
     symlink("..", root.path().join("real/inside/up")).unwrap();
-    // The target itself is a link that would leave, and ends inside.
+    // The target itself is a link that would leave, and ends inside. In a root that the program can write to it is refused.
     symlink("../../../../real", root.path().join("data")).unwrap();
-    for sandbox in both_users() {
+    for sandbox in both_users().into_iter().map(|sandbox| sandbox.read_only_root(true)) {
         for mount in both_ways("/data") {
             let text = run(
                 sandbox.clone(),
@@ -412,5 +412,18 @@ fn only_a_new_tmpfs_takes_a_copy() {
         let error = common::sandbox().rootfs(RootFs::programs()).mount(mount).check().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
         assert!(error.to_string().contains("tmpcopyup"), "{error}");
+    }
+}
+
+#[test]
+fn a_link_that_the_program_could_have_made_shows_no_closed_directory() {
+    let _clean = common::clean();
+    let root = root_with_data();
+    write(&root, "closed/secret", "secret", 0o644);
+    fs::set_permissions(root.path().join("data/closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    symlink("closed", root.path().join("data/cache")).unwrap();
+    for mount in both_ways("/data/cache") {
+        let error = failure(common::sandbox(), &root, mount);
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{error}");
     }
 }
