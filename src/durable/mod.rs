@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::launch::{Belongings, Ledger};
 use crate::owner::{self, Claim};
 use crate::plan::Note;
-use crate::proc::identity::Identity;
+use crate::proc::identity::{self, Identity};
 use crate::sandbox::Sandbox;
 use crate::spawn::{FailurePage, Later, Waits, connect_to, listen_at};
 use crate::sys::{pidfd, timeout};
@@ -177,7 +177,11 @@ impl Book<'_> {
 
 impl Ledger for Book<'_> {
     fn announce(&self, belongings: &Belongings) -> Result<()> {
-        self.change(|record| record.belongings = Some(belongings.clone()))
+        let boot = identity::boot_id().map_err(|errno| Error::new(Step::Create, errno))?;
+        self.change(|record| {
+            record.boot = Some(boot);
+            record.belongings = Some(belongings.clone());
+        })
     }
 
     fn failure_page(&self) -> Result<File> {
@@ -379,7 +383,10 @@ impl Created {
     /// that directory, so that another process can go on.
     ///
     /// Without a [`pid_ns`](Sandbox::pid_ns) and without a limit, which brings a control group, only
-    /// the program itself is killed.
+    /// the program itself is killed. A [`cgroup`](Sandbox::cgroup) that another sandbox has taken
+    /// since the program's end is left alone. Where no group can be marked (without cgroup v2, and
+    /// before Linux 5.7), what the program has left in such a group after its end is not killed
+    /// either, and is an error (EBUSY).
     ///
     /// # Errors
     ///
@@ -387,9 +394,17 @@ impl Created {
     /// process starts or removes the sandbox.
     pub fn remove(mut self) -> Result<()> {
         let _lock = self.place.lock(Step::RemoveCreated)?;
+        // Before the first process ends: it may be what tells whose the group is.
+        let named = self.end_named_group();
         self.end()?;
+        named?;
         if let Some(belongings) = &self.record.belongings {
-            remove_groups(belongings)?;
+            for group in &belongings.groups {
+                cgroup::end(group, END_PATIENCE)?;
+            }
+            for group in &belongings.missing {
+                cgroup::remove_empty(group, END_PATIENCE)?;
+            }
             if let Some(base) = &belongings.scratch {
                 owner::remove_scratch_of(&belongings.name, base)?;
             }
@@ -398,6 +413,22 @@ impl Created {
             owner::settle(&belongings.name)?;
         }
         self.place.remove()
+    }
+
+    /// Kills what runs in the group that the caller has named, and gives the group back, if the
+    /// sandbox has it yet.
+    fn end_named_group(&self) -> Result<()> {
+        let named = self.record.belongings.as_ref().filter(|belongings| !belongings.named.is_empty());
+        let Some(belongings) = named else { return Ok(()) };
+        let boot = identity::boot_id().map_err(|errno| Error::new(Step::RemoveCgroup, errno).at(self.dir()))?;
+        if self.record.boot.as_ref() != Some(&boot) {
+            return Ok(());
+        }
+        let first = || self.pidfd().filter(|_| !self.has_ended()).and_then(pidfd::pid_of);
+        match Group::of_named(cgroup::host()?, &belongings.named)? {
+            Some(group) => group.end_named(&belongings.name, &first, END_PATIENCE),
+            None => Ok(()),
+        }
     }
 
     /// Ends the first process, and reaps it if it is a child of this process.
@@ -437,20 +468,6 @@ impl Created {
             }
         }
     }
-}
-
-/// Removes the groups of a sandbox, with what runs in them.
-fn remove_groups(belongings: &Belongings) -> Result<()> {
-    let adopted = match &belongings.cgroup {
-        Some(path) => Group::open(cgroup::host()?, path)?,
-        None => None,
-    };
-    adopted.iter().try_for_each(Group::kill)?;
-    for group in &belongings.groups {
-        cgroup::end(group, END_PATIENCE)?;
-    }
-    // What was there before the sandbox stays, as empty as it was.
-    adopted.iter().try_for_each(|group| group.remove(END_PATIENCE))
 }
 
 impl Drop for Created {

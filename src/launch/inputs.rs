@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::compiled::Compiled;
 use super::emit::{Pty, SetupKey};
 use super::location::Location;
-use crate::cgroup::{self, Group};
+use crate::cgroup::{self, Group, NamedDir};
 use crate::child::Resources;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::judge::Judgement;
@@ -52,10 +52,13 @@ pub(crate) struct Inputs {
 pub(crate) struct Belongings {
     /// The name of the scratch directory, before its random part, and of the control group.
     pub(crate) name: String,
-    /// The path of the group, from the root of each hierarchy, if the caller has named it.
-    pub(crate) cgroup: Option<PathBuf>,
-    /// The directories of the control group that the library makes.
+    /// The directories of the control group, if their name is the sandbox's own.
     pub(crate) groups: Vec<PathBuf>,
+    /// The directories of a group that the caller has named which do not exist yet. Who makes them
+    /// is not known: nothing in them is the sandbox's for certain.
+    pub(crate) missing: Vec<PathBuf>,
+    /// The directories of a group that the caller has named, once the sandbox has it.
+    pub(crate) named: Vec<NamedDir>,
     /// The directory in which the scratch directory is made.
     pub(crate) scratch: Option<PathBuf>,
 }
@@ -248,20 +251,23 @@ impl Policy {
             // A group that the caller has named has no name by which a later owner could find it.
             let bases = if self.cgroup.is_some() { Vec::new() } else { host.bases(limits, parent) };
             claim.record_cgroups(&bases)?;
-            belongings.groups = match &self.cgroup {
-                Some(path) => Group::missing(host, path),
-                None => bases.iter().map(|base| base.join(claim.name())).collect(),
-            };
-            belongings.cgroup.clone_from(&self.cgroup);
+            match &self.cgroup {
+                Some(path) => belongings.missing = Group::missing(host, path),
+                None => belongings.groups = bases.iter().map(|base| base.join(claim.name())).collect(),
+            }
             note(&belongings)?;
             let group = match &self.cgroup {
-                Some(path) => Group::create_or_adopt(host, path, limits, account_cpu),
+                Some(path) => Group::create_or_adopt(host, path, claim.name(), limits, account_cpu),
                 None => Group::create(host, parent, claim.name(), limits, account_cpu),
             };
-            let made = if self.cgroup.is_some() { &[][..] } else { &belongings.groups };
-            let left = || claim.keep_if_left(made);
+            let left = || claim.keep_if_left(&belongings.groups);
             let group = group.inspect_err(|_| left()).map_err(|error| self.explain_by_check(error))?;
             let group = inputs.resources.group.insert(group);
+            if self.cgroup.is_some() {
+                belongings.missing = Vec::new();
+                belongings.named = group.named_dirs()?;
+                note(&belongings)?;
+            }
             refuse_frozen(group)?;
             if self.shows_groups() {
                 inputs.shown = shown_groups(group, host, self.binds_groups());

@@ -126,7 +126,7 @@ fn start_time(stat: &str) -> Option<u64> {
     stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(19)?.parse().ok()
 }
 
-fn boot_id() -> Result<String, Errno> {
+pub(crate) fn boot_id() -> Result<String, Errno> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let text = text.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     Ok(text.trim().to_owned())

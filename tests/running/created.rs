@@ -584,6 +584,75 @@ fn a_named_group_goes_if_it_was_made_and_stays_if_it_was_there() {
     }
 }
 
+/// Returns whether a group can be marked as that of a sandbox.
+fn are_marked(groups: &[PathBuf]) -> bool {
+    common::kernel() >= (5, 7) && groups.iter().any(|dir| dir.join("cgroup.events").exists())
+}
+
+#[test]
+fn removing_a_sandbox_leaves_alone_the_one_that_has_its_group_now() {
+    let _clean = common::clean();
+    if common::needs_root("a group of this name") || common::no_cgroups() {
+        return;
+    }
+    let base = Base::new();
+    let path = common::cgroup_parent().join("named");
+    let sandbox = || common::sandbox().pid_ns().cgroup(&path).pids_limit(20).command("sleep");
+    let created = sandbox().arg("0").create(base.dir()).unwrap();
+    let program = created.pidfd().unwrap().try_clone_to_owned().unwrap();
+    created.start().unwrap();
+    common::eventually("the program has ended", || created.state().unwrap() == CreatedState::Stopped);
+    drop((created, program));
+    let mut next = sandbox().arg("1000").spawn().unwrap();
+    let groups = kept_groups();
+    let removed = base.open().remove();
+    // Where nothing tells whose the group is, the removal is refused.
+    assert_eq!(removed.is_ok(), are_marked(&groups), "{removed:?}");
+    assert!(next.try_wait().unwrap().is_none(), "the other one was killed");
+    assert_eq!(kept_groups(), groups);
+    next.kill().unwrap();
+    next.wait().unwrap();
+    drop(next);
+    if removed.is_err() {
+        base.open().remove().unwrap();
+    }
+    // The group was there when the second one came, so it stays.
+    for dir in kept_groups() {
+        fs::remove_dir(&dir).unwrap();
+        let _ = fs::remove_dir(dir.parent().unwrap());
+    }
+}
+
+#[test]
+fn what_a_program_has_left_in_a_named_group_is_killed() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    if common::needs_root("a group of this name") || common::no_cgroups() {
+        return;
+    }
+    let base = Base::new();
+    let path = common::cgroup_parent().join("named");
+    let sandbox = common::sandbox().cgroup(&path).pids_limit(20).stdin(Stdio::null()).stdout(Stdio::null());
+    let created = sandbox.command("/bin/sh").args(["-c", "sleep 1000 & exit 0"]).create(base.dir()).unwrap();
+    created.start().unwrap();
+    common::eventually("the program has ended", || created.state().unwrap() == CreatedState::Stopped);
+    let groups = kept_groups();
+    let is_marked = are_marked(&groups);
+    match created.remove() {
+        Ok(()) => assert!(is_marked),
+        Err(error) => {
+            assert!(!is_marked && error.raw_os_error() == Some(libc::EBUSY), "{error}");
+            let pids = fs::read_to_string(groups[0].join("cgroup.procs")).unwrap();
+            pids.lines().for_each(|pid| {
+                let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+                nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+            });
+            base.open().remove().unwrap();
+        }
+    }
+    assert!(kept_groups().is_empty(), "{:?}", kept_groups());
+}
+
 /// Kills the creator at many moments of its work: what is left can be opened and removed, and nothing runs on that is
 /// not on record.
 #[test]
