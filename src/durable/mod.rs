@@ -293,7 +293,8 @@ impl Created {
     /// [`ErrorKind::Control`] if the program was started before (EALREADY), if the sandbox was never
     /// ready, or while another process starts or removes it (EWOULDBLOCK);
     /// [`ErrorKind::NotFound`] if the sandbox has ended; [`ErrorKind::Timeout`] after the
-    /// [`setup_timeout`](Sandbox::setup_timeout) that it was created with.
+    /// [`setup_timeout`](Sandbox::setup_timeout) that it was created with: the sandbox is killed
+    /// then, and its program does not run later.
     pub fn start(&self) -> Result<()> {
         let control = |text: &str| Error::message(ErrorKind::Control, Step::Start, text).at(self.dir());
         let Some(ready) = &self.record.ready else {

@@ -295,6 +295,24 @@ fn eight_bytes_start_the_program_and_no_others_do() {
 }
 
 #[test]
+fn a_program_does_not_run_after_its_start_has_timed_out() {
+    let _clean = common::clean();
+    let base = Base::new();
+    let out = File::create(base.path().join("out")).unwrap();
+    let sandbox = common::sandbox().pid_ns().command("/bin/sh").args(["-c", "echo ran"]).stdout(out);
+    let created = sandbox.setup_timeout(Duration::from_secs(2)).create(base.dir()).unwrap();
+    created.signal(libc::SIGSTOP).unwrap();
+    let error = created.start().unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Timeout, Step::Start), "{error}");
+    // ESRCH: it has ended by now.
+    let _ = created.signal(libc::SIGCONT);
+    common::eventually("it has ended", || created.state().unwrap() == CreatedState::Stopped);
+    assert_eq!(base.said(), "");
+    created.remove().unwrap();
+    assert_eq!(base.said(), "");
+}
+
+#[test]
 fn a_second_start_is_refused() {
     let _clean = common::clean();
     let _reaping = common::reaping();
