@@ -191,7 +191,7 @@ impl Ledger for Book<'_> {
 
     fn save(&self, left: &Left<'_>, notes: &[(u32, Note)]) -> Result<()> {
         let process = Identity::of(left.pidfd).map_err(|errno| Error::new(Step::Create, errno))?;
-        let ticket = match Ticket::of(left) {
+        let ticket = match Ticket::of_created(left, Some(&self.place.door()?)) {
             Ok(ticket) => Ok(ticket.to_string()),
             // The sandbox itself needs none.
             Err(error) if matches!(error.kind(), ErrorKind::Control | ErrorKind::TooLarge) => Err(error.to_string()),
@@ -359,7 +359,7 @@ impl Created {
     }
 
     /// Attaches to the sandbox, before the start or after it. Who attaches before the end of the
-    /// program learns its status.
+    /// program learns its status. [`exec`](Attached::exec) is refused before the start.
     ///
     /// # Errors
     ///

@@ -11,8 +11,10 @@ use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Uid, UnlinkatFlags, fsync, unlinkat};
 
+use crate::attach::Door;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
+use crate::spawn::SOCKET;
 use crate::sys::{by_fd, table};
 
 /// The record of the sandbox.
@@ -20,7 +22,7 @@ const RECORD: &str = "record";
 /// A record that is being written.
 const NEW_RECORD: &str = "record.new";
 /// The socket on which the sandbox waits.
-const LISTENER: &str = "start";
+const LISTENER: &str = SOCKET;
 /// The page in which the sandbox leaves the errno of an exec that it cannot report.
 const FAILURE: &str = "failure";
 /// All files of the directory.
@@ -85,6 +87,12 @@ impl Place {
             return Err(failed(Errno::EPERM).detail(reason).hint("pass the directory that was given to create()"));
         }
         Ok(Place { path: path.to_owned(), dir })
+    }
+
+    /// Returns where an attached process finds out whether the sandbox still waits.
+    pub(super) fn door(&self) -> Result<Door> {
+        let stat = fstat(&self.dir).map_err(|errno| self.failed(Step::Create, errno))?;
+        Ok(Door { device: stat.st_dev, inode: stat.st_ino, dir: self.path.clone() })
     }
 
     pub(super) fn path(&self) -> &Path {

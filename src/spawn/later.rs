@@ -19,6 +19,8 @@ use crate::plan::Note;
 use crate::stub::start::{GREETING, Record, kind};
 use crate::sys::{pidfd, table};
 
+/// The name of the socket on which a stub waits, in the directory of its sandbox.
+pub(crate) const SOCKET: &str = "start";
 /// The longest time that a process which connects waits for one that starts the same sandbox.
 const CONNECT_SECONDS: i64 = 5;
 

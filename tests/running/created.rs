@@ -16,7 +16,8 @@ use nix::sys::time::TimeVal;
 
 use crate::common::{self, probe};
 use ringfence::{
-    Action, Bytes, Capabilities, Compare, Created, CreatedState, Error, ErrorKind, Resource, RootFs, Rule, Sandbox,
+    Action, Attached, Bytes, Capabilities, Compare, Created, CreatedState, Error, ErrorKind, Resource, RootFs, Rule,
+    Sandbox,
 };
 use ringfence::{Landlock, Seccomp, Stdio, Step, TerminalSize, Verdict};
 
@@ -291,6 +292,35 @@ fn eight_bytes_start_the_program_and_no_others_do() {
     }
     assert_eq!(kinds, [4, 2]);
     assert_eq!(&record[8..12], &libc::ENOENT.to_ne_bytes());
+    created.remove().unwrap();
+}
+
+#[test]
+fn nothing_enters_a_sandbox_that_waits_for_its_start() {
+    let _clean = common::clean();
+    let base = Base::new();
+    let sandbox = common::sandbox().pid_ns().init(true).seccomp(Seccomp::default().deny(["mkdir"]));
+    let created = sandbox.command("sleep").arg("1000").create(base.dir()).unwrap();
+    let by_handle = created.attached().unwrap();
+    let by_ticket = Attached::open(&created.ticket().unwrap().to_string().parse().unwrap()).unwrap();
+    for attached in [&by_handle, &by_ticket] {
+        let error = attached.exec("true").unwrap_err();
+        let is = (error.kind(), error.step(), error.raw_os_error());
+        assert_eq!(is, (ErrorKind::Control, Step::Enter, Some(libc::EAGAIN)), "{error}");
+    }
+    created.start().unwrap();
+    for attached in [&by_handle, &by_ticket] {
+        assert!(attached.exec_output("true").unwrap().outcome.success());
+    }
+    // Where nothing tells, nothing enters.
+    let moved = base.path().join("moved");
+    fs::rename(base.dir(), &moved).unwrap();
+    assert_eq!(by_ticket.exec("true").unwrap_err().kind(), ErrorKind::Control);
+    fs::create_dir(base.dir()).unwrap();
+    let error = by_ticket.exec("true").unwrap_err();
+    assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Control, Some(libc::ESTALE)), "{error}");
+    fs::remove_dir(base.dir()).unwrap();
+    fs::rename(&moved, base.dir()).unwrap();
     created.remove().unwrap();
 }
 
