@@ -153,9 +153,16 @@ fn create_in(sandbox: &Sandbox, place: &Place) -> Result<(Record, OwnedFd, Optio
     let _lock = place.lock(Step::Create)?;
     let listener =
         listen_at(&place.listener()).map_err(|errno| Error::new(Step::Create, errno).at(place.path().join("start")))?;
-    let book = Book { place, timeout: sandbox.policy.setup_timeout(), record: Cell::default() };
+    let book = Book { place, timeout: sandbox.policy.setup_timeout(), record: Cell::new(here()?) };
     let stub = sandbox.policy.create(&book, listener.as_fd())?;
     Ok((book.record.take(), stub.pidfd, stub.claim))
+}
+
+/// Returns the record of a sandbox that this process is about to create.
+fn here() -> Result<Record> {
+    let failed = |errno| Error::new(Step::Create, errno).hint("mount /proc");
+    let (boot, pid_ns) = (identity::boot_id().map_err(failed)?, identity::pid_ns().map_err(failed)?);
+    Ok(Record { boot: Some(boot), pid_ns: Some(pid_ns), ..Record::default() })
 }
 
 /// The record of a sandbox that is being created.
@@ -177,11 +184,7 @@ impl Book<'_> {
 
 impl Ledger for Book<'_> {
     fn announce(&self, belongings: &Belongings) -> Result<()> {
-        let boot = identity::boot_id().map_err(|errno| Error::new(Step::Create, errno))?;
-        self.change(|record| {
-            record.boot = Some(boot);
-            record.belongings = Some(belongings.clone());
-        })
+        self.change(|record| record.belongings = Some(belongings.clone()))
     }
 
     fn failure_page(&self) -> Result<File> {
@@ -254,15 +257,39 @@ impl Created {
         self.process.as_ref().map(AsFd::as_fd)
     }
 
+    fn is_of_this_boot(&self, step: Step) -> Result<bool> {
+        let boot = identity::boot_id().map_err(|errno| self.control(step, errno))?;
+        Ok(self.record.boot.as_ref() == Some(&boot))
+    }
+
+    /// Refuses a process in another pid namespace than the creator's, where the pid of the record is
+    /// that of another process or of none. After a reboot there is no process either way.
+    fn refuse_elsewhere(&self, step: Step) -> Result<()> {
+        let Some(theirs) = self.record.pid_ns else { return Ok(()) };
+        let own = identity::pid_ns().map_err(|errno| self.control(step, errno))?;
+        if own == theirs || !self.is_of_this_boot(step)? {
+            return Ok(());
+        }
+        let text = "the sandbox was created in another pid namespace";
+        let error = Error::message(ErrorKind::Control, step, text).at(self.dir());
+        Err(error.hint("call in the pid namespace of the process that has created it"))
+    }
+
+    fn control(&self, step: Step, errno: Errno) -> Error {
+        Error::new(step, errno).at(self.dir()).with_kind(ErrorKind::Control)
+    }
+
     /// Returns what has become of the sandbox.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`] if the socket of the sandbox cannot be reached.
+    /// [`ErrorKind::Control`] if the socket of the sandbox cannot be reached, and in another pid
+    /// namespace than the creator's, where no process of the sandbox can be found.
     pub fn state(&self) -> Result<CreatedState> {
         if self.record.ready.is_none() {
             return Ok(CreatedState::Unfinished);
         }
+        self.refuse_elsewhere(Step::Attach)?;
         if self.has_ended() {
             return Ok(CreatedState::Stopped);
         }
@@ -291,7 +318,8 @@ impl Created {
     /// sandbox has ended then, and is to be [removed](Created::remove).
     ///
     /// [`ErrorKind::Control`] if the program was started before (EALREADY), if the sandbox was never
-    /// ready, or while another process starts or removes it (EWOULDBLOCK);
+    /// ready, in another pid namespace than the creator's, or while another process starts or
+    /// removes it (EWOULDBLOCK);
     /// [`ErrorKind::NotFound`] if the sandbox has ended; [`ErrorKind::Timeout`] after the
     /// [`setup_timeout`](Sandbox::setup_timeout) that it was created with: the sandbox is killed
     /// then, and its program does not run later.
@@ -301,6 +329,7 @@ impl Created {
             return Err(control("the process that was to create the sandbox has ended too early")
                 .hint("remove the sandbox, and create it again"));
         };
+        self.refuse_elsewhere(Step::Start)?;
         let _lock = self.place.lock(Step::Start)?;
         let ended = || {
             Error::message(ErrorKind::NotFound, Step::Start, "the sandbox has ended").at(self.dir()).hint("remove it")
@@ -372,9 +401,11 @@ impl Created {
     ///
     /// # Errors
     ///
-    /// ESRCH after the end, and EINVAL for a number that is no signal.
+    /// ESRCH after the end, EINVAL for a number that is no signal, and [`ErrorKind::Control`] without
+    /// an errno in another pid namespace than the creator's.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let failed = |errno| Error::new(Step::Signal, errno).at(self.dir()).with_kind(ErrorKind::Control);
+        self.refuse_elsewhere(Step::Signal)?;
         let process = self.pidfd().filter(|_| !self.has_ended()).ok_or_else(|| failed(Errno::ESRCH))?;
         pidfd::send_signal(process, signal).map_err(failed)
     }
@@ -391,9 +422,10 @@ impl Created {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`] if something cannot be removed, or with EWOULDBLOCK while another
-    /// process starts or removes the sandbox.
+    /// [`ErrorKind::Control`] if something cannot be removed, in another pid namespace than the
+    /// creator's, or with EWOULDBLOCK while another process starts or removes the sandbox.
     pub fn remove(mut self) -> Result<()> {
+        self.refuse_elsewhere(Step::RemoveCreated)?;
         let _lock = self.place.lock(Step::RemoveCreated)?;
         // Before the first process ends: it may be what tells whose the group is.
         let named = self.end_named_group();
@@ -421,8 +453,7 @@ impl Created {
     fn end_named_group(&self) -> Result<()> {
         let named = self.record.belongings.as_ref().filter(|belongings| !belongings.named.is_empty());
         let Some(belongings) = named else { return Ok(()) };
-        let boot = identity::boot_id().map_err(|errno| Error::new(Step::RemoveCgroup, errno).at(self.dir()))?;
-        if self.record.boot.as_ref() != Some(&boot) {
+        if !self.is_of_this_boot(Step::RemoveCgroup)? {
             return Ok(());
         }
         let first = || self.pidfd().filter(|_| !self.has_ended()).and_then(pidfd::pid_of);

@@ -24,6 +24,9 @@ const VERSION: &str = "ringfence-created1";
 pub(super) struct Record {
     /// The boot in which the sandbox was created. Inodes mean nothing in another.
     pub(super) boot: Option<String>,
+    /// The inode of the pid namespace of the process that has created the sandbox. Pids mean nothing
+    /// in another.
+    pub(super) pid_ns: Option<u64>,
     pub(super) belongings: Option<Belongings>,
     /// `None` as long as the sandbox is not ready.
     pub(super) ready: Option<Ready>,
@@ -48,6 +51,7 @@ impl Record {
         let mut line = Writer::new(VERSION);
         let path = |path: &Path| escape(path.as_os_str().as_bytes());
         self.boot.iter().for_each(|boot| line.put("boot", boot));
+        self.pid_ns.iter().for_each(|inode| line.put("pidns", inode));
         if let Some(Belongings { name, groups, missing, named, scratch }) = &self.belongings {
             line.put("name", name);
             groups.iter().for_each(|group| line.put("group", path(group)));
@@ -77,6 +81,7 @@ impl Record {
         let mut line = Reader::new(line, VERSION)?;
         let path = |text: &str| Some(PathBuf::from(OsString::from_vec(unescape(text)?)));
         let whole = |text: &str| path(text).filter(|path| path.is_absolute());
+        let pid_ns = line.maybe("pidns", number)?;
         let boot = line.maybe("boot", |text| is_boot(text).then(|| text.to_owned()))?;
         let name = line.maybe("name", |name| owner::token_of(name).map(|_| name.to_owned()))?;
         let belongings = match name {
@@ -114,7 +119,7 @@ impl Record {
                 })
             }
         };
-        Some(Record { boot, belongings, ready, started: line.flag("started")? })
+        Some(Record { boot, pid_ns, belongings, ready, started: line.flag("started")? })
     }
 }
 
@@ -131,7 +136,7 @@ mod tests {
     /// What an older version has written is read by every later one.
     fn golden() -> String {
         format!(
-            "ringfence-created1,boot=b-1,name={NAME},group=/sys/fs/cgroup/a%20b/{NAME},scratch=/tmp,process=7:100:b-1:55,\
+            "ringfence-created1,boot=b-1,pidns=4026531836,name={NAME},group=/sys/fs/cgroup/a%20b/{NAME},scratch=/tmp,process=7:100:b-1:55,\
              timeout=30000000000,note=70:setrlimit:+NoFile:,note=75:exec:+/bin/a%3ab:+see%20there,started=1\n\
              ringfence1,process=7:100:b-1:55\n"
         )
@@ -175,6 +180,7 @@ mod tests {
             ("scratch=/tmp", "missing=tmp"),
             ("scratch=/tmp", "named=28:77:made:tmp"),
             ("boot=b-1", "boot="),
+            ("pidns=4", "pidns=x"),
             ("note=70:", "note=x:"),
             ("note=70:", "note="),
             ("started=1", "started=0"),

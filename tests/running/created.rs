@@ -26,6 +26,7 @@ common::callers! {
     "creates" => creates(words[1], Path::new(words[2]), Path::new(words[3])),
     "creates-when-told" => creates_when_told(words[1], Path::new(words[2]), Path::new(words[3])),
     "starts" => starts(Path::new(words[1])),
+    "meddles" => meddles(Path::new(words[1])),
 }
 
 /// A program that says that it ran.
@@ -99,6 +100,15 @@ fn creates_when_told(name: &str, base: &Path, parent: &Path) {
 fn starts(dir: &Path) {
     Created::open(dir).unwrap().start().unwrap();
     println!("started");
+}
+
+/// Tries in another pid namespace what needs the sandbox's processes.
+fn meddles(dir: &Path) {
+    let open = || Created::open(dir).unwrap();
+    let refused = [open().state().map(drop), open().signal(libc::SIGTERM), open().start(), open().remove()];
+    let kinds = refused.map(|result| result.map_err(|error| (error.kind(), error.raw_os_error())));
+    assert_eq!(kinds, [Err((ErrorKind::Control, None)); 4]);
+    println!("refused");
 }
 
 /// The directory of a test, with the root for those policies that have one, and no sandbox left in it.
@@ -322,6 +332,26 @@ fn nothing_enters_a_sandbox_that_waits_for_its_start() {
     fs::remove_dir(base.dir()).unwrap();
     fs::rename(&moved, base.dir()).unwrap();
     created.remove().unwrap();
+}
+
+#[test]
+fn from_another_pid_namespace_a_sandbox_is_not_taken_for_one_that_has_ended() {
+    let _clean = common::clean();
+    let base = Base::new();
+    let created = common::sandbox().pid_ns().command("sleep").arg("1000").create(base.dir()).unwrap();
+    for is_started in [false, true] {
+        if is_started {
+            created.start().unwrap();
+        }
+        let what = format!("meddles {}", base.dir().display());
+        let elsewhere = common::sandbox().pid_ns().command(std::env::current_exe().unwrap());
+        let output = elsewhere.env("RINGFENCE_CALLER", what).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "refused", "{output:?}");
+        let state = if is_started { CreatedState::Running } else { CreatedState::Created };
+        assert_eq!(created.state().unwrap(), state);
+    }
+    created.remove().unwrap();
+    assert!(base.left().is_empty());
 }
 
 #[test]
