@@ -238,9 +238,7 @@ impl Policy {
         // The resources hold the claim, which is released only after the other resources are
         // removed.
         let claim = inputs.resources.claim.insert(owner::claim(self.program.outlive_owner)?);
-        let scratch_base = scratch_base
-            .map(|base| std::path::absolute(&base).map_err(|error| Error::io(Step::Scratch, &error).at(&base)));
-        let scratch_base = scratch_base.transpose()?;
+        let scratch_base = scratch_base.map(|base| owner::scratch_base(&base)).transpose()?;
         let mut belongings =
             Belongings { name: claim.name().to_owned(), scratch: scratch_base.clone(), ..Default::default() };
         if wants_group {

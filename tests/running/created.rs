@@ -612,6 +612,21 @@ fn a_directory_that_is_not_its_own_is_refused() {
 }
 
 #[test]
+fn the_directory_is_made_where_it_was_looked_for_and_a_link_that_changes_moves_nothing() {
+    let _clean = common::clean();
+    let base = Base::new();
+    let (root, link) = (base.path().join("root"), base.path().join("link"));
+    std::os::unix::fs::symlink("root/tmp", &link).unwrap();
+    let created = Sandbox::new().command("/bin/true").create(link.join("box")).unwrap();
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("root/usr", &link).unwrap();
+    assert_eq!(created.dir(), fs::canonicalize(&root).unwrap().join("tmp/box"));
+    created.remove().unwrap();
+    assert!(!root.join("tmp/box").exists());
+    fs::remove_file(&link).unwrap();
+}
+
+#[test]
 fn one_that_was_killed_while_it_waited_is_told_and_removed() {
     let _clean = common::clean();
     let _reaping = common::reaping();
