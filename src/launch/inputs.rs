@@ -108,11 +108,11 @@ impl Inputs {
 
     /// Leases an id for this run, if the policy leaves the program's ids outside to the library.
     /// Without `exchange`, no id is leased that mounts would have to show as another.
-    fn map_ids(&mut self, judgement: &Judgement, exchange: Option<MakeUserNs>) -> Result<()> {
+    fn map_ids(&mut self, judgement: &Judgement, exchange: Option<MakeUserNs>, outlives: bool) -> Result<()> {
         let Some(maps) = &judgement.maps else { return Ok(()) };
         let lease = match (maps.outside, exchange) {
-            (Outside::Leased, _) => namespace::lease()?,
-            (Outside::Exchanged, Some(make)) => namespace::lease_for_mounts(|id| {
+            (Outside::Leased, _) => namespace::lease(outlives)?,
+            (Outside::Exchanged, Some(make)) => namespace::lease_for_mounts(outlives, |id| {
                 let (uid, gid) = maps.single().ok_or_else(|| Error::new(Step::WriteIdMap, Errno::EINVAL))?;
                 make(exchanging(uid, id).into(), exchanging(gid, id).into())
             })?,
@@ -225,7 +225,7 @@ impl Policy {
             inputs.failure = Some(FailurePage::new()?);
         }
         inputs.template = compiled.template();
-        inputs.map_ids(judgement, compiled.exchanges().then_some(make_user_ns))?;
+        inputs.map_ids(judgement, compiled.exchanges().then_some(make_user_ns), self.program.outlive_owner)?;
         self.mounts.make_id_maps(make_user_ns)?;
         if let Some(rules) = &self.landlock {
             inputs.ruleset = rules.make(&judgement.landlock)?;
