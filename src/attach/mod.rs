@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
+pub(crate) use ticket::Door;
 pub use ticket::Ticket;
 
 use crate::cgroup::{self, Group, Host, Limits, Stats};
@@ -412,6 +413,10 @@ impl Attached {
     /// - the sandbox's programs keep the user, the groups or namespaces of its owner, and this
     ///   process has others.
     /// - the ticket would give the program more than the sandbox's first process has.
+    ///
+    /// [`ErrorKind::Control`] if the sandbox was [created](crate::Sandbox::create) and its program
+    /// has not been started (EAGAIN), and where the directory of such a sandbox cannot be reached,
+    /// which would tell.
     pub fn exec(&self, command: impl Into<Command>) -> Result<Child> {
         self.enter(&command.into(), &Stdio::inherited())
     }
@@ -430,6 +435,7 @@ impl Attached {
         if !self.is_running() {
             return Err(child::has_ended());
         }
+        self.ticket.door.as_ref().map_or(Ok(()), Door::refuse_waiting)?;
         let pid = self.ticket.identity.pid();
         let entrance = self.ticket.entry.entrance(pid, self.pidfd());
         let entrance = entrance.map_err(|error| if self.is_running() { error } else { child::has_ended() })?;

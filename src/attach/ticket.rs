@@ -1,11 +1,14 @@
 //! The ticket of a sandbox, by which a later process finds the sandbox again.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fstat};
 
 use crate::cgroup::{Group, Place};
 use crate::child::{Child, Left};
@@ -13,7 +16,9 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::launch::EntryRecord;
 use crate::owner;
 use crate::proc::identity::Identity;
-use crate::text::{Reader, Writer};
+use crate::spawn::{self, Waits};
+use crate::sys::{by_fd, table};
+use crate::text::{Reader, Writer, escape, number, unescape};
 
 /// The first word of a ticket, with the version of the text.
 const VERSION: &str = "ringfence1";
@@ -54,7 +59,55 @@ pub struct Ticket {
     /// The name of what the sandbox has on the host.
     pub(super) name: Option<String>,
     pub(super) places: Vec<Place>,
+    /// Set for a sandbox whose program a later process starts.
+    pub(super) door: Option<Door>,
     pub(super) entry: EntryRecord,
+}
+
+/// The directory of a sandbox whose program a later process starts. Until the start is done, somebody
+/// listens on a socket in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) dir: PathBuf,
+}
+
+impl Door {
+    fn to_text(&self) -> String {
+        format!("{}:{}:{}", self.device, self.inode, escape(self.dir.as_os_str().as_bytes()))
+    }
+
+    fn from_text(text: &str) -> Option<Door> {
+        let words: Vec<&str> = text.split(':').collect();
+        let [device, inode, dir] = words[..] else { return None };
+        let dir = PathBuf::from(OsString::from_vec(unescape(dir)?));
+        let is_whole = dir.is_absolute() && !dir.as_os_str().as_bytes().contains(&0);
+        is_whole.then_some(Door { device: number(device)?, inode: number(inode)?, dir })
+    }
+
+    /// Refuses a sandbox that waits for its start: its first process has no filter yet, and a
+    /// program beside it could take it over. Where nothing tells, the sandbox counts as waiting.
+    pub(super) fn refuse_waiting(&self) -> Result<()> {
+        let failed = |errno| Error::new(Step::Enter, errno).at(&self.dir).with_kind(ErrorKind::Control);
+        let unknown = |errno| {
+            failed(errno)
+                .detail("nothing tells whether the program of the sandbox was started")
+                .hint("call exec() where the directory of the sandbox is, as its owner")
+        };
+        let dir = nix::fcntl::open(&self.dir, OFlag::O_PATH | by_fd::DIR, Mode::empty());
+        let dir = dir.and_then(table::above_stdio).map_err(unknown)?;
+        let stat = fstat(&dir).map_err(unknown)?;
+        if (stat.st_dev, stat.st_ino) != (self.device, self.inode) {
+            return Err(unknown(Errno::ESTALE));
+        }
+        match spawn::connect_to(&Path::new(&by_fd::path_of(&dir)).join(spawn::SOCKET)).map_err(unknown)? {
+            Waits::No => Ok(()),
+            Waits::Yes(_) => Err(failed(Errno::EAGAIN)
+                .detail("the program of the sandbox was not started yet")
+                .hint("call Created::start() first")),
+        }
+    }
 }
 
 /// # Finding it again
@@ -80,6 +133,11 @@ impl Child {
 impl Ticket {
     /// Writes the ticket of a sandbox.
     pub(crate) fn of(left: &Left<'_>) -> Result<Ticket> {
+        Ticket::of_created(left, None)
+    }
+
+    /// Writes the ticket of a sandbox that waits behind a door.
+    pub(crate) fn of_created(left: &Left<'_>, door: Option<&Door>) -> Result<Ticket> {
         let failed = |errno| Error::new(Step::Attach, errno).with_kind(ErrorKind::Control);
         let is_named = |group: &&Group| left.name.as_deref().map(OsStr::new) == group.name().file_name();
         if let Some(group) = left.group.filter(|group| !is_named(group)) {
@@ -93,6 +151,7 @@ impl Ticket {
         })?;
         let mut line = Writer::new(VERSION);
         line.put("process", identity.to_line().trim().replace(' ', ":"));
+        door.iter().for_each(|door| line.put("door", door.to_text()));
         left.name.iter().for_each(|name| line.put("name", name));
         for place in left.group.map(|group| group.places()).transpose()?.into_iter().flatten() {
             line.put("group", place.to_text());
@@ -123,6 +182,7 @@ impl Ticket {
             let words: Vec<&str> = value.split(':').collect();
             (words.len() == 4).then(|| Identity::parse(&words.join(" ")))?
         })?;
+        let door = line.maybe("door", Door::from_text)?;
         let name = line.maybe("name", |name| owner::token_of(name).map(|_| name.to_owned()))?;
         let groups = line.all("group");
         let place = |text| Place::from_text(text, name.as_deref()?);
@@ -133,7 +193,7 @@ impl Ticket {
             return None;
         }
         let entry = EntryRecord::read(&mut line)?;
-        line.is_empty().then(|| Ticket { text: text.to_owned(), identity, name, places, entry })
+        line.is_empty().then(|| Ticket { text: text.to_owned(), identity, name, places, door, entry })
     }
 }
 
@@ -190,7 +250,7 @@ mod tests {
     #[test]
     fn a_ticket_is_read_as_it_was_written() {
         let group = format!(",name={NAME},group=2:c0:77:a/{NAME},group=1:1:78:{NAME}");
-        for text in [ticket(""), ticket(&group)] {
+        for text in [ticket(""), ticket(&group), ticket(",door=28:77:/run/a%20b")] {
             let read: Ticket = format!("{text}\n").parse().unwrap();
             assert_eq!((read.to_string(), read.id()), (text, 7));
         }
@@ -208,6 +268,10 @@ mod tests {
             ticket(",process=8:1:b:1"),
             ticket(",unknown=1"),
             ticket(",group=2:c0:77:x"),
+            ticket(",door=28:77:run"),
+            ticket(",door=28:/run"),
+            ticket(",door=28:77:/run%00"),
+            ticket(",door=28:77:/run,door=28:77:/run"),
             name("x", "x"),
             name("system.slice", "system.slice"),
             name(NAME, "system.slice"),

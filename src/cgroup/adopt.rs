@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::controllers::{Controllers, Version};
 use super::hierarchy::Hierarchy;
 use super::part::{Adopted, Part};
-use super::{cpuset, freezer, kernfs};
+use super::{cpuset, freezer, kernfs, mark};
 use crate::error::{Error, Result, Step};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::mutex;
@@ -49,12 +49,20 @@ impl Drop for Hold {
 /// The remedy for a group that is in use.
 pub(super) const NAME_ANOTHER: &str = "name a group in which nothing is, or none that exists";
 
-/// Takes an existing directory in which nothing is.
-pub(super) fn adopt(hierarchy: &Hierarchy, path: &Path, requested: Controllers) -> Result<Part> {
+/// Takes an existing directory in which nothing is, for the sandbox `name`.
+pub(super) fn adopt(hierarchy: &Hierarchy, path: &Path, requested: Controllers, name: &str) -> Result<Part> {
     let fail = |errno| Error::new(Step::CreateCgroup, errno).at(path);
     let mut part = open(hierarchy, path).map_err(fail)?;
-    if let Some((errno, reason)) = in_use(&part).map_err(fail)? {
-        return Err(fail(errno).detail(reason).hint(NAME_ANOTHER));
+    let refuse_in_use = || match in_use(&part).map_err(fail)? {
+        Some((errno, reason)) => Err(fail(errno).detail(reason).hint(NAME_ANOTHER)),
+        None => Ok(()),
+    };
+    refuse_in_use()?;
+    mark::set(part.version, part.dir(), name, false).map_err(fail)?;
+    // Whoever gives the directory back for an earlier sandbox freezes it, and then looks at the mark.
+    refuse_in_use()?;
+    if let Some(adopted) = &mut part.adopted {
+        adopted.mark = Some(name.to_owned());
     }
     cpuset::fill(hierarchy, path).map_err(fail)?;
     if hierarchy.version == Version::V2 {
@@ -67,7 +75,7 @@ pub(super) fn adopt(hierarchy: &Hierarchy, path: &Path, requested: Controllers) 
 pub(super) fn open(hierarchy: &Hierarchy, path: &Path) -> nix::Result<Part> {
     let mut part = Part::open(hierarchy.version, hierarchy.controllers, path, &hierarchy.mount)?;
     let pids_max = kernfs::read_optional(part.dir(), c"pids.max")?.map(|text| text.trim().to_owned());
-    part.adopted = Some(Adopted { pids_max });
+    part.adopted = Some(Adopted { pids_max, mark: None });
     if hierarchy.version == Version::V2 {
         let listed = kernfs::read(part.dir(), c"cgroup.controllers")?;
         let listed: Controllers = listed.split_whitespace().map(Controllers::named).collect();

@@ -18,7 +18,7 @@ use super::pressure::{Pressure, PressureTrigger, PsiResource, PsiThreshold};
 use super::remedies::DELEGATE;
 use super::stats::Stats;
 use super::write::Write;
-use super::{adopt, devices, freezer, kernfs, kill, placement, pressure, support, v1, v2};
+use super::{adopt, devices, freezer, kernfs, kill, mark, placement, pressure, support, v1, v2};
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
 use crate::feature::Feature;
 
@@ -30,8 +30,9 @@ struct Site<'a> {
     /// The group above, counted from the root of the hierarchy, or the caller's own.
     parent: Option<&'a Path>,
     name: &'a str,
-    /// True if the caller has named the group itself: it may exist, and stands in every hierarchy.
-    exact: bool,
+    /// The name of the sandbox, if the caller has named the group itself: it may exist, and stands
+    /// in every hierarchy.
+    exact: Option<&'a str>,
 }
 
 impl Site<'_> {
@@ -39,7 +40,7 @@ impl Site<'_> {
     fn may_leave_out(&self, error: &Error) -> bool {
         match error.raw_os_error() {
             Some(libc::EEXIST) => false,
-            errno => !self.exact || matches!(errno, Some(libc::EACCES | libc::EPERM | libc::EROFS)),
+            errno => self.exact.is_none() || matches!(errno, Some(libc::EACCES | libc::EPERM | libc::EROFS)),
         }
     }
 }
@@ -71,27 +72,34 @@ impl Group {
         limits: &Limits,
         account_cpu: bool,
     ) -> Result<Group> {
-        Group::build(host, &Site { parent, name, exact: false }, limits, account_cpu)
+        Group::build(host, &Site { parent, name, exact: None }, limits, account_cpu)
     }
 
     /// Makes the group at `path`, counted from the root of each hierarchy, in every hierarchy of v1
     /// and in v2. Where the directory exists, it is taken if nothing is in it and it is not frozen;
     /// then [`remove`](Group::remove) leaves it. Hierarchies that the caller may not write to, and
-    /// that no limit needs, are left out.
-    pub(crate) fn create_or_adopt(host: &Host, path: &Path, limits: &Limits, account_cpu: bool) -> Result<Group> {
+    /// that no limit needs, are left out. The group is marked as that of the sandbox `owner`.
+    pub(crate) fn create_or_adopt(
+        host: &Host,
+        path: &Path,
+        owner: &str,
+        limits: &Limits,
+        account_cpu: bool,
+    ) -> Result<Group> {
         let invalid = || Error::new(Step::CreateCgroup, Errno::EINVAL).at(path);
         if placement::invalid_group(path).is_some() {
             return Err(invalid());
         }
         let name = path.file_name().and_then(OsStr::to_str).ok_or_else(invalid)?;
         let hold = adopt::Hold::new(path)?;
-        let group = Group::build(host, &Site { parent: path.parent(), name, exact: true }, limits, account_cpu)?;
+        let site = Site { parent: path.parent(), name, exact: Some(owner) };
+        let group = Group::build(host, &site, limits, account_cpu)?;
         Ok(Group { _hold: Some(hold), ..group })
     }
 
     fn build(host: &Host, site: &Site<'_>, limits: &Limits, account_cpu: bool) -> Result<Group> {
         let Site { parent, name, exact } = *site;
-        if name.is_empty() || name.contains('/') || name.starts_with('.') && !exact {
+        if name.is_empty() || name.contains('/') || name.starts_with('.') && exact.is_none() {
             return Err(Error::new(Step::CreateCgroup, Errno::EINVAL).at(name));
         }
         let mut group = Group {
@@ -123,23 +131,6 @@ impl Group {
     pub(crate) fn missing(host: &Host, path: &Path) -> Vec<PathBuf> {
         let dirs = host.hierarchies.iter().filter_map(|hierarchy| hierarchy.base(Some(path)));
         dirs.filter(|dir| dir.symlink_metadata().is_err()).collect()
-    }
-
-    /// Opens the group at `path`, counted from the root of each hierarchy. Returns `None` if no
-    /// hierarchy has it. It stays when it is removed: its maker takes it away.
-    pub(crate) fn open(host: &Host, path: &Path) -> Result<Option<Group>> {
-        let mut parts = Vec::new();
-        for hierarchy in &host.hierarchies {
-            let Some(dir) = hierarchy.base(Some(path)) else { continue };
-            match adopt::open(hierarchy, &dir) {
-                Ok(part) => parts.push(part),
-                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
-                Err(errno) => return Err(Error::new(Step::Attach, errno).at(&dir).with_kind(ErrorKind::Control)),
-            }
-        }
-        // v2 comes first, as in a group that was made.
-        parts.sort_by_key(|part| part.version == Version::V1);
-        Ok((!parts.is_empty()).then(|| Group::of_parts(host, parts)))
     }
 
     /// Returns the group with these parts, which another process has made.
@@ -175,7 +166,7 @@ impl Group {
         let useful = if held { Controllers::empty() } else { Controllers::FREEZER | Controllers::PIDS };
         for hierarchy in host.hierarchies.iter().filter(|h| h.version == Version::V1) {
             let here = needed & hierarchy.controllers;
-            if site.exact || hierarchy.controllers.intersects(needed | useful) {
+            if site.exact.is_some() || hierarchy.controllers.intersects(needed | useful) {
                 self.add(host, hierarchy, site, here, here.is_empty())?;
                 needed -= here;
             }
@@ -200,12 +191,12 @@ impl Group {
         requested: Controllers,
         optional: bool,
     ) -> Result<()> {
-        let made = match Part::create(hierarchy, site.parent, site.name, requested) {
-            Err(error) if site.exact && error.raw_os_error() == Some(libc::EEXIST) => {
+        let made = match (Part::create(hierarchy, site.parent, site.name, requested), site.exact) {
+            (Err(error), Some(owner)) if error.raw_os_error() == Some(libc::EEXIST) => {
                 let base = hierarchy.base(site.parent).ok_or(error)?;
-                adopt::adopt(hierarchy, &base.join(site.name), requested)
+                adopt::adopt(hierarchy, &base.join(site.name), requested, owner)
             }
-            made => made,
+            (made, _) => made,
         };
         match made {
             // From here on the part is removed with the others, whatever fails.
@@ -214,6 +205,10 @@ impl Group {
             Err(error) => return Err(error),
         }
         let Some(part) = self.parts.last_mut().filter(|part| part.version == Version::V2) else { return Ok(()) };
+        if let (Some(owner), None) = (site.exact, &part.adopted) {
+            let marked = mark::set(part.version, part.dir(), owner, true);
+            marked.map_err(|errno| part.error(Step::CreateCgroup, errno).hint(adopt::NAME_ANOTHER))?;
+        }
         part.controllers |= Controllers::INHERENT;
         // Every v2 group except the root has `cgroup.freeze` since 5.2.
         let freezes = match host.v2_freezes.get() {
@@ -285,7 +280,7 @@ impl Group {
         Ok(())
     }
 
-    fn part(&self, controller: Controllers) -> Option<&Part> {
+    pub(super) fn part(&self, controller: Controllers) -> Option<&Part> {
         self.parts.iter().find(|part| part.controllers.contains(controller))
     }
 
@@ -294,7 +289,7 @@ impl Group {
         self.parts.iter()
     }
 
-    fn v2(&self) -> Option<&Part> {
+    pub(super) fn v2(&self) -> Option<&Part> {
         self.parts.iter().find(|part| part.version == Version::V2)
     }
 
@@ -481,7 +476,6 @@ impl Group {
     }
 
     /// Returns whether anything runs in the group or in a group made inside.
-    #[cfg(test)]
     pub(crate) fn is_populated(&self) -> Result<bool> {
         let part = self.tracker()?;
         part.is_populated().map_err(|errno| part.failed(Step::Stats, errno, c"cgroup.events"))

@@ -15,7 +15,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::controllers::{Controllers, Version};
 use super::hierarchy::Hierarchy;
 use super::remedies::DELEGATE;
-use super::{cpuset, kernfs, parents};
+use super::{cpuset, kernfs, mark, parents};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::table;
 
@@ -41,10 +41,12 @@ pub(super) struct Part {
 }
 
 /// What a sandbox gives back of a group that existed before it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Adopted {
     /// A kill without `cgroup.kill` closes the group to forks by this file.
     pub(super) pids_max: Option<String>,
+    /// The name of the sandbox by which the directory is marked.
+    pub(super) mark: Option<String>,
 }
 
 impl Part {
@@ -239,6 +241,9 @@ impl Part {
         }
         if let Some(pids_max) = &adopted.pids_max {
             self.write_optional(c"pids.max", pids_max).map_err(gone)?;
+        }
+        if let Some(name) = &adopted.mark {
+            mark::remove(self.version, self.dir(), name).map_err(gone)?;
         }
         Ok(())
     }

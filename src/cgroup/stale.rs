@@ -7,15 +7,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, Statfs, statfs};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::controllers::{Controllers, Version};
 use super::part::Part;
-use super::{kernfs, kill};
-use crate::error::{Error, Result, Step};
+use super::{kernfs, kill, parents};
+use crate::error::{Error, ErrorKind, Result, Step};
 
 /// The longest wait for one group.
 const BOUND: Duration = Duration::from_secs(1);
+/// The pause between two attempts at a group in which something ends.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Removes the groups directly below `dir` that carry `token`, and returns their number. A group
 /// whose name begins with `owned` and the token is killed first. A group whose name begins with
@@ -54,13 +58,39 @@ pub(crate) fn sweep(dir: &Path, token: &str, owned: &str, kept: &str) -> Result<
 /// Kills what is in the group at `path` and removes the group, which may be gone. Waits up to
 /// `timeout` for processes to end.
 pub(crate) fn end(path: &Path, timeout: Duration) -> Result<()> {
+    if is_cgroup(path)? { clear(path, Some(timeout)).map(drop) } else { Ok(()) }
+}
+
+/// Returns whether there is a group at `path`. Anything but a group is an error.
+fn is_cgroup(path: &Path) -> Result<bool> {
     let is_cgroup = |fs: Statfs| matches!(fs.filesystem_type(), CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC);
     match statfs(path).map(is_cgroup) {
-        Ok(true) => clear(path, Some(timeout)).map(drop),
-        Err(Errno::ENOENT) => Ok(()),
+        Ok(true) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
         Ok(false) => Err(Error::new(Step::Reap, Errno::EXDEV).at(path).detail("not a control group")),
         Err(errno) => Err(Error::new(Step::Reap, errno).at(path)),
     }
+}
+
+/// Removes the group at `path`, which may be gone, as soon as nothing is in it: within `timeout`.
+/// What runs in it is left alone.
+pub(crate) fn remove_empty(path: &Path, timeout: Duration) -> Result<()> {
+    let deadline = Instant::now() + timeout;
+    if !is_cgroup(path)? {
+        return Ok(());
+    }
+    loop {
+        match unlinkat(AT_FDCWD, path, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => break,
+            Err(Errno::EBUSY) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(errno) => {
+                let error = Error::new(Step::RemoveCgroup, errno).at(path).with_kind(ErrorKind::Control);
+                return Err(error.hint("something runs in it, and it is not known to be the sandbox's"));
+            }
+        }
+    }
+    path.parent().into_iter().for_each(|base| parents::remove_empty(base, Path::new("/")));
+    Ok(())
 }
 
 /// Removes a group. With `kill_for`, kills what is in it first, and waits so long for the end.

@@ -403,6 +403,16 @@ fn only_the_dead_owners_groups_are_swept() {
     }
 }
 
+/// Returns whether a v2 directory takes attributes of its owner (5.7).
+fn has_user_attributes() -> bool {
+    let release = read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(5), Some(7))
+}
+
+/// The sandbox that has the groups of these tests.
+const OWNER: &str = "rk-0123456789abcdef0123456789abcdef-1";
+
 /// The directories of a named group, one in each hierarchy of the host.
 fn named_dirs(host: &Host, path: &Path) -> Vec<PathBuf> {
     let standing = |dir: &PathBuf| dir.exists();
@@ -410,35 +420,34 @@ fn named_dirs(host: &Host, path: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_named_group_is_found_by_its_path_and_stays_if_it_was_there() {
+fn a_named_group_is_found_by_its_inodes_and_stays_if_it_was_there() {
     for host in hosts() {
         let path = parent("named").join("one");
         // Keeps the groups above.
-        let _beside = Made(Group::create_or_adopt(&host, &path.with_file_name("two"), &Limits::new(), true).unwrap());
-        assert!(Group::open(&host, &path).unwrap().is_none());
+        let _beside =
+            Made(Group::create_or_adopt(&host, &path.with_file_name("two"), OWNER, &Limits::new(), true).unwrap());
         let limits = Limits::new().memory(Bytes::mib(64)).pids(20);
-        let made = Made(Group::create_or_adopt(&host, &path, &limits, true).unwrap());
+        let made = Made(Group::create_or_adopt(&host, &path, OWNER, &limits, true).unwrap());
         let dirs = named_dirs(&host, &path);
         assert_eq!(dirs.len(), made.0.parent_dirs().len(), "{dirs:?}");
-        let busy = Group::create_or_adopt(&host, &path, &limits, true).unwrap_err();
+        let busy = Group::create_or_adopt(&host, &path, OWNER, &limits, true).unwrap_err();
         assert_eq!(busy.raw_os_error(), Some(libc::EBUSY), "{busy}");
-        let opened = Group::open(&host, &path).unwrap().unwrap();
+        let opened = Group::of_named(&host, &made.0.named_dirs().unwrap()).unwrap().unwrap();
         let mut child = made.run("while :; do sleep 1000; done");
         assert!(opened.processes().unwrap().contains(&(child.id() as i32)));
         assert_eq!(opened.stats().unwrap().memory_limit, Some(Bytes::mib(64)));
-        opened.kill().unwrap();
-        child.wait().unwrap();
-        eventually("nobody is left", || !opened.is_populated().unwrap());
-        opened.remove(WAIT).unwrap();
-        assert_eq!(named_dirs(&host, &path), dirs, "who opens a group leaves it");
         let before: Vec<_> = dirs.iter().map(|dir| read_to_string(dir.join("pids.max")).ok()).collect();
+        opened.end_named(OWNER, &|| Some(child.id() as i32), WAIT).unwrap();
+        child.wait().unwrap();
+        assert_eq!(named_dirs(&host, &path), Vec::<PathBuf>::new());
         drop(made);
         assert_eq!(named_dirs(&host, &path), Vec::<PathBuf>::new());
 
         dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
         for mib in [32, 256, 16] {
-            let adopted =
-                Made(Group::create_or_adopt(&host, &path, &limits.clone().memory(Bytes::mib(mib)), true).unwrap());
+            let adopted = Made(
+                Group::create_or_adopt(&host, &path, OWNER, &limits.clone().memory(Bytes::mib(mib)), true).unwrap(),
+            );
             assert_eq!(adopted.0.stats().unwrap().memory_limit, Some(Bytes::mib(mib)));
             let mut child = adopted.run("while :; do (sleep 1000 & sleep 1000); done");
             adopted.0.kill().unwrap();
@@ -448,6 +457,33 @@ fn a_named_group_is_found_by_its_path_and_stays_if_it_was_there() {
         let after: Vec<_> = dirs.iter().map(|dir| read_to_string(dir.join("pids.max")).ok()).collect();
         assert!(before.iter().flatten().all(|max| max.trim() == "20"), "{before:?}");
         assert!(after.iter().flatten().all(|max| max.trim() == "max"), "{after:?}");
+
+        // What another sandbox has taken since is not ended, and nothing of it is changed.
+        let first = Made(Group::create_or_adopt(&host, &path, OWNER, &limits, true).unwrap());
+        let record = first.0.named_dirs().unwrap();
+        drop(first);
+        let next = Made(Group::create_or_adopt(&host, &path, "rk-next-1", &limits, true).unwrap());
+        let mut child = next.run("while :; do sleep 1000; done");
+        let stale = Group::of_named(&host, &record).unwrap().unwrap();
+        let ended = stale.end_named(OWNER, &|| None, Duration::from_millis(50));
+        // Without a v2 directory nothing tells whose the process is.
+        let is_marked = dirs.iter().any(|dir| dir.join("cgroup.events").exists()) && has_user_attributes();
+        assert_eq!(ended.is_ok(), is_marked, "{ended:?}");
+        assert!(child.try_wait().unwrap().is_none());
+        for dir in dirs.iter().filter(|dir| dir.join("pids.max").exists()) {
+            assert_eq!(read_to_string(dir.join("pids.max")).unwrap().trim(), "20");
+        }
+        // Nor is what was not known to be the sandbox's when it was noted.
+        let kept = super::remove_empty(&dirs[0], Duration::from_millis(50)).unwrap_err();
+        assert_eq!((kept.kind(), kept.raw_os_error()), (ErrorKind::Control, Some(libc::EBUSY)), "{kept}");
+        assert!(child.try_wait().unwrap().is_none());
+        next.0.kill().unwrap();
+        child.wait().unwrap();
+        drop(next);
+        // A directory of the same path with another inode is another one.
+        dirs.iter().for_each(|dir| std::fs::remove_dir(dir).unwrap());
+        dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+        assert!(Group::of_named(&host, &record).unwrap().is_none());
         dirs.iter().for_each(|dir| std::fs::remove_dir(dir).unwrap());
     }
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::launch::{Belongings, Ledger};
 use crate::owner::{self, Claim};
 use crate::plan::Note;
-use crate::proc::identity::Identity;
+use crate::proc::identity::{self, Identity};
 use crate::sandbox::Sandbox;
 use crate::spawn::{FailurePage, Later, Waits, connect_to, listen_at};
 use crate::sys::{pidfd, timeout};
@@ -153,9 +153,16 @@ fn create_in(sandbox: &Sandbox, place: &Place) -> Result<(Record, OwnedFd, Optio
     let _lock = place.lock(Step::Create)?;
     let listener =
         listen_at(&place.listener()).map_err(|errno| Error::new(Step::Create, errno).at(place.path().join("start")))?;
-    let book = Book { place, timeout: sandbox.policy.setup_timeout(), record: Cell::default() };
+    let book = Book { place, timeout: sandbox.policy.setup_timeout(), record: Cell::new(here()?) };
     let stub = sandbox.policy.create(&book, listener.as_fd())?;
     Ok((book.record.take(), stub.pidfd, stub.claim))
+}
+
+/// Returns the record of a sandbox that this process is about to create.
+fn here() -> Result<Record> {
+    let failed = |errno| Error::new(Step::Create, errno).hint("mount /proc");
+    let (boot, pid_ns) = (identity::boot_id().map_err(failed)?, identity::pid_ns().map_err(failed)?);
+    Ok(Record { boot: Some(boot), pid_ns: Some(pid_ns), ..Record::default() })
 }
 
 /// The record of a sandbox that is being created.
@@ -187,7 +194,7 @@ impl Ledger for Book<'_> {
 
     fn save(&self, left: &Left<'_>, notes: &[(u32, Note)]) -> Result<()> {
         let process = Identity::of(left.pidfd).map_err(|errno| Error::new(Step::Create, errno))?;
-        let ticket = match Ticket::of(left) {
+        let ticket = match Ticket::of_created(left, Some(&self.place.door()?)) {
             Ok(ticket) => Ok(ticket.to_string()),
             // The sandbox itself needs none.
             Err(error) if matches!(error.kind(), ErrorKind::Control | ErrorKind::TooLarge) => Err(error.to_string()),
@@ -250,15 +257,39 @@ impl Created {
         self.process.as_ref().map(AsFd::as_fd)
     }
 
+    fn is_of_this_boot(&self, step: Step) -> Result<bool> {
+        let boot = identity::boot_id().map_err(|errno| self.control(step, errno))?;
+        Ok(self.record.boot.as_ref() == Some(&boot))
+    }
+
+    /// Refuses a process in another pid namespace than the creator's, where the pid of the record is
+    /// that of another process or of none. After a reboot there is no process either way.
+    fn refuse_elsewhere(&self, step: Step) -> Result<()> {
+        let Some(theirs) = self.record.pid_ns else { return Ok(()) };
+        let own = identity::pid_ns().map_err(|errno| self.control(step, errno))?;
+        if own == theirs || !self.is_of_this_boot(step)? {
+            return Ok(());
+        }
+        let text = "the sandbox was created in another pid namespace";
+        let error = Error::message(ErrorKind::Control, step, text).at(self.dir());
+        Err(error.hint("call in the pid namespace of the process that has created it"))
+    }
+
+    fn control(&self, step: Step, errno: Errno) -> Error {
+        Error::new(step, errno).at(self.dir()).with_kind(ErrorKind::Control)
+    }
+
     /// Returns what has become of the sandbox.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`] if the socket of the sandbox cannot be reached.
+    /// [`ErrorKind::Control`] if the socket of the sandbox cannot be reached, and in another pid
+    /// namespace than the creator's, where no process of the sandbox can be found.
     pub fn state(&self) -> Result<CreatedState> {
         if self.record.ready.is_none() {
             return Ok(CreatedState::Unfinished);
         }
+        self.refuse_elsewhere(Step::Attach)?;
         if self.has_ended() {
             return Ok(CreatedState::Stopped);
         }
@@ -287,15 +318,18 @@ impl Created {
     /// sandbox has ended then, and is to be [removed](Created::remove).
     ///
     /// [`ErrorKind::Control`] if the program was started before (EALREADY), if the sandbox was never
-    /// ready, or while another process starts or removes it (EWOULDBLOCK);
+    /// ready, in another pid namespace than the creator's, or while another process starts or
+    /// removes it (EWOULDBLOCK);
     /// [`ErrorKind::NotFound`] if the sandbox has ended; [`ErrorKind::Timeout`] after the
-    /// [`setup_timeout`](Sandbox::setup_timeout) that it was created with.
+    /// [`setup_timeout`](Sandbox::setup_timeout) that it was created with: the sandbox is killed
+    /// then, and its program does not run later.
     pub fn start(&self) -> Result<()> {
         let control = |text: &str| Error::message(ErrorKind::Control, Step::Start, text).at(self.dir());
         let Some(ready) = &self.record.ready else {
             return Err(control("the process that was to create the sandbox has ended too early")
                 .hint("remove the sandbox, and create it again"));
         };
+        self.refuse_elsewhere(Step::Start)?;
         let _lock = self.place.lock(Step::Start)?;
         let ended = || {
             Error::message(ErrorKind::NotFound, Step::Start, "the sandbox has ended").at(self.dir()).hint("remove it")
@@ -354,7 +388,7 @@ impl Created {
     }
 
     /// Attaches to the sandbox, before the start or after it. Who attaches before the end of the
-    /// program learns its status.
+    /// program learns its status. [`exec`](Attached::exec) is refused before the start.
     ///
     /// # Errors
     ///
@@ -367,9 +401,11 @@ impl Created {
     ///
     /// # Errors
     ///
-    /// ESRCH after the end, and EINVAL for a number that is no signal.
+    /// ESRCH after the end, EINVAL for a number that is no signal, and [`ErrorKind::Control`] without
+    /// an errno in another pid namespace than the creator's.
     pub fn signal(&self, signal: i32) -> Result<()> {
         let failed = |errno| Error::new(Step::Signal, errno).at(self.dir()).with_kind(ErrorKind::Control);
+        self.refuse_elsewhere(Step::Signal)?;
         let process = self.pidfd().filter(|_| !self.has_ended()).ok_or_else(|| failed(Errno::ESRCH))?;
         pidfd::send_signal(process, signal).map_err(failed)
     }
@@ -379,17 +415,29 @@ impl Created {
     /// that directory, so that another process can go on.
     ///
     /// Without a [`pid_ns`](Sandbox::pid_ns) and without a limit, which brings a control group, only
-    /// the program itself is killed.
+    /// the program itself is killed. A [`cgroup`](Sandbox::cgroup) that another sandbox has taken
+    /// since the program's end is left alone. Where no group can be marked (without cgroup v2, and
+    /// before Linux 5.7), what the program has left in such a group after its end is not killed
+    /// either, and is an error (EBUSY).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`] if something cannot be removed, or with EWOULDBLOCK while another
-    /// process starts or removes the sandbox.
+    /// [`ErrorKind::Control`] if something cannot be removed, in another pid namespace than the
+    /// creator's, or with EWOULDBLOCK while another process starts or removes the sandbox.
     pub fn remove(mut self) -> Result<()> {
+        self.refuse_elsewhere(Step::RemoveCreated)?;
         let _lock = self.place.lock(Step::RemoveCreated)?;
+        // Before the first process ends: it may be what tells whose the group is.
+        let named = self.end_named_group();
         self.end()?;
+        named?;
         if let Some(belongings) = &self.record.belongings {
-            remove_groups(belongings)?;
+            for group in &belongings.groups {
+                cgroup::end(group, END_PATIENCE)?;
+            }
+            for group in &belongings.missing {
+                cgroup::remove_empty(group, END_PATIENCE)?;
+            }
             if let Some(base) = &belongings.scratch {
                 owner::remove_scratch_of(&belongings.name, base)?;
             }
@@ -398,6 +446,21 @@ impl Created {
             owner::settle(&belongings.name)?;
         }
         self.place.remove()
+    }
+
+    /// Kills what runs in the group that the caller has named, and gives the group back, if the
+    /// sandbox has it yet.
+    fn end_named_group(&self) -> Result<()> {
+        let named = self.record.belongings.as_ref().filter(|belongings| !belongings.named.is_empty());
+        let Some(belongings) = named else { return Ok(()) };
+        if !self.is_of_this_boot(Step::RemoveCgroup)? {
+            return Ok(());
+        }
+        let first = || self.pidfd().filter(|_| !self.has_ended()).and_then(pidfd::pid_of);
+        match Group::of_named(cgroup::host()?, &belongings.named)? {
+            Some(group) => group.end_named(&belongings.name, &first, END_PATIENCE),
+            None => Ok(()),
+        }
     }
 
     /// Ends the first process, and reaps it if it is a child of this process.
@@ -437,20 +500,6 @@ impl Created {
             }
         }
     }
-}
-
-/// Removes the groups of a sandbox, with what runs in them.
-fn remove_groups(belongings: &Belongings) -> Result<()> {
-    let adopted = match &belongings.cgroup {
-        Some(path) => Group::open(cgroup::host()?, path)?,
-        None => None,
-    };
-    adopted.iter().try_for_each(Group::kill)?;
-    for group in &belongings.groups {
-        cgroup::end(group, END_PATIENCE)?;
-    }
-    // What was there before the sandbox stays, as empty as it was.
-    adopted.iter().try_for_each(|group| group.remove(END_PATIENCE))
 }
 
 impl Drop for Created {

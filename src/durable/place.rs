@@ -1,18 +1,19 @@
 //! The directory of a sandbox that outlives its creator.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{Uid, UnlinkatFlags, fsync, unlinkat};
 
+use crate::attach::Door;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
+use crate::spawn::SOCKET;
 use crate::sys::{by_fd, table};
 
 /// The record of the sandbox.
@@ -20,14 +21,14 @@ const RECORD: &str = "record";
 /// A record that is being written.
 const NEW_RECORD: &str = "record.new";
 /// The socket on which the sandbox waits.
-const LISTENER: &str = "start";
+const LISTENER: &str = SOCKET;
 /// The page in which the sandbox leaves the errno of an exec that it cannot report.
 const FAILURE: &str = "failure";
 /// All files of the directory.
 const FILES: [&str; 4] = [NEW_RECORD, LISTENER, FAILURE, RECORD];
 /// The largest record that is read, in bytes.
 const SIZE_MAX: u64 = 1 << 20;
-const PRIVATE: u32 = 0o700;
+const PRIVATE: Mode = Mode::S_IRWXU;
 
 /// The directory, which only its owner can use.
 #[derive(Debug)]
@@ -47,21 +48,33 @@ impl Place {
     pub(super) fn make(path: &Path) -> Result<Place> {
         let failed = |error: &io::Error| Error::io(Step::Create, error).at(path);
         let path = std::path::absolute(path).map_err(|error| failed(&error))?;
-        let above = path.parent().ok_or_else(|| Error::new(Step::Create, Errno::EEXIST).at(&path))?;
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::new(Step::Create, Errno::EEXIST).at(&path));
+        };
         let hint = "choose a place below directories of your own or root's";
-        owner::refuse_exchangeable(above, Step::Create, hint)?;
-        let made = DirBuilder::new().mode(PRIVATE).create(&path);
-        made.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => failed(&error)
-                .hint("each sandbox has a directory of its own, which create() makes and remove() removes"),
-            _ => failed(&error),
+        let above = owner::refuse_exchangeable(above, Step::Create, hint)?;
+        let path = above.join(name);
+        let failed = |errno| Error::new(Step::Create, errno).at(&path);
+        // Nobody else can put another directory there, so this is the one that was checked.
+        let above = nix::fcntl::open(&above, OFlag::O_PATH | by_fd::DIR, Mode::empty())
+            .and_then(table::above_stdio)
+            .map_err(failed)?;
+        mkdirat(&above, name, PRIVATE).map_err(|errno| match errno {
+            Errno::EEXIST => {
+                failed(errno).hint("each sandbox has a directory of its own, which create() makes and remove() removes")
+            }
+            _ => failed(errno),
         })?;
-        // The caller's umask may have taken permissions away.
-        let opened = fs::set_permissions(&path, fs::Permissions::from_mode(PRIVATE))
-            .map_err(|error| failed(&error))
-            .and_then(|()| Place::open_for(&path, Step::Create));
+        let opened = openat(&above, name, OFlag::O_RDONLY | by_fd::DIR, Mode::empty())
+            .and_then(table::above_stdio)
+            .map_err(failed)
+            .and_then(|dir| {
+                // The caller's umask may have taken permissions away.
+                fchmod(&dir, PRIVATE).map_err(failed)?;
+                Place::checked(&path, dir, Step::Create)
+            });
         opened.inspect_err(|_| {
-            let _ = fs::remove_dir(&path);
+            let _ = unlinkat(&above, name, UnlinkatFlags::RemoveDir);
         })
     }
 
@@ -69,22 +82,29 @@ impl Place {
     pub(super) fn open(path: &Path) -> Result<Place> {
         let failed = |error: &io::Error| Error::io(Step::Attach, error).at(path);
         let path = std::path::absolute(path).map_err(|error| failed(&error))?;
-        Place::open_for(&path, Step::Attach)
+        let flags = OFlag::O_RDONLY | by_fd::DIR;
+        let dir = nix::fcntl::open(&path, flags, Mode::empty()).and_then(table::above_stdio).map_err(|errno| {
+            let kind = if errno == Errno::ENOENT { ErrorKind::NotFound } else { ErrorKind::Control };
+            Error::new(Step::Attach, errno).at(&path).with_kind(kind)
+        })?;
+        Place::checked(&path, dir, Step::Attach)
     }
 
-    fn open_for(path: &Path, step: Step) -> Result<Place> {
-        let failed = |errno| match errno {
-            Errno::ENOENT => Error::new(step, errno).at(path).with_kind(ErrorKind::NotFound),
-            errno => Error::new(step, errno).at(path).with_kind(ErrorKind::Control),
-        };
-        let flags = OFlag::O_RDONLY | by_fd::DIR;
-        let dir = nix::fcntl::open(path, flags, Mode::empty()).and_then(table::above_stdio).map_err(failed)?;
+    /// Refuses a directory that is not this user's alone.
+    fn checked(path: &Path, dir: OwnedFd, step: Step) -> Result<Place> {
+        let failed = |errno| Error::new(step, errno).at(path).with_kind(ErrorKind::Control);
         let stat = fstat(&dir).map_err(failed)?;
         if stat.st_uid != Uid::effective().as_raw() || stat.st_mode & 0o077 != 0 {
             let reason = "not a directory that only this user can use";
             return Err(failed(Errno::EPERM).detail(reason).hint("pass the directory that was given to create()"));
         }
         Ok(Place { path: path.to_owned(), dir })
+    }
+
+    /// Returns where an attached process finds out whether the sandbox still waits.
+    pub(super) fn door(&self) -> Result<Door> {
+        let stat = fstat(&self.dir).map_err(|errno| self.failed(Step::Create, errno))?;
+        Ok(Door { device: stat.st_dev, inode: stat.st_ino, dir: self.path.clone() })
     }
 
     pub(super) fn path(&self) -> &Path {

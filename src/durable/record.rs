@@ -9,6 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::cgroup::NamedDir;
 use crate::launch::Belongings;
 use crate::owner;
 use crate::plan::Note;
@@ -21,6 +22,11 @@ const VERSION: &str = "ringfence-created1";
 /// What is on record of a sandbox.
 #[derive(Debug, Default)]
 pub(super) struct Record {
+    /// The boot in which the sandbox was created. Inodes mean nothing in another.
+    pub(super) boot: Option<String>,
+    /// The inode of the pid namespace of the process that has created the sandbox. Pids mean nothing
+    /// in another.
+    pub(super) pid_ns: Option<u64>,
     pub(super) belongings: Option<Belongings>,
     /// `None` as long as the sandbox is not ready.
     pub(super) ready: Option<Ready>,
@@ -44,10 +50,13 @@ impl Record {
     pub(super) fn to_text(&self) -> String {
         let mut line = Writer::new(VERSION);
         let path = |path: &Path| escape(path.as_os_str().as_bytes());
-        if let Some(Belongings { name, cgroup, groups, scratch }) = &self.belongings {
+        self.boot.iter().for_each(|boot| line.put("boot", boot));
+        self.pid_ns.iter().for_each(|inode| line.put("pidns", inode));
+        if let Some(Belongings { name, groups, missing, named, scratch }) = &self.belongings {
             line.put("name", name);
-            cgroup.iter().for_each(|group| line.put("cgroup", path(group)));
             groups.iter().for_each(|group| line.put("group", path(group)));
+            missing.iter().for_each(|group| line.put("missing", path(group)));
+            named.iter().for_each(|dir| line.put("named", dir.to_text()));
             scratch.iter().for_each(|base| line.put("scratch", path(base)));
         }
         let mut ticket = "";
@@ -72,21 +81,22 @@ impl Record {
         let mut line = Reader::new(line, VERSION)?;
         let path = |text: &str| Some(PathBuf::from(OsString::from_vec(unescape(text)?)));
         let whole = |text: &str| path(text).filter(|path| path.is_absolute());
+        let pid_ns = line.maybe("pidns", number)?;
+        let boot = line.maybe("boot", |text| is_boot(text).then(|| text.to_owned()))?;
         let name = line.maybe("name", |name| owner::token_of(name).map(|_| name.to_owned()))?;
         let belongings = match name {
             None => None,
             Some(name) => {
-                let cgroup = line.maybe("cgroup", path)?;
-                let groups = line.all("group").into_iter().map(whole).collect::<Option<Vec<_>>>()?;
+                let paths = |texts: Vec<&str>| texts.into_iter().map(whole).collect::<Option<Vec<_>>>();
+                let (groups, missing) = (paths(line.all("group"))?, paths(line.all("missing"))?);
                 // Nobody removes a group that is not the sandbox's.
-                let is_own = |group: &PathBuf| match &cgroup {
-                    Some(named) => named.file_name().is_some() && group.file_name() == named.file_name(),
-                    None => group.file_name().is_some_and(|last| last.as_bytes() == name.as_bytes()),
-                };
+                let is_own = |group: &PathBuf| group.file_name().is_some_and(|last| last.as_bytes() == name.as_bytes());
                 if !groups.iter().all(is_own) {
                     return None;
                 }
-                Some(Belongings { name, cgroup, groups, scratch: line.maybe("scratch", whole)? })
+                let named = line.all("named").into_iter().map(|text| NamedDir::from_text(text, &name));
+                let named = named.collect::<Option<_>>()?;
+                Some(Belongings { name, groups, missing, named, scratch: line.maybe("scratch", whole)? })
             }
         };
         let identity = |text: &str| {
@@ -109,8 +119,12 @@ impl Record {
                 })
             }
         };
-        Some(Record { belongings, ready, started: line.flag("started")? })
+        Some(Record { boot, pid_ns, belongings, ready, started: line.flag("started")? })
     }
+}
+
+fn is_boot(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 #[cfg(test)]
@@ -122,7 +136,7 @@ mod tests {
     /// What an older version has written is read by every later one.
     fn golden() -> String {
         format!(
-            "ringfence-created1,name={NAME},group=/sys/fs/cgroup/a%20b/{NAME},scratch=/tmp,process=7:100:b-1:55,\
+            "ringfence-created1,boot=b-1,pidns=4026531836,name={NAME},group=/sys/fs/cgroup/a%20b/{NAME},scratch=/tmp,process=7:100:b-1:55,\
              timeout=30000000000,note=70:setrlimit:+NoFile:,note=75:exec:+/bin/a%3ab:+see%20there,started=1\n\
              ringfence1,process=7:100:b-1:55\n"
         )
@@ -135,7 +149,8 @@ mod tests {
         let ready = record.ready.unwrap();
         assert_eq!((ready.process.pid(), ready.timeout, ready.notes.len()), (7, Duration::from_secs(30), 2));
         assert_eq!(ready.ticket.unwrap(), "ringfence1,process=7:100:b-1:55");
-        let named = format!("ringfence-created1,name={NAME},cgroup=/a/box,group=/sys/fs/cgroup/a/box\n\n");
+        let named = "missing=/sys/fs/cgroup/a/box,named=28:77:made:/sys/fs/cgroup/a/box,named=29:1:max:/sys/c";
+        let named = format!("ringfence-created1,name={NAME},{named}\n\n");
         assert_eq!(Record::from_text(&named).unwrap().to_text(), named);
         let bare = "ringfence-created1,process=7:100:b-1:55,timeout=1,unticketed=no%20room\n\n";
         assert_eq!(Record::from_text(bare).unwrap().to_text(), bare);
@@ -162,6 +177,10 @@ mod tests {
             ("scratch=/tmp", "scratch=tmp"),
             ("scratch=/tmp", "scratch=/tmp,scratch=/etc"),
             ("timeout=30000000000,", ""),
+            ("scratch=/tmp", "missing=tmp"),
+            ("scratch=/tmp", "named=28:77:made:tmp"),
+            ("boot=b-1", "boot="),
+            ("pidns=4", "pidns=x"),
             ("note=70:", "note=x:"),
             ("note=70:", "note="),
             ("started=1", "started=0"),

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::compiled::Compiled;
 use super::emit::{Pty, SetupKey};
 use super::location::Location;
-use crate::cgroup::{self, Group};
+use crate::cgroup::{self, Group, NamedDir};
 use crate::child::Resources;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::judge::Judgement;
@@ -52,10 +52,13 @@ pub(crate) struct Inputs {
 pub(crate) struct Belongings {
     /// The name of the scratch directory, before its random part, and of the control group.
     pub(crate) name: String,
-    /// The path of the group, from the root of each hierarchy, if the caller has named it.
-    pub(crate) cgroup: Option<PathBuf>,
-    /// The directories of the control group that the library makes.
+    /// The directories of the control group, if their name is the sandbox's own.
     pub(crate) groups: Vec<PathBuf>,
+    /// The directories of a group that the caller has named which do not exist yet. Who makes them
+    /// is not known: nothing in them is the sandbox's for certain.
+    pub(crate) missing: Vec<PathBuf>,
+    /// The directories of a group that the caller has named, once the sandbox has it.
+    pub(crate) named: Vec<NamedDir>,
     /// The directory in which the scratch directory is made.
     pub(crate) scratch: Option<PathBuf>,
 }
@@ -105,11 +108,11 @@ impl Inputs {
 
     /// Leases an id for this run, if the policy leaves the program's ids outside to the library.
     /// Without `exchange`, no id is leased that mounts would have to show as another.
-    fn map_ids(&mut self, judgement: &Judgement, exchange: Option<MakeUserNs>) -> Result<()> {
+    fn map_ids(&mut self, judgement: &Judgement, exchange: Option<MakeUserNs>, outlives: bool) -> Result<()> {
         let Some(maps) = &judgement.maps else { return Ok(()) };
         let lease = match (maps.outside, exchange) {
-            (Outside::Leased, _) => namespace::lease()?,
-            (Outside::Exchanged, Some(make)) => namespace::lease_for_mounts(|id| {
+            (Outside::Leased, _) => namespace::lease(outlives)?,
+            (Outside::Exchanged, Some(make)) => namespace::lease_for_mounts(outlives, |id| {
                 let (uid, gid) = maps.single().ok_or_else(|| Error::new(Step::WriteIdMap, Errno::EINVAL))?;
                 make(exchanging(uid, id).into(), exchanging(gid, id).into())
             })?,
@@ -222,7 +225,7 @@ impl Policy {
             inputs.failure = Some(FailurePage::new()?);
         }
         inputs.template = compiled.template();
-        inputs.map_ids(judgement, compiled.exchanges().then_some(make_user_ns))?;
+        inputs.map_ids(judgement, compiled.exchanges().then_some(make_user_ns), self.program.outlive_owner)?;
         self.mounts.make_id_maps(make_user_ns)?;
         if let Some(rules) = &self.landlock {
             inputs.ruleset = rules.make(&judgement.landlock)?;
@@ -235,9 +238,7 @@ impl Policy {
         // The resources hold the claim, which is released only after the other resources are
         // removed.
         let claim = inputs.resources.claim.insert(owner::claim(self.program.outlive_owner)?);
-        let scratch_base = scratch_base
-            .map(|base| std::path::absolute(&base).map_err(|error| Error::io(Step::Scratch, &error).at(&base)));
-        let scratch_base = scratch_base.transpose()?;
+        let scratch_base = scratch_base.map(|base| owner::scratch_base(&base)).transpose()?;
         let mut belongings =
             Belongings { name: claim.name().to_owned(), scratch: scratch_base.clone(), ..Default::default() };
         if wants_group {
@@ -248,20 +249,23 @@ impl Policy {
             // A group that the caller has named has no name by which a later owner could find it.
             let bases = if self.cgroup.is_some() { Vec::new() } else { host.bases(limits, parent) };
             claim.record_cgroups(&bases)?;
-            belongings.groups = match &self.cgroup {
-                Some(path) => Group::missing(host, path),
-                None => bases.iter().map(|base| base.join(claim.name())).collect(),
-            };
-            belongings.cgroup.clone_from(&self.cgroup);
+            match &self.cgroup {
+                Some(path) => belongings.missing = Group::missing(host, path),
+                None => belongings.groups = bases.iter().map(|base| base.join(claim.name())).collect(),
+            }
             note(&belongings)?;
             let group = match &self.cgroup {
-                Some(path) => Group::create_or_adopt(host, path, limits, account_cpu),
+                Some(path) => Group::create_or_adopt(host, path, claim.name(), limits, account_cpu),
                 None => Group::create(host, parent, claim.name(), limits, account_cpu),
             };
-            let made = if self.cgroup.is_some() { &[][..] } else { &belongings.groups };
-            let left = || claim.keep_if_left(made);
+            let left = || claim.keep_if_left(&belongings.groups);
             let group = group.inspect_err(|_| left()).map_err(|error| self.explain_by_check(error))?;
             let group = inputs.resources.group.insert(group);
+            if self.cgroup.is_some() {
+                belongings.missing = Vec::new();
+                belongings.named = group.named_dirs()?;
+                note(&belongings)?;
+            }
             refuse_frozen(group)?;
             if self.shows_groups() {
                 inputs.shown = shown_groups(group, host, self.binds_groups());

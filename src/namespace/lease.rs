@@ -25,9 +25,13 @@
 //! namespace: the kernel gives the block back with the last process that has the socket open, there
 //! is no file that a dead owner could leave, and none has to be writable. Names are those of a
 //! network namespace, so owners in two of them can't see each other's: the block is a random one of
-//! 130,944. The same chance keeps a new owner off programs that have outlived an old one
-//! (`die_with_owner(false)`). Somebody who binds all names gains nothing but that chance alone
-//! decides.
+//! 130,944. Somebody who binds all names gains nothing but that chance alone decides.
+//!
+//! A program that outlives its owner (`die_with_owner(false)`, `create`) keeps its id, which nobody
+//! holds any more. So its id is a random one of its block: as two such programs were in two random
+//! blocks, one id is both's with a chance of 1 in 134 million. A new owner, who takes the ids of a
+//! block one after the other, meets it with the chance of the block, times the part of the block
+//! that it takes. In the small window these are 1 in 448, and 1 in 7 times that part.
 //!
 //! An id is given back by the caller that has seen everything of the sandbox end, else never. The
 //! id is then the last in its block to be taken again: without a pid namespace and a control group
@@ -111,23 +115,24 @@ fn ids() -> Result<&'static Ids> {
     IDS.get_or_try(|| Ok(Ids::here())).map_err(failed)
 }
 
-/// Takes an id; returns none where the caller's user namespace has none.
-pub(crate) fn lease() -> Result<Option<Lease>> {
+/// Takes an id; returns none where the caller's user namespace has none. One that `outlives` this
+/// process is at a random place of its block.
+pub(crate) fn lease(outlives: bool) -> Result<Option<Lease>> {
     let ids = ids()?;
-    Ok(ids.take().map_err(failed)?.map(|id| Lease { ids, id, mounts: None }))
+    Ok(ids.take(outlives).map_err(failed)?.map(|id| Lease { ids, id, mounts: None }))
 }
 
 /// Takes an id for which mounts exchange another; `make` makes the user namespace with such maps.
-pub(crate) fn lease_for_mounts(make: impl FnOnce(u32) -> Result<OwnedFd>) -> Result<Option<Lease>> {
+pub(crate) fn lease_for_mounts(outlives: bool, make: impl FnOnce(u32) -> Result<OwnedFd>) -> Result<Option<Lease>> {
     let ids = ids()?;
     if !ids.has_all {
         return Ok(None);
     }
-    let known = ids.lock().exchanging.pop();
-    if let Some((id, user_ns)) = known {
+    let known = || ids.lock().exchanging.pop();
+    if let Some((id, user_ns)) = (!outlives).then(known).flatten() {
         return Ok(Some(Lease { ids, id, mounts: Some(user_ns) }));
     }
-    let Some(mut lease) = lease()? else { return Ok(None) };
+    let Some(mut lease) = lease(outlives)? else { return Ok(None) };
     match make(lease.id) {
         Ok(user_ns) => lease.mounts = Some(Arc::new(user_ns)),
         Err(_) => {
@@ -179,8 +184,9 @@ impl Ids {
         mutex::lock(&self.state)
     }
 
-    /// Takes an id, from a new block where no id is free.
-    fn take(&self) -> Result<Option<u32>, Errno> {
+    /// Takes an id, from a new block where no id is free: the one that is unused for the longest
+    /// time, or one `at_random`.
+    fn take(&self, at_random: bool) -> Result<Option<u32>, Errno> {
         let Some(window) = self.window else { return Ok(None) };
         let mut state = self.lock();
         if state.free.is_empty()
@@ -188,6 +194,10 @@ impl Ids {
         {
             state.free.extend(block.first..block.first + window.block);
             state.blocks.push(block);
+        }
+        if at_random && !state.free.is_empty() {
+            let place = random::number()? % state.free.len() as u64;
+            return Ok(state.free.remove(place as usize));
         }
         Ok(state.free.pop_front().or_else(|| state.exchanging.pop().map(|(id, _)| id)))
     }
@@ -287,16 +297,30 @@ mod tests {
         let block = WINDOWS[0].block as usize;
         let mut last = VecDeque::new();
         for _ in 0..10_000 {
-            let id = ids.take().unwrap().unwrap();
+            let id = ids.take(false).unwrap().unwrap();
             assert!(!last.contains(&id), "{id} again, after {} others", last.len());
             ids.lock().free.push_back(id);
             last.push_back(id);
             last.drain(..last.len().saturating_sub(block - 1));
         }
         assert_eq!(ids.lock().blocks.len(), 1);
-        let living: BTreeSet<u32> = (0..block + 1).map(|_| ids.take().unwrap().unwrap()).collect();
+        let living: BTreeSet<u32> = (0..block + 1).map(|_| ids.take(false).unwrap().unwrap()).collect();
         assert_eq!((living.len(), ids.lock().blocks.len()), (block + 1, 2));
         assert!(living.iter().all(|id| (0x7800_0000..0x7ffe_0000).contains(id)));
+    }
+
+    #[test]
+    fn an_id_that_outlives_its_owner_is_anywhere_in_its_block() {
+        let window = Some(WINDOWS[0]);
+        let offset = |outlives| {
+            // Another owner each time, which has a block of its own.
+            let ids = Ids { window, ..Ids::default() };
+            let id = ids.take(outlives).unwrap().unwrap();
+            id - ids.lock().blocks[0].first
+        };
+        let offsets: BTreeSet<u32> = (0..16).map(|_| offset(true)).collect();
+        assert!(offsets.len() > 8 && offsets.iter().all(|offset| *offset < WINDOWS[0].block), "{offsets:?}");
+        assert_eq!(offset(false), 0);
     }
 
     #[test]

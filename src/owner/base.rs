@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::Uid;
@@ -16,11 +16,12 @@ use crate::proc::user_ns;
 use crate::sys::fork_mark::PerProcess;
 
 /// The hint for a scratch directory.
-pub(super) const SCRATCH_IN: &str =
+const SCRATCH_IN: &str =
     "choose a directory of your own, below directories of your own or root's, with RootFs::scratch_in()";
 
-/// Refuses a directory that another user could replace, or that has such a parent directory.
-pub(crate) fn refuse_exchangeable(base: &Path, step: Step, hint: &str) -> Result<()> {
+/// Refuses a directory that another user could replace, or that has such a parent directory. Returns
+/// the path that was checked, which has no links: those of the caller's path may belong to others.
+pub(crate) fn refuse_exchangeable(base: &Path, step: Step, hint: &str) -> Result<PathBuf> {
     let failed = |path: &Path, error: &std::io::Error| Error::io(step, error).at(path).hint(hint);
     let real = fs::canonicalize(base).map_err(|error| failed(base, &error))?;
     for dir in real.ancestors() {
@@ -35,7 +36,12 @@ pub(crate) fn refuse_exchangeable(base: &Path, step: Step, hint: &str) -> Result
         };
         return Err(Error::new(step, Errno::EPERM).at(dir).detail(reason).hint(hint));
     }
-    Ok(())
+    Ok(real)
+}
+
+/// Checks the directory for a scratch directory, and returns its path without links.
+pub(crate) fn scratch_base(base: &Path) -> Result<PathBuf> {
+    refuse_exchangeable(base, Step::Scratch, SCRATCH_IN)
 }
 
 /// Returns true for the caller, for root, and, in a user namespace, for owners without an id there:

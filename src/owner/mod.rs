@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use nix::errno::Errno;
 
-pub(crate) use base::refuse_exchangeable;
+pub(crate) use base::{refuse_exchangeable, scratch_base};
 pub use reap::{Reaped, reap_stale};
 pub(crate) use reap::{reap_owner_of, remove_scratch_of, token_of};
 use record::OwnerRecord;

@@ -54,7 +54,7 @@ impl Scratch {
     /// Creates the directory `name` in `base`, closed to others. In it, creates a directory with
     /// `upper` and `work`, which belong to `owner`.
     pub(super) fn make(base: &Path, name: &str, owner: Option<(u32, u32)>) -> Result<Scratch> {
-        base::refuse_exchangeable(base, Step::Scratch, base::SCRATCH_IN)?;
+        base::scratch_base(base)?;
         let path = base.join(name);
         let failed = |errno| {
             Error::new(Step::Scratch, errno).at(&path).hint("choose another directory with RootFs::scratch_in()")

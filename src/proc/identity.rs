@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -126,10 +127,16 @@ fn start_time(stat: &str) -> Option<u64> {
     stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(19)?.parse().ok()
 }
 
-fn boot_id() -> Result<String, Errno> {
+pub(crate) fn boot_id() -> Result<String, Errno> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let text = text.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     Ok(text.trim().to_owned())
+}
+
+/// Returns the inode of this process's pid namespace, namespaces(7).
+pub(crate) fn pid_ns() -> Result<u64, Errno> {
+    let found = fs::metadata("/proc/self/ns/pid");
+    found.map(|file| file.ino()).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
 fn inode(process: BorrowedFd<'_>) -> Option<u64> {

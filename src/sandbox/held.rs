@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Sandbox;
 use crate::error::{Error, Result, Step};
 use crate::namespace::{BoundDir, JoinSource, Namespaces};
+use crate::owner;
 use crate::sys::fork_mark::ForkMark;
 
 /// Namespaces that no process need be in, held open by a descriptor each. Sandboxes enter them with
@@ -111,7 +112,7 @@ impl HeldNamespaces {
     ///
     /// # Errors
     ///
-    /// The directory is not the caller's alone; something is there at a name that is needed
+    /// The directory is not the caller's alone, or another user could replace it; something is there at a name that is needed
     /// (EEXIST); the kernel refuses the mount. Then nothing of this call is left. Namespaces are
     /// bound once only (EBUSY).
     pub fn bind(&mut self, dir: impl AsRef<Path>) -> Result<()> {
@@ -120,7 +121,7 @@ impl HeldNamespaces {
             return Err(failed(nix::errno::Errno::EBUSY));
         }
         let home = ForkMark::new().map_err(failed)?;
-        let mut bound = BoundDir::open(dir.as_ref())?;
+        let mut bound = bound_dir(dir.as_ref())?;
         for (kind, fd) in &self.held {
             if let Err(error) = bound.bind(*kind, fd.as_fd()) {
                 let _ = bound.remove(&self.files());
@@ -137,10 +138,10 @@ impl HeldNamespaces {
     ///
     /// # Errors
     ///
-    /// The directory is not the caller's alone; it has none of them (ENOENT); at one of the names is
+    /// The directory is not the caller's alone, or another user could replace it; it has none of them (ENOENT); at one of the names is
     /// something else.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let mut bound = BoundDir::open(dir.as_ref())?;
+        let mut bound = bound_dir(dir.as_ref())?;
         let held = bound.namespaces()?;
         if held.is_empty() {
             return Err(Error::new(Step::HoldNamespace, nix::errno::Errno::ENOENT).at(bound.path()));
@@ -179,4 +180,17 @@ impl Drop for HeldNamespaces {
             let _ = self.remove();
         }
     }
+}
+
+/// Opens a directory for binds. Nobody but the caller and root may be able to replace it.
+fn bound_dir(dir: &Path) -> Result<BoundDir> {
+    let step = Step::HoldNamespace;
+    let hint = "choose a directory below directories of your own or root's";
+    let path = std::path::absolute(dir).map_err(|error| Error::io(step, &error).at(dir))?;
+    // The directory itself is looked at once it is open, and is no link.
+    let real = match (path.parent(), path.file_name()) {
+        (Some(above), Some(name)) => owner::refuse_exchangeable(above, step, hint)?.join(name),
+        _ => owner::refuse_exchangeable(&path, step, hint)?,
+    };
+    BoundDir::open(&real)
 }

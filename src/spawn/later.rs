@@ -17,8 +17,10 @@ use super::report::{self, Event, Waited};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::Note;
 use crate::stub::start::{GREETING, Record, kind};
-use crate::sys::table;
+use crate::sys::{pidfd, table};
 
+/// The name of the socket on which a stub waits, in the directory of its sandbox.
+pub(crate) const SOCKET: &str = "start";
 /// The longest time that a process which connects waits for one that starts the same sandbox.
 const CONNECT_SECONDS: i64 = 5;
 
@@ -83,13 +85,20 @@ impl Later<'_> {
             Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(self.gone()),
             Err(errno) => return Err(failed(errno)),
         }
+        self.follow()
+    }
+
+    /// Follows the stub until it has executed the program. If nobody can tell any more whether it
+    /// does, the stub is killed: a program does not run after its start has failed.
+    fn follow(&self) -> Result<()> {
+        let lost = |errno| self.given_up(failed(errno));
         let now = Instant::now();
         let until = now.checked_add(self.deadline).unwrap_or(now + Duration::from_secs(1 << 32));
         let mut executing = false;
         loop {
-            let waited = report::wait(self.connection.as_fd(), Some(self.process), until, false).map_err(failed)?;
+            let waited = report::wait(self.connection.as_fd(), Some(self.process), until, false).map_err(lost)?;
             loop {
-                match report::receive(self.connection.as_fd()).map_err(failed)? {
+                match report::receive(self.connection.as_fd()).map_err(lost)? {
                     Event::Nothing => break,
                     Event::Record(record, _) if record.kind == kind::FAILED => return Err(self.failure(record)),
                     // A descriptor that comes with a record is closed.
@@ -101,9 +110,17 @@ impl Later<'_> {
             match waited {
                 Waited::Died if executing => return self.silent_failure(),
                 Waited::Died => return Err(self.gone()),
-                Waited::TimedOut => return Err(self.timeout()),
+                Waited::TimedOut => return Err(self.given_up(self.timeout())),
                 Waited::Ready => {}
             }
+        }
+    }
+
+    /// Kills the first process of the sandbox for this error.
+    fn given_up(&self, error: Error) -> Error {
+        match pidfd::send_signal(self.process, libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => error,
+            Err(errno) => error.detail(format!("the sandbox cannot be killed either: {errno}")),
         }
     }
 

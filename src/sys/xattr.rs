@@ -40,9 +40,25 @@ pub(crate) fn is_there(file: &Path, name: &CStr) -> bool {
 
 /// Sets an attribute with `fsetxattr(2)`.
 pub(crate) fn set(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    set_with(file, name, value, 0)
+}
+
+/// Sets an attribute that is not there. Fails with EEXIST if it is.
+pub(crate) fn create(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    set_with(file, name, value, libc::XATTR_CREATE)
+}
+
+fn set_with(file: BorrowedFd<'_>, name: &CStr, value: &[u8], flags: i32) -> nix::Result<()> {
     // SAFETY: the name ends with a NUL, the value has the length that is told, and both live across
     // the call.
-    let result = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    let result = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) };
+    Errno::result(result).map(drop)
+}
+
+/// Removes an attribute with `fremovexattr(2)`.
+pub(crate) fn remove(file: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+    // SAFETY: the name ends with a NUL and lives across the call.
+    let result = unsafe { libc::fremovexattr(file.as_raw_fd(), name.as_ptr()) };
     Errno::result(result).map(drop)
 }
 

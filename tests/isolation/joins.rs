@@ -485,6 +485,12 @@ fn namespaces_are_bound_only_where_nobody_else_can_put_others() {
     fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+    // Who may write to the directory above can put another one in its place.
+    let inner = open.join("inner");
+    fs::create_dir(&inner).unwrap();
+    for error in [pod.bind(&inner).unwrap_err(), HeldNamespaces::open(&inner).unwrap_err()] {
+        assert_eq!((error.step(), error.raw_os_error()), (Step::HoldNamespace, Some(libc::EPERM)), "{error}");
+    }
     let mut places = vec![open, link];
     if common::is_root() {
         let theirs = dir.path().join("theirs");

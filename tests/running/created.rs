@@ -16,7 +16,8 @@ use nix::sys::time::TimeVal;
 
 use crate::common::{self, probe};
 use ringfence::{
-    Action, Bytes, Capabilities, Compare, Created, CreatedState, Error, ErrorKind, Resource, RootFs, Rule, Sandbox,
+    Action, Attached, Bytes, Capabilities, Compare, Created, CreatedState, Error, ErrorKind, Resource, RootFs, Rule,
+    Sandbox,
 };
 use ringfence::{Landlock, Seccomp, Stdio, Step, TerminalSize, Verdict};
 
@@ -25,6 +26,7 @@ common::callers! {
     "creates" => creates(words[1], Path::new(words[2]), Path::new(words[3])),
     "creates-when-told" => creates_when_told(words[1], Path::new(words[2]), Path::new(words[3])),
     "starts" => starts(Path::new(words[1])),
+    "meddles" => meddles(Path::new(words[1])),
 }
 
 /// A program that says that it ran.
@@ -98,6 +100,15 @@ fn creates_when_told(name: &str, base: &Path, parent: &Path) {
 fn starts(dir: &Path) {
     Created::open(dir).unwrap().start().unwrap();
     println!("started");
+}
+
+/// Tries in another pid namespace what needs the sandbox's processes.
+fn meddles(dir: &Path) {
+    let open = || Created::open(dir).unwrap();
+    let refused = [open().state().map(drop), open().signal(libc::SIGTERM), open().start(), open().remove()];
+    let kinds = refused.map(|result| result.map_err(|error| (error.kind(), error.raw_os_error())));
+    assert_eq!(kinds, [Err((ErrorKind::Control, None)); 4]);
+    println!("refused");
 }
 
 /// The directory of a test, with the root for those policies that have one, and no sandbox left in it.
@@ -292,6 +303,73 @@ fn eight_bytes_start_the_program_and_no_others_do() {
     assert_eq!(kinds, [4, 2]);
     assert_eq!(&record[8..12], &libc::ENOENT.to_ne_bytes());
     created.remove().unwrap();
+}
+
+#[test]
+fn nothing_enters_a_sandbox_that_waits_for_its_start() {
+    let _clean = common::clean();
+    let base = Base::new();
+    let sandbox = common::sandbox().pid_ns().init(true).seccomp(Seccomp::default().deny(["mkdir"]));
+    let created = sandbox.command("sleep").arg("1000").create(base.dir()).unwrap();
+    let by_handle = created.attached().unwrap();
+    let by_ticket = Attached::open(&created.ticket().unwrap().to_string().parse().unwrap()).unwrap();
+    for attached in [&by_handle, &by_ticket] {
+        let error = attached.exec("true").unwrap_err();
+        let is = (error.kind(), error.step(), error.raw_os_error());
+        assert_eq!(is, (ErrorKind::Control, Step::Enter, Some(libc::EAGAIN)), "{error}");
+    }
+    created.start().unwrap();
+    for attached in [&by_handle, &by_ticket] {
+        assert!(attached.exec_output("true").unwrap().outcome.success());
+    }
+    // Where nothing tells, nothing enters.
+    let moved = base.path().join("moved");
+    fs::rename(base.dir(), &moved).unwrap();
+    assert_eq!(by_ticket.exec("true").unwrap_err().kind(), ErrorKind::Control);
+    fs::create_dir(base.dir()).unwrap();
+    let error = by_ticket.exec("true").unwrap_err();
+    assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Control, Some(libc::ESTALE)), "{error}");
+    fs::remove_dir(base.dir()).unwrap();
+    fs::rename(&moved, base.dir()).unwrap();
+    created.remove().unwrap();
+}
+
+#[test]
+fn from_another_pid_namespace_a_sandbox_is_not_taken_for_one_that_has_ended() {
+    let _clean = common::clean();
+    let base = Base::new();
+    let created = common::sandbox().pid_ns().command("sleep").arg("1000").create(base.dir()).unwrap();
+    for is_started in [false, true] {
+        if is_started {
+            created.start().unwrap();
+        }
+        let what = format!("meddles {}", base.dir().display());
+        let elsewhere = common::sandbox().pid_ns().command(std::env::current_exe().unwrap());
+        let output = elsewhere.env("RINGFENCE_CALLER", what).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "refused", "{output:?}");
+        let state = if is_started { CreatedState::Running } else { CreatedState::Created };
+        assert_eq!(created.state().unwrap(), state);
+    }
+    created.remove().unwrap();
+    assert!(base.left().is_empty());
+}
+
+#[test]
+fn a_program_does_not_run_after_its_start_has_timed_out() {
+    let _clean = common::clean();
+    let base = Base::new();
+    let out = File::create(base.path().join("out")).unwrap();
+    let sandbox = common::sandbox().pid_ns().command("/bin/sh").args(["-c", "echo ran"]).stdout(out);
+    let created = sandbox.setup_timeout(Duration::from_secs(2)).create(base.dir()).unwrap();
+    created.signal(libc::SIGSTOP).unwrap();
+    let error = created.start().unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Timeout, Step::Start), "{error}");
+    // ESRCH: it has ended by now.
+    let _ = created.signal(libc::SIGCONT);
+    common::eventually("it has ended", || created.state().unwrap() == CreatedState::Stopped);
+    assert_eq!(base.said(), "");
+    created.remove().unwrap();
+    assert_eq!(base.said(), "");
 }
 
 #[test]
@@ -534,6 +612,21 @@ fn a_directory_that_is_not_its_own_is_refused() {
 }
 
 #[test]
+fn the_directory_is_made_where_it_was_looked_for_and_a_link_that_changes_moves_nothing() {
+    let _clean = common::clean();
+    let base = Base::new();
+    let (root, link) = (base.path().join("root"), base.path().join("link"));
+    std::os::unix::fs::symlink("root/tmp", &link).unwrap();
+    let created = Sandbox::new().command("/bin/true").create(link.join("box")).unwrap();
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("root/usr", &link).unwrap();
+    assert_eq!(created.dir(), fs::canonicalize(&root).unwrap().join("tmp/box"));
+    created.remove().unwrap();
+    assert!(!root.join("tmp/box").exists());
+    fs::remove_file(&link).unwrap();
+}
+
+#[test]
 fn one_that_was_killed_while_it_waited_is_told_and_removed() {
     let _clean = common::clean();
     let _reaping = common::reaping();
@@ -582,6 +675,75 @@ fn a_named_group_goes_if_it_was_made_and_stays_if_it_was_there() {
             fs::remove_dir(dir.parent().unwrap()).unwrap();
         }
     }
+}
+
+/// Returns whether a group can be marked as that of a sandbox.
+fn are_marked(groups: &[PathBuf]) -> bool {
+    common::kernel() >= (5, 7) && groups.iter().any(|dir| dir.join("cgroup.events").exists())
+}
+
+#[test]
+fn removing_a_sandbox_leaves_alone_the_one_that_has_its_group_now() {
+    let _clean = common::clean();
+    if common::needs_root("a group of this name") || common::no_cgroups() {
+        return;
+    }
+    let base = Base::new();
+    let path = common::cgroup_parent().join("named");
+    let sandbox = || common::sandbox().pid_ns().cgroup(&path).pids_limit(20).command("sleep");
+    let created = sandbox().arg("0").create(base.dir()).unwrap();
+    let program = created.pidfd().unwrap().try_clone_to_owned().unwrap();
+    created.start().unwrap();
+    common::eventually("the program has ended", || created.state().unwrap() == CreatedState::Stopped);
+    drop((created, program));
+    let mut next = sandbox().arg("1000").spawn().unwrap();
+    let groups = kept_groups();
+    let removed = base.open().remove();
+    // Where nothing tells whose the group is, the removal is refused.
+    assert_eq!(removed.is_ok(), are_marked(&groups), "{removed:?}");
+    assert!(next.try_wait().unwrap().is_none(), "the other one was killed");
+    assert_eq!(kept_groups(), groups);
+    next.kill().unwrap();
+    next.wait().unwrap();
+    drop(next);
+    if removed.is_err() {
+        base.open().remove().unwrap();
+    }
+    // The group was there when the second one came, so it stays.
+    for dir in kept_groups() {
+        fs::remove_dir(&dir).unwrap();
+        let _ = fs::remove_dir(dir.parent().unwrap());
+    }
+}
+
+#[test]
+fn what_a_program_has_left_in_a_named_group_is_killed() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    if common::needs_root("a group of this name") || common::no_cgroups() {
+        return;
+    }
+    let base = Base::new();
+    let path = common::cgroup_parent().join("named");
+    let sandbox = common::sandbox().cgroup(&path).pids_limit(20).stdin(Stdio::null()).stdout(Stdio::null());
+    let created = sandbox.command("/bin/sh").args(["-c", "sleep 1000 & exit 0"]).create(base.dir()).unwrap();
+    created.start().unwrap();
+    common::eventually("the program has ended", || created.state().unwrap() == CreatedState::Stopped);
+    let groups = kept_groups();
+    let is_marked = are_marked(&groups);
+    match created.remove() {
+        Ok(()) => assert!(is_marked),
+        Err(error) => {
+            assert!(!is_marked && error.raw_os_error() == Some(libc::EBUSY), "{error}");
+            let pids = fs::read_to_string(groups[0].join("cgroup.procs")).unwrap();
+            pids.lines().for_each(|pid| {
+                let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+                nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+            });
+            base.open().remove().unwrap();
+        }
+    }
+    assert!(kept_groups().is_empty(), "{:?}", kept_groups());
 }
 
 /// Kills the creator at many moments of its work: what is left can be opened and removed, and nothing runs on that is

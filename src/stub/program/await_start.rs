@@ -47,7 +47,8 @@ pub fn wait(machine: &mut Machine, index: u32, listener: u64, parent: u64) -> Re
         }
     };
     machine.slots[REPORT_SLOT as usize] = connection;
-    close(listener);
+    // The listener is open until the exec closes it: as long as somebody can connect, the program's
+    // filter may still be missing.
     Ok(0)
 }
 
