@@ -302,8 +302,8 @@ impl Sandbox {
     /// [`user_ns`](Sandbox::user_ns), and sets that namespace's own
     /// `/proc/sys/user/max_user_namespaces`; since 4.9.
     ///
-    /// With more than 0, a filter that is [`Seccomp::default`] allows clone(2), unshare(2) and
-    /// setns(2) with flags for namespaces; any other filter is left as it is.
+    /// With more than 0, a filter that is [`Seccomp::default`](crate::Seccomp::default) allows
+    /// clone(2), unshare(2) and setns(2) with flags for namespaces; any other filter is left as it is.
     pub fn max_user_namespaces(self, count: u32) -> Self {
         self.user_limit(UserLimit::UserNamespaces, count)
     }
