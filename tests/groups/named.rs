@@ -75,6 +75,13 @@ impl Named {
     }
 }
 
+impl Named {
+    /// The group that has, or where the library is the first to ask for it will have, a limit of processes.
+    fn dir_for_pids(&self) -> &Path {
+        self.dirs.iter().find(|dir| dir.join("pids.max").exists()).unwrap_or(&self.dirs[0])
+    }
+}
+
 impl Drop for Named {
     fn drop(&mut self) {
         for dir in &self.dirs {
@@ -190,7 +197,7 @@ fn groups_that_are_made_inside_an_adopted_one_go() {
     }
     let named = Named::new();
     named.make();
-    let dir = named.dir_with("pids.max");
+    let dir = named.dir_for_pids();
     let child = at_rest(named.sandbox().pids_limit(20));
     fs::create_dir_all(dir.join("a/b")).unwrap();
     end(child);
@@ -207,14 +214,15 @@ fn a_group_in_use_is_refused_and_left_alone() {
     let named = Named::new();
     named.make();
     let sandbox = named.sandbox().pids_limit(20);
-    let dir = named.dir_with("pids.max").to_owned();
+    let dir = named.dir_for_pids().to_owned();
     let refused = |errno: i32, reason: &str| {
         let error = sandbox.clone().command("/bin/true").spawn().unwrap_err();
         assert_eq!((error.step(), error.raw_os_error()), (Step::CreateCgroup, Some(errno)), "{error}");
         let checked = sandbox.check().unwrap_err();
         assert_eq!((checked.kind(), checked.problems()[0].subject.as_str()), (ErrorKind::Unsupported, "cgroup"));
         assert!(error.to_string().contains(reason) && checked.to_string().contains(reason), "{error} {checked}");
-        assert_eq!(fs::read_to_string(dir.join("pids.max")).unwrap().trim(), "max");
+        let limit = fs::read_to_string(dir.join("pids.max"));
+        assert!(limit.as_ref().map_or(is_v2(), |limit| limit.trim() == "max"), "{limit:?}");
         assert_eq!(named.standing(), named.dirs.len());
     };
     let lodger = Lodger::new(&dir);
