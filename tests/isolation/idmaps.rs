@@ -135,7 +135,7 @@ fn what_cannot_be_is_told() {
     if !common::is_root() {
         let error = Sandbox::new().user_ns().rootfs(overlay()).check().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.to_string().contains("run as root, or give the layers' files"), "{error}");
+        assert!(error.to_string().contains("run as root, or give the files"), "{error}");
         return;
     }
     if none_here() {
