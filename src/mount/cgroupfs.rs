@@ -9,7 +9,7 @@ use super::calls::{
 };
 use super::context::Context;
 use super::flags::MountFlags;
-use super::fs_context::{emit_new_mount, make_mount, open_context, set_flag, set_option};
+use super::fs_context::{emit_new_mount, make_mount, open_context, set_word};
 use super::host_tree::emit_host_tree;
 use super::options::MountOptions;
 use super::paths::flags_of;
@@ -309,10 +309,7 @@ fn emit_empty(plan: &mut Plan, tree: Slot, at: &Path) {
 fn emit_hierarchy(plan: &mut Plan, options: &str, flags: MountFlags, dir: Slot, name: &str, at: &Path) {
     let (context, tree) = (open_context(plan, "cgroup", at), plan.slot());
     for option in options.split(',') {
-        match option.split_once('=') {
-            Some((key, value)) => set_option(plan, context, key, value, at),
-            None => set_flag(plan, context, option, at),
-        }
+        set_word(plan, context, option.as_ref(), at);
     }
     make_mount(plan, context, flags, tree, at);
     attach_in(plan, tree, dir, name, at);

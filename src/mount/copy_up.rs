@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::calls::{attach_to, emit_target, set_flags};
 use super::flags::MountFlags;
-use super::fs_context::{make_mount, open_context, set_flag, set_option};
+use super::fs_context::{make_mount, open_context, set_flag, set_option, set_word};
 use crate::error::Step;
 use crate::plan::{PlaceFlags, Plan, Slot};
 
@@ -37,12 +37,7 @@ pub(super) fn emit_copy_up(plan: &mut Plan, tmpfs: &CopyUp<'_>, root: Slot, at: 
         set_flag(plan, context, name, at);
     }
     for word in words(tmpfs.data.as_bytes()) {
-        match word.iter().position(|byte| *byte == b'=') {
-            Some(end) => {
-                set_option(plan, context, OsStr::from_bytes(&word[..end]), OsStr::from_bytes(&word[end + 1..]), at)
-            }
-            None => set_flag(plan, context, OsStr::from_bytes(word), at),
-        }
+        set_word(plan, context, OsStr::from_bytes(word), at);
     }
     let flags = MountFlags::of_ms(tmpfs.ms_flags);
     make_mount(plan, context, flags - MountFlags::READ_ONLY, tree, at);

@@ -1,6 +1,7 @@
 //! Ops that make a new file system by its context: fsopen(2), fsconfig(2), fsmount(2), 5.2.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::flags::MountFlags;
@@ -41,6 +42,18 @@ pub(super) fn set_flag(plan: &mut Plan, context: Slot, key: impl AsRef<OsStr>, a
 pub(super) fn set_option(plan: &mut Plan, context: Slot, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>, at: &Path) {
     let value = plan.string(value);
     configure(plan, context, [FSCONFIG_SET_STRING.into(), value.into(), 0.into()], key, at);
+}
+
+/// Sets an option as mount(2) has it: `KEY=VALUE`, or a word without a value.
+pub(super) fn set_word(plan: &mut Plan, context: Slot, word: &OsStr, at: &Path) {
+    let bytes = word.as_bytes();
+    match bytes.iter().position(|byte| *byte == b'=') {
+        Some(end) => {
+            let (key, value) = (OsStr::from_bytes(&bytes[..end]), OsStr::from_bytes(&bytes[end + 1..]));
+            set_option(plan, context, key, value, at);
+        }
+        None => set_flag(plan, context, word, at),
+    }
 }
 
 /// Sets an option to an open file.

@@ -15,11 +15,21 @@ mod shown;
 mod systemd;
 mod values;
 
-use ringfence::{ErrorKind, Sandbox, Verdict};
+use ringfence::{Child, ErrorKind, Sandbox, Stdio, Verdict};
 
 /// A sandbox for limits, which may have them below this process's own group.
 fn limited() -> Sandbox {
     common::sandbox().cgroup_parent(common::cgroup_parent()).pid_ns()
+}
+
+/// A program that does nothing until its stdin ends.
+fn at_rest(sandbox: Sandbox) -> Child {
+    sandbox.command("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+fn end(mut child: Child) {
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(0));
 }
 
 /// With too little memory for the setup, a program ends or is refused, again and again.

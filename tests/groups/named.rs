@@ -6,9 +6,8 @@ use std::process::{Child as ProcessChild, Command, Stdio as ProcessStdio};
 use std::time::Duration;
 
 use crate::common::{self, is_v2, no_cgroups};
-use ringfence::{
-    Bytes, Child, Device, DeviceAccess, Devices, ErrorKind, Feature, Resources, Sandbox, Stdio, Step, Verdict,
-};
+use crate::{at_rest, end};
+use ringfence::{Bytes, Device, DeviceAccess, Devices, ErrorKind, Feature, Resources, Sandbox, Stdio, Step};
 
 /// The groups of this path, one in each hierarchy that the library uses and the caller may write to.
 struct Named {
@@ -89,16 +88,6 @@ impl Drop for Named {
             let _ = fs::remove_dir(dir.parent().unwrap());
         }
     }
-}
-
-/// A program that does nothing until its stdin ends.
-fn at_rest(sandbox: Sandbox) -> Child {
-    sandbox.command("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
-}
-
-fn end(mut child: Child) {
-    drop(child.stdin.take());
-    assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(0));
 }
 
 /// A process outside of any sandbox that waits in a group.

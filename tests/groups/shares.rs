@@ -5,18 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use crate::common::{self, group_of, no_cgroups, probe, shell, stdout};
-use crate::limited;
-use ringfence::{Child, Enforcement, ErrorKind, Feature, Limits, Sandbox, Stats, Stdio, Verdict};
-
-/// A program that does nothing until its stdin ends.
-fn at_rest(sandbox: Sandbox) -> Child {
-    sandbox.command("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
-}
-
-fn end(mut child: Child) {
-    drop(child.stdin.take());
-    assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(0));
-}
+use crate::{at_rest, end, limited};
+use ringfence::{Child, Enforcement, ErrorKind, Feature, Limits, Sandbox, Stats, Stdio};
 
 /// The value of the first of these files that the child's group has.
 #[track_caller]

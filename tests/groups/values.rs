@@ -4,18 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use crate::common::{self, group_of, is_v2, no_cgroups};
-use crate::limited;
-use ringfence::{Bytes, Child, Enforcement, ErrorKind, Feature, Limits, Resources, Sandbox, Stdio, Verdict};
-
-/// A program that does nothing until its stdin ends.
-fn at_rest(sandbox: Sandbox) -> Child {
-    sandbox.command("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
-}
-
-fn end(mut child: Child) {
-    drop(child.stdin.take());
-    assert_eq!(child.wait().unwrap().verdict(), Verdict::Exited(0));
-}
+use crate::{at_rest, end, limited};
+use ringfence::{Bytes, Child, Enforcement, ErrorKind, Feature, Limits, Resources, Sandbox, Stdio};
 
 /// The text of a file of the child's group: on v1 and on v2.
 #[track_caller]
