@@ -11,12 +11,12 @@
 mod bare;
 #[path = "growth/caller.rs"]
 mod caller;
+#[path = "spawn/fixture.rs"]
+#[allow(dead_code, reason = "the bench of spawns has files of its own")]
+mod fixture;
 #[path = "spawn/floor.rs"]
 #[allow(dead_code, reason = "the profile is not shown here")]
 mod floor;
-#[path = "spawn/ground.rs"]
-#[allow(dead_code, reason = "the bench of spawns has files of its own")]
-mod ground;
 #[path = "spawn/group.rs"]
 #[allow(dead_code, reason = "no sandbox here has a control group")]
 mod group;
@@ -34,7 +34,7 @@ mod raw;
 mod rows;
 #[path = "spawn/served.rs"]
 mod served;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "playground")]
 #[path = "growth/service.rs"]
 mod service;
 #[path = "spawn/strict.rs"]
@@ -47,7 +47,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use caller::{Kind, State};
-use ground::Ground;
+use fixture::Fixture;
 
 /// The states of a caller. The second column is the goal for the ratio.
 const STATES: [(State, f64); 4] = [
@@ -105,7 +105,7 @@ fn main() -> ExitCode {
 }
 
 fn run(asked: &Asked) -> Result<(), String> {
-    let ground = Ground::new().map_err(|error| format!("the root directory: {error}"))?;
+    let fixture = Fixture::new().map_err(|error| format!("the root directory: {error}"))?;
     println!("spawn + wait of a `true` that is static, and dynamic where strict; by turns, p50 in µs");
     println!("{:40} {:>9} {:>9} {:>9}", "", "nothing", "with it", "ratio");
     for &kind in &asked.kinds {
@@ -114,18 +114,18 @@ fn run(asked: &Asked) -> Result<(), String> {
             Kind::Strict => (&STRICT_STATES[..], asked.rounds / 3),
         };
         for &(state, goal) in states {
-            match caller::ratio(state, kind, &ground, rounds) {
+            match caller::ratio(state, kind, &fixture, rounds) {
                 Ok((without, with)) => tell(kind, &state.to_string(), without, with, goal),
                 Err(error) => println!("left out: {state} ({error})"),
             }
         }
-        living::run(&ground, kind, asked.alive, rounds)?;
+        living::run(&fixture, kind, asked.alive, rounds)?;
     }
     if asked.kinds.contains(&Kind::Full) {
         let turn = Duration::from_secs_f64(asked.seconds);
-        throughput::run(&ground, turn)?;
-        #[cfg(feature = "tokio")]
-        service::run(&ground, turn)?;
+        throughput::run(&fixture, turn)?;
+        #[cfg(feature = "playground")]
+        service::run(&fixture, turn)?;
     }
     Ok(())
 }

@@ -39,7 +39,7 @@ mod bench {
             Some(at) => words.get(at + 1).map_or(5, |count| count.parse().expect("a number of rounds")),
             None => 1,
         };
-        let place = Place::new();
+        let place = BenchDir::new();
         let layout = match std::env::var_os("RINGFENCE_BENCH_LAYOUT") {
             Some(layout) => PathBuf::from(layout),
             None => layout_of_usr(&place.0, rounds > 1),
@@ -48,10 +48,10 @@ mod bench {
     }
 
     /// A directory, which a drop removes. For root, the directory is a tmpfs.
-    struct Place(PathBuf);
+    struct BenchDir(PathBuf);
 
-    impl Place {
-        fn new() -> Place {
+    impl BenchDir {
+        fn new() -> BenchDir {
             use std::sync::atomic::{AtomicU32, Ordering};
             static NEXT: AtomicU32 = AtomicU32::new(0);
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -61,11 +61,11 @@ mod bench {
                 let flags = nix::mount::MsFlags::empty();
                 nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), flags, Some("mode=0755,size=80%")).unwrap();
             }
-            Place(path)
+            BenchDir(path)
         }
     }
 
-    impl Drop for Place {
+    impl Drop for BenchDir {
         fn drop(&mut self) {
             if nix::unistd::geteuid().is_root() {
                 let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
@@ -170,7 +170,7 @@ mod bench {
         let mut times: Vec<Vec<Duration>> = vec![Vec::new(); rows.len()];
         for _ in 0..rounds {
             for ((_, row), times) in rows.iter().zip(&mut times) {
-                let place = Place::new();
+                let place = BenchDir::new();
                 times.push(row(&place.0));
             }
         }
@@ -191,11 +191,11 @@ mod bench {
         use ringfence::registry::Registry;
 
         use super::super::server::Server;
-        use super::{Place, Row, exists, run, unpack_with_umoci};
+        use super::{BenchDir, Row, exists, run, unpack_with_umoci};
 
         /// Adds the rows. Returns the server, which must stay, with its place.
-        pub fn rows(layout: &Path, rows: &mut Vec<Row>) -> Option<(Server, Place)> {
-            let place = Place::new();
+        pub fn rows(layout: &Path, rows: &mut Vec<Row>) -> Option<(Server, BenchDir)> {
+            let place = BenchDir::new();
             let server = Server::start(&place.0).map_err(|why| eprintln!("without pulls: {why}")).ok()?;
             let name: Reference = format!("{}/bench:1", server.host).parse().unwrap();
             let registry = Registry::new().anonymous().plain_http(&server.host);

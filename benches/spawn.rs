@@ -1,20 +1,20 @@
 //! Spawn and wait of a static `true`: with the standard library, with this crate and more and more
 //! isolation, and with raw system calls that do the kernel's part of the same sandbox (the floor).
 //!
-//! `cargo bench --bench spawn` runs criterion's rows one after the other, then a comparison in
-//! which the main rows take turns; the ratios of the comparison are more reliable. `cargo bench
-//! --bench spawn -- by-turns` runs only the comparison. For an ordinary user, the rows with
-//! namespaces run inside a user namespace; the bench reports and leaves out the rows that cannot
-//! run.
+//! `cargo bench --features benches --bench spawn` runs criterion's rows one after the other, then a
+//! comparison in which the main rows take turns; the ratios of the comparison are more reliable.
+//! The same with `-- by-turns` runs only the comparison. For an ordinary user, the rows
+//! with namespaces run inside a user namespace; the bench reports and leaves out the rows that
+//! cannot run.
 
 #[path = "spawn/bare.rs"]
 mod bare;
 #[path = "spawn/compare.rs"]
 mod compare;
+#[path = "spawn/fixture.rs"]
+mod fixture;
 #[path = "spawn/floor.rs"]
 mod floor;
-#[path = "spawn/ground.rs"]
-mod ground;
 #[path = "spawn/group.rs"]
 mod group;
 #[path = "../src/sys/raw.rs"]
@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 
-use ground::{Ballast, Ground};
+use fixture::{Ballast, Fixture};
 use group::Parents;
 use rows::Row;
 
@@ -106,9 +106,9 @@ fn main() -> ExitCode {
 }
 
 fn run(asked: &Asked) -> Result<(), String> {
-    let ground = Ground::new().map_err(|error| format!("the root directory: {error}"))?;
+    let fixture = Fixture::new().map_err(|error| format!("the root directory: {error}"))?;
     let parents = Parents::new();
-    let mut rows = rows::all(&ground, &parents);
+    let mut rows = rows::all(&fixture, &parents);
     if asked.list {
         criterion(&mut rows, asked);
         return Ok(());
@@ -121,11 +121,11 @@ fn run(asked: &Asked) -> Result<(), String> {
             false
         }
     });
-    match same::check(&ground, &parents, rows.iter().any(|row| row.name == "floor-net"))? {
+    match same::check(&fixture, &parents, rows.iter().any(|row| row.name == "floor-net"))? {
         Some(mounts) => println!("the floor's sandbox is the library's ({mounts} mounts)"),
         None => println!("left out: the comparison of the floor's sandbox with the library's"),
     }
-    match same::check_strict(&ground, &parents)? {
+    match same::check_strict(&fixture, &parents)? {
         Some(mounts) => println!("the strict floor's sandbox is the library's ({mounts} mounts)"),
         None => println!("left out: the comparison of the strict floor's sandbox with the library's"),
     }

@@ -6,6 +6,7 @@
 //! `tests/` contains pairs of NAME.in and NAME.out. Without a submission, it judges one of its own
 //! for each verdict, and exits with 0 if every verdict is as expected.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -62,19 +63,26 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
 }
 
+#[allow(dead_code, reason = "the tests call `run`")]
 fn main() -> ExitCode {
-    let args = Args::parse();
+    ExitCode::from(run(std::env::args_os()))
+}
+
+/// Judges by the words of a command line, and returns the exit code: 0 if every verdict is a good
+/// one.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
+    let args = Args::parse_from(words);
     let judge = Judge { root: nix::unistd::geteuid().is_root(), args };
     let good = match (&judge.args.program, &judge.args.tests) {
         (Some(program), Some(tests)) => judge.submission(program, tests),
         _ => judge.demonstration(),
     };
     match good {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(true) => 0,
+        Ok(false) => 1,
         Err(error) => {
             eprintln!("judge: {error}");
-            ExitCode::from(2)
+            2
         }
     }
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
-use ringfence::image::{ImageBuilder, Reference, Store};
+use ringfence::image::{Archive, ImageBuilder, Reference, Store};
 
 /// The programs of an image of the host, unless --program names others.
 const PROGRAMS: [&str; 14] =
@@ -53,6 +53,9 @@ struct Args {
     /// The store [default: ringfence/images in the user's data directory]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Write the image to this file, too, as an archive that podman, containerd and skopeo read
+    #[arg(long, value_name = "FILE")]
+    archive: Option<PathBuf>,
     /// The new image's name
     name: Reference,
 }
@@ -105,6 +108,9 @@ fn pack(args: &Args) -> Result<(), Box<dyn Error>> {
         builder = builder.cmd(["sh", "-c", command]);
     }
     let image = builder.build(&args.name)?;
+    if let Some(path) = &args.archive {
+        store.export(std::slice::from_ref(&args.name), Archive::Oci, fs::File::create(path)?)?;
+    }
     println!("{} {}", image.digest(), args.name);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A web page that runs programs by strangers, each in a sandbox of a pool:
 //!
-//!     cargo run --release --example playground --features tokio -- --port 8080
+//!     cargo run --release --example playground --features playground -- --port 8080
 //!
 //! The page takes a program, its input and its limits, and shows the verdict, the output, the usage
 //! and what the sandbox refused. Whoever closes the page ends the program. The server listens on

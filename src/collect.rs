@@ -6,12 +6,12 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::by_fd;
@@ -22,6 +22,8 @@ const ENTRIES: u64 = 10_000;
 /// The most directories above a file. Each takes a descriptor while its files are copied.
 const DEPTH: usize = 64;
 const PIECE: usize = 256 << 10;
+/// The mode of a directory that is made.
+const DIRECTORY: Mode = Mode::from_bits_truncate(0o755);
 
 /// Takes the files that a program has left out of a directory: the directory behind a writable
 /// [`bind`](crate::Sandbox::bind), or the upper of a [`RootFs`](crate::RootFs).
@@ -117,22 +119,28 @@ impl Collector {
     /// error `target` does not exist.
     pub fn copy_to(&self, target: impl AsRef<Path>) -> Result<Collected> {
         let target = target.as_ref();
-        let made = fs::DirBuilder::new().mode(0o755).create(target);
-        made.map_err(|error| Error::io(Step::Collect, &error).at(target).hint("the target is made by the copy"))?;
+        let not_made = |errno| Error::new(Step::Collect, errno).at(target).hint("the target is made by the copy");
+        let Some(name) = target.file_name() else { return Err(not_made(Errno::EEXIST)) };
+        let above = target.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above = by_fd::open_named(above).map_err(not_made)?;
+        mkdirat(&above, name, DIRECTORY).map_err(not_made)?;
         let mut state =
             Copying { target, bytes: self.bytes.get(), entries: self.entries, collected: Collected::default() };
-        let done = self.open_dir().and_then(|dir| self.copy_dir(&dir, Path::new(""), 0, &mut state));
-        match done {
+        let to = by_fd::open(above.as_fd(), name).map_err(not_made)?;
+        match self.open_dir().and_then(|dir| self.copy_dir(&dir, &to, Path::new(""), 0, &mut state)) {
             Ok(()) => Ok(state.collected),
             Err(error) => {
-                // Everything below was made by this call.
-                let _ = fs::remove_dir_all(target);
+                // Everything in it was made by this call. What has the name by now goes if it is empty.
+                let _ = fs::remove_dir_all(format!("{}/.", by_fd::path_of(&to)));
+                let _ = unlinkat(&above, name, UnlinkatFlags::RemoveDir);
                 Err(error)
             }
         }
     }
 
-    fn copy_dir(&self, dir: &OwnedFd, path: &Path, depth: usize, state: &mut Copying<'_>) -> Result<()> {
+    /// Copies what is in `dir`, which is `path` below the directory, to `to`. What is made there is
+    /// made by descriptor: who may write to the target leads no copy elsewhere.
+    fn copy_dir(&self, dir: &OwnedFd, to: &OwnedFd, path: &Path, depth: usize, state: &mut Copying<'_>) -> Result<()> {
         let here = self.dir.join(path);
         if depth > DEPTH {
             return Err(too_large(format!("more than {DEPTH} directories within one another")).at(here));
@@ -156,17 +164,17 @@ impl Collector {
             match kind(&stat) {
                 SFlag::S_IFDIR => {
                     let inner = by_fd::open(found.as_fd(), c".").map_err(|errno| failed(errno).at(&shown))?;
-                    let made = fs::DirBuilder::new().mode(0o755).create(state.target.join(&below));
-                    made.map_err(|error| Error::io(Step::Collect, &error).at(state.target.join(&below)))?;
-                    self.copy_dir(&inner, &below, depth + 1, state)?;
+                    let made = mkdirat(to, name.as_c_str(), DIRECTORY).and_then(|()| by_fd::open(to.as_fd(), &*name));
+                    let made = made.map_err(|errno| Error::new(Step::Collect, errno).at(state.target.join(&below)))?;
+                    self.copy_dir(&inner, &made, &below, depth + 1, state)?;
                 }
                 SFlag::S_IFREG => {
                     let file = reopen(&found).map_err(|errno| failed(errno).at(&shown))?;
                     let mode = if stat.st_mode & 0o100 == 0 { 0o644 } else { 0o755 };
-                    let copied = state.target.join(&below);
-                    let mut options = fs::OpenOptions::new();
-                    let opened = options.write(true).create_new(true).mode(mode).open(&copied);
-                    let mut writer = opened.map_err(|error| Error::io(Step::Collect, &error).at(&copied))?;
+                    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                    let made = openat(to, name.as_c_str(), flags, Mode::from_bits_truncate(mode));
+                    let made = made.map_err(|errno| Error::new(Step::Collect, errno).at(state.target.join(&below)))?;
+                    let mut writer = File::from(made);
                     let size = copy(file, &mut writer, &mut state.bytes);
                     let size = size.map_err(|error| self.copy_error(error).at(&shown))?;
                     state.collected.files.push((below, Bytes::new(size)));

@@ -35,6 +35,18 @@ impl fmt::Debug for Error {
 }
 
 /// The sort of an [`Error`], for callers that decide by it.
+///
+/// ```
+/// use ringfence::{ErrorKind, Sandbox};
+///
+/// let error = Sandbox::new().command("/no/such/program").spawn().unwrap_err();
+/// match error.kind() {
+///     ErrorKind::Exec => println!("there is no such program: {error}"),
+///     ErrorKind::Unsupported => error.problems().iter().for_each(|problem| println!("{problem}")),
+///     _ => println!("{error}"),
+/// }
+/// # assert_eq!(error.kind(), ErrorKind::Exec);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -60,8 +72,8 @@ pub enum ErrorKind {
     /// Reading or writing the store of images failed: [`Error::step`] names the step.
     #[cfg(feature = "image")]
     Store,
-    /// The store has no such image, layer or blob, or the directory no such file; or the sandbox of a
-    /// [`Ticket`](crate::Ticket) has ended.
+    /// The store has no such image, layer or blob, or the directory no such file; or the sandbox of
+    /// a [`Ticket`](crate::Ticket) has ended.
     NotFound,
     /// Bytes are not what their digest, their length or their format says.
     #[cfg(feature = "image")]
@@ -130,6 +142,21 @@ steps! {
     /// Reading or writing a [`Profile`](crate::Profile).
     #[cfg(feature = "serde")]
     Profile => "read profile",
+    /// Reading the `config.json` of a bundle.
+    #[cfg(feature = "oci")]
+    BundleConfig => "read bundle",
+    /// Reading or writing the state of a container.
+    #[cfg(feature = "oci")]
+    ContainerState => "keep state of container",
+    /// Running a hook of a container.
+    #[cfg(feature = "oci")]
+    Hook => "run hook",
+    /// Sending the terminal of a container to an engine.
+    #[cfg(feature = "oci")]
+    ConsoleSocket => "send terminal",
+    /// Sending the pidfd of a container to an engine.
+    #[cfg(feature = "oci")]
+    PidfdSocket => "send pidfd",
     /// Finding out the abilities of the host.
     Detect => "inspect host",
     /// Starting the thread that clones.
@@ -142,6 +169,8 @@ steps! {
     Owner => "register owner",
     /// Making a scratch directory.
     Scratch => "make scratch directory",
+    /// Limiting what a directory takes on disk: quotactl_fd(2).
+    DiskLimit => "limit disk",
     /// Making a control group.
     CreateCgroup => "create cgroup",
     /// Writing a limit.

@@ -3,10 +3,23 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A feature of a sandbox that a policy asks for. By default, a feature that the host cannot enforce
-/// is an error. With [`best_effort`](crate::Sandbox::best_effort), the sandbox runs without it, and
-/// [`Enforced`] lists what is missing. From [`UserNs`](Feature::UserNs) on, a feature is one that
-/// each supported kernel has: `best_effort` changes nothing about it.
+/// A feature of a sandbox that a policy asks for. By default, a feature that the host cannot
+/// enforce is an error. With [`best_effort`](crate::Sandbox::best_effort), the sandbox runs without
+/// it, and [`Enforced`] lists what is missing. From [`UserNs`](Feature::UserNs) on, `best_effort`
+/// changes nothing about a feature: each supported kernel has it, or, for
+/// [`Cgroupfs`](Feature::Cgroupfs), a sandbox goes without it in any case.
+///
+/// ```
+/// use ringfence::{Enforcement, Feature, Sandbox};
+///
+/// // All that this host can enforce of what is asked for, and the rest is told.
+/// let sandbox = Sandbox::new().memory_limit(64 << 20).pids_limit(16).command("true");
+/// let child = Feature::ALL.iter().fold(sandbox, |sandbox, feature| sandbox.best_effort(*feature)).spawn()?;
+/// if let Some(Enforcement::Missing(why)) = child.enforced().get(Feature::MemoryLimit) {
+///     println!("no limit of memory: {why}");
+/// }
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Feature {
@@ -122,6 +135,11 @@ pub enum Feature {
     Rlimit,
     /// [`wall_time`](crate::Sandbox::wall_time).
     WallTime,
+    /// The sandbox's own control groups at `/sys/fs/cgroup`, which
+    /// [`strict`](crate::Sandbox::strict) and images show by default. Where the kernel or a
+    /// security module refuses to mount them, the sandbox goes without. A
+    /// [`Cgroupfs`](crate::Cgroupfs) that was asked for by name is mounted, or is an error.
+    Cgroupfs,
 }
 
 impl Feature {
@@ -181,6 +199,7 @@ impl Feature {
         Feature::UserLimit,
         Feature::Rlimit,
         Feature::WallTime,
+        Feature::Cgroupfs,
     ];
 
     /// Returns the name of the builder method, or of the part of one, that asks for the feature.
@@ -240,6 +259,7 @@ impl Feature {
             Feature::UserLimit => "user_limit",
             Feature::Rlimit => "rlimit",
             Feature::WallTime => "wall_time",
+            Feature::Cgroupfs => "cgroupfs",
         }
     }
 }

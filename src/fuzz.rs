@@ -1,5 +1,5 @@
-//! Hostile input for the parsers, in the tests of each: texts that begin as real ones and are changed at random. A parser
-//! may refuse what it likes; it may not panic, nor take long.
+//! Hostile input for the parsers, in the tests of each: texts that begin as real ones and are
+//! changed at random. A parser may refuse what it likes; it may not panic, nor take long.
 //!
 //! A quarter of a second each, or `RINGFENCE_FUZZ_SECONDS`. What a parser fell over is printed.
 

@@ -77,10 +77,10 @@
 //!
 //! # Not in this version
 //!
-//! An OCI runtime, and networks: between sandboxes, to the host, or to some addresses only. A
-//! sandbox has a loopback interface of its own ([`net_ns`](Sandbox::net_ns)), or the network of the
-//! caller. Files that a mount or Landlock refuses are not among the [`denials`](Sandbox::denials).
-//! The crate is for Linux on x86_64 and aarch64.
+//! Networks: between sandboxes, to the host, or to some addresses only. A sandbox has a loopback
+//! interface of its own ([`net_ns`](Sandbox::net_ns)), or the network of the caller. Files that a
+//! mount or Landlock refuses are not among the [`denials`](Sandbox::denials). The crate is for
+//! Linux on x86_64 and aarch64.
 //!
 //! # Crate features
 //!
@@ -97,11 +97,31 @@
 //! `registry`, off by default: [`registry`], which pulls images from registries and pushes them,
 //! over TLS by `rustls` with `ring`, in tasks of `tokio`. This feature switches `image` on.
 //!
-//! `serde`, off by default: `Profile`, a sandbox as text, in TOML and JSON, also from somebody who is
-//! not trusted.
+//! `serde`, off by default: `Profile`, a sandbox as text, in TOML and JSON, also from somebody who
+//! is not trusted.
 //!
 //! `tokio`, off by default: [`asynchronous`], which starts and waits for sandboxes in tasks of
 //! `tokio`. Everything else in this crate is independent of any runtime.
+//!
+//! `oci`, off by default: `oci`, containers by the OCI runtime specification, with what an engine
+//! asks of its runtime. This feature switches `devices`, `seccomp-json` and `systemd` on.
+//!
+//! `seccomp-json`, off by default: `Seccomp::from_json`, which reads profiles of container engines.
+//!
+//! `playground` and `benches`, off by default: nothing of the library; the web server of an
+//! example, and the harness of a bench.
+//!
+//! # Types of other crates
+//!
+//! Some types in the interface of this crate are those of others, as these are what a program has
+//! already. Each is re-exported where that is said here, so that a program needs no dependency of
+//! its own on them. A new major version of one of these crates is a new major version of this one.
+//!
+//! | type | of the crate | re-exported as |
+//! | --- | --- | --- |
+//! | [`Capability`] | `caps` 0.5 | [`Capability`] |
+//! | [`Errno`], which becomes an [`Action`] | `nix` 0.31 | [`Errno`] |
+//! | manifests, indexes and configurations of images, with their parts | `oci-spec` 0.10 | [`image`] |
 //!
 //! # Kernels
 //!
@@ -154,6 +174,8 @@ mod command;
 mod durable;
 mod error;
 mod feature;
+#[cfg(feature = "oci")]
+mod foreign_root;
 #[cfg(test)]
 mod fuzz;
 mod idmap;
@@ -163,7 +185,11 @@ mod judge;
 mod launch;
 mod mount;
 mod namespace;
+#[cfg(feature = "oci")]
+pub mod oci;
 mod owner;
+#[cfg(any(feature = "image", feature = "oci"))]
+mod passwd;
 mod plan;
 mod policy;
 mod pool;
@@ -218,11 +244,13 @@ pub use durable::{Created, CreatedState};
 #[doc(hidden)]
 pub use feature::ParseFeatureError;
 #[doc(hidden)]
-pub use mount::{Cgroupfs, Dev, DeviceNode, HidePid, MemoryFile, Mqueue, Overlay, Proc, RawMount, Sysfs};
+pub use mount::{Cgroupfs, Dev, DeviceNode, DiskLimit, HidePid, MemoryFile, Mqueue, Overlay, Proc, RawMount, Sysfs};
 #[doc(hidden)]
 pub use mount::{MountOptions, Propagation};
 #[doc(hidden)]
 pub use namespace::{IdMap, IdMapError, TimeOffset, UserLimit};
+#[doc(hidden)]
+pub use nix::errno::Errno;
 #[doc(hidden)]
 pub use owner::Reaped;
 #[doc(hidden)]
@@ -270,7 +298,7 @@ pub mod running {
 pub mod files {
     pub use crate::{Bind, Mount, RootFs, Tmpfs};
     #[doc(inline)]
-    pub use crate::{Cgroupfs, Collected, Collector, Dev, DeviceNode, HidePid, MemoryFile, Mqueue};
+    pub use crate::{Cgroupfs, Collected, Collector, Dev, DeviceNode, DiskLimit, HidePid, MemoryFile, Mqueue};
     #[doc(inline)]
     pub use crate::{Change, ChangeKind, Changes, UpperDir};
     #[doc(inline)]
@@ -299,7 +327,7 @@ pub mod namespaces {
 /// Privileges: capabilities, filters of system calls and their supervisors, Landlock.
 pub mod privileges {
     #[doc(inline)]
-    pub use crate::{Action, Architecture, Capability, Compare, Notification, Notifications, Rule, SecureBits};
+    pub use crate::{Action, Architecture, Capability, Compare, Errno, Notification, Notifications, Rule, SecureBits};
     pub use crate::{Capabilities, Landlock, Seccomp};
 }
 

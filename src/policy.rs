@@ -11,6 +11,8 @@ use nix::unistd::{Gid, Uid};
 use crate::cgroup::Limits;
 #[cfg(feature = "systemd")]
 use crate::cgroup::SystemdScope;
+#[cfg(feature = "oci")]
+use crate::cgroup::Unit;
 use crate::feature::Feature;
 use crate::mount::{ShownGroups, Surroundings};
 use crate::namespace::Namespaces;
@@ -27,8 +29,8 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Policy {
     pub(crate) program: Program,
     pub(crate) stdio: stdio::Descriptors,
-    pub(crate) namespaces: namespace::Policy,
-    pub(crate) mounts: mount::Policy,
+    pub(crate) namespaces: namespace::Choice,
+    pub(crate) mounts: mount::Mounts,
     pub(crate) landlock: Option<Landlock>,
     pub(crate) security: Privileges,
     pub(crate) limits: Limits,
@@ -37,11 +39,16 @@ pub(crate) struct Policy {
     pub(crate) supervisor: Option<RemoteSupervisor>,
     /// True if what the filter refuses is recorded.
     pub(crate) denials: bool,
+    /// True if the sandbox takes no swap, where the host counts it, unless a limit says more.
+    pub(crate) takes_no_swap: bool,
     pub(crate) cgroup_parent: Option<PathBuf>,
     /// The sandbox's own group, if the caller names it.
     pub(crate) cgroup: Option<PathBuf>,
     #[cfg(feature = "systemd")]
     pub(crate) systemd_scope: Option<SystemdScope>,
+    /// The scope of systemd that is made for this sandbox alone. Its group is `cgroup`.
+    #[cfg(feature = "oci")]
+    pub(crate) unit: Option<Unit>,
     pub(crate) wall_time: Option<Duration>,
     /// The time between the signal at the wall limit and the kill.
     pub(crate) wall_time_grace: Option<Duration>,
@@ -61,6 +68,14 @@ impl Policy {
     /// Returns the group above the sandbox's own, if the policy names it.
     pub(crate) fn group_parent(&self) -> Option<&Path> {
         self.cgroup.as_deref().map_or(self.cgroup_parent.as_deref(), Path::parent)
+    }
+
+    /// Returns whether systemd makes the sandbox's group.
+    pub(crate) fn has_unit(&self) -> bool {
+        #[cfg(feature = "oci")]
+        return self.unit.is_some();
+        #[cfg(not(feature = "oci"))]
+        return false;
     }
 
     /// Returns the time limit of a setup.

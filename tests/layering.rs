@@ -10,8 +10,8 @@ const FLOORS: [&[&str]; 15] = [
     &["fuzz"],
     &["units", "idmap", "feature", "stub", "text"],
     &["sys", "error"],
-    &["plan", "proc", "collect", "changes"],
-    &["namespace", "mount", "cgroup", "security", "network", "stdio", "program"],
+    &["plan", "proc", "collect", "changes", "foreign_root"],
+    &["namespace", "mount", "cgroup", "security", "network", "stdio", "program", "passwd"],
     &["owner", "command"],
     &["spawn"],
     &["child"],
@@ -345,6 +345,67 @@ fn a_circle_of_files_is_caught() {
     assert_eq!(found(&[&through_lib[..], &[("x.rs", "use crate::B;")]].concat()), 2);
     let in_tests = "#[cfg(test)]\nmod tests {\n    use super::super::b::B;\n}";
     assert_eq!(found(&[passes_on, x, ("a/b.rs", "use super::c::C;"), ("a/c.rs", in_tests)]), 0);
+}
+
+/// The text between the braces of the function `name`.
+fn body_of<'t>(code: &'t str, name: &str) -> Option<&'t str> {
+    let start = [format!("fn {name}("), format!("fn {name}<")].iter().find_map(|head| code.find(head.as_str()))?;
+    let open = start + code[start..].find('{')?;
+    let mut depth = 0;
+    for (i, c) in code[open..].char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(&code[open..=open + i]);
+        }
+    }
+    None
+}
+
+/// The frames that docs/architecture.md lists: functions with their files and floors. A row in between without a function
+/// parts two threads.
+fn frames(text: &str) -> Vec<Vec<(String, String, usize)>> {
+    let table = text.split("### The frames on the way to the clone").nth(1).unwrap();
+    let mut threads = vec![Vec::new()];
+    for row in
+        table.lines().skip_while(|line| !line.starts_with("| ---")).skip(1).take_while(|line| line.starts_with('|'))
+    {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        match cells[2].split('`').nth(1) {
+            Some(function) => {
+                let name = function.rsplit("::").next().unwrap().to_owned();
+                threads.last_mut().unwrap().push((
+                    name,
+                    cells[3].trim_matches('`').to_owned(),
+                    cells[4].parse().unwrap(),
+                ));
+            }
+            None => threads.push(Vec::new()),
+        }
+    }
+    threads
+}
+
+#[test]
+fn the_way_to_the_clone_is_as_the_documentation_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let threads = frames(&fs::read_to_string(root.join("docs/architecture.md")).unwrap());
+    assert_eq!(threads.len(), 2);
+    assert!(threads.iter().map(Vec::len).sum::<usize>() - 1 <= 12, "more than a dozen frames");
+    for (name, file, level) in threads.iter().flatten() {
+        let module = file.trim_start_matches("src/").split(['/', '.']).next().unwrap();
+        assert_eq!(floor(module), Some(*level), "{name} of {file}");
+    }
+    for pair in threads.iter().flat_map(|thread| thread.windows(2)) {
+        let [(caller, file, from), (called, _, to)] = pair else { unreachable!() };
+        assert!(from >= to, "{caller} calls upward");
+        let code = code_of(&fs::read_to_string(root.join(file)).unwrap());
+        let body = body_of(&code, caller).unwrap_or_else(|| panic!("{file} has no {caller}"));
+        assert!(body.contains(&format!("{called}(")), "{caller} of {file} does not call {called}");
+    }
 }
 
 #[test]

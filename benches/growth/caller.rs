@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringfence::{Child, Sandbox};
 
-use super::ground::{Ballast, Ground};
+use super::fixture::{Ballast, Fixture};
 use super::host::{self, Mounts};
 use super::rows;
 use super::served::Served;
@@ -69,7 +69,7 @@ impl State {
 }
 
 /// Starts a caller in this state.
-pub fn start(state: State, ground: &Ground) -> Result<Served, String> {
+pub fn start(state: State, fixture: &Fixture) -> Result<Served, String> {
     if let State::Heap(bytes) = state
         && !Ballast::fits(bytes)
     {
@@ -77,7 +77,7 @@ pub fn start(state: State, ground: &Ground) -> Result<Served, String> {
     }
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
-    command.env(STATE, state.order()).env(ROOT, &ground.root);
+    command.env(STATE, state.order()).env(ROOT, &fixture.root);
     Served::start(command)
 }
 
@@ -108,9 +108,9 @@ impl Kind {
 }
 
 /// Returns the medians of a caller with nothing, and of one in the state, in µs.
-pub fn ratio(state: State, kind: Kind, ground: &Ground, rounds: usize) -> Result<(f64, f64), String> {
+pub fn ratio(state: State, kind: Kind, fixture: &Fixture, rounds: usize) -> Result<(f64, f64), String> {
     let run = kind.run();
-    let mut callers = [start(State::Nothing, ground)?, start(state, ground)?];
+    let mut callers = [start(State::Nothing, fixture)?, start(state, fixture)?];
     let mut times = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         for i in [round % 2, 1 - round % 2] {
@@ -149,7 +149,7 @@ pub fn serve(state: State) -> ExitCode {
 fn try_to_serve(state: State) -> Result<(), Box<dyn std::error::Error>> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    let kept = Kept::new(state)?;
+    let ballasts = Ballasts::new(state)?;
     let root = PathBuf::from(std::env::var_os(ROOT).unwrap_or_default());
     let (sandbox, living) = (rows::full(&*root).command("/true"), rows::full(&*root).command("/pause"));
     let strict = Sandbox::strict().command(rows::PROGRAM);
@@ -184,7 +184,7 @@ fn try_to_serve(state: State) -> Result<(), Box<dyn std::error::Error>> {
         writeln!(out, "{}", start.elapsed().as_nanos())?;
     }
     drop(alive);
-    drop(kept);
+    drop(ballasts);
     Ok(())
 }
 
@@ -199,21 +199,21 @@ fn look() -> String {
 }
 
 /// The resources that make up the state, while the caller serves.
-enum Kept {
+enum Ballasts {
     Nothing,
     Heap { _ballast: Ballast },
     Descriptors { _files: Vec<File> },
     Mounts { _mounts: Mounts },
 }
 
-impl Kept {
+impl Ballasts {
     fn new(state: State) -> Result<Self, Box<dyn std::error::Error>> {
         Ok(match state {
-            State::Nothing => Kept::Nothing,
-            State::Heap(bytes) => Kept::Heap { _ballast: Ballast::new(bytes) },
+            State::Nothing => Ballasts::Nothing,
+            State::Heap(bytes) => Ballasts::Heap { _ballast: Ballast::new(bytes) },
             State::Descriptors(count) => {
                 let files: Result<_, _> = (0..count).map(|_| File::open("/dev/null")).collect();
-                Kept::Descriptors { _files: files? }
+                Ballasts::Descriptors { _files: files? }
             }
             State::Threads(count) => {
                 for _ in 0..count {
@@ -224,9 +224,9 @@ impl Kept {
                         }
                     })?;
                 }
-                Kept::Nothing
+                Ballasts::Nothing
             }
-            State::Mounts(count) => Kept::Mounts { _mounts: host::Mounts::new(count)? },
+            State::Mounts(count) => Ballasts::Mounts { _mounts: host::Mounts::new(count)? },
         })
     }
 }

@@ -2,7 +2,7 @@
 //! caller.
 
 use super::caller::{self, Kind, State};
-use super::ground::Ground;
+use super::fixture::Fixture;
 
 /// The number of blocks of runs. Each block starts and ends all living sandboxes again, which takes
 /// longer with strict ones.
@@ -14,10 +14,10 @@ const fn blocks(kind: Kind) -> usize {
 }
 
 /// Prints the row, and the costs.
-pub fn run(ground: &Ground, kind: Kind, alive: usize, rounds: usize) -> Result<(), String> {
+pub fn run(fixture: &Fixture, kind: Kind, alive: usize, rounds: usize) -> Result<(), String> {
     // The case without living sandboxes is measured while none lives, in the same process: they
     // would slow the kernel down for all.
-    let mut caller = caller::start(State::Nothing, ground)?;
+    let mut caller = caller::start(State::Nothing, fixture)?;
     let mut times = [Vec::new(), Vec::new()];
     let mut costs = Vec::new();
     for _ in 0..blocks(kind) {

@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use ringfence::{Command, Pool};
 use tokio::runtime::Runtime;
 
-use super::ground::Ground;
+use super::fixture::Fixture;
 use super::rows;
 
 /// The turns of each, the number of clients, and that of the sandboxes that are ready.
@@ -23,8 +23,8 @@ const CLIENTS: usize = 64;
 const READY: usize = 16;
 
 /// Prints both numbers, and the ratio.
-pub fn run(ground: &Ground, turn: Duration) -> Result<(), String> {
-    let pool = rows::full(&*ground.root).pool(READY).map_err(|error| format!("{error:#}"))?;
+pub fn run(fixture: &Fixture, turn: Duration) -> Result<(), String> {
+    let pool = rows::full(&*fixture.root).pool(READY).map_err(|error| format!("{error:#}"))?;
     let pool = Arc::new(pool);
     let tokio = Tokio::start(pool.clone()).map_err(|error| format!("the service with axum: {error}"))?;
     let threads = Threads::start(pool).map_err(|error| format!("the service with threads: {error}"))?;

@@ -4,8 +4,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use super::fixture::Fixture;
 use super::floor::Floor;
-use super::ground::Ground;
 use super::rate;
 use super::rows;
 
@@ -13,12 +13,12 @@ use super::rows;
 const TURNS: usize = 10;
 
 /// Prints both numbers, and the ratio.
-pub fn run(ground: &Ground, turn: Duration) -> Result<(), String> {
+pub fn run(fixture: &Fixture, turn: Duration) -> Result<(), String> {
     let threads = rate::threads();
     let mut rates = [Vec::new(), Vec::new()];
     for _ in 0..TURNS {
-        rates[0].push(rate::together(|| library(ground, turn))?);
-        rates[1].push(rate::together(|| floor(ground, turn))?);
+        rates[0].push(rate::together(|| library(fixture, turn))?);
+        rates[1].push(rate::together(|| floor(fixture, turn))?);
     }
     let [library, floor] = rates.map(|mut rates| {
         rates.sort_unstable_by(f64::total_cmp);
@@ -33,12 +33,12 @@ pub fn run(ground: &Ground, turn: Duration) -> Result<(), String> {
     Ok(())
 }
 
-fn library(ground: &Ground, turn: Duration) -> Result<f64, String> {
-    let sandbox = rows::full(&*ground.root).command("/true");
+fn library(fixture: &Fixture, turn: Duration) -> Result<f64, String> {
+    let sandbox = rows::full(&*fixture.root).command("/true");
     rate::for_a_turn(turn, 1, || sandbox.status().map(drop).map_err(|error| format!("{error:#}")))
 }
 
-fn floor(ground: &Ground, turn: Duration) -> Result<f64, String> {
-    let mut floor = Floor::new(None, &ground.root, &[OsString::from("/true")], rows::own_streams(), false, None);
+fn floor(fixture: &Fixture, turn: Duration) -> Result<f64, String> {
+    let mut floor = Floor::new(None, &fixture.root, &[OsString::from("/true")], rows::own_streams(), false, None);
     rate::for_a_turn(turn, 1, || floor.run().map_err(|error| error.to_string()))
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::fixture::Ballast;
 use super::floor::Profile;
-use super::ground::Ballast;
 use super::rows::{Company, Row};
 
 /// The rows of the comparison.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use ringfence::{Bytes, Child, Namespaces, Outcome, Pool, Prepared, Sandbox, Stdio};
 
+use super::fixture::Fixture;
 use super::floor::{self, Floor, Profile};
-use super::ground::Ground;
 use super::group::{self, Parents};
 use super::strict::{self, StrictFloor};
 
@@ -143,12 +143,12 @@ fn with_rights(sandbox: Sandbox) -> Sandbox {
 }
 
 /// Returns all rows, in the order of the report.
-pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
+pub fn all(fixture: &Fixture, parents: &Parents) -> Vec<Row> {
     let sandbox = Row::new;
-    let host = Sandbox::new().command(&ground.program);
-    let inside = full(&*ground.root).command("/true");
+    let host = Sandbox::new().command(&fixture.program);
+    let inside = full(&*fixture.root).command("/true");
     let mut rows =
-        vec![Row { name: "std", way: Way::Std(Command::new(&ground.program)) }, sandbox("plain", host.clone())];
+        vec![Row { name: "std", way: Way::Std(Command::new(&fixture.program)) }, sandbox("plain", host.clone())];
     for (name, kind) in [
         ("user", Namespaces::USER),
         ("pid", Namespaces::PID),
@@ -174,7 +174,7 @@ pub fn all(ground: &Ground, parents: &Parents) -> Vec<Row> {
     rows.extend(prepared("prepared-net", &net));
     rows.extend(pool("pool-net", &net));
     rows.push(sandbox("sandbox-net", net));
-    rows.extend(floors(ground, parents));
+    rows.extend(floors(fixture, parents));
     rows.push(Row { name: "std-dynamic", way: Way::Std(Command::new(PROGRAM)) });
     let strict = Sandbox::strict().command(PROGRAM);
     rows.extend(prepared("strict-prepared", &strict));
@@ -205,10 +205,10 @@ pub fn strict_floor(parents: &Parents, command: &[OsString], stdio: Vec<OwnedFd>
     Ok(StrictFloor::new(command, stdio, group, strict::filter()?))
 }
 
-fn floors(ground: &Ground, parents: &Parents) -> Vec<Row> {
+fn floors(fixture: &Fixture, parents: &Parents) -> Vec<Row> {
     let floor = |name, net, group, template| {
         let command = [OsString::from("/true")];
-        let floor = Floor::new(template, &ground.root, &command, own_streams(), net, group);
+        let floor = Floor::new(template, &fixture.root, &command, own_streams(), net, group);
         Row { name, way: Way::Floor(Box::new(floor)) }
     };
     let template = || floor::empty_namespace().ok();

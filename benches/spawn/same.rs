@@ -8,8 +8,8 @@ use std::path::Path;
 
 use ringfence::{RootFs, Sandbox};
 
+use super::fixture::Fixture;
 use super::floor::{self, Floor};
-use super::ground::Ground;
 use super::group::{self, Parents};
 use super::rows;
 
@@ -38,8 +38,8 @@ cat /etc/passwd /etc/group /etc/hosts /etc/nsswitch.conf
 cut -d' ' -f1,6 /proc/net/if_inet6; cat /proc/self/cgroup /proc/self/mountinfo";
 
 /// Compares the strict sandboxes, as far as there is a floor.
-pub fn check_strict(ground: &Ground, parents: &Parents) -> Result<Option<usize>, String> {
-    let (mut streams, library_file, floor_file) = files(ground).map_err(|error| error.to_string())?;
+pub fn check_strict(fixture: &Fixture, parents: &Parents) -> Result<Option<usize>, String> {
+    let (mut streams, library_file, floor_file) = files(fixture).map_err(|error| error.to_string())?;
     streams[1] = floor_file;
     let command = ["/bin/sh", "-c", LOOK_STRICT].map(OsString::from);
     let Ok(mut floor) = rows::strict_floor(parents, &command, streams) else { return Ok(None) };
@@ -49,13 +49,13 @@ pub fn check_strict(ground: &Ground, parents: &Parents) -> Result<Option<usize>,
         return Err(format!("library, strict: {}", outcome.verdict()));
     }
     floor.run().map_err(|error| format!("floor, strict: {error}"))?;
-    compare(ground, "strict", true).map(Some)
+    compare(fixture, "strict", true).map(Some)
 }
 
 /// Compares both sandboxes on the host's root, so that there is a shell. Returns `Ok(None)` if
 /// there is no shell, or no floor. `groups` says that control groups can be entered, which a
 /// process with a realtime priority may not do.
-pub fn check(ground: &Ground, parents: &Parents, groups: bool) -> Result<Option<usize>, String> {
+pub fn check(fixture: &Fixture, parents: &Parents, groups: bool) -> Result<Option<usize>, String> {
     if !Path::new("/bin/sh").exists() || !rows::is_privileged() {
         return Ok(None);
     }
@@ -69,7 +69,7 @@ pub fn check(ground: &Ground, parents: &Parents, groups: bool) -> Result<Option<
         if net {
             library = rows::limited(library.net_ns());
         }
-        let (mut streams, library_file, floor_file) = files(ground).map_err(|error| error.to_string())?;
+        let (mut streams, library_file, floor_file) = files(fixture).map_err(|error| error.to_string())?;
         let outcome = library.stdout(library_file).status().map_err(|error| format!("{error:#}"))?;
         if !outcome.success() {
             return Err(format!("library: {}", outcome.verdict()));
@@ -80,15 +80,15 @@ pub fn check(ground: &Ground, parents: &Parents, groups: bool) -> Result<Option<
         template
             .and_then(|template| Floor::new(template, Path::new("/"), &command, streams, net, group).run())
             .map_err(|error| format!("floor: {error}"))?;
-        mounts = compare(ground, &format!("net {net}, template {from_template}"), false)?;
+        mounts = compare(fixture, &format!("net {net}, template {from_template}"), false)?;
     }
     Ok(Some(mounts))
 }
 
 /// Compares what both have seen, with the mounts in any order where `sorted`. Returns the number of
 /// mounts.
-fn compare(ground: &Ground, which: &str, sorted: bool) -> Result<usize, String> {
-    let seen = ["library", "floor"].map(|name| fs::read_to_string(ground.file(name)).unwrap_or_default());
+fn compare(fixture: &Fixture, which: &str, sorted: bool) -> Result<usize, String> {
+    let seen = ["library", "floor"].map(|name| fs::read_to_string(fixture.file(name)).unwrap_or_default());
     let [library, floor] = seen.map(|text| {
         let mut lines: Vec<String> = text.lines().map(comparable).collect();
         if sorted {
@@ -105,12 +105,12 @@ fn compare(ground: &Ground, which: &str, sorted: bool) -> Result<usize, String> 
     Ok(mounts)
 }
 
-fn files(ground: &Ground) -> io::Result<(Vec<OwnedFd>, File, OwnedFd)> {
+fn files(fixture: &Fixture) -> io::Result<(Vec<OwnedFd>, File, OwnedFd)> {
     let streams = rows::own_streams();
     if streams.len() != 3 {
         return Err(io::Error::other("a standard stream is closed"));
     }
-    Ok((streams, File::create(ground.file("library"))?, File::create(ground.file("floor"))?.into()))
+    Ok((streams, File::create(fixture.file("library"))?, File::create(fixture.file("floor"))?.into()))
 }
 
 /// Returns the line without the numbers that differ from one sandbox to the next.

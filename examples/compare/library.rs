@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use ringfence::Bytes;
 
-use super::ground::Ground;
+use super::fixture::Fixture;
 use super::served::Served;
 
 pub const NAMES: [&str; 2] = ["ferroday-cage", "hakoniwa"];
@@ -30,12 +30,12 @@ pub fn build() -> Result<(), String> {
 }
 
 /// Starts the library's process, with this much memory in use.
-pub fn start(name: &str, ground: &Ground, heap: Bytes) -> Result<Served, String> {
+pub fn start(name: &str, fixture: &Fixture, heap: Bytes) -> Result<Served, String> {
     let harness = here("target/peers/release/peers");
     if !harness.exists() {
         return Err("not built; --libraries does".to_owned());
     }
     let mut command = Command::new(harness);
-    command.arg(name).arg(&ground.root).arg(heap.get().to_string());
+    command.arg(name).arg(&fixture.root).arg(heap.get().to_string());
     Served::start(command)
 }

@@ -10,13 +10,14 @@
 
 #[path = "../../benches/spawn/bare.rs"]
 mod bare;
+mod contenders;
 mod elsewhere;
+#[path = "../../benches/spawn/fixture.rs"]
+#[allow(dead_code, reason = "the bench has files of its own")]
+mod fixture;
 #[path = "../../benches/spawn/floor.rs"]
 #[allow(dead_code, reason = "the bench's profile is not shown here")]
 mod floor;
-#[path = "../../benches/spawn/ground.rs"]
-#[allow(dead_code, reason = "the bench has files of its own")]
-mod ground;
 #[path = "../../benches/spawn/group.rs"]
 mod group;
 #[path = "../../benches/spawn/host.rs"]
@@ -39,7 +40,6 @@ mod served;
 mod strict;
 mod turns;
 mod watch;
-mod ways;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,7 +47,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringfence::Bytes;
 
-use ground::{Ballast, Ground};
+use fixture::{Ballast, Fixture};
 use group::Parents;
 use report::Conditions;
 
@@ -104,19 +104,19 @@ fn run(args: &Args) -> Result<(), String> {
     }
     // This happens while there is one thread: the later threads are in its mount namespace.
     let _mounts = host::Mounts::new(args.mounts).map_err(|error| format!("--mounts: {error}"))?;
-    let ground = Ground::new().map_err(|error| format!("the root directory: {error}"))?;
+    let fixture = Fixture::new().map_err(|error| format!("the root directory: {error}"))?;
     let parents = Parents::new();
-    let (mut ways, mut told) = ways::all(&ground, &parents, args.heap, &args.only)?;
+    let (mut contenders, mut told) = contenders::all(&fixture, &parents, args.heap, &args.only)?;
     let heap = usize::try_from(args.heap.get()).map_err(|error| format!("--heap: {error}"))?;
     if !Ballast::fits(heap) {
         return Err(format!("--heap: the machine has not {} to spare", args.heap));
     }
     let _ballast = Ballast::new(heap);
-    let living = ways::living(&ground, args.living).map_err(|error| format!("--living: {error:#}"))?;
-    turns::first(&mut ways, &mut told);
+    let living = contenders::living(&fixture, args.living).map_err(|error| format!("--living: {error:#}"))?;
+    turns::first(&mut contenders, &mut told);
     let conditions = Conditions { heap: args.heap, mounts: args.mounts, living: living.len() };
-    let measured = turns::take(&mut ways, args.rounds, &mut told)?;
-    drop(ways);
+    let measured = turns::take(&mut contenders, args.rounds, &mut told)?;
+    drop(contenders);
     let rates = turns::rates(&parents, args.rounds, &args.only, &mut told);
     if args.json {
         told.iter().for_each(|line| eprintln!("{line}"));

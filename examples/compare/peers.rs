@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::elsewhere::{Elsewhere, hybrid};
-use super::ground::Ground;
+use super::fixture::Fixture;
 use super::group;
 use super::watch;
 
-pub const NAMES: [&str; 6] = ["unshare", "bwrap", "crun", "runc", "youki", "systemd-nspawn"];
+/// The example `oci-runtime`, built beside this one.
+const OWN_RUNTIME: &str = "oci-run";
+
+pub const NAMES: [&str; 7] = ["unshare", "bwrap", OWN_RUNTIME, "crun", "runc", "youki", "systemd-nspawn"];
 
 /// A tool that is installed.
 #[derive(Debug)]
@@ -36,15 +39,16 @@ pub enum Job {
 impl Tool {
     /// Returns the tool and a text that says how it is run, or the reason why the tool cannot be
     /// used.
-    pub fn new(name: &str, ground: &Ground) -> Result<(Self, String), String> {
-        let path = find(name).ok_or("not in PATH")?;
+    pub fn new(name: &str, fixture: &Fixture) -> Result<(Self, String), String> {
+        let path = if name == OWN_RUNTIME { built() } else { find(name).ok_or_else(|| "not in PATH".to_owned()) };
+        let path = path?;
         let mut command = Command::new(path);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let how = match name {
-            "unshare" => unshare(&mut command, ground),
-            "bwrap" => bwrap(&mut command, ground),
-            "systemd-nspawn" => nspawn(&mut command, ground).map_err(|error| error.to_string())?,
-            _ => oci(name, &mut command, ground).map_err(|error| error.to_string())?,
+            "unshare" => unshare(&mut command, fixture),
+            "bwrap" => bwrap(&mut command, fixture),
+            "systemd-nspawn" => nspawn(&mut command, fixture).map_err(|error| error.to_string())?,
+            _ => oci(name, &mut command, fixture).map_err(|error| error.to_string())?,
         };
         // crun refuses a hybrid host, and youki looks for controllers in the hierarchy that has
         // none.
@@ -116,30 +120,37 @@ fn explain(command: &mut Command) -> Result<(), String> {
     Err(format!("{} {}", told(status), words.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
+/// Returns the path of the example `oci-runtime`, which has to be of the same build.
+fn built() -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let path = own.with_file_name("oci-runtime");
+    if path.is_file() { Ok(path) } else { Err("not built: --example oci-runtime --features oci".to_owned()) }
+}
+
 fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-fn unshare(command: &mut Command, ground: &Ground) -> String {
+fn unshare(command: &mut Command, fixture: &Fixture) -> String {
     let mut root = OsString::from("--root=");
-    root.push(&ground.root);
+    root.push(&fixture.root);
     command.args(["--pid", "--fork", "--mount", "--uts", "--ipc", "--cgroup", "--mount-proc"]).arg(root).arg("/true");
     "does less: chroot instead of pivot_root, no /dev, no /tmp".to_owned()
 }
 
-fn bwrap(command: &mut Command, ground: &Ground) -> String {
+fn bwrap(command: &mut Command, fixture: &Fixture) -> String {
     command.args(["--unshare-pid", "--unshare-uts", "--unshare-ipc", "--unshare-cgroup", "--as-pid-1"]);
-    command.arg("--bind").arg(&ground.root).arg("/");
+    command.arg("--bind").arg(&fixture.root).arg("/");
     command.args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "/true"]);
     "the same, without an init".to_owned()
 }
 
-fn nspawn(command: &mut Command, ground: &Ground) -> io::Result<String> {
+fn nspawn(command: &mut Command, fixture: &Fixture) -> io::Result<String> {
     // The tool refuses a root that does not look like an operating system.
-    fs::create_dir_all(ground.root.join("usr"))?;
+    fs::create_dir_all(fixture.root.join("usr"))?;
     let mut root = OsString::from("--directory=");
-    root.push(&ground.root);
+    root.push(&fixture.root);
     command.arg(root).arg(format!("--machine=ringfence-compare-{}", std::process::id()));
     command.args(["--quiet", "--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off"]);
     command.args(["--timezone=off", "--console=pipe", "/true"]);
@@ -148,11 +159,11 @@ fn nspawn(command: &mut Command, ground: &Ground) -> io::Result<String> {
 
 /// Prepares the `run` of a bundle. The bundle is beside the root, as are the files that the runtime
 /// keeps.
-fn oci(name: &str, command: &mut Command, ground: &Ground) -> io::Result<String> {
-    let bundle = ground.file(&format!("{name}-bundle"));
+fn oci(name: &str, command: &mut Command, fixture: &Fixture) -> io::Result<String> {
+    let bundle = fixture.file(&format!("{name}-bundle"));
     fs::create_dir_all(&bundle)?;
-    fs::write(bundle.join("config.json"), config(name, &ground.root).to_string())?;
-    let state = ground.file(&format!("{name}-state"));
+    fs::write(bundle.join("config.json"), config(name, &fixture.root).to_string())?;
+    let state = fixture.file(&format!("{name}-state"));
     command.args([OsStr::new("--root"), state.as_os_str()]);
     command.args([OsStr::new("run"), OsStr::new("--bundle"), bundle.as_os_str()]);
     command.arg(format!("ringfence-compare-{}", std::process::id()));

@@ -58,7 +58,7 @@ const PANELS: [Panel; 3] = [
     },
 ];
 
-/// The medians of each way at each point, in ms.
+/// The medians of each contender at each point, in ms.
 type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 
 /// Measures everything, prints the numbers, and draws the picture.

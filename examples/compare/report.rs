@@ -58,7 +58,7 @@ impl Conditions {
     }
 }
 
-/// Returns the table, the goals, and the notes about the ways.
+/// Returns the table, the goals, and the notes about the contenders.
 pub fn text(measured: &[Measured], rates: &[Rate], told: &[String], conditions: &Conditions) -> String {
     let mut text = format!("spawn + wait of a static program that does nothing, in µs; {}\n", machine());
     let Conditions { heap, mounts, living } = conditions;

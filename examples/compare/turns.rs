@@ -1,20 +1,20 @@
-//! The order of the runs: every way has its turn in each round, in a new order each time, so that
+//! The order of the runs: every contender has its turn in each round, in a new order each time, so that
 //! noise on the machine meets all of them alike.
 
 use std::time::Duration;
 
+use super::contenders::Contender;
 use super::group::Parents;
 use super::rate;
 use super::rows::Company;
-use super::ways::Way;
 
-/// The runs of a turn that count. One run before them does not count: the way before leaves work to
+/// The runs of a turn that count. One run before them does not count: the contender before leaves work to
 /// the kernel, above all mount and network namespaces to remove.
 const COUNTED: usize = 4;
 
-/// The pause between two runs, the same for all ways: the kernel removes what the run before has
-/// left, and a pool makes the next sandbox. Without the pause, a way that starts at once would find
-/// a processor that is awake, and a way that waits for a pool would not.
+/// The pause between two runs, the same for all contenders: the kernel removes what the run before has
+/// left, and a pool makes the next sandbox. Without the pause, a contender that starts at once would find
+/// a processor that is awake, and a contender that waits for a pool would not.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The rounds after which the next ones of [`Company`] have their turns.
@@ -23,7 +23,7 @@ const BLOCK: usize = 10;
 /// The length of a turn of a rate.
 const RATE_TURN: Duration = Duration::from_secs(1);
 
-/// The results of one way.
+/// The results of one contender.
 #[derive(Debug)]
 pub struct Measured {
     pub name: &'static str,
@@ -39,7 +39,7 @@ impl Measured {
     }
 }
 
-/// The runs a second of one way, on all processors.
+/// The runs a second of one contender, on all processors.
 #[derive(Debug)]
 pub struct Rate {
     pub name: &'static str,
@@ -75,58 +75,59 @@ pub fn rates(parents: &Parents, rounds: usize, only: &[String], told: &mut Vec<S
     }
 }
 
-/// Runs each way twice, which makes what is made once and kept. Reports and removes the ways that
+/// Runs each contender twice, which makes what is made once and kept. Reports and removes the contenders that
 /// fail.
-pub fn first(ways: &mut Vec<Way>, told: &mut Vec<String>) {
-    ways.retain_mut(|way| match way.first() {
+pub fn first(contenders: &mut Vec<Contender>, told: &mut Vec<String>) {
+    contenders.retain_mut(|contender| match contender.first() {
         Ok(()) => true,
         Err(error) => {
-            told.push(format!("left out: {} ({error})", way.name));
+            told.push(format!("left out: {} ({error})", contender.name));
             false
         }
     });
 }
 
-/// Runs all rounds. A failure is an error, as each way has run before; only the failure of a tool
+/// Runs all rounds. A failure is an error, as each contender has run before; only the failure of a tool
 /// is reported, and the tool is removed.
-pub fn take(ways: &mut [Way], rounds: usize, told: &mut Vec<String>) -> Result<Vec<Measured>, String> {
-    let mut times = vec![Vec::new(); ways.len()];
+pub fn take(contenders: &mut [Contender], rounds: usize, told: &mut Vec<String>) -> Result<Vec<Measured>, String> {
+    let mut times = vec![Vec::new(); contenders.len()];
     let mut random = 0x9e37_79b9_7f4a_7c15;
     let mut broken = Vec::new();
     for block in 0..rounds.div_ceil(BLOCK) {
         for company in Company::ALL {
-            let mut order: Vec<usize> =
-                (0..ways.len()).filter(|i| !broken.contains(i) && Company::of(ways[*i].name) == company).collect();
+            let mut order: Vec<usize> = (0..contenders.len())
+                .filter(|i| !broken.contains(i) && Company::of(contenders[*i].name) == company)
+                .collect();
             for _ in 0..BLOCK.min(rounds - block * BLOCK) {
                 shuffle(&mut order, &mut random);
                 let mut failed = Vec::new();
                 for &i in &order {
-                    match turn(&mut ways[i], &mut times[i]) {
-                        Err(error) if ways[i].is_own() => return Err(format!("{}: {error}", ways[i].name)),
+                    match turn(&mut contenders[i], &mut times[i]) {
+                        Err(error) if contenders[i].is_own() => return Err(format!("{}: {error}", contenders[i].name)),
                         Err(error) => failed.push((i, error)),
                         Ok(()) => {}
                     }
                 }
                 for (i, error) in failed {
-                    told.push(format!("left out: {} (after {} runs: {error})", ways[i].name, times[i].len()));
+                    told.push(format!("left out: {} (after {} runs: {error})", contenders[i].name, times[i].len()));
                     order.retain(|&other| other != i);
                     broken.push(i);
                 }
             }
         }
     }
-    let whole = ways.iter().zip(times).enumerate().filter(|(i, _)| !broken.contains(i));
-    let measured = whole.map(|(_, (way, mut times))| {
+    let whole = contenders.iter().zip(times).enumerate().filter(|(i, _)| !broken.contains(i));
+    let measured = whole.map(|(_, (contender, mut times))| {
         times.sort_unstable();
-        Measured { name: way.name, times }
+        Measured { name: contender.name, times }
     });
     Ok(measured.collect())
 }
 
-fn turn(way: &mut Way, times: &mut Vec<Duration>) -> Result<(), String> {
+fn turn(contender: &mut Contender, times: &mut Vec<Duration>) -> Result<(), String> {
     for run in 0..=COUNTED {
         std::thread::sleep(PAUSE);
-        let time = way.run()?;
+        let time = contender.run()?;
         if run > 0 {
             times.push(time);
         }

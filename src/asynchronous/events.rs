@@ -1,4 +1,4 @@
-//! What happens to a sandbox, for tasks.
+//! The stream of what happens to a sandbox, for tasks.
 
 use std::io;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::blocking;
 use crate::child::{Event, Events};
 use crate::error::{Error, Result, Step};
 
-/// What happens to a sandbox, for tasks of `tokio`: [`Events`] whose wait is a future.
+/// A stream of what happens to a sandbox, for tasks of `tokio`: [`Events`] whose wait is a future.
 ///
 /// ```
 /// use ringfence::{Event, Sandbox};
@@ -35,8 +35,8 @@ impl AsyncEvents {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Control`](crate::ErrorKind::Control) outside of a runtime, and the errno
-    /// if the runtime cannot watch the descriptor.
+    /// Returns [`ErrorKind::Control`](crate::ErrorKind::Control) outside of a runtime, and the
+    /// errno if the runtime cannot watch the descriptor.
     pub fn new(events: Events) -> Result<AsyncEvents> {
         blocking::runtime(Step::Events)?;
         watch(events).map(AsyncEvents).map_err(|error| Error::io(Step::Events, &error))

@@ -42,8 +42,8 @@
 //! | what a drop leaves | the thread of this library that watches all sandboxes |
 //!
 //! Of the blocking work, two spawns and two removals for each core are done at a time, four at
-//! least. So a thousand sandboxes need a thousand pidfds, and no more threads than a few do. The rest of
-//! this crate knows no runtime.
+//! least. So a thousand sandboxes need a thousand pidfds, and no more threads than a few do. The
+//! rest of this crate knows no runtime.
 //!
 //! `docs/async.md` in the crate has recipes for services: jobs, streaming, cancelling.
 //!

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 pub(crate) use ticket::Door;
 pub use ticket::Ticket;
 
-use crate::cgroup::{self, Group, Host, Limits, Stats};
+use crate::cgroup::{self, Group, Limits, Stats};
 use crate::child::{self, Child, Events, Execs, Inside, Outcome, Output, Usage};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -78,8 +78,8 @@ impl Attached {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::NotFound`] if the sandbox has ended and was reaped, even if another process has
-    ///   its pid now. [`reap_stale`](crate::reap_stale) removes what it left.
+    /// - [`ErrorKind::NotFound`] if the sandbox has ended and was reaped, even if another process
+    ///   has its pid now. [`reap_stale`](crate::reap_stale) removes what it left.
     /// - [`ErrorKind::Control`] if its control group is gone or its process is in another one, so
     ///   that the ticket is not that of this sandbox; if the process's pid means nothing here,
     ///   because this process is in another pid namespace; or if pidfds are not to be had.
@@ -90,8 +90,13 @@ impl Attached {
                 .hint("reap_stale() removes what it has left")
         };
         let pidfd = ticket.identity.find().map_err(failed)?.ok_or_else(gone)?;
-        let host = if ticket.places.is_empty() { None } else { Some(cgroup::host()?) };
-        let group = host.map_or(Ok(None), |host| Group::find(host, &ticket.places))?;
+        let group = if !ticket.named.is_empty() {
+            Group::of_all_named(cgroup::host()?, &ticket.named)?
+        } else if !ticket.places.is_empty() {
+            Group::find(cgroup::host()?, &ticket.places)?
+        } else {
+            None
+        };
         let mut attached = Attached {
             ticket: ticket.clone(),
             pidfd,
@@ -101,7 +106,7 @@ impl Attached {
             ended: Mutex::new(None),
         };
         // Whoever writes a ticket finds a process that has ended, and somebody else's group.
-        if !attached.is_in_group(host) {
+        if !attached.is_in_group() {
             // A process that has ended is in no group, or not seen in any.
             attached.group = None;
             if attached.is_running() {
@@ -123,15 +128,32 @@ impl Attached {
 
     /// Returns whether the process is in the ticket's group, and in no other of a sandbox: a ticket
     /// must not lead a further program out of its limits, or to another sandbox.
-    fn is_in_group(&self, host: Option<&Host>) -> bool {
+    fn is_in_group(&self) -> bool {
         let pid = self.ticket.identity.pid();
         let theirs = fs::read_to_string(format!("/proc/{pid}/cgroup"));
         // As long as nobody has reaped the process, the pid is its own.
         let theirs = theirs.ok().filter(|_| pidfd::pid_of(self.pidfd()) == Some(pid));
         let (Some(theirs), Ok(own)) = (theirs, fs::read_to_string("/proc/self/cgroup")) else { return false };
-        let places = &self.ticket.places;
-        let is_in = host.is_none_or(|host| self.group.is_some() && cgroup::holds(host, places, &theirs));
-        is_in && ticket::groups_of_sandboxes(&theirs, &own) <= places.len()
+        let Ticket { places, named, .. } = &self.ticket;
+        // Without control groups nobody is in one.
+        let Ok(host) = cgroup::host() else { return places.is_empty() && named.is_empty() };
+        let is_in = match (places.is_empty(), named.is_empty()) {
+            (true, true) => true,
+            (false, _) => self.group.is_some() && cgroup::holds(host, places, &theirs),
+            (true, false) => self.group.is_some() && cgroup::is_in_named(host, named, self.owner(), &theirs),
+        };
+        let is_in_another = || named.is_empty() && cgroup::is_in_another_named(host, places, &theirs, &own);
+        is_in && ticket::groups_of_sandboxes(&theirs, &own) <= places.len() && !is_in_another()
+    }
+
+    /// Returns the name of what the sandbox has on the host, by which a named group is marked.
+    fn owner(&self) -> &str {
+        self.ticket.name.as_deref().unwrap_or_default()
+    }
+
+    /// Returns the pid of the first process, as long as it runs.
+    fn first_pid(&self) -> Option<i32> {
+        if self.is_running() { pidfd::pid_of(self.pidfd()) } else { None }
     }
 
     /// Returns the pid of the program, or of its init, in this process's pid namespace.
@@ -162,22 +184,23 @@ impl Attached {
     }
 
     /// Waits for the end of the program, then removes the control group and the scratch directory,
-    /// if its owner is dead. Later calls return the same outcome. If the program had ended before
+    /// if its owner is dead; a [`cgroup`](crate::Sandbox::cgroup) that another sandbox has taken
+    /// since is left alone. Later calls return the same outcome. If the program had ended before
     /// [`open`](Attached::open), the ticket proves nothing about the control group on v1, nor on v2
     /// after the reaping: then the group is left to its owner, or to
     /// [`reap_stale`](crate::reap_stale).
     ///
     /// The verdict is by the status alone: limits that the owner watches are not known here. Where
-    /// the sandbox has an [`init`](crate::Sandbox::init), a program that a signal has killed shows as
-    /// one that exited with 128 and the signal's number, as in a shell. Without a control group, the
-    /// usage has only the wall time.
+    /// the sandbox has an [`init`](crate::Sandbox::init), a program that a signal has killed shows
+    /// as one that exited with 128 and the signal's number, as in a shell. Without a control group,
+    /// the usage has only the wall time.
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::StatusLost`] if the kernel does not tell the status to a process that is
-    /// not the parent. Root learns it as long as the parent has not reaped the program. Everybody
-    /// does after that, since Linux 6.15, if this value was opened before; a parent that does not reap
-    /// is waited for ten seconds. The sandbox has ended then, and is removed as well.
+    /// Returns [`ErrorKind::StatusLost`] if the kernel does not tell the status to a process that
+    /// is not the parent. Root learns it as long as the parent has not reaped the program.
+    /// Everybody does after that, since Linux 6.15, if this value was opened before; a parent that
+    /// does not reap is waited for ten seconds. The sandbox has ended then, and is removed as well.
     pub fn wait(&self) -> Result<Outcome> {
         loop {
             if let Some(outcome) = self.wait_until(Instant::now() + Duration::from_secs(3600))? {
@@ -240,8 +263,8 @@ impl Attached {
         })
     }
 
-    /// Returns the status of a program that has ended. Waits until `until` for its parent to reap it,
-    /// if this process may not look into it before.
+    /// Returns the status of a program that has ended. Waits until `until` for its parent to reap
+    /// it, if this process may not look into it before.
     fn status(&self, until: Instant) -> Status {
         loop {
             if self.reaps
@@ -266,18 +289,29 @@ impl Attached {
     }
 
     fn usage(&self) -> Usage {
-        let stats = self.group.as_ref().and_then(|group| group.totals().ok()).unwrap_or_default();
+        let is_own = |group: &&Group| {
+            !self.is_group_named() || group.is_held_by(self.owner(), &|| self.first_pid()).unwrap_or(false)
+        };
+        let group = self.group.as_ref().filter(is_own);
+        let stats = group.and_then(|group| group.totals().ok()).unwrap_or_default();
         Usage::of_other(self.ticket.identity.age(), &stats)
     }
 
     /// Removes what was made for the sandbox, whose program has ended. Its owner does so itself, if
     /// it lives.
     fn remove(&self) -> Result<()> {
-        if let Some(group) = &self.group {
-            if !self.ticket.entry.own_pid_ns() {
-                group.kill()?;
+        match &self.group {
+            // Another sandbox may have taken it since.
+            Some(group) if self.is_group_named() => {
+                group.end_named(self.owner(), &|| self.first_pid(), REMOVE_PATIENCE)?;
             }
-            group.remove(REMOVE_PATIENCE)?;
+            Some(group) => {
+                if !self.ticket.entry.own_pid_ns() {
+                    group.kill()?;
+                }
+                group.remove(REMOVE_PATIENCE)?;
+            }
+            None => {}
         }
         self.ticket.name.as_deref().map_or(Ok(()), owner::reap_owner_of)
     }
@@ -286,8 +320,8 @@ impl Attached {
     ///
     /// # Errors
     ///
-    /// Returns ESRCH after the program has ended, EPERM for another user's program, and EINVAL for a
-    /// number that is no signal.
+    /// Returns ESRCH after the program has ended, EPERM for another user's program, and EINVAL for
+    /// a number that is no signal.
     pub fn signal(&self, signal: i32) -> Result<()> {
         if !self.is_running() {
             return Err(control(Step::Signal)(Errno::ESRCH).hint("the program has ended"));
@@ -302,19 +336,34 @@ impl Attached {
     ///
     /// Returns EPERM for another user's sandbox.
     pub fn kill(&self) -> Result<()> {
+        // Before the first process ends: it may be what tells whose the group is.
+        let named = self.group.as_ref().filter(|_| self.is_group_named());
+        let group_killed = named.map_or(Ok(()), |group| group.kill_named(self.owner(), &|| self.first_pid()));
         let killed = match pidfd::send_signal(self.pidfd(), libc::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(errno) => Err(control(Step::Kill)(errno)),
         };
-        if let Some(group) = &self.group {
+        if let Some(group) = self.group.as_ref().filter(|_| !self.is_group_named()) {
             group.kill()?;
         }
-        killed
+        killed.and(group_killed)
     }
 
-    /// Asks the program to end with a signal, such as [`stop_signal`](Attached::stop_signal). If the
-    /// program still runs after `grace`, kills everything in the sandbox, and waits for the end. The
-    /// outcome is `None` if the status is lost.
+    /// Asks the program to end with a signal, such as [`stop_signal`](Attached::stop_signal). If
+    /// the program still runs after `grace`, kills everything in the sandbox, and waits for the
+    /// end. The outcome is `None` if the status is lost.
+    ///
+    /// ```no_run
+    /// use ringfence::Attached;
+    /// use std::time::Duration;
+    ///
+    /// let ticket = std::fs::read_to_string("/run/server/ticket")?.parse()?;
+    /// let server = Attached::open(&ticket)?;
+    /// if let Some(outcome) = server.stop(server.stop_signal(), Duration::from_secs(10))? {
+    ///     println!("{}", outcome.verdict());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -344,8 +393,8 @@ impl Attached {
     }
 
     /// Returns the pids of all processes of the sandbox, in this process's pid namespace. 0 stands
-    /// for a process that this pid namespace does not show. By the time of the return, a process may
-    /// have ended, and another one may have its pid.
+    /// for a process that this pid namespace does not show. By the time of the return, a process
+    /// may have ended, and another one may have its pid.
     ///
     /// # Errors
     ///
@@ -400,8 +449,17 @@ impl Attached {
 
     /// Starts another program in the running sandbox, as [`Child::exec`] does: with the sandbox's
     /// namespaces, root, control group, user, capabilities, filter, scheduling and limits of
-    /// processes. The program's environment is empty, and has only what the command sets. Its handle
-    /// belongs to this process.
+    /// processes. The program's environment is empty, and has only what the command sets. Its
+    /// handle belongs to this process.
+    ///
+    /// ```no_run
+    /// use ringfence::{Attached, Command};
+    ///
+    /// let ticket = std::fs::read_to_string("/run/server/ticket")?.parse()?;
+    /// let server = Attached::open(&ticket)?;
+    /// server.exec(Command::new("server-ctl").arg("reload"))?.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -431,13 +489,25 @@ impl Attached {
         self.enter(&command.into(), &Stdio::captured())?.wait_with_output()
     }
 
+    /// Starts a program in a sandbox that waits for its start.
+    #[cfg(feature = "oci")]
+    pub(crate) fn exec_ahead(&self, command: &Command) -> Result<Child> {
+        self.enter_even_ahead(command, &Stdio::inherited())
+    }
+
     fn enter(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
+        if self.is_running() {
+            self.ticket.door.as_ref().map_or(Ok(()), Door::refuse_waiting)?;
+        }
+        self.enter_even_ahead(command, default)
+    }
+
+    fn enter_even_ahead(&self, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
         if !self.is_running() {
             return Err(child::has_ended());
         }
-        self.ticket.door.as_ref().map_or(Ok(()), Door::refuse_waiting)?;
         let pid = self.ticket.identity.pid();
-        let entrance = self.ticket.entry.entrance(pid, self.pidfd());
+        let entrance = self.ticket.entry.entrance(pid, self.pidfd(), command);
         let entrance = entrance.map_err(|error| if self.is_running() { error } else { child::has_ended() })?;
         let running = Inside { pid, pidfd: self.pidfd(), group: self.group.as_ref() };
         let ends_by = |until| self.ends_by(until).unwrap_or(false);
@@ -447,10 +517,20 @@ impl Attached {
     }
 
     fn need_group(&self, step: Step) -> Result<&Group> {
-        self.group.as_ref().filter(|_| mutex::lock(&self.ended).is_none()).ok_or_else(|| {
+        let group = self.group.as_ref().filter(|_| mutex::lock(&self.ended).is_none()).ok_or_else(|| {
             Error::message(ErrorKind::Control, step, "the sandbox has no control group, or has ended")
                 .hint("set a limit, such as memory_limit() or pids_limit(), when the sandbox is started")
-        })
+        })?;
+        if self.is_group_named() && !group.is_held_by(self.owner(), &|| self.first_pid())? {
+            let reason = "the sandbox has ended, and its control group may be that of another one by now";
+            return Err(Error::message(ErrorKind::Control, step, reason).at(group.name()));
+        }
+        Ok(group)
+    }
+
+    /// Returns whether the caller has named the group.
+    fn is_group_named(&self) -> bool {
+        !self.ticket.named.is_empty()
     }
 
     /// Returns whether the program ends before `until`.

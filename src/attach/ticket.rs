@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 
-use crate::cgroup::{Group, Place};
+use crate::cgroup::{Group, GroupPath, NamedDir};
 use crate::child::{Child, Left};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::launch::EntryRecord;
@@ -31,13 +31,14 @@ const SIZE_MAX: usize = 64 << 10;
 /// A ticket is a line of ASCII text without blanks or quotes, 64 KiB long at most, and mostly below
 /// 2 KiB. It names the first process of the sandbox by what no other process ever has (its pid with
 /// its start time, the boot, and since Linux 6.9 the inode of its pidfd), the sandbox's control
-/// group, and the policy for [`exec`](crate::Attached::exec). It has no variables of the environment.
+/// group, and the policy for [`exec`](crate::Attached::exec). It has no variables of the
+/// environment.
 ///
 /// Keep a ticket as you would keep the handle: who has one and runs as the sandbox's owner can
 /// control the sandbox. A ticket that somebody else has written can name a process that is no
 /// sandbox. It gives its reader no right that the reader does not have, and gives
-/// [`exec`](crate::Attached::exec) no program in other namespaces or groups, or of another user, than
-/// the process that it names. But the kernel tells nobody what rules a seccomp filter has, nor
+/// [`exec`](crate::Attached::exec) no program in other namespaces or groups, or of another user,
+/// than the process that it names. But the kernel tells nobody what rules a seccomp filter has, nor
 /// whether Landlock's are in place: who can change a ticket can have a further program go without
 /// them. Keep it where the sandbox's programs cannot write.
 ///
@@ -58,14 +59,16 @@ pub struct Ticket {
     pub(super) identity: Identity,
     /// The name of what the sandbox has on the host.
     pub(super) name: Option<String>,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<GroupPath>,
+    /// The directories of a group that the caller has named.
+    pub(super) named: Vec<NamedDir>,
     /// Set for a sandbox whose program a later process starts.
     pub(super) door: Option<Door>,
     pub(super) entry: EntryRecord,
 }
 
-/// The directory of a sandbox whose program a later process starts. Until the start is done, somebody
-/// listens on a socket in it.
+/// The directory of a sandbox whose program a later process starts. Until the start is done,
+/// somebody listens on a socket in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
     pub(crate) device: u64,
@@ -122,9 +125,9 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Control`] for the handle of a further program, after the program has been
-    /// waited for, and in a fork of the caller; [`ErrorKind::TooLarge`] for a policy that does not
-    /// fit into 64 KiB, because of its filter.
+    /// Returns [`ErrorKind::Control`] for the handle of a further program, after the program has
+    /// been waited for, and in a fork of the caller; [`ErrorKind::TooLarge`] for a policy that does
+    /// not fit into 64 KiB, because of its filter.
     pub fn ticket(&self) -> Result<Ticket> {
         Ticket::of(&self.left()?)
     }
@@ -139,12 +142,6 @@ impl Ticket {
     /// Writes the ticket of a sandbox that waits behind a door.
     pub(crate) fn of_created(left: &Left<'_>, door: Option<&Door>) -> Result<Ticket> {
         let failed = |errno| Error::new(Step::Attach, errno).with_kind(ErrorKind::Control);
-        let is_named = |group: &&Group| left.name.as_deref().map(OsStr::new) == group.name().file_name();
-        if let Some(group) = left.group.filter(|group| !is_named(group)) {
-            return Err(Error::message(ErrorKind::Control, Step::Attach, "the caller has named the sandbox's group")
-                .at(group.name())
-                .hint("leave out cgroup()"));
-        }
         let identity = Identity::of(left.pidfd).map_err(|errno| match errno {
             Errno::ESRCH => failed(errno).hint("the program has ended"),
             errno => failed(errno),
@@ -153,8 +150,13 @@ impl Ticket {
         line.put("process", identity.to_line().trim().replace(' ', ":"));
         door.iter().for_each(|door| line.put("door", door.to_text()));
         left.name.iter().for_each(|name| line.put("name", name));
-        for place in left.group.map(|group| group.places()).transpose()?.into_iter().flatten() {
-            line.put("group", place.to_text());
+        let has_own_name = |group: &Group| left.name.as_deref().map(OsStr::new) == group.name().file_name();
+        match left.group {
+            Some(group) if has_own_name(group) => {
+                group.places()?.iter().for_each(|place| line.put("group", place.to_text()));
+            }
+            Some(group) => group.named_dirs()?.iter().for_each(|dir| line.put("named", dir.to_text())),
+            None => {}
         }
         left.enter.record(&mut line);
         let text = line.finish();
@@ -185,15 +187,17 @@ impl Ticket {
         let door = line.maybe("door", Door::from_text)?;
         let name = line.maybe("name", |name| owner::token_of(name).map(|_| name.to_owned()))?;
         let groups = line.all("group");
-        let place = |text| Place::from_text(text, name.as_deref()?);
+        let place = |text| GroupPath::from_text(text, name.as_deref()?);
         let places = groups.into_iter().map(place).collect::<Option<Vec<_>>>()?;
+        let dir = |text| NamedDir::from_text(text, name.as_deref()?);
+        let named = line.all("named").into_iter().map(dir).collect::<Option<Vec<_>>>()?;
         // One that stands twice would stand for another, which is left out.
-        let twice = |place: &Place| places.iter().filter(|other| other.is_beside(place)).count() > 1;
-        if places.iter().any(twice) {
+        let twice = |place: &GroupPath| places.iter().filter(|other| other.is_beside(place)).count() > 1;
+        if places.iter().any(twice) || !places.is_empty() && !named.is_empty() {
             return None;
         }
         let entry = EntryRecord::read(&mut line)?;
-        line.is_empty().then(|| Ticket { text: text.to_owned(), identity, name, places, door, entry })
+        line.is_empty().then(|| Ticket { text: text.to_owned(), identity, name, places, named, door, entry })
     }
 }
 
@@ -250,7 +254,8 @@ mod tests {
     #[test]
     fn a_ticket_is_read_as_it_was_written() {
         let group = format!(",name={NAME},group=2:c0:77:a/{NAME},group=1:1:78:{NAME}");
-        for text in [ticket(""), ticket(&group), ticket(",door=28:77:/run/a%20b")] {
+        let named = format!(",name={NAME},named=28:77:made:/sys/fs/cgroup/a%20b,named=29:1:max:/sys/c");
+        for text in [ticket(""), ticket(&group), ticket(&named), ticket(",door=28:77:/run/a%20b")] {
             let read: Ticket = format!("{text}\n").parse().unwrap();
             assert_eq!((read.to_string(), read.id()), (text, 7));
         }
@@ -279,6 +284,11 @@ mod tests {
             name(NAME, &format!("{NAME},group=2:c1:77:{NAME}")),
             name(NAME, &format!("/{NAME}")),
             ticket(&format!(",name={NAME}%2f..")),
+            ticket(",named=28:77:made:/sys/c"),
+            ticket(&format!(",name={NAME},named=28:77:made:sys/c")),
+            ticket(&format!(",name={NAME},named=28:77:made:/sys/../c")),
+            ticket(&format!(",name={NAME},named=28:77:-1:/sys/c")),
+            ticket(&format!(",name={NAME},group=2:c0:77:{NAME},named=28:77:made:/sys/c")),
         ];
         for text in texts {
             let error = text.parse::<Ticket>().expect_err(&text);

@@ -49,17 +49,25 @@ impl Drop for Hold {
 /// The remedy for a group that is in use.
 pub(super) const NAME_ANOTHER: &str = "name a group in which nothing is, or none that exists";
 
-/// Takes an existing directory in which nothing is, for the sandbox `name`.
-pub(super) fn adopt(hierarchy: &Hierarchy, path: &Path, requested: Controllers, name: &str) -> Result<Part> {
+/// Takes an existing directory in which nothing is but the process `keeper`, for the sandbox
+/// `name`.
+pub(super) fn adopt(
+    hierarchy: &Hierarchy,
+    path: &Path,
+    requested: Controllers,
+    name: &str,
+    keeper: Option<i32>,
+) -> Result<Part> {
     let fail = |errno| Error::new(Step::CreateCgroup, errno).at(path);
     let mut part = open(hierarchy, path).map_err(fail)?;
-    let refuse_in_use = || match in_use(&part).map_err(fail)? {
+    let refuse_in_use = || match in_use(&part, keeper).map_err(fail)? {
         Some((errno, reason)) => Err(fail(errno).detail(reason).hint(NAME_ANOTHER)),
         None => Ok(()),
     };
     refuse_in_use()?;
     mark::set(part.version, part.dir(), name, false).map_err(fail)?;
-    // Whoever gives the directory back for an earlier sandbox freezes it, and then looks at the mark.
+    // Whoever gives the directory back for an earlier sandbox freezes it, and then looks at the
+    // mark.
     refuse_in_use()?;
     if let Some(adopted) = &mut part.adopted {
         adopted.mark = Some(name.to_owned());
@@ -86,8 +94,8 @@ pub(super) fn open(hierarchy: &Hierarchy, path: &Path) -> nix::Result<Part> {
     Ok(part)
 }
 
-/// Returns why no sandbox can have this group for its own.
-pub(super) fn in_use(part: &Part) -> nix::Result<Option<(Errno, &'static str)>> {
+/// Returns why no sandbox can have this group for its own. The process `keeper` may be in it.
+pub(super) fn in_use(part: &Part, keeper: Option<i32>) -> nix::Result<Option<(Errno, &'static str)>> {
     let read = |file| kernfs::read_optional(part.dir(), file);
     let kind = read(c"cgroup.type")?;
     if part.version == Version::V2 && kind.is_none() {
@@ -99,7 +107,8 @@ pub(super) fn in_use(part: &Part) -> nix::Result<Option<(Errno, &'static str)>> 
     if kind.is_some_and(|kind| kind.trim() != "domain") {
         return Ok(Some((Errno::EOPNOTSUPP, "it is threaded")));
     }
-    if !kernfs::read(part.dir(), c"cgroup.procs")?.is_empty() {
+    let procs = kernfs::read(part.dir(), c"cgroup.procs")?;
+    if procs.lines().any(|pid| keeper.is_none() || pid.parse().ok() != keeper) {
         return Ok(Some((Errno::EBUSY, "processes run in it")));
     }
     if part.controllers.contains(Controllers::FREEZER) && freezer::frozen_above(part)?.is_some() {

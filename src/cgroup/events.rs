@@ -1,4 +1,5 @@
-//! What happens in a group: counts in the group's files, and descriptors that wake when they change.
+//! What happens in a group: counts in the group's files, and descriptors that wake when they
+//! change.
 //!
 //! | | v2 | v1 |
 //! | --- | --- | --- |
@@ -101,7 +102,8 @@ impl GroupWatch {
         self.inotify.iter().map(AsFd::as_fd).chain(oom).chain(self.timer.iter().map(AsFd::as_fd))
     }
 
-    /// Makes the descriptors unreadable until the next change. The counts are to be read after that.
+    /// Makes the descriptors unreadable until the next change. The counts are to be read after
+    /// that.
     pub(crate) fn hush(&self) {
         let mut bytes = [0; 4096];
         for fd in self.fds() {

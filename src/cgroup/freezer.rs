@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::stat::Mode;
 
-use super::controllers::Version;
+use super::controllers::{Controllers, Version};
 use super::kernfs;
 use super::part::Part;
 use crate::sys::timeout;
@@ -35,6 +35,19 @@ pub(super) fn thaw(part: &Part) -> nix::Result<()> {
     match part.version {
         Version::V1 => kernfs::write(part.dir(), c"freezer.state", "THAWED"),
         Version::V2 => kernfs::write(part.dir(), c"cgroup.freeze", "0"),
+    }
+}
+
+/// Lets run again what is frozen in v1 groups below the group, whose program may have frozen them. A
+/// frozen v1 task takes its SIGKILL when it is thawed; on v2 it takes it frozen.
+pub(super) fn thaw_below(part: &Part) {
+    let freezes = part.version == Version::V1 && part.controllers.contains(Controllers::FREEZER);
+    if freezes && kernfs::subgroups(part.dir()).is_ok_and(|below| !below.is_empty()) {
+        let mut thaw = |dir: BorrowedFd<'_>| {
+            let _ = kernfs::write(dir, c"freezer.state", "THAWED");
+            Ok(())
+        };
+        let _ = kernfs::walk(part.dir(), &mut thaw, &mut |_, _| Ok(()));
     }
 }
 

@@ -26,16 +26,18 @@ use crate::feature::Feature;
 const KILL_BOUND: Duration = Duration::from_secs(1);
 
 /// The place of a new group in each hierarchy.
-struct Site<'a> {
+struct NewGroup<'a> {
     /// The group above, counted from the root of the hierarchy, or the caller's own.
     parent: Option<&'a Path>,
     name: &'a str,
     /// The name of the sandbox, if the caller has named the group itself: it may exist, and stands
     /// in every hierarchy.
     exact: Option<&'a str>,
+    /// The process that keeps the scope whose group this is until the sandbox has it.
+    keeper: Option<i32>,
 }
 
-impl Site<'_> {
+impl NewGroup<'_> {
     /// Returns whether a group without limits goes without the part that failed.
     fn may_leave_out(&self, error: &Error) -> bool {
         match error.raw_os_error() {
@@ -72,19 +74,21 @@ impl Group {
         limits: &Limits,
         account_cpu: bool,
     ) -> Result<Group> {
-        Group::build(host, &Site { parent, name, exact: None }, limits, account_cpu)
+        Group::build(host, &NewGroup { parent, name, exact: None, keeper: None }, limits, account_cpu)
     }
 
     /// Makes the group at `path`, counted from the root of each hierarchy, in every hierarchy of v1
     /// and in v2. Where the directory exists, it is taken if nothing is in it and it is not frozen;
     /// then [`remove`](Group::remove) leaves it. Hierarchies that the caller may not write to, and
-    /// that no limit needs, are left out. The group is marked as that of the sandbox `owner`.
+    /// that no limit needs, are left out. The group is marked as that of the sandbox `owner`. The
+    /// process `keeper` may be in it.
     pub(crate) fn create_or_adopt(
         host: &Host,
         path: &Path,
         owner: &str,
         limits: &Limits,
         account_cpu: bool,
+        keeper: Option<i32>,
     ) -> Result<Group> {
         let invalid = || Error::new(Step::CreateCgroup, Errno::EINVAL).at(path);
         if placement::invalid_group(path).is_some() {
@@ -92,13 +96,13 @@ impl Group {
         }
         let name = path.file_name().and_then(OsStr::to_str).ok_or_else(invalid)?;
         let hold = adopt::Hold::new(path)?;
-        let site = Site { parent: path.parent(), name, exact: Some(owner) };
-        let group = Group::build(host, &site, limits, account_cpu)?;
+        let new = NewGroup { parent: path.parent(), name, exact: Some(owner), keeper };
+        let group = Group::build(host, &new, limits, account_cpu)?;
         Ok(Group { _hold: Some(hold), ..group })
     }
 
-    fn build(host: &Host, site: &Site<'_>, limits: &Limits, account_cpu: bool) -> Result<Group> {
-        let Site { parent, name, exact } = *site;
+    fn build(host: &Host, new: &NewGroup<'_>, limits: &Limits, account_cpu: bool) -> Result<Group> {
+        let NewGroup { parent, name, exact, keeper: _ } = *new;
         if name.is_empty() || name.contains('/') || name.starts_with('.') && exact.is_none() {
             return Err(Error::new(Step::CreateCgroup, Errno::EINVAL).at(name));
         }
@@ -111,7 +115,7 @@ impl Group {
             _hold: None,
         };
         let built = group
-            .make_parts(host, site, limits, account_cpu)
+            .make_parts(host, new, limits, account_cpu)
             .and_then(|()| refuse(group.unsupported(limits)))
             .and_then(|()| refuse(host.unprotected(limits, parent)))
             .and_then(|()| group.write_limits(host, limits))
@@ -126,11 +130,12 @@ impl Group {
         }
     }
 
-    /// Returns the directories that a group at `path`, counted from the root of each hierarchy, would
-    /// have and that do not exist.
+    /// Returns the directories that a group at `path`, counted from the root of each hierarchy,
+    /// would have, and those above them, as far as they do not exist: the lowest first.
     pub(crate) fn missing(host: &Host, path: &Path) -> Vec<PathBuf> {
-        let dirs = host.hierarchies.iter().filter_map(|hierarchy| hierarchy.base(Some(path)));
-        dirs.filter(|dir| dir.symlink_metadata().is_err()).collect()
+        let is_missing = |dir: &&Path| dir.symlink_metadata().is_err();
+        let bases = host.hierarchies.iter().filter_map(|hierarchy| hierarchy.base(Some(path)));
+        bases.flat_map(|base| base.ancestors().take_while(is_missing).map(PathBuf::from).collect::<Vec<_>>()).collect()
     }
 
     /// Returns the group with these parts, which another process has made.
@@ -149,14 +154,14 @@ impl Group {
 
     /// Makes the directories. v2 comes first: an ability that v2 has without controllers is not
     /// needed on v1.
-    fn make_parts(&mut self, host: &Host, site: &Site<'_>, limits: &Limits, account_cpu: bool) -> Result<()> {
+    fn make_parts(&mut self, host: &Host, new: &NewGroup<'_>, limits: &Limits, account_cpu: bool) -> Result<()> {
         let mut needed = limits.controllers();
         if let Some(hierarchy) = host.v2() {
             let mut here = needed & hierarchy.controllers;
-            if needed.contains(Controllers::DEVICES) && host.device_hierarchy(site.parent) == Some(hierarchy) {
+            if needed.contains(Controllers::DEVICES) && host.device_hierarchy(new.parent) == Some(hierarchy) {
                 here |= Controllers::DEVICES;
             }
-            self.add(host, hierarchy, site, here, here.is_empty())?;
+            self.add(host, hierarchy, new, here, here.is_empty())?;
             needed -= here;
         }
         if account_cpu && self.parts.is_empty() {
@@ -166,8 +171,8 @@ impl Group {
         let useful = if held { Controllers::empty() } else { Controllers::FREEZER | Controllers::PIDS };
         for hierarchy in host.hierarchies.iter().filter(|h| h.version == Version::V1) {
             let here = needed & hierarchy.controllers;
-            if site.exact.is_some() || hierarchy.controllers.intersects(needed | useful) {
-                self.add(host, hierarchy, site, here, here.is_empty())?;
+            if new.exact.is_some() || hierarchy.controllers.intersects(needed | useful) {
+                self.add(host, hierarchy, new, here, here.is_empty())?;
                 needed -= here;
             }
         }
@@ -187,25 +192,25 @@ impl Group {
         &mut self,
         host: &Host,
         hierarchy: &Hierarchy,
-        site: &Site<'_>,
+        new: &NewGroup<'_>,
         requested: Controllers,
         optional: bool,
     ) -> Result<()> {
-        let made = match (Part::create(hierarchy, site.parent, site.name, requested), site.exact) {
+        let made = match (Part::create(hierarchy, new.parent, new.name, requested), new.exact) {
             (Err(error), Some(owner)) if error.raw_os_error() == Some(libc::EEXIST) => {
-                let base = hierarchy.base(site.parent).ok_or(error)?;
-                adopt::adopt(hierarchy, &base.join(site.name), requested, owner)
+                let base = hierarchy.base(new.parent).ok_or(error)?;
+                adopt::adopt(hierarchy, &base.join(new.name), requested, owner, new.keeper)
             }
             (made, _) => made,
         };
         match made {
             // From here on the part is removed with the others, whatever fails.
             Ok(part) => self.parts.push(part),
-            Err(error) if optional && site.may_leave_out(&error) => return Ok(()),
+            Err(error) if optional && new.may_leave_out(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
         let Some(part) = self.parts.last_mut().filter(|part| part.version == Version::V2) else { return Ok(()) };
-        if let (Some(owner), None) = (site.exact, &part.adopted) {
+        if let (Some(owner), None) = (new.exact, &part.adopted) {
             let marked = mark::set(part.version, part.dir(), owner, true);
             marked.map_err(|errno| part.error(Step::CreateCgroup, errno).hint(adopt::NAME_ANOTHER))?;
         }
@@ -276,7 +281,7 @@ impl Group {
     }
 
     fn open_procs(&mut self) -> Result<()> {
-        self.procs = self.open_v1_procs()?;
+        self.procs = self.entered(false).map(Part::open_procs).collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -313,9 +318,20 @@ impl Group {
         self.v2().map(Part::open_procs).transpose()
     }
 
-    /// Opens the `tasks` of each v1 part, for a process that enters the group later.
-    pub(crate) fn open_v1_procs(&self) -> Result<Vec<OwnedFd>> {
-        self.parts.iter().filter(|part| part.version == Version::V1).map(Part::open_procs).collect()
+    /// Returns the parts that a process enters by itself: those on v1, and with `v2` that on v2.
+    fn entered(&self, v2: bool) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(move |part| v2 || part.version == Version::V1)
+    }
+
+    /// Opens the files to which a process writes to enter the group, each with the directory of its
+    /// part: those of the v1 parts, and with `v2` that of the v2 part as well.
+    pub(crate) fn entries(&self, v2: bool) -> Result<Vec<(OwnedFd, PathBuf)>> {
+        self.entered(v2).map(|part| Ok((part.open_procs()?, part.path.clone()))).collect()
+    }
+
+    /// Returns the directories above those of [`entries`](Group::entries).
+    pub(crate) fn entered_below(&self, v2: bool) -> Vec<PathBuf> {
+        self.entered(v2).filter_map(|part| part.path.parent()).map(Path::to_owned).collect()
     }
 
     /// Returns the writable `cgroup.procs` of each v1 part. The child writes `0` to each.
@@ -392,9 +408,17 @@ impl Group {
         }
     }
 
+    /// Returns whether a stub enters the group by itself, instead of being born there: its death by
+    /// the OOM killer would be that of the sandbox; or it would be killed at once. A kernel with
+    /// `kill_seq` (6.14) kills whoever is cloned into a group in which `cgroup.kill` was ever used,
+    /// if it was not used as often in the caller's own: and a group that existed before may be one.
+    pub(crate) fn refuses_births(&self) -> bool {
+        self.is_in_oom_group() || self.v2().is_some_and(|part| part.adopted.is_some())
+    }
+
     /// Returns whether this group or a group above has `memory.oom.group` set, so that the OOM
     /// killer takes all processes together.
-    pub(crate) fn is_in_oom_group(&self) -> bool {
+    fn is_in_oom_group(&self) -> bool {
         // This holds whether or not this group has a memory limit itself.
         let Some(v2) = self.v2().filter(|_| self.v2_memory) else { return false };
         let set = |dir: &Path| std::fs::read_to_string(dir.join("memory.oom.group")).is_ok_and(|t| t.trim() == "1");
@@ -430,8 +454,16 @@ impl Group {
         }
         for part in &self.parts {
             let writes = if part.version == Version::V2 { v2::writes(limits) } else { v1_updates(part, limits)? };
-            for write in writes.iter().filter(|write| part.controllers.contains(write.controller())) {
-                write.carry_out(part.dir()).map_err(|errno| match errno {
+            let mut left = writes.iter().filter(|write| part.controllers.contains(write.controller())).peekable();
+            while let Some(write) = left.next() {
+                let done = match (write.carry_out(part.dir()), left.peek()) {
+                    // With the old quota, a shorter period may be more than the group above has.
+                    (Err(Errno::EINVAL), Some(quota)) if write.is_period_of(quota) => {
+                        quota.carry_out(part.dir()).and_then(|()| write.carry_out(part.dir()))
+                    }
+                    (done, _) => done,
+                };
+                done.map_err(|errno| match errno {
                     Errno::ENOENT => refused(part, errno, write),
                     _ => refused(part, errno, write).with_kind(ErrorKind::Control),
                 })?;
@@ -486,6 +518,11 @@ impl Group {
     pub(crate) fn kill(&self) -> Result<()> {
         self.killed.store(true, Ordering::Release);
         kill::kill(&self.parts.iter().collect::<Vec<_>>(), KILL_BOUND)
+    }
+
+    /// Lets run what the program has frozen in v1 groups of its own, so that it can be killed.
+    pub(crate) fn thaw_below(&self) {
+        self.parts.iter().for_each(freezer::thaw_below);
     }
 
     /// Removes the group, all groups made inside, and the parent groups that this process made if

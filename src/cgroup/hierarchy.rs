@@ -52,6 +52,13 @@ impl Hierarchy {
         own_path(own, self.version, self.controllers).filter(|path| is_plain(path))
     }
 
+    /// Returns the group of a process, counted from the mount. `theirs` is its `/proc/PID/cgroup`.
+    pub(super) fn place_of(&self, theirs: &str) -> Option<PathBuf> {
+        let path = self.path_in(theirs)?;
+        let rest = path.strip_prefix(&self.root).ok()?;
+        Some(rest.components().filter(|part| matches!(part, Component::Normal(_))).collect())
+    }
+
     /// Returns whether this is a v1 hierarchy that has `controller`.
     pub(super) fn is_v1_with(&self, controller: Controllers) -> bool {
         self.version == Version::V1 && self.controllers.contains(controller)

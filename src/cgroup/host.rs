@@ -21,6 +21,8 @@ pub(crate) struct Host {
     pub(super) hierarchies: Vec<Hierarchy>,
     /// True if the kernel accounts for swap, as far as the files show. Always true on v2.
     pub(super) swap: bool,
+    /// True if groups of the v2 hierarchy count swap. Set when somebody asks.
+    pub(super) v2_counts_swap: OnceLock<bool>,
     /// True if v1 memory groups are not hierarchical by default, as before 5.11.
     pub(super) flat_memory: bool,
     /// A reason why memory limits do not count all memory.
@@ -73,6 +75,7 @@ impl Host {
             flat_memory,
             uncounted: None,
             v2_freezes: OnceLock::new(),
+            v2_counts_swap: OnceLock::new(),
             filters_devices: OnceLock::new(),
         })
     }
@@ -96,6 +99,15 @@ impl Host {
         }
     }
 
+    /// Returns whether the kernel counts the swap of a group, so that it can have a limit.
+    pub(crate) fn counts_swap(&self) -> bool {
+        let Some(hierarchy) = self.hierarchy_of(Controllers::MEMORY) else { return false };
+        match hierarchy.version {
+            Version::V1 => self.swap,
+            Version::V2 => *self.v2_counts_swap.get_or_init(|| v2_counts_swap(hierarchy)),
+        }
+    }
+
     /// Returns the v2 hierarchy, if one is mounted.
     pub(super) fn v2(&self) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|h| h.version == Version::V2)
@@ -107,6 +119,23 @@ impl Host {
         let has = |h: &&Hierarchy| h.controllers.contains(controller);
         self.v2().filter(has).or_else(|| self.hierarchies.iter().find(has))
     }
+}
+
+/// The most groups that are looked at for the files of their memory.
+const LOOKED_AT: usize = 64;
+
+/// Returns whether groups of a v2 hierarchy have a limit of swap: not where the kernel was built
+/// without swap, or booted with `swapaccount=0`. The root group has no such files.
+fn v2_counts_swap(hierarchy: &Hierarchy) -> bool {
+    let below = std::fs::read_dir(&hierarchy.mount).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut groups = hierarchy.own.iter().cloned().chain(below.take(LOOKED_AT));
+    let counted = groups.find(|group| group.join("memory.max").exists());
+    counted.map_or_else(has_swap, |group| group.join("memory.swap.max").exists())
+}
+
+/// Returns whether the machine has any swap: swapon(8).
+pub(crate) fn has_swap() -> bool {
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|table| table.lines().count() > 1)
 }
 
 /// Returns the hierarchies of this host, detected once in each process.

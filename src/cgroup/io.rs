@@ -9,6 +9,15 @@ use crate::units::Bytes;
 
 /// The rates at which a sandbox may read and write one whole disk: `blkio.throttle.*_device` on v1,
 /// which slows down only reads and direct writes, and `io.max` on v2 (4.5).
+///
+/// ```no_run
+/// use ringfence::{Bytes, IoLimit, Sandbox};
+///
+/// let slow = IoLimit::for_path("/srv/data")?.read_bps(Bytes::mib(10)).write_iops(100);
+/// let sandbox = Sandbox::new().io_limit(slow).bind("/srv/data", "/data");
+/// # drop(sandbox);
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IoLimit {

@@ -24,7 +24,11 @@ const BATCH: usize = 128;
 pub(super) fn kill(parts: &[&Part], bound: Duration) -> Result<()> {
     for part in parts {
         match part.write_optional(c"cgroup.kill", "1") {
-            Ok(true) => return Ok(()),
+            Ok(true) => {
+                // What is frozen below on v1 takes its SIGKILL when it is thawed.
+                parts.iter().for_each(|part| freezer::thaw_below(part));
+                return Ok(());
+            }
             Ok(false) => {}
             // ENODEV: the group is gone. EOPNOTSUPP: a process inside made the group threaded.
             Err(Errno::ENODEV | Errno::EOPNOTSUPP) => {}
@@ -52,6 +56,7 @@ fn kill_in_rounds(parts: &[&Part], deadline: Instant) -> Result<()> {
         if held && let Some(part) = freezer {
             freezer::thaw(part).map_err(|errno| part.error(Step::Kill, errno))?;
         }
+        parts.iter().for_each(|part| freezer::thaw_below(part));
         if left.map_err(fail)? == 0 {
             return Ok(());
         }

@@ -9,9 +9,9 @@ use super::resources::Resources;
 use crate::feature::Feature;
 use crate::units::Bytes;
 
-/// Limits of a sandbox, which its control group enforces. A limit that is not set does not apply. An
-/// amount of [`Bytes::MAX`], or a number of `u64::MAX`, means that there is no limit: it lifts the
-/// one of a living sandbox.
+/// Limits of a sandbox, which its control group enforces. A limit that is not set does not apply.
+/// An amount of [`Bytes::MAX`], or a number of `u64::MAX`, means that there is no limit: it lifts
+/// the one of a living sandbox.
 ///
 /// ```
 /// use ringfence::{Bytes, Limits};
@@ -58,7 +58,7 @@ impl Limits {
     /// separately, up to another quarter of the limit (`memory.kmem.tcp.limit_in_bytes`). On a
     /// kernel that does not count these buffers, or not its own memory, the limit is
     /// [`Partial`](crate::Enforcement::Partial). No kernel counts unread data in netlink sockets
-    /// and terminals, or file locks.
+    /// and terminals, or locks of files: [`Seccomp`](crate::Seccomp) tells how to refuse these.
     pub fn memory(self, limit: impl Into<Bytes>) -> Self {
         Limits { memory: Some(limit.into()), ..self }
     }

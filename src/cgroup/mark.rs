@@ -14,9 +14,11 @@ use nix::fcntl::OFlag;
 use super::controllers::Version;
 use crate::sys::{by_fd, xattr};
 
-/// Everybody who may write to a v2 directory can set and read it: root and those to whom a part of
-/// the hierarchy was delegated see the same mark.
-const NAME: &CStr = c"user.ringfence.sandbox";
+/// The mark that the host's root sets. A program inside that may write to its group cannot change
+/// it, unless it has CAP_SYS_ADMIN on the host.
+const OF_ROOT: &CStr = c"trusted.ringfence.sandbox";
+/// The mark of an ordinary user, to whom a part of the hierarchy was delegated.
+const OF_USER: &CStr = c"user.ringfence.sandbox";
 
 fn open(dir: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     by_fd::reopen(&dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
@@ -28,10 +30,19 @@ pub(super) fn get(version: Version, dir: BorrowedFd<'_>) -> nix::Result<Option<V
     if version == Version::V1 {
         return Ok(None);
     }
-    match open(dir).and_then(|dir| xattr::get(dir.as_fd(), NAME)) {
+    match open(dir).and_then(|dir| of(dir.as_fd())) {
         // The directory is gone.
         Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
         other => other,
+    }
+}
+
+/// Returns the mark of a directory that is open: that of root, if there is one.
+fn of(dir: BorrowedFd<'_>) -> nix::Result<Option<Vec<u8>>> {
+    match xattr::get(dir, OF_ROOT) {
+        Ok(Some(mark)) => Ok(Some(mark)),
+        Ok(None) | Err(Errno::EPERM | Errno::EOPNOTSUPP) => xattr::get(dir, OF_USER),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -43,11 +54,15 @@ pub(super) fn set(version: Version, dir: BorrowedFd<'_>, name: &str, is_new: boo
     }
     let dir = open(dir)?;
     let mark = if is_new { xattr::create } else { xattr::set };
-    match mark(dir.as_fd(), NAME, name.as_bytes()) {
+    let marked = match mark(dir.as_fd(), OF_ROOT, name.as_bytes()) {
+        Err(Errno::EPERM | Errno::EOPNOTSUPP) => mark(dir.as_fd(), OF_USER, name.as_bytes()),
+        other => other,
+    };
+    match marked {
         Ok(()) => Ok(()),
         Err(Errno::EEXIST) => Err(Errno::EBUSY),
         // Before 5.7 there is no such attribute, and no mark.
-        Err(errno) => match xattr::get(dir.as_fd(), NAME)? {
+        Err(errno) => match of(dir.as_fd())? {
             Some(_) => Err(errno),
             None => Ok(()),
         },
@@ -56,8 +71,15 @@ pub(super) fn set(version: Version, dir: BorrowedFd<'_>, name: &str, is_new: boo
 
 /// Takes the mark of a sandbox away.
 pub(super) fn remove(version: Version, dir: BorrowedFd<'_>, name: &str) -> nix::Result<()> {
-    if get(version, dir)?.as_deref() == Some(name.as_bytes()) {
-        xattr::remove(open(dir)?.as_fd(), NAME)?;
+    if version == Version::V1 {
+        return Ok(());
+    }
+    let dir = open(dir)?;
+    for attribute in [OF_ROOT, OF_USER] {
+        let is_its = |mark: Option<Vec<u8>>| mark.as_deref() == Some(name.as_bytes());
+        if xattr::get(dir.as_fd(), attribute).is_ok_and(is_its) {
+            xattr::remove(dir.as_fd(), attribute)?;
+        }
     }
     Ok(())
 }

@@ -19,9 +19,11 @@ mod devices;
 mod events;
 mod freezer;
 mod group;
+mod group_path;
 mod hierarchy;
 mod host;
 mod hugetlb;
+mod inside;
 mod invalid;
 mod io;
 mod kernfs;
@@ -33,7 +35,6 @@ mod parents;
 mod part;
 mod permission;
 mod pids;
-mod place;
 mod placement;
 mod pressure;
 mod problems;
@@ -42,11 +43,13 @@ mod resources;
 mod shown;
 mod stale;
 mod stats;
+mod subgroup;
 mod support;
 #[cfg(feature = "systemd")]
 mod systemd;
 #[cfg(test)]
 mod tests;
+mod unit_id;
 mod v1;
 mod v2;
 mod write;
@@ -54,20 +57,25 @@ mod write;
 pub use devices::{Device, DeviceAccess, Devices};
 pub(crate) use events::{Counts, GroupWatch};
 pub(crate) use group::Group;
-pub(crate) use host::{Host, host};
+pub(crate) use group_path::{GroupPath, holds};
+pub(crate) use host::{Host, has_swap, host};
+pub(crate) use inside::{is_in_another_named, is_in_named};
 pub use io::IoLimit;
 pub use limits::Limits;
 pub(crate) use named::NamedDir;
 pub(crate) use parents::ParentGuard;
-pub(crate) use place::{Place, holds};
 pub(crate) use placement::invalid_group;
 pub use pressure::{Pressure, PressureTrigger, PsiResource, PsiThreshold, Stall};
 pub(crate) use problems::invalid_parent;
 pub use resources::Resources;
 pub(crate) use shown::Shown;
-pub(crate) use stale::{end, remove_empty, sweep};
+pub(crate) use stale::{end, remove_empty, remove_parent, sweep};
 pub use stats::{HugetlbStats, IoStats, Stats};
-#[cfg(feature = "systemd")]
-pub(crate) use systemd::Manager;
+pub(crate) use subgroup::Subgroup;
 #[cfg(feature = "systemd")]
 pub use systemd::SystemdScope;
+#[cfg(feature = "systemd")]
+pub(crate) use systemd::{Manager, problems_in_scope};
+#[cfg(feature = "oci")]
+pub(crate) use systemd::{Unit, Value, is_free_property, root_of_units};
+pub(crate) use unit_id::UnitId;

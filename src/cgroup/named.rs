@@ -1,13 +1,13 @@
 //! The named group of a sandbox that outlives its creator, as a later process ends it.
 //!
-//! Such a group has no name that is the sandbox's own. It is known by the inodes of its directories,
-//! and once the sandbox's program has ended, another sandbox may have taken it. So it is ended only
-//! if its [`mark`] is still that of the sandbox or, where groups have no mark, as long as the
-//! sandbox's first process runs in it: nobody takes a group in which something runs.
+//! Such a group has no name that is the sandbox's own. It is known by the inodes of its
+//! directories, and once the sandbox's program has ended, another sandbox may have taken it. So it
+//! is ended only if its [`mark`] is still that of the sandbox or, where groups have no mark, as
+//! long as the sandbox's first process runs in it: nobody takes a group in which something runs.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -15,6 +15,7 @@ use nix::sys::stat::fstat;
 
 use super::controllers::{Controllers, Version};
 use super::group::Group;
+use super::hierarchy::Hierarchy;
 use super::host::Host;
 use super::part::{Adopted, Part};
 use super::{adopt, freezer, mark};
@@ -63,11 +64,20 @@ impl NamedDir {
         is_whole.then_some(NamedDir { device: number(device)?, inode: number(inode)?, adopted, path })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the hierarchy in which the directory stands.
+    pub(super) fn hierarchy<'h>(&self, host: &'h Host) -> Option<&'h Hierarchy> {
+        let above = host.hierarchies.iter().filter(|hierarchy| self.path.starts_with(&hierarchy.mount));
+        above.max_by_key(|hierarchy| hierarchy.mount.as_os_str().len())
+    }
+
     /// Opens the directory. Returns `None` if it is gone, also if another one is in its place.
     fn open(&self, host: &Host) -> Result<Option<Part>> {
         let failed = |errno| Error::new(Step::Attach, errno).at(&self.path).with_kind(ErrorKind::Control);
-        let above = host.hierarchies.iter().filter(|hierarchy| self.path.starts_with(&hierarchy.mount));
-        let Some(hierarchy) = above.max_by_key(|hierarchy| hierarchy.mount.as_os_str().len()) else {
+        let Some(hierarchy) = self.hierarchy(host) else {
             return Err(failed(Errno::ENOENT)
                 .detail("the group's hierarchy is not mounted here")
                 .hint("remove the sandbox where the control groups are those of the process that has created it"));
@@ -114,6 +124,28 @@ impl Group {
         Ok((!parts.is_empty()).then(|| Group::of_parts(host, parts)))
     }
 
+    /// Opens a named group of which nothing is gone.
+    pub(crate) fn of_all_named(host: &Host, dirs: &[NamedDir]) -> Result<Option<Group>> {
+        Ok(Group::of_named(host, dirs)?.filter(|group| group.parts().count() == dirs.len()))
+    }
+
+    /// Kills what runs in the named group of the sandbox `owner`, if the sandbox has it. `first` is
+    /// as in [`end_named`](Group::end_named).
+    pub(crate) fn kill_named(&self, owner: &str, first: &dyn Fn() -> Option<i32>) -> Result<()> {
+        if self.holder(owner, first)? != Holder::This {
+            return Ok(());
+        }
+        let freezer = self.part(Controllers::FREEZER);
+        // Nobody takes a group that is frozen: so what is found then stays true.
+        freezer.into_iter().for_each(|part| _ = freezer::freeze(part, FREEZE_BOUND));
+        let killed = self.holder(owner, first).and_then(|holder| match holder {
+            Holder::This => self.kill(),
+            Holder::Another | Holder::Unknown => Ok(()),
+        });
+        freezer.into_iter().for_each(|part| _ = freezer::thaw(part));
+        killed
+    }
+
     /// Kills what runs in the named group of the sandbox `owner`, and gives the group back. `first`
     /// returns the pid of the sandbox's first process as long as it runs. A group that another
     /// sandbox has taken is left alone.
@@ -154,6 +186,31 @@ impl Group {
         self.remove(timeout)
     }
 
+    /// Returns whether the sandbox `owner` has this named group, as far as anything tells. `first`
+    /// returns the pid of the sandbox's first process as long as it runs.
+    pub(crate) fn is_held_by(&self, owner: &str, first: &dyn Fn() -> Option<i32>) -> Result<bool> {
+        Ok(self.holder(owner, first)? == Holder::This)
+    }
+
+    /// Refuses a group that another sandbox than `owner` has taken at the same moment. `stub` is
+    /// the sandbox's process, if it has no other one: then it is to be the only one here.
+    pub(crate) fn refuse_shared_birth(&self, owner: &str, stub: Option<i32>) -> Result<()> {
+        let get =
+            |part: &Part| mark::get(part.version, part.dir()).map_err(|errno| part.error(Step::CreateCgroup, errno));
+        let mark = self.v2().map(get).transpose()?.flatten();
+        let is_marked = mark.is_none_or(|mark| mark == owner.as_bytes());
+        let is_alone = match stub {
+            // A process of another pid namespace has the number 0.
+            Some(stub) => self.processes()?.iter().all(|pid| *pid == stub),
+            None => true,
+        };
+        if is_marked && is_alone {
+            return Ok(());
+        }
+        let error = Error::new(Step::CreateCgroup, Errno::EBUSY).at(self.name());
+        Err(error.detail("another sandbox has taken the group at the same moment").hint(adopt::NAME_ANOTHER))
+    }
+
     /// Refuses a group that another sandbox has taken although this one is in it.
     fn refuse_shared(&self, first: &dyn Fn() -> Option<i32>) -> Result<()> {
         if !self.holds(first)? {
@@ -167,8 +224,10 @@ impl Group {
         let get = |part: &Part| mark::get(part.version, part.dir()).map_err(|errno| part.error(Step::Attach, errno));
         Ok(match self.v2().map(get).transpose()?.flatten() {
             Some(mark) if mark == owner.as_bytes() => Holder::This,
+            // Nobody takes a group in which something runs: an ordinary user's program has changed
+            // it.
+            _ if self.holds(first)? => Holder::This,
             Some(_) => Holder::Another,
-            None if self.holds(first)? => Holder::This,
             None => Holder::Unknown,
         })
     }

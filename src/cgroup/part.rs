@@ -1,7 +1,7 @@
 //! The directory of a sandbox's group in one hierarchy.
 
 use std::cell::RefCell;
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,6 +105,13 @@ impl Part {
         })
     }
 
+    /// Opens the group `name` directly below this one.
+    pub(super) fn sub(self, name: &OsStr) -> nix::Result<Part> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let dir = openat(self.dir(), name, flags, Mode::empty()).and_then(table::above_stdio)?;
+        Ok(Part { path: self.path.join(name), dir, ..self })
+    }
+
     /// Returns the open directory (`O_PATH`).
     pub(super) fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
@@ -189,9 +196,9 @@ impl Part {
         }
     }
 
-    /// Removes the group and all groups below it; of an adopted one only those below. A group is busy while one of its processes is
-    /// still exiting, so the function retries on EBUSY until `deadline`. It calls `on_delay` from
-    /// time to time when that takes long.
+    /// Removes the group and all groups below it; of an adopted one only those below. A group is
+    /// busy while one of its processes is still exiting, so the function retries on EBUSY until
+    /// `deadline`. It calls `on_delay` from time to time when that takes long.
     pub(super) fn remove(&self, deadline: Instant, on_delay: &dyn Fn()) -> Result<()> {
         if self.gone.load(Ordering::Acquire) {
             return Ok(());

@@ -12,6 +12,15 @@ use super::kernfs::{can_write, nearest};
 use super::remedies::DELEGATE;
 use super::{devices, v2};
 
+#[cfg(feature = "oci")]
+impl super::host::Host {
+    /// Returns whether the caller may make the group at `path` in any hierarchy.
+    pub(crate) fn may_make(&self, path: &Path) -> bool {
+        let takes = |hierarchy: &Hierarchy| hierarchy.creation_obstacle(Controllers::FREEZER, path.parent()).is_none();
+        self.hierarchies.iter().any(takes)
+    }
+}
+
 impl Hierarchy {
     /// Returns why no group with `controller` can be made below `parent`, and the remedy.
     pub(super) fn creation_obstacle(

@@ -30,7 +30,7 @@ impl Host {
         self.hierarchies.iter().find_map(|hierarchy| {
             let dir = hierarchy.base(Some(path))?;
             let part = adopt::open(hierarchy, &dir).ok()?;
-            let (_, reason) = adopt::in_use(&part).ok()??;
+            let (_, reason) = adopt::in_use(&part, None).ok()??;
             Some(Problem::unsupported("cgroup", format!("{}: {reason}", dir.display()), adopt::NAME_ANOTHER))
         })
     }
@@ -47,7 +47,7 @@ impl Host {
     }
 
     /// Returns the hierarchies in which a group with these limits may stand.
-    fn serving(&self, limits: &Limits) -> impl Iterator<Item = &Hierarchy> {
+    pub(super) fn serving(&self, limits: &Limits) -> impl Iterator<Item = &Hierarchy> {
         let useful = limits.controllers() | Controllers::CPUACCT | Controllers::FREEZER | Controllers::PIDS;
         self.hierarchies.iter().filter(move |h| h.version == Version::V2 || h.controllers.intersects(useful))
     }

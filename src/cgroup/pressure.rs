@@ -139,6 +139,19 @@ impl PsiThreshold {
 /// gives its descriptor ([`AsFd`]). The event is POLLPRI (EPOLLPRI); the first caller that polls
 /// sees it, and it comes at most once in a window. POLLIN is always set and means nothing. POLLERR
 /// says that the sandbox is gone. Dropping the value removes the trigger.
+///
+/// ```no_run
+/// use ringfence::{Bytes, PsiResource, PsiThreshold, Sandbox};
+/// use std::time::Duration;
+///
+/// let mut child = Sandbox::new().memory_limit(Bytes::mib(256)).command("server").spawn()?;
+/// let threshold = PsiThreshold::some(Duration::from_millis(150), Duration::from_secs(2));
+/// let trigger = child.pressure_trigger(PsiResource::Memory, threshold)?;
+/// if trigger.wait(Some(Duration::from_secs(60)))? {
+///     println!("the server waits for memory: {:?}", child.pressure(PsiResource::Memory)?.some);
+/// }
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct PressureTrigger {
     fd: OwnedFd,

@@ -115,6 +115,11 @@ impl Host {
         (reason, absence_remedy(controller))
     }
 
+    /// Returns the enforcement of a limit of swap that the kernel does not count.
+    pub(crate) fn swap_uncounted(&self) -> Enforcement {
+        Enforcement::Missing(format!("{NO_SWAP}; {SWAP_REMEDY}"))
+    }
+
     /// Returns how well the kernel enforces `feature`, independent of the group's place.
     pub(crate) fn enforcement(&self, feature: Feature) -> Enforcement {
         let controller = controller_of(feature);
@@ -125,7 +130,7 @@ impl Host {
                 let (reason, remedy) = self.absence(feature);
                 Enforcement::Missing(format!("{reason}; {remedy}"))
             }
-            (Some(_), Feature::SwapLimit) if !self.swap => Enforcement::Missing(format!("{NO_SWAP}; {SWAP_REMEDY}")),
+            (Some(_), Feature::SwapLimit) if !self.swap => self.swap_uncounted(),
             (Some(hierarchy), Feature::IoLimit) if hierarchy.version == Version::V1 => {
                 Enforcement::Partial("cgroup v1 limits reads and direct writes only; buffered writes are not throttled")
             }

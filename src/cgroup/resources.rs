@@ -11,14 +11,14 @@ use crate::units::Bytes;
 /// The least and the greatest weight of `blkio.bfq.weight`, and of the specification.
 pub(super) const BLKIO_WEIGHTS: [u64; 2] = [10, 1000];
 
-/// Limits and settings of a control group in the terms of the
-/// [OCI runtime specification](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups),
+/// Limits and settings of a control group in the terms of the [OCI runtime
+/// specification](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups),
 /// beside those that [`Limits`](crate::Limits) has for every host. A value that is not set does not
 /// apply. A value that the host's version of control groups does not have is an error.
 ///
 /// Where the two versions measure differently, the conversion is the one of
-/// `opencontainers/cgroups`, which runc uses since 1.3.2. [`Bytes::MAX`] and [`Duration::MAX`] mean that
-/// there is no limit.
+/// `opencontainers/cgroups`, which runc uses since 1.3.2. [`Bytes::MAX`] and [`Duration::MAX`] mean
+/// that there is no limit.
 ///
 /// ```
 /// use ringfence::{Bytes, Limits, Resources};
@@ -89,15 +89,15 @@ impl Resources {
 
 /// # Processors
 impl Resources {
-    /// Sets the share of CPU time on the scale of v1, 2 to 262144, where 1024 is the default of every
-    /// group: `cpu.shares` on v1. On v2, `cpu.weight` (4.15) is computed with the quadratic formula
-    /// of `opencontainers/cgroups`, which maps 2 to 1, 1024 to 100 and 262144 to 10000.
+    /// Sets the share of CPU time on the scale of v1, 2 to 262144, where 1024 is the default of
+    /// every group: `cpu.shares` on v1. On v2, `cpu.weight` (4.15) is computed with the quadratic
+    /// formula of `opencontainers/cgroups`, which maps 2 to 1, 1024 to 100 and 262144 to 10000.
     pub fn cpu_shares(self, shares: u64) -> Self {
         Resources { cpu_shares: Some(shares), ..self }
     }
 
-    /// Limits the CPU time in each [period](Resources::cpu_period), from 1 ms: `cpu.cfs_quota_us` on
-    /// v1, `cpu.max` on v2 (4.15). [`Limits::cpu`](crate::Limits::cpu) sets both by a number of
+    /// Limits the CPU time in each [period](Resources::cpu_period), from 1 ms: `cpu.cfs_quota_us`
+    /// on v1, `cpu.max` on v2 (4.15). [`Limits::cpu`](crate::Limits::cpu) sets both by a number of
     /// cores.
     pub fn cpu_quota(self, quota: Duration) -> Self {
         Resources { cpu_quota: Some(quota), ..self }
@@ -165,8 +165,8 @@ impl Resources {
     }
 
     /// Writes a value to a file of the v2 group, such as `memory.high`, after all other limits. The
-    /// name is that of a file of one of the controllers cpu, cpuset, hugetlb, io, memory, misc, pids
-    /// and rdma. On a host whose v2 hierarchy does not have the controller, it is an error.
+    /// name is that of a file of one of the controllers cpu, cpuset, hugetlb, io, memory, misc,
+    /// pids and rdma. On a host whose v2 hierarchy does not have the controller, it is an error.
     pub fn unified(mut self, file: impl Into<String>, value: impl Into<String>) -> Self {
         self.unified.insert(file.into(), value.into());
         self

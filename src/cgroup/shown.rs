@@ -7,6 +7,7 @@ use super::controllers::{Controllers, Version};
 use super::group::Group;
 use super::hierarchy::Hierarchy;
 use super::host::Host;
+use super::limits::Limits;
 
 /// The controllers whose files tell limits and usage.
 const TELLING: Controllers = Controllers::MEMORY
@@ -36,6 +37,22 @@ pub(crate) struct Shown {
     pub(crate) v1_dirs: Vec<(Arc<str>, PathBuf)>,
 }
 
+impl Host {
+    /// Returns the hierarchies that would tell these limits, as far as that is known before there
+    /// is a group.
+    pub(crate) fn telling(&self, limits: &Limits) -> Shown {
+        let telling = || self.serving(limits).filter(|h| h.controllers.intersects(TELLING));
+        let v1: Vec<Arc<str>> = telling().filter(|h| h.version == Version::V1).map(|h| h.options.clone()).collect();
+        let v2 = telling().any(|h| h.version == Version::V2 && (v1.is_empty() || has_limits(h.controllers)));
+        Shown { v2, v1, ..Shown::default() }
+    }
+}
+
+/// Returns whether files of these controllers on v2 tell limits.
+fn has_limits(controllers: Controllers) -> bool {
+    (controllers & TELLING).intersects(!Controllers::INHERENT)
+}
+
 impl Group {
     /// Returns the hierarchies of this group, and those that tell its limits.
     pub(crate) fn shown(&self, host: &Host) -> Shown {
@@ -52,7 +69,6 @@ impl Group {
         let memory = telling.iter().any(|h| h.controllers.contains(Controllers::MEMORY));
         let expected = others.into_iter().filter(|h| memory && h.controllers.intersects(EXPECTED)).map(options);
         let own_v2 = self.parts().find(|part| part.version == Version::V2);
-        let has_limits = |controllers: Controllers| (controllers & TELLING).intersects(!Controllers::INHERENT);
         Shown {
             v2: own_v2.is_some_and(|part| telling.is_empty() || has_limits(part.controllers)),
             v1: telling.into_iter().map(options).collect(),
@@ -61,5 +77,22 @@ impl Group {
             v2_dir: own_v2.map(|part| part.path.clone()),
             v1_dirs,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::tests::{HYBRID, parse};
+    use super::*;
+    use crate::units::Bytes;
+
+    #[test]
+    fn hierarchies_that_would_tell_are_known_before_there_is_a_group() {
+        let host = parse(HYBRID, "4:memory:/\n3:cpu,cpuacct:/\n2:net_cls:/\n1:name=systemd:/\n0::/\n");
+        let Shown { v1, v2, .. } = host.telling(&Limits::new().memory(Bytes::mib(1)));
+        assert_eq!(
+            (v1.iter().map(|options| &**options).collect::<Vec<_>>(), v2),
+            (vec!["cpu,cpuacct", "memory"], false)
+        );
     }
 }

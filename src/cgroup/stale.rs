@@ -93,6 +93,14 @@ pub(crate) fn remove_empty(path: &Path, timeout: Duration) -> Result<()> {
     Ok(())
 }
 
+/// Removes a parent group, if nothing is in it: its maker may have ended before it was marked.
+pub(crate) fn remove_parent(path: &Path) {
+    if is_cgroup(path).unwrap_or(false) {
+        // Others may have come below it.
+        let _ = unlinkat(AT_FDCWD, path, UnlinkatFlags::RemoveDir);
+    }
+}
+
 /// Removes a group. With `kill_for`, kills what is in it first, and waits so long for the end.
 fn clear(path: &Path, kill_for: Option<Duration>) -> Result<bool> {
     let fail = |errno| Error::new(Step::Reap, errno).at(path);

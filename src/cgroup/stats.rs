@@ -10,6 +10,18 @@ use crate::units::Bytes;
 /// A field is `None` if the sandbox has no group with the controller, or if the kernel does not
 /// count the value. Each field names its files in the group: the file of cgroup v1, then `|`, then
 /// the file of v2.
+///
+/// ```no_run
+/// use ringfence::{Bytes, Sandbox};
+/// use std::time::Duration;
+///
+/// let mut child = Sandbox::new().memory_limit(Bytes::gib(1)).command("make").spawn()?;
+/// while child.wait_timeout(Duration::from_secs(1))?.is_none() {
+///     let stats = child.stats()?;
+///     println!("{:?} of memory in {:?} processes", stats.memory_current, stats.pids_current);
+/// }
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -26,9 +38,9 @@ pub struct Stats {
     pub memory_anon: Option<Bytes>,
     /// Page cache, tmpfs and shared memory included: `total_cache` | `file` of `memory.stat`.
     pub memory_file: Option<Bytes>,
-    /// Page cache that was not used lately, which the kernel reclaims first: `total_inactive_file` |
-    /// `inactive_file` of `memory.stat`. [`memory_current`](Stats::memory_current) less this value is
-    /// what Kubernetes calls the working set.
+    /// Page cache that was not used lately, which the kernel reclaims first: `total_inactive_file`
+    /// | `inactive_file` of `memory.stat`. [`memory_current`](Stats::memory_current) less this
+    /// value is what Kubernetes calls the working set.
     pub memory_inactive_file: Option<Bytes>,
     /// The page faults: `total_pgfault` | `pgfault` of `memory.stat`.
     pub page_faults: Option<u64>,
@@ -76,8 +88,8 @@ pub struct Stats {
     pub cpu_user: Option<Duration>,
     /// The CPU time in the kernel: `cpuacct.usage_sys` (4.6) | `system_usec` of `cpu.stat`.
     pub cpu_system: Option<Duration>,
-    /// The CPU time on each CPU, from CPU 0 on: `cpuacct.usage_percpu` | none. Empty where the kernel
-    /// does not tell it.
+    /// The CPU time on each CPU, from CPU 0 on: `cpuacct.usage_percpu` | none. Empty where the
+    /// kernel does not tell it.
     pub cpu_usage_per_cpu: Vec<Duration>,
     /// The periods of the CPU limit in which a task ran (100 ms each, unless the limit is tiny):
     /// `nr_periods` of `cpu.stat`.

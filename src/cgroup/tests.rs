@@ -47,11 +47,11 @@ fn parent(test: &str) -> PathBuf {
 }
 
 /// A group that is removed with its processes, however the test ends.
-struct Made(Group);
+struct TempGroup(Group);
 
-impl Made {
-    fn new(host: &Host, test: &str, name: &str, limits: &Limits) -> Made {
-        Made(Group::create(host, Some(&parent(test)), name, limits, true).unwrap())
+impl TempGroup {
+    fn new(host: &Host, test: &str, name: &str, limits: &Limits) -> TempGroup {
+        TempGroup(Group::create(host, Some(&parent(test)), name, limits, true).unwrap())
     }
 
     fn dirs(&self, name: &str) -> Vec<PathBuf> {
@@ -78,7 +78,7 @@ impl Made {
     }
 }
 
-impl Drop for Made {
+impl Drop for TempGroup {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.remove(WAIT);
@@ -97,7 +97,7 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
 fn a_group_has_its_limits_counts_and_goes() {
     for host in hosts() {
         let limits = Limits::new().memory(Bytes::mib(64)).pids(20).cpu(0.1).cpu_weight(200);
-        let group = Made::new(&host, "life", "rf-t-1", &limits);
+        let group = TempGroup::new(&host, "life", "rf-t-1", &limits);
         let mut child = group.run(r#"x=$(head -c 500000 /dev/zero | tr "\0" x); cd /proc; while :; do :; done"#);
         let cwd = format!("/proc/{}/cwd", child.id());
         eventually("the loop is reached", || std::fs::read_link(&cwd).unwrap() == Path::new("/proc"));
@@ -126,7 +126,7 @@ fn a_group_has_its_limits_counts_and_goes() {
 #[test]
 fn a_frozen_group_uses_no_cpu_until_it_is_thawed() {
     for host in hosts() {
-        let group = Made::new(&host, "freeze", "rf-t-1", &Limits::new().pids(20));
+        let group = TempGroup::new(&host, "freeze", "rf-t-1", &Limits::new().pids(20));
         let mut child = group.run("while :; do :; done");
         let used = || group.0.cpu_usage().unwrap().unwrap();
         eventually("it runs", || used() > Duration::from_millis(10));
@@ -149,7 +149,7 @@ fn a_frozen_group_uses_no_cpu_until_it_is_thawed() {
 fn a_freeze_that_is_taken_back_does_not_wait() {
     use std::sync::atomic::{AtomicBool, Ordering};
     for host in hosts() {
-        let group = Made::new(&host, "thaw", "rf-t-1", &Limits::new().pids(20));
+        let group = TempGroup::new(&host, "thaw", "rf-t-1", &Limits::new().pids(20));
         let mut child = group.run("while :; do :; done");
         let done = AtomicBool::new(false);
         let taken_back = std::thread::scope(|scope| {
@@ -176,13 +176,13 @@ fn a_freeze_that_is_taken_back_does_not_wait() {
 #[test]
 fn a_frozen_group_above_is_found() {
     for host in hosts() {
-        let above = Made::new(&host, "above", "rf-t-1", &Limits::new().pids(20));
+        let above = TempGroup::new(&host, "above", "rf-t-1", &Limits::new().pids(20));
         let below = || Group::create(&host, Some(&parent("above").join("rf-t-1")), "rf-t-2", &Limits::new(), false);
-        let free = Made(below().unwrap());
+        let free = TempGroup(below().unwrap());
         assert_eq!(free.0.frozen_above().unwrap(), None);
         drop(free);
         above.0.freeze(WAIT).unwrap();
-        let frozen = Made(below().unwrap());
+        let frozen = TempGroup(below().unwrap());
         let found = frozen.0.frozen_above().unwrap().unwrap();
         above.0.thaw().unwrap();
         assert!(found.ends_with("above/rf-t-1"), "{found:?}");
@@ -193,7 +193,7 @@ fn a_frozen_group_above_is_found() {
 #[test]
 fn a_tree_that_forks_as_fast_as_it_can_is_killed() {
     for host in hosts() {
-        let group = Made::new(&host, "tree", "rf-t-1", &Limits::new().pids(40));
+        let group = TempGroup::new(&host, "tree", "rf-t-1", &Limits::new().pids(40));
         let mut child = group.run("while :; do (sleep 1000 & sleep 1000) & done");
         eventually("it forks up to its limit", || group.0.stats().unwrap().pids_limit_hits > Some(0));
         let start = Instant::now();
@@ -209,7 +209,7 @@ fn a_tree_that_forks_as_fast_as_it_can_is_killed() {
 #[test]
 fn groups_made_inside_go_too() {
     for host in hosts() {
-        let group = Made::new(&host, "inside", "rf-t-1", &Limits::new().pids(100));
+        let group = TempGroup::new(&host, "inside", "rf-t-1", &Limits::new().pids(100));
         let mut child = group.run("while :; do sleep 1000; done");
         for dir in group.dirs("rf-t-1") {
             let deep: PathBuf = dir.join((0..30).map(|n| format!("level{n}")).collect::<PathBuf>());
@@ -229,7 +229,7 @@ fn groups_made_inside_go_too() {
 #[test]
 fn a_process_that_left_the_v2_group_does_not_get_away() {
     let Some(host) = hosts().into_iter().next() else { return };
-    let group = Made::new(&host, "left", "rf-t-1", &Limits::new().pids(10).memory(Bytes::mib(32)));
+    let group = TempGroup::new(&host, "left", "rf-t-1", &Limits::new().pids(10).memory(Bytes::mib(32)));
     let (Some(v2), true) = (host.v2(), group.0.v1_procs().next().is_some()) else { return };
     let mut child = group.run("exec sleep 1000");
     std::fs::write(v2.mount.join("cgroup.procs"), child.id().to_string()).unwrap();
@@ -265,7 +265,7 @@ fn sandboxes_come_and_go_side_by_side_below_one_parent() {
 #[test]
 fn a_group_of_that_name_is_not_adopted() {
     for host in hosts() {
-        let first = Made::new(&host, "twice", "rf-t-1", &Limits::new().pids(5));
+        let first = TempGroup::new(&host, "twice", "rf-t-1", &Limits::new().pids(5));
         let again = Group::create(&host, Some(&parent("twice")), "rf-t-1", &Limits::new().memory(1 << 20), false);
         assert_eq!(again.unwrap_err().raw_os_error(), Some(libc::EEXIST));
         assert!(first.dirs("rf-t-1").iter().all(|dir| dir.is_dir()));
@@ -302,7 +302,8 @@ fn swap_alone_is_refused_where_it_cannot_be_limited_alone() {
 #[test]
 fn limits_change_while_the_group_lives() {
     for host in hosts() {
-        let group = Made::new(&host, "update", "rf-t-1", &Limits::new().memory(Bytes::mib(64)).swap(Bytes::mib(8)));
+        let group =
+            TempGroup::new(&host, "update", "rf-t-1", &Limits::new().memory(Bytes::mib(64)).swap(Bytes::mib(8)));
         let limit = || group.0.stats().unwrap().memory_limit.unwrap();
         for mib in [256, 16, 64] {
             group.0.update(&Limits::new().memory(Bytes::mib(mib))).unwrap();
@@ -330,7 +331,7 @@ fn device_rules_hold_and_change_also_with_groups_inside() {
             assert!(!nix::unistd::geteuid().is_root());
             continue;
         }
-        let group = Made::new(&host, "devices", "rf-t-1", &limits(Devices::none()));
+        let group = TempGroup::new(&host, "devices", "rf-t-1", &limits(Devices::none()));
         let deep = group.dirs("rf-t-1").into_iter().map(|dir| dir.join("deep"));
         deep.for_each(|dir| std::fs::create_dir(dir).unwrap());
         let opens = |what: &str| group.run(&format!(": </dev/{what}")).wait().unwrap().success();
@@ -344,7 +345,7 @@ fn device_rules_hold_and_change_also_with_groups_inside() {
             assert_eq!([opens("null"), opens("zero")], want, "{devices:?}");
         }
         drop(group);
-        let group = Made::new(&host, "devices", "rf-t-2", &limits(all_but_null()));
+        let group = TempGroup::new(&host, "devices", "rf-t-2", &limits(all_but_null()));
         let opens = |what: &str| group.run(&format!(": </dev/{what}")).wait().unwrap().success();
         assert_eq!([opens("null"), opens("zero")], [false, true]);
         group.0.update(&limits(Devices::none())).unwrap();
@@ -360,7 +361,7 @@ fn a_cpuset_can_be_joined_and_what_it_does_not_name_is_inherited() {
         if host.hierarchy_of(Controllers::CPUSET).is_none() {
             continue;
         }
-        let group = Made::new(&host, "cpuset", "rf-t-1", &Limits::new().cpuset("0"));
+        let group = TempGroup::new(&host, "cpuset", "rf-t-1", &Limits::new().cpuset("0"));
         let mut child = group.run("while :; do sleep 1000; done");
         let status = read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         assert!(status.lines().any(|line| line == "Cpus_allowed_list:\t0"), "{status}");
@@ -372,7 +373,7 @@ fn a_cpuset_can_be_joined_and_what_it_does_not_name_is_inherited() {
 #[test]
 fn a_kill_for_memory_is_counted_wherever_it_hits() {
     for host in hosts() {
-        let group = Made::new(&host, "oom", "rf-t-1", &Limits::new().memory(Bytes::mib(16)).swap(0).pids(20));
+        let group = TempGroup::new(&host, "oom", "rf-t-1", &Limits::new().memory(Bytes::mib(16)).swap(0).pids(20));
         let mut child = group.run("head -c 200000000 /dev/zero | tail -c 190000000 >/dev/null");
         child.wait().unwrap();
         assert!(group.0.stats().unwrap().oom_kills > Some(0));
@@ -383,7 +384,7 @@ fn a_kill_for_memory_is_counted_wherever_it_hits() {
 fn only_the_dead_owners_groups_are_swept() {
     for host in hosts() {
         let limits = Limits::new().pids(20).memory(Bytes::mib(32));
-        let made = |name: &str| Made::new(&host, "sweep", name, &limits);
+        let made = |name: &str| TempGroup::new(&host, "sweep", name, &limits);
         let (stale, other) = (made("rf-dead-1"), made("rf-deadly-1"));
         let (kept, kept_empty) = (made("rk-dead-1"), made("rk-dead-2"));
         let mut doomed = stale.run("while :; do (sleep 1000 & sleep 1000); done");
@@ -393,7 +394,7 @@ fn only_the_dead_owners_groups_are_swept() {
         assert_eq!(counts, vec![2; dirs.len()]);
         assert!(!doomed.wait().unwrap().success());
         assert!(living.try_wait().unwrap().is_none());
-        let stand = |group: &Made, name| group.dirs(name).iter().filter(|dir| dir.exists()).count();
+        let stand = |group: &TempGroup, name| group.dirs(name).iter().filter(|dir| dir.exists()).count();
         assert_eq!((stand(&stale, "rf-dead-1"), stand(&kept_empty, "rk-dead-2")), (0, 0));
         assert_eq!((stand(&other, "rf-deadly-1"), stand(&kept, "rk-dead-1")), (dirs.len(), dirs.len()));
         assert_eq!(sweep(&dirs[0].join("none"), "dead", "rf-", "rk-").unwrap(), 0);
@@ -424,13 +425,14 @@ fn a_named_group_is_found_by_its_inodes_and_stays_if_it_was_there() {
     for host in hosts() {
         let path = parent("named").join("one");
         // Keeps the groups above.
-        let _beside =
-            Made(Group::create_or_adopt(&host, &path.with_file_name("two"), OWNER, &Limits::new(), true).unwrap());
+        let _beside = TempGroup(
+            Group::create_or_adopt(&host, &path.with_file_name("two"), OWNER, &Limits::new(), true, None).unwrap(),
+        );
         let limits = Limits::new().memory(Bytes::mib(64)).pids(20);
-        let made = Made(Group::create_or_adopt(&host, &path, OWNER, &limits, true).unwrap());
+        let made = TempGroup(Group::create_or_adopt(&host, &path, OWNER, &limits, true, None).unwrap());
         let dirs = named_dirs(&host, &path);
         assert_eq!(dirs.len(), made.0.parent_dirs().len(), "{dirs:?}");
-        let busy = Group::create_or_adopt(&host, &path, OWNER, &limits, true).unwrap_err();
+        let busy = Group::create_or_adopt(&host, &path, OWNER, &limits, true, None).unwrap_err();
         assert_eq!(busy.raw_os_error(), Some(libc::EBUSY), "{busy}");
         let opened = Group::of_named(&host, &made.0.named_dirs().unwrap()).unwrap().unwrap();
         let mut child = made.run("while :; do sleep 1000; done");
@@ -445,8 +447,9 @@ fn a_named_group_is_found_by_its_inodes_and_stays_if_it_was_there() {
 
         dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
         for mib in [32, 256, 16] {
-            let adopted = Made(
-                Group::create_or_adopt(&host, &path, OWNER, &limits.clone().memory(Bytes::mib(mib)), true).unwrap(),
+            let adopted = TempGroup(
+                Group::create_or_adopt(&host, &path, OWNER, &limits.clone().memory(Bytes::mib(mib)), true, None)
+                    .unwrap(),
             );
             assert_eq!(adopted.0.stats().unwrap().memory_limit, Some(Bytes::mib(mib)));
             let mut child = adopted.run("while :; do (sleep 1000 & sleep 1000); done");
@@ -459,10 +462,10 @@ fn a_named_group_is_found_by_its_inodes_and_stays_if_it_was_there() {
         assert!(after.iter().flatten().all(|max| max.trim() == "max"), "{after:?}");
 
         // What another sandbox has taken since is not ended, and nothing of it is changed.
-        let first = Made(Group::create_or_adopt(&host, &path, OWNER, &limits, true).unwrap());
+        let first = TempGroup(Group::create_or_adopt(&host, &path, OWNER, &limits, true, None).unwrap());
         let record = first.0.named_dirs().unwrap();
         drop(first);
-        let next = Made(Group::create_or_adopt(&host, &path, "rk-next-1", &limits, true).unwrap());
+        let next = TempGroup(Group::create_or_adopt(&host, &path, "rk-next-1", &limits, true, None).unwrap());
         let mut child = next.run("while :; do sleep 1000; done");
         let stale = Group::of_named(&host, &record).unwrap().unwrap();
         let ended = stale.end_named(OWNER, &|| None, Duration::from_millis(50));
@@ -494,7 +497,7 @@ fn a_file_of_v2_needs_its_controller_there() {
         let resources = super::resources::Resources::new().unified("memory.high", "16777216");
         let limits = Limits::new().memory(Bytes::mib(64)).resources(resources);
         let unified = host.v2().is_some_and(|v2| v2.controllers.contains(Controllers::MEMORY));
-        match Group::create(&host, Some(&parent("unified")), "rf-t-1", &limits, false).map(Made) {
+        match Group::create(&host, Some(&parent("unified")), "rf-t-1", &limits, false).map(TempGroup) {
             Ok(group) => assert!(unified && group.dirs("rf-t-1").iter().any(|dir| dir.join("memory.high").exists())),
             Err(error) => {
                 assert!(!unified && error.kind() == ErrorKind::Unsupported, "{error}");

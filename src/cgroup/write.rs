@@ -61,6 +61,12 @@ impl Write {
         self.controllers
     }
 
+    /// Returns whether this is the period over which `quota` counts, both on v1.
+    pub(super) fn is_period_of(&self, quota: &Write) -> bool {
+        let pairs = [(c"cpu.cfs_period_us", c"cpu.cfs_quota_us"), (c"cpu.rt_period_us", c"cpu.rt_runtime_us")];
+        pairs.contains(&(&*self.file, &*quota.file))
+    }
+
     /// Writes the value. Fails with ENOENT if the group or the kernel does not have the file.
     pub(super) fn carry_out(&self, dir: BorrowedFd<'_>) -> nix::Result<()> {
         let first = kernfs::write(dir, &self.file, &self.value);

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
 use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, futimens, mkdirat, mknodat,
-    utimensat,
+    FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
@@ -19,7 +18,7 @@ use super::entry::{Entry, Kind, failed, is_kept, kind_of, refused, too_large};
 use super::tree::{Walk, open, open_named, remove};
 use super::upper::{Change, ChangeKind, UpperDir, at};
 use crate::error::{Error, Result, Step};
-use crate::sys::{random, xattr};
+use crate::sys::{by_fd, random, xattr};
 
 const STEP: Step = Step::Commit;
 const PIECE: usize = 256 << 10;
@@ -83,20 +82,18 @@ impl<'u> Commit<'u> {
         }
         let top = self.top.dir(above).map_err(|errno| in_upper(failed(STEP, errno)))?;
         let entry = Entry::find(upper, top, name, STEP).map_err(in_upper)?;
-        let place = Place { dir: below, name, unnamed: &self.unnamed, set_ids: upper.set_ids };
+        let target = Target { dir: below, name, unnamed: &self.unnamed, set_ids: upper.set_ids };
         let made = match &entry.kind {
             Kind::Whiteout => {
                 return Err(in_upper(refused(STEP, "this is a whiteout now: a process still changes it")));
             }
             Kind::Directory { .. } => {
-                place.make_dir(change.kind).map_err(in_below)?;
+                target.make_dir(change.kind).map_err(in_below)?;
                 return Ok(true);
             }
-            Kind::File(file) => place.make_file(file, &entry.stat, &mut self.bytes),
-            Kind::Link => {
-                readlinkat(top, name).map_err(Fault::from).and_then(|target| place.make_link(&target, &entry.stat))
-            }
-            Kind::Special => place.make_special(&entry.stat),
+            Kind::File(file) => target.make_file(file, &entry.stat, &mut self.bytes),
+            Kind::Link => readlinkat(top, name).map_err(Fault::from).and_then(|to| target.make_link(&to, &entry.stat)),
+            Kind::Special => target.make_special(&entry.stat),
         };
         if made.is_err() {
             // What is left of the attempt has no value, and none if it is gone already.
@@ -123,14 +120,14 @@ impl<'u> Commit<'u> {
 }
 
 /// The place of one change in the directory below.
-struct Place<'p> {
+struct Target<'p> {
     dir: BorrowedFd<'p>,
     name: &'p OsStr,
     unnamed: &'p CStr,
     set_ids: bool,
 }
 
-impl Place<'_> {
+impl Target<'_> {
     fn make_dir(&self, kind: ChangeKind) -> Result<(), Fault> {
         if kind == ChangeKind::Changed {
             return Ok(());
@@ -155,7 +152,7 @@ impl Place<'_> {
 
     fn make_link(&self, target: &OsStr, stat: &FileStat) -> Result<(), Fault> {
         symlinkat(target, self.dir, self.unnamed)?;
-        self.set_owner(stat)?;
+        self.set_owner(&self.made(SFlag::S_IFLNK)?, stat)?;
         let (accessed, modified) = times(stat);
         utimensat(self.dir, self.unnamed, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?;
         self.put()
@@ -163,15 +160,23 @@ impl Place<'_> {
 
     fn make_special(&self, stat: &FileStat) -> Result<(), Fault> {
         mknodat(self.dir, self.unnamed, kind_of(stat), Mode::empty(), stat.st_rdev)?;
-        self.set_owner(stat)?;
-        // No other process knows the name, which has just been made.
-        fchmodat(self.dir, self.unnamed, mode(stat), FchmodatFlags::FollowSymlink)?;
+        let made = self.made(kind_of(stat))?;
+        self.set_owner(&made, stat)?;
+        by_fd::chmod(&made, mode(stat))?;
         self.put()
     }
 
-    fn set_owner(&self, stat: &FileStat) -> nix::Result<()> {
+    /// Finds what was just made. Who may write to the directory, and reads it, knows the name, and
+    /// could have put a link or a file there.
+    fn made(&self, kind: SFlag) -> nix::Result<OwnedFd> {
+        let found = by_fd::look(self.dir, self.unnamed)?;
+        let stat = fstat(&found)?;
+        if kind_of(&stat) == kind && stat.st_nlink == 1 { Ok(found) } else { Err(Errno::ESTALE) }
+    }
+
+    fn set_owner(&self, made: &OwnedFd, stat: &FileStat) -> nix::Result<()> {
         let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-        fchownat(self.dir, self.unnamed, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
+        fchownat(made, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)
     }
 
     /// Gives what is complete its name.

@@ -79,13 +79,14 @@ impl Changes {
     ///
     /// A file appears whole or not at all: it is written under another name, which begins with
     /// `.ringfence-`, and renamed. Owner, mode, time, ACLs and `user` attributes are those of the
-    /// upper; ids are those on disk. Files with several names become several files. FIFOs and sockets
-    /// are made anew, and never opened.
+    /// upper; ids are those on disk. Files with several names become several files. FIFOs and
+    /// sockets are made anew, and never opened.
     ///
-    /// If a change fails, those before it have been made and stay: [`committed`](Changes::committed)
-    /// has them, [`iter`](Changes::iter) has that one and the rest, and a later commit begins with
-    /// it. What is refused is found by [`changes`](UpperDir::changes), before anything is changed,
-    /// unless a process still writes to the upper; then this call finds it, too.
+    /// If a change fails, those before it have been made and stay:
+    /// [`committed`](Changes::committed) has them, [`iter`](Changes::iter) has that one and the
+    /// rest, and a later commit begins with it. What is refused is found by
+    /// [`changes`](UpperDir::changes), before anything is changed, unless a process still writes to
+    /// the upper; then this call finds it, too.
     ///
     /// # Errors
     ///

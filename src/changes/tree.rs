@@ -30,8 +30,8 @@ pub(super) fn open_named(path: &Path) -> nix::Result<OwnedFd> {
 pub(super) fn open(dir: BorrowedFd<'_>, name: &(impl NixPath + ?Sized)) -> nix::Result<OwnedFd> {
     let how = OpenHow::new().flags(OFlag::O_RDONLY | by_fd::DIR).resolve(ResolveFlag::RESOLVE_NO_XDEV);
     match openat2(dir, name, how) {
-        // Before Linux 5.6, and under filters that do not know the call, only another file system is
-        // noticed.
+        // Before Linux 5.6, and under filters that do not know the call, only another file system
+        // is noticed.
         Err(Errno::ENOSYS | Errno::EPERM) => {
             let found = by_fd::open(dir, name)?;
             if fstat(&found)?.st_dev == fstat(dir)?.st_dev { Ok(found) } else { Err(Errno::EXDEV) }

@@ -13,8 +13,8 @@ const ENTRIES: u64 = 100_000;
 /// [`RootFs::upper`](crate::RootFs::upper), [`Overlay::upper`](crate::Overlay::upper).
 ///
 /// Look at the upper once the sandbox has ended; one of [`scratch`](crate::RootFs::scratch) or
-/// [`tmpfs`](crate::RootFs::tmpfs) is gone by then. The overlay has to have one lower directory: with
-/// several, a removed file could come to light in a lower one.
+/// [`tmpfs`](crate::RootFs::tmpfs) is gone by then. The overlay has to have one lower directory:
+/// with several, a removed file could come to light in a lower one.
 ///
 /// ```no_run
 /// use ringfence::{RootFs, Sandbox, UpperDir};
@@ -48,8 +48,8 @@ const ENTRIES: u64 = 100_000;
 /// - Devices: see [`devices`](UpperDir::devices).
 /// - An upper beyond a limit, and one with a path of more than 4,095 bytes.
 /// - A change to a directory of the one below on which something is mounted, and to what is in it
-///   (EXDEV): the program has not seen that. Before Linux 5.6, binds of the same file system are not
-///   noticed.
+///   (EXDEV): the program has not seen that. Before Linux 5.6, binds of the same file system are
+///   not noticed.
 ///
 /// Owner and mode of the upper directory itself are no change.
 #[must_use = "an upper directory by itself does nothing"]
@@ -88,8 +88,8 @@ pub struct Change {
     pub kind: ChangeKind,
 }
 
-/// Writes a letter (`A`dded, `M` for changed, `R`eplaced, `D` for removed) and the path, in quotation
-/// marks, so that a name with a line break is one line.
+/// Writes a letter (`A`dded, `M` for changed, `R`eplaced, `D` for removed) and the path, in
+/// quotation marks, so that a name with a line break is one line.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let letter = match self.kind {

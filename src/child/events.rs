@@ -1,4 +1,4 @@
-//! What happens to a sandbox while it runs, as a stream.
+//! The stream of what happens to a sandbox while it runs.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -23,8 +23,9 @@ use crate::sys::{table, timeout};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The kernel has killed processes of the sandbox, `kills` so far, because memory ran out at its
-    /// limit or at one above it. The program itself may go on. Needs a memory limit, and Linux 4.13.
+    /// The kernel has killed processes of the sandbox, `kills` so far, because memory ran out at
+    /// its limit or at one above it. The program itself may go on. Needs a memory limit, and Linux
+    /// 4.13.
     OutOfMemory {
         /// The number of processes killed so far.
         kills: u64,
@@ -66,7 +67,7 @@ pub enum Event {
     Exited,
 }
 
-/// What happens to a sandbox, as a stream: [`Child::events`],
+/// A stream of what happens to a sandbox: [`Child::events`],
 /// [`Attached::events`](crate::Attached::events).
 ///
 /// [`next`](Events::next) waits. For poll(2), epoll(7) and async runtimes the stream gives its
@@ -74,16 +75,16 @@ pub enum Event {
 /// `next(Some(Duration::ZERO))` until it returns `None`. No thread belongs to a stream.
 ///
 /// Events are made of the kernel's counts, so that none is missed: what happened more than once
-/// between two looks is one event with the last number, and what happened before the stream was made
-/// is its first event. Being frozen is a state: a sandbox that was frozen and thawed between two
-/// looks gives no event.
+/// between two looks is one event with the last number, and what happened before the stream was
+/// made is its first event. Being frozen is a state: a sandbox that was frozen and thawed between
+/// two looks gives no event.
 ///
 /// # Control groups
 ///
 /// All events but [`Exec`](Event::Exec) and [`Exited`](Event::Exited) need the control group that a
-/// limit brings, and the limit that they are about. On cgroup v2 the kernel wakes for each. On cgroup
-/// v1 it wakes for memory that has run out. For the other limits and for a v1 freezer, the stream
-/// wakes ten times in a second, and looks.
+/// limit brings, and the limit that they are about. On cgroup v2 the kernel wakes for each. On
+/// cgroup v1 it wakes for memory that has run out. For the other limits and for a v1 freezer, the
+/// stream wakes ten times in a second, and looks.
 #[derive(Debug)]
 pub struct Events {
     epoll: Epoll,
@@ -135,8 +136,8 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Control`] in a fork of the caller, after the handle was given up, and if
-    /// the kernel gives no more descriptors or watches (inotify(7)).
+    /// Returns [`ErrorKind::Control`] in a fork of the caller, after the handle was given up, and
+    /// if the kernel gives no more descriptors or watches (inotify(7)).
     pub fn events(&self) -> Result<Events> {
         let shared = self.shared()?;
         shared.require_home(Step::Events)?;

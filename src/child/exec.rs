@@ -54,8 +54,8 @@ impl Child {
     /// rights that the sandbox's programs do not have, whatever the process may inspect. Such a
     /// process can stop the new program on its way in: then the call fails after
     /// [`setup_timeout`](crate::Sandbox::setup_timeout). Without an [`init`](crate::Sandbox::init),
-    /// no set-user-ID program gives a further program privileges (`no_new_privs`), because the first
-    /// program could have put another in its place.
+    /// no set-user-ID program gives a further program privileges (`no_new_privs`), because the
+    /// first program could have put another in its place.
     ///
     /// The wall time of the new program goes on while the sandbox is frozen.
     ///
@@ -76,8 +76,8 @@ impl Child {
     ///
     /// - [`ErrorKind::Control`] if the sandbox has ended or is frozen, in a fork of the caller, and
     ///   for a handle that `exec` itself returned: use that of the sandbox.
-    /// - [`ErrorKind::Unsupported`] without a pid namespace and without a limit, since nothing would
-    ///   end the program with the sandbox; before Linux 5.8; and where only systemd may put a
+    /// - [`ErrorKind::Unsupported`] without a pid namespace and without a limit, since nothing
+    ///   would end the program with the sandbox; before Linux 5.8; and where only systemd may put a
     ///   process into the control group.
     /// - Otherwise as [`Sandbox::spawn`](crate::Sandbox::spawn).
     pub fn exec(&self, command: impl Into<Command>) -> Result<Child> {

@@ -37,6 +37,20 @@ pub struct Killer {
 /// # Cancelling
 impl Child {
     /// Returns a [`Killer`], with which any thread can end the sandbox while this handle waits.
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, Verdict};
+    /// use std::time::Duration;
+    ///
+    /// let mut child = Sandbox::new().command("sleep").arg("60").spawn()?;
+    /// let killer = child.killer();
+    /// std::thread::spawn(move || {
+    ///     std::thread::sleep(Duration::from_millis(50));
+    ///     killer.kill()
+    /// });
+    /// assert_eq!(child.wait()?.verdict(), Verdict::Killed);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn killer(&self) -> Killer {
         self.killer.clone()
     }

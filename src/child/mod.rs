@@ -19,6 +19,7 @@ mod terminal;
 mod wait;
 mod watch;
 
+use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::ChildStdin;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub(crate) use stream::Meter;
 pub use stream::OutputStream;
 pub use terminal::Terminal;
 
-use crate::cgroup::{Limits, Stats};
+use crate::cgroup::{Group, Limits, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::feature::Enforced;
 use crate::security::{DenialRecord, Denials, Notifications};
@@ -75,7 +76,8 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 /// use ringfence::{Sandbox, Stdio};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut child = Sandbox::new().command("tr").args(["a-z", "A-Z"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+/// let tr = Sandbox::new().command("tr").args(["a-z", "A-Z"]);
+/// let mut child = tr.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
 /// child.stdin.take().ok_or("no pipe")?.write_all(b"quiet")?;
 /// let mut text = String::new();
 /// child.stdout.take().ok_or("no pipe")?.read_to_string(&mut text)?;
@@ -85,7 +87,6 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 /// # }
 /// ```
 #[must_use = "dropping the handle ends the program"]
-#[derive(Debug)]
 pub struct Child {
     /// The writing end of the program's stdin, if it was [piped](crate::Stdio::piped).
     pub stdin: Option<ChildStdin>,
@@ -112,6 +113,23 @@ pub struct Child {
     denials: Option<Arc<DenialRecord>>,
     /// The way to start further programs; `None` for the handle of such a program.
     enter: Option<Arc<dyn Enter>>,
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What lies behind the handle is long, and has the environment of the program.
+        let Child { stdin, stdout, stderr, terminal, notifications, shared, enforced, .. } = self;
+        f.debug_struct("Child")
+            .field("pid", &shared.as_ref().map(|shared| shared.running.pid))
+            .field("group", &shared.as_ref().and_then(|shared| shared.group.as_ref()).map(Group::name))
+            .field("stdin", &stdin.is_some())
+            .field("stdout", &stdout.is_some())
+            .field("stderr", &stderr.is_some())
+            .field("terminal", &terminal.is_some())
+            .field("notifications", &notifications.is_some())
+            .field("enforced", enforced)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The time limits that this process watches from outside the sandbox.
@@ -247,8 +265,9 @@ impl Child {
     /// use ringfence::{Feature, Sandbox, Seccomp};
     ///
     /// # fn main() -> Result<(), ringfence::Error> {
-    /// let sandbox = Sandbox::new().seccomp(Seccomp::default()).denials(true).best_effort(Feature::Denials);
-    /// let mut child = sandbox.command("sh").args(["-c", "unshare --user true 2>/dev/null"]).spawn()?;
+    /// let sandbox = Sandbox::new().seccomp(Seccomp::default()).denials(true);
+    /// let sandbox = sandbox.best_effort(Feature::Denials).command("sh");
+    /// let mut child = sandbox.args(["-c", "unshare --user true 2>/dev/null"]).spawn()?;
     /// child.wait()?;
     /// for denial in child.denials().unwrap_or_default() {
     ///     println!("{denial}; allowed by {}", denial.allowed_by());
@@ -377,6 +396,15 @@ impl Child {
     /// program that runs as pid 1 itself receives only signals for which it has set an action, and
     /// SIGKILL.
     ///
+    /// ```
+    /// use ringfence::{Sandbox, Verdict};
+    ///
+    /// let mut child = Sandbox::new().command("sleep").arg("60").spawn()?;
+    /// child.signal(libc::SIGTERM)?;
+    /// assert_eq!(child.wait()?.verdict(), Verdict::Signaled(libc::SIGTERM));
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Returns ESRCH after the program has ended, and EINVAL for a number that is no signal.
@@ -435,8 +463,8 @@ impl Child {
         watch::watch_wall_time(shared)
     }
 
-    /// Changes the limit of [`wall_time`](crate::Sandbox::wall_time), which counts from the start of
-    /// the program: a limit that has passed already ends the program now. `None` takes the limit
+    /// Changes the limit of [`wall_time`](crate::Sandbox::wall_time), which counts from the start
+    /// of the program: a limit that has passed already ends the program now. `None` takes the limit
     /// away.
     ///
     /// ```
@@ -444,7 +472,8 @@ impl Child {
     /// use ringfence::{Sandbox, Verdict};
     ///
     /// # fn main() -> Result<(), ringfence::Error> {
-    /// let mut child = Sandbox::new().wall_time(Duration::from_secs(3600)).command("sleep").arg("60").spawn()?;
+    /// let sandbox = Sandbox::new().wall_time(Duration::from_secs(3600));
+    /// let mut child = sandbox.command("sleep").arg("60").spawn()?;
     /// child.set_wall_time(Some(Duration::from_millis(10)))?;
     /// assert_eq!(child.wait()?.verdict(), Verdict::WallTime);
     /// # Ok(())
@@ -536,6 +565,9 @@ impl Child {
     /// Returns an error if the thread cannot be started; the sandbox is ended in that case.
     pub fn detach(mut self) -> Result<()> {
         let Some(shared) = self.shared.take() else { return Ok(()) };
+        if shared.facts.left_to_parent {
+            return Ok(());
+        }
         let kept = shared.clone();
         watch::adopt(shared).inspect_err(|_| end(&kept))
     }

@@ -72,6 +72,16 @@ impl fmt::Display for Verdict {
 /// The resources that everything in the sandbox used, counted before its control group was removed.
 /// Without a control group that counts, the numbers are those of the program and of the children
 /// that the program has waited for: getrusage(2).
+///
+/// ```
+/// use ringfence::Sandbox;
+///
+/// let script = "i=0; while [ $i -lt 9999 ]; do i=$((i+1)); done";
+/// let outcome = Sandbox::new().command("sh").args(["-c", script]).status()?;
+/// let usage = outcome.usage();
+/// println!("{:?} of processor time in {:?}", usage.user + usage.system, usage.wall);
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
@@ -174,6 +184,14 @@ impl Outcome {
     }
 
     /// Returns the exit code, if the program exited by itself.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// let outcome = Sandbox::new().command("sh").args(["-c", "exit 4"]).status()?;
+    /// assert_eq!((outcome.code(), outcome.success()), (Some(4), false));
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
@@ -183,8 +201,8 @@ impl Outcome {
         self.verdict
     }
 
-    /// Returns true if the kernel killed a process of the sandbox because memory ran out, also if the
-    /// program coped with that and ended by itself. Needs a
+    /// Returns true if the kernel killed a process of the sandbox because memory ran out, also if
+    /// the program coped with that and ended by itself. Needs a
     /// [`memory_limit`](crate::Sandbox::memory_limit), whose control group counts.
     pub fn ran_out_of_memory(&self) -> bool {
         self.usage.oom_kills.is_some_and(|kills| kills > 0)
@@ -197,6 +215,16 @@ impl Outcome {
 }
 
 /// The output of a program, and how the program ended.
+///
+/// ```
+/// use ringfence::{Sandbox, Verdict};
+///
+/// let script = "echo out; echo err >&2; exit 3";
+/// let output = Sandbox::new().command("sh").args(["-c", script]).output()?;
+/// assert_eq!((&*output.stdout, &*output.stderr), (&b"out\n"[..], &b"err\n"[..]));
+/// assert_eq!(output.outcome.verdict(), Verdict::Exited(3));
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Output {

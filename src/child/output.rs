@@ -61,8 +61,8 @@ impl<R: Read + AsFd> Capture<R> {
 impl Child {
     /// Closes the program's stdin, waits for the end of the program, and collects what the program
     /// writes to the streams that were piped. What it writes to a terminal of its own
-    /// ([`Stdio::pty`](crate::Stdio::pty)) counts as stdout, and the terminal is typed an end of file
-    /// instead of being closed.
+    /// ([`Stdio::pty`](crate::Stdio::pty)) counts as stdout, and the terminal is typed an end of
+    /// file instead of being closed.
     ///
     /// Beyond [`output_limit`](crate::Sandbox::output_limit) everything in the sandbox is killed,
     /// and the output up to then is kept. A descendant that holds a pipe open after the end of the
@@ -74,7 +74,8 @@ impl Child {
     /// use ringfence::{Sandbox, Stdio};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let mut child = Sandbox::new().command("wc").arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    /// let wc = Sandbox::new().command("wc").arg("-c");
+    /// let mut child = wc.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     /// child.stdin.as_mut().ok_or("no pipe")?.write_all(b"four")?;
     /// let output = child.wait_with_output()?;
     /// assert_eq!(output.stdout.trim_ascii(), b"4");

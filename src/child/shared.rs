@@ -54,8 +54,12 @@ pub(crate) struct Facts {
     /// True if the program runs under a filter of this library.
     pub(crate) seccomp: bool,
     /// True if the watching thread reaps the program as soon as it has ended: a filter that asks a
-    /// supervisor stays until then, and so does the pid namespace that a further program has entered.
+    /// supervisor stays until then, and so does the pid namespace that a further program has
+    /// entered.
     pub(crate) reaped_at_once: bool,
+    /// True if nobody here reaps the program once its handle is detached: this process ends, and
+    /// the one that becomes the program's parent wants its status.
+    pub(crate) left_to_parent: bool,
     /// True if a stream is a file, whose size RLIMIT_FSIZE limits.
     pub(crate) writes_file: bool,
     /// The time between the signal at the wall limit and the kill.
@@ -221,7 +225,8 @@ impl Shared {
         // A frozen process ends only when it is thawed.
         match &self.group {
             Some(group) if !self.facts.own_pid_ns || self.frozen.load(Ordering::SeqCst) => group.kill()?,
-            _ => {}
+            Some(group) => group.thaw_below(),
+            None => {}
         }
         killed
     }

@@ -35,8 +35,8 @@ impl Meter {
         !self.cuts && self.is_over()
     }
 
-    /// Counts `count` bytes, and returns how many of them may be passed on. `None` means that all of
-    /// them are thrown away, and that the stream goes on.
+    /// Counts `count` bytes, and returns how many of them may be passed on. `None` means that all
+    /// of them are thrown away, and that the stream goes on.
     pub(crate) fn pass(&self, count: usize) -> Option<usize> {
         let before = self.taken.fetch_add(count as u64, Ordering::AcqRel);
         let kept = usize::try_from(self.limit.saturating_sub(before)).unwrap_or(usize::MAX).min(count);

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -14,9 +15,9 @@ use crate::sys::terminal;
 /// [`Stdio::pty`](crate::Stdio::pty).
 ///
 /// What is written here is what a user types: the byte 3 is Ctrl-C, 4 at the begin of a line is the
-/// end of file, 26 is Ctrl-Z. The terminal echoes it, and a line ends with `\r\n`, until the program
-/// sets the terminal otherwise. What is read here is what the program prints. The end of file comes
-/// when no process has the terminal open any more.
+/// end of file, 26 is Ctrl-Z. The terminal echoes it, and a line ends with `\r\n`, until the
+/// program sets the terminal otherwise. What is read here is what the program prints. The end of
+/// file comes when no process has the terminal open any more.
 ///
 /// With an [`output_limit`](crate::Sandbox::output_limit) the terminal counts what is read, as an
 /// [`OutputStream`](crate::OutputStream) does.
@@ -51,11 +52,12 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    pub(super) fn new(master: OwnedFd, meter: Option<Arc<Meter>>) -> Terminal {
+    pub(crate) fn new(master: OwnedFd, meter: Option<Arc<Meter>>) -> Terminal {
         Terminal { master, meter }
     }
 
-    /// Sets the size of the terminal. If it has changed, the foreground process group gets SIGWINCH.
+    /// Sets the size of the terminal. If it has changed, the foreground process group gets
+    /// SIGWINCH.
     ///
     /// # Errors
     ///
@@ -72,6 +74,17 @@ impl Terminal {
     pub fn size(&self) -> io::Result<TerminalSize> {
         let (rows, columns) = terminal::size(self.master.as_fd())?;
         Ok(TerminalSize { rows, columns })
+    }
+
+    /// Returns the path of the terminal in a root that shows its devpts: `/dev/pts/0`. The
+    /// sandbox's own devpts is not the caller's, where this is another terminal, or none.
+    /// ptsname(3).
+    ///
+    /// # Errors
+    ///
+    /// The errno of ioctl_tty(2), which the kernel has no reason for.
+    pub fn name(&self) -> io::Result<PathBuf> {
+        Ok(PathBuf::from(format!("/dev/pts/{}", terminal::number(self.master.as_fd())?)))
     }
 
     /// Returns a copy, with which another thread can read while this one writes. Both count for one

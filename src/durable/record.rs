@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cgroup::NamedDir;
+use crate::cgroup::{NamedDir, UnitId};
 use crate::launch::Belongings;
 use crate::owner;
 use crate::plan::Note;
@@ -24,8 +24,8 @@ const VERSION: &str = "ringfence-created1";
 pub(super) struct Record {
     /// The boot in which the sandbox was created. Inodes mean nothing in another.
     pub(super) boot: Option<String>,
-    /// The inode of the pid namespace of the process that has created the sandbox. Pids mean nothing
-    /// in another.
+    /// The inode of the pid namespace of the process that has created the sandbox. Pids mean
+    /// nothing in another.
     pub(super) pid_ns: Option<u64>,
     pub(super) belongings: Option<Belongings>,
     /// `None` as long as the sandbox is not ready.
@@ -42,6 +42,8 @@ pub(super) struct Ready {
     pub(super) notes: Vec<(u32, Note)>,
     /// The time that a start may take.
     pub(super) timeout: Duration,
+    /// A start brings the listener of the program's filter.
+    pub(super) listens: bool,
     /// The text of the ticket, or the reason why there is none.
     pub(super) ticket: Result<String, String>,
 }
@@ -52,11 +54,12 @@ impl Record {
         let path = |path: &Path| escape(path.as_os_str().as_bytes());
         self.boot.iter().for_each(|boot| line.put("boot", boot));
         self.pid_ns.iter().for_each(|inode| line.put("pidns", inode));
-        if let Some(Belongings { name, groups, missing, named, scratch }) = &self.belongings {
+        if let Some(Belongings { name, groups, missing, named, unit, scratch }) = &self.belongings {
             line.put("name", name);
             groups.iter().for_each(|group| line.put("group", path(group)));
             missing.iter().for_each(|group| line.put("missing", path(group)));
             named.iter().for_each(|dir| line.put("named", dir.to_text()));
+            unit.iter().for_each(|unit| line.put("unit", unit.to_text()));
             scratch.iter().for_each(|base| line.put("scratch", path(base)));
         }
         let mut ticket = "";
@@ -64,6 +67,9 @@ impl Record {
             line.put("process", ready.process.to_line().trim().replace(' ', ":"));
             line.put("timeout", ready.timeout.as_nanos());
             ready.notes.iter().for_each(|(index, note)| line.put("note", format!("{index}:{}", note.to_text())));
+            if ready.listens {
+                line.put("listens", 1);
+            }
             match &ready.ticket {
                 Ok(text) => ticket = text,
                 Err(reason) => line.put("unticketed", escape(reason.as_bytes())),
@@ -96,7 +102,8 @@ impl Record {
                 }
                 let named = line.all("named").into_iter().map(|text| NamedDir::from_text(text, &name));
                 let named = named.collect::<Option<_>>()?;
-                Some(Belongings { name, groups, missing, named, scratch: line.maybe("scratch", whole)? })
+                let unit = line.maybe("unit", UnitId::from_text)?;
+                Some(Belongings { name, groups, missing, named, unit, scratch: line.maybe("scratch", whole)? })
             }
         };
         let identity = |text: &str| {
@@ -115,6 +122,7 @@ impl Record {
                     process,
                     notes: line.all("note").into_iter().map(note).collect::<Option<_>>()?,
                     timeout: line.one("timeout", |nanos| Some(Duration::from_nanos(number(nanos)?)))?,
+                    listens: line.flag("listens")?,
                     ticket: reason.map_or_else(|| Ok(ticket.to_owned()), Err),
                 })
             }
@@ -152,7 +160,9 @@ mod tests {
         let named = "missing=/sys/fs/cgroup/a/box,named=28:77:made:/sys/fs/cgroup/a/box,named=29:1:max:/sys/c";
         let named = format!("ringfence-created1,name={NAME},{named}\n\n");
         assert_eq!(Record::from_text(&named).unwrap().to_text(), named);
-        let bare = "ringfence-created1,process=7:100:b-1:55,timeout=1,unticketed=no%20room\n\n";
+        let scope = named.replace("\n\n", ",unit=00112233445566778899aabbccddeeff:a-b%3ac.scope\n\n");
+        assert_eq!(Record::from_text(&scope).unwrap().to_text(), scope);
+        let bare = "ringfence-created1,process=7:100:b-1:55,timeout=1,listens=1,unticketed=no%20room\n\n";
         assert_eq!(Record::from_text(bare).unwrap().to_text(), bare);
         assert!(Record::from_text("ringfence-created1\n\n").unwrap().ready.is_none());
     }
@@ -179,6 +189,7 @@ mod tests {
             ("timeout=30000000000,", ""),
             ("scratch=/tmp", "missing=tmp"),
             ("scratch=/tmp", "named=28:77:made:tmp"),
+            ("scratch=/tmp", "unit=00112233445566778899aabbccddeeff:dbus.service"),
             ("boot=b-1", "boot="),
             ("pidns=4", "pidns=x"),
             ("note=70:", "note=x:"),

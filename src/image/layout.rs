@@ -23,6 +23,7 @@ use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageIndexBuilder};
 use super::lock::{self, Mode};
 use super::nofollow::{self, check_directory, check_file};
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::owner;
 
 /// The annotation by which OCI image layouts name images.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -48,15 +49,21 @@ impl Layout {
             Error::io(Step::OpenStore, error).with_kind(ErrorKind::Store).at(path)
         };
         let root = std::path::absolute(root).map_err(|error| failed(root, &error))?;
-        let layout = Layout { root };
         let make = |path: &Path| {
             DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed(path, &error))
         };
-        make(&layout.root)?;
-        // The path of the root may contain links; the checks apply to the directory that it leads
-        // to.
-        let real = layout.root.canonicalize().map_err(|error| failed(&layout.root, &error))?;
-        check_directory(&real)?;
+        // The path of the root may contain links, which may belong to others; the checks apply to
+        // the directory that it leads to. Nobody else can exchange a part of that path, so every
+        // later path below it leads to the same store.
+        let checked = |path: &Path| {
+            let hint = "choose a directory below directories of your own or root's";
+            let real = owner::refuse_exchangeable_by_others(path, Step::OpenStore, hint);
+            real.map_err(|error| error.with_kind(ErrorKind::Store))
+        };
+        root.ancestors().find(|dir| dir.exists()).map_or(Ok(()), |dir| checked(dir).map(drop))?;
+        make(&root)?;
+        let layout = Layout { root: checked(&root)? };
+        check_directory(&layout.root)?;
         for dir in DIRS {
             let path = layout.root.join(dir);
             // A dangling link is not replaced by a directory.

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mknodat, utimensat};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstatat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, Whence, fchownat, ftruncate, lseek, symlinkat, unlinkat};
@@ -21,6 +21,7 @@ use super::lowers::{Found, Lowers};
 use super::tree::{EntryAt, InRoot, is_whiteout, kind_of, push, shown, split};
 use super::unpack::{Ids, Link, Unpacked, failed, link, permissions};
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::by_fd;
 
 const BUFFER: usize = 128 << 10;
 
@@ -223,7 +224,7 @@ fn copy_other(ids: Ids, from: &EntryAt, stat: &FileStat, to: &EntryAt) -> nix::R
         fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
     }
     if kind_of(stat) != SFlag::S_IFLNK {
-        fchmodat(dir, name, permissions(stat.st_mode), FchmodatFlags::FollowSymlink)?;
+        by_fd::chmod(&by_fd::look(dir.as_fd(), name)?, permissions(stat.st_mode))?;
     }
     let time = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
     utimensat(dir, name, &time, &time, UtimensatFlags::NoFollowSymlink)

@@ -162,6 +162,15 @@ impl Store {
     /// leftovers of killed processes. Waits for processes that add to the store. Layers that a
     /// [`Layers`](super::Layers) holds are kept.
     ///
+    /// ```no_run
+    /// use ringfence::image::Store;
+    ///
+    /// let store = Store::open_default()?;
+    /// store.remove(&"docker.io/library/alpine:3.20".parse()?)?;
+    /// println!("{:?}", store.prune()?);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Timeout`] if other processes add to the store for longer than

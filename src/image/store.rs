@@ -56,7 +56,9 @@ impl Store {
     ///
     /// [`ErrorKind::Store`], which includes: a directory of the store belongs to a user other than
     /// root and the caller, other users may write to it, or a link is in place of a directory or
-    /// file of the store.
+    /// file of the store. So is a store that another user could exchange, because a directory above
+    /// it belongs to that user, or is open to others: as root, choose one below directories of
+    /// root's.
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         let layout = Arc::new(Layout::open(path.as_ref())?);
         Ok(Store {
@@ -88,6 +90,7 @@ impl Store {
 
     /// Sets how long to wait for another process that holds a lock, or that writes the same blob
     /// and makes no progress. By default, ten minutes.
+    #[must_use = "the store is given back with the setting"]
     pub fn wait(mut self, wait: Duration) -> Store {
         self.wait = wait;
         self
@@ -95,6 +98,7 @@ impl Store {
 
     /// Sets the limit on the size of a layer without its compression, and on the size of its files.
     /// By default, 32 GiB. A larger layer is an error.
+    #[must_use = "the store is given back with the setting"]
     pub fn layer_bytes_limit(mut self, limit: impl Into<Bytes>) -> Store {
         self.limits.bytes = limit.into().get();
         self
@@ -102,18 +106,21 @@ impl Store {
 
     /// Sets the limit on the number of entries in a layer. By default, 2,000,000. Directories that
     /// the archive does not list count, and so do the whiteouts that hide files of lower layers.
+    #[must_use = "the store is given back with the setting"]
     pub fn layer_entries_limit(mut self, limit: u64) -> Store {
         self.limits.entries = limit;
         self
     }
 
     /// Sets the limit on the size of the files in all layers of an image. By default, 64 GiB.
+    #[must_use = "the store is given back with the setting"]
     pub fn image_bytes_limit(mut self, limit: impl Into<Bytes>) -> Store {
         self.limits.image_bytes = limit.into().get();
         self
     }
 
     /// Sets the limit on the number of entries in all layers of an image. By default, 4,000,000.
+    #[must_use = "the store is given back with the setting"]
     pub fn image_entries_limit(mut self, limit: u64) -> Store {
         self.limits.image_entries = limit;
         self
@@ -121,6 +128,7 @@ impl Store {
 
     /// Unpacks layers as an ordinary user does even if the caller is root: the unpacking user owns
     /// all files.
+    #[must_use = "the store is given back with the setting"]
     pub fn squash_ids(mut self) -> Store {
         self.squash = true;
         self
@@ -135,6 +143,7 @@ impl Store {
     /// the layer, and has found the blob to have these contents: a diff id in a configuration
     /// proves nothing. With this call, neither is checked, and `Registry::pull_and_unpack` does not
     /// download layers that are already unpacked.
+    #[must_use = "the store is given back with the setting"]
     pub fn one_tenant(mut self) -> Store {
         self.one_tenant = true;
         self
@@ -364,6 +373,16 @@ impl Store {
 
     /// Returns every name with its manifest or index. Names that are not valid references, as other
     /// tools may write, are left out.
+    ///
+    /// ```no_run
+    /// use ringfence::image::Store;
+    ///
+    /// let store = Store::open_default()?;
+    /// for (name, manifest) in store.images()? {
+    ///     println!("{name} {}", manifest.digest());
+    /// }
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

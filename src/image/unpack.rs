@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, futimens, mkdirat, mknodat, utimensat};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::sys::time::TimeSpec;
 use nix::sys::uio::pwrite;
@@ -24,7 +24,7 @@ use super::stream::read_error;
 use super::tar::{Entries, Entry, Kind};
 use super::tree::{self, EntryAt, InRoot, NAME_COST, Tree, shown};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::xattr;
+use crate::sys::{by_fd, xattr};
 
 /// The prefix of the names of whiteouts.
 pub(super) const WHITEOUT: &[u8] = b".wh.";
@@ -314,8 +314,8 @@ impl Unpacker {
             self.xattrs(path, entry, |name, value| xattr::set_by_path(file.as_fd(), name, value))?;
         }
         if entry.kind != Kind::Symlink {
-            let flag = nix::sys::stat::FchmodatFlags::FollowSymlink;
-            fchmodat(&place.dir, place.name.as_c_str(), permissions(entry.mode), flag).map_err(fail)?;
+            let made = by_fd::look(place.dir.as_fd(), place.name.as_c_str()).map_err(fail)?;
+            by_fd::chmod(&made, permissions(entry.mode)).map_err(fail)?;
         }
         let mtime = time(entry.mtime);
         utimensat(&place.dir, place.name.as_c_str(), &mtime, &mtime, UtimensatFlags::NoFollowSymlink).map_err(fail)

@@ -7,12 +7,7 @@ use nix::errno::Errno;
 
 use super::lowers::Lowers;
 use crate::error::{Error, ErrorKind, Result, Step};
-
-/// The largest user database that is read, in bytes.
-const DATABASE_MAX: u64 = 16 << 20;
-/// The largest id. Programs with signed 32-bit ids take larger ones as negative, and 4,294,967,295
-/// is not an id.
-const ID_MAX: u32 = i32::MAX as u32;
+use crate::passwd::{DATABASE_MAX, ID_MAX, PasswdLine, id};
 
 /// The user that a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,29 +92,6 @@ fn number(text: &str) -> Option<Result<u32>> {
         let text = format!("{text} is not an id: the largest id is {ID_MAX}");
         Error::message(ErrorKind::Invalid, Step::ImageUser, text)
     }))
-}
-
-fn id(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|id| *id <= ID_MAX)
-}
-
-/// A line of passwd(5).
-struct PasswdLine<'t> {
-    name: &'t str,
-    uid: u32,
-    gid: u32,
-    home: &'t str,
-}
-
-impl<'t> PasswdLine<'t> {
-    fn parse(line: &'t str) -> Option<Self> {
-        let mut fields = line.split(':');
-        let name = fields.next().filter(|name| !name.is_empty())?;
-        let _password = fields.next()?;
-        let (uid, gid) = (id(fields.next()?)?, id(fields.next()?)?);
-        let _comment = fields.next();
-        Some(PasswdLine { name, uid, gid, home: fields.next().unwrap_or_default() })
-    }
 }
 
 /// A line of group(5).

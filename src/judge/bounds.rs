@@ -45,7 +45,7 @@ impl Policy {
 
     /// Returns a problem if the program is to run on a processor that the machine cannot have: the
     /// kernel would leave it out and say nothing.
-    pub(super) fn absent_affinity(&self) -> Option<Problem> {
+    pub(crate) fn absent_affinity(&self) -> Option<Problem> {
         let wanted = *self.program.attributes.cpu_affinity.as_ref()?.last()?;
         let (there, most) = possible("cpu")?;
         (wanted > most).then(|| {

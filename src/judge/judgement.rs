@@ -1,7 +1,7 @@
 //! The judgement before a spawn: contradictions in the policy, and requests that this host cannot
 //! fulfil.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
 use nix::unistd::{Gid, Uid};
@@ -9,10 +9,11 @@ use nix::unistd::{Gid, Uid};
 use super::bounds::absent_processors;
 use super::capabilities::{capability_mask, has_capability};
 use crate::cgroup;
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, Problem, Result, Step};
 use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount::{self, Kind, Mount};
 use crate::namespace::{IdMaps, Namespaces, UserLimit};
+use crate::owner;
 use crate::policy::Policy;
 use crate::program::Session;
 use crate::security::{self, Landlock, Modules, Names, Seccomp};
@@ -24,7 +25,7 @@ const NAME_MAX: usize = 64;
 const UNCOUNTED: &str = "a stream is a descriptor with another reader, so its output cannot be counted";
 
 /// The judgement of a policy that this host can carry out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Judgement {
     pub(crate) enforced: Enforced,
     /// The limits that hold: those of the policy, without those that `best_effort` gives up.
@@ -43,6 +44,8 @@ pub(crate) struct Judgement {
     /// The paths inside at which the program would see its own control group, and must not write to
     /// it.
     pub(crate) control_groups: Vec<PathBuf>,
+    /// True if the program is shown its control groups, where the policy says so.
+    pub(crate) shows_groups: bool,
 }
 
 impl Judgement {
@@ -82,6 +85,8 @@ impl Policy {
         let control_groups = self.judge_own_group(&landlock, &mut enforced);
         let security = self.privileges();
         self.note_walls(&security, &mut enforced);
+        problems.extend(self.reaches_host_root(&security));
+        let shows_groups = self.judge_shown_groups(&limits, thorough, &mut enforced);
         let bounding = self.judge_capabilities(&security, &mut problems, &mut enforced);
         let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
         let seccomp = self.judge_denials(seccomp, &mut enforced, &mut problems);
@@ -95,7 +100,7 @@ impl Policy {
         problems.extend(self.new_privs_unreachable());
         if thorough {
             problems.extend(self.missing_sources());
-            if let Some(path) = &self.cgroup {
+            if let Some(path) = self.cgroup.as_ref().filter(|_| !self.has_unit()) {
                 problems.extend(cgroup::host()?.unadoptable(path));
             }
             problems.extend(self.too_many_descriptors(&[]));
@@ -105,7 +110,18 @@ impl Policy {
             problems.extend(self.refused_by_kernel());
         }
         if problems.is_empty() {
-            Ok(Judgement { enforced, limits, account_cpu, maps, landlock, security, bounding, seccomp, control_groups })
+            Ok(Judgement {
+                enforced,
+                limits,
+                account_cpu,
+                maps,
+                landlock,
+                security,
+                bounding,
+                seccomp,
+                control_groups,
+                shows_groups,
+            })
         } else if !thorough {
             self.judge(true)
         } else {
@@ -194,7 +210,7 @@ impl Policy {
     }
 
     /// Returns a problem if the caller may not install a filter without `no_new_privs`.
-    fn new_privs_unreachable(&self) -> Option<Problem> {
+    pub(crate) fn new_privs_unreachable(&self) -> Option<Problem> {
         self.seccomp.as_ref().filter(|profile| profile.allows_new_privs())?;
         let has_admin = self.namespaces.apart().contains(Namespaces::USER) || has_capability(Capability::CAP_SYS_ADMIN);
         (!has_admin).then(|| {
@@ -315,7 +331,12 @@ impl Policy {
     fn group_problems(&self, host: &cgroup::Host, limits: &cgroup::Limits, account_cpu: bool) -> Vec<Problem> {
         #[cfg(feature = "systemd")]
         if let Some(scope) = &self.systemd_scope {
-            return scope.problems(host, limits, account_cpu);
+            let is_valid = scope.invalid().is_none();
+            return if is_valid { cgroup::problems_in_scope(host, limits, account_cpu) } else { Vec::new() };
+        }
+        #[cfg(feature = "oci")]
+        if self.unit.is_some() {
+            return cgroup::problems_in_scope(host, limits, account_cpu);
         }
         host.problems(limits, account_cpu, self.group_parent())
     }
@@ -439,6 +460,12 @@ impl Policy {
         } else if self.mounts.maps_ids() || self.mounts.has_id_maps() {
             problems.extend(id_mapped_mounts());
         }
+        problems.extend(self.mounts.disk_problems(
+            ns.new.contains(Namespaces::USER),
+            ns.joins(Namespaces::MOUNT),
+            has_capability(Capability::CAP_SYS_ADMIN),
+        ));
+        problems.extend(self.mounts.limited_dirs().iter().filter_map(|dir| exchangeable(dir)));
         let needs_pid_ns = |mount: &Mount| matches!(mount.kind, Kind::Proc(_));
         if ns.new.contains(Namespaces::USER)
             && !ns.apart().contains(Namespaces::PID)
@@ -505,6 +532,15 @@ impl Policy {
         may
     }
 
+    /// Judges the capabilities that a further program gets beside those of this policy. Returns
+    /// whether the bounding set can be cut down.
+    pub(crate) fn judge_said_capabilities(&self, security: &security::Privileges, problems: &mut Vec<Problem>) -> bool {
+        if self.seccomp.is_some() && self.landlock.is_none() {
+            problems.extend(self.filter_bypass());
+        }
+        self.judge_capabilities(security, problems, &mut Enforced::default())
+    }
+
     /// Judges the limits, and returns those that a control group will hold, whether the group
     /// counts processor time, and the enforcement of each limit.
     fn judge_limits(&self, thorough: bool, problems: &mut Vec<Problem>) -> Result<(cgroup::Limits, bool, Enforced)> {
@@ -515,6 +551,12 @@ impl Policy {
             return Ok((limits, account_cpu, enforced));
         }
         let host = cgroup::host()?;
+        let no_swap = self.takes_no_swap && limits.memory.is_some() && !limits.features().contains(&Feature::SwapLimit);
+        if no_swap && host.counts_swap() {
+            limits = limits.swap(0);
+        } else if no_swap && cgroup::has_swap() {
+            enforced.set(Feature::SwapLimit, host.swap_uncounted());
+        }
         for feature in limits.features().into_iter().chain(account_cpu.then_some(Feature::CpuTime)) {
             enforced.set(feature, host.enforcement(feature));
         }
@@ -523,7 +565,9 @@ impl Policy {
         }
         let absent = absent_processors(&limits);
         for problem in self.group_problems(host, &limits, account_cpu).into_iter().chain(absent) {
-            match problem.feature.filter(|feature| self.best_effort.contains(feature)) {
+            let goes_without =
+                |feature: &Feature| self.best_effort.contains(feature) || no_swap && *feature == Feature::SwapLimit;
+            match problem.feature.filter(goes_without) {
                 Some(feature) => {
                     let missing = match feature {
                         Feature::CpuTime => {
@@ -542,6 +586,16 @@ impl Policy {
         }
         Ok((limits, account_cpu, enforced))
     }
+}
+
+/// Returns a problem if somebody else could exchange a directory between its limit and its mount.
+fn exchangeable(dir: &Path) -> Option<Problem> {
+    let error = owner::refuse_exchangeable_name(dir, Step::DiskLimit, "").err()?;
+    // A directory that is missing is told elsewhere.
+    (error.raw_os_error() != Some(libc::ENOENT)).then(|| {
+        let remedy = "limit a directory below directories of your own or root's, by a path without links";
+        Problem::unsupported("disk_limit", error.to_string().trim_end_matches([' ', ';']), remedy)
+    })
 }
 
 /// Returns a problem if the caller cannot map the ids of a mount.

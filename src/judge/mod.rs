@@ -8,6 +8,7 @@ mod judgement;
 mod kernel;
 mod own_group;
 mod privileges;
+mod shown_groups;
 mod template;
 mod user_ns;
 mod walls;

@@ -5,7 +5,9 @@ use caps::Capability;
 use nix::unistd::Uid;
 
 use super::capabilities::has_capability;
+use crate::error::Problem;
 use crate::feature::{Enforced, Enforcement, Feature};
+use crate::mount;
 use crate::namespace::Namespaces;
 use crate::policy::Policy;
 use crate::security::Privileges;
@@ -38,10 +40,50 @@ const MAY_SET_LIMITS: &str = "the program has CAP_SYS_RESOURCE in its user names
                               capability out with capabilities()";
 const MAY_UNMOUNT: &str = "the program has CAP_SYS_ADMIN over its mounts, and could unmount this or make it writable: \
                            leave the capability out with capabilities()";
+const ONLY_COVERED: &str = "the host's root lies below this one (no_pivot), and who gets CAP_SYS_ADMIN over the mounts could \
+                            take this one off: enter it by pivot_root(2)";
 const MAY_RAISE: &str = "the program has CAP_SYS_RESOURCE on the host itself, and could raise its limits: add user_ns(), \
                          or leave the capability out with capabilities()";
 
 impl Policy {
+    /// Returns the problems of a root that a program with these privileges could leave for the host's:
+    /// one that only covers the host's, by umount2(2), and one that was put over the directory of a
+    /// caller who has gone through chroot(2), by chroot(2) once more, as `..` then leads on beyond it.
+    /// The kernel itself makes no user namespace for such a caller.
+    pub(crate) fn reaches_host_root(&self, privileges: &Privileges) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.mounts.root.is_none() {
+            return problems;
+        }
+        if self.mounts.no_pivot && self.may_have(privileges, Capability::CAP_SYS_ADMIN) {
+            let reason = "a program with CAP_SYS_ADMIN over its mounts would take the root off, and be on the host's";
+            let remedy = "leave the capability out with capabilities(), or no_pivot()";
+            problems.push(Problem::unsupported("no_pivot", reason, remedy));
+        }
+        let own = self.namespaces.new.contains(Namespaces::USER) || self.namespaces.joins(Namespaces::MOUNT);
+        if !own && self.may_have(privileges, Capability::CAP_SYS_CHROOT) && mount::is_under_chroot() {
+            let reason =
+                "the caller has gone through chroot(2): a program with CAP_SYS_CHROOT would climb out of both roots";
+            let remedy =
+                "leave the capability out with capabilities(), or enter the caller's root by pivot_root(2) instead";
+            problems.push(Problem::unsupported("rootfs", reason, remedy));
+        }
+        problems
+    }
+
+    /// Returns whether a program with these privileges can have a capability, also by an exec.
+    fn may_have(&self, privileges: &Privileges, capability: Capability) -> bool {
+        match &privileges.capabilities {
+            Some(given) => given.reaches(capability),
+            None => {
+                let has_none = privileges.no_new_privs && self.program.user.is_some_and(|(uid, _)| uid != 0);
+                let own_user_ns = self.namespaces.apart().contains(Namespaces::USER);
+                let has = own_user_ns || has_capability(capability) || Uid::effective().is_root();
+                !has_none && has
+            }
+        }
+    }
+
     /// Notes the walls that the policy asks for. `privileges` are those of the program.
     pub(super) fn note_walls(&self, privileges: &Privileges, enforced: &mut Enforced) {
         let own_user_ns = self.namespaces.apart().contains(Namespaces::USER);
@@ -63,6 +105,10 @@ impl Policy {
         let makes_nodes = !own_user_ns && self.limits.devices.is_none() && may(Capability::CAP_MKNOD);
         let root_holds =
             if outside == Enforcement::Full { unless(makes_nodes, MAY_MAKE_NODES) } else { outside.clone() };
+        let root_holds = match root_holds {
+            Enforcement::Full => unless(self.mounts.no_pivot, ONLY_COVERED),
+            other => other,
+        };
         let mounts = if own_user_ns { unless(is_admin, MAY_UNMOUNT) } else { outside.clone() };
         let apart = self.namespaces.apart();
         for (_, feature) in NAMESPACES.into_iter().filter(|(kind, _)| apart.contains(*kind)) {

@@ -2,10 +2,11 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::emit::{Setup, SetupKey, caller_copies};
 use crate::error::{Error, Result, Step};
+use crate::feature::{Enforcement, Feature};
 use crate::judge::Judgement;
 use crate::namespace::Outside;
 use crate::policy::Policy;
@@ -24,6 +25,8 @@ pub(crate) struct Compiled {
     sparse: AtomicBool,
     /// True if a run has shown that mounts do not take exchanged ids.
     no_exchange: AtomicBool,
+    /// Why the sandboxes do not show their control groups, if a run has shown that they cannot.
+    no_groups: OnceLock<String>,
     setup: Mutex<Option<Arc<Setup>>>,
 }
 
@@ -38,6 +41,7 @@ impl Compiled {
             sparse: AtomicBool::new(policy.fits_sparse(caller_copies(&judgement))),
             judgement: Arc::new(judgement),
             no_exchange: AtomicBool::new(false),
+            no_groups: OnceLock::new(),
             setup: Mutex::default(),
         })
     }
@@ -108,6 +112,26 @@ impl Compiled {
         let lacks = error.step() == Step::IdMapMount;
         self.no_exchange.fetch_or(lacks, Ordering::Relaxed);
         lacks
+    }
+
+    /// Returns whether the program is shown its control groups, where the policy says so.
+    pub(super) fn shows_groups(&self) -> bool {
+        self.judgement.shows_groups && self.no_groups.get().is_none()
+    }
+
+    /// Notes why the program cannot be shown its control groups.
+    pub(super) fn give_up_groups(&self, why: String) {
+        let _ = self.no_groups.set(why);
+    }
+
+    /// Returns the judgement, with what runs have shown.
+    pub(super) fn judgement_of_run(&self) -> Arc<Judgement> {
+        let mut judgement = self.judgement.clone();
+        if let Some(why) = self.no_groups.get() {
+            let enforced = &mut Arc::make_mut(&mut judgement).enforced;
+            enforced.set(Feature::Cgroupfs, Enforcement::Missing(why.clone()));
+        }
+        judgement
     }
 
     /// Adds the seccomp profile's explanation to an error.

@@ -3,18 +3,18 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use caps::Capability;
 use nix::errno::Errno;
 
 use crate::error::{Result, Step};
 use crate::judge::Judgement;
-use crate::mount::{self, Context, ShownGroups};
+use crate::mount::{Context, Further, ShownGroups};
 use crate::namespace::{IdMaps, Namespaces, Writer};
 use crate::plan::{Arg, ExecFlags, Plan, PlanFd, Request, RunFd, Slot};
 use crate::policy::Policy;
-use crate::program::{Invocation, Program, Resource, emit_groups, emit_ids};
+use crate::program::{Invocation, Program, Resource, emit_cwd_ahead, emit_groups, emit_ids};
 use crate::security::{Modules, Seccomp};
 use crate::spawn::{self, FailurePage};
 use crate::stdio::{self, Fds, Master, Streams};
@@ -39,11 +39,10 @@ pub(crate) struct Run {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct SetupKey {
     /// True if the caller may not put the child into its group.
-    pub(super) fenced: bool,
-    /// The number of `cgroup.procs` files that the stub writes itself to, and the path of their
-    /// group.
-    pub(super) procs: usize,
-    pub(super) group: Option<PathBuf>,
+    pub(super) bounded: bool,
+    /// The directories of the groups that the stub enters by itself, one for each file that it
+    /// writes to; where the groups' names differ from run to run, the directories above.
+    pub(super) groups: Vec<PathBuf>,
     /// The template from which the sandbox's mount namespace is made; `None` for the caller's
     /// namespace.
     pub(super) template: Option<RawFd>,
@@ -56,6 +55,8 @@ pub(super) struct SetupKey {
     pub(super) pty: Pty,
     /// True if mounts exchange the id of the maps for another.
     pub(super) exchanges: bool,
+    /// True if the caller has made the device nodes.
+    pub(super) nodes: bool,
 }
 
 /// The place of the terminal of a program.
@@ -98,7 +99,7 @@ impl Policy {
         let mut plan = Plan::new();
         let pid_ns = self.namespaces.apart().contains(Namespaces::PID);
         let umask = emit_beginning(&mut plan);
-        if key.fenced {
+        if key.bounded {
             // At this point, the stub still looks like a process of the caller's user.
             plan.request(Step::JoinCgroup, Request::ControlGroup);
         }
@@ -116,7 +117,7 @@ impl Policy {
         // From here on, no process of the same user may look into the stub or its descriptors
         // (CVE-2016-9962).
         emit_undumpable(&mut plan);
-        emit_join_cgroups(&mut plan, key);
+        emit_join_cgroups(&mut plan, key.groups.iter().map(PathBuf::as_path));
         let master = match key.pty {
             Pty::None => None,
             Pty::Inside => Some(Master::Made(plan.slot())),
@@ -127,13 +128,19 @@ impl Policy {
         let scratch = key.scratch.as_deref();
         let ready = self.mounts.emit_detached_overlay(&mut plan, context, scratch)?;
         self.namespaces.emit(&mut plan, template)?;
+        if self.namespaces.joins(Namespaces::USER) && self.program.user.is_some() {
+            emit_root_of_joined(&mut plan);
+            // A change of user makes a process dumpable again where fs.suid_dumpable says so.
+            emit_undumpable(&mut plan);
+        }
         if self.namespaces.new.contains(Namespaces::MOUNT) {
             let mounts = self.mounts.all(&self.surroundings(key.shown.clone()), key.terminal.as_deref());
-            self.mounts.emit(&mut plan, &mounts, context, scratch, ready, &judgement.control_groups)?;
+            let made = self.program.cwd.as_deref().filter(|_| self.program.make_cwd);
+            let further = Further { scratch, groups: &judgement.control_groups, workdir: made };
+            self.mounts.emit(&mut plan, &mounts, context, ready, further)?;
         }
-        if let Some(cwd) = self.program.cwd.as_deref().filter(|_| self.program.make_cwd) {
-            mount::emit_workdir(&mut plan, cwd);
-        }
+        // The ops between this and the last change of directory name absolute paths.
+        self.cwd_ahead().into_iter().for_each(|cwd| emit_cwd_ahead(&mut plan, &Path::new("/").join(cwd)));
         let landlock = self.landlock.as_ref().and_then(|rules| rules.emit(&mut plan, &judgement.landlock));
         self.emit_identity(&mut plan, judgement);
         // A change of user makes a process dumpable again where fs.suid_dumpable says so.
@@ -154,9 +161,15 @@ impl Policy {
         Ok(Setup { key: key.clone(), plan, failure })
     }
 
+    /// Returns the working directory that is entered before the program gets its user, as it is
+    /// made by then.
+    fn cwd_ahead(&self) -> Option<&Path> {
+        self.program.cwd.as_deref().filter(|_| self.program.make_cwd)
+    }
+
     /// Writes the ops of one run: working directory, streams and exec.
     pub(super) fn emit_run(&self, plan: &mut Plan, judgement: &Judgement, setup: &Setup, run: &Run) {
-        run.invocation.emit_cwd(plan, self.mounts.root.is_some());
+        run.invocation.emit_cwd(plan, self.mounts.root.is_some(), self.cwd_ahead());
         run.streams.emit(plan, &self.stdio.extra, &run.fds);
         run.streams.emit_controlling(plan);
         self.emit_exec(plan, judgement, judgement.seccomp.as_ref(), setup.failure, run);
@@ -174,11 +187,28 @@ impl Policy {
         listener: BorrowedFd<'_>,
     ) {
         let listener = plan.fd(PlanFd::Held(listener.as_raw_fd()));
-        run.invocation.emit_cwd(plan, self.mounts.root.is_some());
+        run.invocation.emit_cwd(plan, self.mounts.root.is_some(), self.cwd_ahead());
         let (parent, listener) = run.streams.emit_waiting(plan, &self.stdio.extra, listener);
-        run.invocation.emit_find(plan);
+        run.streams.emit_controlling(plan);
+        if !self.program.is_absent {
+            run.invocation.emit_find(plan);
+        }
+        let filter = judgement.seccomp.as_ref();
+        // Others are in the pid namespace already, and could take over who waits without the
+        // filter.
+        let ahead = filter.filter(|profile| self.waits_among_others() && profile.comes_before_the_start());
+        if let Some(profile) = ahead {
+            profile.emit_ahead(plan);
+            judgement.security.emit_without_admin(plan, self.user_inside().0 == 0);
+        }
         plan.await_start(listener, parent);
-        self.emit_exec(plan, judgement, judgement.seccomp.as_ref(), setup.failure, run);
+        self.emit_exec(plan, judgement, filter.filter(|_| ahead.is_none()), setup.failure, run);
+    }
+
+    /// Returns whether a stub that waits can be traced by a process inside that has CAP_SYS_PTRACE:
+    /// processes of other sandboxes see it, and belong to the same user namespace.
+    pub(super) fn waits_among_others(&self) -> bool {
+        self.namespaces.joins(Namespaces::PID) && !self.namespaces.apart().contains(Namespaces::USER)
     }
 
     /// Writes the ops that let the stub wait for a program.
@@ -194,16 +224,16 @@ impl Policy {
     /// this plan, and the program's own descriptors after it.
     pub(super) fn emit_fire(&self, judgement: &Judgement, setup: &Setup, run: &Run) -> Plan {
         let mut plan = setup.plan.continued();
-        run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
+        run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some(), self.cwd_ahead());
         stdio::emit_received(&mut plan, &run.fds);
         let filter = judgement.seccomp.as_ref().filter(|_| ahead(judgement).is_none());
         self.emit_exec(&mut plan, judgement, filter, setup.failure, run);
         plan
     }
 
-    /// Emits the last ops of a run: limits of the process, signal mask, filter and exec. `filter` is
-    /// the filter that is still to be installed, `failure` the slot with the address of the failure
-    /// page.
+    /// Emits the last ops of a run: limits of the process, signal mask, filter and exec. `filter`
+    /// is the filter that is still to be installed, `failure` the slot with the address of the
+    /// failure page.
     pub(super) fn emit_exec(
         &self,
         plan: &mut Plan,
@@ -214,7 +244,8 @@ impl Policy {
     ) {
         self.emit_limits_of_process(plan, judgement, &run.streams);
         emit_unblock_signals(plan);
-        let how = filter.map_or(ExecFlags::empty(), |profile| profile.emit(plan, self.supervisor.is_some()));
+        let how =
+            filter.map_or(ExecFlags::empty(), |profile| profile.emit(plan, self.supervisor.is_some() || self.durable));
         run.invocation.emit_exec(plan, how, failure);
     }
 
@@ -240,7 +271,10 @@ impl Policy {
         let maps = judgement.maps.as_ref();
         Context {
             template: key.template.is_some(),
+            in_place: self.mounts.stops_before_entry,
+            no_pivot: self.mounts.no_pivot,
             terminal: None,
+            nodes: key.nodes,
             user_ns: self.namespaces.apart().contains(Namespaces::USER),
             other_user: is_other_user(judgement),
             mapped: maps.filter(|_| key.exchanges).and_then(IdMaps::single),
@@ -255,8 +289,8 @@ impl Policy {
     /// Sets the death signal, after the last change of user, which would clear the signal. Then
     /// checks that the owner is still alive. `parent` is the pipe of the thread that cloned.
     pub(super) fn emit_owner(&self, plan: &mut Plan, parent: Arg) {
-        // A sandbox that a later process starts gets rid of the signal once it is on record. An init
-        // could not.
+        // A sandbox that a later process starts gets rid of the signal once it is on record. An
+        // init could not.
         if !self.program.outlive_owner || self.durable && !self.program.init {
             let signal = DEATH_SIGNAL;
             plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), signal.into()]);
@@ -327,6 +361,14 @@ pub(super) fn emit_undumpable(plan: &mut Plan) {
     plan.call(Step::Prctl, libc::SYS_prctl, [libc::PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
 }
 
+/// Takes the ids of the joined user namespace's root, so that files can be made in file systems
+/// that belong to it. A namespace without such ids leaves the stub as it is.
+fn emit_root_of_joined(plan: &mut Plan) {
+    for (step, call) in [(Step::Gid, libc::SYS_setresgid), (Step::Uid, libc::SYS_setresuid)] {
+        plan.call(step, call, [0.into(), 0.into(), 0.into()]).at("0").tolerate(Errno::EINVAL).tolerate(Errno::EPERM);
+    }
+}
+
 /// Emits the ids that the setup has in a user namespace with these maps.
 pub(super) fn emit_setup_ids(plan: &mut Plan, maps: &IdMaps) {
     let Some((uid, gid)) = maps.setup() else { return };
@@ -337,12 +379,11 @@ pub(super) fn emit_setup_ids(plan: &mut Plan, maps: &IdMaps) {
 }
 
 /// Lets the stub enter its groups: those on v1, and those on v2 that it was not born in.
-pub(super) fn emit_join_cgroups(plan: &mut Plan, key: &SetupKey) {
+pub(super) fn emit_join_cgroups<'g>(plan: &mut Plan, groups: impl IntoIterator<Item = &'g Path>) {
     let own = plan.string("0");
-    for number in 0..key.procs {
+    for (number, group) in groups.into_iter().enumerate() {
         let number = plan.run_fd(RunFd::CgroupProcs(number));
-        plan.call(Step::JoinCgroup, libc::SYS_write, [number.into(), own.into(), 1.into()])
-            .at(key.group.as_deref().unwrap_or("cgroup.procs".as_ref()));
+        plan.call(Step::JoinCgroup, libc::SYS_write, [number.into(), own.into(), 1.into()]).at(group);
     }
 }
 

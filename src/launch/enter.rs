@@ -5,66 +5,45 @@
 //! process inside can see it. Only then is it cloned into the pid namespace, with nothing of the
 //! host's open any more.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use caps::Capability;
 use nix::errno::Errno;
 
-use super::compiled::Compiled;
-use super::emit::{
-    Run, SetupKey, emit_beginning, emit_failure_page, emit_join_cgroups, emit_setup_ids, emit_undumpable,
-};
-use super::inputs::{Inputs, refuse_frozen};
+use super::emit::{Run, emit_beginning, emit_failure_page, emit_join_cgroups, emit_setup_ids, emit_undumpable};
+use super::entrance::Entrance;
+use super::inputs::refuse_frozen;
 use super::listener::ListenerChannel;
+use super::location::{GroupMover, scope_mover};
+use super::rights::Terms;
 use super::run_setup::is_clone_too_old;
-use crate::cgroup::Group;
+use crate::cgroup::{self, Group, Subgroup};
 use crate::child::{Child, Enter, Facts, Inside, Resources, Started, Watch};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
 use crate::judge::Judgement;
 use crate::namespace::Namespaces;
-use crate::plan::{Plan, PlanFd, RunFds};
+use crate::plan::{Plan, PlanFd, Request, RunFds};
 use crate::policy::Policy;
+use crate::program::Attributes;
 use crate::security::{Modules, Seccomp, emit_no_new_privs};
 use crate::spawn::{self, FailurePage, Launch};
 use crate::stdio::{self, Master, Stdio, Streams};
 use crate::sys::{pidfd, table};
 use crate::text::Writer;
 
-/// The way into one sandbox.
-#[derive(Debug)]
-pub(super) struct Entrance {
-    pub(super) policy: Arc<Policy>,
-    pub(super) judgement: Arc<Judgement>,
-    /// The user and group that programs of the sandbox are outside, if the caller's ids say.
-    pub(super) user_outside: Option<(u32, u32)>,
-    /// True if the caller may not put a process into the sandbox's control group.
-    pub(super) is_fenced: bool,
-    /// The Landlock ruleset of the sandbox, with the paths as they were before its program ran.
-    pub(super) ruleset: Option<OwnedFd>,
-}
-
-impl Entrance {
-    /// Keeps what a further program needs. Nothing of it is a descriptor of the policy's: the handle
-    /// of a sandbox holds open no stream that the program has closed.
-    pub(super) fn new(compiled: &Compiled, user_outside: Option<(u32, u32)>, inputs: &mut Inputs) -> Self {
-        let (policy, judgement) = (compiled.entry.clone(), compiled.judgement.clone());
-        Entrance { policy, judgement, user_outside, is_fenced: inputs.is_fenced(), ruleset: inputs.ruleset.take() }
-    }
-}
-
 /// The descriptors by which a stub enters.
 struct Way<'w> {
     pidfd: BorrowedFd<'w>,
     /// The root directory of the sandbox's first process.
     root: Option<OwnedFd>,
-    /// The files to which the stub writes to enter the control group.
-    procs: Vec<OwnedFd>,
-    group: Option<&'w Group>,
+    /// The files to which the stub writes to enter the control group, with the group's directories.
+    procs: Vec<(OwnedFd, PathBuf)>,
+    /// Has systemd put the stub into the group, where the caller may not.
+    mover: Option<GroupMover>,
     failure: Option<FailurePage>,
     ruleset: Option<BorrowedFd<'w>>,
     /// The master of the program's terminal.
@@ -77,9 +56,13 @@ impl Enter for Entrance {
     }
 
     fn enter(&self, running: &Inside<'_>, command: &Command, default: &[Stdio; 3]) -> Result<Child> {
-        let (policy, judgement) = (&*self.policy, &*self.judgement);
-        policy.check_entry(judgement, command, running, self.is_fenced)?;
-        running.group.map_or(Ok(()), refuse_frozen).map_err(|error| error.with_kind(ErrorKind::Control))?;
+        let (terms, problems) = self.terms(command);
+        let (policy, judgement) = (&*terms.policy, &*terms.judgement);
+        policy.check_entry(&terms, command, running, self.has_boundary, problems)?;
+        let below = group_below(running, command)?;
+        // The group that the program enters.
+        let target = below.as_ref().or(running.group);
+        target.map_or(Ok(()), refuse_frozen).map_err(|error| error.with_kind(ErrorKind::Control))?;
         let mut channel = policy.listen(judgement, None)?;
         let stdio = Stdio::choose(command.streams.each_ref().map(Option::as_ref), default);
         let mut run = Run {
@@ -87,13 +70,19 @@ impl Enter for Entrance {
             streams: Streams::open(stdio)?,
             fds: command.fds.clone(),
         };
-        self.user_outside.into_iter().for_each(|user| run.streams.give_to(user));
-        let mut way = policy.way_into(judgement, running, self.ruleset.as_ref().map(AsFd::as_fd))?;
-        way.terminal = run.streams.has_pty().then(|| stdio::open_terminal(self.user_outside)).transpose()?;
+        terms.user_outside.into_iter().for_each(|user| run.streams.give_to(user));
+        if let Some(user) = terms.user_outside.filter(|_| command.gives_streams()) {
+            run.streams.give_inherited_to(user);
+        }
+        let mut way = policy.way_into(judgement, running, target, self.ruleset.as_ref().map(AsFd::as_fd))?;
+        let root = way.root.as_ref().map(AsFd::as_fd);
+        let terminal = run.streams.has_pty().then(|| stdio::open_terminal(root, terms.user_outside)).transpose()?;
+        way.terminal = terminal;
         let launch = |way: &Way<'_>, group: Option<BorrowedFd<'_>>| {
-            let plan = policy.emit_entry(judgement, way, &run)?;
+            let plan = policy.emit_entry(&terms, way, &run, command)?;
             spawn::start(&Launch {
                 cgroup: group,
+                enter: way.mover.as_deref(),
                 seen_inside: true,
                 listener: channel.as_ref().and_then(ListenerChannel::sender),
                 supervisor: channel.as_ref().and_then(ListenerChannel::remote),
@@ -101,22 +90,48 @@ impl Enter for Entrance {
                 ..Launch::new(&plan, policy.setup_timeout())
             })
         };
-        let birth = running.group.filter(|group| !group.is_in_oom_group()).and_then(Group::v2_dir);
+        // Who runs on other processors until it is in the group enters by itself, as does who
+        // enters a group that was made inside: whoever is born in a group in which cgroup.kill was
+        // used is killed (6.14).
+        let is_born = |group: &&Group| {
+            let enters_by_itself = command.first_affinity().is_some() || below.is_some();
+            !group.refuses_births() && !enters_by_itself && way.mover.is_none()
+        };
+        let birth = target.filter(is_born).and_then(Group::v2_dir);
         let entered = match birth.map(|group| launch(&way, Some(group))) {
             Some(Err(error)) if is_clone_too_old(&error) => None,
             done => done,
         };
         let stub = entered.unwrap_or_else(|| {
-            way.procs.extend(running.group.map(Group::v2_procs).transpose()?.flatten());
+            if let Some(group) = target.filter(|_| way.mover.is_none()) {
+                way.procs = group.entries(true)?;
+            }
             launch(&way, None)
         });
+        let stub = match stub {
+            Err(error) if takes_no_process(&error) && below.is_none() && way.mover.is_none() => {
+                match group_of_first(running)? {
+                    Some(lower) => {
+                        way.procs = lower.entries(true)?;
+                        launch(&way, None)
+                    }
+                    None => Err(error),
+                }
+            }
+            done => done,
+        };
         let stub = stub.map_err(|error| judgement.explain_by_profile(error))?;
         Child::new(Started {
             terminal: way.terminal.take(),
             running: stub.into_running(),
             at: Instant::now(),
             // The program is not the first of the namespace: its end ends nothing else.
-            facts: Facts { own_pid_ns: false, reaped_at_once: true, ..policy.facts(judgement, &run.streams) },
+            facts: Facts {
+                own_pid_ns: false,
+                reaped_at_once: !command.is_left_to_parent(),
+                left_to_parent: command.is_left_to_parent(),
+                ..policy.facts(judgement, &run.streams)
+            },
             enforced: judgement.enforced_with(&run.streams.sinks),
             streams: std::mem::take(&mut run.streams.outside),
             resources: Resources::default(),
@@ -134,12 +149,15 @@ impl Policy {
     /// enter, or whose end would not end it.
     fn check_entry(
         &self,
-        judgement: &Judgement,
+        terms: &Terms,
         command: &Command,
         running: &Inside<'_>,
-        is_fenced: bool,
+        has_boundary: bool,
+        more: Vec<Problem>,
     ) -> Result<()> {
+        let judgement = &*terms.judgement;
         let mut problems = command.invalid();
+        problems.extend(more);
         problems.extend(self.unpassable(&command.fds, judgement));
         problems.extend(self.terminal_without_session(&command.streams));
         problems.extend(self.uncounted(&command.streams).filter(|_| self.has_to_count()));
@@ -152,8 +170,9 @@ impl Policy {
             let remedy = "choose a scheduler other than deadline, without reset_on_fork()";
             problems.push(Problem::unsupported("exec", reason, remedy));
         }
-        problems.extend(self.seen_with_admin(judgement));
-        if is_fenced {
+        problems.extend(self.seen_with_admin(terms));
+        problems.extend(self.absent_affinity());
+        if has_boundary {
             let reason = "only systemd may put a process into the sandbox's scope";
             let remedy = "run the caller in the same delegated subtree, with cgroup_parent()";
             problems.push(Problem::unsupported("exec", reason, remedy));
@@ -163,10 +182,10 @@ impl Policy {
 
     /// Returns a problem if a process inside could take CAP_SYS_ADMIN from one that enters: it may
     /// trace, and the filter without `no_new_privs` can be installed only where it is seen.
-    fn seen_with_admin(&self, judgement: &Judgement) -> Option<Problem> {
-        let apart = self.namespaces.apart();
+    fn seen_with_admin(&self, terms: &Terms) -> Option<Problem> {
+        let (judgement, apart) = (&terms.judgement, self.namespaces.apart());
         let filter = judgement.seccomp.as_ref().filter(|profile| profile.allows_new_privs())?;
-        let traces = judgement.security.capabilities.as_ref().is_none_or(|c| c.reaches(Capability::CAP_SYS_PTRACE));
+        let traces = terms.is_traced && judgement.security.admin_until_exec;
         let is_seen = apart.contains(Namespaces::PID) && !filter.comes_before_the_entry();
         (is_seen && traces && !apart.contains(Namespaces::USER)).then(|| {
             let reason = "the filter refuses what the entry still needs, so that a program inside with CAP_SYS_PTRACE \
@@ -181,6 +200,7 @@ impl Policy {
         &self,
         judgement: &Judgement,
         running: &Inside<'w>,
+        target: Option<&Group>,
         ruleset: Option<BorrowedFd<'w>>,
     ) -> Result<Way<'w>> {
         let root = self.namespaces.apart().contains(Namespaces::MOUNT).then(|| open_root(running)).transpose()?;
@@ -188,8 +208,8 @@ impl Policy {
         Ok(Way {
             pidfd: running.pidfd,
             root,
-            procs: running.group.map_or(Ok(Vec::new()), Group::open_v1_procs)?,
-            group: running.group,
+            procs: target.map_or(Ok(Vec::new()), |group| group.entries(false))?,
+            mover: scope_mover(running.group, target, self.setup_timeout())?,
             failure: failure.then(FailurePage::new).transpose()?,
             ruleset,
             terminal: None,
@@ -197,25 +217,36 @@ impl Policy {
     }
 
     /// Writes the plan of the entry.
-    fn emit_entry(&self, judgement: &Judgement, way: &Way<'_>, run: &Run) -> Result<Plan> {
+    fn emit_entry(&self, terms: &Terms, way: &Way<'_>, run: &Run, command: &Command) -> Result<Plan> {
+        let judgement = &*terms.judgement;
         let (apart, own_pid_ns) = (self.namespaces.apart(), self.namespaces.apart().contains(Namespaces::PID));
         let mut plan = Plan::new();
         let umask = emit_beginning(&mut plan);
+        if way.mover.is_some() {
+            plan.request(Step::JoinCgroup, Request::ControlGroup);
+        }
         self.program.attributes.emit_badness(&mut plan);
         self.security.labels.emit(&mut plan, Modules::default());
         self.security.emit_keyring(&mut plan);
         let failure = way.failure.is_some().then(|| emit_failure_page(&mut plan));
         emit_undumpable(&mut plan);
-        let group = way.group.and_then(|group| group.name().parent()).map(Into::into);
-        emit_join_cgroups(&mut plan, &SetupKey { procs: way.procs.len(), group, ..SetupKey::default() });
+        if let Some(processors) = command.first_affinity() {
+            let program = Attributes { cpu_affinity: Some(processors.clone()), ..Attributes::default() };
+            program.emit(&mut plan);
+        }
+        emit_join_cgroups(&mut plan, way.procs.iter().map(|(_, group)| group.as_path()));
         emit_joins(&mut plan, apart, way);
         // From here on paths are those of the sandbox.
         let landlock = self.landlock.as_ref().and_then(|rules| rules.emit_filled(&mut plan, &judgement.landlock));
         judgement.maps.iter().for_each(|maps| emit_setup_ids(&mut plan, maps));
+        let ahead = command.cwd_ahead();
+        if ahead.is_some() {
+            run.invocation.emit_cwd_ahead(&mut plan);
+        }
         self.emit_identity(&mut plan, judgement);
         let filter = judgement.seccomp.as_ref();
         let new_privs = filter.is_some_and(Seccomp::allows_new_privs);
-        if !self.program.init && !new_privs {
+        if !self.program.init && !new_privs && !terms.keeps_new_privs {
             // A program that is the first process itself could have made the mount namespace in
             // which set-user-ID programs are looked up.
             emit_no_new_privs(&mut plan);
@@ -229,7 +260,7 @@ impl Policy {
         if judgement.security.capabilities.is_none() {
             plan.clear_inheritable();
         }
-        run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some());
+        run.invocation.emit_cwd(&mut plan, self.mounts.root.is_some(), ahead);
         slave.into_iter().for_each(|slave| stdio::emit_slave_as_streams(&mut plan, slave));
         let parent = run.streams.emit_alone(&mut plan, &run.fds);
         // As soon as it is seen inside, it has the program's capabilities and no more.
@@ -248,12 +279,43 @@ impl Policy {
         self.emit_exec(&mut plan, judgement, filter.filter(|_| ahead.is_none()), failure, run);
         let given = RunFds {
             failure_page: way.failure.as_ref().map(AsFd::as_fd),
-            cgroup_procs: way.procs.iter().map(AsFd::as_fd).collect(),
+            cgroup_procs: way.procs.iter().map(|(procs, _)| procs.as_fd()).collect(),
             ruleset: way.ruleset,
             terminal: None,
+            nodes: None,
         };
         plan.for_run(&given, None)
     }
+}
+
+/// Opens the groups below that of the sandbox that the command names.
+fn group_below(running: &Inside<'_>, command: &Command) -> Result<Option<Group>> {
+    match (running.group, command.subgroups()) {
+        (_, []) => Ok(None),
+        (Some(group), wanted) => group.below(wanted, cgroup::host()?).map(Some),
+        (None, wanted) if wanted.iter().all(Subgroup::is_top) => Ok(None),
+        (None, _) => {
+            let reason = "the sandbox has no control group";
+            Err(Error::refused(vec![Problem::unsupported("subgroup", reason, "leave it out, or set a limit")]))
+        }
+    }
+}
+
+/// Returns whether a v2 group has refused a process, as it passes controllers on to the groups
+/// below.
+fn takes_no_process(error: &Error) -> bool {
+    [Step::Clone, Step::JoinCgroup].contains(&error.step()) && error.raw_os_error() == Some(libc::EBUSY)
+}
+
+/// Opens the group below that of the sandbox in which the sandbox's first process is.
+fn group_of_first(running: &Inside<'_>) -> Result<Option<Group>> {
+    let theirs = fs::read_to_string(format!("/proc/{}/cgroup", running.pid));
+    // As long as nobody has reaped the process, the pid was its own.
+    let theirs = theirs.ok().filter(|_| pidfd::pid_of(running.pidfd) == Some(running.pid));
+    let Some((theirs, group)) = theirs.zip(running.group) else { return Ok(None) };
+    let lower = group.below_as(&theirs, cgroup::host()?);
+    lower.as_ref().map_or(Ok(()), refuse_frozen).map_err(|error| error.with_kind(ErrorKind::Control))?;
+    Ok(lower)
 }
 
 /// Joins all namespaces of the sandbox in one call, setns(2) with a pidfd, and its root.
@@ -273,7 +335,7 @@ fn emit_joins(plan: &mut Plan, apart: Namespaces, way: &Way<'_>) {
 }
 
 /// Opens the root directory of the sandbox's first process.
-fn open_root(running: &Inside<'_>) -> Result<OwnedFd> {
+pub(super) fn open_root(running: &Inside<'_>) -> Result<OwnedFd> {
     let path = format!("/proc/{}/root", running.pid);
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let root = File::options().read(true).custom_flags(flags).open(&path);

@@ -1,14 +1,14 @@
 //! What a further program by a text would have beyond the first process of its sandbox.
 //!
-//! The text may be forged. So the kernel is asked about the process that it names: the namespaces, the
-//! root directory, the ids and the rights. That process may have given up something by itself; then
-//! a further program is refused as well.
+//! The text may be forged. So the kernel is asked about the process that it names: the namespaces,
+//! the root directory, the ids and the rights. That process may have given up something by itself;
+//! then a further program is refused as well.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use super::enter::Entrance;
+use super::rights::Terms;
 use crate::namespace::{IdMap, IdMaps, Namespaces};
 use crate::security::{Capabilities, Seccomp};
 use crate::text::{hex, number};
@@ -59,8 +59,8 @@ impl Process {
 
 /// Returns what a program that enters this way would have beyond the first process of the sandbox.
 /// `own` is this process.
-pub(super) fn excess(entrance: &Entrance, theirs: &Process, own: &Process) -> Option<String> {
-    let apart = entrance.policy.namespaces.apart();
+pub(super) fn excess(terms: &Terms, theirs: &Process, own: &Process) -> Option<String> {
+    let apart = terms.policy.namespaces.apart();
     let other = Namespaces::all().iter().find(|kind| {
         // A namespace that is not joined stays that of this process.
         !apart.contains(*kind) && theirs.namespace(*kind) != own.namespace(*kind)
@@ -71,12 +71,12 @@ pub(super) fn excess(entrance: &Entrance, theirs: &Process, own: &Process) -> Op
     if !apart.contains(Namespaces::MOUNT) && theirs.root != own.root {
         return Some("this process's root directory".to_owned());
     }
-    let rights = excess_of_rights(entrance, &theirs.rights, &own.rights).map(str::to_owned);
-    rights.or_else(|| excess_of_ids(entrance, theirs, own).map(str::to_owned))
+    let rights = excess_of_rights(terms, &theirs.rights, &own.rights).map(str::to_owned);
+    rights.or_else(|| excess_of_ids(terms, theirs, own).map(str::to_owned))
 }
 
-fn excess_of_rights(entrance: &Entrance, theirs: &Rights, own: &Rights) -> Option<&'static str> {
-    let (policy, judgement) = (&entrance.policy, &entrance.judgement);
+fn excess_of_rights(terms: &Terms, theirs: &Rights, own: &Rights) -> Option<&'static str> {
+    let (policy, judgement, said) = (&terms.policy, &terms.judgement, terms.said);
     let filter = judgement.seccomp.as_ref();
     let new_privs = filter.is_some_and(Seccomp::allows_new_privs);
     let gives_up =
@@ -94,12 +94,13 @@ fn excess_of_rights(entrance: &Entrance, theirs: &Rights, own: &Rights) -> Optio
     // Secure bits that /proc does not show keep root from its capabilities.
     let is_root = policy.program.user.map_or(joins_user || own.uids.contains(&0), |(uid, _)| uid == 0);
     let kept = given.map_or(0, Capabilities::kept);
-    if most & !theirs.bounding != 0
+    let has_more = most & !theirs.bounding != 0
         || kept & !theirs.permitted != 0
-        || is_root && most != 0 && theirs.permitted == 0 && theirs.bounding != 0
-    {
+        || !said.user && is_root && most != 0 && theirs.permitted == 0 && theirs.bounding != 0;
+    // What the command says by itself is no word of the text.
+    if has_more && !said.capabilities {
         Some("capabilities that its programs cannot have")
-    } else if theirs.no_new_privs && !gives_up {
+    } else if theirs.no_new_privs && !gives_up && !said.new_privs {
         Some("privileges by set-user-ID programs")
     } else if theirs.filters > own.filters + u32::from(filter.is_some()) {
         Some("system calls that its filter forbids")
@@ -108,8 +109,8 @@ fn excess_of_rights(entrance: &Entrance, theirs: &Rights, own: &Rights) -> Optio
     }
 }
 
-fn excess_of_ids(entrance: &Entrance, theirs: &Process, own: &Process) -> Option<&'static str> {
-    let (policy, maps) = (&entrance.policy, entrance.judgement.maps.as_ref());
+fn excess_of_ids(terms: &Terms, theirs: &Process, own: &Process) -> Option<&'static str> {
+    let (policy, maps, said) = (&terms.policy, terms.judgement.maps.as_ref(), terms.said);
     let program = &policy.program;
     let is_own = theirs.namespace(Namespaces::USER) == own.namespace(Namespaces::USER);
     let outside = |map: &[IdMap], id: u32| {
@@ -131,9 +132,9 @@ fn excess_of_ids(entrance: &Entrance, theirs: &Process, own: &Process) -> Option
         _ => own.rights.groups.clone(),
     };
     let is_theirs = |gid: &u32| theirs.rights.gids.contains(gid) || theirs.rights.groups.contains(gid);
-    if !uid.is_some_and(|uid| theirs.rights.uids.contains(&uid)) {
+    if !said.user && !uid.is_some_and(|uid| theirs.rights.uids.contains(&uid)) {
         Some("another user")
-    } else if !gid.is_some_and(|gid| is_theirs(&gid)) || !groups.iter().all(is_theirs) {
+    } else if !said.user && !gid.is_some_and(|gid| is_theirs(&gid)) || !said.groups && !groups.iter().all(is_theirs) {
         Some("other groups")
     } else {
         None

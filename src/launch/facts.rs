@@ -17,6 +17,7 @@ impl Policy {
             cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
             seccomp: judgement.seccomp.is_some(),
             reaped_at_once: false,
+            left_to_parent: false,
             writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
             wall_time_grace: self.wall_time_grace,
             stop_signal: self.program.stop_signal.unwrap_or(libc::SIGTERM),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::compiled::Compiled;
-use super::enter::Entrance;
+use super::entrance::Entrance;
 use super::inputs::Inputs;
 use super::listener::ListenerChannel;
 use crate::cgroup::{Group, Stats};
@@ -28,7 +28,7 @@ impl Policy {
         before: Stats,
     ) -> Result<Child> {
         let at = Instant::now();
-        let judgement = &compiled.judgement;
+        let judgement = &*compiled.judgement_of_run();
         let user_outside = self.user_outside(inputs);
         let mut resources = std::mem::take(&mut inputs.resources);
         resources.group.iter_mut().for_each(Group::joined);

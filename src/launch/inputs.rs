@@ -2,20 +2,22 @@
 //! directory, the ids, and the named descriptors of the setup.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 
 use super::compiled::Compiled;
 use super::emit::{Pty, SetupKey};
 use super::location::Location;
-use crate::cgroup::{self, Group, NamedDir};
+#[cfg(feature = "oci")]
+use super::unit::Standing;
+use crate::cgroup::{self, Group, NamedDir, UnitId};
 use crate::child::Resources;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::judge::Judgement;
 use crate::mount::{self, ShownGroups, Upper};
 use crate::namespace::{self, IdMap, IdMaps, Lease, Namespaces, Outside, exchanging};
-use crate::owner::{self, Claim};
+use crate::owner::{self, Claim, Scratch};
 use crate::plan::RunFds;
 use crate::policy::Policy;
 use crate::security::Seccomp;
@@ -30,6 +32,9 @@ pub(super) type MakeUserNs = fn(Vec<IdMap>, Vec<IdMap>) -> Result<OwnedFd>;
 pub(crate) struct Inputs {
     pub(super) resources: Resources,
     pub(super) location: Location,
+    /// The scope of systemd that was made for the sandbox.
+    #[cfg(feature = "oci")]
+    pub(super) standing: Option<Standing>,
     pub(super) failure: Option<FailurePage>,
     /// The maps of the policy, or these with the leased id.
     pub(super) maps: Option<IdMaps>,
@@ -45,6 +50,8 @@ pub(crate) struct Inputs {
     pty: Pty,
     /// The master of the program's terminal on the caller's devpts.
     pub(super) master: Option<OwnedFd>,
+    /// The file system with the device nodes that this process has made.
+    nodes: Option<OwnedFd>,
 }
 
 /// What is about to be made on the host for one sandbox.
@@ -59,6 +66,8 @@ pub(crate) struct Belongings {
     pub(crate) missing: Vec<PathBuf>,
     /// The directories of a group that the caller has named, once the sandbox has it.
     pub(crate) named: Vec<NamedDir>,
+    /// The unit of systemd whose group that is.
+    pub(crate) unit: Option<UnitId>,
     /// The directory in which the scratch directory is made.
     pub(crate) scratch: Option<PathBuf>,
 }
@@ -77,16 +86,25 @@ impl Inputs {
         self.resources
             .group
             .as_ref()
-            .filter(|group| !group.is_in_oom_group() && !self.is_fenced())
+            .filter(|group| !group.refuses_births() && !self.has_boundary())
             .and_then(Group::v2_dir)
     }
 
     /// Returns whether the caller may not put the child into its group.
-    pub(super) fn is_fenced(&self) -> bool {
+    pub(super) fn has_boundary(&self) -> bool {
         #[cfg(feature = "systemd")]
-        return self.location.fence.is_some();
+        return self.location.boundary.is_some();
         #[cfg(not(feature = "systemd"))]
         return false;
+    }
+
+    /// Ends the process that has kept the sandbox's scope for it. The stub is in the group by now.
+    pub(super) fn end_keeper(&self) -> Result<()> {
+        #[cfg(feature = "oci")]
+        if let Some(standing) = &self.standing {
+            return standing.end_keeper(self.resources.group.as_ref());
+        }
+        Ok(())
     }
 
     /// Returns the key of the setup. `procs` is the `cgroup.procs` of a v2 group that the child
@@ -94,15 +112,15 @@ impl Inputs {
     pub(super) fn key(&self, procs: Option<&OwnedFd>) -> SetupKey {
         let group = self.resources.group.as_ref();
         SetupKey {
-            fenced: self.is_fenced(),
-            procs: group.map_or(0, |group| group.v1_procs().count()) + usize::from(procs.is_some()),
-            group: group.and_then(|group| group.name().parent()).map(Path::to_owned),
+            bounded: self.has_boundary(),
+            groups: group.map_or_else(Vec::new, |group| group.entered_below(procs.is_some())),
             template: self.template.map(|fd| fd.as_raw_fd()),
             scratch: self.resources.scratch.as_ref().map(|scratch| scratch.layers()),
             exchanges: self.exchanges(),
             shown: self.shown.clone(),
             terminal: self.terminal.clone(),
             pty: self.pty,
+            nodes: self.nodes.is_some(),
         }
     }
 
@@ -133,6 +151,16 @@ impl Inputs {
         self.resources.lease.as_ref().and_then(Lease::mounts)
     }
 
+    /// Returns whether the program is shown control groups.
+    pub(super) fn shows_groups(&self) -> bool {
+        !self.shown.is_empty()
+    }
+
+    /// Shows the program no control groups.
+    pub(super) fn give_up_groups(&mut self) {
+        self.shown = ShownGroups::default();
+    }
+
     /// Goes back to the id of the maps. No process has had the leased id.
     pub(super) fn give_up_exchange(&mut self, judgement: &Judgement) {
         self.resources.lease.take().into_iter().for_each(|lease| lease.end(true));
@@ -148,12 +176,16 @@ impl Inputs {
             cgroup_procs: v1.chain(procs.map(AsFd::as_fd)).collect(),
             ruleset: self.ruleset.as_ref().map(AsFd::as_fd),
             terminal: self.master.as_ref().map(AsFd::as_fd),
+            nodes: self.nodes.as_ref().map(AsFd::as_fd),
         }
     }
 }
 
 impl Drop for Inputs {
     fn drop(&mut self) {
+        // The group is empty without what keeps the scope, and goes with it.
+        #[cfg(feature = "oci")]
+        drop(self.standing.take());
         self.resources.undo();
     }
 }
@@ -168,15 +200,15 @@ impl Policy {
         }
     }
 
-    /// Prepares the terminal of the program: on the sandbox's devpts, which the stub does, or on the
-    /// caller's.
+    /// Prepares the terminal of the program: on the sandbox's devpts, which the stub does, or on
+    /// the caller's.
     pub(super) fn open_terminal(&self, inputs: &mut Inputs) -> Result<()> {
         let mounts = || self.mounts.all(&self.surroundings(inputs.shown.clone()), None);
         if self.namespaces.new.contains(Namespaces::MOUNT) && mount::has_terminals(&mounts()) {
             inputs.pty = Pty::Inside;
         } else {
             inputs.pty = Pty::Outside;
-            inputs.master = Some(stdio::open_terminal(self.user_outside(inputs))?);
+            inputs.master = Some(stdio::open_terminal(None, self.user_outside(inputs))?);
         }
         Ok(())
     }
@@ -205,6 +237,12 @@ impl Policy {
         }
     }
 
+    /// Limits what the directories of the policy take on disk.
+    fn limit_disks(&self, inputs: &Inputs) -> Result<()> {
+        let scratch = inputs.resources.scratch.as_ref().map(Scratch::layers);
+        self.mounts.limit_disks(scratch.as_deref())
+    }
+
     /// Makes the inputs of one setup. The control group and the scratch directory are recorded
     /// before they exist.
     pub(super) fn make_inputs(&self, compiled: &Compiled, make_user_ns: MakeUserNs) -> Result<Inputs> {
@@ -227,12 +265,18 @@ impl Policy {
         inputs.template = compiled.template();
         inputs.map_ids(judgement, compiled.exchanges().then_some(make_user_ns), self.program.outlive_owner)?;
         self.mounts.make_id_maps(make_user_ns)?;
+        if inputs.template.is_none() {
+            let user_ns = self.namespaces.apart().contains(Namespaces::USER);
+            let outside = |ids| inputs.maps.as_ref().map_or(Some(ids), |maps| maps.outside_of(ids));
+            inputs.nodes = self.mounts.make_nodes(user_ns, outside);
+        }
         if let Some(rules) = &self.landlock {
             inputs.ruleset = rules.make(&judgement.landlock)?;
         }
         inputs.resources.root_guard = self.mounts.root.as_ref().and_then(|root| root.guard.clone());
         let (wants_group, scratch_base) = (self.wants_group(judgement), self.scratch_base());
         if !wants_group && scratch_base.is_none() {
+            self.limit_disks(&inputs)?;
             return Ok(inputs);
         }
         // The resources hold the claim, which is released only after the other resources are
@@ -244,8 +288,22 @@ impl Policy {
         if wants_group {
             let host = cgroup::host()?;
             inputs.location = self.location(judgement, host)?;
+            let account_cpu = judgement.account_cpu;
+            let (limits, keeper) = (judgement.limits.clone(), None::<i32>);
+            #[cfg(feature = "oci")]
+            let (limits, keeper) = match (&self.unit, &self.cgroup) {
+                (Some(unit), Some(path)) => {
+                    let made = Standing::make(unit, path, host, &limits, self.setup_timeout());
+                    let (standing, location) = made.map_err(|error| self.explain_by_check(error))?;
+                    inputs.location = location;
+                    belongings.unit = standing.id().cloned();
+                    let standing = inputs.standing.insert(standing);
+                    (standing.with_room(&limits), Some(standing.keeper()))
+                }
+                _ => (limits, keeper),
+            };
             let (host, parent) = (inputs.location.host(host), inputs.location.parent.as_deref());
-            let (limits, account_cpu) = (&judgement.limits, judgement.account_cpu);
+            let limits = &limits;
             // A group that the caller has named has no name by which a later owner could find it.
             let bases = if self.cgroup.is_some() { Vec::new() } else { host.bases(limits, parent) };
             claim.record_cgroups(&bases)?;
@@ -255,7 +313,7 @@ impl Policy {
             }
             note(&belongings)?;
             let group = match &self.cgroup {
-                Some(path) => Group::create_or_adopt(host, path, claim.name(), limits, account_cpu),
+                Some(path) => Group::create_or_adopt(host, path, claim.name(), limits, account_cpu, keeper),
                 None => Group::create(host, parent, claim.name(), limits, account_cpu),
             };
             let left = || claim.keep_if_left(&belongings.groups);
@@ -267,7 +325,7 @@ impl Policy {
                 note(&belongings)?;
             }
             refuse_frozen(group)?;
-            if self.shows_groups() {
+            if self.shows_groups() && compiled.shows_groups() {
                 inputs.shown = shown_groups(group, host, self.binds_groups());
             }
         }
@@ -279,6 +337,7 @@ impl Policy {
             let owner = setup.map(|(uid, gid)| (uid.outside, gid.outside));
             inputs.resources.scratch = Some(claim.make_scratch(&base, owner)?);
         }
+        self.limit_disks(&inputs)?;
         Ok(inputs)
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 #[cfg(feature = "systemd")]
 use super::scope;
+#[cfg(feature = "oci")]
+use crate::cgroup;
 use crate::cgroup::{Group, Host};
 #[cfg(feature = "systemd")]
 use crate::cgroup::{Limits, SystemdScope};
@@ -16,40 +18,56 @@ use crate::policy::Policy;
 #[derive(Debug, Default)]
 pub(super) struct Location {
     pub(super) parent: Option<PathBuf>,
-    /// The fence around the location, if the caller may not put the child there.
+    /// The boundary around the location, if the caller may not put the child there.
     #[cfg(feature = "systemd")]
-    pub(super) fence: Option<scope::Fence>,
+    pub(super) boundary: Option<scope::DelegationBoundary>,
 }
 
 impl Location {
     /// Returns the host as groups at this location see it.
     pub(super) fn host<'s>(&'s self, host: &'s Host) -> &'s Host {
         #[cfg(feature = "systemd")]
-        if let Some(fence) = &self.fence {
-            return &fence.host;
+        if let Some(boundary) = &self.boundary {
+            return &boundary.host;
         }
         host
     }
 
     /// Returns a function that puts a child into its group, if the caller may not.
-    pub(super) fn group_mover(
-        &self,
-        _group: Option<&Group>,
-        _patience: Duration,
-    ) -> Option<Box<dyn Fn(i32) -> Result<()>>> {
+    pub(super) fn group_mover(&self, _group: Option<&Group>, _patience: Duration) -> Option<GroupMover> {
         #[cfg(feature = "systemd")]
-        if let (Some(fence), Some(group)) = (&self.fence, _group) {
-            return Some(fence.group_mover(group, _patience));
+        if let (Some(boundary), Some(group)) = (&self.boundary, _group) {
+            return Some(boundary.group_mover(group, _patience));
         }
         None
     }
+}
+
+/// A function that puts a child into its group.
+pub(super) type GroupMover = Box<dyn Fn(i32) -> Result<()>>;
+
+/// Returns a function that has systemd put a child into `group`, or into a group `below` it, if
+/// that is the group of a scope, and the caller may not put it there.
+pub(super) fn scope_mover(
+    _group: Option<&Group>,
+    _below: Option<&Group>,
+    _patience: Duration,
+) -> Result<Option<GroupMover>> {
+    #[cfg(feature = "oci")]
+    if let Some(group) = _group {
+        let host = cgroup::host()?;
+        let boundary =
+            group.scope_across_boundary(host).map(|unit| scope::DelegationBoundary::of_scope(unit, host, group.name()));
+        return Ok(boundary.map(|boundary| boundary.group_mover(_below.unwrap_or(group), _patience)));
+    }
+    Ok(None)
 }
 
 impl Policy {
     /// Replaces the error of a group in a scope by that of `check`, which knows the reasons.
     pub(super) fn explain_by_check(&self, error: Error) -> Error {
         #[cfg(feature = "systemd")]
-        if self.systemd_scope.is_some() {
+        if self.systemd_scope.is_some() || self.has_unit() {
             return self.judge(true).err().unwrap_or(error);
         }
         error
@@ -64,7 +82,7 @@ impl Policy {
         Ok(Location {
             parent: self.group_parent().map(PathBuf::from),
             #[cfg(feature = "systemd")]
-            fence: None,
+            boundary: None,
         })
     }
 
@@ -75,7 +93,7 @@ impl Policy {
             self.judge(true)?;
         }
         match scope::locate(scope, host, self.setup_timeout()) {
-            Ok(location) => Ok(Location { parent: Some(location.parent), fence: location.fence }),
+            Ok(location) => Ok(Location { parent: Some(location.parent), boundary: location.boundary }),
             Err(error) => Err(self.explain_by_check(error)),
         }
     }

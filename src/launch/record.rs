@@ -2,9 +2,9 @@
 //!
 //! A later process must not start a program with fewer walls around it than the sandbox's own have.
 //! So the text has everything of the policy that is one, and what the new program would take from
-//! the process that starts it: its user, its groups, and the namespaces that the sandbox shares with
-//! it. What cannot be repeated is recorded as such, and refused. Variables are not recorded: they may
-//! be secrets, and a ticket is no place for them.
+//! the process that starts it: its user, its groups, and the namespaces that the sandbox shares
+//! with it. What cannot be repeated is recorded as such, and refused. Variables are not recorded:
+//! they may be secrets, and a ticket is no place for them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, getgroups};
 
-use super::enter::Entrance;
+use super::entrance::Entrance;
 use super::excess::{Process, excess};
 use crate::cgroup::Limits;
 use crate::child::Enter;
+use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::feature::{Enforced, Feature};
 use crate::judge::Judgement;
@@ -100,13 +101,14 @@ impl Entrance {
             line.put("seccomp", profile.to_text());
         }
         let flags = [
-            ("fenced", self.is_fenced),
+            ("fenced", self.has_boundary),
             ("nnp", security.no_new_privs),
             ("keyring", security.session_keyring),
             ("bounding", judgement.bounding),
             ("init", policy.program.init),
             ("outlives", policy.program.outlive_owner),
             ("root", policy.mounts.root.is_some()),
+            ("covers", policy.mounts.no_pivot),
             ("counts", judgement.account_cpu),
             ("cuts", policy.output_cut),
             ("uncounted", !policy.has_to_count()),
@@ -182,6 +184,7 @@ impl EntryRecord {
         };
         policy.security = security.clone();
         policy.mounts.root = line.flag("root")?.then(RootFs::host);
+        policy.mounts.no_pivot = line.flag("covers")?;
         let nanos = |value| Some(Duration::from_nanos(number(value)?));
         policy.wall_time = line.maybe("wall", nanos)?;
         policy.wall_time_grace = line.maybe("grace", nanos)?;
@@ -202,6 +205,7 @@ impl EntryRecord {
             bounding: line.flag("bounding")?,
             seccomp: policy.seccomp.clone(),
             control_groups: Vec::new(),
+            shows_groups: false,
         };
         let user_outside = line.maybe("outside", |value| pair(value, number, number))?;
         let unrepeatable = line.maybe("refused", |value| match value {
@@ -209,7 +213,7 @@ impl EntryRecord {
             "label" => Some(Unrepeatable::Label),
             _ => None,
         })?;
-        let is_fenced = line.flag("fenced")?;
+        let has_boundary = line.flag("fenced")?;
         let needs_caller = policy.program.user.is_none() || policy.program.groups.is_none();
         // Neither goes with a filter that leaves set-user-ID programs their rights.
         let contradicts = new_privs && (policy.security.no_new_privs || policy.program.init);
@@ -218,7 +222,7 @@ impl EntryRecord {
             policy: Arc::new(policy),
             judgement: Arc::new(judgement),
             user_outside,
-            is_fenced,
+            has_boundary,
             ruleset: None,
         };
         valid.then_some(EntryRecord { entrance: Arc::new(entrance), unrepeatable, caller, shared, root })
@@ -244,13 +248,15 @@ impl EntryRecord {
         self.entrance.policy.program.stop_signal.unwrap_or(libc::SIGTERM)
     }
 
-    /// Returns the way into the sandbox, after a comparison of the text with its first process: that
-    /// has at most the rights that the text gives, and this process is what the first owner was.
-    pub(crate) fn entrance(&self, pid: i32, process: BorrowedFd<'_>) -> Result<Arc<dyn Enter>> {
+    /// Returns the way into the sandbox, after a comparison of the text with its first process:
+    /// that has at most the rights that the text gives, and this process is what the first owner
+    /// was. What the command says by itself is the caller's, and not the text's.
+    pub(crate) fn entrance(&self, pid: i32, process: BorrowedFd<'_>, command: &Command) -> Result<Arc<dyn Enter>> {
         let refuse = |reason: String, hint: &str| {
             Err(Error::message(ErrorKind::Unsupported, Step::Enter, reason).hint(hint.to_owned()))
         };
-        if let Some(wall) = self.unrepeatable {
+        let is_said = |wall: &Unrepeatable| matches!(wall, Unrepeatable::Label) && command.says_label();
+        if let Some(wall) = self.unrepeatable.filter(|wall| !is_said(wall)) {
             let what = match wall {
                 Unrepeatable::Landlock => "the rules of Landlock",
                 Unrepeatable::Label => "the label",
@@ -258,7 +264,8 @@ impl EntryRecord {
             let reason = format!("{what} of this sandbox cannot be repeated by another process");
             return refuse(reason, "call exec() in the process that has started the sandbox");
         }
-        let program = &self.entrance.policy.program;
+        let (terms, _) = self.entrance.terms(command);
+        let program = &terms.policy.program;
         if let Some((uid, gid, groups)) = &self.caller {
             let (own_uid, own_gid, own_groups) = own_ids();
             let same_user = program.user.is_some() || (own_uid, own_gid) == (*uid, *gid);
@@ -285,7 +292,7 @@ impl EntryRecord {
         if pidfd::pid_of(process) != Some(pid) {
             return Err(Error::new(Step::Enter, nix::errno::Errno::ESRCH));
         }
-        match excess(&self.entrance, &theirs?, &read("/proc/thread-self")?) {
+        match excess(&terms, &theirs?, &read("/proc/thread-self")?) {
             Some(what) => refuse(
                 format!("the ticket would give a further program {what}"),
                 "the ticket is not that of this sandbox, or this process has more rights than the sandbox's owner",

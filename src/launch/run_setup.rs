@@ -15,7 +15,7 @@ use super::inputs::Inputs;
 use crate::cgroup::Group;
 use crate::error::{Error, Result, Step};
 use crate::mount;
-use crate::namespace::Writer;
+use crate::namespace::{Namespaces, Writer};
 use crate::plan::{Note, Plan};
 use crate::policy::Policy;
 use crate::security::RemoteConnection;
@@ -44,10 +44,15 @@ pub(super) struct Creation<'c> {
     pub(super) run: &'c Run,
     /// The socket on which the stub waits.
     pub(super) listener: BorrowedFd<'c>,
-    /// Puts the stub on record, which is given by its pidfd. The notes are those of the ops that are
-    /// still to come.
+    /// Puts the stub on record, which is given by its pidfd. The notes are those of the ops that
+    /// are still to come.
     pub(super) save: &'c Save<'c>,
+    /// Runs what is to run before the root is entered.
+    pub(super) hooks: Option<&'c RunHooks<'c>>,
 }
+
+/// Runs what is to run before the root of a stub is entered, which is given by its pidfd.
+type RunHooks<'h> = dyn Fn(BorrowedFd<'_>, &Inputs) -> Result<()> + 'h;
 
 /// Puts a stub on record.
 type Save<'s> = dyn Fn(BorrowedFd<'_>, &Inputs, &[(u32, Note)]) -> Result<()> + 's;
@@ -62,37 +67,52 @@ impl Policy {
     /// Takes the setup to its end. If the host does not support a faster way, this and all later
     /// runs of the policy take the slower one.
     pub(super) fn run_setup(&self, compiled: &Compiled, inputs: &mut Inputs, end: &End<'_>) -> Result<FinishedSetup> {
-        let mut done = self.try_setup(compiled, inputs, end);
-        // The rules of a parent group can forbid making nodes, too.
-        if inputs.template.is_some() && done.as_ref().is_err_and(mount::lacks_node) {
+        loop {
+            let sparse = compiled.sparse();
+            match self.try_setup(compiled, inputs, end) {
+                Err(error) if self.takes_slower_way(compiled, inputs, sparse, &error) => {}
+                done => {
+                    let done = done.map_err(|error| compiled.explain_by_profile(error));
+                    return done.map_err(|error| self.explain(error));
+                }
+            }
+        }
+    }
+
+    /// Gives up the way that a setup has failed on, and returns false if there is no slower one. A
+    /// way that is given up is not tried again. `sparse`: the setup was one from the sparse mount
+    /// namespace.
+    fn takes_slower_way(&self, compiled: &Compiled, inputs: &mut Inputs, sparse: bool, error: &Error) -> bool {
+        if sparse && self.fail_at.is_none() && mount::may_miss_mounts(error) {
+            compiled.give_up_sparse();
+        } else if inputs.template.is_some() && mount::lacks_node(error) {
+            // The rules of a parent group can forbid making nodes, too.
             compiled.give_up_template();
             inputs.template = None;
-            done = self.try_setup(compiled, inputs, end);
-        }
-        if let (Err(error), Some(ids)) = (&done, inputs.exchange())
+        } else if self.fail_at.is_none()
+            && inputs.shows_groups()
+            && self.mounts.shows_groups_by_default()
+            && mount::may_refuse_groups(error)
+        {
+            // A sandbox that has not asked for its control groups by name goes without them.
+            let why = mount::note_refused_groups(self.namespaces.apart().contains(Namespaces::USER), error);
+            compiled.give_up_groups(why);
+            inputs.give_up_groups();
+        } else if let Some(ids) = inputs.exchange()
             && compiled.lacks_exchange(error)
         {
             error.path().into_iter().for_each(|path| mount::note_unmappable(path, ids));
             inputs.give_up_exchange(&compiled.judgement);
-            done = self.try_setup(compiled, inputs, end);
+        } else {
+            return false;
         }
-        done.map_err(|error| compiled.explain_by_profile(error)).map_err(|error| self.explain(error))
-    }
-
-    /// Runs the plan, from the sparse mount namespace where that is possible.
-    fn try_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<FinishedSetup> {
-        let done = self.try_born_setup(compiled, inputs, end);
-        if !compiled.sparse() || self.fail_at.is_some() || !done.as_ref().is_err_and(mount::may_miss_mounts) {
-            return done;
-        }
-        compiled.give_up_sparse();
-        self.try_born_setup(compiled, inputs, end)
+        true
     }
 
     /// Runs the plan. If the kernel is older than 5.7, or a seccomp filter around the caller
     /// forbids it, the child cannot be born in a v2 group. Then the stub enters the group by
     /// itself, in this and all later spawns.
-    fn try_born_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<FinishedSetup> {
+    fn try_setup(&self, compiled: &Compiled, inputs: &Inputs, end: &End<'_>) -> Result<FinishedSetup> {
         static STUB_ENTERS: AtomicBool = AtomicBool::new(false);
         let group = inputs.resources.group.as_ref();
         if !STUB_ENTERS.load(Ordering::Relaxed)
@@ -104,10 +124,10 @@ impl Policy {
                 result => return result.map(|stub| FinishedSetup { stub, setup }),
             }
         }
-        let procs = group.filter(|_| !inputs.is_fenced()).map(Group::v2_procs).transpose()?.flatten();
+        let procs = group.filter(|_| !inputs.has_boundary()).map(Group::v2_procs).transpose()?.flatten();
         let (plan, setup) = self.plan(compiled, inputs, procs.as_ref(), end)?;
         let stub = self.run_plan(compiled, &plan, inputs, None, end)?;
-        STUB_ENTERS.fetch_or(procs.is_some() && !group.is_some_and(Group::is_in_oom_group), Ordering::Relaxed);
+        STUB_ENTERS.fetch_or(procs.is_some() && !group.is_some_and(Group::refuses_births), Ordering::Relaxed);
         Ok(FinishedSetup { stub, setup })
     }
 
@@ -151,6 +171,8 @@ impl Policy {
             let notes = plan.behind_start().map_or_else(Vec::new, |first| plan.notes_from(first));
             (creation.save)(pidfd, inputs, &notes)
         };
+        let before_entry = if let End::Create(Creation { hooks, .. }) = end { *hooks } else { None };
+        let hooks = before_entry.map(|run| move |pidfd: BorrowedFd<'_>| run(pidfd, inputs));
         spawn::start(&Launch {
             namespaces: self.namespaces.at_clone(inputs.template.is_some()).bits(),
             cgroup,
@@ -158,6 +180,7 @@ impl Policy {
             id_maps: inputs.maps.as_ref().filter(|maps| maps.writer != Writer::Inside),
             enter: enter.as_deref(),
             save: if let End::Create(_) = end { Some(&save) } else { None },
+            hooks: hooks.as_ref().map(|hooks| hooks as &dyn Fn(BorrowedFd<'_>) -> Result<()>),
             seen_inside: self.program.init || !self.namespaces.join.is_empty(),
             init: self.program.init,
             parks: matches!(end, End::Park),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,25 +28,39 @@ const LEAF: &str = "keeper";
 pub(super) struct ScopeLocation {
     /// The group of the scope.
     pub(super) parent: PathBuf,
-    pub(super) fence: Option<Fence>,
+    pub(super) boundary: Option<DelegationBoundary>,
 }
 
 /// The border between the caller and the scope, if the caller may not move processes across: a user
 /// in a login session stands outside of the subtree of the user's manager.
 #[derive(Debug, Clone)]
-pub(super) struct Fence {
+pub(super) struct DelegationBoundary {
     pub(super) unit: String,
     /// The host as it looks from inside the scope.
     pub(super) host: Arc<Host>,
 }
 
-impl Fence {
+impl DelegationBoundary {
+    /// Returns the boundary around the scope `unit`, whose group is `group`.
+    pub(super) fn of_scope(unit: String, host: &Host, group: &Path) -> DelegationBoundary {
+        DelegationBoundary { unit, host: Arc::new(host.seen_from(group)) }
+    }
+
     /// Returns a function that lets systemd move a child into its group below the scope.
     pub(super) fn group_mover(&self, group: &Group, patience: Duration) -> Box<dyn Fn(i32) -> Result<()>> {
         let unit = self.unit.clone();
-        let below = Path::new("/").join(group.name().file_name().unwrap_or_default()).to_string_lossy().into_owned();
+        // The group may be that of the scope itself.
+        let below = Path::new("/").join(below_unit(group.name(), &unit)).to_string_lossy().into_owned();
         Box::new(move |pid| Manager::of_caller(Instant::now() + patience)?.attach(&unit, &below, pid))
     }
+}
+
+/// Returns what of the path of a group comes after the scope `unit`.
+fn below_unit(path: &Path, unit: &str) -> PathBuf {
+    let after = |above: &&Path| above.file_name().is_some_and(|name| name == unit);
+    let scope = path.ancestors().find(after);
+    let below = scope.and_then(|scope| path.strip_prefix(scope).ok());
+    below.unwrap_or_else(|| Path::new(path.file_name().unwrap_or_default())).to_owned()
 }
 
 /// A scope that this process has made.
@@ -59,18 +73,35 @@ struct Scope {
 /// The parked process of a scope. Dropping this kills the process, and systemd then removes the
 /// scope.
 #[derive(Debug)]
-struct ScopeHolder(OwnedFd);
+pub(super) struct ScopeHolder(OwnedFd);
 
 impl ScopeHolder {
+    pub(super) fn kill(&self) {
+        let _ = pidfd::send_signal(self.0.as_fd(), libc::SIGKILL);
+    }
+
     fn is_alive(&self) -> bool {
         poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(0)
     }
 }
 
+impl AsFd for ScopeHolder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Drop for ScopeHolder {
     fn drop(&mut self) {
-        let _ = pidfd::send_signal(self.0.as_fd(), libc::SIGKILL);
+        self.kill();
     }
+}
+
+/// Parks a process, around which systemd can make a scope. Returns its pid.
+pub(super) fn park(timeout: Duration) -> Result<(i32, ScopeHolder)> {
+    let plan = holder_plan();
+    let running = spawn::start(&Launch::new(&plan, timeout))?.into_running();
+    Ok((running.pid, ScopeHolder(running.pidfd)))
 }
 
 /// Returns the location of groups in the scope, which is made if it does not exist yet. One thread
@@ -93,9 +124,7 @@ fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> 
     let until = Instant::now() + timeout;
     // The first call asks whether systemd is there: without systemd, nothing is started.
     let mut manager = Manager::of_caller(until)?;
-    let plan = holder_plan();
-    let running = spawn::start(&Launch::new(&plan, timeout))?.into_running();
-    let (pid, holder) = (running.pid, ScopeHolder(running.pidfd));
+    let (pid, holder) = park(timeout)?;
     let unit = format!("ringfence-{}.scope", owner::unique()?);
     manager.start(wanted, &unit, pid)?;
     let parent = Host::v2_group_of(pid).filter(|group| group.file_name().is_some_and(|name| name == unit.as_str()));
@@ -104,8 +133,8 @@ fn make(wanted: &SystemdScope, host: &Host, timeout: Duration) -> Result<Scope> 
         Error::message(ErrorKind::Setup, Step::SystemdScope, detail).at(&unit)
     })?;
     move_to_leaf(host, &parent, pid)?;
-    let fence = host.is_fenced_off(&parent).then(|| Fence { unit, host: Arc::new(host.seen_from(&parent)) });
-    Ok(Scope { location: ScopeLocation { parent, fence }, holder })
+    let boundary = host.is_across_boundary(&parent).then(|| DelegationBoundary::of_scope(unit, host, &parent));
+    Ok(Scope { location: ScopeLocation { parent, boundary }, holder })
 }
 
 /// Moves the parked process into a leaf.
@@ -136,4 +165,17 @@ fn holder_plan() -> Plan {
     plan.await_end_of_owner();
     plan.call(Step::OwnerAlive, libc::SYS_exit_group, [0.into()]);
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_below_a_scope_is_named_from_the_scope_on() {
+        let below = |path: &str| below_unit(Path::new(path), "box.scope");
+        assert_eq!(below("/sys/fs/cgroup/a.slice/box.scope"), Path::new(""));
+        assert_eq!(below("/sys/fs/cgroup/a.slice/box.scope/inner/deep"), Path::new("inner/deep"));
+        assert_eq!(below("/sys/fs/cgroup/a.slice/other"), Path::new("other"));
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::excess::{Process, Rights, excess, read_map};
 use super::record::tests::record;
+use crate::command::Command;
 use crate::namespace::{IdMap, Namespaces};
 
 fn open() -> Rights {
@@ -18,7 +19,8 @@ fn of(pairs: &str, theirs: Process, own: &Process) -> String {
     let is_whole = pairs.contains("user=") && pairs.contains("groups=");
     let caller = if is_whole { "" } else { "caller=0:0:," };
     let record = record(&format!("joined=0,{caller}{pairs}")).expect(pairs);
-    excess(record.entrance_of_text(), &theirs, own).unwrap_or_default()
+    let (terms, _) = record.entrance_of_text().terms(&Command::new("true"));
+    excess(&terms, &theirs, own).unwrap_or_default()
 }
 
 #[test]

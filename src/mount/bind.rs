@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::attributes::Attributes;
 use super::calls::{attach_at, attach_in, make_dir, make_file, set_attributes, set_flags, set_propagation};
 use super::context::Context;
+use super::disk_limit::DiskLimit;
 use super::flags::{MountFlags, flag_setters, opening_setters};
 use super::host_tree::{emit_host_tree, emit_tied_tree};
 use super::options::{GivenIds, MountIds, MountOptions};
@@ -50,6 +51,8 @@ pub struct Bind {
     pub(super) options: Option<Box<MountOptions>>,
     /// The maps that the caller has given.
     pub(super) ids: Option<GivenIds>,
+    /// The most that the source may take on disk.
+    pub(crate) disk_limit: Option<DiskLimit>,
 }
 
 impl Bind {
@@ -66,6 +69,7 @@ impl Bind {
             optional: false,
             options: None,
             ids: None,
+            disk_limit: None,
         }
     }
 
@@ -82,9 +86,9 @@ impl Bind {
         self
     }
 
-    /// Takes the options of mount(8), which replace all that was set before, the `nosuid` and `nodev`
-    /// of a new bind included. An attribute holds for the mount itself, and only a word with `r`
-    /// before for what is mounted below; what no word names stays as it is on the host.
+    /// Takes the options of mount(8), which replace all that was set before, the `nosuid` and
+    /// `nodev` of a new bind included. An attribute holds for the mount itself, and only a word
+    /// with `r` before for what is mounted below; what no word names stays as it is on the host.
     ///
     /// With `slave` or `shared`, what is mounted below the source on the host later shows inside,
     /// where the host's mount is shared. With `shared`, and without
@@ -109,7 +113,8 @@ impl Bind {
     /// Shows the files with other owners than they have on disk, and gives the files that are made
     /// here owners in the same way: a user `inside` a line of `uid` on disk is `outside` here, as
     /// the caller's user namespace counts; an id that no line has is nobody's: who has it may make
-    /// nothing, and what belongs to it cannot be written to. So a directory of one user can be written to by a sandbox whose user is another.
+    /// nothing, and what belongs to it cannot be written to. So a directory of one user can be
+    /// written to by a sandbox whose user is another.
     ///
     /// Needs CAP_SYS_ADMIN where the file system was mounted (root), Linux 5.12, and a file system
     /// that can map ids (ext4, xfs, btrfs, tmpfs since 6.3). Whatever root of the sandbox writes
@@ -134,6 +139,14 @@ impl Bind {
         self
     }
 
+    /// Limits what the source, a directory, may take on disk: see [`DiskLimit`]. What is mounted below
+    /// it, which has no limit, is left out.
+    pub fn disk_limit(mut self, limit: DiskLimit) -> Self {
+        self.disk_limit = Some(limit);
+        self.recursive = false;
+        self
+    }
+
     /// Returns whether the mount has options or id maps, for which a profile has no keys.
     #[cfg(feature = "serde")]
     pub(crate) fn has_options(&self) -> bool {
@@ -142,7 +155,11 @@ impl Bind {
 
     /// Returns the contradictions in the options.
     pub(super) fn invalid(&self) -> Vec<Problem> {
-        let options = self.options.iter().flat_map(|options| options.invalid_for_bind());
+        let beyond = (self.disk_limit.is_some() && self.recursive).then(|| {
+            let reason = "what is mounted below the source has no limit";
+            Problem::invalid("disk_limit", reason, "leave the option rbind out")
+        });
+        let options = self.options.iter().flat_map(|options| options.invalid_for_bind()).chain(beyond);
         options.chain(self.ids.iter().filter_map(GivenIds::invalid)).collect()
     }
 

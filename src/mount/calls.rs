@@ -67,7 +67,14 @@ pub(super) fn emit_target<'p>(plan: &'p mut Plan, root: Slot, path: &Path, flags
 /// turned elsewhere.
 pub(super) fn enter_target(plan: &mut Plan, root: Slot, path: &Path, flags: PlaceFlags) {
     let slot = plan.slot();
-    emit_target(plan, root, path, flags, slot);
+    let found = emit_target(plan, root, path, flags, slot);
+    if flags.contains(PlaceFlags::NO_SYMLINKS) {
+        // In the words of other runtimes.
+        found.hint(
+            "proc and sysfs must be mounted on ordinary directory: where a link leads to one, name the path that it \
+             leads to, since a process that may write to the directory of a link can replace the link",
+        );
+    }
     plan.call(Step::MountTarget, libc::SYS_fchdir, [slot.into()]).at(path);
     plan.close(Step::MountTarget, slot);
 }
@@ -124,11 +131,12 @@ pub(super) fn attach_in(plan: &mut Plan, tree: Slot, dir: Slot, name: impl AsRef
 
 /// Shows a detached tree of one device as the new file `name` in the directory `dir`. The mount is
 /// read-only, which says nothing about the device, but keeps root inside from changing the node's
-/// mode and owner.
+/// mode and owner; nothing is executed on it.
 pub(super) fn show_device_in(plan: &mut Plan, tree: Slot, dir: Slot, name: impl AsRef<OsStr>, at: &Path) {
     make_file(plan, Step::Dev, dir.into(), &name).at(at);
     attach_in(plan, tree, dir, name, at);
-    set_flags(plan, tree, MountFlags::READ_ONLY, MountFlags::empty(), false, at);
+    let flags = MountFlags::READ_ONLY | MountFlags::NO_SUID | MountFlags::NO_EXEC;
+    set_flags(plan, tree, flags, MountFlags::empty(), false, at);
     plan.close(Step::MoveMount, tree);
 }
 

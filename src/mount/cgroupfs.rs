@@ -29,7 +29,9 @@ const FLAGS: MountFlags =
 /// a JVM, looks for them here. Read-only, unless [`writable`](Cgroupfs::writable) is called.
 ///
 /// [`Sandbox::strict`](crate::Sandbox::strict) and images have this mount at `/sys/fs/cgroup` by
-/// default. On v2 the mount shows the sandbox's group. On v1 there is a directory for each
+/// default. Where a security module or a filter around the caller refuses to mount it, these go
+/// without, and [`Feature::Cgroupfs`](crate::Feature::Cgroupfs) tells why; a mount of the list is
+/// an error then. On v2 the mount shows the sandbox's group. On v1 there is a directory for each
 /// hierarchy in which the sandbox has a group, named by its controllers, with a link for each of
 /// several (`cpu` → `cpu,cpuacct`); v2 beside them is `unified`. The default mount leaves out
 /// hierarchies without limits.
@@ -37,14 +39,16 @@ const FLAGS: MountFlags =
 /// With [`cgroup_ns`](crate::Sandbox::cgroup_ns) the file systems are mounted in that namespace, at
 /// whose root the sandbox's group stands. Without, the directories of the group are bound, and
 /// nothing of other groups is there, while `/proc/PID/cgroup` has the host's paths. Either way a
-/// limit is needed, or [`Sandbox::cgroup`](crate::Sandbox::cgroup), without which there is no group.
+/// limit is needed, or [`Sandbox::cgroup`](crate::Sandbox::cgroup), without which there is no
+/// group.
 ///
 /// ```no_run
 /// use ringfence::{Bytes, Cgroupfs, Sandbox};
 ///
 /// # fn main() -> Result<(), ringfence::Error> {
-/// let sandbox = Sandbox::new().pid_ns().cgroup_ns().rootfs("/srv/alpine").memory_limit(Bytes::mib(64));
-/// sandbox.mount(Cgroupfs::new("/sys/fs/cgroup")).command("nginx").status()?;
+/// let sandbox = Sandbox::new().pid_ns().cgroup_ns().rootfs("/srv/alpine");
+/// let sandbox = sandbox.memory_limit(Bytes::mib(64)).mount(Cgroupfs::new("/sys/fs/cgroup"));
+/// sandbox.command("nginx").status()?;
 /// # Ok(())
 /// # }
 /// ```
@@ -276,8 +280,8 @@ fn emit_dirs(
     Ok(())
 }
 
-/// Gives all hierarchies the attributes that the caller has asked for. Whether they are read-only is
-/// settled. `kept`: the flags that binds have on the host, where the kernel may lock them.
+/// Gives all hierarchies the attributes that the caller has asked for. Whether they are read-only
+/// is settled. `kept`: the flags that binds have on the host, where the kernel may lock them.
 fn emit_options(plan: &mut Plan, cgroupfs: &Cgroupfs, top: Slot, kept: MountFlags, at: &Path) {
     let Some(options) = &cgroupfs.options else { return };
     let mut asked: Attributes = options.attributes_of_new();
@@ -322,8 +326,8 @@ fn controllers(options: &str) -> impl Iterator<Item = &str> {
     options.split(',').filter(|option| !option.contains('=') && !OTHERS.contains(option))
 }
 
-/// Returns the name of a v1 hierarchy with these mount options: its controllers, or the name that it
-/// has without any.
+/// Returns the name of a v1 hierarchy with these mount options: its controllers, or the name that
+/// it has without any.
 fn name_of(options: &str) -> String {
     let named = || options.split(',').find_map(|option| option.strip_prefix("name="));
     let all = controllers(options).collect::<Vec<_>>().join(",");

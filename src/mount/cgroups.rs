@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf, absolute};
 
 use super::kinds::Kind;
+use super::mounts::Mounts;
 use super::paths::clean;
-use super::policy::Policy;
 use super::root::{Base, RootFs};
 
-impl Policy {
+impl Mounts {
     /// Returns the paths inside at which `hierarchies` of the host, or directories of one, are
     /// writable. Without a root of its own, the sandbox has them at the same paths as the host.
     pub(crate) fn control_groups(&self, hierarchies: &[PathBuf]) -> Vec<PathBuf> {
@@ -60,12 +60,12 @@ mod tests {
     #[test]
     fn writable_control_groups_are_found_wherever_they_come_along() {
         let all = [PathBuf::from("/sys/fs/cgroup")];
-        let found = |policy: &Policy| -> Vec<String> {
+        let found = |policy: &Mounts| -> Vec<String> {
             policy.control_groups(&all).iter().map(|path| path.display().to_string()).collect()
         };
-        let with = |mount| Policy { root: Some(RootFs::programs()), mounts: vec![mount], ..Policy::default() };
-        assert_eq!(found(&Policy::default()), ["/sys/fs/cgroup"]);
-        let rooted = |root| Policy { root: Some(root), ..Policy::default() };
+        let with = |mount| Mounts { root: Some(RootFs::programs()), mounts: vec![mount], ..Mounts::default() };
+        assert_eq!(found(&Mounts::default()), ["/sys/fs/cgroup"]);
+        let rooted = |root| Mounts { root: Some(root), ..Mounts::default() };
         assert_eq!(found(&rooted(RootFs::dir("/"))), ["/sys/fs/cgroup"]);
         assert_eq!(found(&rooted(RootFs::dir("/sys"))), ["/fs/cgroup"]);
         for root in [RootFs::dir("/srv"), RootFs::host(), RootFs::programs(), RootFs::dir("/").read_only()] {

@@ -4,6 +4,7 @@ use crate::plan::Slot;
 
 /// The facts about the rest of the sandbox on which the ops of mounts depend.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Context {
     /// The sandbox has a user namespace of its own: device nodes cannot be made, and overlayfs
     /// keeps its marks in user xattrs.
@@ -23,7 +24,12 @@ pub(crate) struct Context {
     /// The setup has left the host for the [`template`](super::template): the host's files come as
     /// descriptors.
     pub(crate) template: bool,
-    /// The slot for the master of a terminal that is to be made on the devpts of the sandbox's
-    /// `/dev`.
+    /// The root is mounted at its own path, and not over `/`.
+    pub(crate) in_place: bool,
+    /// The root covers that of the host, which is not taken off.
+    pub(crate) no_pivot: bool,
+    /// The caller has made the device nodes.
+    pub(crate) nodes: bool,
+    /// The slot for the master of a terminal that is to be made on the sandbox's devpts.
     pub(crate) terminal: Option<Slot>,
 }

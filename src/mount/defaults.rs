@@ -9,8 +9,8 @@ use super::dev::Dev;
 use super::kinds::{Kind, Mount, Sysfs};
 use super::made::vanishes;
 use super::memory_file::{MemoryFile, Missing};
+use super::mounts::Mounts;
 use super::paths::clean;
-use super::policy::Policy;
 use super::proc::Proc;
 use super::root::{Base, LOCALHOST};
 use super::tmpfs::Tmpfs;
@@ -35,13 +35,12 @@ pub(crate) struct Surroundings {
     pub(crate) hostname: String,
 }
 
-impl Policy {
+impl Mounts {
     /// Returns the mounts in their order: first those that a root is not usable without and that
     /// the list does not have. `terminal`: the path of the terminal on the host that the program
     /// inherits.
     pub(crate) fn all(&self, around: &Surroundings, terminal: Option<&Path>) -> Vec<Mount> {
-        let is_made = |mount: &&Mount| !matches!(&mount.kind, Kind::Bind(bind) if bind.is_left_out());
-        let made: Vec<&Mount> = self.mounts.iter().filter(is_made).collect();
+        let made: Vec<&Mount> = self.mounts.iter().filter(|mount| !mount.is_left_out()).collect();
         let has = |target: &str| made.iter().any(|mount| clean(&mount.target) == Path::new(target));
         let mut all = if self.no_defaults { Vec::new() } else { self.defaults(around, terminal, has) };
         all.retain(|default: &Mount| !default.target.to_str().is_some_and(has));
@@ -93,25 +92,42 @@ impl Policy {
             return None;
         }
         if !self.own_groups || around.groups.telling().is_empty() {
-            let is_hosts = |mount: &Mount| matches!(mount.kind, Kind::Bind(_)) && clean(&mount.target) == *"/sys";
+            let is_hosts =
+                |mount: &Mount| matches!(mount.kind, Kind::Bind(_)) && clean(&mount.target) == Path::new("/sys");
             let cover = || Tmpfs::new(CGROUPS).size(4096).mode(0o555).read_only().into();
             return defaults.iter().any(is_hosts).then(cover);
         }
-        let mut sys = defaults.iter().chain(made.iter().copied()).filter(|mount| clean(&mount.target) == *"/sys");
+        let mut sys =
+            defaults.iter().chain(made.iter().copied()).filter(|mount| clean(&mount.target) == Path::new("/sys"));
         let is_from_host = self.root.as_ref().is_none_or(|root| matches!(root.base, Base::Programs | Base::Host));
-        match sys.next_back().map(|mount| &mount.kind) {
-            Some(Kind::Sysfs | Kind::Tmpfs(_)) => Some(Cgroupfs::of_limits(target).into()),
-            Some(Kind::Bind(bind)) if clean(&bind.source) == *"/sys" => Some(Cgroupfs::of_limits(target).into()),
-            Some(_) => None,
+        match sys.next_back() {
+            Some(mount) => has_place_for_groups(mount).then(|| Cgroupfs::of_limits(target).into()),
             None if is_from_host => Some(Cgroupfs::of_limits(target).into()),
             None => Some(Cgroupfs { with_sys: true, ..Cgroupfs::of_limits("/sys") }.into()),
         }
     }
 }
 
-/// Returns whether the mounts have a /dev with a devpts of its own.
-pub(crate) fn has_terminals(mounts: &[Mount]) -> bool {
-    mounts.iter().any(|mount| matches!(&mount.kind, Kind::Dev(dev) if dev.is_main()))
+impl Mounts {
+    /// Returns whether the control groups of the sandbox are shown at their place without a mount
+    /// of the list that asks for them.
+    pub(crate) fn shows_groups_by_default(&self) -> bool {
+        let at = |target: &str| {
+            let has = move |mount: &&Mount| clean(&mount.target) == Path::new(target) && !mount.is_left_out();
+            self.mounts.iter().rfind(has)
+        };
+        let shows = self.own_groups && !self.no_defaults && !self.lists_groups();
+        shows && at(CGROUPS).is_none() && at("/sys").is_none_or(has_place_for_groups)
+    }
+}
+
+/// Returns whether what is mounted at /sys has the directory for control groups, or can get it.
+fn has_place_for_groups(sys: &Mount) -> bool {
+    match &sys.kind {
+        Kind::Sysfs | Kind::Tmpfs(_) => true,
+        Kind::Bind(bind) => clean(&bind.source) == Path::new("/sys"),
+        _ => false,
+    }
 }
 
 /// Returns the /sys of an image: sysfs, or where only the initial user namespace may mount that,
@@ -144,10 +160,10 @@ fn names(around: &Surroundings) -> Vec<MemoryFile> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::ImageMounts;
+    use super::super::mounts::ImageMounts;
     use super::*;
 
-    fn targets(policy: &Policy, around: &Surroundings) -> Vec<String> {
+    fn targets(policy: &Mounts, around: &Surroundings) -> Vec<String> {
         policy.all(around, None).iter().map(|mount| mount.target.display().to_string()).collect()
     }
 
@@ -158,29 +174,29 @@ mod tests {
 
     #[test]
     fn a_mount_of_ones_own_replaces_the_default() {
-        let policy = Policy { mounts: vec![Tmpfs::new("/proc/").into()], root: Some("/x".into()), ..Policy::default() };
+        let policy = Mounts { mounts: vec![Tmpfs::new("/proc/").into()], root: Some("/x".into()), ..Mounts::default() };
         assert_eq!(targets(&policy, &around()), ["/dev", "/proc/"]);
     }
 
     #[test]
     fn an_optional_bind_without_a_source_replaces_nothing() {
         let bind = Bind::new("/never/there", "/proc").optional();
-        let policy = Policy { mounts: vec![bind.into()], ..Policy::default() };
+        let policy = Mounts { mounts: vec![bind.into()], ..Mounts::default() };
         let all = policy.all(&around(), None);
         assert!(all.len() == 1 && matches!(all[0].kind, Kind::Proc(_)));
     }
 
     #[test]
     fn groups_are_shown_where_nothing_of_the_callers_has_to_change() {
-        let policy = |root| Policy { root: Some(root), own_groups: true, ..Policy::default() };
-        let last = |policy: &Policy| targets(policy, &around()).pop().unwrap();
+        let policy = |root| Mounts { root: Some(root), own_groups: true, ..Mounts::default() };
+        let last = |policy: &Mounts| targets(policy, &around()).pop().unwrap();
         assert_eq!(last(&policy(super::super::RootFs::programs())), CGROUPS);
         assert_eq!(last(&policy("/x".into())), "/sys");
-        let sysfs = Policy { mounts: vec![Sysfs::new("/sys").into()], ..policy("/x".into()) };
+        let sysfs = Mounts { mounts: vec![Sysfs::new("/sys").into()], ..policy("/x".into()) };
         assert_eq!(targets(&sysfs, &around())[2..], ["/sys", CGROUPS]);
-        let other = Policy { mounts: vec![Bind::new("/usr", "/sys").into()], ..policy("/x".into()) };
+        let other = Mounts { mounts: vec![Bind::new("/usr", "/sys").into()], ..policy("/x".into()) };
         assert_eq!(targets(&other, &around())[2..], ["/sys"]);
-        let own = Policy { mounts: vec![Tmpfs::new(CGROUPS).into()], ..policy("/x".into()) };
+        let own = Mounts { mounts: vec![Tmpfs::new(CGROUPS).into()], ..policy("/x".into()) };
         assert_eq!(targets(&own, &around())[2..], [CGROUPS]);
         let none = Surroundings { groups: ShownGroups::default(), ..around() };
         assert_eq!(targets(&policy("/x".into()), &none), ["/proc", "/dev"]);
@@ -189,7 +205,7 @@ mod tests {
     #[test]
     fn an_image_has_what_containers_have() {
         let image = Some(ImageMounts { sys: true, names: Missing::Made });
-        let policy = Policy { root: Some("/x".into()), image, own_groups: true, ..Policy::default() };
+        let policy = Mounts { root: Some("/x".into()), image, own_groups: true, ..Mounts::default() };
         let own_net = targets(&policy, &around());
         assert_eq!(own_net[2..], ["/sys", "/etc/hosts", "/etc/hostname", CGROUPS]);
         let shared = Surroundings { shares_net: true, user_ns: true, ..around() };

@@ -13,10 +13,10 @@ use super::context::Context;
 use super::flags::MountFlags;
 use super::fs_context::emit_new_mount;
 use super::paths::clean;
+use super::pty::emit_ends;
 use super::tmpfs::Tmpfs;
 use crate::error::Step;
 use crate::plan::{PlaceFlags, Plan, Slot};
-use crate::sys::terminal;
 use crate::units::Bytes;
 
 /// The nodes that programs expect, with their numbers: the kernel's
@@ -37,6 +37,18 @@ const LINKS: [(&str, &str); 5] = [
 ///
 /// The nodes are made where that is allowed and bound from the host's where it is not (in a user
 /// namespace).
+///
+/// ```
+/// use ringfence::{Dev, RootFs, Sandbox};
+///
+/// # let sandbox = Sandbox::new();
+/// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+/// let dev = Dev::new("/dev").shm_size(1 << 20).read_only();
+/// let sandbox = sandbox.rootfs(RootFs::host()).mount(dev).command("sh");
+/// let output = sandbox.args(["-c", "head -c 3 /dev/zero | wc -c; ls /dev/sda 2>&1 || true"]).output()?;
+/// assert!(output.stdout.starts_with(b"3\n"));
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Dev {
@@ -136,23 +148,10 @@ pub(super) fn emit_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, pins: 
     plan.close(Step::Dev, dir);
 }
 
-/// Makes the terminal of the program on the devpts that was just mounted, where nobody else has made
-/// anything, and leaves its master in the slot. The slave belongs to the program's user, and is
-/// bound on the file `console`.
+/// Makes the terminal of the program on the devpts that was just mounted. The slave is bound on the
+/// file `console`.
 fn emit_terminal(plan: &mut Plan, master: Slot, dir: Slot, at: &Path, context: Context) {
-    let (ptmx, flags) = (at.join("pts/ptmx"), terminal::FLAGS.bits());
-    let name = plan.string("pts/ptmx");
-    plan.call(Step::Terminal, libc::SYS_openat, [dir.into(), name.into(), flags.into()]).at(&ptmx).store(master);
-    let unlocked = plan.words(&[0]);
-    plan.call(Step::Terminal, libc::SYS_ioctl, [master.into(), libc::TIOCSPTLCK.into(), unlocked.into()]).at(&ptmx);
-    let slave = plan.slot();
-    plan.call(Step::Terminal, libc::SYS_ioctl, [master.into(), libc::TIOCGPTPEER.into(), flags.into()])
-        .at(&ptmx)
-        .store(slave);
-    let (uid, gid) = context.user;
-    let group = if context.tty_group { u32::MAX } else { gid };
-    // EPERM: a setup that may not give files away has the program's ids already.
-    plan.call(Step::Terminal, libc::SYS_fchown, [slave.into(), uid.into(), group.into()]).tolerate(Errno::EPERM);
+    let slave = emit_ends(plan, master, dir, "pts/ptmx", &at.join("pts/ptmx"), context);
     let (tree, console) = (plan.slot(), at.join("console"));
     copy_file(plan, slave, tree, &console);
     attach_in(plan, tree, dir, "console", &console);

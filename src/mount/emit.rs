@@ -13,19 +13,33 @@ use super::kinds::{Kind, Mount};
 use super::made::{emit_dir, emit_symlink};
 use super::mask::{emit_mask_sources, emit_masks};
 use super::memory_file::{MemoryFile, emit_memory_file, emit_store};
+use super::mounts::Mounts;
 use super::node::emit_device_node;
 use super::options::Propagation;
 use super::overlay::by_path::emit_overlay;
 use super::overlay::detached::{DetachedOverlay, attach_detached, emit_detached};
 use super::pinning::MountsBefore;
-use super::policy::Policy;
+use super::precreated::Precreated;
 use super::raw::emit_raw;
-use super::root::{Base, RootFs, emit_entry, emit_root};
+use super::root::{Base, RootFs, emit_cover, emit_entry, emit_root};
+use super::terminal::{Terminals, emit_mounted, terminals};
+use super::workdir::emit_workdir;
 use crate::error::{Result, Step};
-use crate::plan::{Arg, PlaceFlags, Plan, Slot};
+use crate::plan::{Arg, PlaceFlags, Plan, Request, Slot};
 use crate::sys::mount::Relation;
 
-impl Policy {
+/// What the mounts are made with beside their list.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Further<'f> {
+    /// The directory that was made for an overlay's upper.
+    pub(crate) scratch: Option<&'f Path>,
+    /// The [`control_groups`](Mounts::control_groups) that become read-only.
+    pub(crate) groups: &'f [PathBuf],
+    /// The working directory of the program, if it is to be made.
+    pub(crate) workdir: Option<&'f Path>,
+}
+
+impl Mounts {
     /// Puts the overlay of the root together for the [`template`](super::template). To be called
     /// before the mount namespace is left.
     pub(crate) fn emit_detached_overlay(
@@ -43,18 +57,17 @@ impl Policy {
         }
     }
 
-    /// Makes the mounts `mounts`, in this order. `scratch` is the directory that was made for an overlay's
-    /// upper, `detached` is from [`emit_detached_overlay`](Policy::emit_detached_overlay), `groups`
-    /// are the [`control_groups`](Policy::control_groups) that become read-only.
+    /// Makes the mounts `mounts`, in this order. `detached` is from
+    /// [`emit_detached_overlay`](Mounts::emit_detached_overlay).
     pub(crate) fn emit(
         &self,
         plan: &mut Plan,
         mounts: &[Mount],
         context: Context,
-        scratch: Option<&Path>,
         detached: Option<DetachedOverlay>,
-        groups: &[PathBuf],
+        further: Further<'_>,
     ) -> Result<()> {
+        let Further { scratch, groups, workdir } = further;
         let rootfs = self.final_root();
         let tied = emit_tied(plan, mounts, context)?;
         if !context.template {
@@ -68,12 +81,27 @@ impl Policy {
             (None, _) => emit_caller_root(plan),
         };
         let root = entry.root();
-        let places = Places { root, rootfs: rootfs.as_ref(), files, tied: &tied };
-        let mut pins = emit_mounts(plan, mounts, places, context)?;
+        let ready = context.nodes.then(|| Precreated::emit(plan, root));
+        let places = Places { root, rootfs: rootfs.as_ref(), files, tied: &tied, ready };
+        let terminals = terminals(mounts);
+        // What is mounted at /dev/pts covers that of a `Dev`.
+        let of_dev = context.terminal.filter(|_| terminals == Some(Terminals::OfDev));
+        let mut pins = emit_mounts(plan, mounts, places, Context { terminal: of_dev, ..context })?;
+        ready.into_iter().for_each(|nodes| nodes.emit_end(plan));
+        if let (Some(master), Some(Terminals::Mounted { console })) = (context.terminal, terminals) {
+            emit_mounted(plan, master, root, console, context);
+        }
+        if self.stops_before_entry {
+            // Masks and the read-only root come later, so that hooks can write to the root, and
+            // show nothing again that is masked.
+            plan.request(Step::Create, Request::Hooks);
+        }
         pins |= emit_masks(plan, self, root, mask_sources, groups, MountsBefore::new(mounts, rootfs.as_ref()));
         pins |= emit_peers(plan, mounts, places, context)?;
+        workdir.into_iter().for_each(|path| emit_workdir(plan, path, root));
         emit_read_only_root(plan, rootfs.as_ref(), root);
         match entry {
+            Entry::New { .. } if context.no_pivot => emit_cover(plan, root, context)?,
             Entry::New { stacked, .. } => emit_entry(plan, root, context, stacked + u64::from(files.is_some())),
             Entry::Caller { cwd, .. } => {
                 emit_caller_cwd(plan, cwd, pins);
@@ -147,6 +175,8 @@ struct Places<'p> {
     /// The store of the files whose contents the caller gives.
     files: Option<Slot>,
     tied: &'p [Tied],
+    /// The device nodes that the caller has made.
+    ready: Option<Precreated>,
 }
 
 /// Copies the trees of the binds that are tied to mounts of the host.
@@ -166,11 +196,19 @@ fn emit_tied(plan: &mut Plan, mounts: &[Mount], context: Context) -> Result<Vec<
 /// mounts. Returns the pins of all targets.
 fn emit_mounts(plan: &mut Plan, mounts: &[Mount], places: Places<'_>, context: Context) -> Result<PlaceFlags> {
     let mut all = PlaceFlags::empty();
+    // A root of the sandbox's own may have links to what is mounted or made later, as
+    // /etc/resolv.conf is in images of whole systems.
+    let dangling = if places.rootfs.is_some() { PlaceFlags::DANGLING } else { PlaceFlags::empty() };
     for (i, mount) in mounts.iter().enumerate().filter(|(_, mount)| !mount.kind.is_peer(context.user_ns)) {
-        let pins = MountsBefore::new(&mounts[..i], places.rootfs).pins_for(&mount.target, mount.kind.protects());
+        let before = MountsBefore::new(&mounts[..i], places.rootfs);
+        let pins = before.pins_for(&mount.target, mount.kind.protects()) | dangling;
         match (&mount.kind, places.tied.iter().find(|(tied, _)| *tied == i)) {
             (Kind::Bind(bind), Some((_, tree))) => {
                 emit_early_bind(plan, (bind, *tree), places.root, &mount.target, pins, context)?;
+            }
+            (Kind::Node(node), _) => {
+                let ready = places.ready.map(|nodes| nodes.place(&mounts[..i]));
+                emit_device_node(plan, node, places.root, &mount.target, pins, ready);
             }
             _ => emit_mount(plan, (mount, i), places.root, pins, places.files, context)?,
         }
@@ -233,11 +271,12 @@ fn emit_mount(
         Kind::File(file) => {
             files.into_iter().for_each(|files| emit_memory_file(plan, (file, index), files, root, at, pins));
         }
-        Kind::Node(node) => emit_device_node(plan, node, root, at, pins),
+        // It may be one of those that the caller has made.
+        Kind::Node(node) => emit_device_node(plan, node, root, at, pins, None),
         Kind::Dir => emit_dir(plan, root, at),
         Kind::Symlink(to) => emit_symlink(plan, root, at, to),
         Kind::Overlay(overlay) => emit_overlay(plan, overlay, root, at, pins, context)?,
-        Kind::Raw(raw) => emit_raw(plan, raw, root, at, pins),
+        Kind::Raw(raw) => emit_raw(plan, raw, root, at, if raw.is_of_kernel() { plain } else { pins }),
     }
     Ok(())
 }

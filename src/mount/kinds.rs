@@ -15,8 +15,8 @@ use crate::sys::mount::Relation;
 use crate::units::Bytes;
 
 /// One mount of the list: a file system at a target inside the sandbox. Made from [`Bind`],
-/// [`MemoryFile`], [`DeviceNode`], [`Tmpfs`], [`Proc`], [`Dev`], [`Sysfs`], [`Cgroupfs`], [`Mqueue`], [`Overlay`] or
-/// [`RawMount`].
+/// [`MemoryFile`], [`DeviceNode`], [`Tmpfs`], [`Proc`], [`Dev`], [`Sysfs`], [`Cgroupfs`],
+/// [`Mqueue`], [`Overlay`] or [`RawMount`].
 ///
 /// Mounts are made in the order of the list, each on what those before it left. A target that does
 /// not exist is made: a file for a file, else a directory.
@@ -25,6 +25,13 @@ use crate::units::Bytes;
 pub struct Mount {
     pub(crate) target: PathBuf,
     pub(crate) kind: Kind,
+}
+
+impl Mount {
+    /// Returns whether this is an optional bind whose source is not there.
+    pub(super) fn is_left_out(&self) -> bool {
+        matches!(&self.kind, Kind::Bind(bind) if bind.is_left_out())
+    }
 }
 
 /// The kind of a mount, with its options.
@@ -121,6 +128,15 @@ impl From<RawMount> for Mount {
 
 /// The kernel's objects: sysfs(5), read-only, `nosuid`, `nodev` and `noexec`. Sysfs shows the
 /// devices of the network namespace in which it is mounted; in a user namespace it needs `net_ns`.
+///
+/// ```no_run
+/// use ringfence::{RootFs, Sandbox, Sysfs};
+///
+/// // With a network of its own, the sandbox shows no device but its own `lo`.
+/// let sandbox = Sandbox::new().rootfs(RootFs::host()).net_ns().mount(Sysfs::new("/sys"));
+/// assert_eq!(sandbox.command("ls").arg("/sys/class/net").output()?.stdout, b"lo\n");
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Sysfs {
     target: PathBuf,
@@ -134,6 +150,14 @@ impl Sysfs {
 }
 
 /// The POSIX message queues of the sandbox's IPC namespace: mq_overview(7).
+///
+/// ```no_run
+/// use ringfence::{Mqueue, Sandbox};
+///
+/// let sandbox = Sandbox::new().rootfs("/srv/alpine").ipc_ns().mount(Mqueue::new("/dev/mqueue"));
+/// sandbox.command("ls").arg("/dev/mqueue").status()?;
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Mqueue {
     target: PathBuf,

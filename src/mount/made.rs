@@ -31,7 +31,11 @@ pub(super) fn emit_symlink(plan: &mut Plan, root: Slot, path: &Path, to: &Path) 
 
 /// Returns the last of the mounts on which a path stands; `None` is the root.
 fn mounted_under<'m>(at: &Path, before: &'m [Mount]) -> Option<&'m Kind> {
-    let is_mount = |mount: &&Mount| !matches!(mount.kind, Kind::Dir | Kind::Symlink(_) | Kind::Node(_));
+    let is_mount = |mount: &&Mount| match &mount.kind {
+        Kind::Dir | Kind::Symlink(_) | Kind::Node(_) => false,
+        Kind::Raw(raw) => !raw.is_remount(),
+        _ => true,
+    };
     let is_below = |mount: &&Mount| at.starts_with(clean(&mount.target));
     before.iter().filter(is_mount).rfind(is_below).map(|below| &below.kind)
 }
@@ -40,15 +44,17 @@ fn mounted_under<'m>(at: &Path, before: &'m [Mount]) -> Option<&'m Kind> {
 /// directory of the host, and stay there.
 pub(super) fn stays_on_host(mounts: &[Mount], index: usize, root: Option<&RootFs>) -> Option<Problem> {
     let mount = mounts.get(index)?;
-    let call = match mount.kind {
+    let call = match &mount.kind {
         Kind::Dir => "dir",
         Kind::Symlink(_) => "symlink",
+        Kind::Node(node) if node.in_root => return None,
         Kind::Node(_) => "mount",
         _ => return None,
     };
     let at = clean(&mount.target);
     let vanishes = match mounted_under(&at, &mounts[..index]) {
         Some(Kind::Overlay(overlay)) => overlay.memory.is_some(),
+        Some(Kind::Raw(raw)) => raw.fstype == "tmpfs",
         Some(below) => matches!(below, Kind::Tmpfs(_) | Kind::Dev(_)),
         None => vanishes(root),
     };
@@ -66,6 +72,7 @@ pub(super) fn has_no_effect(mounts: &[Mount], index: usize, root: Option<&RootFs
     let at = clean(&node.target);
     let nodev = match mounted_under(&at, &mounts[..index]) {
         Some(Kind::Tmpfs(tmpfs)) => tmpfs.flags.contains(MountFlags::NO_DEV),
+        Some(Kind::Raw(raw)) => raw.ms_flags & libc::MS_NODEV != 0,
         Some(Kind::Dev(dev)) if dev.read_only => {
             let reason = format!("{} would be made in a /dev that is read-only", at.display());
             return Some(Problem::invalid("mount", reason, "leave out Dev::read_only()"));

@@ -14,8 +14,8 @@ use super::calls::{CWD, attach_by_path, attach_to, copy_open_tree, emit_target, 
 use super::context::Context;
 use super::flags::MountFlags;
 use super::fs_context::emit_new_mount;
+use super::mounts::Mounts;
 use super::pinning::MountsBefore;
-use super::policy::Policy;
 use crate::error::Step;
 use crate::plan::{PlaceFlags, Plan, Slot};
 use crate::sys::fork_mark::PerProcess;
@@ -52,7 +52,7 @@ pub(super) struct MaskSources {
 }
 
 /// Makes the sources of masks, if the policy masks anything, before there is a root.
-pub(super) fn emit_mask_sources(plan: &mut Plan, policy: &Policy, context: Context) -> Option<MaskSources> {
+pub(super) fn emit_mask_sources(plan: &mut Plan, policy: &Mounts, context: Context) -> Option<MaskSources> {
     if !policy.default_masks && policy.masks.is_empty() {
         return None;
     }
@@ -70,7 +70,7 @@ pub(super) fn emit_mask_sources(plan: &mut Plan, policy: &Policy, context: Conte
 /// of the paths that the caller has named.
 pub(super) fn emit_masks(
     plan: &mut Plan,
-    policy: &Policy,
+    policy: &Mounts,
     root: Slot,
     sources: Option<MaskSources>,
     groups: &[PathBuf],

@@ -16,9 +16,11 @@ use crate::plan::{PlaceFlags, Plan, Slot};
 /// sandbox's, or on a root whose changes vanish with it: nothing is made in a directory of the
 /// host. No component of the path may be a link, and the node replaces nothing.
 ///
-/// Where a node cannot be made (in a user namespace, or without CAP_MKNOD), the host's of the same
-/// path is bound, if it is that device, with its own mode and owner. What may be done with the
-/// device is for [`devices`](crate::Sandbox::devices) to say.
+/// Where the setup may make no node, in a user namespace and by rules for
+/// [`devices`](crate::Sandbox::devices), a caller with CAP_MKNOD on the host makes it, and it is
+/// bound: read-only, which says nothing about the device. A caller who may make none either has the
+/// host's of the same path bound, if it is that device, with its own mode and owner. What may be
+/// done with the device is for [`devices`](crate::Sandbox::devices) to say.
 ///
 /// ```
 /// use ringfence::{Dev, DeviceNode, Sandbox};
@@ -36,11 +38,13 @@ pub struct DeviceNode {
     pub(crate) number: (u32, u32),
     pub(crate) mode: libc::mode_t,
     pub(crate) owner: Option<(u32, u32)>,
+    /// The node may stay in a directory of the host that the root is, and may be there already.
+    pub(super) in_root: bool,
 }
 
 impl DeviceNode {
     fn new(target: impl Into<PathBuf>, kind: libc::mode_t, number: (u32, u32)) -> Self {
-        DeviceNode { target: target.into(), kind, number, mode: 0o666, owner: None }
+        DeviceNode { target: target.into(), kind, number, mode: 0o666, owner: None, in_root: false }
     }
 
     /// Makes a character device at `target`, mode 0666.
@@ -58,6 +62,12 @@ impl DeviceNode {
         Self::new(target, libc::S_IFIFO, (0, 0))
     }
 
+    /// Makes an empty file at `target`, for something that is mounted on it later.
+    #[cfg(feature = "oci")]
+    pub(crate) fn empty_file(target: impl Into<PathBuf>) -> Self {
+        Self::new(target, libc::S_IFREG, (0, 0))
+    }
+
     /// Sets the permission bits.
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode & 0o777;
@@ -70,13 +80,31 @@ impl DeviceNode {
         self
     }
 
+    /// Lets the node stay in a directory of the host, if the root is one. If it is there already,
+    /// it has to be this device, and stays as it is.
+    #[cfg(feature = "oci")]
+    pub(crate) fn in_root(mut self) -> Self {
+        self.in_root = true;
+        self
+    }
+
     pub(super) fn is_device(&self) -> bool {
-        self.kind != libc::S_IFIFO
+        matches!(self.kind, libc::S_IFCHR | libc::S_IFBLK)
     }
 }
 
+/// The directory of a node that the caller has made, and the node's name there.
+pub(super) type Ready = Option<(Slot, String)>;
+
 /// Makes the node at the target `at`. `pins`: see [`pinning`](super::pinning).
-pub(super) fn emit_device_node(plan: &mut Plan, node: &DeviceNode, root: Slot, at: &Path, pins: PlaceFlags) {
+pub(super) fn emit_device_node(
+    plan: &mut Plan,
+    node: &DeviceNode,
+    root: Slot,
+    at: &Path,
+    pins: PlaceFlags,
+    ready: Ready,
+) {
     let path = clean(at);
     let (parent, dir) = (path.parent().unwrap_or(Path::new("/")), plan.slot());
     emit_target(plan, root, parent, PlaceFlags::NO_SYMLINKS | pins, dir);
@@ -84,11 +112,12 @@ pub(super) fn emit_device_node(plan: &mut Plan, node: &DeviceNode, root: Slot, a
     let text = plan.string(name);
     let number = makedev(node.number.0.into(), node.number.1.into());
     let args = [dir.into(), text.into(), (node.kind | node.mode).into(), number.into()];
+    let found = node.in_root.then(|| emit_found(plan, node, dir, &path));
     let made = plan.call(Step::Dev, libc::SYS_mknodat, args).at(at).hint("a node replaces nothing");
     if node.is_device() {
         made.tolerate(Errno::EPERM);
         let fallback = plan.len();
-        emit_bound(plan, node, dir, &path);
+        emit_bound(plan, node, dir, &path, ready);
         plan.fallback_from(fallback);
     }
     if let Some((uid, gid)) = node.owner {
@@ -100,17 +129,44 @@ pub(super) fn emit_device_node(plan: &mut Plan, node: &DeviceNode, root: Slot, a
             given.tolerate(Errno::EROFS);
         }
     }
+    found.into_iter().for_each(|first| plan.fallback_from(first));
     plan.close(Step::Dev, dir);
 }
 
-/// Binds the host's node, if it is the device.
-fn emit_bound(plan: &mut Plan, node: &DeviceNode, dir: Slot, path: &Path) {
-    let (host, open, tree) = (plan.string(path), plan.slot(), plan.slot());
+/// Accepts a node that is there already, if it is the device. Returns where the ops begin that are
+/// for a node which is not there.
+fn emit_found(plan: &mut Plan, node: &DeviceNode, dir: Slot, path: &Path) -> usize {
+    let (name, open) = (plan.string(path.file_name().unwrap_or_default()), plan.slot());
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    plan.call(Step::Dev, libc::SYS_openat, [CWD.into(), host.into(), flags.into()])
+    plan.call(Step::Dev, libc::SYS_openat, [dir.into(), name.into(), flags.into()])
         .at(path)
-        .hint("the caller may not make nodes, and the host has none at this path to be bound")
+        .tolerate(Errno::ENOENT)
+        .skip_on_tolerated(2)
         .store(open);
+    plan.check_device(Step::Dev, open, node.kind, node.number)
+        .at(path)
+        .hint("something else is there already, and a node replaces nothing");
+    plan.close(Step::Dev, open);
+    plan.len()
+}
+
+/// Binds the node that the caller has made, or the host's, if it is the device.
+fn emit_bound(plan: &mut Plan, node: &DeviceNode, dir: Slot, path: &Path, ready: Ready) {
+    let (open, tree) = (plan.slot(), plan.slot());
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    match ready {
+        Some((from, name)) => {
+            let name = plan.string(name);
+            plan.call(Step::Dev, libc::SYS_openat, [from.into(), name.into(), flags.into()]).at(path).store(open);
+        }
+        None => {
+            let host = plan.string(path);
+            plan.call(Step::Dev, libc::SYS_openat, [CWD.into(), host.into(), flags.into()])
+                .at(path)
+                .hint("the caller may not make nodes, and the host has none at this path to be bound")
+                .store(open);
+        }
+    }
     plan.check_device(Step::Dev, open, node.kind, node.number)
         .at(path)
         .hint("the caller may not make nodes, and the host's at this path is another device");

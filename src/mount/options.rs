@@ -28,6 +28,18 @@ bitflags::bitflags! {
 /// The propagation of a mount: which mounts that are made below it later show elsewhere, and which
 /// made elsewhere show below it. mount_namespaces(7) has the terms. The variants with an `R` hold
 /// for what is mounted below as well.
+///
+/// ```
+/// use ringfence::{Bind, MountOptions, Propagation, RootFs, Sandbox};
+///
+/// // Disks that are mounted below /media on the host later show inside as well. What an engine
+/// // inside mounts shows in its own sandboxes.
+/// let options = MountOptions::parse(["rbind", "ro", "rslave"]);
+/// let media = Bind::new("/media", "/media").options(options);
+/// let root = RootFs::dir("/srv/engine").propagation(Propagation::RShared);
+/// let sandbox = Sandbox::new().rootfs(root).mount(media);
+/// # drop(sandbox);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Propagation {
@@ -90,6 +102,14 @@ impl GivenIds {
         GivenIds { uid, gid, user_ns: Arc::default() }
     }
 
+    /// The maps of a user namespace that exists.
+    #[cfg(feature = "oci")]
+    fn of_existing(user_ns: OwnedFd) -> Self {
+        let given = GivenIds::new(Vec::new(), Vec::new());
+        let _ = given.user_ns.set(Arc::new(user_ns));
+        given
+    }
+
     /// Makes the user namespace, if it has not been made.
     pub(super) fn make(&self, make: impl FnOnce(Vec<IdMap>, Vec<IdMap>) -> Result<OwnedFd>) -> Result<()> {
         if self.user_ns.get().is_none() {
@@ -116,6 +136,9 @@ impl GivenIds {
     }
 
     pub(super) fn invalid(&self) -> Option<Problem> {
+        if self.uid.is_empty() && self.gid.is_empty() && self.user_ns.get().is_some() {
+            return None;
+        }
         let lines =
             |lines: &[IdMap]| !lines.is_empty() && lines.len() <= LINES_MAX && lines.iter().all(IdMap::is_valid);
         (!lines(&self.uid) || !lines(&self.gid)).then(|| {
@@ -297,7 +320,8 @@ impl MountOptions {
             Effect::Super(flags) => self.superblock |= flags,
             Effect::NoSuper(flags) => self.superblock -= flags,
             Effect::Propagation(propagation) => self.propagation.push(propagation),
-            Effect::Bind(recursive) => self.bind = Some(recursive),
+            // What is mounted below comes along if any word says so.
+            Effect::Bind(recursive) => self.bind = Some(recursive || self.bind == Some(true)),
             Effect::Ids(recursive) => {
                 self.recursive_ids = recursive;
                 self.ids = self.ids.or(Some(MountIds::Sandbox));
@@ -321,6 +345,21 @@ impl MountOptions {
     pub fn id_maps(mut self, uid: impl IntoIterator<Item = IdMap>, gid: impl IntoIterator<Item = IdMap>) -> Self {
         self.ids = Some(MountIds::Given(GivenIds::new(uid.into_iter().collect(), gid.into_iter().collect())));
         self
+    }
+
+    /// Maps the ids of the files by those of a user namespace that exists, as the sandbox's own
+    /// would.
+    #[cfg(feature = "oci")]
+    pub(crate) fn ids_of_existing(mut self, user_ns: OwnedFd) -> Self {
+        self.ids = Some(MountIds::Given(GivenIds::of_existing(user_ns)));
+        self
+    }
+
+    /// Returns all words that are no option of a file system.
+    #[cfg(feature = "oci")]
+    pub(crate) fn words() -> impl Iterator<Item = String> {
+        let plain = WORDS.iter().chain(&ATTRIBUTES).map(|(word, _)| (*word).to_owned());
+        plain.chain(ATTRIBUTES.iter().map(|(word, _)| format!("r{word}")))
     }
 
     /// Returns whether the mount is a bind: `bind` or `rbind`.
@@ -391,6 +430,26 @@ impl MountOptions {
         problems
     }
 
+    /// Returns whether the mount itself is to be read-only.
+    #[cfg(feature = "oci")]
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.own.sets(MountFlags::READ_ONLY)
+    }
+
+    /// Leaves out the options of a file system that have a value. A word without one may be meant
+    /// for the mount.
+    #[cfg(feature = "oci")]
+    pub(crate) fn without_values(mut self) -> Self {
+        self.data.retain(|word| !word.as_bytes().contains(&b'='));
+        self
+    }
+
+    /// Returns whether the mount is to begin with a copy of what is at its target.
+    #[cfg(feature = "oci")]
+    pub(crate) fn copies_up(&self) -> bool {
+        self.copy_up
+    }
+
     /// Returns the contradictions in the options of a file system of the type `fstype`.
     pub(super) fn invalid_for_file_system(&self, fstype: &OsStr) -> Vec<Problem> {
         let mut problems = self.invalid();
@@ -452,7 +511,8 @@ mod tests {
         MountOptions::parse(words.split(','))
     }
 
-    /// The flags that the mount itself gets, and those that it gets with all below, set and cleared.
+    /// The flags that the mount itself gets, and those that it gets with all below, set and
+    /// cleared.
     fn attributes(words: &str) -> [u64; 4] {
         let options = parsed(words);
         assert_eq!(options.data(), "", "{words}");
@@ -539,6 +599,7 @@ mod tests {
     #[test]
     fn the_other_words_say_what_is_mounted() {
         assert_eq!((parsed("bind").bind, parsed("rbind").bind, parsed("ro").bind), (Some(false), Some(true), None));
+        assert_eq!((parsed("rbind,bind").bind, parsed("bind,rbind").bind), (Some(true), Some(true)));
         assert!(parsed("remount").is_remount() && parsed("rbind").is_bind());
         for (word, recursive) in [("idmap", false), ("ridmap", true)] {
             let options = parsed(word);

@@ -21,9 +21,9 @@ use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
 
 use super::kinds::Kind;
+use super::mounts::Mounts;
 use super::overlay::builder::Upper;
 use super::paths::belongs_to;
-use super::policy::Policy;
 use super::root::{Base, RootFs};
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::{mount, mutex};
@@ -80,7 +80,7 @@ pub(crate) fn is_dir(fd: BorrowedFd<'_>) -> bool {
     fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
 }
 
-impl Policy {
+impl Mounts {
     /// Returns which files that stay on the host the program can leave, or finds as those of the
     /// user or group `ids`.
     pub(crate) fn owned_files(&self, ids: (u32, u32)) -> OwnedFiles {

@@ -20,6 +20,18 @@ pub enum HidePid {
 
 /// The process file system of the sandbox's own pid namespace: proc(5). `nosuid`, `nodev` and
 /// `noexec` always.
+///
+/// ```
+/// use ringfence::{Proc, RootFs, Sandbox};
+///
+/// # let sandbox = Sandbox::new();
+/// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+/// let proc = Proc::new("/proc").read_only();
+/// let sandbox = sandbox.rootfs(RootFs::host()).pid_ns().mount(proc);
+/// let output = sandbox.command("sh").args(["-c", "echo $$; ls -d /proc/[0-9]*"]).output()?;
+/// assert!(output.stdout.starts_with(b"1\n/proc/1\n"));
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Proc {

@@ -12,7 +12,17 @@ use crate::error::{Problem, Step};
 use crate::plan::{PlaceFlags, Plan, Slot};
 
 /// Any file system, as mount(2) takes it, for where no other kind serves. Nothing is checked but
-/// the words of [`options`](RawMount::options).
+/// the words of [`options`](RawMount::options), and that no link leads to the target of a proc or
+/// sysfs.
+///
+/// ```no_run
+/// use ringfence::{RawMount, Sandbox};
+///
+/// let disk = RawMount::new("/dev/loop0", "/data", "ext4").flags(libc::MS_RDONLY | libc::MS_NODEV);
+/// let sandbox = Sandbox::new().rootfs("/srv/alpine").mount(disk.data("errors=remount-ro"));
+/// sandbox.command("ls").arg("/data").status()?;
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct RawMount {
@@ -70,6 +80,16 @@ impl RawMount {
     /// Returns whether the mount begins with a copy of what is at its target.
     pub(super) fn copies_up(&self) -> bool {
         self.options.as_ref().is_some_and(|options| options.copy_up)
+    }
+
+    /// Returns whether no file system is mounted, but one that is there gets other options.
+    pub(super) fn is_remount(&self) -> bool {
+        self.ms_flags & libc::MS_REMOUNT != 0 || self.options.as_ref().is_some_and(|options| options.is_remount())
+    }
+
+    /// Returns whether the file system is one through which the kernel itself is seen and set.
+    pub(super) fn is_of_kernel(&self) -> bool {
+        !self.is_remount() && ["proc", "sysfs"].iter().any(|fstype| self.fstype == *fstype)
     }
 
     /// Returns the contradictions in the options.

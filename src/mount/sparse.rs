@@ -5,12 +5,12 @@
 //! mount, and the setup takes the copies off again. From the empty [`template`](super::template)
 //! the sandbox cannot start: in a user namespace, the kernel mounts a /proc only where one is
 //! mounted already, and a /dev binds the host's nodes. So each thread that clones such sandboxes
-//! lives in a mount namespace with these two, and nothing else of the host's. All other files of the
-//! host come as detached trees, which the caller makes. What is below the new root is taken off as
-//! it is on a start from the host.
+//! lives in a mount namespace with these two, and nothing else of the host's. All other files of
+//! the host come as detached trees, which the caller makes. What is below the new root is taken off
+//! as it is on a start from the host.
 
 use super::kinds::Kind;
-use super::policy::Policy;
+use super::mounts::Mounts;
 use super::root::{Base, RootFs};
 use crate::error::{Error, Step};
 use crate::sys::mount::Relation;
@@ -30,7 +30,7 @@ pub(crate) fn may_miss_mounts(error: &Error) -> bool {
     STEPS.contains(&error.step())
 }
 
-impl Policy {
+impl Mounts {
     /// Returns whether all that the mounts need of the host is in the sparse namespace, or comes as
     /// a descriptor.
     pub(crate) fn fits_sparse(&self) -> bool {
@@ -40,6 +40,7 @@ impl Policy {
             kind => !matches!(kind, Kind::Sysfs | Kind::Overlay(_) | Kind::Raw(_) | Kind::Node(_)),
         };
         let root_fits = matches!(&self.root, Some(RootFs { base: Base::Dir(_) | Base::Programs, .. }));
-        root_fits && self.mounts.iter().all(|mount| fits(&mount.kind))
+        let stays = !self.stops_before_entry && !self.no_pivot;
+        stays && root_fits && self.mounts.iter().all(|mount| fits(&mount.kind))
     }
 }

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 
 use super::dev::NODES;
 use super::kinds::Kind;
-use super::policy::Policy;
+use super::mounts::Mounts;
 use super::root::{Base, RootFs};
 use crate::error::{Error, Step};
 use crate::sys::fork_mark::PerProcess;
@@ -58,11 +58,15 @@ pub(crate) fn lacks_node(error: &Error) -> bool {
     is_node && (how == (Step::OpenTree, Some(libc::ENOENT)) || how == (Step::Mask, Some(libc::EPERM)))
 }
 
-impl Policy {
+impl Mounts {
     /// Returns whether no path of the host is looked up once the setup has left the host.
     pub(crate) fn fits_template(&self) -> bool {
         let fits = |kind: &Kind| !matches!(kind, Kind::Overlay(_) | Kind::Raw(_) | Kind::Node(_));
-        self.root.is_some() && self.mounts.len() < MOST_TREES && self.mounts.iter().all(|mount| fits(&mount.kind))
+        let stays = !self.stops_before_entry && !self.no_pivot;
+        stays
+            && self.root.is_some()
+            && self.mounts.len() < MOST_TREES
+            && self.mounts.iter().all(|mount| fits(&mount.kind))
     }
 
     /// Returns the template, if there is one in which the root can be made.

@@ -8,6 +8,19 @@ use crate::units::Bytes;
 /// A file system in memory: tmpfs(5). `nosuid` and `nodev` always.
 ///
 /// The pages of its files count as the sandbox's memory.
+///
+/// ```
+/// use ringfence::{Bytes, RootFs, Sandbox, Tmpfs};
+///
+/// # let sandbox = Sandbox::new();
+/// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+/// let scratch = Tmpfs::new("/tmp").size(Bytes::kib(64)).mode(0o1777);
+/// let sandbox = sandbox.rootfs(RootFs::host()).mount(scratch).command("sh");
+/// let script = "head -c 100k /dev/zero > /tmp/file; stat -c %s /tmp/file";
+/// let output = sandbox.args(["-c", script]).output()?;
+/// assert_eq!(output.stdout, b"65536\n", "the rest was refused: ENOSPC");
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Tmpfs {
@@ -46,17 +59,17 @@ impl Tmpfs {
         self
     }
 
-    /// Begins with a copy of the directory of the root at the target (`tmpcopyup`): what the program
-    /// changes there is gone with the sandbox. Owners, permission bits, times, extended attributes of
-    /// users, access lists and capabilities of files are those of the root, as far as the sandbox's
-    /// ids and the tmpfs allow, and so are those of the directory itself, unless
+    /// Begins with a copy of the directory of the root at the target (`tmpcopyup`): what the
+    /// program changes there is gone with the sandbox. Owners, permission bits, times, extended
+    /// attributes of users, access lists and capabilities of files are those of the root, as far as
+    /// the sandbox's ids and the tmpfs allow, and so are those of the directory itself, unless
     /// [`mode`](Tmpfs::mode) is called. Symbolic links are copied, and none is followed. Device
     /// nodes, sockets, and what is mounted below the directory are left out. A file with several
-    /// names becomes several files. Where the root is `nosuid`, set-user-ID bits and capabilities of
-    /// files are left out, too.
+    /// names becomes several files. Where the root is `nosuid`, set-user-ID bits and capabilities
+    /// of files are left out, too.
     ///
-    /// A link at the target, or on the way there, that the program could replace is an error (ELOOP).
-    /// Needs Linux 5.2.
+    /// A link at the target, or on the way there, that the program could replace is an error
+    /// (ELOOP). Needs Linux 5.2.
     ///
     /// Every spawn copies. A copy that does not fit into the [`size`](Tmpfs::size) or the
     /// [`inodes`](Tmpfs::inodes) is an error of the spawn (ENOSPC), a file that the sandbox's setup

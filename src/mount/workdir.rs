@@ -2,10 +2,9 @@
 
 use std::path::{Component, Path};
 
-use super::calls::{CWD, open_dir};
 use super::paths::clean;
 use crate::error::{Problem, Step};
-use crate::plan::Plan;
+use crate::plan::{Plan, Slot};
 
 /// Returns the problem of a directory that cannot be made inside.
 pub(crate) fn invalid_workdir(cwd: Option<&Path>, own_root: bool) -> Option<Problem> {
@@ -22,19 +21,17 @@ pub(crate) fn invalid_workdir(cwd: Option<&Path>, own_root: bool) -> Option<Prob
     }
 }
 
-/// Makes the missing directories of `cwd`, as the user of the setup. To be called once the
-/// sandbox's root is the root, and while the program's user is not the stub's. No link leads out of
-/// the root, and none of /proc to what the stub has open.
-pub(crate) fn emit_workdir(plan: &mut Plan, cwd: &Path) {
+/// Makes the missing directories of `cwd` below `root`, as the user of the setup. To be called once
+/// all mounts are made, before the root becomes read-only. No link leads out of the root, and none
+/// of /proc to what the stub has open.
+pub(super) fn emit_workdir(plan: &mut Plan, cwd: &Path, root: Slot) {
     let path = clean(cwd);
     if path.as_os_str().is_empty() || path == Path::new("/") {
         return;
     }
-    let (root, place) = (plan.slot(), plan.slot());
-    open_dir(plan, Step::Cwd, CWD.into(), "/", root).at("/");
+    let place = plan.slot();
     plan.make_directory(root, &path, place)
         .at(cwd)
-        .hint("make_cwd() makes directories of the sandbox's root, which must not be read-only there");
+        .hint("make_cwd() makes directories of the sandbox, whose mount must not be read-only there");
     plan.close(Step::Cwd, place);
-    plan.close(Step::Cwd, root);
 }

@@ -2,15 +2,15 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use super::choice::Choice;
 use super::kinds::Namespaces;
 use super::maps::{IdMaps, Writer};
-use super::policy::Policy;
 use super::sysctl;
 use super::user_limit::emit_user_limits;
 use crate::error::{Problem, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd, Request};
 
-impl Policy {
+impl Choice {
     /// Writes the id maps: the stub does where it may, else the caller from outside.
     pub(crate) fn emit_maps(&self, plan: &mut Plan, maps: &IdMaps) {
         if maps.writer != Writer::Inside {
@@ -28,20 +28,27 @@ impl Policy {
         emit_user_limits(plan, &self.user_limits);
     }
 
-    /// Writes the settings of new namespaces. To be called after the maps are written, and before
-    /// another /proc is there.
+    /// Writes the settings of new namespaces. To be called after the maps are written, which give
+    /// the right to it, and before another /proc is there.
     pub(crate) fn emit_sysctls(&self, plan: &mut Plan) {
-        sysctl::emit(plan, &self.sysctls);
+        sysctl::emit(plan, &self.sysctls, self.new);
     }
 
-    /// Returns the problems of settings that no new namespace has. After a user namespace is joined,
-    /// the others are made late: until then the settings would be the host's.
+    /// Returns the problems of settings that no namespace of the sandbox has. After a user
+    /// namespace is joined, new ones are made late: until then the settings would be the host's.
     pub(crate) fn invalid_sysctls(&self) -> Vec<Problem> {
-        if self.joins(Namespaces::USER) && !self.sysctls.is_empty() {
+        if self.joins(Namespaces::USER) && sysctl::owners(&self.sysctls).intersects(self.new) {
             let reason = "the namespaces that have the settings are made after the user namespace is joined";
             return vec![Problem::unsupported("sysctl", reason, "leave them out, or make a user namespace")];
         }
-        sysctl::invalid(&self.sysctls, self.new)
+        sysctl::invalid(&self.sysctls, self.apart())
+    }
+
+    /// Returns the namespaces in which the sandbox changes something.
+    pub(super) fn changes(&self) -> Namespaces {
+        let named = self.hostname.is_some() || self.domainname.is_some();
+        let names = if named { Namespaces::UTS } else { Namespaces::empty() };
+        sysctl::owners(&self.sysctls) | names
     }
 
     /// Joins the namespaces that exist and makes those that the clone did not make, in the order
@@ -49,6 +56,7 @@ impl Policy {
     /// a mount namespace, the new mount namespace is made from the template, not from the caller's.
     pub(crate) fn emit(&self, plan: &mut Plan, template: Option<BorrowedFd<'_>>) -> Result<()> {
         self.emit_joins(plan)?;
+        sysctl::emit(plan, &self.sysctls, self.apart() - self.new);
         if let Some(template) = template {
             let number = plan.fd(PlanFd::Held(template.as_raw_fd()));
             let flag = Namespaces::MOUNT.bits();

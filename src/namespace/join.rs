@@ -1,10 +1,10 @@
 //! The joins of namespaces that exist: their order, and their ops.
 //!
 //! The namespaces of one process are joined by one call, setns(2) with its pidfd (5.8). The kernel
-//! checks all of them before it changes anything, with the rights that the stub had before the call:
-//! so their order does not matter. Namespaces from elsewhere are joined one by one. Who is
-//! privileged outside joins the user namespace last, as that takes away the right to what belongs to
-//! the host. Who is not joins it first, as only that gives the right to the others.
+//! checks all of them before it changes anything, with the rights that the stub had before the
+//! call: so their order does not matter. Namespaces from elsewhere are joined one by one. Who is
+//! privileged outside joins the user namespace last, as that takes away the right to what belongs
+//! to the host. Who is not joins it first, as only that gives the right to the others.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::unistd::Uid;
 
+use super::choice::Choice;
 use super::kinds::Namespaces;
-use super::policy::Policy;
-use super::source::{JoinSource, Process, is_own_user_namespace, open_path};
-use crate::error::{Result, Step};
+use super::source::{JoinSource, Process, is_own, open_path};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::{Plan, PlanFd};
 
 /// The order of joins but for user: pid last but for mount, which changes what paths mean.
@@ -79,7 +79,7 @@ impl Join {
     }
 }
 
-impl Policy {
+impl Choice {
     /// Emits the joins of all namespaces that exist.
     pub(super) fn emit_joins(&self, plan: &mut Plan) -> Result<()> {
         if self.join.is_empty() {
@@ -96,7 +96,12 @@ impl Policy {
             joins.push(Join { process: None, files: vec![(*kind, fd, path)] });
         }
         for join in &mut joins {
-            join.files.retain(|(kind, fd, _)| *kind != Namespaces::USER || !is_own_user_namespace(fd.as_fd()));
+            for (kind, fd, path) in &join.files {
+                if self.changes().contains(*kind) && is_own(*kind, fd.as_fd()) {
+                    return Err(changes_own(*kind, path));
+                }
+            }
+            join.files.retain(|(kind, fd, _)| *kind != Namespaces::USER || !is_own(*kind, fd.as_fd()));
         }
         joins.retain(|join| !join.files.is_empty());
         joins.sort_by_key(|join| join.place(user_last));
@@ -135,8 +140,16 @@ impl Policy {
     }
 }
 
-/// Returns whether the stub has CAP_SYS_ADMIN before any join. An exec leaves it to root, and to who
-/// has it in the ambient set.
+/// Refuses a name or a setting for the namespace that the caller is in itself.
+fn changes_own(kind: Namespaces, path: &Path) -> Error {
+    let reason = format!("this is the caller's own {} namespace, whose settings would change", kind.name());
+    Error::message(ErrorKind::Invalid, Step::JoinNamespace, reason)
+        .at(path)
+        .hint("leave out hostname(), domainname() and sysctl(), or join another namespace")
+}
+
+/// Returns whether the stub has CAP_SYS_ADMIN before any join. An exec leaves it to root, and to
+/// who has it in the ambient set.
 fn is_privileged_outside() -> bool {
     let has = |set| caps::has_cap(None, set, Capability::CAP_SYS_ADMIN).unwrap_or(false);
     has(CapSet::Ambient) || has(CapSet::Effective) && Uid::effective().is_root()

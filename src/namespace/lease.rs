@@ -40,6 +40,7 @@
 //! again at once, where nothing can have slipped away.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -99,12 +100,18 @@ struct Block {
 static IDS: PerProcess<Ids> = PerProcess::new();
 
 /// A user's and a group's id that no other sandbox has.
-#[derive(Debug)]
 pub(crate) struct Lease {
     ids: &'static Ids,
     id: u32,
     /// The user namespace by which mounts exchange the id.
     mounts: Option<Arc<OwnedFd>>,
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The others' ids are many, and not this sandbox's.
+        f.debug_struct("Lease").field("id", &self.id).field("mounts", &self.mounts).finish_non_exhaustive()
+    }
 }
 
 fn failed(errno: Errno) -> Error {

@@ -7,13 +7,13 @@
 //! freeze its offsets.
 
 mod bound;
+mod choice;
 mod emit;
 mod join;
 mod kinds;
 mod lease;
 mod maps;
 mod newidmap;
-mod policy;
 mod source;
 mod sysctl;
 mod time_offset;
@@ -22,11 +22,11 @@ mod user_limit;
 pub use crate::idmap::{IdMap, IdMapError};
 pub(crate) use crate::idmap::{LINES_MAX, exchanging, is_own, unprivileged_id};
 pub(crate) use bound::BoundDir;
+pub(crate) use choice::Choice;
 pub use kinds::Namespaces;
 pub(crate) use lease::{Lease, lease, lease_for_mounts};
 pub(crate) use maps::{IdMaps, Outside, Writer};
 pub(crate) use newidmap::Programs;
-pub(crate) use policy::Policy;
 pub(crate) use source::{JoinSource, kind_of};
 pub use time_offset::TimeOffset;
 pub use user_limit::UserLimit;

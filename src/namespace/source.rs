@@ -169,9 +169,9 @@ fn mismatch(fd: BorrowedFd<'_>, kind: Namespaces) -> Option<String> {
     }
 }
 
-/// Returns whether a file is that of the user namespace in which this process is. The kernel
-/// refuses to join that (EINVAL).
-pub(super) fn is_own_user_namespace(fd: BorrowedFd<'_>) -> bool {
-    let Ok(own) = std::fs::metadata("/proc/thread-self/ns/user") else { return false };
-    fstat(fd).is_ok_and(|theirs| (theirs.st_dev, theirs.st_ino) == (own.dev(), own.ino()))
+/// Returns whether a file is that of the namespace of this kind in which this process is. The
+/// kernel refuses to join such a user namespace (EINVAL).
+pub(super) fn is_own(kind: Namespaces, fd: BorrowedFd<'_>) -> bool {
+    let own = kind.file().and_then(|name| std::fs::metadata(format!("/proc/thread-self/ns/{name}")).ok());
+    own.is_some_and(|own| fstat(fd).is_ok_and(|theirs| (theirs.st_dev, theirs.st_ino) == (own.dev(), own.ino())))
 }

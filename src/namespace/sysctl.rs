@@ -44,6 +44,12 @@ fn owner(name: &[&str]) -> Option<Namespaces> {
     }
 }
 
+/// Returns the namespaces that have these settings.
+pub(super) fn owners(sysctls: &BTreeMap<String, String>) -> Namespaces {
+    let owner = |name: &String| owner(&components(name)?);
+    sysctls.keys().filter_map(owner).collect()
+}
+
 /// Returns the problems of settings that no namespace in `own` has, or that no file can be.
 pub(super) fn invalid(sysctls: &BTreeMap<String, String>, own: Namespaces) -> Vec<Problem> {
     let problem = |(name, value): (&String, &String)| {
@@ -77,12 +83,14 @@ pub(super) fn invalid(sysctls: &BTreeMap<String, String>, own: Namespaces) -> Ve
     sysctls.iter().filter_map(problem).collect()
 }
 
-/// Writes the settings, in the namespaces that the clone has made. Must come after the maps, which
-/// give the right to it, and while /proc is the caller's: the files are those of the namespaces of
-/// the process that opens them.
-pub(super) fn emit(plan: &mut Plan, sysctls: &BTreeMap<String, String>) {
+/// Writes the settings of namespaces of these kinds, which the stub is in by now. Must come while
+/// /proc is the caller's: the files are those of the namespaces of the process that opens them.
+pub(super) fn emit(plan: &mut Plan, sysctls: &BTreeMap<String, String>, kinds: Namespaces) {
     for (name, value) in sysctls {
         let parts = components(name).unwrap_or_default();
+        if !owner(&parts).is_some_and(|kind| kinds.contains(kind)) {
+            continue;
+        }
         let file = format!("/proc/sys/{}", parts.join("/"));
         plan.write_file(Step::Sysctl, &file, value)
             .hint("ENOENT: this kernel has no such setting for a namespace; EINVAL: it takes no such value");

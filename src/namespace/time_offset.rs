@@ -3,6 +3,21 @@
 use std::time::Duration;
 
 /// A clock's distance from the host's, in a time namespace.
+///
+/// ```
+/// use ringfence::{Sandbox, TimeOffset};
+/// use std::time::Duration;
+///
+/// # let sandbox = Sandbox::new();
+/// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+/// let year = TimeOffset::Ahead(Duration::from_secs(365 * 86_400));
+/// let sandbox = sandbox.time_ns().boottime_offset(year);
+/// let output = sandbox.command("cat").arg("/proc/uptime").output()?;
+/// let text = String::from_utf8_lossy(&output.stdout);
+/// let uptime: f64 = text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or_default();
+/// assert!(uptime >= 365.0 * 86_400.0);
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeOffset {
     /// The clock is ahead of the host's.

@@ -13,6 +13,15 @@ const DIR: &str = "/proc/sys/user";
 /// The entries that a user of the sandbox takes are taken from the user who made the sandbox as
 /// well, so without a limit one sandbox can leave that user, root even, and all its other sandboxes
 /// with nothing. See [`Sandbox::user_limit`](crate::Sandbox::user_limit).
+///
+/// ```
+/// use ringfence::{Sandbox, UserLimit};
+///
+/// let sandbox = Sandbox::new().user_ns().user_limit(UserLimit::InotifyInstances, 4);
+/// let output = sandbox.command("cat").arg("/proc/sys/user/max_inotify_instances").output()?;
+/// assert_eq!(output.stdout, b"4\n");
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum UserLimit {

@@ -9,6 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+#[cfg(feature = "image")]
+use nix::unistd::Gid;
 use nix::unistd::Uid;
 
 use crate::error::{Error, Result, Step};
@@ -19,17 +21,43 @@ use crate::sys::fork_mark::PerProcess;
 const SCRATCH_IN: &str =
     "choose a directory of your own, below directories of your own or root's, with RootFs::scratch_in()";
 
-/// Refuses a directory that another user could replace, or that has such a parent directory. Returns
-/// the path that was checked, which has no links: those of the caller's path may belong to others.
+/// Refuses a directory that another user could replace, or that has such a parent directory.
+/// Returns the path that was checked, which has no links: those of the caller's path may belong to
+/// others.
 pub(crate) fn refuse_exchangeable(base: &Path, step: Step, hint: &str) -> Result<PathBuf> {
+    refuse(base, step, hint, None)
+}
+
+/// Refuses a directory whose path leads through a link, or whose name another user could give to
+/// another directory. The directory itself may be anybody's.
+pub(crate) fn refuse_exchangeable_name(dir: &Path, step: Step, hint: &str) -> Result<()> {
+    let failed = |error: &std::io::Error| Error::io(step, error).at(dir).hint(hint);
+    let named = std::path::absolute(dir).map_err(|error| failed(&error))?;
+    let real = fs::canonicalize(dir).map_err(|error| failed(&error))?;
+    if real != named {
+        return Err(Error::new(step, Errno::ELOOP).at(dir).hint(hint));
+    }
+    real.parent().map_or(Ok(()), |above| refuse_exchangeable(above, step, hint).map(drop))
+}
+
+/// Does what [`refuse_exchangeable`] does, but trusts the members of the caller's own group, if its number is that of the caller's
+/// user: where every user has a group of its own, directories are often open to it.
+#[cfg(feature = "image")]
+pub(crate) fn refuse_exchangeable_by_others(base: &Path, step: Step, hint: &str) -> Result<PathBuf> {
+    let (user, group) = (Uid::effective(), Gid::effective().as_raw());
+    refuse(base, step, hint, Some(group).filter(|group| *group == user.as_raw()))
+}
+
+fn refuse(base: &Path, step: Step, hint: &str, trusted: Option<u32>) -> Result<PathBuf> {
     let failed = |path: &Path, error: &std::io::Error| Error::io(step, error).at(path).hint(hint);
     let real = fs::canonicalize(base).map_err(|error| failed(base, &error))?;
     for dir in real.ancestors() {
         let meta = fs::symlink_metadata(dir).map_err(|error| failed(dir, &error))?;
         let sticky = meta.mode() & libc::S_ISVTX != 0;
+        let others = if Some(meta.gid()) == trusted { 0o002 } else { 0o022 };
         let reason = if !is_trusted(meta.uid()) {
             format!("user {}, its owner, could replace what is made here", meta.uid())
-        } else if meta.mode() & 0o022 != 0 && !sticky {
+        } else if meta.mode() & others != 0 && !sticky {
             "others may write to it, and could replace what is made here".to_owned()
         } else {
             continue;

@@ -5,11 +5,11 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmod, fchmodat, fstat, mkdirat};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, mkdirat};
 use nix::unistd::Uid;
 
-use crate::sys::by_fd::{DIR, path_of};
+use crate::sys::by_fd::{DIR, chmod};
 pub(super) use crate::sys::by_fd::{names, open, open_named};
 
 /// The device and the inode of a directory, which identify it while it exists.
@@ -21,9 +21,7 @@ pub(super) fn open_own(dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd>
     let opened = match open(dir, name) {
         Err(Errno::EACCES) => {
             let found = openat(dir, name, OFlag::O_PATH | DIR, Mode::empty())?;
-            // chmod(2) does not accept O_PATH descriptors (fchmodat2(2) does, since Linux 6.6), but
-            // their path in /proc, which no other process can replace.
-            fchmodat(AT_FDCWD, path_of(&found).as_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+            chmod(&found, Mode::S_IRWXU)?;
             open(found.as_fd(), c".")?
         }
         other => other?,

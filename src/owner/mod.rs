@@ -22,7 +22,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use nix::errno::Errno;
 
-pub(crate) use base::{refuse_exchangeable, scratch_base};
+#[cfg(feature = "image")]
+pub(crate) use base::refuse_exchangeable_by_others;
+pub(crate) use base::{refuse_exchangeable, refuse_exchangeable_name, scratch_base};
 pub use reap::{Reaped, reap_stale};
 pub(crate) use reap::{reap_owner_of, remove_scratch_of, token_of};
 use record::OwnerRecord;
@@ -166,7 +168,7 @@ impl Claim {
         }
     }
 
-    /// Leaves the record to whoever removes what was made: this process with [`settle`], or another
+    /// Leaves the record to whoever removes what was made: this process with [`end_claim`], or another
     /// one after this one's death.
     pub(crate) fn lend(self) {
         if self.is_here() {
@@ -201,7 +203,7 @@ impl State {
 
 /// Ends the claim of this name, of which everything is removed: one that this process has lent, or
 /// that of an owner who is dead.
-pub(crate) fn settle(name: &str) -> Result<()> {
+pub(crate) fn end_claim(name: &str) -> Result<()> {
     if let Some(own_record) = OWN_RECORD.get() {
         let mut state = own_record.lock();
         if state.lent.remove(name) {
@@ -235,9 +237,9 @@ mod tests {
         let other = super::claim(true).unwrap();
         drop(other);
         assert!(record.exists(), "a later call settles the claim");
-        settle("rk-0123456789abcdef0123456789abcdef-1").unwrap();
-        settle(&name).unwrap();
+        end_claim("rk-0123456789abcdef0123456789abcdef-1").unwrap();
+        end_claim(&name).unwrap();
         assert!(!record.exists());
-        settle(&name).unwrap();
+        end_claim(&name).unwrap();
     }
 }

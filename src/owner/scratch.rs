@@ -21,6 +21,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 use super::{base, dir};
 use crate::error::{Error, Result, Step};
 use crate::proc::identity::Identity;
+use crate::sys::quota::{self, Project};
 
 /// The number of names that are read before any is removed, as removing entries disturbs the
 /// reading of a directory.
@@ -165,11 +166,20 @@ pub(super) fn remove_below(
     if !dir::is_private(&stat, Mode::S_IRWXU) || id.is_some_and(|id| id != dir::id_of(&stat)) {
         return Ok(Removal::Foreign);
     }
+    let project = project_of(top.as_fd());
     Clearing { top: top.as_fd(), until, moved: 0 }.run()?;
     match unlinkat(above, name, UnlinkatFlags::RemoveDir) {
-        Err(Errno::ENOENT) => Ok(Removal::Removed),
-        other => other.map(|()| Removal::Removed),
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno),
     }
+    project.into_iter().for_each(|project| quota::forget(top.as_fd(), project));
+    Ok(Removal::Removed)
+}
+
+/// Returns the project by which the space of a scratch directory is limited.
+fn project_of(top: BorrowedFd<'_>) -> Option<Project> {
+    let layers = dir::open(top, c"layers").ok()?;
+    quota::project_of(dir::open(layers.as_fd(), c"upper").ok()?.as_fd()).ok()
 }
 
 /// Returns the process that is recorded in a scratch directory.

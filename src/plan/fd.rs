@@ -21,6 +21,8 @@ pub(crate) enum RunFd {
     Ruleset,
     /// The master of the program's terminal.
     Terminal,
+    /// The file system with the device nodes that the caller has made.
+    Nodes,
 }
 
 /// The descriptors that one run provides, by their names.
@@ -30,6 +32,7 @@ pub(crate) struct RunFds<'f> {
     pub(crate) cgroup_procs: Vec<BorrowedFd<'f>>,
     pub(crate) ruleset: Option<BorrowedFd<'f>>,
     pub(crate) terminal: Option<BorrowedFd<'f>>,
+    pub(crate) nodes: Option<BorrowedFd<'f>>,
 }
 
 impl<'f> RunFds<'f> {
@@ -39,6 +42,7 @@ impl<'f> RunFds<'f> {
             RunFd::CgroupProcs(number) => self.cgroup_procs.get(number).copied(),
             RunFd::Ruleset => self.ruleset,
             RunFd::Terminal => self.terminal,
+            RunFd::Nodes => self.nodes,
         }
     }
 }

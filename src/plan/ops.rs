@@ -28,6 +28,8 @@ bitflags::bitflags! {
         /// The program cannot change the files on the root's own mount, or nobody uses its changes
         /// afterwards.
         const FIXED_ROOT = target::FIXED_ROOT;
+        /// What a dangling link leads to is created, below the root.
+        const DANGLING = target::DANGLING;
     }
 
     /// The ways in which the stub executes the program: [`Plan::exec`].
@@ -49,6 +51,8 @@ pub(crate) enum Request {
     IdMaps,
     /// The owner moves the stub into its control group.
     ControlGroup,
+    /// The owner runs what is to run before the root is entered.
+    Hooks,
 }
 
 /// The arguments of an exec. Each is an offset in the plan.
@@ -74,6 +78,7 @@ impl Plan {
         let kind = match request {
             Request::IdMaps => record::NEED_MAPS,
             Request::ControlGroup => record::NEED_GROUP,
+            Request::Hooks => record::NEED_HOOKS,
         };
         self.op(step, code::SYNC, [kind.into()])
     }
@@ -123,6 +128,11 @@ impl Plan {
         self.op(Step::Cwd, code::CWD_INSIDE, [])
     }
 
+    /// Fails with EACCES if the working directory is still the root.
+    pub(crate) fn check_cwd_ahead(&mut self) -> Added<'_> {
+        self.op(Step::Cwd, code::CWD_AHEAD, [])
+    }
+
     /// Enters the working directory again, by its name.
     pub(crate) fn reenter_cwd(&mut self) -> Added<'_> {
         self.op(Step::Cwd, code::CWD_AGAIN, [])
@@ -150,8 +160,8 @@ impl Plan {
         self.op(Step::MountAttr, code::REMOUNT, args)
     }
 
-    /// Copies what is in the directory `from` to the empty directory `to`, which gets the owner, the
-    /// mode and the times of the former. With `mode` or `owner` it keeps its own.
+    /// Copies what is in the directory `from` to the empty directory `to`, which gets the owner,
+    /// the mode and the times of the former. With `mode` or `owner` it keeps its own.
     pub(crate) fn copy_up(&mut self, from: Slot, to: Slot, mode: bool, owner: bool) -> Added<'_> {
         let kept = if mode { copy_up::MODE } else { 0 } | if owner { copy_up::OWNER } else { 0 };
         self.op(Step::CopyUp, code::COPY_UP, [from.into(), to.into(), kept.into()])

@@ -56,8 +56,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// # }
 /// ```
 ///
-/// [`try_spawn`](Pool::try_spawn) starts a program only if a sandbox is ready. `docs/pool.md` in the
-/// crate says how many sandboxes a pool needs, and what they cost.
+/// [`try_spawn`](Pool::try_spawn) starts a program only if a sandbox is ready. `docs/pool.md` in
+/// the crate says how many sandboxes a pool needs, and what they cost.
 ///
 /// # One program each
 ///
@@ -330,6 +330,16 @@ impl Pool {
     }
 
     /// Returns the statistics of the pool.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// let pool = Sandbox::new().pool(2)?;
+    /// pool.status("true")?;
+    /// let stats = pool.stats();
+    /// assert_eq!(stats.hits + stats.misses, 1);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn stats(&self) -> PoolStats {
         if !self.shared.is_home() {
             return PoolStats::default();

@@ -17,10 +17,19 @@ use nix::sys::statfs::{FsType, fstatfs};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
+use crate::sys::fork_mark::PerProcess;
 use crate::sys::{by_fd, pidfd, table};
 
 /// `PID_FS_MAGIC`.
 const PIDFS: FsType = FsType(0x5049_4446);
+
+/// Returns the pid of a process as the processes of its own pid namespace see it.
+#[cfg(feature = "oci")]
+pub(crate) fn pid_inside(pid: i32) -> Result<u32, Errno> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| Errno::ESRCH)?;
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).ok_or(Errno::EIO)?;
+    pids.split_whitespace().last().and_then(|pid| pid.parse().ok()).ok_or(Errno::EIO)
+}
 
 /// The identity of a process, which can be stored and compared later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,8 +96,9 @@ impl Identity {
         self.pid
     }
 
-    /// Returns the wait status of a zombie, which /proc/PID/stat shows since 3.5. To those who may not
-    /// look into the process it shows 0 in its place; they cannot read the links of namespaces either.
+    /// Returns the wait status of a zombie, which /proc/PID/stat shows since 3.5. To those who may
+    /// not look into the process it shows 0 in its place; they cannot read the links of namespaces
+    /// either.
     pub(crate) fn zombie_status(&self, process: BorrowedFd<'_>) -> Option<i32> {
         fs::read_link(format!("/proc/{}/ns/user", self.pid)).ok()?;
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
@@ -128,9 +138,13 @@ fn start_time(stat: &str) -> Option<u64> {
 }
 
 pub(crate) fn boot_id() -> Result<String, Errno> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    let text = text.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-    Ok(text.trim().to_owned())
+    static ID: PerProcess<String> = PerProcess::new();
+    let read = || {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let text = text.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        Ok(text.trim().to_owned())
+    };
+    ID.get_or_try(read).cloned()
 }
 
 /// Returns the inode of this process's pid namespace, namespaces(7).

@@ -83,6 +83,16 @@ pub(crate) fn control_groups(text: &str) -> Vec<ControlGroups> {
     found.collect()
 }
 
+/// Returns the mounts of whole file systems of the kernel, proc and sysfs, the uppermost first.
+pub(crate) fn whole_kernel_mounts(text: &str) -> Vec<PathBuf> {
+    let all = text.lines().filter_map(|line| MountInfo::from_line(line).ok());
+    let is_whole = |mount: &MountInfo| matches!(mount.fs_type.as_str(), "proc" | "sysfs") && mount.root == "/";
+    let mut found: Vec<PathBuf> =
+        all.filter(is_whole).map(|mount| unescape(mount.mount_point.as_os_str().as_encoded_bytes())).collect();
+    found.reverse();
+    found
+}
+
 /// Decodes the octal escapes that mountinfo uses for space, tab, newline and backslash.
 pub(crate) fn unescape(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
@@ -109,6 +119,14 @@ pub(crate) fn root_is_a_mount(text: &str) -> bool {
     text.lines().any(|line| line.split(' ').nth(4) == Some("/"))
 }
 
+/// Returns whether the mount with this number is on the root directory, or is it.
+pub(crate) fn is_at_root(text: &str, mount: u64) -> bool {
+    text.lines().any(|line| {
+        let mut words = line.split(' ');
+        words.next().is_some_and(|id| id.parse() == Ok(mount)) && words.nth(3) == Some("/")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,7 +134,7 @@ mod tests {
     #[test]
     fn hostile_text_is_survived() {
         crate::fuzz::texts(&[HOST], |text| {
-            let _ = (seen(text, "proc", true), seen(text, "sysfs", false), root_is_a_mount(text));
+            let _ = (seen(text, "proc", true), seen(text, "sysfs", false), root_is_a_mount(text), is_at_root(text, 22));
             let _ = control_groups(text);
         });
     }
@@ -159,5 +177,8 @@ mod tests {
     #[test]
     fn a_directory_is_no_root_of_mounts() {
         assert!(root_is_a_mount(HOST) && !root_is_a_mount("22 21 0:20 / /proc rw - proc proc rw\n"));
+        let stacked =
+            "21 1 8:1 / / rw - ext4 a rw\n22 21 0:20 / /proc rw - proc proc rw\n30 21 8:1 / / rw - ext4 a rw\n";
+        assert_eq!([21, 22, 30, 1].map(|mount| is_at_root(stacked, mount)), [true, false, true, false]);
     }
 }

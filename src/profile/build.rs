@@ -60,6 +60,7 @@ impl File {
             Some(Either::Long(root)) => Some(rootfs(root)?),
         };
         let sandbox = set(sandbox, root, Sandbox::rootfs);
+        let sandbox = set(sandbox, self.no_pivot, Sandbox::no_pivot);
         let sandbox = set(sandbox, self.read_only_root, Sandbox::read_only_root);
         let sandbox = self
             .mount
@@ -334,6 +335,7 @@ fn rootfs(table: &Root) -> Result<RootFs> {
     let root = when(root, table.scratch, RootFs::scratch);
     let root = set(root, table.scratch_in.as_ref(), RootFs::scratch_in);
     let root = set(root, table.tmpfs, |root, size| root.tmpfs(size.0));
+    let root = set(root, table.disk_limit.as_ref(), |root, limit| root.disk_limit(mounts::disk_limit(limit)));
     let root = when(root, table.read_only, RootFs::read_only);
     let root = when(root, table.id_mapped, RootFs::id_mapped);
     Ok(when(when(root, table.suid, RootFs::suid), table.dev, RootFs::dev))

@@ -86,6 +86,7 @@ tables! {
         sysctl: Table<String, String>,
         // File systems.
         rootfs: Either<String, Root>,
+        no_pivot: bool,
         read_only_root: bool,
         mount: Vec<MountEntry>,
         mask: Vec<String>,
@@ -234,12 +235,14 @@ tables! {
         scratch: bool,
         scratch_in: String,
         tmpfs: Text<Bytes>,
+        disk_limit: Either<Text<Bytes>, Disk>,
         read_only: bool,
         id_mapped: bool,
         suid: bool,
         dev: bool,
     }
     Upper { upper: String, work: String, ; }
+    Disk { bytes: Text<Bytes>, ; inodes: Text<Number>, }
 
     BindEntry {
         source: String,
@@ -252,6 +255,7 @@ tables! {
         nodev: bool,
         suid: bool,
         dev: bool,
+        disk_limit: Either<Text<Bytes>, Disk>,
     }
     TmpfsEntry {
         target: String,
@@ -284,6 +288,7 @@ tables! {
         ;
         upper: Upper,
         tmpfs: Text<Bytes>,
+        disk_limit: Either<Text<Bytes>, Disk>,
         id_mapped: bool,
         read_only: bool,
         noexec: bool,

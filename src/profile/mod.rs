@@ -84,8 +84,8 @@ const MESSAGE_MAX: usize = 300;
 /// The order of keys means nothing; that of lists does. `share` removes namespaces first of all,
 /// and `limits` replaces those of the preset before other keys add theirs.
 ///
-/// Nothing is checked that [`Sandbox::check`] checks. A profile can name everything of the host that
-/// the caller has. For the text of somebody who is not trusted, see [`Profile::untrusted`].
+/// Nothing is checked that [`Sandbox::check`] checks. A profile can name everything of the host
+/// that the caller has. For the text of somebody who is not trusted, see [`Profile::untrusted`].
 #[derive(Clone, PartialEq)]
 pub struct Profile {
     file: File,
@@ -171,8 +171,8 @@ impl Profile {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for keys that exclude one another, and for `systemd_scope` without the
-    /// crate's feature `systemd`; those of [`IoLimit::for_path`](crate::IoLimit::for_path).
+    /// [`ErrorKind::Invalid`] for keys that exclude one another, and for `systemd_scope` without
+    /// the crate's feature `systemd`; those of [`IoLimit::for_path`](crate::IoLimit::for_path).
     pub fn sandbox(&self) -> Result<Sandbox> {
         self.file.sandbox()
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::file::{
-    BindEntry, CgroupfsEntry, DevEntry, FileEntry, Ids, MountEntry, NodeEntry, OverlayEntry, ProcEntry, RawEntry,
+    BindEntry, CgroupfsEntry, DevEntry, Disk, FileEntry, Ids, MountEntry, NodeEntry, OverlayEntry, ProcEntry, RawEntry,
     SymlinkEntry, TmpfsEntry, Upper,
 };
 use super::forms::{Hex, Mode, NodeKind, Number, Words};
@@ -12,9 +12,10 @@ use super::refuse;
 use super::text::{Either, Text};
 use crate::error::Result;
 use crate::mount::{
-    self, Bind, Cgroupfs, Dev, DeviceNode, Kind, MemoryFile, Mount, MountFlags, Mqueue, Overlay, Proc, RawMount, Sysfs,
-    Tmpfs,
+    self, Bind, Cgroupfs, Dev, DeviceNode, DiskLimit, Kind, MemoryFile, Mount, MountFlags, Mqueue, Overlay, Proc,
+    RawMount, Sysfs, Tmpfs,
 };
+use crate::units::Bytes;
 
 /// The permission bits of [`Sandbox::tmpfs`](crate::Sandbox::tmpfs).
 const TMPFS_MODE: u32 = 0o1777;
@@ -59,6 +60,8 @@ pub(super) fn of_entry(entry: &MountEntry) -> Result<Mount> {
                 return Err(refuse("mount: changes of an overlay go to one of `upper` and `tmpfs`"));
             }
             let overlay = set(overlay, entry.tmpfs, |overlay, size| overlay.tmpfs(size.0));
+            let overlay =
+                set(overlay, entry.disk_limit.as_ref(), |overlay, limit| overlay.disk_limit(disk_limit(limit)));
             let overlay = when(overlay, entry.id_mapped, Overlay::id_mapped);
             let overlay = when(when(overlay, entry.read_only, Overlay::read_only), entry.noexec, Overlay::noexec);
             when(when(overlay, entry.suid, Overlay::suid), entry.dev, Overlay::dev).into()
@@ -85,7 +88,24 @@ fn bind(entry: &BindEntry, read_only: bool, optional: bool) -> Bind {
     let bind = when(bind, Some(optional || entry.optional == Some(true)), Bind::optional);
     let bind = when(bind, entry.non_recursive, Bind::non_recursive);
     let bind = when(when(bind, entry.noexec, Bind::noexec), entry.nodev, Bind::nodev);
+    let bind = set(bind, entry.disk_limit.as_ref(), |bind, limit| bind.disk_limit(disk_limit(limit)));
     when(when(bind, entry.suid, Bind::suid), entry.dev, Bind::dev)
+}
+
+pub(super) fn disk_limit(key: &Either<Text<Bytes>, Disk>) -> DiskLimit {
+    match key {
+        Either::Short(bytes) => DiskLimit::new(bytes.0),
+        Either::Long(Disk { bytes, inodes }) => {
+            set(DiskLimit::new(bytes.0), *inodes, |limit, most| limit.inodes(most.0.0))
+        }
+    }
+}
+
+pub(super) fn disk_limit_key(limit: DiskLimit) -> Either<Text<Bytes>, Disk> {
+    match limit.inodes {
+        None => Either::Short(Text(limit.bytes)),
+        inodes => Either::Long(Disk { bytes: Text(limit.bytes), inodes: inodes.map(Number).map(Text) }),
+    }
 }
 
 fn file(entry: &FileEntry) -> Result<MemoryFile> {
@@ -179,6 +199,7 @@ pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
             lowers: overlay.lowers.iter().map(|lower| path_text(lower)).collect::<Result<_>>()?,
             upper: overlay.upper.as_ref().map(|(upper, work)| upper_entry(upper, work)).transpose()?,
             tmpfs: overlay.memory.map(Text),
+            disk_limit: overlay.disk_limit.map(disk_limit_key),
             id_mapped: yes(overlay.id_mapped),
             read_only: yes(overlay.flags.contains(MountFlags::READ_ONLY)),
             noexec: yes(overlay.flags.contains(MountFlags::NO_EXEC)),
@@ -223,6 +244,7 @@ fn bind_entry(bind: &Bind, target: String) -> Result<BindEntry> {
         nodev: yes(bind.closed),
         suid: yes(!bind.flags.contains(MountFlags::NO_SUID)),
         dev: yes(opens_devices),
+        disk_limit: bind.disk_limit.map(disk_limit_key),
     })
 }
 

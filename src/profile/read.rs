@@ -12,7 +12,7 @@ use super::file::{
 };
 use super::forms::{Base as BaseWord, Cap, DeviceItem, DeviceRule, FilterBase, Hex, Mode, Number, Numbers, Preset};
 use super::keys::{no_text, text, yes};
-use super::mounts::{path_text, to_entry, upper_entry};
+use super::mounts::{disk_limit_key, path_text, to_entry, upper_entry};
 use super::text::{Either, Table, Text};
 use super::{VERSION, build};
 use crate::cgroup::{Devices, Limits, Resources};
@@ -71,6 +71,9 @@ impl File {
             cgroup,
             #[cfg(feature = "systemd")]
             systemd_scope,
+            // Only containers have one.
+            #[cfg(feature = "oci")]
+                unit: _,
             wall_time,
             wall_time_grace,
             cpu_time,
@@ -81,6 +84,8 @@ impl File {
             denials,
             best_effort,
             durable: _,
+            // The preset has it.
+            takes_no_swap: _,
             fail_at,
         } = &sandbox.policy;
         if fail_at.is_some() {
@@ -134,8 +139,8 @@ impl File {
         Ok(file)
     }
 
-    fn read_namespaces(&mut self, own: &namespace::Policy, preset: &namespace::Policy) -> Result<()> {
-        let namespace::Policy {
+    fn read_namespaces(&mut self, own: &namespace::Choice, preset: &namespace::Choice) -> Result<()> {
+        let namespace::Choice {
             new,
             join,
             hostname,
@@ -176,8 +181,8 @@ impl File {
         Ok(())
     }
 
-    fn read_mounts(&mut self, own: &mount::Policy, preset: &mount::Policy) -> Result<()> {
-        let mount::Policy {
+    fn read_mounts(&mut self, own: &mount::Mounts, preset: &mount::Mounts) -> Result<()> {
+        let mount::Mounts {
             root,
             mounts,
             no_defaults,
@@ -188,6 +193,8 @@ impl File {
             masks,
             read_only_paths,
             default_masks,
+            stops_before_entry: _,
+            no_pivot,
         } = own;
         if image.is_some() || root.as_ref().is_some_and(|root| root.guard.is_some()) {
             return Err(no_text("image", "an image, which is held open,"));
@@ -197,6 +204,7 @@ impl File {
         self.mount = some(mounts.iter().map(to_entry).collect::<Result<_>>()?);
         self.mask = texts("mask", masks)?;
         self.read_only_path = texts("read_only_path", read_only_paths)?;
+        self.no_pivot = yes(*no_pivot);
         self.read_only_root = switched(*read_only_root, preset.read_only_root);
         self.default_masks = switched(*default_masks, preset.default_masks);
         self.default_mounts = switched(!no_defaults, true);
@@ -206,6 +214,8 @@ impl File {
     fn read_program(&mut self, own: &Program, preset: &Program) -> Result<()> {
         let Program {
             command,
+            // A profile has one, or its reader gives one.
+            is_absent: _,
             args,
             argv0,
             default,
@@ -287,7 +297,7 @@ impl File {
     }
 
     fn read_streams(&mut self, own: &Descriptors) -> Result<()> {
-        let Descriptors { streams, extra } = own;
+        let Descriptors { streams, extra, gives: _ } = own;
         if !extra.is_empty() {
             return Err(no_text("fd", "a descriptor"));
         }
@@ -504,6 +514,7 @@ fn root_key(root: &RootFs) -> Result<Either<String, Root>> {
         id_mapped: yes(root.id_mapped),
         suid: yes(!root.flags.contains(MountFlags::NO_SUID)),
         dev: yes(!root.flags.contains(MountFlags::NO_DEV)),
+        disk_limit: root.disk_limit.map(disk_limit_key),
         ..Root::default()
     };
     match &root.base {

@@ -11,8 +11,8 @@ use super::*;
 use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits, Resources};
 use crate::feature::Feature;
 use crate::mount::{
-    Bind, Cgroupfs, Dev, DeviceNode, HidePid, MemoryFile, MountOptions, Mqueue, Overlay, Proc, Propagation, RawMount,
-    RootFs, Sysfs, Tmpfs,
+    Bind, Cgroupfs, Dev, DeviceNode, DiskLimit, HidePid, MemoryFile, MountOptions, Mqueue, Overlay, Proc, Propagation,
+    RawMount, RootFs, Sysfs, Tmpfs,
 };
 use crate::namespace::{IdMap, Namespaces, TimeOffset, UserLimit};
 use crate::program::{
@@ -203,6 +203,13 @@ const ROWS: &[Row] = &[
         |s| s.rootfs(overlay().id_mapped().upper("/u", "/w")),
         MayNot,
     ),
+    (
+        "rootfs",
+        "rootfs = { overlay = ['/a'], scratch = true, disk_limit = '1 GiB' }",
+        |s| s.rootfs(overlay().scratch().disk_limit(DiskLimit::new(1 << 30))),
+        MayNot,
+    ),
+    ("no_pivot", "no_pivot = true", |s| s.no_pivot(true), MayNot),
     ("read_only_root", "read_only_root = false", |s| s.read_only_root(false), May),
     ("read_only_root", "read_only_root = true", |s| s.read_only_root(true), May),
     ("mount", "mount = [{ sysfs = '/sys' }]", |s| s.mount(Sysfs::new("/sys")), MayNot),
@@ -242,6 +249,18 @@ const ROWS: &[Row] = &[
         "mount",
         "mount = [{ overlay = { target = '/o', lowers = ['/l'], upper = { upper = '/u', work = '/w' }, noexec = true } }]",
         |s| s.mount(Overlay::new("/o", ["/l"]).upper("/u", "/w").noexec()),
+        MayNot,
+    ),
+    (
+        "mount",
+        "mount = [{ overlay = { target = '/o', lowers = ['/l'], upper = { upper = '/u', work = '/w' }, disk_limit = '1 MiB' } }]",
+        |s| s.mount(Overlay::new("/o", ["/l"]).upper("/u", "/w").disk_limit(DiskLimit::new(1 << 20))),
+        MayNot,
+    ),
+    (
+        "mount",
+        "mount = [{ bind = { source = '/allowed', target = '/w', disk_limit = { bytes = '1 MiB', inodes = 9 } } }]",
+        |s| s.mount(Bind::new("/allowed", "/w").disk_limit(DiskLimit::new(1 << 20).inodes(9))),
         MayNot,
     ),
     (
@@ -425,6 +444,7 @@ const ROWS: &[Row] = &[
     ("memory_min", "memory_min = '1 MiB'", |s| s.memory_min(1 << 20), MayNot),
     ("oom_group", "oom_group = true", |s| s.oom_group(true), May),
     ("swap_limit", "swap_limit = 0", |s| s.swap_limit(0), May),
+    ("swap_limit", "swap_limit = 4096", |s| s.swap_limit(4096), MayNot),
     ("hugetlb_limit", "hugetlb_limit = [{ page = '2 MiB', limit = 0 }]", |s| s.hugetlb_limit(2 << 20, 0), May),
     ("pids_limit", "pids_limit = 20", |s| s.pids_limit(20), May),
     ("pids_limit", "pids_limit = 'unlimited'", |s| s.pids_limit(u64::MAX), MayNot),
@@ -709,6 +729,7 @@ fn the_schema_has_the_same_keys_and_takes_the_same_texts() {
         ("terminal_size", ",\"stdin\":{\"pty\":", "}}}"),
         ("root", ",\"rootfs\":", "}}"),
         ("upper", ",\"rootfs\":{\"upper\":", "}}}"),
+        ("disk", ",\"rootfs\":{\"disk_limit\":", "}}}"),
         ("mount", ",\"mount\":[", "}]}"),
         ("bind", ",\"mount\":[{\"bind\":", "}}]}"),
         ("tmpfs", ",\"mount\":[{\"tmpfs\":", "}}]}"),
@@ -1014,6 +1035,7 @@ fn an_untrusted_profile_takes_what_the_caller_allows_and_nothing_beside() {
     for text in [
         bind("bind", "/srv/data"),
         bind("bind_ro", "/srv"),
+        "mount = [{ bind = { source = '/srv/work', target = '/x', disk_limit = '1 GiB' } }]".to_owned(),
         bind("bind_ro", "/srv/data/below"),
         bind("bind_ro", "/srv/work/.."),
         bind("bind_ro", "/srv/data/../data"),

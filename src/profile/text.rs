@@ -82,7 +82,8 @@ impl<T: Form> Visitor<'_> for TextVisitor<T> {
     }
 }
 
-/// A value with a short form, which is a word, a number or a list, and a long one, which is a table.
+/// A value with a short form, which is a word, a number or a list, and a long one, which is a
+/// table.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Either<S, L> {
     Short(S),

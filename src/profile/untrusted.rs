@@ -34,7 +34,8 @@ const TERMINALS_MAX: u32 = 16;
 const WEIGHT: u64 = 100;
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a [`Profile::untrusted`] may take of the host. [`Allow::nothing`] is where each list begins.
+/// The things of the host that a [`Profile::untrusted`] may take. [`Allow::nothing`] is where each
+/// list begins.
 ///
 /// ```
 /// use std::time::Duration;
@@ -92,8 +93,8 @@ impl Allow {
     }
 
     /// Allows to show this path of the host inside, read-only: as a bind, a root, or a layer. The
-    /// profile has to name exactly this path. A path below it could lead elsewhere by a link that an
-    /// earlier program has left there.
+    /// profile has to name exactly this path. A path below it could lead elsewhere by a link that
+    /// an earlier program has left there.
     pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
         self.read.insert(path.into());
         self
@@ -171,8 +172,9 @@ impl Profile {
     ///
     /// # Errors
     ///
-    /// Those of [`from_toml`](Profile::from_toml); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid)
-    /// with one of [`problems`](Error::problems) for each key that takes what is not allowed.
+    /// Those of [`from_toml`](Profile::from_toml);
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) with one of [`problems`](Error::problems)
+    /// for each key that takes what is not allowed.
     pub fn untrusted(text: &str, allow: &Allow) -> Result<Profile> {
         check_len(text, UNTRUSTED_LEN_MAX)?;
         Profile::from_toml(text)?.within(allow)
@@ -300,6 +302,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         map_subids,
         sysctl,
         rootfs,
+        no_pivot,
         // A root that would be changed on the host needs a path that may be written.
         read_only_root: _,
         mount,
@@ -323,7 +326,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
         memory_min,
         oom_group: _,
         // What strict() does not limit can only be limited.
-        swap_limit: _,
+        swap_limit,
         hugetlb_limit: _,
         pids_limit,
         cpu_limit: _,
@@ -381,6 +384,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
     judge.only("map_subids", map_subids, false);
     judge.never("sysctl", sysctl);
     judge.root(rootfs.as_ref());
+    judge.only("no_pivot", no_pivot, false);
     let mounts = [mount.as_ref().map_or(0, Vec::len), mask.as_ref().map_or(0, Vec::len)];
     let count = mounts.iter().sum::<usize>() + read_only_path.as_ref().map_or(0, Vec::len);
     judge.at_most("mount", Some(count), MOUNTS_MAX, "256 mounts, masks and read-only paths");
@@ -394,6 +398,7 @@ fn judge(file: &File, allow: &Allow) -> Vec<Problem> {
     judge.seccomp(seccomp.as_ref());
     judge.never("limits", limits);
     judge.at_most("memory_limit", memory_limit.map(|size| size.0), allow.memory, &allow.memory.to_string());
+    judge.only("swap_limit", &swap_limit.as_ref().map(|size| size.0), Bytes::new(0));
     judge.never("memory_low", memory_low);
     judge.never("memory_min", memory_min);
     let processes = allow.processes.to_string();
@@ -501,7 +506,8 @@ impl Judge<'_> {
             Some(Either::Short(dir)) => return self.path(key, dir, true),
             Some(Either::Long(table)) => table,
         };
-        let Root { base, dir, overlay, upper, scratch, scratch_in, tmpfs, read_only, id_mapped, suid, dev } = table;
+        let Root { base, dir, overlay, upper, scratch, scratch_in, tmpfs, disk_limit, read_only, id_mapped, suid, dev } =
+            table;
         if *base == Some(Text(Base::Host)) {
             self.path(key, "/", false);
         }
@@ -511,6 +517,7 @@ impl Judge<'_> {
         // A scratch directory takes as much of the host's disk as there is.
         self.only(key, scratch, false);
         scratch_in.iter().for_each(|base| self.path(key, base, true));
+        self.disk_limit(key, disk_limit.is_some());
         self.at_most(key, tmpfs.map(|size| size.0), self.allow.memory, "the memory that is allowed");
         for opened in [id_mapped, suid, dev] {
             self.only(key, opened, false);
@@ -562,6 +569,7 @@ impl Judge<'_> {
                 lowers,
                 upper,
                 tmpfs,
+                disk_limit,
                 id_mapped,
                 read_only: _,
                 noexec: _,
@@ -570,6 +578,7 @@ impl Judge<'_> {
             }) => {
                 lowers.iter().for_each(|lower| self.path(key, lower, false));
                 self.upper(key, upper);
+                self.disk_limit(key, disk_limit.is_some());
                 self.at_most(key, tmpfs.map(|size| size.0), self.allow.memory, "the memory that is allowed");
                 for opened in [id_mapped, suid, dev] {
                     self.only(key, opened, false);
@@ -581,11 +590,30 @@ impl Judge<'_> {
     }
 
     fn bind(&mut self, bind: &BindEntry, is_read_only: bool) {
-        let BindEntry { source, target: _, read_only, optional: _, non_recursive: _, noexec: _, nodev: _, suid, dev } =
-            bind;
+        let BindEntry {
+            source,
+            target: _,
+            read_only,
+            optional: _,
+            non_recursive: _,
+            noexec: _,
+            nodev: _,
+            suid,
+            dev,
+            disk_limit,
+        } = bind;
+        self.disk_limit("mount", disk_limit.is_some());
         self.path("mount", source, !(is_read_only || *read_only == Some(true)));
         self.only("mount", suid, false);
         self.only("mount", dev, false);
+    }
+
+    /// The limit would stay with a directory of the caller's, and could be above the one that it
+    /// has.
+    fn disk_limit(&mut self, key: &str, is_given: bool) {
+        if is_given {
+            self.refuse(key, "an untrusted profile may not set the limit of a directory");
+        }
     }
 
     fn capabilities(&mut self, file: &File) {

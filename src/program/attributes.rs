@@ -41,14 +41,23 @@ bitflags::bitflags! {
         const STATIC_NODES = 1 << 15;
         /// The numbers count the nodes of the program's cpuset: `MPOL_F_RELATIVE_NODES`.
         const RELATIVE_NODES = 1 << 14;
-        /// Pages move to the node that uses them, with [`MemoryPolicy::bind`] and, since Linux 6.11,
-        /// [`MemoryPolicy::preferred_many`]: `MPOL_F_NUMA_BALANCING` (5.12).
+        /// Pages move to the node that uses them, with [`MemoryPolicy::bind`] and, since Linux
+        /// 6.11, [`MemoryPolicy::preferred_many`]: `MPOL_F_NUMA_BALANCING` (5.12).
         const NUMA_BALANCING = 1 << 13;
     }
 }
 
 /// The priority of the program's input and output at the disk: ioprio_set(2). Only some of the
 /// kernel's disk schedulers heed it, bfq for one.
+///
+/// ```
+/// use ringfence::{IoPriority, Sandbox};
+///
+/// // A backup that waits for everybody else at the disk.
+/// let sandbox = Sandbox::new().io_priority(IoPriority::idle()).command("true");
+/// assert!(sandbox.status()?.success());
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IoPriority {
     class: u16,
@@ -70,9 +79,24 @@ impl IoPriority {
     pub fn idle() -> Self {
         IoPriority { class: 3, level: 0 }
     }
+
+    /// The same, with a level, which means nothing in this class and is shown by ioprio_get(2).
+    #[cfg(feature = "oci")]
+    pub(crate) fn idle_at(level: u8) -> Self {
+        IoPriority { class: 3, level }
+    }
 }
 
 /// The memory nodes from which the program's memory comes: set_mempolicy(2).
+///
+/// ```no_run
+/// use ringfence::{MemoryPolicy, Sandbox};
+///
+/// let sandbox = Sandbox::new().memory_policy(MemoryPolicy::interleave([0, 1]));
+/// sandbox.command("database").status()?;
+/// # Ok::<(), ringfence::Error>(())
+/// ```
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryPolicy {
     mode: u32,
@@ -163,7 +187,7 @@ impl Attributes {
                 Some(match value.split_once(':')? {
                     ("1", level) => IoPriority::realtime(number(level)?),
                     ("2", level) => IoPriority::best_effort(number(level)?),
-                    ("3", "0") => IoPriority::idle(),
+                    ("3", level) => IoPriority { class: 3, level: number(level).filter(|level| *level < 8)? },
                     _ => return None,
                 })
             })?,
@@ -403,7 +427,7 @@ mod tests {
             "x,scheduler=later:0:0",
             "x,io=0:0",
             "x,io=2:8",
-            "x,io=3:1",
+            "x,io=3:8",
             "x,affinity=",
             "x,affinity=0",
             "x,affinity=1++1",

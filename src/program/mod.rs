@@ -29,6 +29,15 @@ pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:
 const DEFAULT_COMMAND: &str = "/bin/sh";
 
 /// A resource of a process that setrlimit(2) limits.
+///
+/// ```
+/// use ringfence::{Resource, Sandbox};
+///
+/// let sandbox = Sandbox::new().rlimit(Resource::OpenFiles, 16, 16).rlimit(Resource::Core, 0, 0);
+/// let output = sandbox.command("sh").args(["-c", "ulimit -n; ulimit -c"]).output()?;
+/// assert_eq!(output.stdout, b"16\n0\n");
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Resource {
@@ -123,6 +132,15 @@ impl Resource {
 }
 
 /// The session and the process group of the program: setsid(2), setpgid(2).
+///
+/// ```
+/// use ringfence::{Sandbox, Session};
+///
+/// let sandbox = Sandbox::new().session(Session::New).command("sh");
+/// let leads = "read pid name state parent group session rest < /proc/$$/stat; [ $session = $$ ]";
+/// assert!(sandbox.args(["-c", leads]).status()?.success());
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Session {
@@ -140,6 +158,8 @@ pub enum Session {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Program {
     pub(crate) command: Option<OsString>,
+    /// There is no program, and the command is never executed.
+    pub(crate) is_absent: bool,
     pub(crate) args: Vec<OsString>,
     /// The first word of the program's argument list, where it is not the command.
     pub(crate) argv0: Option<OsString>,
@@ -364,12 +384,27 @@ impl Invocation {
 
     /// Emits the change to the working directory, if one was named. On a root of the sandbox's own,
     /// the op also checks that the directory lies inside.
-    pub(crate) fn emit_cwd(&self, plan: &mut Plan, own_root: bool) {
+    /// `ahead` is the directory that was entered [ahead](Invocation::emit_cwd_ahead): the program
+    /// begins there also if its own user may not enter it.
+    pub(crate) fn emit_cwd(&self, plan: &mut Plan, own_root: bool, ahead: Option<&Path>) {
         let Some(cwd) = &self.cwd else { return };
-        let path = plan.string(cwd);
-        plan.call(Step::Cwd, libc::SYS_chdir, [path.into()]).at(cwd);
+        // A relative path begins at the root, wherever the setup stands by now.
+        let path = if own_root { plan.string(Path::new("/").join(cwd)) } else { plan.string(cwd) };
+        let entered = plan.call(Step::Cwd, libc::SYS_chdir, [path.into()]).at(cwd);
+        if ahead == Some(cwd) {
+            entered.tolerate(Errno::EACCES).skip_on_success(1);
+            plan.check_cwd_ahead().at(cwd);
+        }
         if own_root {
             plan.check_cwd().at(cwd);
+        }
+    }
+
+    /// Emits the change to the working directory with the rights of the setup. A failure leaves the
+    /// root, and is for [`emit_cwd`](Invocation::emit_cwd) to tell.
+    pub(crate) fn emit_cwd_ahead(&self, plan: &mut Plan) {
+        if let Some(cwd) = &self.cwd {
+            emit_cwd_ahead(plan, cwd);
         }
     }
 
@@ -389,6 +424,12 @@ impl Invocation {
         let paths = plan.strings(candidates.iter().map(|path| [path.as_os_str()]));
         plan.exec(Exec { paths, argv, envp, flags, failure }).at(&self.command);
     }
+}
+
+/// Emits the change to the working directory with the rights of the setup.
+pub(crate) fn emit_cwd_ahead(plan: &mut Plan, cwd: &Path) {
+    let path = plan.string(cwd);
+    plan.call(Step::Cwd, libc::SYS_chdir, [path.into()]).at(cwd).tolerate_all();
 }
 
 fn emit_rlimit(plan: &mut Plan, resource: Resource, soft: u64, hard: u64) {

@@ -38,6 +38,7 @@ bitflags::bitflags! {
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scheduler {
     policy: u32,

@@ -57,7 +57,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-pub use progress::{Event, Present, Timings};
+pub use progress::{Event, Present, PullTimings};
 
 use auth::Auth;
 use certs::Certs;
@@ -525,9 +525,9 @@ impl Clock {
     }
 
     /// Returns the durations of the phases, when all is done.
-    fn timings(&self) -> Timings {
+    fn timings(&self) -> PullTimings {
         let unpack = self.unpacking.map(|since| since.elapsed()).unwrap_or_default();
         let Clock { resolved, blobs, moved, .. } = *self;
-        Timings { resolve: resolved, blobs, unpack, total: self.begun.elapsed(), moved }
+        PullTimings { resolve: resolved, blobs, unpack, total: self.begun.elapsed(), moved }
     }
 }

@@ -73,7 +73,7 @@ pub enum Event {
         reason: String,
     },
     /// The pull or push is complete.
-    Finished(Timings),
+    Finished(PullTimings),
 }
 
 /// The reason that a blob was not transferred.
@@ -91,7 +91,7 @@ pub enum Present {
 /// The wall-clock durations of the phases, which overlap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Timings {
+pub struct PullTimings {
     /// The time until the manifests were known, including authorization.
     pub resolve: Duration,
     /// The time from then until the last blob was transferred.

@@ -128,10 +128,11 @@ impl Sandbox {
     /// or the first of the maps of a user namespace: runc does the same. No symbolic link leads out
     /// of the sandbox's root, and none of `/proc` is followed.
     ///
-    /// This needs [`cwd`](Sandbox::cwd), without `..`, and a root of the sandbox's own. What is made
-    /// stays where the root's changes go: in the directory of a
-    /// [`RootFs::dir`](crate::RootFs::dir), unless that is read-only. Where the place is read-only, the spawn fails
-    /// with EROFS. The working directory of a [`Command`](crate::Command) is not made.
+    /// This needs [`cwd`](Sandbox::cwd), without `..`, and a root of the sandbox's own. What is
+    /// made stays where the root's changes go: in the directory of a
+    /// [`RootFs::dir`](crate::RootFs::dir), also if that is read-only for the program, as the
+    /// targets of mounts do. In a mount that is read-only itself, the spawn fails with EROFS. The
+    /// working directory of a [`Command`](crate::Command) is not made.
     ///
     /// ```
     /// use ringfence::{RootFs, Sandbox};
@@ -146,6 +147,21 @@ impl Sandbox {
     /// ```
     pub fn make_cwd(mut self, wanted: bool) -> Self {
         self.policy.program.make_cwd = wanted;
+        self
+    }
+
+    /// Leaves the sandbox without a program: it can be created, and never started.
+    #[cfg(feature = "oci")]
+    pub(crate) fn without_program(mut self) -> Self {
+        // execve(2) refuses a directory.
+        (self.policy.program.command, self.policy.program.is_absent) = (Some("/".into()), true);
+        self
+    }
+
+    /// Gives the caller's own streams to the program's user, who can open them by name then.
+    #[cfg(feature = "oci")]
+    pub(crate) fn with_streams_given(mut self) -> Self {
+        self.policy.stdio.gives = true;
         self
     }
 

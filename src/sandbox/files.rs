@@ -28,6 +28,32 @@ impl Sandbox {
         self.mount_ns()
     }
 
+    /// Enters the [`rootfs`](Sandbox::rootfs) without pivot_root(2), for a host that still runs on
+    /// its initramfs, whose root nothing can take off (EINVAL): `--no-pivot` of container runtimes.
+    /// The root lies over the host's then, and is entered by chroot(2).
+    ///
+    /// It holds less than the way with pivot_root(2), which [`Enforced`](crate::Enforced) tells of
+    /// [`RootFs`](crate::Feature::RootFs). What lies below is reached by no path, no further
+    /// chroot(2) and no user namespace made inside. But the mount namespace still has it: a program
+    /// with CAP_SYS_ADMIN over its mounts would take the root off, umount(2). So a sandbox whose
+    /// program can have that capability is refused, in a user namespace of its own as well, and so
+    /// is a further program that would get it. The host's /proc and /sys are taken off or covered,
+    /// as they are mounted when the sandbox is spawned or prepared.
+    ///
+    /// ```no_run
+    /// use ringfence::{Capabilities, Sandbox};
+    ///
+    /// # fn main() -> Result<(), ringfence::Error> {
+    /// let sandbox = Sandbox::new().rootfs("/srv/alpine").capabilities(Capabilities::none());
+    /// sandbox.no_pivot(true).command("ls").status()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn no_pivot(mut self, wanted: bool) -> Self {
+        self.policy.mounts.no_pivot = wanted;
+        self
+    }
+
     /// Makes the root and its default /dev read-only, also a root that by itself is writable; adds
     /// a mount namespace. Mounts of the list keep their own flags.
     pub fn read_only_root(mut self, wanted: bool) -> Self {
@@ -106,6 +132,18 @@ impl Sandbox {
 
     /// Mounts an empty file system in memory that holds at most `size`: [`Tmpfs::new`] with mode
     /// 01777.
+    ///
+    /// ```
+    /// use ringfence::{Bytes, RootFs, Sandbox};
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// let sandbox = sandbox.rootfs(RootFs::host()).tmpfs("/var/tmp", Bytes::mib(8));
+    /// let script = "echo a > /var/tmp/a && cat /var/tmp/a";
+    /// let output = sandbox.command("sh").args(["-c", script]).output()?;
+    /// assert_eq!(output.stdout, b"a\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn tmpfs(self, target: impl Into<PathBuf>, size: impl Into<Bytes>) -> Self {
         self.mount(Tmpfs::new(target).size(size).mode(0o1777))
     }
@@ -118,7 +156,8 @@ impl Sandbox {
     /// # fn main() -> Result<(), ringfence::Error> {
     /// # let sandbox = Sandbox::new();
     /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
-    /// let sandbox = sandbox.rootfs(RootFs::programs()).file("/etc/motd", "hello\n").symlink("/etc/motd", "/motd");
+    /// let sandbox = sandbox.rootfs(RootFs::programs());
+    /// let sandbox = sandbox.file("/etc/motd", "hello\n").symlink("/etc/motd", "/motd");
     /// assert_eq!(sandbox.command("cat").arg("/motd").output()?.stdout, b"hello\n");
     /// # Ok(())
     /// # }
@@ -135,9 +174,20 @@ impl Sandbox {
         self.mount(mount::dir(path))
     }
 
-    /// Makes the symbolic link `path` to `to` inside, like `ln -s`, and the directories that lead to
-    /// it where they are missing. A link replaces nothing: if `path` exists, the spawn fails
+    /// Makes the symbolic link `path` to `to` inside, like `ln -s`, and the directories that lead
+    /// to it where they are missing. A link replaces nothing: if `path` exists, the spawn fails
     /// (EEXIST). The rules of [`dir`](Sandbox::dir) hold here as well.
+    ///
+    /// ```
+    /// use ringfence::{RootFs, Sandbox};
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// let sandbox = sandbox.rootfs(RootFs::programs()).dir("/srv/app").symlink("srv/app", "/app");
+    /// let output = sandbox.command("sh").args(["-c", "cd /app && pwd -P"]).output()?;
+    /// assert_eq!(output.stdout, b"/srv/app\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn symlink(self, to: impl Into<PathBuf>, path: impl Into<PathBuf>) -> Self {
         self.mount(mount::symlink(to, path))
     }
@@ -198,6 +248,17 @@ impl Sandbox {
     /// | --- | --- | --- |
     /// | masked | acpi, asound, interrupts, kcore, keys, latency_stats, sched_debug, scsi, timer_list, timer_stats | firmware, devices/virtual/powercap, each processor's thermal_throttle |
     /// | read-only | bus, fs, irq, sys, sysrq-trigger | |
+    ///
+    /// ```
+    /// use ringfence::{RootFs, Sandbox};
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// let sandbox = sandbox.rootfs(RootFs::host()).pid_ns().default_masks(true);
+    /// let output = sandbox.command("sh").args(["-c", "cat /proc/keys 2>/dev/null; true"]).output()?;
+    /// assert!(output.stdout.is_empty(), "the machine's keys are not shown");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn default_masks(mut self, wanted: bool) -> Self {
         self.policy.mounts.default_masks = wanted;
         if wanted { self.mount_ns() } else { self }

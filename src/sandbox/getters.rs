@@ -42,6 +42,13 @@ impl Sandbox {
     }
 
     /// Returns the limits of the control group.
+    ///
+    /// ```
+    /// use ringfence::{Bytes, Limits, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().memory_limit(Bytes::mib(64));
+    /// assert_eq!(sandbox.get_limits(), &Limits::new().memory(Bytes::mib(64)));
+    /// ```
     pub fn get_limits(&self) -> &Limits {
         &self.policy.limits
     }

@@ -11,7 +11,8 @@ use crate::owner;
 use crate::sys::fork_mark::ForkMark;
 
 /// Namespaces that no process need be in, held open by a descriptor each. Sandboxes enter them with
-/// [`Sandbox::join_held`]; as in a pod, they share so a network, a host name, queues and semaphores.
+/// [`Sandbox::join_held`]; as in a pod, they share so a network, a host name, queues and
+/// semaphores.
 ///
 /// The kernel removes a namespace with the last of its processes, descriptors and bind mounts. So
 /// these end with the handle and the last sandbox that has entered them, unless [`bind`] has given
@@ -53,8 +54,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a pid or a mount namespace, and for one
-    /// that is joined; else those of [`spawn`](Sandbox::spawn).
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a pid or a mount namespace, and for
+    /// one that is joined; else those of [`spawn`](Sandbox::spawn).
     ///
     /// [`net_ns`]: Sandbox::net_ns
     /// [`ipc_ns`]: Sandbox::ipc_ns
@@ -93,8 +94,8 @@ impl HeldNamespaces {
     ///
     /// The directory belongs to the caller, and nobody else may write to it. The mounts are in the
     /// caller's mount namespace, and spread from there as the mount of `dir` is shared: they need
-    /// `CAP_SYS_ADMIN` in the user namespace that owns it. A mount namespace made meanwhile has them
-    /// too, and holds the namespaces as long as it lives.
+    /// `CAP_SYS_ADMIN` in the user namespace that owns it. A mount namespace made meanwhile has
+    /// them too, and holds the namespaces as long as it lives.
     ///
     /// If the process is killed, the mounts stay: [`open`](HeldNamespaces::open) the directory and
     /// [`close`](HeldNamespaces::close) it.
@@ -112,9 +113,9 @@ impl HeldNamespaces {
     ///
     /// # Errors
     ///
-    /// The directory is not the caller's alone, or another user could replace it; something is there at a name that is needed
-    /// (EEXIST); the kernel refuses the mount. Then nothing of this call is left. Namespaces are
-    /// bound once only (EBUSY).
+    /// The directory is not the caller's alone, or another user could replace it; something is
+    /// there at a name that is needed (EEXIST); the kernel refuses the mount. Then nothing of this
+    /// call is left. Namespaces are bound once only (EBUSY).
     pub fn bind(&mut self, dir: impl AsRef<Path>) -> Result<()> {
         let failed = |errno| Error::new(Step::HoldNamespace, errno).at(dir.as_ref());
         if self.bound.is_some() {
@@ -138,8 +139,8 @@ impl HeldNamespaces {
     ///
     /// # Errors
     ///
-    /// The directory is not the caller's alone, or another user could replace it; it has none of them (ENOENT); at one of the names is
-    /// something else.
+    /// The directory is not the caller's alone, or another user could replace it; it has none of
+    /// them (ENOENT); at one of the names is something else.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let mut bound = bound_dir(dir.as_ref())?;
         let held = bound.namespaces()?;

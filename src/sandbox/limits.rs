@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::Sandbox;
 #[cfg(feature = "systemd")]
 use crate::cgroup::SystemdScope;
+#[cfg(feature = "oci")]
+use crate::cgroup::Unit;
 use crate::cgroup::{Device, DeviceAccess, Devices, IoLimit, Limits, Resources};
 use crate::feature::Feature;
 use crate::program::Resource;
@@ -85,6 +87,13 @@ impl Sandbox {
     /// Sets the most swap, beside the memory, that the sandbox may use (`memory.swap.max`). On v1,
     /// where memory and swap have one limit together, this call needs
     /// [`memory_limit`](Sandbox::memory_limit). 0 forbids swapping.
+    ///
+    /// ```
+    /// use ringfence::{Bytes, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().memory_limit(Bytes::mib(64)).swap_limit(0);
+    /// # drop(sandbox);
+    /// ```
     pub fn swap_limit(mut self, limit: impl Into<Bytes>) -> Self {
         self.policy.limits = self.policy.limits.swap(limit);
         self
@@ -100,6 +109,16 @@ impl Sandbox {
 
     /// Sets the most processes and threads in the sandbox, init included (`pids.max`). Beyond the
     /// limit, fork(2) fails with EAGAIN.
+    ///
+    /// ```no_run
+    /// use ringfence::Sandbox;
+    ///
+    /// // The shell is one, and each of its children one more.
+    /// let script = "sleep 1 & sleep 1 & wait";
+    /// let output = Sandbox::new().pids_limit(2).args(["-c", script]).output()?;
+    /// assert!(String::from_utf8_lossy(&output.stderr).to_lowercase().contains("fork"));
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn pids_limit(mut self, limit: u64) -> Self {
         self.policy.limits = self.policy.limits.pids(limit);
         self
@@ -136,12 +155,28 @@ impl Sandbox {
 
     /// Sets the share of a contended processor, 1 to 10,000, where 100 is the default of every
     /// group (`cpu.weight`; `cpu.shares` on v1).
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// // Where both want a processor, the first gets four fifths of it.
+    /// let (first, second) = (Sandbox::new().cpu_weight(400), Sandbox::new().cpu_weight(100));
+    /// # drop((first, second));
+    /// ```
     pub fn cpu_weight(mut self, weight: u64) -> Self {
         self.policy.limits = self.policy.limits.cpu_weight(weight);
         self
     }
 
     /// Sets the processors that the sandbox may use, as in `0-3,8` (`cpuset.cpus`).
+    ///
+    /// ```no_run
+    /// use ringfence::Sandbox;
+    ///
+    /// let sandbox = Sandbox::new().cpuset("0").command("nproc");
+    /// assert_eq!(sandbox.output()?.stdout, b"1\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn cpuset(mut self, cpus: impl Into<String>) -> Self {
         self.policy.limits = self.policy.limits.cpuset(cpus);
         self
@@ -169,9 +204,9 @@ impl Sandbox {
     }
 
     /// Sets limits and settings in the terms of the OCI runtime specification, beside those of the
-    /// other calls: raw shares and quotas, the sum of memory and swap, files of v2 by their name, and
-    /// what only v1 has, such as `net_cls`. What the host's version of control groups does not have
-    /// is an error. See [`Resources`].
+    /// other calls: raw shares and quotas, the sum of memory and swap, files of v2 by their name,
+    /// and what only v1 has, such as `net_cls`. What the host's version of control groups does not
+    /// have is an error. See [`Resources`].
     pub fn resources(mut self, resources: Resources) -> Self {
         self.policy.limits = self.policy.limits.resources(resources);
         self
@@ -181,6 +216,14 @@ impl Sandbox {
     /// [`Devices::standard`] has those that programs expect, and [`Devices::none`] has none. The
     /// rules hold from the sandbox's first moment, by a BPF program on cgroup v2 (4.15) and by
     /// `devices.allow` on v1. They need root.
+    ///
+    /// ```
+    /// use ringfence::{Device, DeviceAccess, Devices, Sandbox};
+    ///
+    /// let rules = Devices::standard().allow(Device::char(10, 232), DeviceAccess::READ | DeviceAccess::WRITE);
+    /// let sandbox = Sandbox::new().devices(rules).command("ls").arg("/dev/kvm");
+    /// # drop(sandbox);
+    /// ```
     pub fn devices(mut self, devices: Devices) -> Self {
         self.policy.limits = self.policy.limits.devices(devices);
         self
@@ -326,7 +369,8 @@ impl Sandbox {
     /// ```
     /// use ringfence::Sandbox;
     ///
-    /// let output = Sandbox::new().args(["-c", "echo 0123456789"]).output_limit(4).output_cut(true).output()?;
+    /// let sandbox = Sandbox::new().args(["-c", "echo 0123456789"]);
+    /// let output = sandbox.output_limit(4).output_cut(true).output()?;
     /// assert_eq!((&output.stdout[..], output.truncated), (&b"0123"[..], true));
     /// assert!(output.outcome.success());
     /// # Ok::<(), ringfence::Error>(())
@@ -349,7 +393,8 @@ impl Sandbox {
     ///
     /// ```console
     /// $ systemd-run --user --scope -p Delegate=yes sh -c 'g=/$(cut -d/ -f2- /proc/self/cgroup)
-    ///     mkdir /sys/fs/cgroup$g/own; echo $$ >/sys/fs/cgroup$g/own/cgroup.procs; exec program --cgroup-parent $g'
+    ///     mkdir /sys/fs/cgroup$g/own; echo $$ >/sys/fs/cgroup$g/own/cgroup.procs
+    ///     exec program --cgroup-parent $g'
     /// ```
     pub fn cgroup_parent(mut self, path: impl AsRef<Path>) -> Self {
         self.policy.cgroup_parent = Some(path.as_ref().to_owned());
@@ -357,22 +402,21 @@ impl Sandbox {
     }
 
     /// Sets the sandbox's own control group, as a path from the root of each hierarchy
-    /// (`/jobs/one`), in place of a group with a name of the library's. The sandbox is in this group
-    /// also without a limit, on v2 and in every v1 hierarchy: also in those of `net_cls`, `net_prio`
-    /// and `perf_event`, and in `name=systemd`. Hierarchies that the caller may not write to are left
-    /// out if no limit needs them.
+    /// (`/jobs/one`), in place of a group with a name of the library's. The sandbox is in this
+    /// group also without a limit, on v2 and in every v1 hierarchy: also in those of `net_cls`,
+    /// `net_prio` and `perf_event`, and in `name=systemd`. Hierarchies that the caller may not
+    /// write to are left out if no limit needs them.
     ///
     /// A group that is missing is made, with those above it, and removed with the sandbox. A group
-    /// that exists is used if no process and no other group is in it, and it is not frozen: else the
-    /// spawn fails with EBUSY or ENOTEMPTY. Such a group stays after the sandbox, with the limits
-    /// that were set, but for `pids.max`, which is put back; its device rules are replaced if the
-    /// sandbox has some. Limits that are not set stay as they were.
+    /// that exists is used if no process and no other group is in it, and it is not frozen: else
+    /// the spawn fails with EBUSY or ENOTEMPTY. Such a group stays after the sandbox, with the
+    /// limits that were set, but for `pids.max`, which is put back; its device rules are replaced
+    /// if the sandbox has some. Limits that are not set stay as they were.
     ///
     /// One sandbox at a time can have the group, and a second one of this process is refused. Two
-    /// processes that name an empty group in the same moment are not told apart. [`reap_stale`](crate::reap_stale) does not know it:
-    /// what a killed owner leaves in it ends with the sandbox's init, if it has one. A
-    /// [`ticket`](crate::Child::ticket) does not name it either, so that
-    /// [`Child::ticket`](crate::Child::ticket) is an error.
+    /// processes that name an empty group in the same moment are not told apart.
+    /// [`reap_stale`](crate::reap_stale) does not know it: what a killed owner leaves in it ends
+    /// with the sandbox's init, if it has one, and the empty group is there for the next one.
     ///
     /// ```no_run
     /// use ringfence::Sandbox;
@@ -413,6 +457,14 @@ impl Sandbox {
     #[cfg(feature = "systemd")]
     pub fn systemd_scope(mut self, scope: SystemdScope) -> Self {
         self.policy.systemd_scope = Some(scope);
+        self
+    }
+
+    /// Has systemd make a scope for this sandbox alone. The scope's group is that of
+    /// [`cgroup`](Sandbox::cgroup).
+    #[cfg(feature = "oci")]
+    pub(crate) fn in_unit(mut self, unit: Unit) -> Self {
+        self.policy.unit = Some(unit);
         self
     }
 

@@ -206,10 +206,11 @@ impl Sandbox {
     /// Enters the namespaces `kinds` of the process behind `pidfd`: pidfd_open(2), setns(2).
     ///
     /// Unlike a pid, a pidfd is of one process for good, so this is never another process that has
-    /// got the number since. The kernel joins all namespaces in one call (5.8), or none; on an older
-    /// kernel they are joined one by one, by files of the same process. Once the process has ended,
-    /// the spawn fails. Who is privileged outside, and joins the user namespace too, may join
-    /// namespaces that belong to the host. For a user namespace see [`join_fd`](Sandbox::join_fd).
+    /// got the number since. The kernel joins all namespaces in one call (5.8), or none; on an
+    /// older kernel they are joined one by one, by files of the same process. Once the process has
+    /// ended, the spawn fails. Who is privileged outside, and joins the user namespace too, may
+    /// join namespaces that belong to the host. For a user namespace see
+    /// [`join_fd`](Sandbox::join_fd).
     ///
     /// ```
     /// use ringfence::{Namespaces, Sandbox};
@@ -253,20 +254,40 @@ impl Sandbox {
     /// Enters namespaces that are [held](Sandbox::hold_namespaces) without a process: all that
     /// `held` has. Several sandboxes share them so, as those of a pod do. For a user namespace see
     /// [`join_fd`](Sandbox::join_fd).
+    ///
+    /// ```no_run
+    /// use ringfence::Sandbox;
+    ///
+    /// // A pod: several sandboxes with one network, which no process keeps.
+    /// let held = Sandbox::new().net_ns().ipc_ns().hold_namespaces()?;
+    /// let server = Sandbox::new().join_held(&held).command("server").spawn()?;
+    /// let client = Sandbox::new().join_held(&held).command("client").status()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn join_held(mut self, held: &HeldNamespaces) -> Self {
         self.policy.namespaces.join.extend(held.sources());
         self
     }
 
-    /// Sets the host name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns).
-    /// sethostname(2).
+    /// Sets the host name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns), or a UTS
+    /// namespace that is joined and not the caller's own. sethostname(2).
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// let output = sandbox.uts_ns().hostname("box").command("uname").arg("-n").output()?;
+    /// assert_eq!(output.stdout, b"box\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn hostname(mut self, name: impl Into<String>) -> Self {
         self.policy.namespaces.hostname = Some(name.into());
         self
     }
 
-    /// Sets the NIS domain name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns).
-    /// setdomainname(2).
+    /// Sets the NIS domain name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns), or a
+    /// UTS namespace that is joined and not the caller's own. setdomainname(2).
     pub fn domainname(mut self, name: impl Into<String>) -> Self {
         self.policy.namespaces.domainname = Some(name.into());
         self
@@ -303,7 +324,8 @@ impl Sandbox {
     /// `/proc/sys/user/max_user_namespaces`; since 4.9.
     ///
     /// With more than 0, a filter that is [`Seccomp::default`](crate::Seccomp::default) allows
-    /// clone(2), unshare(2) and setns(2) with flags for namespaces; any other filter is left as it is.
+    /// clone(2), unshare(2) and setns(2) with flags for namespaces; any other filter is left as it
+    /// is.
     pub fn max_user_namespaces(self, count: u32) -> Self {
         self.user_limit(UserLimit::UserNamespaces, count)
     }
@@ -329,6 +351,16 @@ impl Sandbox {
     /// caller, if the caller has `CAP_SETUID` and `CAP_SETGID`. Else newuidmap(1) and newgidmap(1)
     /// write them: these programs have to be installed, and map the ids that subuid(5) and
     /// subgid(5) grant to the caller.
+    ///
+    /// ```no_run
+    /// use ringfence::{IdMap, Sandbox};
+    ///
+    /// // Root inside is 100000 outside, and so on.
+    /// let map = IdMap::new(0, 100_000, 65_536);
+    /// let sandbox = Sandbox::new().user_ns().uid_map(map).gid_map(map);
+    /// sandbox.command("id").status()?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn uid_map(mut self, map: IdMap) -> Self {
         self.policy.namespaces.uid_map.push(map);
         self

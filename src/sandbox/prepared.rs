@@ -154,6 +154,7 @@ impl Prepared {
     pub(crate) fn run(&self, command: Option<&Command>, default: &[Stdio; 3]) -> Result<Run> {
         let Inner { policy, compiled, own, .. } = &*self.inner;
         let mut invalid = command.map(Command::invalid).unwrap_or_default();
+        invalid.extend(command.map(Command::with_rights).unwrap_or_default());
         if policy.has_to_count() {
             invalid.extend(command.and_then(|command| policy.uncounted(&command.streams)));
         }

@@ -25,6 +25,14 @@ impl Sandbox {
     }
 
     /// Sets the supplementary groups of the program. setgroups(2).
+    ///
+    /// ```no_run
+    /// use ringfence::Sandbox;
+    ///
+    /// let sandbox = Sandbox::new().user(1000, 1000).groups([27, 100]);
+    /// assert_eq!(sandbox.command("id").arg("-G").output()?.stdout, b"1000 27 100\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn groups(mut self, gids: impl IntoIterator<Item = u32>) -> Self {
         self.policy.program.groups = Some(gids.into_iter().collect());
         self
@@ -119,6 +127,18 @@ impl Sandbox {
     /// The calling thread itself looks up the paths of the host that the policy names. A file
     /// system that does not answer, such as one of FUSE or NFS whose server is gone, can block the
     /// thread for longer.
+    ///
+    /// ```no_run
+    /// use ringfence::{ErrorKind, Sandbox};
+    /// use std::time::Duration;
+    ///
+    /// let sandbox = Sandbox::new().rootfs("/net/slow").setup_timeout(Duration::from_secs(2));
+    /// match sandbox.command("true").spawn() {
+    ///     Err(error) if error.kind() == ErrorKind::Timeout => println!("the server is silent"),
+    ///     other => drop(other?),
+    /// }
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn setup_timeout(mut self, timeout: Duration) -> Self {
         self.policy.setup_timeout = Some(timeout);
         self
@@ -127,6 +147,15 @@ impl Sandbox {
     /// Sets whether a spawn measures its phases: [`Child::timings`](crate::Child::timings). It does
     /// not by default. The spawns of a [`Pool`](crate::Pool) have nothing to set up, and never have
     /// timings.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// let child = Sandbox::new().timings(true).command("true").spawn()?;
+    /// let timings = child.timings().expect("they were asked for");
+    /// assert!(timings.total() > std::time::Duration::ZERO);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn timings(mut self, wanted: bool) -> Self {
         self.policy.timings = wanted;
         self
@@ -157,6 +186,14 @@ impl Sandbox {
 
     /// Sets how the program is scheduled: sched_setattr(2). A limit of processor time for the whole
     /// sandbox is [`cpu_limit`](Sandbox::cpu_limit).
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, Scheduler};
+    ///
+    /// let sandbox = Sandbox::new().scheduler(Scheduler::batch(10)).command("true");
+    /// assert!(sandbox.status()?.success());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn scheduler(mut self, scheduler: Scheduler) -> Self {
         self.policy.program.attributes.scheduler = Some(scheduler);
         self
@@ -200,11 +237,12 @@ impl Sandbox {
         self
     }
 
-    /// Sets a setting of the kernel in a namespace of the sandbox's own, by its name in sysctl(8):
+    /// Sets a setting of the kernel in a namespace of the sandbox, by its name in sysctl(8):
     /// `net.*` needs [`net_ns`](Sandbox::net_ns); `fs.mqueue.*` and those of System V IPC
-    /// (`kernel.shmmax`, `kernel.sem`, …) need [`ipc_ns`](Sandbox::ipc_ns). Anything else would be
-    /// the whole machine's, and is refused. So is every setting where a user namespace is joined. A
-    /// later call for a name replaces an earlier one.
+    /// (`kernel.shmmax`, `kernel.sem`, …) need [`ipc_ns`](Sandbox::ipc_ns); or a namespace of that
+    /// kind that is joined and not the caller's own. Anything else would be the whole machine's,
+    /// and is refused. So is a setting of a new namespace where a user namespace is joined. A later
+    /// call for a name replaces an earlier one.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), ringfence::Error> {

@@ -58,6 +58,15 @@ impl Sandbox {
     /// Forbids processes of the sandbox to gain privileges by an exec, if `wanted`: set-user-ID and
     /// set-group-ID bits and file capabilities are without effect (`PR_SET_NO_NEW_PRIVS`, prctl(2),
     /// since 3.5). If the caller has this attribute already, the sandbox cannot give it up.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// let grep = Sandbox::new().command("grep").args(["NoNewPrivs", "/proc/self/status"]);
+    /// let output = grep.no_new_privs(true).output()?;
+    /// assert_eq!(output.stdout, b"NoNewPrivs:\t1\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn no_new_privs(mut self, wanted: bool) -> Self {
         self.policy.security.no_new_privs = wanted;
         self
@@ -66,8 +75,8 @@ impl Sandbox {
     /// Sends the listener of the [`seccomp`](Sandbox::seccomp) profile, which has rules with
     /// [`Action::Notify`](crate::Action::Notify), to a supervisor in another process: over the unix
     /// stream socket at `path`, with `SCM_RIGHTS`. This is `listenerPath` of the OCI runtime
-    /// specification, whose message is the state of the container as JSON; its `listenerMetadata` is
-    /// part of that. seccomp_unotify(2), since 5.0.
+    /// specification, whose message is the state of the container as JSON; its `listenerMetadata`
+    /// is part of that. seccomp_unotify(2), since 5.0.
     ///
     /// `message` makes the message from the pid that [`Child::id`](crate::Child::id) gives. The
     /// library connects before a child exists; so a supervisor that is not there is an error that
@@ -106,8 +115,8 @@ impl Sandbox {
     }
 
     /// Runs the program under this profile of AppArmor, which is loaded already: the kernel changes
-    /// to it at the exec, so that the setup is not confined by it. apparmor(7). `unconfined` is none.
-    /// Programs of [`Child::exec`](crate::Child::exec) get the same.
+    /// to it at the exec, so that the setup is not confined by it. apparmor(7). `unconfined` is
+    /// none. Programs of [`Child::exec`](crate::Child::exec) get the same.
     ///
     /// A kernel without AppArmor is an error of [`check`](Sandbox::check), a profile that is not
     /// loaded one of the spawn (ENOENT at [`Step::Label`](crate::Step::Label)).
@@ -125,9 +134,9 @@ impl Sandbox {
     }
 
     /// Runs the program with this label of SELinux, as setexeccon(3) does:
-    /// `system_u:system_r:container_t:s0:c1,c2`. Files need labels that this one may use: the option
-    /// `context=` of a mount gives them. Programs of [`Child::exec`](crate::Child::exec) get the
-    /// same.
+    /// `system_u:system_r:container_t:s0:c1,c2`. Files need labels that this one may use: the
+    /// option `context=` of a mount gives them. Programs of [`Child::exec`](crate::Child::exec) get
+    /// the same.
     ///
     /// A kernel without SELinux is an error of [`check`](Sandbox::check), a label that its policy
     /// does not know one of the spawn (EINVAL at [`Step::Label`](crate::Step::Label)).
@@ -180,30 +189,31 @@ impl Sandbox {
     ///
     /// Only what the profile refuses is recorded. No record has:
     ///
-    /// - what the kernel itself refuses later: files at a read-only mount, a mask or a Landlock rule
-    ///   (EROFS, EACCES), capabilities (EPERM), limits. A filter is asked before the call, and cannot
-    ///   know its result. Landlock's own log (Linux 6.15) is part of the audit log, which only
-    ///   `CAP_AUDIT_READ` in the first user namespace may read;
+    /// - what the kernel itself refuses later: files at a read-only mount, a mask or a Landlock
+    ///   rule (EROFS, EACCES), capabilities (EPERM), limits. A filter is asked before the call, and
+    ///   cannot know its result. Landlock's own log (Linux 6.15) is part of the audit log, which
+    ///   only `CAP_AUDIT_READ` in the first user namespace may read;
     /// - a call that ends the program ([`Verdict::Seccomp`](crate::Verdict::Seccomp)), and one with
     ///   [`Action::Trap`](crate::Action::Trap) or [`Action::Trace`](crate::Action::Trace);
-    /// - what filters refuse that the program has installed itself, and the filter beside Landlock's
-    ///   rules for TCP ports.
+    /// - what filters refuse that the program has installed itself, and the filter beside
+    ///   Landlock's rules for TCP ports.
     ///
-    /// Where a program outlives its owner ([`die_with_owner(false)`](Sandbox::die_with_owner)), calls
-    /// are refused with ENOSYS after the owner's end. The program cannot have a supervisor of its
-    /// own for a filter (EBUSY), not even then. A signal whose handler does not restart calls can interrupt a
-    /// refused call (EINTR).
+    /// Where a program outlives its owner ([`die_with_owner(false)`](Sandbox::die_with_owner)),
+    /// calls are refused with ENOSYS after the owner's end. The program cannot have a supervisor of
+    /// its own for a filter (EBUSY), not even then. A signal whose handler does not restart calls
+    /// can interrupt a refused call (EINTR).
     ///
     /// Needs Linux 5.8. Where a filter around the caller has a supervisor already, or the profile
     /// has [`Action::Notify`](crate::Action::Notify), the call is an error, unless
-    /// [`best_effort`](Sandbox::best_effort)`(`[`Feature::Denials`](crate::Feature::Denials)`)` goes
-    /// without the record.
+    /// [`best_effort`](Sandbox::best_effort)`(`[`Feature::Denials`](crate::Feature::Denials)`)`
+    /// goes without the record.
     ///
     /// ```
     /// use ringfence::{Feature, Sandbox, Seccomp};
     ///
     /// # fn main() -> Result<(), ringfence::Error> {
-    /// let sandbox = Sandbox::new().seccomp(Seccomp::default()).denials(true).best_effort(Feature::Denials);
+    /// let sandbox = Sandbox::new().seccomp(Seccomp::default()).denials(true);
+    /// let sandbox = sandbox.best_effort(Feature::Denials);
     /// let output = sandbox.command("sh").args(["-c", "unshare --user true"]).output()?;
     /// if let Some(denial) = output.denials.iter().flatten().find(|one| one.syscall() == Some("unshare")) {
     ///     assert_eq!(denial.errno(), libc::EPERM);

@@ -128,7 +128,8 @@ impl Capabilities {
         self
     }
 
-    /// Returns the sets: bounding, permitted, effective, inheritable and ambient; and the securebits.
+    /// Returns the sets: bounding, permitted, effective, inheritable and ambient; and the
+    /// securebits.
     pub(crate) fn sets(&self) -> ([u64; 5], Option<SecureBits>) {
         ([self.bounding, self.permitted, self.effective, self.inheritable, self.ambient], self.securebits)
     }
@@ -222,8 +223,8 @@ impl Capabilities {
     /// Emits the ops that set the sets. The change of user has cleared the effective set, so
     /// CAP_SETPCAP is raised once more for the bounding set and for securebits.
     ///
-    /// `until_exec` is permitted and effective beside them. The exec takes it away: it gives uid 0 the
-    /// bounding set, and others the ambient one.
+    /// `until_exec` is permitted and effective beside them. The exec takes it away: it gives uid 0
+    /// the bounding set, and others the ambient one.
     pub(super) fn emit(&self, plan: &mut Plan, setpcap: bool, until_exec: u64) {
         let own = if setpcap { Capability::CAP_SETPCAP.bitmask() } else { 0 };
         capset(plan, own, self.wanted() | own | until_exec, self.inheritable);

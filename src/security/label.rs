@@ -44,12 +44,18 @@ impl Modules<'_> {
         known.is_ok_and(|text| text.split_whitespace().any(|word| word == "selinuxfs"))
     }
 
-    /// Returns the file to which the stub writes. That of AppArmor alone came with 5.8; the other is
-    /// that of the first module of the kernel that has one.
+    /// Returns the file to which the stub writes. That of AppArmor alone came with 5.8; the other
+    /// is that of the first module of the kernel that has one.
     fn apparmor_file(self) -> &'static str {
         let own = "attr/apparmor/exec";
         if self.proc.join("thread-self").join(own).exists() { "/proc/self/attr/apparmor/exec" } else { EXEC }
     }
+}
+
+/// Returns whether the kernel has SELinux, switched on.
+#[cfg(feature = "oci")]
+pub(crate) fn has_selinux() -> bool {
+    Modules::default().has_selinux()
 }
 
 const EXEC: &str = "/proc/self/attr/exec";

@@ -14,6 +14,8 @@ mod seccomp;
 
 pub(crate) use capabilities::Names;
 pub use capabilities::{Capabilities, SecureBits};
+#[cfg(feature = "oci")]
+pub(crate) use label::has_selinux;
 pub(crate) use label::{Labels, Modules};
 pub use landlock::Landlock;
 pub(crate) use no_new_privs::emit_no_new_privs;
@@ -67,7 +69,8 @@ impl Privileges {
     }
 
     /// Emits the ops that set capabilities and `no_new_privs`. Must come after the change of user.
-    /// `bounding` says whether the bounding set can be reduced, `is_root` that the program is uid 0.
+    /// `bounding` says whether the bounding set can be reduced, `is_root` that the program is uid
+    /// 0.
     pub(crate) fn emit(&self, plan: &mut Plan, bounding: bool, is_root: bool) {
         let admin = if self.admin_until_exec { Capability::CAP_SYS_ADMIN.bitmask() } else { 0 };
         match &self.capabilities {

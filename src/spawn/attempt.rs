@@ -25,7 +25,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// The time after which a clone counts as blocked in the kernel.
 const BLOCKED_AFTER: Duration = Duration::from_millis(500);
 /// The hint for a descriptor that did not fit into the caller's table.
-const TABLE_FULL: &str = "the caller has as many descriptors open as RLIMIT_NOFILE allows";
+pub(super) const TABLE_FULL: &str = "the caller has as many descriptors open as RLIMIT_NOFILE allows";
 
 /// The state of a sandbox whose setup runs.
 pub(super) struct Attempt<'a> {
@@ -85,8 +85,8 @@ impl<'a> Attempt<'a> {
 
     fn read(&mut self) -> Result<()> {
         // With these features, the stub or its init sends records that cannot wait for the end.
-        let Launch { init, parks, id_maps, listener, supervisor, enter, save, .. } = self.launch;
-        let asks = id_maps.is_some() || enter.is_some() || save.is_some();
+        let Launch { init, parks, id_maps, listener, supervisor, enter, save, hooks, .. } = self.launch;
+        let asks = id_maps.is_some() || enter.is_some() || save.is_some() || hooks.is_some();
         let talks = *init || *parks || listener.is_some() || supervisor.is_some() || asks;
         loop {
             let watched = self.child_fd().map(|fd| fd.as_raw_fd());
@@ -168,8 +168,9 @@ impl<'a> Attempt<'a> {
         let no_room = || Error::new(Step::Terminal, Errno::EMFILE).hint(TABLE_FULL);
         match record.kind {
             record::CLONED => self.child = Some((record.value, self.own_pidfd(record, fd)?)),
-            // Once the program may run, it could send this record as well. So could a process inside
-            // that may inspect the stub: its own pidfd is not that of a child of this process.
+            // Once the program may run, it could send this record as well. So could a process
+            // inside that may inspect the stub: its own pidfd is not that of a child of this
+            // process.
             record::RECLONED if !self.executing && self.replaced.is_none() => {
                 let fd = self.own_pidfd(record, fd)?;
                 if self.launch.plan.reclones_sibling() != pidfd::is_child(fd.as_fd()) {
@@ -193,6 +194,7 @@ impl<'a> Attempt<'a> {
             record::NEED_SAVE => self.save()?,
             record::CREATED if self.launch.save.is_some() => return Ok(true),
             record::NEED_GROUP => self.enter_group()?,
+            record::NEED_HOOKS => self.run_hooks()?,
             _ => return Err(self.failure(record)),
         }
         Ok(false)
@@ -296,6 +298,21 @@ impl<'a> Attempt<'a> {
         };
         enter(*pid)?;
         report::answer(&self.report).map_err(|errno| Error::new(Step::JoinCgroup, errno))
+    }
+
+    fn run_hooks(&mut self) -> Result<()> {
+        let (Some(pidfd), Some(run)) = (self.child_fd(), self.launch.hooks) else {
+            return Err(Error::new(Step::Create, Errno::EPROTO));
+        };
+        let began = Instant::now();
+        run(pidfd)?;
+        // Hooks have limits of their own.
+        self.until += began.elapsed();
+        match report::answer(&self.report) {
+            Ok(()) => Ok(()),
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Err(self.died()),
+            Err(errno) => Err(Error::new(Step::Create, errno)),
+        }
     }
 
     fn save(&self) -> Result<()> {

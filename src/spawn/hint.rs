@@ -21,7 +21,7 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::Clone | Step::Unshare, Errno::EINVAL) => {
             "the kernel lacks one of the namespaces: time needs 5.6, cgroup 4.6"
         }
-        (Step::Clone, Errno::EBUSY) => {
+        (Step::Clone | Step::JoinCgroup, Errno::EBUSY) => {
             "the control group has controllers enabled for its children and accepts no process"
         }
         (Step::PlaceFd | Step::OpenTree, Errno::EMFILE | Errno::ETOOMANYREFS) => {
@@ -33,7 +33,7 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
              is not noexec"
         }
         (Step::PivotRoot, Errno::EINVAL) => {
-            "the host's root is an initramfs, which pivot_root(2) refuses: switch_root to a tmpfs first"
+            "the host's root is an initramfs, which pivot_root(2) refuses: switch_root to a tmpfs first, or set no_pivot()"
         }
         (Step::Mount, Errno::EPERM) => {
             "in a user namespace this file system needs the namespace that it shows: proc needs pid_ns and a /proc of \
@@ -112,7 +112,14 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
              not id-mapped yet"
         }
         (Step::IdMapMount, Errno::ENOSYS) => "id-mapped mounts need Linux 5.12, and as layers of an overlay 5.19",
-        (Step::JoinCgroup, Errno::EBUSY | Errno::EAGAIN) => "the group accepts no process: its pids limit is reached",
+        (Step::JoinCgroup, Errno::ENOSPC) => {
+            "the group has no processors or no memory nodes: fill its cpuset.cpus and cpuset.mems"
+        }
+        (Step::JoinCgroup, Errno::EINVAL) => {
+            "a caller of a realtime class (SCHED_FIFO, SCHED_RR) enters a v1 group of the controller cpu only where the \
+             group has a share of it (cpu.rt_runtime_us): spawn from a thread of another class"
+        }
+        (Step::JoinCgroup, Errno::EAGAIN) => "the group accepts no process: its pids limit is reached",
         (Step::Seccomp, Errno::EINVAL) => "the kernel does not know a flag of the profile, or has no filters",
         (Step::Seccomp, Errno::EBUSY) => {
             "the caller itself runs under a filter with a supervisor, and the kernel allows only one"

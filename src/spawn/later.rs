@@ -11,6 +11,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
+use super::attempt::TABLE_FULL;
 use super::hint;
 use super::launch::FailurePage;
 use super::report::{self, Event, Waited};
@@ -63,8 +64,10 @@ fn new_socket() -> Result<OwnedFd, Errno> {
     table::above_stdio(socket)
 }
 
+/// Takes the listener of a filter, before the program is executed.
+pub(crate) type TakeListener<'l> = Box<dyn FnOnce(OwnedFd) -> Result<()> + 'l>;
+
 /// A stub that waits, as the process that starts its program sees it.
-#[derive(Debug)]
 pub(crate) struct Later<'l> {
     pub(crate) connection: OwnedFd,
     /// The first process of the sandbox.
@@ -74,6 +77,8 @@ pub(crate) struct Later<'l> {
     /// The page in which the stub leaves the errno of an exec that its filter lets it not report.
     pub(crate) failure: Option<&'l FailurePage>,
     pub(crate) deadline: Duration,
+    /// For a program whose filter has a listener.
+    pub(crate) take: Option<TakeListener<'l>>,
 }
 
 impl Later<'_> {
@@ -90,18 +95,20 @@ impl Later<'_> {
 
     /// Follows the stub until it has executed the program. If nobody can tell any more whether it
     /// does, the stub is killed: a program does not run after its start has failed.
-    fn follow(&self) -> Result<()> {
-        let lost = |errno| self.given_up(failed(errno));
+    fn follow(mut self) -> Result<()> {
         let now = Instant::now();
         let until = now.checked_add(self.deadline).unwrap_or(now + Duration::from_secs(1 << 32));
         let mut executing = false;
         loop {
-            let waited = report::wait(self.connection.as_fd(), Some(self.process), until, false).map_err(lost)?;
+            let waited = report::wait(self.connection.as_fd(), Some(self.process), until, false);
+            let waited = waited.map_err(|errno| self.given_up(failed(errno)))?;
             loop {
-                match report::receive(self.connection.as_fd()).map_err(lost)? {
+                let event = report::receive(self.connection.as_fd());
+                match event.map_err(|errno| self.given_up(failed(errno)))? {
                     Event::Nothing => break,
                     Event::Record(record, _) if record.kind == kind::FAILED => return Err(self.failure(record)),
-                    // A descriptor that comes with a record is closed.
+                    Event::Record(record, fd) if record.kind == kind::LISTENER => self.hand_over(fd)?,
+                    // A descriptor that comes with another record is closed.
                     Event::Record(record, _) => executing |= record.kind == kind::EXEC,
                     Event::End if executing => return self.silent_failure(),
                     Event::End => return Err(self.gone()),
@@ -114,6 +121,19 @@ impl Later<'_> {
                 Waited::Ready => {}
             }
         }
+    }
+
+    /// Passes the listener on, and answers to the stub, which executes the program then. A listener
+    /// that nobody takes ends the sandbox: nobody would be asked.
+    fn hand_over(&mut self, listener: Option<OwnedFd>) -> Result<()> {
+        let handed = match (listener, self.take.take()) {
+            (Some(listener), Some(take)) => take(listener),
+            (None, _) => Err(Error::new(Step::HandListenerOver, Errno::EMFILE).hint(TABLE_FULL)),
+            (Some(_), None) => Err(Error::message(ErrorKind::Control, Step::HandListenerOver, "nobody takes it")),
+        };
+        let answered = handed
+            .and_then(|()| report::answer(&self.connection).map_err(|errno| Error::new(Step::HandListenerOver, errno)));
+        answered.map_err(|error| self.given_up(error))
     }
 
     /// Kills the first process of the sandbox for this error.

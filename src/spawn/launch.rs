@@ -17,6 +17,9 @@ const LONGEST: Duration = Duration::from_secs(1 << 32);
 /// Puts a stub on record.
 pub(crate) type Save<'s> = dyn Fn(BorrowedFd<'_>) -> Result<()> + 's;
 
+/// Runs what is to run before the root is entered. The stub is given by its pidfd.
+pub(crate) type RunHooks<'h> = dyn Fn(BorrowedFd<'_>) -> Result<()> + 'h;
+
 /// A plan, with the parameters of its run.
 pub(crate) struct Launch<'a> {
     pub(crate) plan: &'a Plan,
@@ -32,6 +35,9 @@ pub(crate) struct Launch<'a> {
     pub(crate) enter: Option<&'a dyn Fn(i32) -> Result<()>>,
     /// Puts the stub, given by its pidfd, on record, so that a later process starts the program.
     pub(crate) save: Option<&'a Save<'a>>,
+    /// Runs what is to run before the root is entered, when the stub asks. The time that this takes
+    /// does not count.
+    pub(crate) hooks: Option<&'a RunHooks<'a>>,
     /// True if other processes can see the stub's process: it stays as init, or joins a sandbox
     /// that runs.
     pub(crate) seen_inside: bool,
@@ -66,6 +72,7 @@ impl<'a> Launch<'a> {
             id_maps: None,
             enter: None,
             save: None,
+            hooks: None,
             seen_inside: false,
             init: false,
             parks: false,

@@ -18,7 +18,7 @@ mod stub_file;
 mod timings;
 
 pub(crate) use clone::dry_run;
-pub(crate) use later::{Later, SOCKET, Waits, connect_to, listen_at};
+pub(crate) use later::{Later, SOCKET, TakeListener, Waits, connect_to, listen_at};
 pub(crate) use launch::{FailurePage, Launch};
 pub(crate) use parked::{Misfire, Parked};
 pub(crate) use running::{Init, Running, Stub};

@@ -144,8 +144,8 @@ static SPAWNERS: PerProcess<Spawners> = PerProcess::new();
 static IN_SPARSE: PerProcess<Option<Spawners>> = PerProcess::new();
 
 impl Spawners {
-    /// Returns the spawners of this process that are in the caller's mount namespace. A fork gets new
-    /// ones, because threads do not survive a fork.
+    /// Returns the spawners of this process that are in the caller's mount namespace. A fork gets
+    /// new ones, because threads do not survive a fork.
     pub(super) fn get() -> Result<&'static Spawners> {
         SPAWNERS.get_or_try(|| Ok(Spawners::new(false))).map_err(|errno: Errno| Error::new(Step::Spawner, errno))
     }

@@ -12,7 +12,7 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat, makedev};
 use nix::unistd::{fchown, getegid, geteuid};
 
@@ -92,9 +92,9 @@ impl Stdio {
     }
 
     /// Makes a terminal of the program's own, of this size, whose other end is
-    /// [`Child::terminal`](crate::Child::terminal). Set as stdin, it is also every other stream that
-    /// is not set otherwise; set as stdout or stderr, it is that stream alone. A program has one
-    /// terminal, whichever streams are set to it; the size is that of the first.
+    /// [`Child::terminal`](crate::Child::terminal). Set as stdin, it is also every other stream
+    /// that is not set otherwise; set as stdout or stderr, it is that stream alone. A program has
+    /// one terminal, whichever streams are set to it; the size is that of the first.
     ///
     /// The terminal is the controlling terminal of the program, which leads a session of its own:
     /// `/dev/tty` opens it, job control works, and Ctrl-C, the byte 3, interrupts the foreground
@@ -102,10 +102,10 @@ impl Stdio {
     /// such signals only if it has set an action.
     ///
     /// With a [`Dev`](crate::Dev) at `/dev`, which every root of the sandbox's own has by default,
-    /// the terminal belongs to the sandbox's devpts: it is `/dev/pts/0` and `/dev/console` there,
-    /// and counts as one of [`Dev::terminals`](crate::Dev::terminals). Elsewhere, and for
-    /// [`Child::exec`](crate::Child::exec), it belongs to the caller's devpts, and may have no name
-    /// inside: ttyname(3).
+    /// or a devpts at `/dev/pts`, the terminal belongs to the sandbox's devpts: it is `/dev/pts/0`
+    /// and `/dev/console` there, and counts as one of [`Dev::terminals`](crate::Dev::terminals).
+    /// Elsewhere, and for [`Child::exec`](crate::Child::exec), it belongs to the caller's devpts,
+    /// and may have no name inside: ttyname(3).
     ///
     /// The output has to be read, or the program stops when the kernel's buffer is full.
     /// [`Child::wait_with_output`](crate::Child::wait_with_output) reads it as stdout.
@@ -132,9 +132,10 @@ impl Stdio {
         matches!(self.0, Source::Pty(_))
     }
 
-    /// Returns whether the other end of the stream is the caller's.
+    /// Returns whether the other end of the stream would end with the caller. That of a terminal
+    /// can be given away.
     pub(crate) fn ends_in_caller(&self) -> bool {
-        matches!(self.0, Source::Piped | Source::Pty(_))
+        matches!(self.0, Source::Piped)
     }
 
     /// Returns the streams that were set, and for the others those in `default`. The terminal is
@@ -184,6 +185,8 @@ pub(crate) struct Descriptors {
     /// stdin, stdout and stderr; `None` where the default of the spawn holds.
     pub(crate) streams: [Option<Stdio>; 3],
     pub(crate) extra: Fds,
+    /// The caller's own streams become the program's user's.
+    pub(crate) gives: bool,
 }
 
 /// The streams of one spawn: the program's ends, and the caller's ends of pipes.
@@ -255,6 +258,17 @@ impl Streams {
         }
     }
 
+    /// Gives the caller's own streams to the program's user as well: pipes, sockets, and files that
+    /// are open for writing. Terminals and other devices stay as they are.
+    pub(crate) fn give_inherited_to(&self, (uid, gid): (u32, u32)) {
+        for (stream, number) in [(&io::stdin().as_fd(), 0), (&io::stdout().as_fd(), 1), (&io::stderr().as_fd(), 2)] {
+            let is_passed = matches!(self.inside[number as usize], PlanFd::Held(held) if held == number);
+            if is_passed && may_be_given(*stream) {
+                let _ = fchown(stream, Some(uid.into()), Some(gid.into()));
+            }
+        }
+    }
+
     /// Returns whether a stream is a terminal of the program's own.
     pub(crate) fn has_pty(&self) -> bool {
         self.terminal.is_some()
@@ -307,6 +321,20 @@ impl Streams {
     }
 }
 
+/// Returns whether a stream of the caller's may become the program's user's.
+fn may_be_given(stream: BorrowedFd<'_>) -> bool {
+    let writes = || {
+        let flags = fcntl(stream, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
+        flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE != OFlag::O_RDONLY)
+    };
+    let Ok(stat) = fstat(stream) else { return false };
+    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFIFO | SFlag::S_IFSOCK => true,
+        SFlag::S_IFREG => writes(),
+        _ => false,
+    }
+}
+
 /// Returns the path of a terminal that has a name of its own, which `/dev/tty` is not.
 fn terminal_path(stream: &PlanFd) -> Option<PathBuf> {
     let is_terminal = match stream {
@@ -348,7 +376,7 @@ impl Streams {
         let all = self.numbered().chain(extra_fds(policys)).chain(extra_fds(own));
         let mut placed: Vec<(RawFd, RawFd)> = all.map(|(number, fd)| (plan.fd(fd), number)).collect();
         if !(policys.is_empty() && own.is_empty()) {
-            move_up(plan, &mut placed);
+            move_up(plan, &mut placed, &[]);
         }
         emit_close_on_exec(plan);
         emit_places(plan, &placed);
@@ -363,18 +391,19 @@ impl Streams {
     }
 
     /// Passes the descriptors on as [`emit_alone`](Streams::emit_alone) does, and keeps `listener`,
-    /// which was added to the plan before them. Returns the numbers of the pipe and of the listener.
+    /// which was added to the plan before them. Returns the numbers of the pipe and of the
+    /// listener.
     pub(crate) fn emit_waiting(&self, plan: &mut Plan, policys: &Fds, listener: RawFd) -> (Arg, RawFd) {
         let [parent, listener] = self.emit_only(plan, policys, [PARENT_FD, listener]);
         (parent.into(), listener)
     }
 
-    /// Passes the descriptors on, and closes all others but the report and those in `kept`, which
-    /// are below those that were passed on. Returns the numbers that these have then.
+    /// Passes the descriptors on, and closes all others but the report and those in `kept`. Returns
+    /// the numbers that these have then.
     fn emit_only<const N: usize>(&self, plan: &mut Plan, own: &Fds, kept: [RawFd; N]) -> [RawFd; N] {
         let mut placed: Vec<(RawFd, RawFd)> =
             self.numbered().chain(extra_fds(own)).map(|(number, fd)| (plan.fd(fd), number)).collect();
-        let mut highest = move_up(plan, &mut placed);
+        let mut highest = move_up(plan, &mut placed, &kept);
         let kept = kept.map(|from| {
             highest = highest.saturating_add(1);
             let place = [from.into(), highest.into(), libc::O_CLOEXEC.into()];
@@ -412,7 +441,7 @@ impl Descriptors {
             extra_fds(&self.extra).map(|(number, fd)| (plan.fd(fd), number)).collect();
         let mut parent = Arg::from(PARENT_FD);
         if !placed.is_empty() {
-            let highest = move_up(plan, &mut placed);
+            let highest = move_up(plan, &mut placed, &[]);
             let slot = plan.slot();
             let place = [parent, highest.saturating_add(1).into(), libc::O_CLOEXEC.into()];
             plan.call(Step::PlaceFd, libc::SYS_dup3, place).store(slot);
@@ -460,10 +489,11 @@ fn emit_places(plan: &mut Plan, placed: &[(RawFd, RawFd)]) {
     }
 }
 
-/// Moves the sources, and the report socket, above every number that is about to be used. Returns
-/// the highest number in use after that.
-fn move_up(plan: &mut Plan, placed: &mut [(RawFd, RawFd)]) -> RawFd {
-    let highest = placed.iter().flat_map(|(from, to)| [*from, *to]).max().unwrap_or(0).max(FIRST_FD);
+/// Moves the sources, and the report socket, above every number that is about to be used, and above
+/// those in `kept`. Returns the highest number in use after that.
+fn move_up(plan: &mut Plan, placed: &mut [(RawFd, RawFd)], kept: &[RawFd]) -> RawFd {
+    let used = placed.iter().flat_map(|(from, to)| [*from, *to]).chain(kept.iter().copied());
+    let highest = used.max().unwrap_or(0).max(FIRST_FD);
     let flags = libc::O_CLOEXEC;
     let first_free = highest.saturating_add(1);
     plan.call(Step::PlaceFd, libc::SYS_dup3, [Slot::REPORT.into(), first_free.into(), flags.into()])

@@ -1,7 +1,7 @@
 //! A terminal of the program's own: the ops that open its slave, and make it the controlling
 //! terminal.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::unistd::fchown;
 
@@ -10,6 +10,20 @@ use crate::plan::{Arg, Plan, Slot};
 use crate::sys::terminal;
 
 /// The number of rows and columns of a terminal. A size of 0 means that it is not known.
+///
+/// ```
+/// use ringfence::{Sandbox, Stdio, TerminalSize};
+/// use std::io::Read;
+///
+/// let size = TerminalSize { columns: 100, rows: 30 };
+/// let mut child = Sandbox::new().command("stty").arg("size").stdin(Stdio::pty(size)).spawn()?;
+/// let mut terminal = child.terminal.take().expect("the other end of the terminal");
+/// let mut text = [0; 7];
+/// terminal.read_exact(&mut text)?;
+/// assert_eq!(&text, b"30 100\r");
+/// child.wait()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct TerminalSize {
     /// The number of lines.
@@ -82,11 +96,13 @@ pub(crate) fn emit_slave_as_streams(plan: &mut Plan, slave: Slot) {
     plan.close(Step::Terminal, slave);
 }
 
-/// Makes a terminal on the caller's devpts, which belongs to `user`, and returns its master. A caller
-/// who may not give files away leaves the terminal as it is.
-pub(crate) fn open_terminal(user: Option<(u32, u32)>) -> Result<OwnedFd> {
+/// Makes a terminal which belongs to `user`, and returns its master: on the devpts of the root
+/// directory `root`, or where that has none for the caller on the caller's. A caller who may not
+/// give files away leaves the terminal as it is.
+pub(crate) fn open_terminal(root: Option<BorrowedFd<'_>>, user: Option<(u32, u32)>) -> Result<OwnedFd> {
     let failed = |errno| Error::new(Step::Terminal, errno).at("/dev/ptmx");
-    let master = terminal::open_master().map_err(failed)?;
+    let inside = root.and_then(|root| terminal::open_master_in(root).ok());
+    let master = inside.map_or_else(terminal::open_master, Ok).map_err(failed)?;
     if let Some((uid, _)) = user {
         let slave = terminal::open_slave(master.as_fd()).map_err(failed)?;
         let _ = fchown(slave, Some(uid.into()), None);

@@ -2,10 +2,10 @@
 //!
 //! This is all that two versions of this library ever say to each other, so it never changes. The
 //! sandbox's own process listens on a socket of type `SOCK_SEQPACKET`. Who connects sends
-//! [`GREETING`], and reads [`Record`]s until the end of the connection, which means that the program
-//! was executed if [`kind::EXEC`] came and [`kind::FAILED`] did not. A process that is greeted in
-//! another way closes the connection and listens again: a change of the protocol has another
-//! greeting.
+//! [`GREETING`], and reads [`Record`]s until the end of the connection, which means that the
+//! program was executed if [`kind::EXEC`] came and [`kind::FAILED`] did not. A process that is
+//! greeted in another way closes the connection and listens again: a change of the protocol has
+//! another greeting.
 //!
 //! This file is compiled into the crate and into the stub.
 
@@ -31,6 +31,8 @@ pub mod kind {
     pub const FAILED: u32 = 2;
     /// The program is about to be executed.
     pub const EXEC: u32 = 4;
-    /// The listener of the program's filter comes with the message.
+    /// The listener of the program's filter comes with the message. The program is executed once a
+    /// byte has come as the answer. A process that passes over this record does not start the
+    /// program.
     pub const LISTENER: u32 = 9;
 }

@@ -132,8 +132,8 @@ pub mod code {
     /// Detaches the old root, with all mounts that are stacked on it, from the new root. There are
     /// at least `args[0]` such mounts.
     pub const DETACH_OLD_ROOT: u32 = 12;
-    /// Fails with ENODEV unless the descriptor `args[0]` is a file of type `args[1]`, as st_mode has
-    /// it, with the numbers `args[2]` and `args[3]` of a device.
+    /// Fails with ENODEV unless the descriptor `args[0]` is a file of type `args[1]`, as st_mode
+    /// has it, with the numbers `args[2]` and `args[3]` of a device.
     pub const IS_DEVICE: u32 = 14;
     /// Removes every capability that is not in `args[0]` from the bounding set.
     pub const DROP_BOUNDING: u32 = 13;
@@ -167,6 +167,8 @@ pub mod code {
     /// process, which connects to the listener `args[0]`. The connection takes the place of the
     /// report socket. `args[1]` is the pipe of the thread that cloned.
     pub const AWAIT_START: u32 = 24;
+    /// Fails with EACCES if the working directory is the root.
+    pub const CWD_AHEAD: u32 = 25;
 }
 
 /// Bits of `args[2]` of [`code::COPY_UP`].
@@ -207,6 +209,8 @@ pub mod target {
     /// The program cannot change the files on the root's own mount, or nobody uses its changes
     /// afterwards.
     pub const FIXED_ROOT: u64 = 64;
+    /// The target of a dangling link is created.
+    pub const DANGLING: u64 = 128;
 }
 
 pub use super::start::Record;
@@ -252,6 +256,8 @@ pub mod record {
     pub const NEED_SAVE: u32 = 14;
     /// The stub has let go of its owner, and waits for a later process to start the program.
     pub const CREATED: u32 = 15;
+    /// The root is made and not entered yet; the stub waits for what is to run before that.
+    pub const NEED_HOOKS: u32 = 16;
 }
 
 /// `value` of [`record::FAILED_BEFORE_STUB`]: the clone was refused.

@@ -13,10 +13,16 @@ pub(crate) mod memfd;
 pub(crate) mod mount;
 pub(crate) mod mutex;
 pub(crate) mod nsfs;
+#[cfg(feature = "oci")]
+pub(crate) mod parent_death;
 pub(crate) mod pidfd;
+pub(crate) mod quota;
 pub(crate) mod random;
 pub(crate) mod raw;
+pub(crate) mod scm;
 pub(crate) mod seccomp;
+#[cfg(feature = "oci")]
+pub(crate) mod sigmask;
 pub(crate) mod table;
 pub(crate) mod terminal;
 pub(crate) mod timeout;

@@ -45,6 +45,40 @@ pub(crate) fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Errno>
     call_for_fd(libc::SYS_open_tree, [CWD, path.as_ptr() as u64, flags, 0, 0, 0])
 }
 
+/// The root directory of a process: its mount and its inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RootId {
+    /// The number that /proc/self/mountinfo has for the mount.
+    pub(crate) mount: u64,
+    inode: u64,
+}
+
+/// Returns the root directory of the calling thread: statx(2), with the mount since 5.8.
+pub(crate) fn root_id() -> Result<RootId, Errno> {
+    const INODE_AND_MOUNT: u64 = 0x100 | 0x1000;
+    /// A struct statx.
+    #[repr(C, align(8))]
+    struct Room([u8; 256]);
+    let mut room = Room([0; 256]);
+    let path = c"/".as_ptr() as u64;
+    call(libc::SYS_statx, [CWD, path, 0, INODE_AND_MOUNT, &raw mut room as u64, 0])?;
+    let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| room.0[at + i]));
+    Ok(RootId { mount: number(144), inode: number(32) })
+}
+
+/// Opens the mount namespace of the calling thread.
+pub(crate) fn own_namespace() -> Option<OwnedFd> {
+    open("/proc/thread-self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()
+}
+
+/// Returns the root of a mount namespace. The calling thread has it as its root from then on, with
+/// which it is alone.
+pub(crate) fn namespace_root(namespace: &OwnedFd) -> Result<RootId, Errno> {
+    call(libc::SYS_unshare, [libc::CLONE_FS as u64, 0, 0, 0, 0, 0])?;
+    call(libc::SYS_setns, [namespace.as_raw_fd() as u64, libc::CLONE_NEWNS as u64, 0, 0, 0, 0])?;
+    root_id()
+}
+
 /// The tie between a copy of a mount and the mount that it was copied from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Relation {
@@ -176,7 +210,7 @@ pub(crate) fn overlay_by_descriptors() -> Result<(), Errno> {
 }
 
 /// Makes a tmpfs with room for this number of files and directories, including its root.
-fn new_tmpfs(inodes: &CStr) -> Result<OwnedFd, Errno> {
+pub(crate) fn new_tmpfs(inodes: &CStr) -> Result<OwnedFd, Errno> {
     let context = open_context(c"tmpfs")?;
     for (key, value) in [(c"size", c"4k"), (c"nr_inodes", inodes), (c"mode", c"555")] {
         let number = context.as_raw_fd() as u64;

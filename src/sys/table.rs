@@ -51,6 +51,16 @@ pub(crate) fn make_private(socket: RawFd, stub: Option<RawFd>) -> Result<(), Err
     close_from(FIRST_FD)
 }
 
+/// Returns a copy of the process's descriptor `number`, whoever owns it.
+#[cfg(feature = "oci")]
+pub(crate) fn copy_of(number: RawFd) -> Result<OwnedFd, Errno> {
+    // A number that is none is an error of the kernel's.
+    let args = [number as u64, libc::F_DUPFD_CLOEXEC as u64, 3, 0, 0, 0];
+    let copy = call(libc::SYS_fcntl, args)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy as RawFd) })
+}
+
 /// Closes all descriptors from `first` on in the calling thread's table, which must be its own. The
 /// owners of descriptors in this table are gone, or have lower numbers.
 pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {

@@ -25,7 +25,7 @@ common::callers! {
     "is-killed-while-spawning" => is_killed_while_spawning(Path::new(words[1]), Path::new(words[2])),
 }
 
-fn sleeps(sandbox: Sandbox) -> Sandbox {
+pub(super) fn sleeps(sandbox: Sandbox) -> Sandbox {
     sandbox.command("/bin/sleep").arg("1000").stdin(ringfence::Stdio::null())
 }
 
@@ -97,7 +97,7 @@ fn ends(fd: &OwnedFd, timeout: Duration) -> bool {
     }
 }
 
-fn entries(dir: &Path) -> Vec<String> {
+pub(super) fn entries(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -158,7 +158,7 @@ fn what_is_to_outlive_its_owner_does() {
     }
 }
 
-fn overlay(root: &Path, scratch: &Path) -> Sandbox {
+pub(super) fn overlay(root: &Path, scratch: &Path) -> Sandbox {
     let rootfs = RootFs::overlay([root]).scratch_in(scratch);
     common::sandbox().pid_ns().rootfs(rootfs).bind_ro("/usr", "/usr")
 }
@@ -169,7 +169,7 @@ fn owns_scratch(root: &Path, scratch: &Path) {
 }
 
 /// The records that list something below `dir`.
-fn records_of(dir: &Path) -> usize {
+pub(super) fn records_of(dir: &Path) -> usize {
     let dirs = common::record_dirs().into_iter().filter_map(|dir| fs::read_dir(dir).ok());
     let text = dir.to_str().unwrap();
     dirs.flatten()
@@ -349,7 +349,7 @@ fn a_program_that_survives_its_owner_is_found_by_its_scratch_directory() {
 }
 
 /// The directories of this name in all hierarchies of control groups.
-fn groups(name: &str) -> Vec<std::path::PathBuf> {
+pub(super) fn groups(name: &str) -> Vec<std::path::PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mounts = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
     mounts.map(|mount| Path::new(mount).join(name)).filter(|path| path.exists()).collect()
@@ -464,7 +464,7 @@ fn an_owner_killed_in_the_middle_of_a_spawn_leaves_nothing_that_cannot_be_cleare
 }
 
 /// A process that has an overlay mounted whose upper directory is below `dir`.
-fn user_of(dir: &Path) -> Option<String> {
+pub(super) fn user_of(dir: &Path) -> Option<String> {
     let text = dir.to_str().unwrap();
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let mut users =

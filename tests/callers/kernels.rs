@@ -16,7 +16,8 @@ use crate::common::{
 };
 use nix::errno::Errno;
 use ringfence::{
-    Bind, Enforcement, Error, ErrorKind, Feature, Landlock, MountOptions, RootFs, Sandbox, Stdio, Step, Tmpfs, Verdict,
+    Bind, Cgroupfs, Command, Enforced, Enforcement, Error, ErrorKind, Feature, Landlock, MountOptions, Namespaces,
+    RootFs, Sandbox, Stdio, Step, Tmpfs, Verdict,
 };
 
 /// The C library makes threads with it too, and takes only ENOSYS for an answer.
@@ -43,6 +44,8 @@ const FSOPEN: Call = call(libc::SYS_fsopen);
 const FSCONFIG_SET_FD: Call = Call { number: libc::SYS_fsconfig, only: Only::Equal(1, 5) };
 const LANDLOCK: Call = call(libc::SYS_landlock_create_ruleset);
 const FSMOUNT: Call = call(libc::SYS_fsmount);
+/// Of either version.
+const CGROUPFS: Call = Call { number: libc::SYS_fsopen, only: Only::Named("cgroup") };
 
 fn clone_flags(args: &[u64; 6]) -> u64 {
     // SAFETY: the thread that calls, one of this process, stands still and gave struct clone_args, which flags begin.
@@ -71,6 +74,7 @@ common::callers! {
     "move-mount" => is_told(MOVE_MOUNT, errno_of(&words), &[Step::MoveMount]),
     "fsopen" => is_told(FSOPEN, errno_of(&words), &[Step::Mount]),
     "fsmount" => is_told(FSMOUNT, errno_of(&words), &[Step::Mount]),
+    "cgroupfs" => without_groups(errno_of(&words)),
     "fsconfig-set-fd" => layers_by_name(errno_of(&words)),
     "landlock" => landlock(errno_of(&words)),
     "old" => groups_die(&OLD, errno_of(&words)),
@@ -504,4 +508,57 @@ fn without_layers_by_descriptor() {
         return;
     }
     run_with("fsconfig-set-fd", &[Errno::EINVAL, Errno::ENOSYS, Errno::EPERM]);
+}
+
+/// A security module, or a filter, that lets nobody mount control groups.
+#[test]
+fn a_default_mount_of_groups_that_is_refused_refuses_no_sandbox() {
+    let _clean = common::clean();
+    if common::no_cgroups() || common::needs_root("the look into the stub, for what it mounts,") {
+        return;
+    }
+    run_with("cgroupfs", &[Errno::EACCES, Errno::EPERM, Errno::ENODEV]);
+}
+
+fn without_groups(errno: Errno) {
+    refuse(&[CGROUPFS], errno);
+    let _clean = common::clean();
+    let limited = |sandbox: Sandbox| sandbox.memory_limit(64 << 20).pids_limit(20);
+    let is_told = |enforced: &Enforced| {
+        let told = enforced.get(Feature::Cgroupfs);
+        let Some(Enforcement::Missing(why)) = told else { panic!("{told:?}") };
+        assert!(why.contains(errno.desc()) && why.contains("; let the security module"), "{why}");
+        assert!(!enforced.is_full());
+    };
+    let script = "ls -A /sys/fs/cgroup 2>/dev/null; echo begun";
+    let strict = limited(common::strict());
+    let mut child = strict.clone().command("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    all_refused(&[CGROUPFS]);
+    is_told(child.enforced());
+    let mut further = child.exec("true").unwrap();
+    is_told(further.enforced());
+    assert!(further.wait().unwrap().success());
+    answers(&mut child);
+    drop(child);
+    let strict = strict.command("sh").args(["-c", script]);
+    is_told(&strict.check().unwrap());
+    let (prepared, pool) = (strict.prepare().unwrap(), strict.pool(1).unwrap());
+    is_told(prepared.enforced());
+    let outputs = [strict.output(), prepared.output(), pool.output(Command::new("sh").args(["-c", script]))];
+    for output in outputs.map(Result::unwrap) {
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "begun\n", "{output:?}");
+    }
+    assert!(!has_refused(), "the host is known to refuse");
+    // A check without a user namespace tries by itself; on a directory as the root, /sys is made as well.
+    let root = common::root_dir();
+    std::fs::create_dir(root.path().join("sys")).unwrap();
+    let plain = limited(common::strict()).share(Namespaces::USER).rootfs(root.path()).bind_ro("/usr", "/usr");
+    is_told(&plain.check().unwrap());
+    all_refused(&[CGROUPFS]);
+    assert_eq!(common::stdout(&plain.command("sh").args(["-c", "ls -A /sys; echo begun"])), "begun");
+    // What was asked for by name is an error.
+    let named = limited(common::sandbox().cgroup_parent(common::cgroup_parent()));
+    let named = named.pid_ns().cgroup_ns().rootfs(RootFs::programs()).mount(Cgroupfs::new("/sys/fs/cgroup"));
+    let error = named.command("true").spawn().unwrap_err();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::Mount, Some(errno as i32)), "{error}");
 }

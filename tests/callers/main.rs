@@ -10,4 +10,5 @@ mod memfd;
 mod odd;
 mod refusals;
 mod rootless;
+mod steps;
 mod unchanged;

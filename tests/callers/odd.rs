@@ -26,6 +26,7 @@ common::callers! {
     "runs-out-of-descriptors" => runs_out_of_descriptors(words[1]),
     "blocks-signals" => blocks_signals(),
     "changes-user" => changes_user(),
+    "is-realtime" => is_realtime(),
 }
 
 /// A program that answers each line with that line.
@@ -490,4 +491,43 @@ fn it_works_in_both_runtimes_of_tokio_and_outlives_them() {
     let fd: BorrowedFd<'_> = child.pidfd().unwrap();
     let mut poll = [nix::poll::PollFd::new(fd, nix::poll::PollFlags::POLLIN)];
     assert_eq!(nix::poll::poll(&mut poll, 10_000u16), Ok(1));
+}
+
+/// A v1 group of the controller cpu has no share of realtime by default, and takes no process of such a class.
+fn is_realtime() {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the struct lives across the call.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } != 0 {
+        return println!("may not");
+    }
+    let sandbox = common::sandbox().command("true").cpu_limit(0.5);
+    match sandbox.status() {
+        Ok(outcome) => println!("{}", outcome.verdict()),
+        Err(error) => {
+            let path = error.path().unwrap_or(Path::new("")).display().to_string();
+            println!("{:?} {path} {error}", error.step());
+        }
+    }
+    let outcome = common::sandbox().command("true").pids_limit(9).status().unwrap();
+    println!("{}", outcome.verdict());
+}
+
+#[test]
+fn a_realtime_caller_is_told_which_group_takes_none_of_its_class() {
+    let _clean = common::clean();
+    if common::needs_root("a realtime class, and a group") {
+        return;
+    }
+    let said = probe::succeeds(probe::caller("is-realtime"));
+    if said == "may not" {
+        return common::skip("the caller may not have a realtime class", true);
+    }
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.last(), Some(&"exited with 0"), "{said}");
+    // Where the kernel has no realtime groups, or v2 alone, it just runs.
+    if lines[0] != "exited with 0" {
+        let group = lines[0].strip_prefix("JoinCgroup ").unwrap_or_else(|| panic!("{said}"));
+        assert!(group.split(' ').next().unwrap().contains("/cpu"), "{said}");
+        assert!(said.contains("cpu.rt_runtime_us"), "{said}");
+    }
 }

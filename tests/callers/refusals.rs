@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::common::{self, TempDir, probe};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use ringfence::{Error, ErrorKind, Mount, Overlay, Proc, Resource, RootFs, Sandbox, Sysfs};
+use ringfence::{Bytes, Error, ErrorKind, Feature, Mount, Overlay, Proc, Resource, RootFs, Sandbox, Sysfs};
 
 common::callers! {
     |words|
@@ -18,6 +19,7 @@ common::callers! {
     "is-under-chroot" => is_under_chroot(Path::new(words[1])),
     "is-filtered" => is_filtered(),
     "has-a-covered-proc" => has_a_covered_proc(),
+    "follows-the-readme" => follows_the_readme(),
 }
 
 /// The same error from a look beforehand and from the attempt, of one problem.
@@ -93,9 +95,21 @@ fn is_under_chroot(root: &Path) {
         mount(Some(&Path::new("/").join(dir)), &root.join(dir), none, MsFlags::MS_BIND, none).unwrap();
     }
     Sandbox::new().user_ns().check().unwrap();
+    // A mount of its own: the kernel lets it be left by pivot_root(2).
+    mount(Some(root), root, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).unwrap();
+    let climbs = Sandbox::new().pid_ns().rootfs("/");
+    climbs.check().unwrap();
     nix::unistd::chroot(root).unwrap();
     nix::unistd::chdir("/").unwrap();
     refused(&Sandbox::new().user_ns(), "chroot(2)", "pivot_root(2)");
+    // Whose program may call chroot(2) once more would climb out of both roots.
+    let chroots = ringfence::Capabilities::keep([ringfence::Capability::CAP_SYS_CHROOT]);
+    for sandbox in [climbs.clone(), climbs.clone().no_pivot(true).capabilities(chroots)] {
+        refused(&sandbox, "CAP_SYS_CHROOT would climb out", "capabilities()");
+    }
+    let kept = ringfence::Capabilities::keep([ringfence::Capability::CAP_CHOWN]);
+    climbs.clone().capabilities(kept).check().unwrap();
+    climbs.user(1, 1).no_new_privs(true).check().unwrap();
 }
 
 /// As a container's default filter has it.
@@ -241,4 +255,39 @@ fn a_look_beforehand_finds_what_a_spawn_would_fail_at() {
     }
     let most = plain().args(vec![&long[1..]; 8]).rlimit(Resource::OpenFiles, 64, files);
     works(&root(most).bind(&file, "/mnt"));
+}
+
+/// The sandbox of the first program in the README.
+fn first_program(sandbox: Sandbox) -> Sandbox {
+    let sandbox = sandbox.command("sh").args(["-c", "echo 45"]).rootfs(RootFs::host()).pid_ns().net_ns();
+    let sandbox = sandbox.user(65534, 65534).memory_limit(Bytes::mib(64)).pids_limit(16);
+    sandbox.wall_time(Duration::from_secs(30))
+}
+
+fn follows_the_readme() {
+    common::become_ordinary();
+    let error = first_program(Sandbox::new()).output().unwrap_err();
+    assert!(error.to_string().contains("add user_ns()"), "{error}");
+    let sandbox = first_program(Sandbox::new().user_ns());
+    // Without a delegated group each limit says in its line what there is to add.
+    if let Err(error) = sandbox.output() {
+        assert_eq!(error.problems().len(), 2, "{error}");
+        for problem in error.problems() {
+            let remedy = &problem.remedy;
+            let words = ["cgroup_parent()", "systemd_scope()", "best_effort()"];
+            assert!(words.iter().all(|word| remedy.contains(word)) && !remedy.contains('\n'), "{remedy}");
+        }
+    }
+    let without = sandbox.best_effort(Feature::MemoryLimit).best_effort(Feature::PidsLimit);
+    assert_eq!(common::stdout(&without), "45");
+}
+
+#[test]
+fn the_first_program_of_the_readme_runs_or_is_told_what_to_add() {
+    let _clean = common::clean();
+    if common::is_root() && !common::no_cgroups() {
+        let sandbox = first_program(Sandbox::new().cgroup_parent(common::cgroup_parent()));
+        assert_eq!(common::stdout(&sandbox), "45");
+    }
+    probe::succeeds(probe::caller("follows-the-readme"));
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod calls;
+pub mod everyday;
 pub mod place;
 pub mod probe;
 pub mod refuse;
@@ -135,6 +136,20 @@ pub fn needs_root(what: &str) -> bool {
         skip(&format!("{what} needs root"), false);
     }
     !is_root()
+}
+
+/// Returns whether systemd runs this host: sd_booted(3).
+pub fn runs_systemd() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
+/// True, after saying so, on a host that systemd does not run.
+#[track_caller]
+pub fn no_systemd() -> bool {
+    if !runs_systemd() {
+        skip("systemd does not run this host", true);
+    }
+    !runs_systemd()
 }
 
 /// Makes this process, which has one thread, an ordinary user.
@@ -373,7 +388,7 @@ impl State {
 }
 
 /// Whether nobody holds the record. One that this process holds shows among its descriptors.
-fn is_stale(record: &Path) -> bool {
+pub fn is_stale(record: &Path) -> bool {
     let Ok(file) = fs::File::open(record) else { return false };
     nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockSharedNonblock).is_ok()
 }
@@ -428,13 +443,16 @@ pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new() -> TempDir {
+        TempDir::in_dir(&std::env::temp_dir())
+    }
+
+    pub fn in_dir(above: &Path) -> TempDir {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
         loop {
             let name = format!("rftest-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-            let above = std::env::temp_dir();
             // A test may have covered /tmp.
-            fs::create_dir_all(&above).unwrap();
+            fs::create_dir_all(above).unwrap();
             let path = above.join(name);
             match fs::create_dir(&path) {
                 // A process of this number was killed here once.

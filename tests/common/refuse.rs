@@ -2,6 +2,7 @@
 //! does. It asks a thread of the process what to answer, which counts.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -21,6 +22,8 @@ pub enum Only {
     Always,
     Equal(u32, u32),
     Ours(fn(&[u64; 6]) -> bool),
+    /// Where the first argument is a string that begins so, whichever process makes the call.
+    Named(&'static str),
 }
 
 /// The call, whatever its arguments.
@@ -41,7 +44,35 @@ static REFUSED: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
 pub fn refuse(calls: &[Call], errno: Errno) {
     let (give, take) = mpsc::channel();
     let asked = calls.to_vec();
-    std::thread::spawn(move || answer(take.recv().unwrap(), &asked, errno));
+    let judge = move |question: &libc::seccomp_notif| {
+        REFUSED[index_of(question, &asked)?].fetch_add(1, Ordering::SeqCst);
+        // What a kernel does not have is a file here.
+        Some(if question.data.nr == libc::SYS_openat as i32 { Errno::ENOENT } else { errno })
+    };
+    std::thread::spawn(move || answer(take.recv().unwrap(), judge));
+    give.send(install(&program(calls))).unwrap();
+}
+
+/// Ends this process by SIGKILL at the `nth` of `calls`, counted from 0, that this thread or anything it starts from here on
+/// makes: before the kernel carries it out.
+pub fn die_at(calls: &[Call], nth: usize) {
+    let (give, take) = mpsc::channel();
+    let (asked, seen) = (calls.to_vec(), AtomicUsize::new(0));
+    let judge = move |question: &libc::seccomp_notif| {
+        let index = asked.iter().position(|call| call.number == libc::c_long::from(question.data.nr))?;
+        let counts = match asked[index].only {
+            Only::Ours(applies) => applies(&question.data.args),
+            _ => true,
+        };
+        if counts && seen.fetch_add(1, Ordering::SeqCst) == nth {
+            nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::SIGKILL).unwrap();
+            loop {
+                std::thread::park();
+            }
+        }
+        None
+    };
+    std::thread::spawn(move || answer(take.recv().unwrap(), judge));
     give.send(install(&program(calls))).unwrap();
 }
 
@@ -54,7 +85,7 @@ fn program(calls: &[Call]) -> Vec<libc::sock_filter> {
     let mut all = Vec::new();
     for call in calls {
         let (argument, test, value) = match call.only {
-            Only::Always | Only::Ours(_) => (0, libc::BPF_JGE, 0),
+            Only::Always | Only::Ours(_) | Only::Named(_) => (0, libc::BPF_JGE, 0),
             Only::Equal(argument, value) => (argument, libc::BPF_JEQ, value),
         };
         all.extend([
@@ -85,15 +116,27 @@ fn install(program: &[libc::sock_filter]) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
+/// The process that asks, which stands still, gave a string as the first argument that begins so.
+fn is_named(question: &libc::seccomp_notif, begin: &str) -> bool {
+    let mut text = vec![0; begin.len()];
+    let memory = std::fs::File::open(format!("/proc/{}/mem", question.pid)).unwrap();
+    memory.read_exact_at(&mut text, question.data.args[0]).is_ok() && text == begin.as_bytes()
+}
+
 /// Which of the calls it is that is asked about, if it is to be refused.
 fn index_of(question: &libc::seccomp_notif, calls: &[Call]) -> Option<usize> {
     let index = calls.iter().position(|call| call.number == libc::c_long::from(question.data.nr))?;
-    let Only::Ours(applies) = calls[index].only else { return Some(index) };
+    let applies = match calls[index].only {
+        Only::Ours(applies) => applies,
+        Only::Named(begin) => return is_named(question, begin).then_some(index),
+        Only::Always | Only::Equal(..) => return Some(index),
+    };
     let is_ours = Path::new(&format!("/proc/self/task/{}", question.pid)).exists();
     (is_ours && applies(&question.data.args)).then_some(index)
 }
 
-fn answer(listener: OwnedFd, calls: &[Call], errno: Errno) {
+/// Answers each question by what `judge` says: an errno, or `None` for the kernel's own answer.
+fn answer(listener: OwnedFd, judge: impl Fn(&libc::seccomp_notif) -> Option<Errno>) {
     nix::ioctl_readwrite!(receive, b'!', 0, libc::seccomp_notif);
     nix::ioctl_readwrite!(send, b'!', 1, libc::seccomp_notif_resp);
     loop {
@@ -105,13 +148,9 @@ fn answer(listener: OwnedFd, calls: &[Call], errno: Errno) {
             }
             let mut answer: libc::seccomp_notif_resp = std::mem::zeroed();
             answer.id = question.id;
-            if let Some(index) = index_of(&question, calls) {
-                REFUSED[index].fetch_add(1, Ordering::SeqCst);
-                // What a kernel does not have is a file here.
-                let errno = if question.data.nr == libc::SYS_openat as i32 { Errno::ENOENT } else { errno };
-                answer.error = -(errno as i32);
-            } else {
-                answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
+            match judge(&question) {
+                Some(errno) => answer.error = -(errno as i32),
+                None => answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
             }
             let _ = send(listener.as_raw_fd(), &raw mut answer);
         }

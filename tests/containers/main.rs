@@ -6,4 +6,6 @@
 mod common;
 
 mod build;
+#[cfg(feature = "oci")]
+mod oci;
 mod run;

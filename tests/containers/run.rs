@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use ringfence::image::ImageBuilder;
-use ringfence::{Bytes, ErrorKind, Sandbox, Stdio, Step, Verdict};
+use ringfence::{Bytes, ErrorKind, Sandbox, Stdio, Step, Tmpfs, Verdict};
 
 use crate::build::{base, name, says, store, with_usr};
 use crate::common::{self, is_root, stdout};
@@ -194,4 +194,32 @@ fn a_build_looks_up_names_and_keeps_none_of_the_files() {
     };
     assert_eq!(shell("cat /etc/hosts; ls -d /etc/hostname /etc/resolv.conf /sys 2>/dev/null; true"), "the image's");
     assert_eq!(shell("cat /seen /name"), "hosts\nsandbox");
+}
+
+#[test]
+fn programs_of_every_day_run_from_an_image() {
+    let _clean = common::clean();
+    let (_dir, store) = store();
+    let root = common::root_dir();
+    for (file, text) in [
+        ("passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n"),
+        ("group", "root:x:0:\nnogroup:x:65534:\n"),
+        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+    ] {
+        fs::write(root.path().join("etc").join(file), text).unwrap();
+    }
+    fs::create_dir(root.path().join("sys")).unwrap();
+    let image = ImageBuilder::scratch(&store).copy(root.path(), "/").user("nobody").build(&name("everyday")).unwrap();
+    // The programs are the host's, with what they have in /etc: the links by which they are found, and java's settings.
+    let has_settings = |name: &str| name == "alternatives" || name.starts_with("java");
+    let names = fs::read_dir("/etc").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let settings: Vec<String> = names.filter(|name| has_settings(name)).map(|name| format!("/etc/{name}")).collect();
+    common::everyday::run(|| {
+        let sandbox = with_usr(Sandbox::from_image(&image).unwrap())
+            .net_ns()
+            .env("HOME", "/tmp")
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        let sandbox = settings.iter().fold(sandbox, |sandbox, path| sandbox.bind_ro(path, path));
+        sandbox.mount(Tmpfs::new("/tmp").size(Bytes::mib(400)).mode(0o1777))
+    });
 }

@@ -42,6 +42,7 @@ extern "C" fn before_main() {
         "in-flight" => crate::ids::in_flight(words[1].parse().unwrap()),
         "pipes" => crate::ids::pipes(),
         "pipe" => crate::ids::one_pipe(),
+        "leave-project" => crate::disk_limit::leave_project(words[1]),
         "shm" => shm(words[1].parse().unwrap()),
         "whoami" => say("euid", Ok(nix::unistd::geteuid())),
         "write" => say_write(words[1], fs::write(words[1], "attacked")),

@@ -124,6 +124,28 @@ fn a_target_that_is_swapped_for_a_link_stays_inside() {
     assert!(led_out, "the race is one that can be lost");
 }
 
+/// So does a working directory that is made.
+#[test]
+fn a_working_directory_whose_way_is_swapped_for_a_link_is_made_inside() {
+    let _clean = common::clean();
+    let hostile = Hostile::new();
+    let data = hostile.root().join("data");
+    fs::create_dir(&data).unwrap();
+    let sandboxes = from_both(hostile.sandbox("echo attacked > file; pwd").cwd("/data/sub/work").make_cwd(true));
+    let mut spawned = [0, 0];
+    while_swapping(&data, hostile.victim(), || {
+        let until = Instant::now() + patience();
+        while Instant::now() < until {
+            for (sandbox, spawned) in sandboxes.iter().zip(&mut spawned) {
+                *spawned += u32::from(sandbox.output().is_ok());
+                let _ = fs::remove_dir_all(data.join("sub"));
+                hostile.is_untouched();
+            }
+        }
+    });
+    assert!(spawned.iter().all(|count| *count > 0), "not one got through: {spawned:?}");
+}
+
 /// What a copy of a tmpfs begins with goes into the tmpfs, whatever the path leads to by then: to a
 /// directory that only the sandbox's setup may change, and back.
 #[test]

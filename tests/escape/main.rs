@@ -14,6 +14,7 @@ mod common;
 
 mod attack;
 mod caller;
+mod disk_limit;
 mod files;
 mod ids;
 mod kernel;

@@ -84,10 +84,26 @@ fn whoever_enters_is_seen_with_the_rights_of_the_sandbox_alone() {
     let sandbox = Sandbox::new().pid_ns().rootfs(RootFs::programs()).capabilities(Capabilities::keep(kept));
     is_seen_with_the_rights_of(sandbox.clone());
     // CAP_SYS_ADMIN, which this filter needs, is gone as well.
-    is_seen_with_the_rights_of(sandbox.seccomp(Seccomp::default().allow(["ptrace"]).allow_new_privs(true)));
+    let filtered = sandbox.clone().seccomp(Seccomp::default().allow(["ptrace"]).allow_new_privs(true));
+    is_seen_with_the_rights_of(filtered.clone());
+    // One with other rights has those, and never more: neither the caller's nor the sandbox's.
+    for sandbox in [sandbox, filtered] {
+        is_seen_with(
+            sandbox,
+            &|command| command.user(0, 0).capabilities(Capabilities::keep([Capability::CAP_KILL])),
+            1 << 5,
+        );
+    }
 }
 
 fn is_seen_with_the_rights_of(sandbox: Sandbox) {
+    let kept = [Capability::CAP_SYS_PTRACE, Capability::CAP_CHOWN];
+    let bits = kept.iter().fold(0, |all, capability| all | 1 << *capability as u8);
+    is_seen_with(sandbox, &|command| command, bits);
+}
+
+/// `given` are the capabilities that those who enter are to have.
+fn is_seen_with(sandbox: Sandbox, say: &dyn Fn(ringfence::Command) -> ringfence::Command, given: u64) {
     let exe = std::env::current_exe().unwrap();
     let sandbox = attack_at(sandbox.bind_ro(exe, "/tmp/attack"), "/tmp/attack", "seize");
     let mut child = sandbox.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -95,7 +111,7 @@ fn is_seen_with_the_rights_of(sandbox: Sandbox) {
     let own = lines.next().unwrap();
     for _ in 0..200 {
         let command = ringfence::Command::new("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        child.exec(command).unwrap().wait().unwrap();
+        child.exec(say(command)).unwrap().wait().unwrap();
     }
     drop(child.stdin.take());
     let answers = Answers::of(&[own].into_iter().chain(lines).collect::<Vec<_>>().join("\n"));
@@ -103,7 +119,7 @@ fn is_seen_with_the_rights_of(sandbox: Sandbox) {
     let bits = |name: &str| u64::from_str_radix(answers.get(name), 16).unwrap();
     assert!(answers.get("seized").parse::<u32>().unwrap() > 20, "the attack itself works: {answers:?}");
     assert_eq!(bits("own").count_ones(), 2);
-    assert_eq!(bits("held") & !bits("own"), 0, "more than the sandbox's own: {answers:?}");
+    assert_eq!(bits("held") & !given, 0, "more than it was to have: {answers:?}");
     // Its streams, the report's socket, and the pipes by which it knows its owner and its parent.
     let open: Vec<&str> = answers.get("open").split(',').collect();
     assert!(

@@ -13,15 +13,17 @@
 //! | pseudoterminals | the machine, 3,072 | 16 |
 //! | TCP and UDP buffers | the machine, `tcp_mem` and `udp_mem` | v1: a quarter of the memory limit; v2: the memory limit |
 //! | AF_UNIX buffers, pipes | counted | the memory limit |
-//! | queued signals, timers | the creator's user | 1,024 |
+//! | queued signals, timers | the creator's user | 1,024 of both together |
 //! | watches of epoll(7) | the user, a twenty-fifth of the memory | an id of its own, and the memory limit |
-//! | locks of files | no limit | none but time: 192 bytes a lock, uncounted |
+//! | locks of ranges of files | no limit | none but time: 192 bytes a lock, uncounted; none by a rule of the filter |
+//! | flock(2) | no limit | one for each open file |
+//! | descriptors in flight, pages of pipes | the user | an id of its own (ids.rs) |
 
 use std::io::{BufRead, BufReader};
 
 use ringfence::{Action, Bytes, Child, Compare, Dev, Resource, Rule, Sandbox, Seccomp, Stdio, UserLimit, Verdict};
 
-use crate::take::EPOLL_WATCHES;
+use crate::take::{EPOLL_WATCHES, LOCKS};
 use crate::{Answers, attack, attack_at, attack_inside, common};
 
 /// Takes, and holds what it has until the child's stdin is closed.
@@ -139,6 +141,48 @@ fn buffers_of_sockets_and_pipes_are_memory() {
     for kind in ["udp", "tcp", "unix", "pipes"] {
         assert_eq!(taken(common::strict(), kind).1, "none", "{kind} with more memory");
     }
+}
+
+/// What stays: 38 MiB of locks under a limit of 32 MiB. While one sandbox has them, another and the host have as many; with
+/// the rule of the documentation there are none.
+#[test]
+fn locks_of_ranges_are_not_memory_until_they_are_refused() {
+    let _clean = common::clean();
+    let whole = (LOCKS, "none".to_owned());
+    let strict = || if common::is_root() { common::strict().memory_limit(Bytes::mib(32)) } else { common::strict() };
+    let (mut first, answers) = holder(strict(), "ranges");
+    assert_eq!((answers.get("taken").parse().unwrap(), answers.get("ends").to_owned()), whole);
+    assert_eq!(taken(strict(), "ranges"), whole, "the second");
+    assert_eq!(attack(Sandbox::new(), "take ranges").get("ends"), "none", "the host");
+    drop(first.stdin.take());
+    assert_eq!(first.wait().unwrap().verdict(), Verdict::Exited(0));
+    let commands = [libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_SETLK, libc::F_OFD_SETLKW];
+    let refusing = commands.iter().fold(Seccomp::default(), |filter, command| {
+        filter.rule(Rule::new(["fcntl"], Action::Errno(libc::ENOLCK)).arg(1, Compare::int(*command as u32)))
+    });
+    assert_eq!(taken(strict().seccomp(refusing), "ranges"), (0, "ENOLCK".to_owned()));
+}
+
+/// The kernel counts a timer as a signal that may come of it.
+#[test]
+fn signals_and_timers_are_counted() {
+    let _clean = common::clean();
+    if !common::is_root() && common::kernel() < (5, 14) {
+        return common::skip("the kernel counts these by the caller's user, whom all sandboxes share", true);
+    }
+    for kind in ["signals", "timers"] {
+        let relaxed = common::strict().rlimit(Resource::SignalsPending, 1500, 1500);
+        shared(kind, 1024, "EAGAIN", relaxed);
+    }
+}
+
+#[test]
+fn locks_of_whole_files_are_as_many_as_descriptors() {
+    let _clean = common::clean();
+    let few = |most| common::strict().rlimit(Resource::OpenFiles, most, most);
+    let (some, ends) = taken(few(64), "flocks");
+    assert!(ends == "EMFILE" && (40..64).contains(&some), "{some} {ends}");
+    assert_eq!(taken(few(128), "flocks"), (some + 64, "EMFILE".to_owned()));
 }
 
 #[test]

@@ -34,6 +34,10 @@ pub fn run(words: &[&str]) {
         "epoll" => watched_by_epoll(&mut kept),
         "filters" => count(1, &mut kept, |_| filter()),
         "names" => names(),
+        "ranges" => ranges(&mut kept),
+        "flocks" => flocks(&mut kept),
+        "signals" => count(2000, &mut Vec::new(), signal),
+        "timers" => count(2000, &mut Vec::new(), timer),
         other => panic!("nothing {other} to take"),
     };
     println!("taken={taken}\nends={ends}");
@@ -48,7 +52,12 @@ const EACH: u64 = 240;
 pub const EPOLL_WATCHES: u64 = EACH * EACH;
 const FAN_REPORT_FID: usize = 0x200;
 
-fn count(most: u64, kept: &mut Vec<OwnedFd>, take: impl Fn(u64) -> io::Result<OwnedFd>) -> (u64, String) {
+/// How many files, and how many ranges of each of them. The kernel goes through all of one file for each new one.
+const FILES: u64 = 400;
+const RANGES: u64 = 500;
+pub const LOCKS: u64 = FILES * RANGES;
+
+fn count<T>(most: u64, kept: &mut Vec<T>, take: impl Fn(u64) -> io::Result<T>) -> (u64, String) {
     for number in 0..most {
         match take(number) {
             Ok(one) => kept.push(one),
@@ -137,6 +146,68 @@ fn watched_by_epoll(kept: &mut Vec<OwnedFd>) -> (u64, String) {
     }
     kept.extend(sets.into_iter().chain(watched));
     (taken, "descriptors".to_owned())
+}
+
+/// A signal that waits until the end, as it is blocked.
+fn signal(_: u64) -> io::Result<i64> {
+    // SAFETY: a set and a value of this frame's.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut set, libc::SIGRTMIN());
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
+        match libc::sigqueue(libc::getpid(), libc::SIGRTMIN(), value) {
+            0 => Ok(0),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+fn timer(_: u64) -> io::Result<i64> {
+    let mut timer = 0i32;
+    call(libc::SYS_timer_create, [libc::CLOCK_MONOTONIC as usize, 0, &raw mut timer as usize, 0, 0, 0])
+}
+
+fn locked(number: u64) -> io::Result<File> {
+    // Elsewhere than the files of another one who does this at the same time.
+    let path = std::env::temp_dir().join(format!("locked-{}-{number}", std::process::id()));
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    // It lasts as long as its descriptor.
+    fs::remove_file(path)?;
+    file
+}
+
+/// As many locks of ranges as were asked for, none beside another: those would become one.
+fn ranges(kept: &mut Vec<OwnedFd>) -> (u64, String) {
+    for number in 0..FILES {
+        let file = locked(number).unwrap();
+        for range in (0..RANGES).rev() {
+            let lock = libc::flock {
+                l_type: libc::F_WRLCK as i16,
+                l_whence: libc::SEEK_SET as i16,
+                l_start: 2 * range as i64,
+                l_len: 1,
+                l_pid: 0,
+            };
+            let args = [file.as_raw_fd() as usize, libc::F_SETLK as usize, &raw const lock as usize, 0, 0, 0];
+            if let Err(error) = call(libc::SYS_fcntl, args) {
+                return (number * RANGES + (RANGES - 1 - range), errno(&error));
+            }
+        }
+        kept.push(file.into());
+    }
+    (LOCKS, "none".to_owned())
+}
+
+/// One lock for each open file, until there are no descriptors left.
+fn flocks(kept: &mut Vec<OwnedFd>) -> (u64, String) {
+    let file = locked(0).unwrap();
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    count(1 << 16, kept, |_| {
+        let one = File::options().read(true).open(&path)?;
+        call(libc::SYS_flock, [one.as_raw_fd() as usize, (libc::LOCK_SH | libc::LOCK_NB) as usize, 0, 0, 0, 0])?;
+        Ok(one.into())
+    })
 }
 
 /// The addresses of a name, which a C library would ask netlink about if it could.

@@ -5,13 +5,22 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 
-use crate::common::{self, TempDir};
+use crate::common::refuse::{Call, Only, refuse};
+use crate::common::{self, TempDir, probe};
 use ringfence::{ChangeKind, Changes, ErrorKind, RootFs, UpperDir};
+
+common::callers! {
+    |words|
+    "discards" => discards(Path::new(words[1])),
+}
 
 /// A place with `upper`, `work` and `below`, as an overlay has them.
 struct Layers {
@@ -328,6 +337,92 @@ fn links_that_take_turns_with_directories_lead_nowhere() {
         }
     });
     assert_eq!(tree(&layers.path("victim")).len(), 1);
+}
+
+/// Who may write to the directory below exchanges what a commit has just made there for a link, each time it sees the name.
+#[test]
+fn what_is_being_made_and_is_exchanged_for_a_link_changes_nothing_elsewhere() {
+    let _clean = common::clean();
+    let layers = Layers::new();
+    layers.write("victim", "precious");
+    fs::set_permissions(layers.path("victim"), fs::Permissions::from_mode(0o600)).unwrap();
+    for number in 0..200 {
+        let fifo = layers.path(&format!("upper/{number}"));
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        fs::set_permissions(&fifo, fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    let (below, link) = (layers.path("below"), layers.path("link"));
+    let (over, exchanged) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let swap = |name: &Path| {
+        let (cwd, flags) = (nix::fcntl::AT_FDCWD, nix::fcntl::RenameFlags::RENAME_EXCHANGE);
+        if nix::fcntl::renameat2(cwd, name, cwd, &link, flags).is_ok() {
+            exchanged.fetch_add(1, Ordering::Relaxed);
+            fs::remove_file(&link).unwrap();
+            symlink(layers.path("victim"), &link).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            symlink(layers.path("victim"), &link).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                let seen = fs::read_dir(&below).unwrap().flatten().map(|entry| entry.path());
+                let Some(name) = seen.into_iter().find(|path| path.to_string_lossy().contains(".ringfence-")) else {
+                    continue;
+                };
+                // All that one commit makes has this name at first.
+                (0..20_000).for_each(|_| swap(&name));
+            }
+        });
+        let _stop = Stop(&over);
+        let began = Instant::now();
+        let most = |met: bool| Duration::from_secs(if met { 3 } else { 60 });
+        while began.elapsed() < most(exchanged.load(Ordering::Relaxed) > 20) {
+            let _ = layers.upper().changes().unwrap().commit();
+            let victim = fs::metadata(layers.path("victim")).unwrap();
+            assert_eq!(victim.permissions().mode() & 0o7777, 0o600, "the mode went through the link");
+            for made in fs::read_dir(&below).unwrap().flatten() {
+                fs::remove_file(made.path()).unwrap();
+            }
+        }
+    });
+    assert!(exchanged.load(Ordering::Relaxed) > 0, "nothing was exchanged in time");
+    assert_eq!(fs::read(layers.path("victim")).unwrap(), b"precious");
+}
+
+/// Where the upper is that another process discards.
+static DISCARDED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Exchanges a directory of the upper for a link, at the call by which it is opened, and lets the call through.
+fn exchange(_: &[u64; 6]) -> bool {
+    let dir = DISCARDED.get().unwrap();
+    let (cwd, flags) = (nix::fcntl::AT_FDCWD, nix::fcntl::RenameFlags::RENAME_EXCHANGE);
+    let _ = nix::fcntl::renameat2(cwd, &dir.join("upper/dir"), cwd, &dir.join("link"), flags);
+    false
+}
+
+fn discards(dir: &Path) {
+    DISCARDED.set(dir.to_owned()).unwrap();
+    refuse(&[Call { number: libc::SYS_openat2, only: Only::Ours(exchange) }], Errno::EPERM);
+    println!("{}", UpperDir::new(dir.join("upper"), dir.join("below")).discard().is_ok());
+}
+
+/// A process that the program has left exchanges a directory for a link, just when it is opened.
+#[test]
+fn a_discard_removes_nothing_through_a_link_that_takes_the_place_of_a_directory() {
+    let _clean = common::clean();
+    let layers = Layers::new();
+    layers.write("victim/in/file", "precious");
+    layers.write("upper/dir/in/file", "harmless");
+    symlink("../victim", layers.path("link")).unwrap();
+    let before = tree(&layers.path("victim"));
+    let discard = || probe::succeeds(probe::caller(&format!("discards {}", layers.dir.path().display())));
+    assert_eq!(discard(), "false", "the link was opened");
+    assert!(layers.path("link").is_dir() && layers.path("upper/dir").is_symlink(), "nothing was exchanged");
+    assert_eq!(tree(&layers.path("victim")), before, "removed through a link");
+    // The next one removes the link itself.
+    assert_eq!(discard(), "true");
+    assert_eq!(tree(&layers.path("victim")), before);
+    assert_eq!(fs::read_dir(layers.path("upper")).unwrap().count(), 0);
 }
 
 #[test]

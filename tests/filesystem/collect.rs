@@ -2,12 +2,23 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use crate::common::refuse::{Call, Only, refuse};
+use crate::common::{self, probe};
 use ringfence::{Bytes, Collector, ErrorKind};
+
+common::callers! {
+    |words|
+    "collects" => collects(Path::new(words[1])),
+    "collects-too-much" => collects_too_much(Path::new(words[1])),
+}
 
 #[test]
 fn files_are_read_and_copied_with_their_directories() {
@@ -135,4 +146,75 @@ fn an_exchange_meanwhile_leads_nowhere() {
         stop.store(true, Ordering::Relaxed);
     });
     assert!(read > 0 && refused > 0, "{read} read, {refused} refused: nothing was exchanged in time");
+}
+
+/// Where the files are that another process collects.
+static COLLECTED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Exchanges a directory of the target for a link, at the call by which a file is made in it, and lets the call through.
+fn exchange_target(args: &[u64; 6]) -> bool {
+    if args[2] & libc::O_CREAT as u64 != 0 {
+        let dir = COLLECTED.get().unwrap();
+        let (made, link) = (dir.join("to/d"), dir.join("link"));
+        let _ = renameat2(AT_FDCWD, &made, AT_FDCWD, &link, RenameFlags::RENAME_EXCHANGE);
+    }
+    false
+}
+
+fn collects(dir: &Path) {
+    COLLECTED.set(dir.to_owned()).unwrap();
+    refuse(&[Call { number: libc::SYS_openat, only: Only::Ours(exchange_target) }], Errno::EPERM);
+    let collected = Collector::new(dir.join("from")).copy_to(dir.join("to")).unwrap();
+    println!("{}", collected.files.len());
+}
+
+/// Who may write to the target puts a link in the place of a directory that was made there, just when a file is made in it.
+#[test]
+fn no_copy_goes_through_a_link_that_takes_the_place_of_a_directory() {
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    fs::create_dir_all(dir.path().join("from/d")).unwrap();
+    fs::write(dir.path().join("from/d/file"), "planted").unwrap();
+    fs::create_dir(dir.path().join("victim")).unwrap();
+    symlink("../victim", dir.path().join("link")).unwrap();
+    let files = probe::succeeds(probe::caller(&format!("collects {}", dir.path().display())));
+    assert!(dir.path().join("to/d").is_symlink(), "nothing was exchanged");
+    assert_eq!(fs::read_dir(dir.path().join("victim")).unwrap().count(), 0, "a file was made elsewhere");
+    assert_eq!((files.as_str(), fs::read(dir.path().join("link/file")).unwrap().as_slice()), ("1", &b"planted"[..]));
+}
+
+/// Exchanges the directory above the target for a link, at the first call that makes a file there, and lets it through.
+fn exchange_above(args: &[u64; 6]) -> bool {
+    if args[2] & libc::O_CREAT as u64 != 0 {
+        let dir = COLLECTED.get().unwrap();
+        let (up, link) = (dir.join("up"), dir.join("link"));
+        if !up.is_symlink() {
+            let _ = renameat2(AT_FDCWD, &up, AT_FDCWD, &link, RenameFlags::RENAME_EXCHANGE);
+        }
+    }
+    false
+}
+
+fn collects_too_much(dir: &Path) {
+    COLLECTED.set(dir.to_owned()).unwrap();
+    refuse(&[Call { number: libc::SYS_openat, only: Only::Ours(exchange_above) }], Errno::EPERM);
+    let error = Collector::new(dir.join("from")).bytes_limit(3u64).copy_to(dir.join("up/to")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+}
+
+/// What a copy has made before it failed is removed where it was made.
+#[test]
+fn no_removal_goes_through_a_link_that_takes_the_place_of_the_directory_above() {
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    for path in ["from/d", "up", "victim/to/d"] {
+        fs::create_dir_all(dir.path().join(path)).unwrap();
+    }
+    fs::write(dir.path().join("from/d/file"), "words").unwrap();
+    fs::write(dir.path().join("victim/to/d/file"), "whole").unwrap();
+    symlink(dir.path().join("victim"), dir.path().join("link")).unwrap();
+    probe::succeeds(probe::caller(&format!("collects-too-much {}", dir.path().display())));
+    assert!(dir.path().join("up").is_symlink(), "nothing was exchanged");
+    assert_eq!(fs::read(dir.path().join("victim/to/d/file")).unwrap(), b"whole");
+    assert!(!dir.path().join("link/to").exists(), "what the copy had made is gone");
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{FileTypeExt, symlink};
 
-use ringfence::{Dev, DeviceNode, ErrorKind, RootFs, Sandbox, Step, Tmpfs};
+use ringfence::{Dev, DeviceNode, ErrorKind, MountOptions, RawMount, RootFs, Sandbox, Step, Tmpfs};
 
 use crate::common;
 
@@ -41,14 +41,18 @@ fn nodes_have_their_numbers_mode_and_owner() {
 }
 
 #[test]
-fn in_a_user_namespace_the_hosts_node_is_bound_if_it_is_that_device() {
+fn in_a_user_namespace_root_makes_the_node_and_others_bind_the_hosts_if_it_is_that_device() {
     let _clean = common::clean();
     let sandbox = || sandbox().user_ns();
     // One that every host has, under a name that a /dev of ours has not.
     let shown = |number| sandbox().mount(DeviceNode::character("/dev/ptmx2", 5, number));
-    let error = shown(2).command("true").spawn().unwrap_err();
-    assert_eq!((error.step(), error.raw_os_error()), (Step::Dev, Some(libc::ENOENT)), "{error}");
-    assert!(error.to_string().contains("the host has none"), "{error}");
+    if common::is_root() {
+        assert_eq!(stat_of(shown(2), "/dev/ptmx2"), "character special file 5:2 666 0:0");
+    } else {
+        let error = shown(2).command("true").spawn().map(drop).unwrap_err();
+        assert_eq!((error.step(), error.raw_os_error()), (Step::Dev, Some(libc::ENOENT)), "{error}");
+        assert!(error.to_string().contains("the host has none"), "{error}");
+    }
     let Some((name, major, minor)) =
         [("kmsg", 1, 11), ("fuse", 10, 229), ("net/tun", 10, 200)].into_iter().find(|(name, ..)| {
             std::fs::metadata(format!("/dev/{name}")).is_ok_and(|node| node.file_type().is_char_device())
@@ -59,8 +63,14 @@ fn in_a_user_namespace_the_hosts_node_is_bound_if_it_is_that_device() {
     let path = format!("/dev/{name}");
     let text = stat_of(sandbox().mount(DeviceNode::character(&path, major, minor).owner(0, 0)), &path);
     assert!(text.starts_with(&format!("character special file {major:x}:{minor:x} ")), "{text}");
-    let error = sandbox().mount(DeviceNode::character(&path, major, minor + 1)).command("true").spawn().unwrap_err();
-    assert_eq!((error.step(), error.raw_os_error()), (Step::Dev, Some(libc::ENODEV)), "{error}");
+    let other = || sandbox().mount(DeviceNode::character(&path, major, minor + 1));
+    if common::is_root() {
+        let number = format!("character special file {major:x}:{:x} ", minor + 1);
+        assert!(stat_of(other(), &path).starts_with(&number));
+    } else {
+        let error = other().command("true").spawn().map(drop).unwrap_err();
+        assert_eq!((error.step(), error.raw_os_error()), (Step::Dev, Some(libc::ENODEV)), "{error}");
+    }
     assert_eq!(stat_of(sandbox().mount(DeviceNode::fifo("/dev/queue")), "/dev/queue"), "fifo 0:0 666 0:0");
 }
 
@@ -110,4 +120,21 @@ fn no_link_leads_a_node_out() {
     let after = std::fs::metadata(victim.path().join("file")).unwrap();
     assert_eq!((before.uid(), before.mode()), (after.uid(), after.mode()));
     assert_eq!(std::fs::read_dir(victim.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn nodes_and_links_stand_on_a_tmpfs_by_mount() {
+    let _clean = common::clean();
+    let tmpfs = |words: &[&str]| RawMount::new("tmpfs", "/dev", "tmpfs").options(MountOptions::parse(words));
+    let null = || DeviceNode::character("/dev/null", 1, 3);
+    let sandbox = || common::sandbox().default_mounts(false).rootfs(RootFs::programs()).cwd("/");
+    let said = sandbox().mount(tmpfs(&["nosuid", "mode=755"])).mount(null()).symlink("null", "/dev/nothing");
+    let script = "echo x > /dev/nothing; stat -c '%F' /dev/null; test -e /dev/zero || echo alone";
+    assert_eq!(common::stdout(&common::shell(said, script)), "character special file\nalone");
+    // It is none of the host's directories, but where it opens no devices a node means nothing.
+    let error = sandbox().mount(tmpfs(&["nodev"])).mount(null()).check().unwrap_err();
+    assert!(error.to_string().contains("opens no devices"), "{error}");
+    // One that is not mounted by the list is the host's.
+    let on_host = sandbox().bind("/tmp", "/dev").mount(tmpfs(&["remount", "nosuid"])).mount(null());
+    assert!(on_host.check().unwrap_err().to_string().contains("directory of the host"));
 }

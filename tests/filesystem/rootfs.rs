@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::common;
 use nix::mount::{MsFlags, mount};
-use ringfence::{Bind, Bytes, ErrorKind, Overlay, RootFs, Sandbox, Stdio, Step};
+use ringfence::{
+    Attached, Bind, Bytes, Capabilities, Capability, Command, Enforcement, ErrorKind, Feature, Overlay, RootFs,
+    Sandbox, Stdio, Step,
+};
 
 /// Runs the test `name` again inside a sandbox, where it may mount without harm. True inside.
 fn inside(name: &str) -> bool {
@@ -132,6 +135,31 @@ fn a_given_upper_gets_what_is_written_and_the_lowers_stay() {
     assert_eq!(fs::read_to_string(layers.base.path().join("below")).unwrap(), "base");
     assert_eq!(common::stdout(&on(root, "cat who; [ -e below ] || echo gone")), "changed\ngone");
     // The kernel leaves a directory of mode 0 in the work directory.
+    let _ = fs::remove_dir(work.join("work"));
+}
+
+/// Also where the host's overlays note redirects (`redirect_dir` of the module is Y on some), ours note none: the upper is
+/// whole without the layers below it.
+#[test]
+fn an_upper_is_whole_without_what_is_below() {
+    let _clean = common::clean();
+    let layers = Layers::new(&["top"]);
+    fs::create_dir_all(layers.path("top/dir/in")).unwrap();
+    fs::write(layers.path("top/dir/in/file"), "kept").unwrap();
+    let (upper, work) = (layers.path("upper"), layers.path("work"));
+    fs::create_dir(&upper).unwrap();
+    fs::create_dir(&work).unwrap();
+    let root = layers.root(&["top"]).upper(&upper, &work);
+    assert_eq!(common::stdout(&on(root, "mv dir moved; chmod 600 moved/in/file; cat moved/in/file")), "kept");
+    assert_eq!(fs::read_to_string(upper.join("moved/in/file")).unwrap(), "kept");
+    for path in ["moved", "moved/in", "moved/in/file"] {
+        let path = std::ffi::CString::new(upper.join(path).into_os_string().into_encoded_bytes()).unwrap();
+        for name in [c"trusted.overlay.redirect", c"user.overlay.redirect", c"trusted.overlay.metacopy"] {
+            // SAFETY: two strings, and no buffer.
+            let size = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) };
+            assert_eq!(size, -1, "{path:?} {name:?}");
+        }
+    }
     let _ = fs::remove_dir(work.join("work"));
 }
 
@@ -395,5 +423,53 @@ fn a_root_that_is_not_there_is_named() {
     }
     for root in [RootFs::overlay([""; 0]), RootFs::dir("/").scratch(), RootFs::dir("/a\0b")] {
         assert_eq!(common::sandbox().rootfs(root).check().unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}
+
+#[test]
+fn a_root_may_cover_that_of_the_host_for_who_cannot_take_it_off() {
+    let _clean = common::clean();
+    let (dir, layers) = (common::root_dir(), Layers::new(&["top"]));
+    let covering = |root: RootFs| common::sandbox().pid_ns().rootfs(root).no_pivot(true);
+    for (root, with_usr) in [
+        (RootFs::dir(dir.path()), true),
+        (RootFs::overlay([dir.path()]), true),
+        (layers.root(&["top"]), true),
+        (RootFs::programs(), false),
+        (RootFs::host(), false),
+    ] {
+        let sandbox = covering(root).capabilities(Capabilities::none());
+        let sandbox = if with_usr { sandbox.bind_ro("/usr", "/usr") } else { sandbox };
+        let enforced = sandbox.check().unwrap();
+        let how = enforced.get(Feature::RootFs);
+        assert!(matches!(how, Some(Enforcement::Partial(gap)) if gap.contains("no_pivot")), "{how:?}");
+        let shell = || Command::new("/usr/bin/sh").args(["-c", "cd / && pwd && ls .. >/dev/null && cd .. && pwd"]);
+        assert_eq!(sandbox.prepare().unwrap().with(shell()).output().unwrap().stdout, b"/\n/\n");
+        assert_eq!(sandbox.pool(1).unwrap().output(shell()).unwrap().stdout, b"/\n/\n");
+    }
+    let error =
+        covering(RootFs::host()).capabilities(Capabilities::keep([Capability::CAP_SYS_ADMIN])).check().unwrap_err();
+    assert_eq!((error.kind(), &*error.problems()[0].subject), (ErrorKind::Unsupported, "no_pivot"), "{error}");
+    assert_eq!(
+        covering(RootFs::host()).user_ns().capabilities(Capabilities::all_but([])).check().unwrap_err().problems()[0]
+            .subject,
+        "no_pivot"
+    );
+    // A further program gets no more either.
+    let sandbox = covering(RootFs::host()).capabilities(Capabilities::none());
+    let child = sandbox.command("/usr/bin/sleep").arg("1000").spawn().unwrap();
+    let more = Command::new("/usr/bin/true").capabilities(Capabilities::keep([Capability::CAP_SYS_ADMIN]));
+    assert_eq!(child.exec(more.clone()).unwrap_err().problems()[0].subject, "no_pivot");
+    let attached = Attached::open(&child.ticket().unwrap()).unwrap();
+    attached.exec("/usr/bin/true").unwrap().wait().unwrap();
+    assert_eq!(attached.exec(more).unwrap_err().problems()[0].subject, "no_pivot");
+    // Nor by a user, or an exec, that brings more than the sandbox's own program has.
+    let of_user = covering(RootFs::host()).user(1000, 1000).no_new_privs(true);
+    if common::is_root() {
+        let child = of_user.command("sleep").arg("1000").spawn().unwrap();
+        for more in [Command::new("true").user(0, 0), Command::new("true").no_new_privs(false)] {
+            assert_eq!(child.exec(more).unwrap_err().problems()[0].subject, "no_pivot");
+        }
+        assert!(child.exec(Command::new("true").user(1001, 1001)).unwrap().wait().unwrap().success());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::{self, is_v2, no_cgroups};
 use crate::{at_rest, end};
-use ringfence::{Bytes, Device, DeviceAccess, Devices, ErrorKind, Feature, Resources, Sandbox, Stdio, Step};
+use ringfence::{Attached, Bytes, Device, DeviceAccess, Devices, ErrorKind, Feature, Resources, Sandbox, Stdio, Step};
 
 /// The groups of this path, one in each hierarchy that the library uses and the caller may write to.
 struct Named {
@@ -231,9 +231,41 @@ fn a_group_in_use_is_refused_and_left_alone() {
     let child = at_rest(sandbox.clone());
     let error = sandbox.clone().command("/bin/true").spawn().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "{error}");
-    let error = child.ticket().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Control, "{error}");
+    let attached = Attached::open(&child.ticket().unwrap()).unwrap();
+    assert_eq!(attached.processes().unwrap(), [child.id()]);
     end(child);
+}
+
+/// Sets the mark that an ordinary user's sandbox has, as a program does that may write to its own group.
+fn forge_mark(dir: &Path) {
+    let (path, name) = (std::ffi::CString::new(dir.to_str().unwrap()).unwrap(), c"user.ringfence.sandbox");
+    // SAFETY: both strings end with a NUL and live across the call, and the value is one byte long.
+    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), c"x".as_ptr().cast(), 1, 0) };
+    assert_eq!(result, 0, "{}: {}", dir.display(), std::io::Error::last_os_error());
+}
+
+#[test]
+fn a_program_that_changes_the_mark_of_its_group_is_killed_with_its_sandbox() {
+    let _clean = common::clean();
+    if no_cgroups() {
+        return;
+    }
+    let _reaping = common::reaping();
+    let (named, base) = (Named::new(), common::TempDir::new());
+    let null = || Stdio::null();
+    // Without a pid namespace, only the group ends what the program has left.
+    let sandbox = common::sandbox().cgroup(&named.path).stdin(null()).stdout(null()).stderr(null());
+    let sandbox = sandbox.command("/bin/sh").args(["-c", "sleep 600 & exec sleep 601"]);
+    let created = sandbox.create(base.path().join("box")).unwrap();
+    created.start().unwrap();
+    let Some(v2) = named.dirs.iter().find(|dir| dir.join("cgroup.events").exists()).cloned() else {
+        common::skip("without v2 no group has a mark", true);
+        return created.remove().unwrap();
+    };
+    common::eventually("both run", || fs::read_to_string(v2.join("cgroup.procs")).unwrap().lines().count() == 2);
+    forge_mark(&v2);
+    created.remove().unwrap();
+    assert!(!v2.exists(), "{} is left", v2.display());
 }
 
 #[test]
@@ -274,4 +306,32 @@ fn a_name_that_is_no_groups_or_stands_twice_is_refused() {
     }
     let error = Sandbox::new().cgroup("/a").cgroup_parent("/b").check().unwrap_err();
     assert_eq!((error.kind(), error.problems()[0].subject.as_str()), (ErrorKind::Invalid, "cgroup"));
+}
+
+/// A v1 group below that is frozen, as a program with a writable freezer leaves it: a frozen task takes its SIGKILL when
+/// it is thawed.
+#[test]
+fn what_a_group_below_has_frozen_is_killed_as_well() {
+    let _clean = common::clean();
+    if no_cgroups() {
+        return;
+    }
+    let named = Named::new();
+    let sandbox = named.sandbox().pid_ns().init(true).pids_limit(20);
+    let mut child = at_rest(sandbox);
+    let Some(group) = named.dirs.iter().find(|dir| dir.join("freezer.state").exists()) else {
+        return common::skip("there is no freezer of v1", true);
+    };
+    let below = group.join("below/deep");
+    fs::create_dir_all(&below).unwrap();
+    let init = child.id().to_string();
+    let members = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    let others: Vec<&str> = members.lines().filter(|pid| **pid != init).collect();
+    assert!(!others.is_empty(), "{members}");
+    others.iter().for_each(|pid| fs::write(below.join("cgroup.procs"), pid).unwrap());
+    fs::write(below.join("freezer.state"), "FROZEN").unwrap();
+    child.kill().unwrap();
+    let ended = child.wait_timeout(Duration::from_secs(60)).unwrap().is_some();
+    let _ = fs::write(below.join("freezer.state"), "THAWED");
+    assert!(ended, "it is killed, and reaped");
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::common::{self, probe};
+use crate::common::{self, no_systemd, probe};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -26,22 +26,12 @@ common::callers! {
 const V2: &str = "/sys/fs/cgroup";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// True, after saying so, on a host that systemd does not run.
-#[track_caller]
-fn no_systemd() -> bool {
-    let booted = Path::new("/run/systemd/system").exists();
-    if !booted {
-        common::skip("systemd does not run this host", true);
-    }
-    !booted
-}
-
 /// The scope of the test process stays with it: made before the first look at what is there.
 fn clean() -> common::Clean {
     static WARM: OnceLock<()> = OnceLock::new();
     let turn = common::turn();
     WARM.get_or_init(|| {
-        if Path::new("/run/systemd/system").exists() {
+        if common::runs_systemd() {
             assert!(scoped().command("/bin/true").status().unwrap().success());
         }
     });

@@ -251,3 +251,43 @@ fn a_program_without_an_oom_killer_waits_and_is_killed() {
     let outcome = child.wait().unwrap();
     assert!(!outcome.success() && outcome.usage().oom_kills == Some(0), "{outcome:?}");
 }
+
+#[test]
+fn strict_takes_no_swap_where_the_host_counts_it() {
+    let _clean = common::clean();
+    if no_cgroups() {
+        return;
+    }
+    if !counts_swap() {
+        let enforced = common::strict().check().unwrap();
+        assert_ne!(enforced.get(Feature::SwapLimit), Some(&Enforcement::Full));
+        common::skip("the kernel does not account for swap", true);
+        return;
+    }
+    let may_have = |child: &Child, memory: u64, swap: u64| {
+        let (v1, v2) = (((memory + swap) << 20).to_string(), (swap << 20).to_string());
+        has(child, "memory", ("memory.memsw.limit_in_bytes", &v1), ("memory.swap.max", &v2));
+        let memory = (memory << 20).to_string();
+        has(child, "memory", ("memory.limit_in_bytes", &memory), ("memory.max", &memory));
+    };
+    for (sandbox, memory, swap) in [
+        (common::strict(), 512, 0),
+        (common::strict().memory_limit(Bytes::mib(64)), 64, 0),
+        (common::strict().limits(Limits::new().memory(Bytes::mib(64)).pids(9)), 64, 0),
+        (common::strict().swap_limit(Bytes::mib(8)), 512, 8),
+        (common::strict().resources(Resources::new().memory_and_swap(Bytes::mib(520))), 512, 8),
+    ] {
+        assert_eq!(sandbox.check().unwrap().get(Feature::SwapLimit), Some(&Enforcement::Full));
+        let child = at_rest(sandbox);
+        may_have(&child, memory, swap);
+        child.update(&Limits::new().memory(Bytes::mib(600))).unwrap();
+        if !is_v2() {
+            may_have(&child, 600, swap);
+        }
+        end(child);
+    }
+    // Without a limit of memory there is none of swap.
+    let child = at_rest(common::strict().limits(Limits::new().pids(9)));
+    assert_eq!(child.enforced().get(Feature::SwapLimit), None);
+    end(child);
+}

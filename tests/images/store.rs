@@ -267,6 +267,28 @@ fn a_directory_that_others_may_write_to_is_no_store() {
         refused(&root);
         assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "nothing is made in it");
     }
+    // Who may rename what leads to it could put another directory in its place.
+    let above = dir.path().join("above");
+    fs::create_dir(&above).unwrap();
+    let stands_below = |mode| {
+        fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+        let store = Store::open(above.join("store"));
+        let is_one = store.is_ok();
+        if let Err(error) = store {
+            assert_eq!((error.kind(), error.step()), (ErrorKind::Store, Step::OpenStore), "{error}");
+            assert!(error.remedy().is_some() && !above.join("store").exists(), "{error}");
+        }
+        let _ = fs::remove_dir_all(above.join("store"));
+        is_one
+    };
+    assert_eq!([0o755, 0o1777, 0o775, 0o777].map(stands_below), [true, true, true, false]);
+    if crate::common::is_root() {
+        for (owner, group) in [(Some(1000), None), (None, Some(1000))] {
+            std::os::unix::fs::chown(&above, owner, group).unwrap();
+            assert!(!stands_below(0o775), "{owner:?} {group:?}");
+            std::os::unix::fs::chown(&above, Some(0), Some(0)).unwrap();
+        }
+    }
     for place in ["blobs", "partial", "layers", "staging", "lock", "index.lock", "index.json", "oci-layout"] {
         for target in [elsewhere.clone(), elsewhere.join("file"), elsewhere.join("missing")] {
             let root = dir.path().join("planted");

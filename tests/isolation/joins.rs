@@ -384,6 +384,33 @@ fn root_joins_what_belongs_to_the_host_and_the_user_namespace_last() {
 }
 
 #[test]
+fn names_and_settings_are_set_in_joined_namespaces_but_never_in_the_callers_own() {
+    let _clean = common::clean();
+    let kinds = Namespaces::NET | Namespaces::IPC | Namespaces::UTS;
+    let pod = common::sandbox().namespaces(kinds).hostname("pod").hold_namespaces().unwrap();
+    let setting = "net.ipv4.ip_unprivileged_port_start";
+    let member = || Sandbox::new().join_held(&pod);
+    let sets = member().hostname("member").sysctl(setting, "78").sysctl("kernel.msgmni", "99");
+    let look = "uname -n; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/msgmni";
+    assert_eq!(script(sets, look), "member\n78\n99");
+    assert_eq!(script(member(), look), "member\n78\n99", "they stay with the namespaces");
+    if !common::is_root() {
+        // What belongs to the host, an ordinary user cannot join at all.
+        return;
+    }
+    let own = |kind: &str| format!("/proc/{}/ns/{kind}", std::process::id());
+    for sandbox in [
+        Sandbox::new().join_path(Namespaces::NET, own("net")).sysctl(setting, "79"),
+        Sandbox::new().join_path(Namespaces::IPC, own("ipc")).sysctl("kernel.msgmni", "98"),
+        Sandbox::new().join_path(Namespaces::UTS, own("uts")).hostname("taken"),
+        Sandbox::new().join_path(Namespaces::UTS, own("uts")).domainname("taken"),
+    ] {
+        let error = sandbox.command("true").status().unwrap_err();
+        assert_eq!((error.kind(), error.step()), (ErrorKind::Invalid, Step::JoinNamespace), "{error}");
+    }
+}
+
+#[test]
 fn namespaces_are_held_without_a_process_for_all_who_join_them() {
     let _clean = common::clean();
     let kinds = Namespaces::NET | Namespaces::IPC | Namespaces::UTS | Namespaces::CGROUP | Namespaces::TIME;

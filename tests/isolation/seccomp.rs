@@ -219,7 +219,7 @@ fn what_only_computes_can_do_no_more() {
     let _clean = common::clean();
     let dir = common::TempDir::new();
     let script = "
-import threading, math, os, socket
+import threading, math, os, socket, fcntl
 out = []
 t = threading.Thread(target=lambda: out.append(math.factorial(20))); t.start(); t.join()
 def told(f):
@@ -227,14 +227,15 @@ def told(f):
     except OSError as e: return e.errno
 print(out[0], len(open('/etc/passwd').read()) > 0,
     told(lambda: open('new', 'w')), told(lambda: os.mkdir('dir')), told(lambda: socket.socket()), told(lambda: os.fork() or os._exit(0)),
-    told(lambda: os.unlink('old')), told(lambda: os.open('old', os.O_RDWR)))";
+    told(lambda: os.unlink('old')), told(lambda: os.open('old', os.O_RDWR)),
+    told(lambda: fcntl.lockf(open('/etc/passwd'), fcntl.LOCK_SH)))";
     std::fs::write(dir.path().join("old"), "").unwrap();
     let python = || sandbox().command("/usr/bin/python3").args(["-S", "-c", script]).cwd(dir.path());
-    let (eperm, eacces) = (libc::EPERM, libc::EACCES);
-    let expected = format!("2432902008176640000 True {eacces} {eperm} {eperm} {eperm} {eperm} {eacces}");
+    let (eperm, eacces, enolck) = (libc::EPERM, libc::EACCES, libc::ENOLCK);
+    let expected = format!("2432902008176640000 True {eacces} {eperm} {eperm} {eperm} {eperm} {eacces} {enolck}");
     assert_eq!(stdout(&python().seccomp(Seccomp::compute())), expected);
     let text = stdout(&python());
-    assert!(text.ends_with("done done done done done 2"), "{text}");
+    assert!(text.ends_with("done done done done done 2 done"), "{text}");
 }
 
 #[test]

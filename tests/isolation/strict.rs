@@ -133,6 +133,22 @@ fn time_memory_and_processes_are_limited() {
     assert!((200..256).contains(&forks), "{forks}");
 }
 
+/// With a limit of 0 the kernel starts a program that core_pattern pipes to; with 1 it starts none, and a file would take a
+/// page.
+#[test]
+fn a_crash_leaves_no_core_and_calls_nobody() {
+    let _clean = common::clean();
+    let limit = |sandbox: Sandbox| {
+        let said = stdout(&sandbox.command("/bin/cat").arg("/proc/self/limits"));
+        let line = said.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap().to_owned();
+        line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(limit(common::strict()), ["1", "1"]);
+    assert_eq!(limit(common::strict().rlimit(ringfence::Resource::Core, 0, 0)), ["0", "0"]);
+    let crash = strict_sh("cd /tmp; sh -c 'kill -SEGV $$'; echo $?; ls -A");
+    assert_eq!(stdout(&crash), "139");
+}
+
 #[test]
 fn without_control_groups_it_is_refused() {
     let _clean = common::clean();

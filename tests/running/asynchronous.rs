@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{self, probe};
@@ -264,19 +266,26 @@ fn threads() -> BTreeMap<String, usize> {
 
 #[test]
 fn many_at_once_need_no_thread_each() {
-    const COUNT: usize = 200;
+    // Each has some descriptors in this process.
+    let descriptors = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap().0;
+    let count = usize::try_from(descriptors / 16).unwrap().min(1000);
     let _clean = common::clean();
     let cores = std::thread::available_parallelism().unwrap().get();
     let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("rt").enable_all().build().unwrap();
     let before = threads();
     runtime.block_on(async {
         let mut tasks = Vec::new();
-        for i in 0..COUNT {
+        let arrived = Arc::new(AtomicUsize::new(0));
+        for i in 0..count {
+            let arrived = Arc::clone(&arrived);
             let sandbox = common::shell(common::sandbox().pid_ns(), "read line; echo $line; exit 7");
             tasks.push(tokio::spawn(async move {
                 let sandbox = sandbox.stdin(Stdio::piped()).stdout(Stdio::piped());
                 let mut child = sandbox.spawn_async().await.unwrap();
-                sleep(Duration::from_millis(1500)).await;
+                arrived.fetch_add(1, Ordering::Relaxed);
+                while arrived.load(Ordering::Relaxed) < count {
+                    sleep(Duration::from_millis(50)).await;
+                }
                 child.stdin.as_mut().unwrap().write_all(format!("{i}\n").as_bytes()).await.unwrap();
                 let output = child.wait_with_output().await.unwrap();
                 assert_eq!(output.stdout, format!("{i}\n").as_bytes());

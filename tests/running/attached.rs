@@ -1,6 +1,7 @@
 //! A sandbox that its owner has left is found again by a later process, and nothing else is taken for it.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::{Duration, Instant};
@@ -46,6 +47,10 @@ fn policy(name: &str, parent: &Path, scratch: &Path) -> Sandbox {
         "capable" => apart().user_ns().capabilities(Capabilities::none()).rootfs(RootFs::programs()),
         "group" => grouped(common::sandbox()),
         "group-apart" => grouped(apart().init(true)),
+        "group-named" => common::sandbox().pid_ns().init(true).cgroup(parent.join("box")).pids_limit(50),
+        "group-named-too" => {
+            common::sandbox().pid_ns().cgroup(parent.join("another")).memory_limit(Bytes::mib(256)).pids_limit(50)
+        }
         "scratch" => {
             apart().rootfs(RootFs::overlay([scratch.join("root")]).scratch_in(scratch)).bind_ro("/usr", "/usr")
         }
@@ -121,7 +126,10 @@ impl Left {
         let text = std::fs::read_to_string(format!("/proc/{}/cgroup", self.ticket.id())).unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mounts = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
-        let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|path| path.contains("/rk-"));
+        let paths = text
+            .lines()
+            .filter_map(|line| line.splitn(3, ':').nth(2))
+            .filter(|path| ["/rk-", "/box", "/another"].iter().any(|name| path.contains(name)));
         let paths: Vec<&str> = paths.map(|path| path.trim_start_matches('/')).collect();
         mounts
             .flat_map(|mount| paths.iter().map(move |path| Path::new(mount).join(path)))
@@ -158,7 +166,8 @@ fn tells_status() -> bool {
 fn a_later_process_finds_the_sandbox_and_asks_it_to_end() {
     let _clean = common::clean();
     let _reaping = common::reaping();
-    for name in with_groups(&["strict", "strict-without-init", "apart", "bare", "group", "group-apart"]) {
+    for name in with_groups(&["strict", "strict-without-init", "apart", "bare", "group", "group-apart", "group-named"])
+    {
         let left = Left::by_another(name);
         let sandbox = left.open();
         assert!(sandbox.is_running() && sandbox.id() == left.ticket.id(), "{name}");
@@ -192,7 +201,7 @@ fn a_further_program_of_a_later_process_is_what_those_of_the_owner_are() {
     let _clean = common::clean();
     let _reaping = common::reaping();
     let plain = ["strict", "strict-without-init", "apart", "first", "filter", "capable", "group", "group-apart"];
-    let names = [&plain[..], &["new-privs", "scheduled"]].concat();
+    let names = [&plain[..], &["new-privs", "scheduled", "group-named", "group-named-too"]].concat();
     for name in with_groups(&names) {
         let left = Left::by_another(name);
         let sandbox = left.open();
@@ -242,7 +251,7 @@ fn a_later_process_measures_freezes_and_limits_the_sandbox_and_kills_all_of_it()
         return;
     }
     let _reaping = common::reaping();
-    for name in ["group", "group-apart"] {
+    for name in ["group", "group-apart", "group-named-too"] {
         let left = Left::by_another(name);
         let sandbox = left.open();
         let mut events = sandbox.events().unwrap();
@@ -466,6 +475,120 @@ fn a_ticket_leads_no_program_out_of_the_sandbox() {
             assert_eq!(error.kind(), ErrorKind::Control, "{error}");
         }
         assert!(left.open().is_running());
+    }
+}
+
+#[test]
+fn a_ticket_leads_no_program_into_another_group_than_the_one_that_was_named() {
+    let _clean = common::clean();
+    if common::no_cgroups() {
+        return;
+    }
+    let _reaping = common::reaping();
+    let (left, other) = (Left::by_another("group-named"), Left::by_another("group-named-too"));
+    let words = |left: &Left, key: &str| -> Vec<String> {
+        let key = format!("{key}=");
+        left.ticket.to_string().split(',').filter_map(|word| word.strip_prefix(&key).map(str::to_owned)).collect()
+    };
+    // The word of a directory, as the library writes it.
+    let word = |dir: &Path| {
+        let stat = std::fs::metadata(dir).unwrap();
+        format!("{}:{}:made:{}", stat.dev(), stat.ino(), dir.display())
+    };
+    let named = words(&left, "named");
+    let dirs: Vec<PathBuf> = named.iter().map(|word| word.rsplit(':').next().unwrap().into()).collect();
+    assert!(!dirs.is_empty() && dirs.iter().all(|dir| dir.ends_with("box")), "{dirs:?}");
+    let inner: Vec<PathBuf> = dirs.iter().map(|dir| dir.join("inner")).collect();
+    inner.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+    let text = left.ticket.to_string();
+    let with = |dirs: &[String]| {
+        let without = forge(&text, &[("named", "")]);
+        dirs.iter().fold(without, |text, dir| format!("{text},named={dir}"))
+    };
+    let parents: Vec<String> = dirs.iter().map(|dir| word(dir.parent().unwrap())).collect();
+    let inner_words: Vec<String> = inner.iter().map(|dir| word(dir)).collect();
+    let (others, others_name) = (words(&other, "named"), words(&other, "name"));
+    let mut forged = vec![
+        ("the groups above", with(&parents)),
+        ("groups inside, in which it is not", with(&inner_words)),
+        ("those of another sandbox", with(&others)),
+        ("another process", forge(&text, &[("process", &words(&other, "process")[0])])),
+        ("other inodes", text.replace(&named[0], &named[0].replacen(':', ":1", 1))),
+    ];
+    let is_marked = dirs.iter().any(|dir| dir.join("cgroup.freeze").exists()) && common::kernel() >= (5, 7);
+    if is_marked {
+        forged.push(("no group", with(&[])));
+        forged.push(("the name of another sandbox", forge(&text, &[("name", &others_name[0])])));
+        forged.push(("no sandbox's groups at all", forge(&with(&[]), &[("name", "")])));
+    }
+    for i in (0..dirs.len()).filter(|_| dirs.len() > 1) {
+        let some: Vec<String> =
+            named.iter().enumerate().filter(|(at, _)| *at != i).map(|(_, word)| word.clone()).collect();
+        forged.push(("one hierarchy less", with(&some)));
+        let mixed: Vec<String> = named
+            .iter()
+            .enumerate()
+            .map(|(at, word)| if at == i { parents[i].clone() } else { word.clone() })
+            .collect();
+        forged.push(("one of them above", with(&mixed)));
+        forged.push(("one twice", with(&[&named[..], &named[i..=i]].concat())));
+    }
+    for (what, forged) in forged {
+        let error = Attached::open(&forged.parse().unwrap_or_else(|error| panic!("{what}: {error}: {forged}")));
+        let error = error.map(drop).expect_err(what);
+        assert!(error.kind() == ErrorKind::Control, "{what}: {error}");
+    }
+    // A further program of the true ticket has the limits.
+    let seen = left.open().exec_output(Command::new("cat").arg("/proc/self/cgroup")).unwrap();
+    let first = std::fs::read(format!("/proc/{}/cgroup", left.ticket.id())).unwrap();
+    assert_eq!(String::from_utf8_lossy(&seen.stdout), String::from_utf8_lossy(&first));
+    assert!(other.open().is_running());
+    inner.iter().for_each(|dir| std::fs::remove_dir(dir).unwrap());
+}
+
+#[test]
+fn a_named_group_that_another_sandbox_has_taken_is_left_alone() {
+    let _clean = common::clean();
+    if common::no_cgroups() {
+        return;
+    }
+    let _reaping = common::reaping();
+    // A group that was there stays, and is taken again and again.
+    let first = Left::by_another("group-named");
+    let dirs: Vec<PathBuf> = first
+        .ticket
+        .to_string()
+        .split(',')
+        .filter_map(|word| word.strip_prefix("named="))
+        .map(|word| PathBuf::from(word.rsplit(':').next().unwrap()))
+        .collect();
+    let open = first.open();
+    assert!(open.stats().is_ok());
+    open.signal(9).unwrap();
+    common::eventually("it has ended", || !open.is_running());
+    common::eventually("nothing is in it", || {
+        dirs.iter().all(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).unwrap().is_empty())
+    });
+    let next = Left::by_another("group-named");
+    assert_ne!(first.ticket.id(), next.ticket.id());
+    let limits = Limits::new().pids(1);
+    assert!(open.stats().is_err() && open.processes().is_err() && open.update(&limits).is_err());
+    assert!(open.freeze().is_err() && open.thaw().is_err());
+    open.kill().unwrap();
+    let _ = open.wait();
+    let next = next.open();
+    assert!(next.is_running() && next.exec_output("/bin/true").unwrap().outcome.success());
+    assert!(dirs.iter().all(|dir| dir.exists()));
+    // The second one gives back what it has found, also if it is killed as a whole.
+    next.kill().unwrap();
+    let _ = next.wait();
+    assert!(dirs.iter().all(|dir| dir.exists()));
+    let third = Left::by_another("group-named");
+    assert!(third.open().exec_output("/bin/true").unwrap().outcome.success());
+    drop(third);
+    for dir in &dirs {
+        std::fs::remove_dir(dir).unwrap();
+        let _ = std::fs::remove_dir(dir.parent().unwrap());
     }
 }
 

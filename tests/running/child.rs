@@ -483,3 +483,14 @@ fn the_callers_memory_is_not_told_as_the_programs() {
     assert!((600_000_000..800_000_000).contains(&hog.get()), "{hog}");
     assert!(ballast.iter().all(|byte| *byte == 1));
 }
+
+#[test]
+fn a_child_can_be_printed_and_tells_no_secret_of_its_program() {
+    let _clean = common::clean();
+    let sandbox = common::strict().command("sleep").arg("1000").env("TOKEN", "s3cret");
+    let child = sandbox.stdout(Stdio::piped()).spawn().unwrap();
+    let text = format!("{child:?}");
+    assert!(text.starts_with(&format!("Child {{ pid: Some({})", child.id())), "{text}");
+    assert!(text.contains("stdout: true") && text.contains("PidNs"), "{text}");
+    assert!(!text.contains("s3cret") && text.len() < 2048, "{} bytes: {text}", text.len());
+}

@@ -553,13 +553,13 @@ fn what_would_need_the_creator_is_refused_by_name() {
     let _clean = common::clean();
     let base = Base::new();
     let sandbox = || Sandbox::new().command("/bin/true");
-    let size = TerminalSize { rows: 24, columns: 80 };
+    let terminal = || sandbox().stdin(Stdio::pty(TerminalSize { rows: 24, columns: 80 }));
     let asks = Seccomp::deny_list().rule(Rule::new(["mkdir"], Action::Notify));
     let mut refused = vec![
         ("stdout", sandbox().stdout(Stdio::piped())),
-        ("stdin", sandbox().stdin(Stdio::pty(size))),
+        ("output_limit", terminal().output_limit(Bytes::mib(1))),
         ("wall_time", sandbox().wall_time(Duration::from_secs(1))),
-        ("seccomp", sandbox().seccomp(asks)),
+        ("notify_socket", sandbox().seccomp(asks).notify_socket("/no/agent", |_| Vec::new())),
         ("denials", sandbox().seccomp(Seccomp::default()).denials(true)),
         ("timings", sandbox().timings(true)),
     ];
@@ -592,7 +592,10 @@ fn a_directory_that_is_not_its_own_is_refused() {
     let other = Created::open(base.dir()).unwrap_err();
     assert_eq!(other.kind(), ErrorKind::Control, "{other}");
     fs::remove_file(base.dir().join("else")).unwrap();
-    for text in ["", "ringfence-created2\n\n", "ringfence-created1,process=1\n\n"] {
+    // A machine that went down has left an empty one.
+    fs::write(base.dir().join("record"), "").unwrap();
+    assert_eq!(Created::open(base.dir()).unwrap().state().unwrap(), CreatedState::Unfinished);
+    for text in ["\n", "ringfence-created2\n\n", "ringfence-created1,process=1\n\n"] {
         fs::write(base.dir().join("record"), text).unwrap();
         let other = Created::open(base.dir()).unwrap_err();
         assert_eq!(other.kind(), ErrorKind::Control, "{other}");
@@ -663,8 +666,8 @@ fn a_named_group_goes_if_it_was_made_and_stays_if_it_was_there() {
         let before = dirs();
         assert_eq!(before > 0, there);
         let created = sandbox.create(base.dir()).unwrap();
-        assert!(created.ticket().unwrap_err().to_string().contains("cgroup()"));
         created.start().unwrap();
+        assert!(created.attached().unwrap().stats().unwrap().pids_current.is_some());
         let pid = created.id().unwrap();
         assert!(fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap().contains("/named\n"));
         drop(created);
@@ -785,7 +788,7 @@ fn a_creator_that_is_killed_leaves_nothing_or_something_on_record() {
                 if state == CreatedState::Created
                     && let Err(error) = created.start()
                 {
-                    assert!(is_dying(&error), "{error}");
+                    assert!(is_dying(&error) || created.state().unwrap() == CreatedState::Stopped, "{error}");
                 }
                 created.remove().unwrap_or_else(|error| panic!("{state:?}: {error}"));
                 format!("{state:?}")

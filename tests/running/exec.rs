@@ -128,6 +128,98 @@ fn a_command_says_what_the_policy_does_not() {
 }
 
 #[test]
+fn a_command_has_the_rights_that_it_says() {
+    let _clean = common::clean();
+    let script = "id -u; umask; ulimit -n; cat /proc/self/oom_score_adj; ulimit -c
+        grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs)' /proc/self/status";
+    let run = |child: &Child, change: &dyn Fn(Command) -> Command| {
+        let output = child.exec_output(change(Command::new("/bin/sh").args(["-c", script]))).unwrap();
+        assert!(output.outcome.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let root = common::root_dir();
+    for (what, sandbox) in sorts(&root) {
+        let (child, _) = start(&sandbox);
+        let before = run(&child, &|command| command);
+        let said = run(&child, &|command| {
+            let command = command.umask(0o13).rlimit(Resource::OpenFiles, 55, 66).oom_score_adj(901);
+            command.capabilities(Capabilities::none()).no_new_privs(true)
+        });
+        let said: Vec<&str> = said.lines().skip(1).collect();
+        let none = "0".repeat(16);
+        let sets = ["CapPrm", "CapEff", "CapBnd"].map(|set| format!("{set}:\t{none}"));
+        assert_eq!(said[..3], ["0013", "55", "901"], "{what}");
+        assert_eq!(said[4..], [&*sets[0], &sets[1], &sets[2], "NoNewPrivs:\t1"], "{what}");
+        // The next one has again what the sandbox has.
+        assert_eq!(run(&child, &|command| command), before, "{what}");
+    }
+    if common::needs_root("other users") {
+        return;
+    }
+    let group = || common::sandbox().cgroup_parent(common::cgroup_parent()).pids_limit(50).pid_ns();
+    let child = sleeping(group().user(1234, 4321).capabilities(Capabilities::none()));
+    let script = "id -u; id -g; id -G; grep -E '^(CapEff|CapBnd)' /proc/self/status";
+    let user = |change: &dyn Fn(Command) -> Command| {
+        let output = child.exec_output(change(Command::new("/bin/sh").args(["-c", script]))).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (none, kill) = ("0".repeat(16), "0000000000000020");
+    let sets = |eff: &str, bnd: &str| format!("CapEff:\t{eff}\nCapBnd:\t{bnd}\n");
+    assert_eq!(user(&|command| command), format!("1234\n4321\n4321\n{}", sets(&none, &none)));
+    assert_eq!(user(&|command| command.user(0, 0)), format!("0\n0\n0\n{}", sets(&none, &none)));
+    let more = Capabilities::keep([Capability::CAP_KILL]);
+    let said = user(&|command| command.user(0, 0).groups([7]).capabilities(more.clone()));
+    assert_eq!(said, format!("0\n0\n0 7\n{}", sets(kill, kill)));
+    // What the caller itself has not, nobody gets.
+    let few = sleeping(group());
+    let error = few.exec(Command::new("true").groups([u32::MAX])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert_eq!(few.exec(Command::new("true").oom_score_adj(1001)).unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn a_prepared_sandbox_refuses_a_command_with_rights_of_its_own() {
+    let _clean = common::clean();
+    let prepared = common::sandbox().prepare().unwrap();
+    let command = || Command::new("true");
+    for (command, subject) in [
+        (command().user(0, 0), "user"),
+        (command().groups([]), "groups"),
+        (command().umask(0), "umask"),
+        (command().rlimit(Resource::Core, 0, 0), "rlimit"),
+        (command().oom_score_adj(5), "scheduling"),
+        (command().capabilities(Capabilities::none()), "capabilities"),
+        (command().no_new_privs(true), "no_new_privs"),
+        (command().subgroup("inner"), "subgroup"),
+        (command().subgroup_of("memory", "inner"), "subgroup"),
+    ] {
+        let error = prepared.with(command).output().unwrap_err();
+        assert_eq!((error.kind(), &*error.problems()[0].subject), (ErrorKind::Unsupported, subject), "{error}");
+    }
+}
+
+#[test]
+fn a_filter_stays_whatever_a_command_says() {
+    let _clean = common::clean();
+    let script = "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; mkdir /tmp/made-by-a-command-with-rights";
+    let filter = Seccomp::default().deny(["mkdir", "mkdirat"]);
+    let child = sleeping(common::sandbox().user_ns().pid_ns().seccomp(filter));
+    for (wanted, shown) in [(true, 1), (false, 0)] {
+        let command =
+            Command::new("/bin/sh").args(["-c", script]).no_new_privs(wanted).capabilities(Capabilities::none());
+        let output = child.exec_output(command).unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(said, format!("NoNewPrivs:\t{shown}\nSeccomp:\t2\n"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("not permitted"), "{output:?}");
+    }
+    let rules = common::sandbox().pid_ns().landlock(Landlock::new().read("/").execute("/"));
+    if rules.check().is_ok() {
+        let error = sleeping(rules).exec(Command::new("true").no_new_privs(false)).unwrap_err();
+        assert_eq!(error.problems()[0].subject, "no_new_privs", "{error}");
+    }
+}
+
+#[test]
 fn descriptors_are_passed_and_no_others_are_open() {
     let _clean = common::clean();
     let child = sleeping(common::strict());
@@ -195,6 +287,42 @@ fn the_end_of_the_sandbox_is_that_of_its_further_programs() {
         assert!(child.exec_output("true").unwrap().outcome.success());
         drop(child);
         assert_eq!(further.wait().unwrap().verdict(), Verdict::Signaled(9));
+    }
+}
+
+#[test]
+fn a_further_program_enters_a_group_below_that_of_the_sandbox() {
+    if common::no_cgroups() {
+        return;
+    }
+    let _clean = common::clean();
+    let child = sleeping(common::sandbox().cgroup_parent(common::cgroup_parent()).pids_limit(50).pid_ns());
+    let own = common::group_of(child.id(), "pids");
+    let run = |command: Command| {
+        let mut further = child.exec(command.arg("1000")).unwrap();
+        let group = common::group_of(further.id(), "pids");
+        further.kill().unwrap();
+        further.wait().unwrap();
+        group
+    };
+    let sleep = || Command::new("sleep");
+    // Every hierarchy in which the sandbox is.
+    let hierarchies = std::fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
+    let names = hierarchies.lines().filter_map(|line| line.split(':').nth(1)).flat_map(|names| names.split(','));
+    let dirs: Vec<_> = names
+        .map(|name| common::group_of(child.id(), name))
+        .filter(|dir| dir.ends_with(own.file_name().unwrap()))
+        .collect();
+    dirs.iter().for_each(|dir| drop(std::fs::create_dir(dir.join("inner"))));
+    assert_eq!(run(sleep()), own);
+    assert_eq!(run(sleep().subgroup("/inner/")), own.join("inner"));
+    assert_eq!(run(sleep().subgroup("/")), own);
+    let error = child.exec(sleep().arg("1").subgroup("missing")).unwrap_err();
+    assert!(error.raw_os_error() == Some(libc::ENOENT) && error.path().unwrap().ends_with("missing"), "{error}");
+    let error = child.exec(sleep().arg("1").subgroup("inner/..")).unwrap_err();
+    assert_eq!((error.kind(), &*error.problems()[0].subject), (ErrorKind::Invalid, "subgroup"), "{error}");
+    if own.join("cgroup.procs").exists() && !own.join("cgroup.controllers").exists() {
+        assert_eq!(run(sleep().subgroup_of("pids", "inner")), own.join("inner"));
     }
 }
 

@@ -7,15 +7,19 @@ mod common;
 mod asynchronous;
 mod attached;
 mod attributes;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "playground")]
 mod browser;
 mod child;
 mod ci_runner;
 mod created;
+mod created_joined;
+mod created_listener;
+mod created_terminal;
 mod events;
 mod exec;
+mod judge;
 mod killer;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "playground")]
 mod playground;
 mod pool;
 mod prepared;

@@ -81,10 +81,13 @@ fn a_working_directory_that_cannot_be_made_is_an_error() {
     let _clean = common::clean();
     let root = common::root_dir();
     let read_only = common::sandbox().rootfs(RootFs::dir(root.path()).read_only()).bind_ro("/usr", "/usr");
-    let read_only = read_only.cwd("/tmp/a").make_cwd(true).command("/bin/pwd");
-    let error = read_only.clone().output().unwrap_err();
+    let read_only = read_only.make_cwd(true).command("/bin/sh").args(["-c", "pwd; mkdir x 2>/dev/null || echo no"]);
+    let error = read_only.clone().cwd("/usr/no/such").output().unwrap_err();
     assert_eq!((error.step(), error.raw_os_error()), (Step::Cwd, Some(libc::EROFS)), "{error}");
     assert!(error.remedy().unwrap().contains("read-only"), "{error}");
+    // The root itself is read-only for the program alone.
+    let read_only = read_only.cwd("/tmp/a");
+    assert_eq!(common::stdout(&read_only), "/tmp/a\nno");
     assert_eq!(common::stdout(&read_only.tmpfs("/tmp", 1 << 20)), "/tmp/a");
     fs::write(root.path().join("file"), "").unwrap();
     let error = working(&root, "/file").output().unwrap_err();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::policy::{Place, TOKEN};
+use super::policy::{Dirs, TOKEN};
 
 /// More than the caller's memory grows by in one place and shrinks by in another.
 const MEMORY_NOISE_KIB: u64 = 8 << 10;
@@ -27,7 +27,7 @@ pub struct Left {
 }
 
 impl Left {
-    pub fn now(place: &Place) -> Left {
+    pub fn now(place: &Dirs) -> Left {
         let links = entries("/proc/self/fd").into_iter().filter_map(|fd| fs::read_link(fd).ok());
         let links = links.map(|link| link.to_string_lossy().into_owned()).filter(|link| !link.starts_with("/proc/"));
         // Those of which each exchanges an id on mounts are kept for the next sandbox.
@@ -88,7 +88,7 @@ impl Left {
     }
 
     /// The same once it has had the time that a drop may take.
-    pub fn settled(&self, place: &Place) -> Vec<String> {
+    pub fn settled(&self, place: &Dirs) -> Vec<String> {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             let more = Left::now(place).more_than(self);

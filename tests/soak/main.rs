@@ -25,12 +25,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::TempDir;
 use left::Left;
-use policy::{Place, TOKEN};
+use policy::{Dirs, TOKEN};
 use random::Random;
 
 common::callers! {
     |words|
-    "owner" => owner::own(words[1].parse().unwrap(), &Place::read(&words[2..])),
+    "owner" => owner::own(words[1].parse().unwrap(), &Dirs::read(&words[2..])),
 }
 
 /// Threads that run sandboxes. More than there are processors, fewer than would make each step slow.
@@ -43,22 +43,22 @@ fn asked(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-struct Ground {
-    place: Place,
+struct Fixture {
+    place: Dirs,
     _root: TempDir,
     _scratch: TempDir,
 }
 
-impl Ground {
-    fn new() -> Ground {
+impl Fixture {
+    fn new() -> Fixture {
         let (root, scratch) = (common::root_dir(), TempDir::new());
-        let place = Place {
+        let place = Dirs {
             root: root.path().to_owned(),
             scratch: scratch.path().to_owned(),
             cgroup_parent: common::cgroup_parent(),
             token: format!("{}-{:?}", std::process::id(), SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos()),
         };
-        Ground { place, _root: root, _scratch: scratch }
+        Fixture { place, _root: root, _scratch: scratch }
     }
 }
 
@@ -69,8 +69,8 @@ fn nothing_is_left_of_sandboxes_at_random() {
     let clock = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let seed = asked("RINGFENCE_SOAK_SEED").unwrap_or_else(clock);
     println!("soak for {time:?}, RINGFENCE_SOAK_SEED={seed}");
-    let ground = Ground::new();
-    let place = &ground.place;
+    let fixture = Fixture::new();
+    let place = &fixture.place;
     let _clean = common::clean();
     let mut before = Left::now(place);
     let anchor = anchor(place);
@@ -88,14 +88,14 @@ fn nothing_is_left_of_sandboxes_at_random() {
 
 /// Keeps the parent of all control groups in being. An owner that is killed between making that and marking it as made by
 /// the library leaves it for good: nobody can tell it from one that was there before.
-fn anchor(place: &Place) -> Option<ringfence::Child> {
+fn anchor(place: &Dirs) -> Option<ringfence::Child> {
     let limited =
         common::sandbox().memory_limit(1 << 30).pids_limit(100).cpu_limit(1.0).command("/bin/sleep").arg("10000");
     common::is_root().then(|| limited.cgroup_parent(&place.cgroup_parent).spawn().unwrap())
 }
 
 /// Steps in all threads until the time is over. Gives how often each came to what.
-fn soak(place: &Place, seed: u64, time: Duration) -> BTreeMap<&'static str, u64> {
+fn soak(place: &Dirs, seed: u64, time: Duration) -> BTreeMap<&'static str, u64> {
     let until = Instant::now() + time;
     let counts = Mutex::new(BTreeMap::new());
     let start = Instant::now();
@@ -131,8 +131,8 @@ fn soak(place: &Place, seed: u64, time: Duration) -> BTreeMap<&'static str, u64>
 /// The soak sees what it is to see: each kind of leak, made on purpose.
 #[test]
 fn each_leak_is_seen() {
-    let ground = Ground::new();
-    let place = &ground.place;
+    let fixture = Fixture::new();
+    let place = &fixture.place;
     let _clean = common::clean();
     let mut unseen = Vec::new();
     let mut leak = |what: &str, make: &mut dyn FnMut() -> Box<dyn FnOnce()>| {

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::common::probe;
-use super::policy::{self, Place};
+use super::policy::{self, Dirs};
 use super::random::Random;
 use super::steps;
 
@@ -13,7 +13,7 @@ use super::steps;
 const MOST: usize = 12;
 
 /// Has one own sandboxes for a moment, and kills it.
-pub fn start_and_kill(random: &mut Random, place: &Place) {
+pub fn start_and_kill(random: &mut Random, place: &Dirs) {
     let mut command = probe::caller(&format!("owner {} {}", random.next(), place.words()));
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut owner = command.spawn().unwrap();
@@ -27,7 +27,7 @@ pub fn start_and_kill(random: &mut Random, place: &Place) {
 }
 
 /// What the owner does until it is killed.
-pub fn own(seed: u64, place: &Place) -> ! {
+pub fn own(seed: u64, place: &Dirs) -> ! {
     let mut random = Random::new(seed);
     println!("ready");
     std::io::stdout().flush().unwrap();

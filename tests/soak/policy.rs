@@ -10,22 +10,22 @@ use super::random::Random;
 
 /// The directories of one run, and what its processes and control groups are known by.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct Dirs {
     pub root: PathBuf,
     pub scratch: PathBuf,
     pub cgroup_parent: PathBuf,
     pub token: String,
 }
 
-impl Place {
+impl Dirs {
     /// As an owner in another process takes it.
     pub fn words(&self) -> String {
         format!("{} {} {} {}", self.root.display(), self.scratch.display(), self.cgroup_parent.display(), self.token)
     }
 
-    pub fn read(words: &[&str]) -> Place {
+    pub fn read(words: &[&str]) -> Dirs {
         let [root, scratch, parent, token] = words else { panic!("no place: {words:?}") };
-        Place { root: root.into(), scratch: scratch.into(), cgroup_parent: parent.into(), token: (*token).to_owned() }
+        Dirs { root: root.into(), scratch: scratch.into(), cgroup_parent: parent.into(), token: (*token).to_owned() }
     }
 }
 
@@ -95,7 +95,7 @@ pub struct Policy {
 }
 
 /// As far as the kernel is concerned, anything goes together here.
-pub fn policy(random: &mut Random, place: &Place) -> Policy {
+pub fn policy(random: &mut Random, place: &Dirs) -> Policy {
     let program = random.pick(&PROGRAMS);
     let is_strict = random.chance(15);
     let mut sandbox = if is_strict { common::strict() } else { common::sandbox() };
@@ -154,7 +154,7 @@ fn namespaces(sandbox: Sandbox, program: Program, random: &mut Random) -> Sandbo
     if kinds.contains(Namespaces::PID) && random.chance(40) { sandbox.init(true) } else { sandbox }
 }
 
-fn root(sandbox: Sandbox, place: &Place, random: &mut Random) -> Sandbox {
+fn root(sandbox: Sandbox, place: &Dirs, random: &mut Random) -> Sandbox {
     let sandbox = match random.below(5) {
         0 => return sandbox,
         1 => sandbox.rootfs(RootFs::host()),

@@ -10,12 +10,12 @@ use ringfence::{Command, ErrorKind, Pool};
 
 use super::common;
 use super::left::cgroup_mounts;
-use super::policy::{self, Place, Program};
+use super::policy::{self, Dirs, Program};
 use super::random::Random;
 use super::steps::{end, is_expected, must};
 
 /// A pool, for a few programs.
-pub fn step(random: &mut Random, place: &Place) -> &'static str {
+pub fn step(random: &mut Random, place: &Dirs) -> &'static str {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut policy = policy::policy(random, place);
     // What waits in it is known by its group, which nobody else's is below.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use ringfence::{Child, Error, ErrorKind, Limits, Verdict, reap_stale};
 
 use super::owner;
-use super::policy::{self, Place, Policy, Program};
+use super::policy::{self, Dirs, Policy, Program};
 use super::pools;
 use super::random::Random;
 
 /// A step; gives what it came to. Whatever should not be, panics.
-pub fn step(random: &mut Random, place: &Place) -> &'static str {
+pub fn step(random: &mut Random, place: &Dirs) -> &'static str {
     if random.chance(2) {
         owner::start_and_kill(random, place);
         let reaped = reap_stale();

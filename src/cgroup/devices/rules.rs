@@ -53,6 +53,11 @@ impl Devices {
     /// `urandom`, `tty`, `ptmx` and the terminals in `pts`. These are the default devices of the
     /// OCI runtime specification. Programs may also make nodes of these devices, and of no others.
     pub fn standard() -> Self {
+        Devices::none().allow_standard()
+    }
+
+    /// Adds rules that allow the [`standard`](Devices::standard) devices.
+    pub(crate) fn allow_standard(self) -> Self {
         let devices = [
             Device::null(),
             Device::zero(),
@@ -63,7 +68,7 @@ impl Devices {
             Device::ptmx(),
             Device::pts(),
         ];
-        devices.into_iter().fold(Devices::none(), |all, device| all.allow(device, DeviceAccess::all()))
+        devices.into_iter().fold(self, |all, device| all.allow(device, DeviceAccess::all()))
     }
 
     /// Adds a rule that allows access.

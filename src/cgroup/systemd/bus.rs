@@ -22,16 +22,16 @@ use super::message::{self, FIXED, Head, Message, kind};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::{table, timeout};
 
-const DAEMON: Object =
+const DAEMON: Object<'_> =
     Object { destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
 /// A bound above the number of signals that can arrive between a call and its answer.
 const MOST_WAITING: usize = 10_000;
 
 /// The address of a method's object on the bus.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Object {
+pub(super) struct Object<'o> {
     pub(super) destination: &'static str,
-    pub(super) path: &'static str,
+    pub(super) path: &'o str,
     pub(super) interface: &'static str,
 }
 
@@ -45,7 +45,7 @@ pub(super) enum Address {
 impl Address {
     /// Returns the sockets of the system bus for root, and of the user's own bus for everyone else.
     pub(super) fn of_caller() -> Vec<Address> {
-        let uid = Uid::effective();
+        let uid = uid_outside();
         let (variable, usual) = if uid.is_root() {
             ("DBUS_SYSTEM_BUS_ADDRESS", PathBuf::from("/run/dbus/system_bus_socket"))
         } else {
@@ -146,7 +146,7 @@ impl Bus {
     /// Does the handshake. The daemon learns the caller's user from the kernel, by the socket.
     fn greet(fd: OwnedFd, until: Instant, socket_name: OsString) -> Result<Bus> {
         let mut bus = Bus { fd, until, serial: 0, socket_name, waiting: VecDeque::new(), name: String::new() };
-        let uid: String = Uid::effective().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
+        let uid: String = uid_outside().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
         bus.write(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
@@ -158,7 +158,7 @@ impl Bus {
         if !line.starts_with(b"OK ") {
             let answer = String::from_utf8_lossy(&line).trim().to_owned();
             let detail = format!("the bus does not let user {} in: {answer}", Uid::effective());
-            let hint = "in a user namespace of its own the caller is a stranger to the bus";
+            let hint = "in a user namespace whose user the bus does not know, the caller is a stranger to it";
             return Err(Error::message(ErrorKind::Unsupported, Step::SystemdScope, detail)
                 .at(&bus.socket_name)
                 .hint(hint));
@@ -177,10 +177,32 @@ impl Bus {
     /// Calls a method and waits for the answer.
     pub(super) fn call<T: Serialize + Type>(
         &mut self,
-        name: Object,
+        name: Object<'_>,
         member: &str,
         body: Option<&T>,
     ) -> Result<Message> {
+        let answer = self.ask(name, member, body)?;
+        if answer.head.kind == kind::ERROR { Err(self.refused(member, &answer)) } else { Ok(answer) }
+    }
+
+    /// Calls a method, and returns `None` for an answer that is one of the errors `absences`.
+    pub(super) fn call_unless<T: Serialize + Type>(
+        &mut self,
+        absences: &[&str],
+        name: Object<'_>,
+        member: &str,
+        body: &T,
+    ) -> Result<Option<Message>> {
+        let answer = self.ask(name, member, Some(body))?;
+        match answer.head.kind {
+            kind::ERROR if absences.contains(&answer.head.error.as_str()) => Ok(None),
+            kind::ERROR => Err(self.refused(member, &answer)),
+            _ => Ok(Some(answer)),
+        }
+    }
+
+    /// Calls a method and waits for the answer, which may be an error.
+    fn ask<T: Serialize + Type>(&mut self, name: Object<'_>, member: &str, body: Option<&T>) -> Result<Message> {
         self.serial += 1;
         let serial = self.serial;
         let head = Head {
@@ -197,8 +219,7 @@ impl Bus {
         loop {
             let message = self.read_message()?;
             match message.head.kind {
-                kind::RETURN if message.head.reply_to == serial => return Ok(message),
-                kind::ERROR if message.head.reply_to == serial => return Err(self.refused(member, &message)),
+                kind::RETURN | kind::ERROR if message.head.reply_to == serial => return Ok(message),
                 kind::SIGNAL if self.waiting.len() < MOST_WAITING => self.waiting.push_back(message),
                 _ => {}
             }
@@ -298,8 +319,26 @@ impl Bus {
     }
 }
 
+/// Returns the caller's user as the bus sees it: outside of the caller's user namespace.
+fn uid_outside() -> Uid {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let uid = Uid::effective().as_raw();
+    Uid::from_raw(outside_of(&map, uid).unwrap_or(uid))
+}
+
+/// Returns the id outside of `id` by a uid_map: lines of the first id inside, the first outside,
+/// and the count.
+fn outside_of(map: &str, id: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let numbers: Vec<u64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+        let [inside, outside, count] = numbers[..] else { return None };
+        let offset = u64::from(id).checked_sub(inside).filter(|offset| *offset < count)?;
+        u32::try_from(outside.checked_add(offset)?).ok()
+    })
+}
+
 fn no_bus(errno: Errno, socket_name: &OsString) -> Error {
-    let hint = if Uid::effective().is_root() {
+    let hint = if uid_outside().is_root() {
         "it needs systemd and the system's message bus; without them name a group with cgroup_parent"
     } else {
         "it needs a user manager (loginctl enable-linger, or a login) with its bus, which XDG_RUNTIME_DIR or \
@@ -311,6 +350,20 @@ fn no_bus(errno: Errno, socket_name: &OsString) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_user_of_the_bus_is_the_one_outside() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert_eq!(
+            [0, 1, 65536, 65537].map(|id| outside_of(map, id)),
+            [Some(1000), Some(100_000), Some(165_535), None]
+        );
+        assert_eq!(outside_of("0 0 4294967295\n", 1000), Some(1000));
+        for map in ["", "x", "0 0", "0 18446744073709551615 5\n", "0 4294967296 1\n"] {
+            assert_eq!(outside_of(map, 1), None, "{map}");
+        }
+        crate::fuzz::texts(&[map], |text| _ = outside_of(text, 7));
+    }
 
     #[test]
     fn addresses_are_read_as_the_specification_writes_them() {

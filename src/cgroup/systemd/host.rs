@@ -3,8 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::controllers::{Controllers, Version};
+#[cfg(feature = "oci")]
+use crate::cgroup::group::Group;
 use crate::cgroup::host::Host;
 use crate::cgroup::limits::Limits;
+#[cfg(feature = "oci")]
+use crate::cgroup::unit_id::is_scope;
 
 impl Host {
     /// Returns the v2 group of the process `pid`, counted from the root of the hierarchy as the
@@ -35,7 +39,18 @@ impl Host {
 
     /// Returns whether the caller may not move its own processes into `group`, even if it may write
     /// there. Moving needs write access to the nearest group above both.
-    pub(crate) fn is_fenced_off(&self, group: &Path) -> bool {
+    pub(crate) fn is_across_boundary(&self, group: &Path) -> bool {
         self.v2().is_some_and(|v2| v2.base(Some(group)).is_some_and(|dir| v2.move_obstacle(&dir).is_some()))
+    }
+}
+
+#[cfg(feature = "oci")]
+impl Group {
+    /// Returns the name of the scope whose own group this is, if only systemd may put the caller's
+    /// processes there.
+    pub(crate) fn scope_across_boundary(&self, host: &Host) -> Option<String> {
+        let dir = &self.v2()?.path;
+        let name = dir.file_name()?.to_str().filter(|name| is_scope(name))?;
+        host.v2()?.move_obstacle(dir).map(|_| name.to_owned())
     }
 }

@@ -4,16 +4,30 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use zbus::wire::{ObjectPath, Variant};
+use zbus::wire::export::serde::Serialize;
+use zbus::wire::{ObjectPath, Type, Variant};
 
 use super::bus::{Address, Bus, Object};
+#[cfg(feature = "oci")]
+use super::properties::{Property, properties_of};
 use super::scope::SystemdScope;
+#[cfg(feature = "oci")]
+use super::unit::Unit;
+#[cfg(feature = "oci")]
+use super::value::Value;
+#[cfg(feature = "oci")]
+use crate::cgroup::{limits::Limits, unit_id::UnitId};
 use crate::error::{Error, ErrorKind, Result, Step};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
-const MANAGER: Object =
+const MANAGER: Object<'_> =
     Object { destination: SYSTEMD, path: "/org/freedesktop/systemd1", interface: "org.freedesktop.systemd1.Manager" };
-const PROPERTIES: Object = Object { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
+const PROPERTIES: Object<'_> = Object { interface: "org.freedesktop.DBus.Properties", ..MANAGER };
+#[cfg(feature = "oci")]
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+/// What systemd answers about a unit that is gone.
+#[cfg(feature = "oci")]
+const GONE: [&str; 2] = ["org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.NoUnitForInvocationID"];
 const JOBS: &str = "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',\
                     interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
 
@@ -65,10 +79,33 @@ impl Manager {
 
     /// Makes a scope around the process `pid` and waits until the scope is active.
     pub(crate) fn start(&mut self, scope: &SystemdScope, unit: &str, pid: i32) -> Result<()> {
-        self.bus.call_daemon("AddMatch", &(JOBS,))?;
-        let properties = properties(scope, pid as u32);
+        self.start_transient(unit, properties(scope, pid as u32))
+    }
+
+    fn start_transient(&mut self, unit: &str, properties: Vec<(&str, Variant<'_>)>) -> Result<()> {
         let none: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
-        let answer = self.bus.call(MANAGER, "StartTransientUnit", Some(&(unit, "fail", properties, none)))?;
+        let result = self.job(&[], "StartTransientUnit", &(unit, "fail", properties, none), unit)?;
+        match result.as_deref() {
+            Some("done") | None => Ok(()),
+            Some(other) => {
+                Err(Error::message(ErrorKind::Setup, Step::SystemdScope, format!("the job ended as {other:?}"))
+                    .at(unit)
+                    .hint("systemctl status, and the journal of systemd, say why"))
+            }
+        }
+    }
+
+    /// Calls a method that makes a job of `unit`, and waits until the job has ended. Returns its
+    /// result; `None` for an answer that is one of the errors `absences`.
+    fn job<T: Serialize + Type>(
+        &mut self,
+        absences: &[&str],
+        member: &str,
+        body: &T,
+        unit: &str,
+    ) -> Result<Option<String>> {
+        self.bus.call_daemon("AddMatch", &(JOBS,))?;
+        let Some(answer) = self.bus.call_unless(absences, MANAGER, member, body)? else { return Ok(None) };
         let odd = |errno| Error::new(Step::SystemdScope, errno).at(unit);
         let job = answer.body::<ObjectPath<'_>>().map_err(odd)?.to_string();
         loop {
@@ -78,15 +115,9 @@ impl Manager {
                 continue;
             }
             let (_, removed, _, result): (u32, ObjectPath<'_>, String, String) = signal.body().map_err(odd)?;
-            if removed.as_str() != job {
-                continue;
+            if removed.as_str() == job {
+                return Ok(Some(result));
             }
-            return match result.as_str() {
-                "done" => Ok(()),
-                _ => Err(Error::message(ErrorKind::Setup, Step::SystemdScope, format!("the job ended as {result:?}"))
-                    .at(unit)
-                    .hint("systemctl status, and the journal of systemd, say why")),
-            };
         }
     }
 
@@ -95,6 +126,99 @@ impl Manager {
     pub(crate) fn attach(&mut self, unit: &str, below: &str, pid: i32) -> Result<()> {
         self.bus.call(MANAGER, "AttachProcessesToUnit", Some(&(unit, below, vec![pid as u32]))).map(drop)
     }
+}
+
+/// The scope of one sandbox, which is found again by its id.
+#[cfg(feature = "oci")]
+impl Manager {
+    /// Makes the scope of a sandbox around the process `pid`, with these limits, and waits until it
+    /// is active. Returns its id.
+    pub(crate) fn start_unit(&mut self, unit: &Unit, limits: &Limits, pid: i32) -> Result<UnitId> {
+        let mut properties = vec![("PIDs", Variant::from(vec![pid as u32]))];
+        let own = own_properties(unit, limits);
+        properties.extend(variants(&own)?);
+        self.start_transient(&unit.name, properties)?;
+        let odd = |errno| Error::new(Step::SystemdScope, errno).at(&unit.name).detail("its invocation id");
+        let path = self.bus.call(MANAGER, "GetUnit", Some(&(unit.name.as_str(),)))?;
+        let path = path.body::<ObjectPath<'_>>().map_err(odd)?;
+        let answer =
+            self.bus.call(Object { path: path.as_str(), ..PROPERTIES }, "Get", Some(&(UNIT, "InvocationID")))?;
+        let bytes = match answer.body::<Variant<'_>>() {
+            Ok(Variant::Array(array)) => Vec::<u8>::try_from(array).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let invocation = bytes.try_into().map_err(|_| odd(Errno::EBADMSG))?;
+        Ok(UnitId { name: unit.name.clone(), invocation })
+    }
+
+    /// Returns whether the unit is still there, and not another one of its name.
+    fn has(&mut self, id: &UnitId) -> Result<bool> {
+        let found = self.bus.call_unless(&GONE, MANAGER, "GetUnitByInvocationID", &(&id.invocation[..],))?;
+        Ok(found.is_some())
+    }
+
+    /// Sets limits of a unit that is there.
+    pub(crate) fn set_limits(&mut self, id: &UnitId, limits: &Limits) -> Result<()> {
+        let properties = properties_of(limits);
+        if properties.is_empty() {
+            return Ok(());
+        }
+        let gone = || {
+            let reason = format!("systemd has the unit {} no more", id.name);
+            Error::message(ErrorKind::Control, Step::SetLimit, reason)
+        };
+        if !self.has(id)? {
+            return Err(gone());
+        }
+        // They are gone with the unit, so they need not be kept over a reboot.
+        let body = (id.name.as_str(), true, variants(&properties)?);
+        self.bus.call_unless(&GONE, MANAGER, "SetUnitProperties", &body)?.map(drop).ok_or_else(gone)
+    }
+
+    /// Stops a unit whose processes have ended, and waits until it is gone. One that is gone is no
+    /// error.
+    pub(crate) fn stop(&mut self, id: &UnitId) -> Result<()> {
+        if !self.has(id)? {
+            return Ok(());
+        }
+        self.job(&GONE, "StopUnit", &(id.name.as_str(), "replace"), &id.name)?;
+        // One that has failed stays until it is told to go.
+        if self.has(id)? {
+            self.bus.call_unless(&GONE, MANAGER, "ResetFailedUnit", &(id.name.as_str(),))?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the properties of a sandbox's own unit but its process. One that was asked for stands in
+/// place of the same one that the library would set.
+#[cfg(feature = "oci")]
+fn own_properties(unit: &Unit, limits: &Limits) -> Vec<Property> {
+    let text = |text: &str| Value::Str(text.to_owned());
+    let mut all = vec![
+        ("Slice".to_owned(), text(&unit.slice)),
+        ("Description".to_owned(), text(&unit.description)),
+        ("Delegate".to_owned(), Value::Bool(true)),
+        // Who made the container ends it, and not a shutdown of the host that begins.
+        ("DefaultDependencies".to_owned(), Value::Bool(false)),
+        ("CollectMode".to_owned(), text("inactive-or-failed")),
+        // The default of the host would be a limit that nobody has asked for.
+        ("TasksMax".to_owned(), Value::U64(u64::MAX)),
+    ];
+    for (name, value) in properties_of(limits).into_iter().chain(unit.properties.iter().cloned()) {
+        all.retain(|(other, _)| *other != name);
+        all.push((name, value));
+    }
+    all
+}
+
+#[cfg(feature = "oci")]
+fn variants(properties: &[Property]) -> Result<Vec<(&str, Variant<'_>)>> {
+    let failed = |name: &str| Error::new(Step::SystemdScope, Errno::EINVAL).detail(format!("the property {name}"));
+    properties
+        .iter()
+        .map(|(name, value)| Ok((name.as_str(), value.to_variant().ok_or_else(|| failed(name))?)))
+        .collect()
 }
 
 /// Returns the properties of the unit. Nothing limits the scope itself: the groups inside have the

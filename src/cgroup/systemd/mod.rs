@@ -8,15 +8,31 @@
 //!
 //! A scope exists as long as processes are in it. Therefore one process of this crate stays parked
 //! in the scope until its owner ends.
+//!
+//! A sandbox that outlives its creator may have a scope of its own instead, a [`Unit`]: its group
+//! is the scope's, and its limits are the unit's properties as well.
 
 mod bus;
 mod host;
 mod manager;
 mod message;
 mod problems;
+#[cfg(feature = "oci")]
+mod properties;
 mod scope;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "oci")]
+mod unit;
+#[cfg(feature = "oci")]
+mod value;
 
 pub(crate) use manager::Manager;
+pub(crate) use problems::problems_in_scope;
+#[cfg(feature = "oci")]
+pub(crate) use problems::root_of_units;
 pub use scope::SystemdScope;
+#[cfg(feature = "oci")]
+pub(crate) use unit::{Unit, is_free_property};
+#[cfg(feature = "oci")]
+pub(crate) use value::Value;

@@ -71,14 +71,18 @@ impl Daemon {
         let owner: u32 = bus.call_daemon("RequestName", &("org.freedesktop.systemd1", 0u32)).unwrap().body().unwrap();
         assert_eq!(owner, 1, "the name was to be had");
         std::thread::spawn(move || {
-            let call = loop {
-                let message = bus.read_message().unwrap();
-                if message.head.kind == kind::CALL {
-                    break message;
-                }
-            };
+            let call = next_call(&mut bus);
             play(&mut bus, &call)
         })
+    }
+}
+
+fn next_call(bus: &mut Bus) -> Message {
+    loop {
+        let message = bus.read_message().unwrap();
+        if message.head.kind == kind::CALL {
+            return message;
+        }
     }
 }
 
@@ -189,18 +193,20 @@ fn a_job_that_does_not_end_is_waited_for_no_longer_than_allowed() {
     assert!(took < Duration::from_millis(1800), "{took:?}");
 }
 
+fn refuse(bus: &mut Bus, call: &Message, error: &str) {
+    let head = Head {
+        kind: kind::ERROR,
+        reply_to: call.head.serial,
+        destination: call.head.sender.clone(),
+        error: error.to_owned(),
+        ..Head::default()
+    };
+    say(bus, head, &("not for you",));
+}
+
 fn refusal(name: &'static str) -> Option<Error> {
     let daemon = Daemon::start(&name.to_lowercase())?;
-    let systemd = daemon.systemd(move |bus, call| {
-        let head = Head {
-            kind: kind::ERROR,
-            reply_to: call.head.serial,
-            destination: call.head.sender.clone(),
-            error: format!("org.freedesktop.DBus.Error.{name}"),
-            ..Head::default()
-        };
-        say(bus, head, &("not for you",));
-    });
+    let systemd = daemon.systemd(move |bus, call| refuse(bus, call, &format!("org.freedesktop.DBus.Error.{name}")));
     let error = daemon.manager(BOUND).unwrap().attach("a.scope", "/b", 1).unwrap_err();
     systemd.join().unwrap();
     Some(error)
@@ -251,4 +257,133 @@ fn a_socket_that_nobody_serves_is_given_up() {
     assert_eq!(late.kind(), ErrorKind::Timeout);
     assert_eq!((dead.kind(), dead.raw_os_error()), (ErrorKind::Unsupported, Some(libc::ECONNREFUSED)));
     assert_eq!((gone.kind(), gone.raw_os_error()), (ErrorKind::Unsupported, Some(libc::ENOENT)));
+}
+
+#[cfg(feature = "oci")]
+mod of_one_sandbox {
+    use super::*;
+    use crate::cgroup::limits::Limits;
+    use crate::cgroup::systemd::unit::Unit;
+    use crate::cgroup::systemd::value::Value;
+    use crate::cgroup::unit_id::UnitId;
+
+    const GONE: &str = "org.freedesktop.systemd1.NoUnitForInvocationID";
+    const NO_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+
+    fn id() -> UnitId {
+        UnitId { name: "a-box.scope".into(), invocation: [7; 16] }
+    }
+
+    fn unit() -> Unit {
+        Unit::new("a-box.scope".into(), "batch.slice".into(), "container box".into()).unwrap()
+    }
+
+    fn path(bus: &mut Bus, call: &Message, path: &str) {
+        answer(bus, call, &ObjectPath::try_from(path).unwrap());
+    }
+
+    /// Reads the next call, which is to be this one.
+    fn expect(bus: &mut Bus, member: &str) -> Message {
+        let call = next_call(bus);
+        assert_eq!(call.head.member, member);
+        call
+    }
+
+    #[test]
+    fn the_unit_of_a_sandbox_has_its_limits_and_is_known_by_its_invocation() {
+        let Some(daemon) = Daemon::start("unit") else { return };
+        let systemd = daemon.systemd(|bus, call| {
+            let (unit, mode, properties, _): (String, String, Properties, Vec<(String, Properties)>) =
+                call.body().unwrap();
+            accept(bus, call);
+            job_removed(bus, "", JOB, "done");
+            let call = expect(bus, "GetUnit");
+            path(bus, &call, "/org/freedesktop/systemd1/unit/a");
+            let call = expect(bus, "Get");
+            assert_eq!(call.head.path, "/org/freedesktop/systemd1/unit/a");
+            assert_eq!(call.body::<(&str, &str)>(), Ok(("org.freedesktop.systemd1.Unit", "InvocationID")));
+            answer(bus, &call, &zbus::wire::Variant::from(vec![7u8; 16]));
+            (unit, mode, properties)
+        });
+        let mut unit = unit();
+        // What is asked for by name stands in place of what the library would say.
+        unit.properties = vec![("CollectMode".into(), Value::Str("inactive".into()))];
+        let limits = Limits::new().memory(1 << 20).pids(7).cpuset("0-1");
+        assert_eq!(daemon.manager(BOUND).unwrap().start_unit(&unit, &limits, 4711).unwrap(), id());
+        let (name, mode, properties) = systemd.join().unwrap();
+        assert_eq!((name.as_str(), mode.as_str()), ("a-box.scope", "fail"));
+        let expected: Properties = [
+            ("PIDs", vec![4711u32].into()),
+            ("Slice", "batch.slice".into()),
+            ("Description", "container box".into()),
+            ("Delegate", true.into()),
+            ("DefaultDependencies", false.into()),
+            ("MemoryMax", (1u64 << 20).into()),
+            ("TasksMax", 7u64.into()),
+            ("AllowedCPUs", vec![3u8].into()),
+            ("CollectMode", "inactive".into()),
+        ]
+        .into_iter()
+        .map(|(name, value): (&str, zbus::wire::Variant<'_>)| (name.to_owned(), value.try_into_owned().unwrap()))
+        .collect();
+        assert_eq!(properties, expected);
+    }
+
+    #[test]
+    fn a_unit_is_stopped_and_waited_for_if_it_is_still_the_same() {
+        let Some(daemon) = Daemon::start("stop") else { return };
+        let systemd = daemon.systemd(|bus, call| {
+            assert_eq!(call.head.member, "GetUnitByInvocationID");
+            assert_eq!(call.body::<(Vec<u8>,)>(), Ok((vec![7; 16],)));
+            path(bus, call, "/org/freedesktop/systemd1/unit/a");
+            let call = expect(bus, "StopUnit");
+            assert_eq!(call.body::<(&str, &str)>(), Ok(("a-box.scope", "replace")));
+            accept(bus, &call);
+            job_removed(bus, "", "/org/freedesktop/systemd1/job/16", "done");
+            job_removed(bus, "", JOB, "done");
+            // It has failed, and stays.
+            let call = expect(bus, "GetUnitByInvocationID");
+            path(bus, &call, "/org/freedesktop/systemd1/unit/a");
+            let call = expect(bus, "ResetFailedUnit");
+            refuse(bus, &call, NO_UNIT);
+        });
+        daemon.manager(BOUND).unwrap().stop(&id()).unwrap();
+        systemd.join().unwrap();
+    }
+
+    #[test]
+    fn another_unit_of_the_same_name_is_left_alone() {
+        let Some(daemon) = Daemon::start("another") else { return };
+        let systemd = daemon.systemd(|bus, call| {
+            refuse(bus, call, GONE);
+            let call = expect(bus, "GetUnitByInvocationID");
+            refuse(bus, &call, GONE);
+        });
+        let mut manager = daemon.manager(BOUND).unwrap();
+        // A call about the unit by its name would wait for an answer that nobody gives.
+        manager.stop(&id()).unwrap();
+        let error = manager.set_limits(&id(), &Limits::new().pids(7)).unwrap_err();
+        systemd.join().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Control);
+        assert!(error.to_string().contains("systemd has the unit a-box.scope no more"), "{error}");
+        manager.set_limits(&id(), &Limits::new()).unwrap();
+    }
+
+    #[test]
+    fn limits_are_set_on_the_unit_until_it_ends() {
+        let Some(daemon) = Daemon::start("set") else { return };
+        let systemd = daemon.systemd(|bus, call| {
+            path(bus, call, "/org/freedesktop/systemd1/unit/a");
+            let call = expect(bus, "SetUnitProperties");
+            let body: (String, bool, Properties) = call.body().unwrap();
+            refuse(bus, &call, "org.freedesktop.DBus.Error.InvalidArgs");
+            body
+        });
+        let error = daemon.manager(BOUND).unwrap().set_limits(&id(), &Limits::new().pids(7)).unwrap_err();
+        let (name, runtime, properties) = systemd.join().unwrap();
+        assert_eq!((name.as_str(), runtime), ("a-box.scope", true));
+        let tasks = zbus::wire::Variant::from(7u64).try_into_owned().unwrap();
+        assert_eq!(properties, [("TasksMax".to_owned(), tasks)]);
+        assert!(error.to_string().contains("SetUnitProperties: not for you"), "{error}");
+    }
 }

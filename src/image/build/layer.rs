@@ -431,6 +431,54 @@ mod tests {
         assert_eq!(entries["fifo"].0, tar::EntryType::Fifo);
     }
 
+    /// What is packed may change meanwhile: a process outside of the build may write there.
+    #[test]
+    fn what_is_exchanged_for_a_link_is_not_packed_through_it() {
+        let tree = Tree::new("swapped");
+        tree.file("victim/file", "secret");
+        tree.file("packed/file", "harmless");
+        tree.file("packed/dir/file", "harmless");
+        symlink(tree.0.join("victim/file"), tree.0.join("link-to-file")).unwrap();
+        symlink(tree.0.join("victim"), tree.0.join("link-to-dir")).unwrap();
+        let pairs = [("packed/file", "link-to-file"), ("packed/dir", "link-to-dir")].map(|(packed, link)| {
+            let path = |name: &str| std::ffi::CString::new(tree.0.join(name).into_os_string().into_vec()).unwrap();
+            (path(packed), path(link))
+        });
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    for (packed, link) in &pairs {
+                        let (cwd, flags) = (nix::fcntl::AT_FDCWD, nix::fcntl::RenameFlags::RENAME_EXCHANGE);
+                        let _ = nix::fcntl::renameat2(cwd, packed.as_c_str(), cwd, link.as_c_str(), flags);
+                    }
+                }
+            });
+            let (mut packed, mut refused) = (0, 0);
+            let began = std::time::Instant::now();
+            let is_short = |seconds| began.elapsed() < std::time::Duration::from_secs(seconds);
+            while is_short(2) || (packed == 0 || refused == 0) && is_short(60) {
+                let dir = fs::File::open(tree.0.join("packed")).unwrap();
+                let mut layer = LayerWriter::new(Vec::new(), LATEST, ENOUGH);
+                let options = PackOptions { upper: false, owner: &|_, _| Some((0, 0)) };
+                match layer.contents(dir.as_fd(), Path::new("/"), &options) {
+                    Ok(()) => packed += 1,
+                    Err(_) => {
+                        refused += 1;
+                        continue;
+                    }
+                }
+                let entries = read(&layer.finish().unwrap());
+                if entries.values().any(|(.., text)| text.contains("secret")) {
+                    over.store(true, std::sync::atomic::Ordering::Relaxed);
+                    panic!("packed through a link: {entries:?}");
+                }
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(packed > 0 && refused > 0, "nothing was raced: {packed} {refused}");
+        });
+    }
+
     #[test]
     fn the_same_tree_gives_the_same_bytes() {
         let names = ["z", "a", "m/1", "m/0", "b"];

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Problem, Result};
+use crate::mount::disk_limit::DiskLimit;
 use crate::mount::flags::{MountFlags, flag_setters, nodev_setter, opening_setters};
 use crate::mount::paths::source;
 use crate::units::Bytes;
@@ -10,6 +11,15 @@ use crate::units::Bytes;
 /// Several directories as one: overlayfs, see the kernel's Documentation/filesystems/overlayfs.rst.
 /// In a user namespace since 5.11. `nosuid` and `nodev`, unless [`suid`](Overlay::suid) and
 /// [`dev`](Overlay::dev) are called.
+///
+/// ```no_run
+/// use ringfence::{Bytes, Overlay, Sandbox};
+///
+/// // What a build reads, and what it writes beside it, which vanishes.
+/// let build = Overlay::new("/build", ["/srv/generated", "/srv/sources"]).tmpfs(Bytes::mib(64));
+/// let output = Sandbox::strict().mount(build).command("make").args(["-C", "/build"]).output()?;
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[must_use = "a builder does nothing by itself: each call gives it back"]
 #[derive(Debug, Clone)]
 pub struct Overlay {
@@ -20,6 +30,8 @@ pub struct Overlay {
     pub(crate) memory: Option<Bytes>,
     pub(crate) flags: MountFlags,
     pub(crate) id_mapped: bool,
+    /// The most that the upper directory may take on disk.
+    pub(crate) disk_limit: Option<DiskLimit>,
 }
 
 impl Overlay {
@@ -29,7 +41,7 @@ impl Overlay {
     pub fn new(target: impl Into<PathBuf>, lowers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let lowers = lowers.into_iter().map(Into::into).collect();
         let (target, flags) = (target.into(), MountFlags::QUIET);
-        Overlay { target, lowers, upper: None, memory: None, flags, id_mapped: false }
+        Overlay { target, lowers, upper: None, memory: None, flags, id_mapped: false, disk_limit: None }
     }
 
     /// Sends writes to `upper`; `work` is an empty directory on the same file system. Both stay
@@ -40,10 +52,10 @@ impl Overlay {
         self
     }
 
-    /// Keeps writes in memory, at most `size`, which vanishes with the sandbox; beyond it the program
-    /// gets ENOSPC. A single lower directory so is a bind that the program may write to within a
-    /// limit, and that stays as it was. The pages count as the sandbox's memory. The top directory
-    /// has the owner and the mode of the first lower one.
+    /// Keeps writes in memory, at most `size`, which vanishes with the sandbox; beyond it the
+    /// program gets ENOSPC. A single lower directory so is a bind that the program may write to
+    /// within a limit, and that stays as it was. The pages count as the sandbox's memory. The top
+    /// directory has the owner and the mode of the first lower one.
     ///
     /// ```
     /// use ringfence::{Bytes, Overlay, Sandbox};
@@ -55,6 +67,13 @@ impl Overlay {
     pub fn tmpfs(mut self, size: impl Into<Bytes>) -> Self {
         self.memory = Some(size.into());
         self.upper = None;
+        self
+    }
+
+    /// Limits what the [`upper`](Overlay::upper) may take on disk, with its work directory: see
+    /// [`DiskLimit`].
+    pub fn disk_limit(mut self, limit: DiskLimit) -> Self {
+        self.disk_limit = Some(limit);
         self
     }
 

@@ -56,8 +56,8 @@ pub(in crate::mount) fn emit_overlay(
     Ok(())
 }
 
-/// Makes an upper and a work directory in the staging file system, and returns their paths. The upper
-/// gets the attributes of the layer below it, whose place it takes.
+/// Makes an upper and a work directory in the staging file system, and returns their paths. The
+/// upper gets the attributes of the layer below it, whose place it takes.
 fn stage_upper(plan: &mut Plan, below: Option<&Path>) -> (PathBuf, PathBuf) {
     let (upper, work) = (stage_dir(plan, "/../upper"), stage_dir(plan, "/../work"));
     if let Some(below) = below {

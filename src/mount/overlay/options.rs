@@ -79,6 +79,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_overlay_notes_that_the_rest_is_elsewhere() {
+        let of = |user_ns| {
+            let context = Context { user_ns, ..Context::default() };
+            option_string(&["/a".into()], None, context).unwrap().into_string().unwrap()
+        };
+        assert_eq!(of(true), "lowerdir=/a,userxattr");
+        let expected = if user_ns::is_initial() { ",redirect_dir=off,metacopy=off" } else { "" };
+        assert_eq!(of(false), format!("lowerdir=/a{expected}"));
+    }
+
+    #[test]
     fn overlay_options_are_escaped() {
         let text = escaped_list([Path::new("/a:b"), Path::new("/c,d"), Path::new("/e\\f")]);
         assert_eq!(text, r"/a\:b:/c\,d:/e\\f");

@@ -1,6 +1,6 @@
 //! The mount of the new root.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
@@ -15,8 +15,8 @@ use crate::mount::overlay::by_path::emit_root_overlay;
 use crate::mount::paths::{is_read_only, source};
 use crate::plan::{Plan, Slot};
 
-/// Mounts the new root over `/`, and leaves a descriptor of it in `root`. Returns whether the
-/// staging file system of an overlay lies below.
+/// Mounts the new root over `/`, or a directory at its own path where that is wanted, and leaves a
+/// descriptor of it in `root`. Returns whether the staging file system of an overlay lies below.
 pub(in crate::mount) fn emit_root(
     plan: &mut Plan,
     rootfs: &RootFs,
@@ -24,7 +24,7 @@ pub(in crate::mount) fn emit_root(
     context: Context,
     scratch: Option<&Path>,
 ) -> Result<bool> {
-    let mut was_read_only = false;
+    let (mut was_read_only, mut place) = (false, PathBuf::from("/"));
     match &rootfs.base {
         Base::Host => emit_host_tree(plan, Path::new("/"), true, false, root, context)?,
         Base::Dir(dir) => {
@@ -32,12 +32,15 @@ pub(in crate::mount) fn emit_root(
             was_read_only = rootfs.read_only && is_read_only(&dir)?;
             let mapped = context.mapped.is_some_and(|ids| rootfs.exposes_files_of(&dir, ids));
             emit_host_tree(plan, &dir, true, mapped, root, context)?;
+            if context.in_place {
+                place = dir;
+            }
         }
         Base::Programs => return emit_programs(plan, rootfs.flags, root, context).map(|()| false),
         Base::Overlay(lowers) => return emit_root_overlay(plan, rootfs.overlay_of(lowers), root, context, scratch),
     }
     let slash = Path::new("/");
-    attach_by_path(plan, root, slash, slash);
+    attach_by_path(plan, root, &place, &place);
     let (read_only, none) = (MountFlags::READ_ONLY, MountFlags::empty());
     let flags = rootfs.flags | if rootfs.read_only { read_only } else { none };
     if !flags.is_empty() {

@@ -1,5 +1,5 @@
-//! The /etc of a root of the host's programs: accounts and names of the sandbox's own, and the files
-//! that toolchains keep there. No secret of the host's is among them.
+//! The /etc of a root of the host's programs: accounts and names of the sandbox's own, and the
+//! files that toolchains keep there. No secret of the host's is among them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ mod programs;
 mod rootfs;
 
 pub(super) use emit::emit_root;
-pub(super) use entry::emit_entry;
+pub(super) use entry::{emit_cover, emit_entry};
 pub(super) use etc::LOCALHOST;
 pub(super) use programs::bind_count;
 pub(crate) use rootfs::Base;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Problem;
+use crate::mount::disk_limit::DiskLimit;
 use crate::mount::flags::{MountFlags, opening_setters};
 use crate::mount::options::Propagation;
 use crate::mount::overlay::builder::{RootOverlay, Upper, too_many_layers};
@@ -22,10 +23,9 @@ use crate::units::Bytes;
 /// [`dev`](RootFs::dev) are called: sudo(8) in an image needs the former, and a /dev that is made
 /// by [`Dev`](crate::Dev) neither.
 ///
-/// The host's root is taken off by pivot_root(2), and never only covered, as a runtime's
-/// `--no-pivot` does: a program with CAP_SYS_ADMIN would take the cover off. A host that runs on its
-/// initramfs, which cannot be taken off, gets an error (EINVAL). For the caller's root in place,
-/// leave [`rootfs`](crate::Sandbox::rootfs) out.
+/// The host's root is taken off by pivot_root(2). A host that runs on its initramfs, which cannot
+/// be taken off, gets an error (EINVAL), unless [`no_pivot`](crate::Sandbox::no_pivot) has the root
+/// only cover it. For the caller's root in place, leave [`rootfs`](crate::Sandbox::rootfs) out.
 ///
 /// ```
 /// use ringfence::{Bytes, RootFs, Sandbox};
@@ -45,6 +45,8 @@ pub struct RootFs {
     pub(crate) guard: Option<RootGuard>,
     /// The propagation of the root, if it is to be another than private.
     pub(crate) propagation: Option<Propagation>,
+    /// The most that the upper directory may take on disk.
+    pub(crate) disk_limit: Option<DiskLimit>,
 }
 
 /// A guard that is kept as long as a sandbox runs on the root: the guard holds the locks of the
@@ -101,7 +103,8 @@ impl RootFs {
     /// The sandbox's own /etc has
     ///
     /// - `passwd` and `group` with root, nobody, and the program's own user, whose home is /tmp;
-    /// - `hosts` with localhost, and `nsswitch.conf`, which has names looked up in files and by DNS;
+    /// - `hosts` with localhost, and `nsswitch.conf`, which has names looked up in files and by
+    ///   DNS;
     /// - of the host's, as far as they exist: `ld.so.cache`, `alternatives`, `localtime`,
     ///   `timezone`, `ssl/certs`, `ssl/openssl.cnf`, `pki/tls/certs`, `pki/ca-trust/extracted`,
     ///   `fonts`, `mime.types`, `protocols`, `services`, and the settings of toolchains: `mono`,
@@ -142,6 +145,13 @@ impl RootFs {
     /// Keeps writes to the overlay in memory, at most `size`, which vanishes with the sandbox.
     pub fn tmpfs(mut self, size: impl Into<Bytes>) -> Self {
         self.upper = Upper::Tmpfs(size.into());
+        self
+    }
+
+    /// Limits what the upper directory may take on disk, that of [`upper`](RootFs::upper),
+    /// [`scratch`](RootFs::scratch) or [`scratch_in`](RootFs::scratch_in): see [`DiskLimit`].
+    pub fn disk_limit(mut self, limit: DiskLimit) -> Self {
+        self.disk_limit = Some(limit);
         self
     }
 
@@ -201,6 +211,7 @@ impl RootFs {
             flags: MountFlags::QUIET,
             guard: None,
             propagation: None,
+            disk_limit: None,
         }
     }
 

@@ -125,9 +125,9 @@ impl Answers {
         }
     }
 
-    /// Refuses seccomp(2) for a filter with a listener, as the kernel does as long as this filter has
-    /// one. If it lost its listener, a program could install a filter that asks about the same calls,
-    /// whose questions then come before those of this one, and let the calls through.
+    /// Refuses seccomp(2) for a filter with a listener, as the kernel does as long as this filter
+    /// has one. If it lost its listener, a program could install a filter that asks about the same
+    /// calls, whose questions then come before those of this one, and let the calls through.
     fn keep_listeners_out(&mut self, arch: Option<Architecture>) {
         let Some(number) = table::number(arch, "seccomp") else { return };
         let mut decision = self.of(number);

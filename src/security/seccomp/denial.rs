@@ -139,8 +139,8 @@ impl Denial {
 
     /// Returns the narrowest rule that has the profile allow the call:
     /// [`Seccomp::rule`](crate::Seccomp::rule). It names the values of those arguments that the
-    /// profile compares. `None` for a call that no rule can name. The filter is one wall of several:
-    /// the kernel can refuse the call still, for want of a capability, or at a limit.
+    /// profile compares. `None` for a call that no rule can name. The filter is one wall of
+    /// several: the kernel can refuse the call still, for want of a capability, or at a limit.
     pub fn allowing_rule(&self) -> Option<Rule> {
         let compared = self.masks.iter().zip(&self.args).enumerate().filter(|(_, (mask, _))| **mask != 0);
         let compared =

@@ -233,6 +233,16 @@ impl Seccomp {
     /// action, operator or flag; or for an entry that compares one argument twice, which runtimes
     /// interpret differently.
     pub fn from_json(text: &str, capabilities: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Seccomp> {
+        Seccomp::read_json(text, capabilities, None)
+    }
+
+    /// Reads a profile. Names that are to be refused and that no system call has go into `unknown`,
+    /// if there is one, and are an error otherwise.
+    pub(crate) fn read_json(
+        text: &str,
+        capabilities: impl IntoIterator<Item = impl AsRef<str>>,
+        mut unknown: Option<&mut BTreeSet<String>>,
+    ) -> Result<Seccomp> {
         let invalid = |reason: String| Error::message(ErrorKind::Invalid, Step::Validate, reason);
         if text.len() > MAX_LEN {
             return Err(invalid(format!("a seccomp profile of {} bytes", text.len())));
@@ -268,7 +278,7 @@ impl Seccomp {
                     problems.push(Problem::invalid("seccomp", reason, "write it as in 5.10"));
                 }
             }
-            match entry.rule(default) {
+            match entry.rule(default, unknown.as_deref_mut()) {
                 Ok(rule) => profile = profile.rule(rule),
                 Err(problem) => problems.push(problem),
             }
@@ -326,13 +336,16 @@ fn architecture(name: &str) -> Option<Option<Architecture>> {
 }
 
 impl Entry {
-    fn rule(self, default: Action) -> Result<Rule, Problem> {
+    fn rule(self, default: Action, passed_over: Option<&mut BTreeSet<String>>) -> Result<Rule, Problem> {
         let action = self.action.action(self.errno_ret);
         let (known, unknown): (Vec<String>, Vec<String>) =
             self.names.into_iter().chain(self.name).partition(|name| table::look_up(name) != Known::Unknown);
         if !unknown.is_empty() && action.severity() > default.severity() {
-            let reason = format!("{unknown:?} would be refused, but no system call has this name");
-            return Err(Problem::invalid("seccomp", reason, "use the name in its man page, or leave it out"));
+            let Some(passed_over) = passed_over else {
+                let reason = format!("{unknown:?} would be refused, but no system call has this name");
+                return Err(Problem::invalid("seccomp", reason, "use the name in its man page, or leave it out"));
+            };
+            passed_over.extend(unknown);
         }
         let args = self.args.unwrap_or_default();
         let indices: BTreeSet<u8> = args.iter().map(|arg| arg.index).collect();
@@ -359,7 +372,7 @@ mod tests {
     }
 
     fn actions(profile: &Seccomp, number: libc::c_long) -> Vec<Action> {
-        profile.0.answers(None).of(number as u32).actions().collect()
+        profile.0.calls.answers(None).of(number as u32).actions().collect()
     }
 
     const FILE: &str = r#"{
@@ -400,9 +413,9 @@ mod tests {
             assert_eq!(actions(&profile, number), expected, "{:?}", table::name_of(number as u32));
         }
         assert!(profile.0.log && profile.invalid().is_empty());
-        assert_eq!(profile.0.foreign, Action::KillProcess);
+        assert_eq!(profile.0.calls.foreign, Action::KillProcess);
         let further = if cfg!(target_arch = "x86_64") { vec![Architecture::X86] } else { Vec::new() };
-        assert_eq!(profile.0.architectures.iter().copied().collect::<Vec<_>>(), further);
+        assert_eq!(profile.0.calls.architectures.iter().copied().collect::<Vec<_>>(), further);
         let privileged = read(FILE, &["CAP_SYS_ADMIN"]).unwrap();
         assert_eq!(actions(&privileged, libc::SYS_clone), [Action::Allow]);
         assert_eq!(actions(&privileged, libc::SYS_mount), [Action::Allow]);

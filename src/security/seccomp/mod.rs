@@ -4,7 +4,9 @@
 //! exists.
 
 mod bpf;
+mod compile;
 mod denial;
+mod emit;
 #[cfg(feature = "seccomp-json")]
 mod json;
 mod notify;
@@ -16,7 +18,7 @@ mod table;
 mod text;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
@@ -28,58 +30,16 @@ pub(crate) use remote::{RemoteConnection, RemoteSupervisor};
 pub use rule::{Action, Compare, DenialRule, Rule};
 pub use table::Architecture;
 
-use crate::error::{Error, ErrorKind, Problem, Step};
+use crate::error::Problem;
 use crate::feature::Feature;
-use crate::plan::{Arg, ExecFlags, Plan, Ptr};
-use crate::security::no_new_privs::emit_no_new_privs;
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::seccomp as kernel;
-use bpf::{Answers, Decision, Filter};
+use compile::{CallRules, Compiled};
 use table::Known;
 
 /// The largest number of comparisons in one rule: twice the number of a system call's arguments.
 /// More are a mistake.
 const MAX_COMPARISONS: usize = 12;
-/// The calls of a stub that waits for its program, receives it, and executes it or fails.
-const CALLS_OF_A_WAITING_STUB: [libc::c_long; 12] = [
-    libc::SYS_ppoll,
-    libc::SYS_recvmsg,
-    libc::SYS_sendto,
-    libc::SYS_close,
-    libc::SYS_chdir,
-    libc::SYS_getcwd,
-    libc::SYS_fcntl,
-    libc::SYS_dup3,
-    libc::SYS_prlimit64,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_execve,
-    libc::SYS_exit_group,
-];
-/// The calls of a stub that is to enter a sandbox, is cloned into its pid namespace, and executes
-/// the program or fails.
-const CALLS_OF_AN_ENTERING_STUB: [libc::c_long; 17] = [
-    libc::SYS_capset,
-    libc::SYS_prctl,
-    libc::SYS_pipe2,
-    libc::SYS_read,
-    libc::SYS_write,
-    libc::SYS_close,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
-    libc::SYS_ppoll,
-    libc::SYS_setsid,
-    libc::SYS_setpgid,
-    libc::SYS_fcntl,
-    libc::SYS_dup3,
-    libc::SYS_prlimit64,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_execve,
-    libc::SYS_exit_group,
-];
-const SET_MODE_FILTER: u32 = 1;
-/// The flags with which an entering stub clones.
-const CLONE_OF_AN_ENTRY: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::SIGCHLD) as u64;
-
 /// A filter of the system calls that the program, and everything that it starts, may make:
 /// seccomp(2).
 ///
@@ -179,16 +139,35 @@ const CLONE_OF_AN_ENTRY: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::S
 /// let sandbox = sandbox.rlimit(Resource::OpenFiles, 16, 16).pids_limit(16);
 /// # drop(sandbox);
 /// ```
+///
+/// # Locks of ranges
+///
+/// A lock of a range of a file, fcntl_locking(2), is 192 bytes of the kernel's memory that no
+/// control group counts. No limit bounds their number: a program takes some 300,000 a second on
+/// each processor, which is 60 MB, and has them until it closes the file or ends. Databases and
+/// package managers need a few, so the default profile allows them. Where that memory matters,
+/// refuse them:
+///
+/// ```
+/// use ringfence::{Action, Compare, Rule, Sandbox, Seccomp};
+///
+/// let commands = [libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_SETLK, libc::F_OFD_SETLKW];
+/// let filter = commands.iter().fold(Seccomp::default(), |filter, command| {
+///     let refusal = Rule::new(["fcntl"], Action::Errno(libc::ENOLCK));
+///     filter.rule(refusal.arg(1, Compare::int(*command as u32)))
+/// });
+/// let sandbox = Sandbox::strict().seccomp(filter);
+/// # drop(sandbox);
+/// ```
+///
+/// flock(2) makes one lock for each open file, which the limit on descriptors bounds.
 #[must_use = "a builder does nothing by itself: each call returns it"]
 #[derive(Debug, Clone)]
 pub struct Seccomp(Arc<Profile>);
 
 #[derive(Debug, Clone)]
 struct Profile {
-    rules: Vec<Rule>,
-    default: Action,
-    foreign: Action,
-    architectures: BTreeSet<Architecture>,
+    calls: CallRules,
     log: bool,
     speculation: bool,
     new_privs: bool,
@@ -199,25 +178,6 @@ struct Profile {
     /// The problems, found once for all spawns. Every change resets them.
     problems: OnceLock<Vec<Problem>>,
     compiled: OnceLock<Compiled>,
-}
-
-/// The compiled filter, and its properties.
-#[derive(Debug, Clone)]
-struct Compiled {
-    program: Vec<u8>,
-    /// The decision about the stub's exec under the filter.
-    exec: Decision,
-    /// True if the stub may report an error on its socket, and exit.
-    stub_may_speak: bool,
-    stub_may_exit: bool,
-    /// A stub that waits for its program can do so under the filter.
-    stub_may_wait: bool,
-    /// A stub that is to enter a sandbox can do so under the filter.
-    stub_may_enter: bool,
-    /// The actions of the profile, without the questions of one that reports.
-    actions: Vec<Action>,
-    /// The answers of a profile that reports.
-    answers: Option<Arc<Filter>>,
 }
 
 impl Default for Seccomp {
@@ -242,10 +202,7 @@ impl Seccomp {
 
     fn with_default(default: Action) -> Self {
         Seccomp(Arc::new(Profile {
-            rules: Vec::new(),
-            default,
-            foreign: Action::ENOSYS,
-            architectures: BTreeSet::new(),
+            calls: CallRules { list: Vec::new(), default, foreign: Action::ENOSYS, architectures: BTreeSet::new() },
             log: false,
             speculation: false,
             new_privs: false,
@@ -269,8 +226,8 @@ impl Seccomp {
     /// Creates a profile for programs that compute: they can read files, use memory, threads,
     /// clocks and signals, and write to inherited descriptors. In addition to what the
     /// [default](Seccomp::default) refuses, the profile refuses sockets, new processes, and
-    /// creating, changing or removing files with EPERM; opening files for writing with EACCES; and
-    /// `openat2` with ENOSYS, as its flags are in memory.
+    /// creating, changing or removing files with EPERM; opening files for writing with EACCES;
+    /// `openat2` with ENOSYS, as its flags are in memory; and locks of ranges of files with ENOLCK.
     pub fn compute() -> Self {
         static COMPUTE: OnceLock<Seccomp> = OnceLock::new();
         COMPUTE.get_or_init(presets::compute).clone()
@@ -296,18 +253,18 @@ impl Seccomp {
     #[cfg(feature = "serde")]
     pub(crate) fn parts(&self) -> (&[Rule], Action, Action, bool, bool) {
         let profile = &self.0;
-        (&profile.rules, profile.default, profile.foreign, profile.log, profile.speculation)
+        (&profile.calls.list, profile.calls.default, profile.calls.foreign, profile.log, profile.speculation)
     }
 
     /// Returns the further architectures.
     #[cfg(feature = "serde")]
     pub(crate) fn architectures(&self) -> &BTreeSet<Architecture> {
-        &self.0.architectures
+        &self.0.calls.architectures
     }
 
     /// Adds a rule. If several rules match a call, the one added last decides.
     pub fn rule(self, rule: Rule) -> Self {
-        self.change(|profile| profile.rules.push(rule))
+        self.change(|profile| profile.calls.list.push(rule))
     }
 
     /// Allows system calls with any arguments.
@@ -322,7 +279,7 @@ impl Seccomp {
 
     /// Sets the action for calls that no rule matches.
     pub fn otherwise(self, action: impl Into<Action>) -> Self {
-        self.change(|profile| profile.default = action.into())
+        self.change(|profile| profile.calls.default = action.into())
     }
 
     /// Applies the rules to the calls of a further architecture as well, by their names there. An
@@ -341,14 +298,14 @@ impl Seccomp {
     /// # drop(profile);
     /// ```
     pub fn architecture(self, architecture: Architecture) -> Self {
-        self.change(|profile| profile.architectures.extend([architecture]))
+        self.change(|profile| profile.calls.architectures.extend([architecture]))
     }
 
     /// Sets the action for calls of an architecture that is neither this machine's own nor a
     /// [further](Seccomp::architecture) one. By default, ENOSYS. Such calls cannot be allowed, as
     /// their numbers mean other calls.
     pub fn foreign(self, action: impl Into<Action>) -> Self {
-        self.change(|profile| profile.foreign = action.into())
+        self.change(|profile| profile.calls.foreign = action.into())
     }
 
     /// Logs every refused call to the kernel's audit log (`SECCOMP_FILTER_FLAG_LOG`, Linux 4.14).
@@ -362,10 +319,10 @@ impl Seccomp {
         self.change(|profile| profile.speculation = wanted)
     }
 
-    /// Leaves `no_new_privs` as it is, so that set-user-ID programs and files with capabilities give
-    /// what they give elsewhere, under this filter. A mistake in such a program that the filter
-    /// causes can then be turned into the rights of that program: only for filters that containers
-    /// are used to, and programs that need it.
+    /// Leaves `no_new_privs` as it is, so that set-user-ID programs and files with capabilities
+    /// give what they give elsewhere, under this filter. A mistake in such a program that the
+    /// filter causes can then be turned into the rights of that program: only for filters that
+    /// containers are used to, and programs that need it.
     ///
     /// Without `no_new_privs`, the kernel takes a filter only from a process with CAP_SYS_ADMIN in
     /// its user namespace. The process that becomes the program holds that capability until the
@@ -387,7 +344,7 @@ impl Seccomp {
     fn mistakes(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut report = |reason: String, remedy: &str| problems.push(Problem::invalid("seccomp", reason, remedy));
-        for rule in &self.0.rules {
+        for rule in &self.0.calls.list {
             for name in rule.names.iter().filter(|name| table::look_up(name) == Known::Unknown) {
                 report(format!("no system call has the name {name:?}"), "use the name in its man page");
             }
@@ -398,13 +355,13 @@ impl Seccomp {
                 report(format!("{compare:?} never holds"), "use a value within the mask");
             }
         }
-        let rules = self.0.rules.iter().map(|rule| rule.action);
-        if let Some(bad) = rules.chain([self.0.default, self.0.foreign]).find(|action| !action.is_valid()) {
+        let rules = self.0.calls.list.iter().map(|rule| rule.action);
+        if let Some(bad) = rules.chain([self.0.calls.default, self.0.calls.foreign]).find(|action| !action.is_valid()) {
             report(format!("{bad:?} is not an errno"), "use one from 1 to 4095");
         }
-        if self.0.foreign.may_allow() {
+        if self.0.calls.foreign.may_allow() {
             let reason =
-                format!("{:?} for calls of another architecture, whose numbers mean other calls", self.0.foreign);
+                format!("{:?} for calls of another architecture, whose numbers mean other calls", self.0.calls.foreign);
             report(reason, "refuse them");
         }
         problems
@@ -445,8 +402,8 @@ impl Seccomp {
         Some(Problem::unsupported("seccomp", missing, remedy).for_feature(Feature::Seccomp))
     }
 
-    /// Returns the same profile with a filter that asks about each call that it would answer with an
-    /// errno, so that the call can be [recorded](DenialRecord).
+    /// Returns the same profile with a filter that asks about each call that it would answer with
+    /// an errno, so that the call can be [recorded](DenialRecord).
     pub(crate) fn reporting(&self) -> Seccomp {
         self.0.reporting.get_or_init(|| self.clone().change(|profile| profile.reports = true)).clone()
     }
@@ -489,163 +446,13 @@ impl Seccomp {
     }
 
     fn compiled(&self) -> &Compiled {
-        self.0.compiled.get_or_init(|| self.0.compile())
-    }
-
-    /// Returns true if the filter may prevent the stub from reporting a failed exec. Then the errno
-    /// is passed in a shared page.
-    pub(crate) fn needs_failure_page(&self) -> bool {
-        !(self.compiled().stub_may_speak && self.compiled().stub_may_exit)
-    }
-
-    /// Emits a struct sock_fprog: the number of instructions, padding, and their address.
-    fn emit_program(&self, plan: &mut Plan) -> Ptr {
-        let program = &self.compiled().program;
-        let filter = plan.bytes(program);
-        plan.record([Arg::from(program.len() / 8), filter.into()])
-    }
-
-    /// Emits the op for a filter that allows everything that the stub has still to do.
-    /// `no_new_privs` must be set before.
-    pub(crate) fn emit_early(&self, plan: &mut Plan) {
-        let program = self.emit_program(plan);
-        install(plan, program, 0);
-    }
-
-    /// Returns whether the filter can be installed in a stub that waits for its program, which saves
-    /// that time once the program comes.
-    pub(crate) fn comes_before_the_program(&self) -> bool {
-        self.compiled().stub_may_wait && !self.needs_failure_page() && !self.has_listener() && !self.0.new_privs
-    }
-
-    /// Returns whether the filter can be installed in a stub before it is cloned into the pid
-    /// namespace of a sandbox.
-    pub(crate) fn comes_before_the_entry(&self) -> bool {
-        self.compiled().stub_may_enter && !self.needs_failure_page() && !self.has_listener()
-    }
-
-    /// Emits the ops that install the filter in a stub that has still something to do.
-    pub(crate) fn emit_ahead(&self, plan: &mut Plan) {
-        let (program, flags) = self.emit_prepared(plan);
-        install(plan, program, flags);
-    }
-
-    /// Emits `no_new_privs` and the filter's program. Returns the program, and the flags with which
-    /// it is installed.
-    fn emit_prepared(&self, plan: &mut Plan) -> (Ptr, u64) {
-        if !self.0.new_privs {
-            emit_no_new_privs(plan);
-        }
-        let program = self.emit_program(plan);
-        let log = if self.0.log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
-        let speculation = if self.0.speculation { libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW } else { 0 };
-        (program, log | speculation)
-    }
-
-    /// Emits the ops that come right before the exec. Returns flags for the exec. With `answered`,
-    /// the program is executed only after the owner has answered to the listener.
-    pub(crate) fn emit(&self, plan: &mut Plan, answered: bool) -> ExecFlags {
-        let compiled = self.compiled();
-        let (program, mut flags) = self.emit_prepared(plan);
-        // The announcement comes before the filter, which may not allow it.
-        plan.announce_exec();
-        if self.has_listener() {
-            flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-            plan.install_filter_and_send_listener(flags, program, answered);
-        } else {
-            install(plan, program, flags);
-        }
-        let mut how = ExecFlags::ANNOUNCED;
-        if self.needs_failure_page() {
-            how |= ExecFlags::SILENT;
-        }
-        if compiled.stub_may_exit {
-            how |= ExecFlags::MAY_EXIT;
-        }
-        how
-    }
-
-    /// Returns the error for an exec that failed under the filter.
-    pub(crate) fn explain(&self, error: Error) -> Error {
-        let by_filter = |action: Action| matches!(action, Action::Errno(errno) if Some(errno) == error.raw_os_error());
-        if error.kind() == ErrorKind::Exec && self.compiled().exec.actions().any(by_filter) {
-            return error.hint("the seccomp profile answers execve(2) with this for such arguments");
-        }
-        error
-    }
-}
-
-/// Emits the op that installs a filter: seccomp(2).
-fn install(plan: &mut Plan, program: Ptr, flags: u64) {
-    plan.call(Step::Seccomp, libc::SYS_seccomp, [SET_MODE_FILTER.into(), flags.into(), program.into()]);
-}
-
-impl Profile {
-    /// Returns the answers to the calls of an architecture; `None` is this machine's own.
-    fn answers(&self, arch: Option<Architecture>) -> Answers {
-        let mut calls: BTreeMap<u32, Decision> = BTreeMap::new();
-        for rule in &self.rules {
-            for number in rule.names.iter().filter_map(|name| table::number(arch, name)) {
-                let decision = calls.entry(number).or_insert(Decision::always(self.default));
-                if rule.args.is_empty() {
-                    *decision = Decision::always(rule.action);
-                } else {
-                    decision.cases.insert(0, (rule.args.clone(), rule.action));
-                }
-            }
-        }
-        let newer = if matches!(self.default, Action::Errno(_)) { Action::ENOSYS } else { self.default };
-        Answers { calls, default: self.default, newer, newest: table::newest(arch) }
-    }
-
-    fn filter(&self, own: Answers) -> Filter {
-        let here = |arch: &&Architecture| arch.runs_here();
-        let others = self.architectures.iter().filter(here).filter(|arch| **arch != Architecture::X32);
-        Filter {
-            own,
-            x32: self.architectures.get(&Architecture::X32).filter(here).map(|arch| self.answers(Some(*arch))),
-            others: others.map(|arch| (*arch, self.answers(Some(*arch)))).collect(),
-            foreign: self.foreign,
-        }
-    }
-
-    fn compile(&self) -> Compiled {
-        let filter = self.filter(self.answers(None));
-        let answers = &filter.own;
-        let decision = |number: libc::c_long| answers.of(number as u32);
-        let plainly = |number| decision(number) == Decision::always(Action::Allow);
-        let mut actions: Vec<Action> = answers.calls.values().flat_map(Decision::actions).collect();
-        actions.extend([self.default, self.foreign]);
-        actions.sort_by_key(|action| action.code());
-        actions.dedup_by_key(|action| action.code() & !libc::SECCOMP_RET_DATA);
-        let program = if self.reports {
-            filter.asking().with_listener().program()
-        } else if actions.contains(&Action::Notify) {
-            self.filter(self.answers(None)).with_listener().program()
-        } else {
-            filter.program()
-        };
-        let program = bpf::bytes(&program);
-        Compiled {
-            exec: decision(libc::SYS_execve),
-            stub_may_speak: plainly(libc::SYS_sendto),
-            stub_may_exit: plainly(libc::SYS_exit_group),
-            // A large plan is mapped. Rules about mmap(2) are about pages that the stub does not ask
-            // for.
-            stub_may_wait: CALLS_OF_A_WAITING_STUB.into_iter().all(plainly)
-                && decision(libc::SYS_mmap).otherwise == Action::Allow,
-            stub_may_enter: CALLS_OF_AN_ENTERING_STUB.into_iter().all(plainly)
-                && decision(libc::SYS_clone).on([CLONE_OF_AN_ENTRY, 0, 0, 0, 0, 0]) == Action::Allow
-                && decision(libc::SYS_ioctl).on([0, libc::TIOCSCTTY, 0, 0, 0, 0]) == Action::Allow,
-            program,
-            actions,
-            answers: self.reports.then(|| Arc::new(filter)),
-        }
+        self.0.compiled.get_or_init(|| self.0.calls.compile(self.0.reports))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::bpf::Decision;
     use super::*;
 
     #[test]
@@ -655,15 +462,15 @@ mod tests {
             .allow(["socket", "clone3"])
             .rule(Rule::new(["socket"], Errno::EAFNOSUPPORT).arg(0, Compare::int(40)))
             .rule(Rule::new(["socket"], Action::Log).arg(0, Compare::int(40)).arg(1, Compare::int(2)));
-        let answers = profile.0.answers(None);
+        let answers = profile.0.calls.answers(None);
         let decision = answers.of(libc::SYS_socket as u32);
         assert_eq!(decision.actions().collect::<Vec<_>>(), [Action::Log, Action::Errno(97), Action::Allow]);
         assert_eq!(answers.of(libc::SYS_clone3 as u32), Decision::always(Action::Allow));
         assert_eq!(answers.of(libc::SYS_read as u32), Decision::always(Action::EPERM));
         assert_eq!(answers.of(9999), Decision::always(Action::ENOSYS), "newer than the table");
-        assert_eq!(Seccomp::deny_list().0.answers(None).of(9999), Decision::always(Action::Allow));
+        assert_eq!(Seccomp::deny_list().0.calls.answers(None).of(9999), Decision::always(Action::Allow));
         let kills = Seccomp::allow_list().otherwise(Action::KillProcess);
-        assert_eq!(kills.0.answers(None).of(9999), Decision::always(Action::KillProcess));
+        assert_eq!(kills.0.calls.answers(None).of(9999), Decision::always(Action::KillProcess));
     }
 
     #[test]

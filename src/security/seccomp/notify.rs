@@ -23,8 +23,8 @@ use crate::sys::{mutex, timeout};
 /// they are in [`Child::notifications`](crate::Child::notifications). The descriptor polls as
 /// readable while a call waits, and as hung up when no process under the filter is left.
 ///
-/// After this value is dropped, calls that need an answer fail with ENOSYS. The program cannot have a
-/// supervisor of its own in its place (EBUSY), which could let them through.
+/// After this value is dropped, calls that need an answer fail with ENOSYS. The program cannot have
+/// a supervisor of its own in its place (EBUSY), which could let them through.
 #[derive(Debug)]
 pub struct Notifications {
     listener: Arc<OwnedFd>,

@@ -380,6 +380,10 @@ pub(super) fn compute() -> Seccomp {
         .rule(Rule::new(["open"], Action::Allow).arg(1, Compare::no_bits(writes)))
         .rule(Rule::new(["openat"], Action::Allow).arg(2, Compare::no_bits(writes)))
         .rule(Rule::new(["ioctl"], Errno::ENOTTY));
+    // A lock of a range is memory that no control group counts, and nothing limits their number.
+    for command in [libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_SETLK, libc::F_OFD_SETLKW] {
+        profile = profile.rule(Rule::new(["fcntl"], Errno::ENOLCK).arg(1, Compare::int(command as u32)));
+    }
     profile = without_huge_pages(profile);
     // The ioctls that stdio and interpreters use on descriptors.
     for request in [libc::TCGETS, libc::TIOCGWINSZ, libc::FIONREAD, libc::FIOCLEX, libc::FIONCLEX, libc::FIONBIO] {

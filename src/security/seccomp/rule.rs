@@ -8,6 +8,17 @@ use nix::errno::Errno;
 
 /// The kernel's action for a system call: seccomp(2). If the program also has filters of its own,
 /// the most severe action applies.
+///
+/// ```
+/// use ringfence::{Action, Errno, Rule, Sandbox, Seccomp, Verdict};
+///
+/// let kills = Rule::new(["mkdir", "mkdirat"], Action::KillProcess);
+/// let refuses = Rule::new(["chmod", "fchmodat"], Errno::EACCES);
+/// let profile = Seccomp::deny_list().rule(kills).rule(refuses);
+/// let outcome = Sandbox::new().seccomp(profile).command("mkdir").arg("/tmp/never").status()?;
+/// assert_eq!(outcome.verdict(), Verdict::Seccomp);
+/// # Ok::<(), ringfence::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Action {
@@ -86,6 +97,21 @@ impl From<Errno> for Action {
 
 /// A comparison of a system call's argument. Arguments are 64-bit words, compared as unsigned
 /// numbers.
+///
+/// ```
+/// use ringfence::{Action, Compare, Errno, Rule, Seccomp};
+///
+/// // socket(2) for two families and no other; a call for W and X pages is refused.
+/// let families = [libc::AF_UNIX, libc::AF_INET].map(|family| {
+///     Rule::new(["socket"], Action::Allow).arg(0, Compare::int(family as u32))
+/// });
+/// let both = (libc::PROT_WRITE | libc::PROT_EXEC) as u64;
+/// let wx = Compare::MaskedEq { mask: both, value: both };
+/// let pages = Rule::new(["mmap"], Errno::EPERM).arg(2, wx);
+/// let profile = Seccomp::deny_list().deny(["socket"]).rule(pages);
+/// let profile = families.into_iter().fold(profile, Seccomp::rule);
+/// # drop(profile);
+/// ```
 ///
 /// # Half-used arguments
 ///

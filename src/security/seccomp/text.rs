@@ -1,11 +1,12 @@
 //! A profile as a word for a later process, which installs the same filter.
 //!
 //! A preset stands by its name and the hash of its filter: another version of this library may have
-//! another filter of that name, and must not take it for this one. Any other profile stands with all
-//! of its rules.
+//! another filter of that name, and must not take it for this one. Any other profile stands with
+//! all of its rules.
 
 use std::sync::Arc;
 
+use super::compile::CallRules;
 use super::rule::{Action, Compare, Rule};
 use super::{Architecture, Profile, Seccomp};
 use crate::text::{hex, number};
@@ -28,7 +29,8 @@ impl Seccomp {
         if let Some((name, _)) = presets().iter().find(|(_, preset)| Arc::ptr_eq(&preset.0, &self.0)) {
             return format!("{name}.{:016x}", self.hash());
         }
-        let Profile { rules, default, foreign, architectures, log, speculation, new_privs, .. } = &*self.0;
+        let Profile { calls, log, speculation, new_privs, .. } = &*self.0;
+        let CallRules { list: rules, default, foreign, architectures } = calls;
         let head = [RULES.to_owned(), action_text(*default), action_text(*foreign)];
         let flags = [*log, *speculation, *new_privs].map(|is_set| if is_set { "1" } else { "0" }).concat();
         let further = architectures.iter().map(|arch| arch.name()).collect::<Vec<_>>().join("+");

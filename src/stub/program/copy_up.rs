@@ -272,9 +272,9 @@ impl Copy {
         let stat = self.room.stat();
         syscall(nr::STATX, [file, name, flags, STATX_BASIC_STATS, stat, 0])?;
         let stat = stat as *const u8;
-        // SAFETY: the room holds a struct statx, which the kernel has written: stx_attributes stands
-        // at byte 8, stx_uid at 20, stx_gid at 24, stx_mode at 28, stx_size at 40, stx_atime at 64,
-        // stx_mtime at 112, stx_dev_major and stx_dev_minor at 136. All are aligned.
+        // SAFETY: the room holds a struct statx, which the kernel has written: stx_attributes
+        // stands at byte 8, stx_uid at 20, stx_gid at 24, stx_mode at 28, stx_size at 40, stx_atime
+        // at 64, stx_mtime at 112, stx_dev_major and stx_dev_minor at 136. All are aligned.
         unsafe {
             let word = |at: usize| stat.add(at).cast::<u64>().read_volatile();
             let half = |at: usize| u64::from(stat.add(at).cast::<u32>().read_volatile());

@@ -26,18 +26,38 @@ fn fork(flags: u64, pidfd: *mut i32) -> Result<u64, Errno> {
 /// With [`SILENT_INIT`] as `how`, the program is executed only when a later process says so. The
 /// parent does not wait for that, and has nobody to report to.
 pub fn start(machine: &mut Machine, how: u64) -> Result<u64, Errno> {
-    let is_silent = how == SILENT_INIT;
-    let child = fork(if is_silent { 0 } else { CLONE_VFORK }, core::ptr::null_mut())?;
+    if how == SILENT_INIT {
+        return start_silent(machine);
+    }
+    let child = fork(CLONE_VFORK, core::ptr::null_mut())?;
     if child == 0 {
         return Ok(0);
-    }
-    if is_silent {
-        close_from(0);
-        serve(machine, child)
     }
     machine.send(Record { kind: record::STARTED, op: 0, errno: 0, value: child as i32 });
     keep_only_report(machine);
     serve(machine, child)
+}
+
+/// The same with [`SILENT_INIT`]. The child goes on when init has closed all descriptors: when the
+/// owner hears that the child waits, init holds no end of a terminal or a pipe any more.
+fn start_silent(machine: &Machine) -> Result<u64, Errno> {
+    let [reader, writer] = pipe()?;
+    let child = fork(0, core::ptr::null_mut())?;
+    if child > 0 {
+        close_from(0);
+        serve(machine, child)
+    }
+    syscall(nr::CLOSE, [writer, 0, 0, 0, 0, 0])?;
+    let mut byte = 0u8;
+    syscall(nr::READ, [reader, &raw mut byte as u64, 1, 0, 0, 0])?;
+    syscall(nr::CLOSE, [reader, 0, 0, 0, 0, 0])
+}
+
+fn pipe() -> Result<[u64; 2], Errno> {
+    let mut pipe = [-1i32; 2];
+    syscall(nr::PIPE2, [pipe.as_mut_ptr() as u64, O_CLOEXEC, 0, 0, 0, 0])?;
+    // SAFETY: `pipe` is a local that the kernel has just written.
+    Ok(unsafe { (&raw const pipe).read_volatile() }.map(|fd| fd as u64))
 }
 
 /// Closes all descriptors of init except its report socket, which becomes descriptor 0.
@@ -96,10 +116,7 @@ fn reap(machine: &Machine, child: u64) {
 /// knows of it: the child waits for a byte on a pipe. If the pipe ends without a byte, this process
 /// has died early.
 pub fn reclone(machine: &mut Machine, parent: u64) -> Result<u64, Errno> {
-    let mut pipe = [-1i32; 2];
-    syscall(nr::PIPE2, [pipe.as_mut_ptr() as u64, O_CLOEXEC, 0, 0, 0, 0])?;
-    // SAFETY: `pipe` is a local that the kernel has just written.
-    let [reader, writer] = unsafe { (&raw const pipe).read_volatile() }.map(|fd| fd as u64);
+    let [reader, writer] = pipe()?;
     let mut pidfd = -1i32;
     let sibling = if parent == ORPHAN { 0 } else { CLONE_PARENT };
     let child = fork(sibling | CLONE_PIDFD, &raw mut pidfd)?;

@@ -112,6 +112,7 @@ impl Machine {
             code::INIT => init::start(self, args[0]),
             code::RECLONE => init::reclone(self, args[0]),
             code::CWD_INSIDE => cwd_inside(),
+            code::CWD_AHEAD => cwd_ahead(),
             code::CWD_AGAIN => reenter_cwd(),
             code::EXEC => self.exec(index, args),
             code::ANNOUNCE => self.announce(index),
@@ -316,6 +317,16 @@ fn drop_bounding(kept: u64) -> Result<u64, Errno> {
 
 fn cwd_inside() -> Result<u64, Errno> {
     with_cwd(|path| if path.is_null() { Err(Errno::XDEV) } else { Ok(0) })
+}
+
+/// Tells whether the working directory was entered with more rights than the stub still has: it is
+/// not the root any more.
+fn cwd_ahead() -> Result<u64, Errno> {
+    let is_root = |path: *const u8| {
+        // SAFETY: a string that the kernel has written, of at least one character and a NUL.
+        !path.is_null() && unsafe { path.add(1).read_volatile() } == 0
+    };
+    with_cwd(|path| if is_root(path) { Err(Errno::ACCES) } else { Ok(0) })
 }
 
 /// Enters the working directory again by its name, because mounts on the path may cover it. The

@@ -8,6 +8,9 @@ use crate::wire::target;
 const O_DIRECTORY: u64 = if cfg!(target_arch = "aarch64") { 0o40000 } else { 0o200000 };
 pub const O_NOFOLLOW: u64 = if cfg!(target_arch = "aarch64") { 0o100000 } else { 0o400000 };
 const O_PATH_CLOEXEC: u64 = 0o10000000 | 0o2000000;
+const PATH_MAX: usize = 4096;
+/// The most dangling links on the way to a place. Each takes two paths of stack.
+const LINKS_MAX: u32 = 8;
 const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 const RESOLVE_IN_ROOT: u64 = 0x10;
@@ -16,25 +19,27 @@ const RESOLVE_IN_ROOT: u64 = 0x10;
 /// components. The function writes to `path` while it works, and restores it.
 pub fn resolve(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     if kind & target::PINNED == 0 {
-        return find(root, path, kind);
+        return find(root, path, kind, LINKS_MAX);
     }
     if kind & target::EXISTING == 0 {
-        close_unless(find(root, path, kind)?, root);
+        close_unless(find(root, path, kind, LINKS_MAX)?, root);
     }
     pinned::open(root, path, kind)
 }
 
-fn find(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
+/// Opens the path, and creates it if it is missing. `links` is the number of dangling links that
+/// may still be followed.
+fn find(root: u64, path: *mut u8, kind: u64, links: u32) -> Result<u64, Errno> {
     match open(root, path, kind) {
         Err(Errno::NOENT) if kind & target::EXISTING == 0 => {}
         result => return result,
     }
-    make(root, path, kind)
+    make(root, path, kind, links)
 }
 
 /// Creates every missing component, of which the last is one, and opens the path. Each name is
 /// created in a directory that was itself opened below `root`.
-fn make(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
+fn make(root: u64, path: *mut u8, kind: u64, links: u32) -> Result<u64, Errno> {
     const S_IFREG_0644: u64 = 0o100644;
     let mut parent = root;
     let mut start = skip_slashes(path, 0);
@@ -54,7 +59,7 @@ fn make(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
                 };
                 match made {
                     // Another process has created the name meanwhile. Or the name is a dangling
-                    // link, which the open refuses.
+                    // link, which the open does not find.
                     Ok(_) | Err(Errno::EXIST) => open(root, path, if is_file { kind } else { kind & !target::FILE }),
                     Err(errno) => Err(errno),
                 }
@@ -62,6 +67,14 @@ fn make(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
             other => other,
         };
         drop(cut);
+        if let Err(Errno::NOENT) = next
+            && kind & target::DANGLING != 0
+            && links > 0
+        {
+            let found = beyond(root, (parent, path), start..end, kind, links - 1);
+            close_unless(parent, root);
+            return found;
+        }
         close_unless(parent, root);
         parent = next?;
         if last {
@@ -69,6 +82,59 @@ fn make(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
         }
         start = skip_slashes(path, end);
     }
+}
+
+/// Creates what the dangling link at `name` of the path leads to, and the rest of the path there,
+/// and opens that. The link is in the directory `parent`. The kernel keeps `..` inside of `root`.
+fn beyond(
+    root: u64,
+    (parent, path): (u64, *mut u8),
+    name: core::ops::Range<usize>,
+    kind: u64,
+    links: u32,
+) -> Result<u64, Errno> {
+    let mut text = [0u8; PATH_MAX];
+    let cut = Cut::new(path, name.end);
+    let at = path as u64 + name.start as u64;
+    let len = syscall(nr::READLINKAT, [parent, at, text.as_mut_ptr() as u64, PATH_MAX as u64 - 1, 0, 0]);
+    drop(cut);
+    let len = len? as usize;
+    // A relative link begins in its directory.
+    let is_absolute = byte(text.as_ptr(), 0) == b'/';
+    let mut new = NewPath { text: [0; PATH_MAX], len: 0 };
+    new.put(path, if is_absolute { 0 } else { name.start })?;
+    new.put(text.as_ptr(), len)?;
+    new.put(path.wrapping_add(name.end), length(path, name.end))?;
+    find(root, new.text.as_mut_ptr(), kind, links)
+}
+
+/// A path that is put together. It ends with a NUL.
+struct NewPath {
+    text: [u8; PATH_MAX],
+    len: usize,
+}
+
+impl NewPath {
+    fn put(&mut self, from: *const u8, count: usize) -> Result<(), Errno> {
+        if count >= PATH_MAX - self.len {
+            return Err(Errno::NAMETOOLONG);
+        }
+        for i in 0..count {
+            // SAFETY: the sum is below the length of the array.
+            unsafe { self.text.as_mut_ptr().add(self.len + i).write(byte(from, i)) };
+        }
+        self.len += count;
+        Ok(())
+    }
+}
+
+/// Returns the number of bytes from `at` to the end of the path.
+fn length(path: *const u8, at: usize) -> usize {
+    let mut end = at;
+    while byte(path, end) != 0 {
+        end += 1;
+    }
+    end - at
 }
 
 /// Ends the path at an offset, until the value is dropped.

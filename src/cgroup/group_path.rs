@@ -25,7 +25,7 @@ const PATH_MAX: usize = 4096;
 
 /// The place of a group in one hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct GroupPath {
     version: Version,
     controllers: Controllers,
     inode: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Place {
     path: PathBuf,
 }
 
-impl Place {
+impl GroupPath {
     /// Returns the place as a word of letters, digits and `:./_%-`.
     pub(crate) fn to_text(&self) -> String {
         let version = if self.version == Version::V1 { 1 } else { 2 };
@@ -41,9 +41,9 @@ impl Place {
         format!("{version}:{:x}:{}:{path}", self.controllers.bits(), self.inode)
     }
 
-    /// Reads what [`to_text`](Place::to_text) has written. `name` is the name that the group must
+    /// Reads what [`to_text`](GroupPath::to_text) has written. `name` is the name that the group must
     /// have.
-    pub(crate) fn from_text(text: &str, name: &str) -> Option<Place> {
+    pub(crate) fn from_text(text: &str, name: &str) -> Option<GroupPath> {
         let words: Vec<&str> = text.split(':').collect();
         let [version, controllers, inode, path] = words[..] else { return None };
         let version = match version {
@@ -57,11 +57,20 @@ impl Place {
         let clean = path.components().collect::<PathBuf>().as_os_str() == path.as_os_str();
         let short = path.as_os_str().len() <= PATH_MAX && !path.as_os_str().as_bytes().contains(&0);
         let named = path.file_name().is_some_and(|last| last.as_bytes() == name.as_bytes());
-        (plain && clean && short && named).then_some(Place { version, controllers, inode: number(inode)?, path })
+        (plain && clean && short && named).then_some(GroupPath { version, controllers, inode: number(inode)?, path })
+    }
+
+    pub(super) fn is_of(&self, version: Version) -> bool {
+        self.version == version
+    }
+
+    /// Returns the path from the mount of the hierarchy.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns whether two places are in one hierarchy.
-    pub(crate) fn is_beside(&self, other: &Place) -> bool {
+    pub(crate) fn is_beside(&self, other: &GroupPath) -> bool {
         self.version == other.version && (self.version == Version::V2 || self.controllers == other.controllers)
     }
 
@@ -105,19 +114,19 @@ impl Place {
 
 impl Group {
     /// Returns the places of the group.
-    pub(crate) fn places(&self) -> Result<Vec<Place>> {
+    pub(crate) fn places(&self) -> Result<Vec<GroupPath>> {
         let place = |part: &Part| {
             let failed = |errno| part.error(Step::Attach, errno);
             let path = part.path.strip_prefix(&part.mount).map_err(|_| failed(Errno::ENOENT))?.to_owned();
             let inode = fstat(part.dir()).map_err(failed)?.st_ino;
-            Ok(Place { version: part.version, controllers: part.controllers, inode, path })
+            Ok(GroupPath { version: part.version, controllers: part.controllers, inode, path })
         };
         self.parts().map(place).collect()
     }
 
     /// Opens the group at these places. Returns `None` if it is gone. Parts of it may be gone: then
     /// its owner is about to remove it.
-    pub(crate) fn find(host: &Host, places: &[Place]) -> Result<Option<Group>> {
+    pub(crate) fn find(host: &Host, places: &[GroupPath]) -> Result<Option<Group>> {
         let mut parts = Vec::new();
         for place in places {
             parts.extend(place.open(host)?);
@@ -128,7 +137,7 @@ impl Group {
 
 /// Returns whether the process with this `/proc/PID/cgroup` is in the group at these places, or
 /// below it.
-pub(crate) fn holds(host: &Host, places: &[Place], own: &str) -> bool {
+pub(crate) fn holds(host: &Host, places: &[GroupPath], own: &str) -> bool {
     places.iter().all(|place| place.holds(host, own))
 }
 
@@ -139,7 +148,7 @@ mod tests {
     #[test]
     fn places_are_read_as_they_were_written() {
         for text in ["2:1c0:77:rk-a-1", "1:1:18446744073709551615:a%20b/c.slice/rk-a-1"] {
-            assert_eq!(Place::from_text(text, "rk-a-1").unwrap().to_text(), text);
+            assert_eq!(GroupPath::from_text(text, "rk-a-1").unwrap().to_text(), text);
         }
     }
 
@@ -148,11 +157,11 @@ mod tests {
         for path in
             ["", "/rk-a-1", "../rk-a-1", "a/../rk-a-1", "./rk-a-1", "rk-a-1/", "a//rk-a-1", "rk-a-2", "rk-a-1/x"]
         {
-            assert_eq!(Place::from_text(&format!("2:1c0:77:{path}"), "rk-a-1"), None, "{path}");
+            assert_eq!(GroupPath::from_text(&format!("2:1c0:77:{path}"), "rk-a-1"), None, "{path}");
         }
         for text in ["", "3:1:1:rk-a-1", "2:1ffff:1:rk-a-1", "2:1:-1:rk-a-1", "2:1:1:rk-a-1%00", "2:1:1"] {
-            assert_eq!(Place::from_text(text, "rk-a-1"), None, "{text}");
+            assert_eq!(GroupPath::from_text(text, "rk-a-1"), None, "{text}");
         }
-        crate::fuzz::texts(&["2:1c0:77:a%20b/rk-a-1"], |text| drop(Place::from_text(text, "rk-a-1")));
+        crate::fuzz::texts(&["2:1c0:77:a%20b/rk-a-1"], |text| drop(GroupPath::from_text(text, "rk-a-1")));
     }
 }

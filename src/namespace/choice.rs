@@ -11,7 +11,7 @@ use crate::idmap::IdMap;
 
 /// The namespaces that the builder has been asked for, and what is set in them: the policy.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Policy {
+pub(crate) struct Choice {
     pub(crate) new: Namespaces,
     pub(crate) join: Vec<(Namespaces, JoinSource)>,
     pub(crate) hostname: Option<String>,
@@ -27,7 +27,7 @@ pub(crate) struct Policy {
     pub(crate) sysctls: BTreeMap<String, String>,
 }
 
-impl Policy {
+impl Choice {
     /// Returns the namespaces that are not the caller's: those that are new or joined.
     pub(crate) fn apart(&self) -> Namespaces {
         self.join.iter().fold(self.new, |all, (kind, _)| all | *kind)

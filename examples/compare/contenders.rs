@@ -1,10 +1,10 @@
-//! The ways to run the program, which are measured.
+//! The contenders: what runs the program, and is measured.
 
 use std::time::{Duration, Instant};
 
 use ringfence::{Bytes, Child};
 
-use super::ground::Ground;
+use super::fixture::Fixture;
 use super::group::{self, Parents};
 use super::library;
 use super::peers::{self, Tool};
@@ -34,9 +34,9 @@ const OWN: [&str; 15] = [
     "strict-exec",
 ];
 
-/// One way, with the name of its numbers.
+/// One contender, with the name of its numbers.
 #[derive(Debug)]
-pub struct Way {
+pub struct Contender {
     pub name: &'static str,
     by: By,
 }
@@ -48,7 +48,7 @@ enum By {
     Library(Served),
 }
 
-impl Way {
+impl Contender {
     /// Makes the first run, which does not count: it makes what is kept, and shows what is wrong.
     pub fn first(&mut self) -> Result<(), String> {
         if let By::Tool(tool) = &mut self.by {
@@ -57,8 +57,8 @@ impl Way {
         self.run().and_then(|_| self.run()).map(drop)
     }
 
-    /// Returns true for a way of this crate, or of the standard library or the floor in its stead:
-    /// such a way does not fail.
+    /// Returns true for a contender of this crate, or of the standard library or the floor in its stead:
+    /// such a contender does not fail.
     pub fn is_own(&self) -> bool {
         matches!(self.by, By::Row(_))
     }
@@ -78,14 +78,14 @@ impl Way {
     }
 }
 
-/// Returns all ways that exist here, with notes about those that do not, and about how some are
+/// Returns all contenders that exist here, with notes about those that do not, and about how some are
 /// run.
 pub fn all(
-    ground: &Ground,
+    fixture: &Fixture,
     parents: &Parents,
     heap: Bytes,
     only: &[String],
-) -> Result<(Vec<Way>, Vec<String>), String> {
+) -> Result<(Vec<Contender>, Vec<String>), String> {
     let names: Vec<&str> =
         OWN.into_iter().chain([IMAGE]).chain(rate::STRICT).chain(peers::NAMES).chain(library::NAMES).collect();
     if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
@@ -93,11 +93,12 @@ pub fn all(
     }
     let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     let mut told = Vec::new();
-    let own = rows::all(ground, parents).into_iter().filter(|row| OWN.contains(&row.name) && wanted(row.name));
-    let mut ways: Vec<Way> = own.map(|row| Way { name: row.name, by: By::Row(Box::new(row)) }).collect();
+    let own = rows::all(fixture, parents).into_iter().filter(|row| OWN.contains(&row.name) && wanted(row.name));
+    let mut contenders: Vec<Contender> =
+        own.map(|row| Contender { name: row.name, by: By::Row(Box::new(row)) }).collect();
     if wanted(IMAGE) {
-        match on_image(ground) {
-            Ok(row) => ways.push(Way { name: row.name, by: By::Row(Box::new(row)) }),
+        match on_image(fixture) {
+            Ok(row) => contenders.push(Contender { name: row.name, by: By::Row(Box::new(row)) }),
             Err(why) => told.push(format!("left out: {IMAGE} ({why})")),
         }
     }
@@ -110,44 +111,44 @@ pub fn all(
         told.push(format!("left out: floor-strict ({why})"));
     }
     for name in peers::NAMES.into_iter().filter(|name| wanted(name)) {
-        match Tool::new(name, ground) {
+        match Tool::new(name, fixture) {
             Ok((tool, how)) => {
                 told.push(format!("{name}: {how}"));
-                ways.push(Way { name, by: By::Tool(tool) });
+                contenders.push(Contender { name, by: By::Tool(tool) });
             }
             Err(why) => told.push(format!("absent: {name} ({why})")),
         }
     }
     for name in library::NAMES.into_iter().filter(|name| wanted(name)) {
-        match library::start(name, ground, heap) {
+        match library::start(name, fixture, heap) {
             Ok(library) => {
                 told.push(format!("{name}: in a process of its own, which measures itself"));
-                ways.push(Way { name, by: By::Library(library) });
+                contenders.push(Contender { name, by: By::Library(library) });
             }
             Err(why) => told.push(format!("absent: {name} ({why})")),
         }
     }
-    Ok((ways, told))
+    Ok((contenders, told))
 }
 
 #[cfg(feature = "image")]
-fn on_image(ground: &Ground) -> Result<Row, String> {
+fn on_image(fixture: &Fixture) -> Result<Row, String> {
     use ringfence::image::{ImageBuilder, Store};
     let pack = || {
-        let store = Store::open(ground.file("store"))?;
-        ImageBuilder::scratch(&store).copy(&ground.root, "/").build(&"compare:1".parse()?)?.rootfs()
+        let store = Store::open(fixture.file("store"))?;
+        ImageBuilder::scratch(&store).copy(&fixture.root, "/").build(&"compare:1".parse()?)?.rootfs()
     };
     let root = pack().map_err(|error: ringfence::Error| format!("{error:#}"))?;
     Ok(Row::new(IMAGE, rows::full(root).command("/true")))
 }
 
 #[cfg(not(feature = "image"))]
-fn on_image(_: &Ground) -> Result<Row, String> {
+fn on_image(_: &Fixture) -> Result<Row, String> {
     Err("it needs --features image".to_owned())
 }
 
 /// Starts sandboxes of this crate, in which a program waits for nothing.
-pub fn living(ground: &Ground, count: usize) -> ringfence::Result<Vec<Child>> {
-    let sandbox = rows::full(&*ground.root).command("/pause");
+pub fn living(fixture: &Fixture, count: usize) -> ringfence::Result<Vec<Child>> {
+    let sandbox = rows::full(&*fixture.root).command("/pause");
     (0..count).map(|_| sandbox.spawn()).collect()
 }

@@ -30,7 +30,7 @@ const EM_MACHINE: u16 = 183;
 /// A directory with `root/true`, `root/pause` and the empty places of mounts. A drop removes the
 /// directory.
 #[derive(Debug)]
-pub struct Ground {
+pub struct Fixture {
     dir: PathBuf,
     /// The root directory of the sandboxes.
     pub root: PathBuf,
@@ -38,22 +38,22 @@ pub struct Ground {
     pub program: PathBuf,
 }
 
-impl Ground {
+impl Fixture {
     /// Makes the directory below the one that cargo gives to benches; examples have no such
     /// directory.
     pub fn new() -> io::Result<Self> {
         let parent = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let dir = parent.join(format!("ringfence-bench-{}", std::process::id()));
         let root = dir.join("root");
-        let ground = Ground { program: root.join("true"), root, dir };
+        let fixture = Fixture { program: root.join("true"), root, dir };
         for place in ["proc", "dev", "tmp"] {
-            fs::create_dir_all(ground.root.join(place))?;
+            fs::create_dir_all(fixture.root.join(place))?;
         }
-        for (program, code) in [(&ground.program, TRUE), (&ground.root.join("pause"), PAUSE)] {
+        for (program, code) in [(&fixture.program, TRUE), (&fixture.root.join("pause"), PAUSE)] {
             fs::write(program, elf(code))?;
             fs::set_permissions(program, Permissions::from_mode(0o755))?;
         }
-        Ok(ground)
+        Ok(fixture)
     }
 
     /// Returns a path for a file of the bench itself, outside of the root.
@@ -62,7 +62,7 @@ impl Ground {
     }
 }
 
-impl Drop for Ground {
+impl Drop for Fixture {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }

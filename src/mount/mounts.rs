@@ -3,11 +3,12 @@
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
+use super::disk_limit::{self, DiskLimit};
 use super::kinds::{Kind, Mount};
 use super::made::{has_no_effect, stays_on_host};
 use super::memory_file::Missing;
 use super::options::{GivenIds, MountIds};
-use super::overlay::builder::too_many_layers;
+use super::overlay::builder::{Upper, too_many_layers};
 use super::paths::clean;
 use super::root::{Base, RootFs, bind_count};
 use crate::error::{Problem, Result};
@@ -18,7 +19,8 @@ use crate::units::Bytes;
 
 /// The most bytes of all files from memory together: the stub gets them with its plan.
 const FILES_MAX: Bytes = Bytes::mib(64);
-/// The most binds that are tied to mounts of the host: the setup holds their trees at the same time.
+/// The most binds that are tied to mounts of the host: the setup holds their trees at the same
+/// time.
 const TIED_MAX: usize = 24;
 /// The most mounts of the host among the default ones: /sys and the terminal.
 const DEFAULT_HOST_MOUNTS: usize = 2;
@@ -36,7 +38,7 @@ pub(crate) struct ImageMounts {
 
 /// The mounts that the builder has been asked for: the policy.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Policy {
+pub(crate) struct Mounts {
     pub(crate) root: Option<RootFs>,
     pub(crate) mounts: Vec<Mount>,
     /// The mounts that a root is not usable without are left out.
@@ -53,9 +55,14 @@ pub(crate) struct Policy {
     /// Paths that can only be read.
     pub(crate) read_only_paths: Vec<PathBuf>,
     pub(crate) default_masks: bool,
+    /// The setup stops when the mounts are made and the root is not entered yet, for what is to run
+    /// then. The root stands at its own path on the host, so that it is found there.
+    pub(crate) stops_before_entry: bool,
+    /// The root is moved over the host's, and entered by chroot(2).
+    pub(crate) no_pivot: bool,
 }
 
-impl Policy {
+impl Mounts {
     /// Returns whether anything is mounted, masked or made read-only.
     pub(crate) fn changes_mounts(&self) -> bool {
         let paths = !self.masks.is_empty() || !self.read_only_paths.is_empty();
@@ -156,6 +163,75 @@ impl Policy {
         Ok(())
     }
 
+    /// Returns the limits on what directories take on disk, with the directories. `scratch` is the
+    /// directory that was made for the root's upper.
+    fn disk_limits(&self, scratch: Option<&Path>) -> Vec<(DiskLimit, Vec<PathBuf>)> {
+        let root = self.root.as_ref().and_then(|root| {
+            let dirs = match (&root.upper, scratch) {
+                (Upper::Given(upper, work), _) => vec![upper.clone(), work.clone()],
+                (Upper::Scratch(_), Some(scratch)) => ["upper", "work"].map(|name| scratch.join(name)).into(),
+                (Upper::Scratch(base), None) => vec![base.clone().unwrap_or_else(std::env::temp_dir)],
+                (Upper::None | Upper::Tmpfs(_), _) => Vec::new(),
+            };
+            Some((root.disk_limit?, dirs))
+        });
+        let mounts = self.mounts.iter().filter_map(|mount| match &mount.kind {
+            Kind::Bind(bind) if !bind.is_left_out() => Some((bind.disk_limit?, vec![bind.source.clone()])),
+            Kind::Overlay(overlay) => {
+                let dirs = overlay.upper.iter().flat_map(|(upper, work)| [upper.clone(), work.clone()]);
+                Some((overlay.disk_limit?, dirs.collect()))
+            }
+            _ => None,
+        });
+        root.into_iter().chain(mounts).collect()
+    }
+
+    /// Returns the contradictions of limits on what directories take on disk, and what this host
+    /// cannot do. `user_ns`: the sandbox has a user namespace of its own; `elsewhere`: its mounts
+    /// are made in a mount namespace of somebody else.
+    pub(crate) fn disk_problems(&self, user_ns: bool, elsewhere: bool, may_limit: bool) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (limit, dirs) in self.disk_limits(None) {
+            problems.extend(limit.invalid());
+            if dirs.is_empty() {
+                let remedy = "add upper() or, for a root, scratch(); the size of a tmpfs is its limit";
+                problems.push(Problem::invalid("disk_limit", "writes go to no directory on disk", remedy));
+            }
+            if !user_ns {
+                let reason = "without a user namespace, a program takes its files out of the limit, and root has none";
+                problems.push(Problem::invalid("disk_limit", reason, "add user_ns()"));
+            }
+            if elsewhere {
+                let reason = "the directories are looked up in the mount namespace that the sandbox joins";
+                problems.push(Problem::invalid("disk_limit", reason, "set the quota there, and leave it out here"));
+                continue;
+            }
+            if !may_limit {
+                let reason = "setting a quota needs CAP_SYS_ADMIN on the host";
+                problems.push(Problem::unsupported("disk_limit", reason, "run as root, or use tmpfs(size)"));
+            }
+            for dir in dirs {
+                problems.extend(disk_limit::unsupported(&dir).map(|(reason, remedy)| {
+                    Problem::unsupported("disk_limit", format!("{}: {reason}", dir.display()), remedy)
+                }));
+            }
+        }
+        problems
+    }
+
+    /// Returns the directories that the caller has named and whose space is limited.
+    pub(crate) fn limited_dirs(&self) -> Vec<PathBuf> {
+        self.disk_limits(None).into_iter().flat_map(|(_, dirs)| dirs).collect()
+    }
+
+    /// Limits what directories take on disk. `scratch`: see [`disk_limits`](Policy::disk_limits).
+    pub(crate) fn limit_disks(&self, scratch: Option<&Path>) -> Result<()> {
+        for (limit, dirs) in self.disk_limits(scratch) {
+            limit.set(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
     fn given_ids(&self) -> impl Iterator<Item = GivenIds> {
         self.mounts.iter().filter_map(|mount| match &mount.kind {
             Kind::Bind(bind) if !bind.is_left_out() => match bind.id_maps() {
@@ -166,8 +242,8 @@ impl Policy {
         })
     }
 
-    /// Returns a problem for binds that are tied to the host: a mount that is made on one would show
-    /// there.
+    /// Returns a problem for binds that are tied to the host: a mount that is made on one would
+    /// show there.
     fn on_peers(&self) -> Vec<Problem> {
         let tied = |mount: &Mount| matches!(&mount.kind, Kind::Bind(bind) if bind.relation(false) != Relation::Private);
         let mut problems = Vec::new();
@@ -222,7 +298,7 @@ mod tests {
     #[test]
     fn targets_that_could_leave_are_refused() {
         for target in ["/a/../b", "a", "/", "/.", "/a\0b"] {
-            let policy = Policy { mounts: vec![Tmpfs::new(target).into()], ..Policy::default() };
+            let policy = Mounts { mounts: vec![Tmpfs::new(target).into()], ..Mounts::default() };
             assert_eq!(policy.invalid().len(), 1, "{target:?}");
         }
     }

@@ -1,14 +1,14 @@
 //! The directory of a sandbox that outlives its creator.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
+use nix::fcntl::{Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
-use nix::unistd::{Uid, UnlinkatFlags, fsync, unlinkat};
+use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
 use crate::attach::Door;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -27,12 +27,12 @@ const FAILURE: &str = "failure";
 /// All files of the directory.
 const FILES: [&str; 4] = [NEW_RECORD, LISTENER, FAILURE, RECORD];
 /// The largest record that is read, in bytes.
-const SIZE_MAX: u64 = 1 << 20;
+const SIZE_MAX: usize = 1 << 20;
 const PRIVATE: Mode = Mode::S_IRWXU;
 
 /// The directory, which only its owner can use.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct RecordDir {
     path: PathBuf,
     dir: OwnedFd,
 }
@@ -43,9 +43,9 @@ pub(super) struct Lock {
     _file: Flock<File>,
 }
 
-impl Place {
+impl RecordDir {
     /// Makes the directory. One that is there already is an error.
-    pub(super) fn make(path: &Path) -> Result<Place> {
+    pub(super) fn make(path: &Path) -> Result<RecordDir> {
         let failed = |error: &io::Error| Error::io(Step::Create, error).at(path);
         let path = std::path::absolute(path).map_err(|error| failed(&error))?;
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
@@ -71,7 +71,7 @@ impl Place {
             .and_then(|dir| {
                 // The caller's umask may have taken permissions away.
                 fchmod(&dir, PRIVATE).map_err(failed)?;
-                Place::checked(&path, dir, Step::Create)
+                RecordDir::checked(&path, dir, Step::Create)
             });
         opened.inspect_err(|_| {
             let _ = unlinkat(&above, name, UnlinkatFlags::RemoveDir);
@@ -79,7 +79,7 @@ impl Place {
     }
 
     /// Opens the directory.
-    pub(super) fn open(path: &Path) -> Result<Place> {
+    pub(super) fn open(path: &Path) -> Result<RecordDir> {
         let failed = |error: &io::Error| Error::io(Step::Attach, error).at(path);
         let path = std::path::absolute(path).map_err(|error| failed(&error))?;
         let flags = OFlag::O_RDONLY | by_fd::DIR;
@@ -87,18 +87,18 @@ impl Place {
             let kind = if errno == Errno::ENOENT { ErrorKind::NotFound } else { ErrorKind::Control };
             Error::new(Step::Attach, errno).at(&path).with_kind(kind)
         })?;
-        Place::checked(&path, dir, Step::Attach)
+        RecordDir::checked(&path, dir, Step::Attach)
     }
 
     /// Refuses a directory that is not this user's alone.
-    fn checked(path: &Path, dir: OwnedFd, step: Step) -> Result<Place> {
+    fn checked(path: &Path, dir: OwnedFd, step: Step) -> Result<RecordDir> {
         let failed = |errno| Error::new(step, errno).at(path).with_kind(ErrorKind::Control);
         let stat = fstat(&dir).map_err(failed)?;
         if stat.st_uid != Uid::effective().as_raw() || stat.st_mode & 0o077 != 0 {
             let reason = "not a directory that only this user can use";
             return Err(failed(Errno::EPERM).detail(reason).hint("pass the directory that was given to create()"));
         }
-        Ok(Place { path: path.to_owned(), dir })
+        Ok(RecordDir { path: path.to_owned(), dir })
     }
 
     /// Returns where an attached process finds out whether the sandbox still waits.
@@ -125,33 +125,26 @@ impl Place {
         }
     }
 
-    /// Writes the record in place of the last one: first whole, then under its name.
+    /// Writes the record in place of the last one. No sandbox outlives the kernel that runs it, so
+    /// nothing is flushed to a disk.
     pub(super) fn write(&self, text: &str) -> Result<()> {
-        let failed = |errno| self.failed(Step::Create, errno);
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.dir, NEW_RECORD, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed)?;
-        let mut file = File::from(file);
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-        written.map_err(|error| Error::io(Step::Create, &error).at(self.path.join(NEW_RECORD)))?;
-        renameat(&self.dir, NEW_RECORD, &self.dir, RECORD).and_then(|()| fsync(&self.dir)).map_err(failed)
+        let written = by_fd::replace(self.dir.as_fd(), NEW_RECORD, RECORD, text.as_bytes());
+        written.map_err(|error| Error::io(Step::Create, &error).at(self.path.join(RECORD)))
     }
 
     /// Reads the record, if there is one.
     pub(super) fn read(&self) -> Result<Option<String>> {
-        let failed = |errno| self.failed(Step::Attach, errno).with_kind(ErrorKind::Control);
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = match openat(&self.dir, RECORD, flags, Mode::empty()) {
-            Err(Errno::ENOENT) => return Ok(None),
-            other => File::from(other.map_err(failed)?),
+        let failed =
+            |error: &io::Error| Error::io(Step::Attach, error).at(self.path.join(RECORD)).with_kind(ErrorKind::Control);
+        let text = match by_fd::read(self.dir.as_fd(), RECORD, SIZE_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                return Err(failed(&error).with_kind(ErrorKind::TooLarge).detail("the record is longer than any"));
+            }
+            other => other.map_err(|error| failed(&error))?,
         };
-        let mut text = String::new();
-        let read = file.take(SIZE_MAX + 1).read_to_string(&mut text);
-        read.map_err(|error| Error::io(Step::Attach, &error).at(self.path.join(RECORD)).with_kind(ErrorKind::Control))?;
-        if text.len() as u64 > SIZE_MAX {
-            return Err(
-                Error::message(ErrorKind::TooLarge, Step::Attach, "the record is longer than any").at(&self.path)
-            );
-        }
+        let text =
+            String::from_utf8(text).map_err(|error| failed(&io::Error::new(io::ErrorKind::InvalidData, error)))?;
         Ok(Some(text))
     }
 

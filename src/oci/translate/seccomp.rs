@@ -1,0 +1,66 @@
+//! The filter of system calls: `linux.seccomp`.
+
+use std::collections::BTreeSet;
+
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use serde_json::Value;
+
+use super::process::bounding_names;
+use crate::oci::problems::Problems;
+use crate::oci::state::Listener;
+use crate::sandbox::Sandbox;
+use crate::security::Seccomp;
+
+/// `profile` is `linux.seccomp` as it stands in the file: the same reader takes it as the files of
+/// Docker and podman.
+pub(super) fn with_filter(
+    sandbox: Sandbox,
+    spec: &Spec,
+    profile: Option<&Value>,
+    capabilities: &[String],
+    problems: &mut Problems,
+) -> (Sandbox, Option<Listener>) {
+    let (Some(profile), Some(linux)) = (profile, spec.linux()) else { return (sandbox, None) };
+    // Their names are among the warnings.
+    let mut unknown = BTreeSet::new();
+    match Seccomp::read_json(&profile.to_string(), capabilities, Some(&mut unknown)) {
+        Ok(filter) => {
+            let listener = linux.seccomp().as_ref().and_then(|listed| listener(listed, filter.asks(), problems));
+            let sealed = spec.process().as_ref().and_then(|process| process.no_new_privileges()).unwrap_or(false);
+            (sandbox.seccomp(filter.allow_new_privs(!sealed)), listener)
+        }
+        Err(error) => {
+            problems.add("linux.seccomp", &error);
+            (sandbox, None)
+        }
+    }
+}
+
+/// Returns the names of calls that a filter is to refuse, and that this library does not know: it
+/// goes without them, as other runtimes do. A filter that cannot be read is an error later.
+pub(in crate::oci) fn unknown_calls(profile: &Value, spec: &Spec) -> BTreeSet<String> {
+    let mut unknown = BTreeSet::new();
+    let capabilities = bounding_names(spec.process().as_ref());
+    let _ = Seccomp::read_json(&profile.to_string(), capabilities, Some(&mut unknown));
+    unknown
+}
+
+/// Returns who answers the questions of a filter that asks; nobody where it asks nothing.
+fn listener(listed: &LinuxSeccomp, asks: bool, problems: &mut Problems) -> Option<Listener> {
+    let path = listed.listener_path().as_deref().filter(|path| !path.as_os_str().is_empty());
+    let metadata = listed.listener_metadata().clone().unwrap_or_default();
+    let Some(path) = path else {
+        let remedy = "name the socket of the process that answers";
+        if asks {
+            problems.invalid("linux.seccomp.listenerPath", "it is missing, and the filter asks", remedy);
+        }
+        if !metadata.is_empty() {
+            problems.invalid("linux.seccomp.listenerMetadata", "it is sent to nobody without listenerPath", remedy);
+        }
+        return None;
+    };
+    if !path.is_absolute() {
+        problems.invalid("linux.seccomp.listenerPath", "it is not absolute", "give the path of the socket");
+    }
+    asks.then(|| Listener { path: path.to_owned(), metadata })
+}

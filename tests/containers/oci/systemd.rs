@@ -1,0 +1,366 @@
+//! Containers in scopes of systemd's: with a systemd in a virtual machine (the row `systemd` of tests/vm/run), as root and as
+//! an ordinary user inside and outside of its manager's subtree; and everywhere, what is said where there is none.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::killed::{is_killed, marked, with_marks};
+use super::{Bundle, PATIENT};
+use crate::common::{self, no_systemd, probe};
+
+/// A container whose group systemd makes: `rftest-PID.scope` in `rftest.slice`.
+fn bundle(script: &str) -> Bundle {
+    let path = format!("rftest.slice:rftest:{}", std::process::id());
+    let mut bundle = Bundle::new(script).with("/linux/cgroupsPath", json!(path));
+    bundle.options = &["--systemd-cgroup"];
+    bundle
+}
+
+fn unit() -> String {
+    format!("rftest-{}.scope", std::process::id())
+}
+
+fn systemctl(words: &[&str]) -> String {
+    let mut command = Command::new("systemctl");
+    command.args(if common::is_root() { &[][..] } else { &["--user"] }).args(words);
+    probe::succeeds(command)
+}
+
+fn property(unit: &str, name: &str) -> String {
+    let shown = systemctl(&["show", unit, "-p", name]);
+    shown.trim().strip_prefix(&format!("{name}=")).unwrap_or_default().to_owned()
+}
+
+fn group_of(pid: &str) -> String {
+    group_while_it_lives(pid).unwrap_or_else(|| panic!("process {pid} has ended"))
+}
+
+fn group_while_it_lives(pid: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
+/// The directory of the container's group.
+fn dir(bundle: &Bundle) -> PathBuf {
+    let group = group_of(&bundle.state()["pid"].to_string());
+    Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/'))
+}
+
+fn read(dir: &Path, file: &str) -> String {
+    fs::read_to_string(dir.join(file)).unwrap_or_else(|error| panic!("{file}: {error}")).trim().to_owned()
+}
+
+#[track_caller]
+fn is_gone(unit: &str) {
+    assert_eq!(property(unit, "LoadState"), "not-found", "{unit}");
+}
+
+fn resources() -> Value {
+    let mut all = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 20}});
+    if common::is_root() {
+        all["cpu"] = json!({"quota": 50_000, "period": 100_000, "shares": 512, "cpus": "0"});
+        all["devices"] = json!([{"allow": false, "access": "rwm"}]);
+    }
+    all
+}
+
+#[test]
+fn a_container_has_a_scope_of_its_own_from_create_to_delete() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    if no_systemd() {
+        return;
+    }
+    let bundle = bundle(PATIENT).with("/linux/resources", resources());
+    bundle.does(&["create", "box"]);
+    let dir = dir(&bundle);
+    assert!(dir.ends_with(Path::new("rftest.slice").join(unit())), "{dir:?}");
+    assert_eq!(read(&dir, "cgroup.procs"), bundle.state()["pid"].to_string(), "the first process is alone");
+    for (name, value) in [
+        ("ActiveState", "active"),
+        ("Delegate", "yes"),
+        ("Slice", "rftest.slice"),
+        ("Description", "container box"),
+        ("MemoryMax", "67108864"),
+        ("TasksMax", "20"),
+    ] {
+        assert_eq!(property(&unit(), name), value, "{name}");
+    }
+    bundle.does(&["start", "box"]);
+    let limits = || [read(&dir, "memory.max"), read(&dir, "pids.max")];
+    assert_eq!(limits(), ["67108864", "20"]);
+    systemctl(&["daemon-reload"]);
+    assert_eq!(limits(), ["67108864", "20"]);
+    bundle.does(&["update", "--memory", "96m", "--pids-limit=30", "box"]);
+    assert_eq!([property(&unit(), "MemoryMax"), property(&unit(), "TasksMax")], ["100663296", "30"]);
+    assert_eq!(limits(), ["100663296", "30"]);
+    systemctl(&["daemon-reload"]);
+    assert_eq!(limits(), ["100663296", "30"]);
+    // What has no property is in the file all the same.
+    assert!(bundle.fails(&["update", "--cpuset-cpus", "9999", "box"]).contains("pus"));
+
+    assert_eq!(bundle.does(&["exec", "box", "cat", "/proc/self/cgroup"]).lines().count(), 1);
+    let pids = || serde_json::from_str::<Vec<u32>>(&bundle.does(&["ps", "-f", "json", "box"])).unwrap();
+    assert!(pids().contains(&u32::try_from(bundle.state()["pid"].as_u64().unwrap()).unwrap()));
+    let event: Value = serde_json::from_str(&bundle.does(&["events", "--stats", "box"])).unwrap();
+    assert_eq!(event["data"]["memory"]["usage"]["limit"], json!(96 << 20));
+    bundle.does(&["pause", "box"]);
+    assert_eq!(bundle.state()["status"], "paused");
+    bundle.does(&["resume", "box"]);
+    bundle.does(&["exec", "--detach", "box", "sleep", "1000"]);
+    common::eventually("it runs in the scope", || pids().len() >= 2);
+    // Some are the script's own short sleeps.
+    let groups: Vec<String> = pids().iter().filter_map(|pid| group_while_it_lives(&pid.to_string())).collect();
+    assert!(groups.len() >= 2 && groups.iter().all(|group| group.ends_with(&unit())), "{groups:?}");
+    bundle.does(&["delete", "--force", "box"]);
+    assert!(bundle.is_empty() && !dir.exists());
+    is_gone(&unit());
+}
+
+#[test]
+fn what_root_can_limit_stays_when_systemd_loads_its_units_again() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    if no_systemd() || common::needs_root("the controllers cpu and cpuset, and rules for devices") {
+        return;
+    }
+    let node = json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]);
+    let bundle = bundle(PATIENT).with("/linux/resources", resources()).with("/linux/devices", node);
+    bundle.does(&["run", "-d", "box"]);
+    let dir = dir(&bundle);
+    let limits = || ["cpu.max", "cpu.weight", "cpuset.cpus"].map(|file| read(&dir, file));
+    let before = limits();
+    assert_eq!(before, ["50000 100000", "59", "0"]);
+    let opens =
+        |path: &str| bundle.says(&["exec", "box", "dd", &format!("if={path}"), "of=/dev/null", "count=0"]).status;
+    for _ in 0..2 {
+        assert!(opens("/dev/zero").success());
+        assert!(!opens("/dev/kmsg").success());
+        systemctl(&["daemon-reload"]);
+        assert_eq!(limits(), before);
+    }
+    bundle.does(&["update", "--cpu-quota", "20000", "--cpu-share", "1024", "box"]);
+    systemctl(&["daemon-reload"]);
+    assert_eq!(limits(), ["20000 100000", "100", "0"]);
+    assert_eq!(property(&unit(), "CPUQuotaPerSecUSec"), "200ms");
+    assert!(!opens("/dev/kmsg").success());
+    bundle.does(&["delete", "--force", "box"]);
+    is_gone(&unit());
+}
+
+#[test]
+fn a_container_without_a_path_has_a_scope_at_the_default_place() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    if no_systemd() {
+        return;
+    }
+    let mut bundle = bundle("read line; exit 5");
+    bundle.config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+    bundle.does(&["create", "box"]);
+    let slice = if common::is_root() { "system.slice" } else { "user.slice" };
+    assert!(dir(&bundle).ends_with(format!("{slice}/ringfence-box.scope")), "{:?}", dir(&bundle));
+    bundle.does(&["start", "box"]);
+    // It ends by itself, and its scope with it.
+    bundle.becomes("stopped");
+    common::eventually("the scope is gone", || property("ringfence-box.scope", "LoadState") == "not-found");
+    bundle.does(&["delete", "box"]);
+    assert!(bundle.is_empty());
+    assert_eq!(bundle.says(&["run", "box"]).status.code(), Some(5));
+    is_gone("ringfence-box.scope");
+}
+
+#[test]
+fn annotations_are_properties_of_the_scope() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    if no_systemd() {
+        return;
+    }
+    let name = |name: &str| format!("org.systemd.property.{name}");
+    let annotations = json!({name("TimeoutStopSec"): "77", name("CollectMode"): "'inactive'"});
+    let bundle =
+        bundle("exit 3").with("/annotations", annotations).with("/linux/resources", json!({"pids": {"limit": 1}}));
+    bundle.does(&["create", "box"]);
+    assert_eq!([property(&unit(), "TimeoutStopUSec"), property(&unit(), "CollectMode")], ["1min 17s", "inactive"]);
+    // One process is few, and none of it is the library's.
+    assert_eq!(read(&dir(&bundle), "pids.max"), "1");
+    bundle.does(&["start", "box"]);
+    bundle.becomes("stopped");
+    bundle.does(&["delete", "box"]);
+    is_gone(&unit());
+    for (property, value, says) in [
+        ("PIDs", "@au [1]", "annotations.org.systemd.property.PIDs"),
+        ("CollectMode", "inactive", "annotations.org.systemd.property.CollectMode"),
+        // What only systemd knows, it says.
+        ("NoSuchProperty", "true", "NoSuchProperty"),
+    ] {
+        let bundle = super::systemd::bundle("true").with("/annotations", json!({ name(property): value }));
+        let said = bundle.fails(&["create", "box"]);
+        assert!(said.contains(says), "{property}: {said}");
+        assert!(bundle.is_empty());
+        is_gone(&unit());
+    }
+}
+
+#[test]
+fn a_scope_of_another_is_neither_taken_nor_stopped() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    if no_systemd() {
+        return;
+    }
+    let (first, second) = (bundle(PATIENT), bundle(PATIENT));
+    first.does(&["run", "-d", "box"]);
+    let said = second.fails(&["create", "box"]);
+    assert!(said.contains("UnitExists"), "{said}");
+    assert!(second.is_empty());
+    second.does(&["delete", "--force", "box"]);
+    assert_eq!(property(&unit(), "ActiveState"), "active");
+    // One that has got the name later is another one, too.
+    first.does(&["kill", "box", "KILL"]);
+    first.becomes("stopped");
+    common::eventually("the scope is gone", || property(&unit(), "LoadState") == "not-found");
+    second.does(&["run", "-d", "box"]);
+    first.does(&["delete", "box"]);
+    assert_eq!(second.state()["status"], "running");
+    assert_eq!(property(&unit(), "ActiveState"), "active");
+    second.does(&["delete", "-f", "box"]);
+    is_gone(&unit());
+}
+
+/// The same as without systemd: whatever the runtime has done by then, nothing stays, and no scope either.
+fn is_killed_in_a_scope(before: &[&[&str]], words: &[&str]) {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    if no_systemd() {
+        return;
+    }
+    let (bundle, mark) = with_marks(bundle(PATIENT).with("/linux/resources", json!({"pids": {"limit": 20}})));
+    // Each takes seconds in a machine that is emulated.
+    is_killed(&bundle, before, words, 3, || {
+        common::eventually("all processes are gone", || marked(&mark) == 0);
+        common::eventually("the scope is gone", || property(&unit(), "LoadState") == "not-found");
+    });
+}
+
+#[test]
+fn one_that_creates_is_killed() {
+    is_killed_in_a_scope(&[], &["create", "box"]);
+}
+
+#[test]
+fn one_that_deletes_is_killed() {
+    is_killed_in_a_scope(&[&["run", "-d", "box"]], &["delete", "--force", "box"]);
+}
+
+#[test]
+fn hooks_run_in_the_scope_too() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    if no_systemd() {
+        return;
+    }
+    let bundle = bundle(PATIENT);
+    let inside = format!("cat /proc/self/cgroup > {}", bundle.path("seen").display());
+    let hook = bundle.hook("hook", &inside);
+    let bundle = bundle.with("/hooks", json!({ "createContainer": [hook] }));
+    bundle.does(&["create", "box"]);
+    let seen = bundle.read("seen");
+    assert!(seen.trim().ends_with(&unit()) || seen.trim() == "0::/", "{seen}");
+    bundle.does(&["delete", "--force", "box"]);
+    is_gone(&unit());
+}
+
+/// As engines of an ordinary user do it: root in a user namespace, whose maps a helper has written.
+#[test]
+fn a_user_who_is_root_in_a_namespace_has_its_own_manager() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    if no_systemd() || common::needs_root("the maps of a user's namespace") {
+        return;
+    }
+    if !Path::new("/run/user/1000/bus").exists() {
+        common::skip("no user 1000 has a manager", true);
+        return;
+    }
+    let mut bundle = Bundle::of_an_ordinary_user(PATIENT).with("/linux/cgroupsPath", json!(":rftest:mapped"));
+    bundle.config["linux"]["resources"] = json!({"pids": {"limit": 20}});
+    for (maps, dir) in [("uidMappings", bundle.dir.path()), ("gidMappings", bundle.root.path())] {
+        bundle.config["linux"][maps][0]["hostID"] = json!(0);
+        std::os::unix::fs::chown(dir, Some(1000), Some(1000)).unwrap();
+    }
+    // Writes the configuration.
+    drop(bundle.command(&[]));
+    let mut ids = Command::new("setpriv");
+    ids.args(["--reuid", "1000", "--regid", "1000", "--clear-groups", "unshare", "--user", "sleep", "1000"]);
+    let mut mapped = ids.spawn().unwrap();
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/user")).ok();
+    let pid = mapped.id().to_string();
+    common::eventually("it has a user namespace", || namespace(&pid).is_some_and(|one| Some(one) != namespace("self")));
+    for maps in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{pid}/{maps}"), "0 1000 1").unwrap();
+    }
+    let says = |words: &[&str]| {
+        let root = bundle.path("containers").display().to_string();
+        let what = [&["oci-runtime", "--root", &root, "--systemd-cgroup"], words].concat().join(" ");
+        let mut caller = Command::new("nsenter");
+        caller.args(["--user", "--target", &pid, "--setuid", "0", "--setgid", "0"]);
+        caller.arg(std::env::current_exe().unwrap()).env("RINGFENCE_CALLER", what);
+        caller.env("XDG_RUNTIME_DIR", "/run/user/1000").current_dir(bundle.dir.path());
+        let file = |name| fs::File::create(bundle.path(name)).unwrap();
+        let status =
+            caller.stdin(std::process::Stdio::null()).stdout(file("out")).stderr(file("err")).status().unwrap();
+        assert!(status.success(), "{words:?}: {}", bundle.read("err"));
+        bundle.read("out")
+    };
+    says(&["run", "--detach", "box"]);
+    let state: Value = serde_json::from_str(&says(&["state", "box"])).unwrap();
+    let group = group_of(&state["pid"].to_string());
+    assert_eq!(group, "/user.slice/user-1000.slice/user@1000.service/user.slice/rftest-mapped.scope");
+    let dir = Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/'));
+    assert_eq!(read(&dir, "pids.max"), "20");
+    says(&["delete", "--force", "box"]);
+    mapped.kill().unwrap();
+    mapped.wait().unwrap();
+    assert!(bundle.is_empty() && !dir.exists());
+}
+
+#[test]
+fn without_systemd_a_create_says_what_it_needs_and_makes_nothing() {
+    let _clean = common::clean();
+    let bundle = bundle("true");
+    let mut command = bundle.command(&["create", "box"]);
+    for variable in ["DBUS_SYSTEM_BUS_ADDRESS", "DBUS_SESSION_BUS_ADDRESS"] {
+        command.env(variable, "unix:path=/nowhere/bus");
+    }
+    let began = Instant::now();
+    assert_eq!(command.status().unwrap().code(), Some(1));
+    assert!(began.elapsed() < Duration::from_secs(60));
+    let said = bundle.read("err");
+    assert!(said.contains("ask systemd for a scope") && said.contains("use the driver cgroupfs"), "{said}");
+    assert!(bundle.is_empty());
+}
+
+#[test]
+fn a_path_of_a_scope_and_one_of_a_group_are_not_taken_for_each_other() {
+    let _clean = common::clean();
+    let mut plain = bundle("true");
+    plain.options = &[];
+    let said = plain.fails(&["create", "box"]);
+    assert!(said.contains("linux.cgroupsPath") && said.contains("--systemd-cgroup"), "{said}");
+    if no_systemd() {
+        return;
+    }
+    for path in
+        ["/a/b", "rftest.slice:a", "../x.slice:a:b", "rftest.slice:../a:b", "rftest.slice:a:b.slice", "-a.slice:a:b"]
+    {
+        let odd = bundle("true").with("/linux/cgroupsPath", json!(path));
+        assert!(odd.fails(&["create", "box"]).contains("linux.cgroupsPath"), "{path}");
+        assert!(odd.is_empty());
+    }
+}
