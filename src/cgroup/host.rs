@@ -125,12 +125,19 @@ impl Host {
 const LOOKED_AT: usize = 64;
 
 /// Returns whether groups of a v2 hierarchy have a limit of swap: not where the kernel was built
-/// without swap, or booted with `swapaccount=0`. The root group has no such files.
+/// without swap, or booted with `swapaccount=0`. The root group has no such files, and where no
+/// other one has a limit of memory yet, what the kernel says of itself decides.
 fn v2_counts_swap(hierarchy: &Hierarchy) -> bool {
     let below = std::fs::read_dir(&hierarchy.mount).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut groups = hierarchy.own.iter().cloned().chain(below.take(LOOKED_AT));
     let counted = groups.find(|group| group.join("memory.max").exists());
-    counted.map_or_else(has_swap, |group| group.join("memory.swap.max").exists())
+    counted.map_or_else(kernel_counts_swap, |group| group.join("memory.swap.max").exists())
+}
+
+/// Returns whether the kernel was built with swap, and booted to count it.
+fn kernel_counts_swap() -> bool {
+    let booted = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    Path::new("/proc/swaps").exists() && !booted.split_whitespace().any(|option| option == "swapaccount=0")
 }
 
 /// Returns whether the machine has any swap: swapon(8).
