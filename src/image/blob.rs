@@ -1,19 +1,19 @@
 //! Writing one blob into the store.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::Flock;
+use nix::sys::stat::SFlag;
 use oci_spec::image::{Descriptor, Digest};
 
 use super::digest::Hasher;
 use super::hold::Hold;
 use super::layout::Layout;
 use super::lock::{self, Mode, Pause};
-use super::nofollow;
+use super::store_path::StorePath;
+use super::tree::kind_of;
 use crate::error::{Error, ErrorKind, Result, Step};
 
 /// A writer for the bytes of one blob, which hashes them as they come.
@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 pub struct BlobWriter {
     layout: Layout,
     file: Flock<File>,
-    path: PathBuf,
+    path: StorePath,
     digest: Digest,
     size: u64,
     hasher: Hasher,
@@ -43,8 +43,8 @@ pub(super) enum WriteStart {
     Writer(Box<BlobWriter>),
 }
 
-fn failed(path: &Path, error: &io::Error) -> Error {
-    Error::io(Step::WriteBlob, error).with_kind(ErrorKind::Store).at(path)
+fn failed(path: &StorePath, error: &io::Error) -> Error {
+    Error::io(Step::WriteBlob, error).with_kind(ErrorKind::Store).at(path.path())
 }
 
 impl BlobWriter {
@@ -52,7 +52,7 @@ impl BlobWriter {
     /// that one makes progress, and at most for `wait` without progress.
     pub(super) fn begin(layout: &Layout, blob: &Descriptor, hold: Hold, wait: Duration) -> Result<Option<BlobWriter>> {
         let path = layout.partial(blob.digest());
-        let length = || path.symlink_metadata().map_or(0, |metadata| metadata.len());
+        let length = || path.stat().map_or(0, |stat| stat.st_size);
         let (mut seen, mut since, mut pause) = (length(), Instant::now(), Pause::default());
         loop {
             match BlobWriter::try_begin(layout, blob, &hold)? {
@@ -162,16 +162,15 @@ impl BlobWriter {
         }
         let found = self.hasher.clone().finish();
         if found != self.digest.as_ref() {
-            fs::remove_file(&self.path).map_err(|error| failed(&self.path, &error))?;
+            self.path.remove_file().map_err(|error| failed(&self.path, &error))?;
             return Err(corrupt(format!("its bytes have the digest {found}")));
         }
-        let place = self.layout.blob(&self.digest);
+        let (dir, place) = (self.layout.blobs_of(&self.digest), self.layout.blob(&self.digest));
         let publish = || {
             self.file.sync_data()?;
-            let dir = place.parent().unwrap_or(self.layout.root());
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            fs::rename(&self.path, &place)?;
-            nofollow::open_dir(dir)?.sync_all()
+            dir.ensure_dir()?;
+            self.path.rename(&place)?;
+            dir.open_dir()?.sync_all()
         };
         publish().map_err(|error| failed(&place, &error))
     }
@@ -201,13 +200,13 @@ impl Write for BlobWriter {
 /// an error, as the descriptor or the blob must be wrong.
 pub(super) fn is_whole(layout: &Layout, blob: &Descriptor) -> Result<bool> {
     let path = layout.blob(blob.digest());
-    match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_file() && metadata.len() == blob.size() => Ok(true),
-        Ok(metadata) => {
-            let detail = format!("it has {} bytes, and not {}", metadata.len(), blob.size());
+    match path.stat() {
+        Ok(stat) if kind_of(&stat) == SFlag::S_IFREG && stat.st_size as u64 == blob.size() => Ok(true),
+        Ok(stat) => {
+            let detail = format!("it has {} bytes, and not {}", stat.st_size, blob.size());
             Err(Error::message(ErrorKind::Corrupt, Step::ReadBlob, detail).at(blob.digest().to_string()))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(Step::ReadBlob, &error).with_kind(ErrorKind::Store).at(&path)),
+        Err(error) => Err(Error::io(Step::ReadBlob, &error).with_kind(ErrorKind::Store).at(path.path())),
     }
 }

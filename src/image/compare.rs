@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
+use super::store_path::StorePath;
 use super::tree::{is_whiteout, kind_of};
 use crate::sys::xattr;
 
@@ -20,9 +21,9 @@ const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag
 const BUFFER: usize = 256 << 10;
 
 /// Returns the first path at which the trees differ, and a description of the difference.
-pub(super) fn difference(one: &Path, other: &Path) -> nix::Result<Option<(PathBuf, String)>> {
-    let open = |path: &Path| nix::fcntl::open(path, DIRECTORY, Mode::empty());
-    let mut todo = vec![(open(one)?, open(other)?, PathBuf::new())];
+pub(super) fn difference(one: &StorePath, other: &StorePath) -> io::Result<Option<(PathBuf, String)>> {
+    let mut todo: Vec<(OwnedFd, OwnedFd, PathBuf)> =
+        vec![(one.open_dir()?.into(), other.open_dir()?.into(), PathBuf::new())];
     while let Some((left, right, path)) = todo.pop() {
         let (here, there) = (names(&left)?, names(&right)?);
         if let Some(name) = here.symmetric_difference(&there).next() {

@@ -2,7 +2,7 @@
 //! archives of `docker save`, and plain archives of a root file system.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -18,7 +18,6 @@ use super::digest::{self, Hasher};
 use super::layout::REF_NAME;
 use super::manifest;
 use super::manifest::{DEPTH_MAX, DOCUMENT_MAX, Document};
-use super::nofollow;
 use super::platform::host_platform;
 use super::reference::Reference;
 use super::store::Store;
@@ -273,10 +272,10 @@ impl Store {
     /// Removes a blob of the store whose digest is wrong, so that the blob can be written again.
     fn drop_damaged(&self, blob: &Descriptor) -> Result<()> {
         let path = self.layout.blob(blob.digest());
-        if !nofollow::exists(&path) || check_blob(&path).is_ok_and(|()| self.has(blob).is_ok()) {
+        if !path.exists() || check_blob(&path).is_ok_and(|()| self.has(blob).is_ok()) {
             return Ok(());
         }
-        fs::remove_file(&path).map_err(|error| failed(&path, error))
+        path.remove_file().map_err(|error| failed(path.path(), error))
     }
 
     /// Checks that the import contains every blob that the document needs, and at least one image

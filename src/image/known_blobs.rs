@@ -5,35 +5,33 @@
 //! unpacked layer only if its blob was read once and found to have these contents. Each such blob
 //! leaves an empty file in the directory of the layer, `blob-ALGORITHM-DIGITS`.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-
+use nix::fcntl::OFlag;
 use oci_spec::image::{Descriptor, Digest};
 
 use super::digest::Hasher;
 use super::store::Store;
+use super::store_path::StorePath;
 use super::stream;
 use crate::error::{Error, ErrorKind, Result, Step};
 
-fn marker(layer: &Path, blob: &Digest) -> PathBuf {
+fn marker(layer: &StorePath, blob: &Digest) -> StorePath {
     layer.join(format!("blob-{}-{}", blob.algorithm(), blob.digest()))
 }
 
 /// Records that the blob has the contents of the layer.
-pub(super) fn record(layer: &Path, blob: &Digest) -> Result<()> {
+pub(super) fn record(layer: &StorePath, blob: &Digest) -> Result<()> {
     let path = marker(layer, blob);
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    file.map(drop).map_err(|error| Error::io(Step::UnpackLayer, &error).with_kind(ErrorKind::Store).at(&path))
+    let file = path.open_with(OFlag::O_WRONLY | OFlag::O_CREAT);
+    file.map(drop).map_err(|error| Error::io(Step::UnpackLayer, &error).with_kind(ErrorKind::Store).at(path.path()))
 }
 
 /// Returns true if the layer is known to have the contents of this blob.
-pub(super) fn contains(store: &Store, layer: &Path, blob: &Digest) -> bool {
-    store.one_tenant || marker(layer, blob).symlink_metadata().is_ok()
+pub(super) fn contains(store: &Store, layer: &StorePath, blob: &Digest) -> bool {
+    store.one_tenant || marker(layer, blob).exists()
 }
 
 /// Reads the blob, unless it is known already, and refuses the layer if the contents differ.
-pub(super) fn check(store: &Store, layer: &Path, blob: &Descriptor, diff_id: &Digest) -> Result<()> {
+pub(super) fn check(store: &Store, layer: &StorePath, blob: &Descriptor, diff_id: &Digest) -> Result<()> {
     if contains(store, layer, blob.digest()) {
         return Ok(());
     }

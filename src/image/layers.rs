@@ -1,15 +1,15 @@
 //! The unpacked layers of an image: made once, and locked by all processes that run from them.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::errno::Errno;
-use nix::fcntl::Flock;
+use nix::fcntl::{Flock, OFlag};
 use nix::unistd::{Uid, syncfs};
 use oci_spec::image::{Descriptor, Digest};
 
@@ -18,16 +18,15 @@ use super::complete::complete;
 use super::digest::Hasher;
 use super::lock::{self, Mode, Pause};
 use super::lowers::Lowers;
-use super::nofollow;
 use super::quota::ImageQuota;
 use super::store::Store;
+use super::store_path::StorePath;
 use super::stream;
 use super::tar::Entries;
 use super::tree::{LINKS, TRASH, Tree};
 use super::unpack::{Ids, Summary, Unpacked, Unpacker};
 use super::{Image, known_blobs};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::owner;
 use crate::sys::mutex;
 
 /// The layers of an image, unpacked for overlayfs. While a value lives, its layers are not pruned.
@@ -77,12 +76,12 @@ impl Layers {
     }
 }
 
-fn failed(path: &Path, error: &io::Error) -> Error {
-    Error::io(Step::UnpackLayer, error).with_kind(ErrorKind::Store).at(path)
+fn failed(path: &StorePath, error: &io::Error) -> Error {
+    Error::io(Step::UnpackLayer, error).with_kind(ErrorKind::Store).at(path.path())
 }
 
-fn sys_failed(path: &Path, errno: Errno) -> Error {
-    Error::new(Step::UnpackLayer, errno).with_kind(ErrorKind::Store).at(path)
+fn sys_failed(path: &StorePath, errno: Errno) -> Error {
+    Error::new(Step::UnpackLayer, errno).with_kind(ErrorKind::Store).at(path.path())
 }
 
 /// Returns the name of a layer in the store, which depends on all layers below.
@@ -97,9 +96,9 @@ struct Job<'i> {
     diff_id: &'i Digest,
     index: usize,
     name: String,
-    staging: PathBuf,
+    staging: StorePath,
     lock: Flock<File>,
-    lock_path: PathBuf,
+    lock_path: StorePath,
 }
 
 impl Image {
@@ -143,7 +142,7 @@ impl Image {
         let (ids, store) = (self.store().ids(), self.store());
         let is_there = |(chain, blob): (&Digest, &Descriptor)| {
             let layer = store.layout.layer(&name_of(chain, ids));
-            nofollow::exists(&layer) && known_blobs::contains(store, &layer, blob.digest())
+            layer.exists() && known_blobs::contains(store, &layer, blob.digest())
         };
         self.chain_ids().iter().zip(self.layers()).map(is_there).collect()
     }
@@ -153,13 +152,13 @@ impl Image {
         let mut jobs = Vec::new();
         // The order from the lowest layer up prevents a deadlock between images that share layers.
         for (index, name) in names.iter().enumerate() {
-            if nofollow::exists(&layout.layer(name)) {
+            if layout.layer(name).exists() {
                 self.verify_layer(index, name)?;
                 continue;
             }
             let lock_path = layout.staging(&format!("{name}.lock"));
             let lock = lock::lock(&lock_path, Mode::Exclusive, self.store().wait)?;
-            if nofollow::exists(&layout.layer(name)) {
+            if layout.layer(name).exists() {
                 remove_lock(&lock_path);
                 self.verify_layer(index, name)?;
                 continue;
@@ -175,7 +174,7 @@ impl Image {
         let result = result.and_then(|()| self.publish(&jobs));
         for job in jobs {
             if result.is_err() {
-                let _ = owner::remove_tree(&job.staging, None);
+                let _ = job.staging.remove_tree();
             }
             remove_lock(&job.lock_path);
             drop(job.lock);
@@ -189,7 +188,7 @@ impl Image {
         let _hold = self.store().hold()?;
         let (ids, layout) = (self.store().ids(), &self.store().layout);
         let names: Vec<String> = self.chain_ids().iter().map(|chain| name_of(chain, ids)).collect();
-        if !names.iter().any(|name| nofollow::exists(&layout.layer(name))) {
+        if !names.iter().any(|name| layout.layer(name).exists()) {
             return Ok(Vec::new());
         }
         let mut jobs = Vec::new();
@@ -202,16 +201,17 @@ impl Image {
         let unpacked = self.unpack_jobs(&jobs, &names, ids, ImageQuota::new(self.store().limits, 0, 0));
         let compare = |job: &Job<'_>| -> Result<Option<(PathBuf, String)>> {
             let layer = layout.layer(&job.name);
-            if !nofollow::exists(&layer) {
+            if !layer.exists() {
                 return Ok(None);
             }
-            let differs = compare::difference(&layer.join("fs"), &job.staging.join("fs"));
-            let differs = differs.map_err(|errno| sys_failed(&layer, errno))?;
-            Ok(differs.map(|(path, what)| (layer.join("fs").join(path), what)))
+            let files = layer.join("fs");
+            let differs = compare::difference(&files, &job.staging.join("fs"));
+            let differs = differs.map_err(|error| failed(&layer, &error))?;
+            Ok(differs.map(|(path, what)| (files.path().join(path), what)))
         };
         let found = unpacked.and_then(|()| jobs.iter().filter_map(|job| compare(job).transpose()).collect());
         for job in jobs {
-            let _ = owner::remove_tree(&job.staging, None);
+            let _ = job.staging.remove_tree();
             remove_lock(&job.lock_path);
             drop(job.lock);
         }
@@ -235,13 +235,12 @@ impl Image {
         for (job, layer) in jobs.iter().zip(&mut layers) {
             let mut dirs = Vec::new();
             for below in names.get(..job.index).unwrap_or_default().iter().rev().map(place) {
-                dirs.push(below.join("fs"));
+                dirs.push(below.join("fs").open_dir().map_err(|error| failed(&below, &error))?.into());
                 if read_record(&below)?.summary.opaque {
                     break;
                 }
             }
-            let lowers = Lowers::open(&dirs).map_err(|errno| sys_failed(&job.staging, errno))?;
-            complete(layer, &lowers, ids).map_err(|error| at_layer(error, job.blob))?;
+            complete(layer, &Lowers::new(dirs), ids).map_err(|error| at_layer(error, job.blob))?;
             (layer.summary.entries, layer.summary.bytes) = (layer.quota.entries, layer.quota.bytes);
             let record = LayerRecord { diff_id: job.diff_id.clone(), ids, summary: layer.summary.clone() };
             write_record(&job.staging, &record)?;
@@ -254,7 +253,7 @@ impl Image {
     fn image_quota(&self, names: &[String]) -> Result<ImageQuota> {
         let layout = &self.store().layout;
         let (mut bytes, mut entries) = (0u64, 0u64);
-        for layer in names.iter().map(|name| layout.layer(name)).filter(|layer| nofollow::exists(layer)) {
+        for layer in names.iter().map(|name| layout.layer(name)).filter(StorePath::exists) {
             let summary = read_record(&layer)?.summary;
             (bytes, entries) = (bytes.saturating_add(summary.bytes), entries.saturating_add(summary.entries));
         }
@@ -265,11 +264,11 @@ impl Image {
     fn publish(&self, jobs: &[Job<'_>]) -> Result<()> {
         let layout = &self.store().layout;
         let layers = layout.layers();
-        let dir = nofollow::open_dir(&layers).map_err(|error| failed(&layers, &error))?;
+        let dir = layers.open_dir().map_err(|error| failed(&layers, &error))?;
         syncfs(&dir).map_err(|errno| sys_failed(&layers, errno))?;
         for job in jobs {
             let place = layout.layer(&job.name);
-            fs::rename(&job.staging, &place).map_err(|error| failed(&place, &error))?;
+            job.staging.rename(&place).map_err(|error| failed(&place, &error))?;
         }
         dir.sync_all().map_err(|error| failed(&layers, &error))
     }
@@ -277,17 +276,14 @@ impl Image {
 
 /// Removes a lock file. A lock file that stays is harmless: it is empty, and the next process uses
 /// it again.
-fn remove_lock(path: &Path) {
-    let _ = fs::remove_file(path);
+fn remove_lock(path: &StorePath) {
+    let _ = path.remove_file();
 }
 
 /// Removes what unpacking leaves beside a layer: directories that later entries replaced, and the
 /// placeholders of links.
-fn remove_rest(staging: &Path) -> Result<()> {
-    [TRASH, LINKS].map(|name| staging.join(name)).iter().try_for_each(|path| {
-        let removed = fs::remove_dir(path);
-        removed.or_else(|_| owner::remove_tree(path, None))
-    })
+fn remove_rest(staging: &StorePath) -> Result<()> {
+    [TRASH, LINKS].iter().try_for_each(|name| staging.join(name).remove_tree())
 }
 
 /// Unpacks the layers in parallel, one thread a processor, the largest layer first.
@@ -339,13 +335,14 @@ fn at_layer(error: Error, blob: &Descriptor) -> Error {
 
 fn unpack_one(store: &Store, job: &Job<'_>, ids: Ids, image_quota: Arc<ImageQuota>) -> Result<Unpacked> {
     // A killed process may have left this directory.
-    owner::remove_tree(&job.staging, None)?;
-    DirBuilder::new().mode(0o700).create(&job.staging).map_err(|error| failed(&job.staging, &error))?;
+    job.staging.remove_tree()?;
+    job.staging.make_dir().map_err(|error| failed(&job.staging, &error))?;
     let blob = store.blob(job.blob.digest())?.ok_or_else(|| {
         let error = Error::message(ErrorKind::NotFound, Step::ReadBlob, "the store does not have this layer");
         error.at(job.blob.digest().to_string()).hint("pull or import the image again")
     })?;
-    let tree = Tree::make(&job.staging).map_err(|errno| sys_failed(&job.staging, errno))?;
+    let staging = job.staging.open_dir().map_err(|error| failed(&job.staging, &error))?;
+    let tree = Tree::make(staging.as_fd()).map_err(|errno| sys_failed(&job.staging, errno))?;
     let (unpacked, digest) = stream::hash_decompressed(blob, Hasher::of(job.diff_id)?, store.limits.bytes, |chunks| {
         Unpacker::new(tree, ids, image_quota).unpack(&mut Entries::new(chunks))
     })?;
@@ -357,21 +354,21 @@ fn unpack_one(store: &Store, job: &Job<'_>, ids: Ids, image_quota: Arc<ImageQuot
     Ok(unpacked)
 }
 
-fn write_record(layer: &Path, record: &LayerRecord) -> Result<()> {
+fn write_record(layer: &StorePath, record: &LayerRecord) -> Result<()> {
     let path = layer.join("layer.json");
     let text = serde_json::to_vec(record)
-        .map_err(|error| Error::message(ErrorKind::Store, Step::UnpackLayer, error.to_string()).at(&path))?;
-    let written = nofollow::open_with(OpenOptions::new().write(true).create_new(true), &path);
+        .map_err(|error| Error::message(ErrorKind::Store, Step::UnpackLayer, error.to_string()).at(path.path()))?;
+    let written = path.open_with(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL);
     written.and_then(|mut file| file.write_all(&text)).map_err(|error| failed(&path, &error))
 }
 
-pub(super) fn read_record(layer: &Path) -> Result<LayerRecord> {
+pub(super) fn read_record(layer: &StorePath) -> Result<LayerRecord> {
     let path = layer.join("layer.json");
     let mut text = Vec::new();
-    let read = nofollow::open(&path).and_then(|mut file| file.read_to_end(&mut text));
+    let read = path.open().and_then(|mut file| file.read_to_end(&mut text));
     read.map_err(|error| failed(&path, &error))?;
     serde_json::from_slice(&text)
-        .map_err(|error| Error::message(ErrorKind::Corrupt, Step::UnpackLayer, error.to_string()).at(&path))
+        .map_err(|error| Error::message(ErrorKind::Corrupt, Step::UnpackLayer, error.to_string()).at(path.path()))
 }
 
 /// Locks all layers, and returns the directories of the topmost ones, down to the first that hides
@@ -387,12 +384,12 @@ fn open_layers(store: &Store, names: &[String], ids: Ids) -> Result<Layers> {
         layers.skipped += record.summary.skipped;
         layers.left_out.extend(record.summary.left_out);
         let files = path.join("fs");
-        if !nofollow::is_dir(&files) {
+        if !files.is_dir() {
             let error = Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "the layer's files are missing");
-            return Err(error.at(&files).hint("prune the store, and unpack the image again"));
+            return Err(error.at(files.path()).hint("prune the store, and unpack the image again"));
         }
         if !hidden {
-            layers.dirs.push(files);
+            layers.dirs.push(files.path().to_owned());
         }
         hidden |= record.summary.opaque;
     }
@@ -401,10 +398,10 @@ fn open_layers(store: &Store, names: &[String], ids: Ids) -> Result<Layers> {
 }
 
 /// Locks the directory itself. A prune takes the same lock before it removes the layer.
-fn lock_layer(path: &Path) -> Result<Flock<File>> {
+fn lock_layer(path: &StorePath) -> Result<Flock<File>> {
     let mut pause = Pause::default();
     loop {
-        let dir = nofollow::open_dir(path).map_err(|error| failed(path, &error))?;
+        let dir = path.open_dir().map_err(|error| failed(path, &error))?;
         if let Ok(lock) = lock::try_lock(dir, path, Mode::Shared)? {
             return Ok(lock);
         }

@@ -11,17 +11,18 @@
 //! index.lock                  locked by who changes index.json
 //! ```
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageIndexBuilder};
 
 use super::lock::{self, Mode};
-use super::nofollow::{self, check_directory, check_file};
+use super::store_path::StorePath;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
 
@@ -36,9 +37,9 @@ const FILES: [&str; 4] = ["oci-layout", "index.json", "lock", "index.lock"];
 const DIRS: [&str; 5] = ["blobs", "blobs/sha256", "partial", "layers", "staging"];
 
 /// The paths of a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Layout {
-    root: PathBuf,
+    root: StorePath,
 }
 
 impl Layout {
@@ -49,9 +50,6 @@ impl Layout {
             Error::io(Step::OpenStore, error).with_kind(ErrorKind::Store).at(path)
         };
         let root = std::path::absolute(root).map_err(|error| failed(root, &error))?;
-        let make = |path: &Path| {
-            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed(path, &error))
-        };
         // The path of the root may contain links, which may belong to others; the checks apply to
         // the directory that it leads to. Nobody else can exchange a part of that path, so every
         // later path below it leads to the same store.
@@ -61,19 +59,20 @@ impl Layout {
             real.map_err(|error| error.with_kind(ErrorKind::Store))
         };
         root.ancestors().find(|dir| dir.exists()).map_or(Ok(()), |dir| checked(dir).map(drop))?;
-        make(&root)?;
-        let layout = Layout { root: checked(&root)? };
-        check_directory(&layout.root)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(|error| failed(&root, &error))?;
+        let real = checked(&root)?;
+        let layout = Layout { root: StorePath::root(real).map_err(|errno| failed(&root, &errno.into()))? };
+        layout.root.check_directory()?;
         for dir in DIRS {
-            let path = layout.root.join(dir);
+            let dir = layout.root.join(dir);
             // A dangling link is not replaced by a directory.
-            if path.symlink_metadata().is_err() {
-                make(&path)?;
+            if !dir.exists() {
+                dir.ensure_dir().map_err(|error| failed(dir.path(), &error))?;
             }
-            check_directory(&path)?;
+            dir.check_directory()?;
         }
         for file in FILES {
-            check_file(&layout.root.join(file))?;
+            layout.root.join(file).check_file()?;
         }
         let version = layout.root.join("oci-layout");
         if !version.exists() {
@@ -86,58 +85,68 @@ impl Layout {
     }
 
     pub(super) fn root(&self) -> &Path {
-        &self.root
+        self.root.path()
     }
 
-    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
-        self.root.join("blobs").join(digest.algorithm().as_ref()).join(digest.digest())
+    pub(super) fn blob(&self, digest: &Digest) -> StorePath {
+        self.blobs_of(digest).join(digest.digest())
     }
 
-    pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
+    /// Returns the directory of the blobs whose digests have this one's algorithm.
+    pub(super) fn blobs_of(&self, digest: &Digest) -> StorePath {
+        self.blobs().join(digest.algorithm().as_ref())
+    }
+
+    pub(super) fn partial(&self, digest: &Digest) -> StorePath {
         self.root.join("partial").join(format!("{}-{}", digest.algorithm(), digest.digest()))
     }
 
-    pub(super) fn blobs(&self) -> PathBuf {
+    pub(super) fn blobs(&self) -> StorePath {
         self.root.join("blobs")
     }
 
-    pub(super) fn partials(&self) -> PathBuf {
+    pub(super) fn partials(&self) -> StorePath {
         self.root.join("partial")
     }
 
-    pub(super) fn layers(&self) -> PathBuf {
+    pub(super) fn layers(&self) -> StorePath {
         self.root.join("layers")
     }
 
-    pub(super) fn layer(&self, name: &str) -> PathBuf {
+    pub(super) fn layer(&self, name: &str) -> StorePath {
         self.root.join("layers").join(name)
     }
 
-    pub(super) fn staging(&self, name: &str) -> PathBuf {
-        self.root.join("staging").join(name)
+    pub(super) fn staging_dir(&self) -> StorePath {
+        self.root.join("staging")
     }
 
-    pub(super) fn hold_lock(&self) -> PathBuf {
+    pub(super) fn staging(&self, name: &str) -> StorePath {
+        self.staging_dir().join(name)
+    }
+
+    pub(super) fn hold_lock(&self) -> StorePath {
         self.root.join("lock")
     }
 
-    fn index_path(&self) -> PathBuf {
+    fn index_path(&self) -> StorePath {
         self.root.join("index.json")
     }
 
     /// Reads the index. A change replaces the whole file, so reading needs no lock.
     pub(super) fn index(&self) -> Result<ImageIndex> {
         let path = self.index_path();
-        let failed = |error: &std::io::Error| Error::io(Step::ImageIndex, error).with_kind(ErrorKind::Store).at(&path);
+        let failed =
+            |error: &std::io::Error| Error::io(Step::ImageIndex, error).with_kind(ErrorKind::Store).at(path.path());
         let mut text = Vec::new();
-        let file = nofollow::open(&path).map_err(|error| failed(&error))?;
+        let file = path.open().map_err(|error| failed(&error))?;
         file.take(INDEX_MAX + 1).read_to_end(&mut text).map_err(|error| failed(&error))?;
         if text.len() as u64 > INDEX_MAX {
             let detail = format!("more than {INDEX_MAX} bytes");
-            return Err(Error::message(ErrorKind::TooLarge, Step::ImageIndex, detail).at(&path));
+            return Err(Error::message(ErrorKind::TooLarge, Step::ImageIndex, detail).at(path.path()));
         }
         serde_json::from_slice(&text)
-            .map_err(|error| Error::message(ErrorKind::Corrupt, Step::ImageIndex, error.to_string()).at(&path))
+            .map_err(|error| Error::message(ErrorKind::Corrupt, Step::ImageIndex, error.to_string()).at(path.path()))
     }
 
     /// Changes the index. Waits at most `wait` for changes by other processes.
@@ -156,7 +165,7 @@ impl Layout {
         }
         index.set_manifests(manifests);
         let text = serde_json::to_vec(&index).map_err(|error| {
-            Error::message(ErrorKind::Store, Step::ImageIndex, error.to_string()).at(self.index_path())
+            Error::message(ErrorKind::Store, Step::ImageIndex, error.to_string()).at(self.index_path().path())
         })?;
         self.replace("index.json", &text)?;
         Ok(result)
@@ -170,16 +179,16 @@ impl Layout {
         let write = || {
             // A file of this name was left by a killed process or planted, and must not be written
             // to.
-            let _ = fs::remove_file(&new);
-            let mut file = File::create_new(&new)?;
+            let _ = new.remove_file();
+            let mut file = new.open_with(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
             file.write_all(text)?;
             file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.root)?.sync_all()
+            new.rename(&path)?;
+            self.root.open_dir()?.sync_all()
         };
         write().map_err(|error| {
-            let _ = fs::remove_file(&new);
-            Error::io(Step::ImageIndex, &error).with_kind(ErrorKind::Store).at(&path)
+            let _ = new.remove_file();
+            Error::io(Step::ImageIndex, &error).with_kind(ErrorKind::Store).at(path.path())
         })
     }
 }

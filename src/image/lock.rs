@@ -1,15 +1,14 @@
 //! Locks between processes: flock(2) on files of the store. A lock ends with its holder, even if
 //! the holder is killed.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
-use super::nofollow;
+use super::store_path::StorePath;
 use crate::error::{Error, ErrorKind, Result, Step};
 
 /// The first and the longest pause between two attempts to take a lock.
@@ -31,29 +30,27 @@ impl Mode {
     }
 }
 
-fn failed(path: &Path, errno: Errno) -> Error {
-    Error::new(Step::LockStore, errno).with_kind(ErrorKind::Store).at(path)
+fn failed(path: &StorePath, errno: Errno) -> Error {
+    Error::new(Step::LockStore, errno).with_kind(ErrorKind::Store).at(path.path())
 }
 
 /// Opens a lock file, and creates it if it is missing.
-pub(super) fn open(path: &Path) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    nofollow::open_with(&mut options, path)
-        .map_err(|error| Error::io(Step::LockStore, &error).with_kind(ErrorKind::Store).at(path))
+pub(super) fn open(path: &StorePath) -> Result<File> {
+    path.open_with(OFlag::O_RDWR | OFlag::O_CREAT)
+        .map_err(|error| Error::io(Step::LockStore, &error).with_kind(ErrorKind::Store).at(path.path()))
 }
 
 /// Returns true if `path` still leads to `file`. Another process may have renamed or removed the
 /// file before it was locked.
-pub(super) fn is_current(file: &File, path: &Path) -> bool {
-    match (file.metadata(), path.symlink_metadata()) {
-        (Ok(own), Ok(there)) => (own.dev(), own.ino()) == (there.dev(), there.ino()),
+pub(super) fn is_current(file: &File, path: &StorePath) -> bool {
+    match (file.metadata(), path.stat()) {
+        (Ok(own), Ok(there)) => (own.dev(), own.ino()) == (there.st_dev, there.st_ino),
         _ => false,
     }
 }
 
 /// Takes the lock, unless another process holds it.
-pub(super) fn try_lock(file: File, path: &Path, mode: Mode) -> Result<Result<Flock<File>, File>> {
+pub(super) fn try_lock(file: File, path: &StorePath, mode: Mode) -> Result<Result<Flock<File>, File>> {
     match Flock::lock(file, mode.arg()) {
         Ok(lock) => Ok(Ok(lock)),
         Err((file, Errno::EWOULDBLOCK)) => Ok(Err(file)),
@@ -62,7 +59,7 @@ pub(super) fn try_lock(file: File, path: &Path, mode: Mode) -> Result<Result<Flo
 }
 
 /// Takes the lock, and waits at most `wait` for other holders.
-pub(super) fn lock(path: &Path, mode: Mode, wait: Duration) -> Result<Flock<File>> {
+pub(super) fn lock(path: &StorePath, mode: Mode, wait: Duration) -> Result<Flock<File>> {
     let until = Instant::now() + wait;
     let mut pause = Pause::default();
     let mut file = open(path)?;
@@ -72,7 +69,7 @@ pub(super) fn lock(path: &Path, mode: Mode, wait: Duration) -> Result<Flock<File
             Ok(_) => file = open(path)?,
             Err(_) if Instant::now() >= until => {
                 let detail = format!("another process held the lock for {wait:?}");
-                let error = Error::message(ErrorKind::Timeout, Step::LockStore, detail).at(path);
+                let error = Error::message(ErrorKind::Timeout, Step::LockStore, detail).at(path.path());
                 return Err(error.hint("wait longer with Store::wait()"));
             }
             Err(held) => {

@@ -34,6 +34,10 @@ pub(super) enum Found {
 }
 
 impl Lowers {
+    pub(super) fn new(roots: Vec<OwnedFd>) -> Lowers {
+        Lowers { roots }
+    }
+
     pub(super) fn open(roots: &[PathBuf]) -> nix::Result<Lowers> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let open = |path: &PathBuf| nix::fcntl::open(Path::new(path), flags, Mode::empty());

@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use super::digest::Hasher;
 use super::layout::Layout;
-use super::nofollow;
 use super::platform::pick;
 use crate::error::{Error, ErrorKind, Result, Step};
 
@@ -50,10 +49,10 @@ pub(super) fn bytes(layout: &Layout, blob: &Descriptor) -> Result<Vec<u8>> {
     let path = layout.blob(blob.digest());
     let failed = |error: std::io::Error| {
         let kind = if error.kind() == std::io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Store };
-        Error::io(Step::ReadBlob, &error).with_kind(kind).at(&path)
+        Error::io(Step::ReadBlob, &error).with_kind(kind).at(path.path())
     };
     let mut bytes = Vec::new();
-    nofollow::open(&path).map_err(failed)?.take(DOCUMENT_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    path.open().map_err(failed)?.take(DOCUMENT_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     let mut hasher = Hasher::of(blob.digest())?;
     hasher.update(&bytes);
     let found = hasher.finish();

@@ -22,13 +22,13 @@ mod links;
 mod lock;
 mod lowers;
 mod manifest;
-mod nofollow;
 mod platform;
 mod prune;
 mod quota;
 mod reference;
 mod run;
 mod store;
+mod store_path;
 mod stream;
 mod tar;
 #[cfg(test)]

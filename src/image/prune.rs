@@ -1,20 +1,20 @@
 //! Measures and prunes a store.
 
 use std::collections::HashSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use nix::sys::stat::SFlag;
 use oci_spec::image::{Descriptor, Digest};
 
 use super::layers::read_record;
 use super::lock::{self, Mode};
 use super::manifest::{self, DEPTH_MAX, Document};
-use super::nofollow;
 use super::platform::host_platform;
 use super::reference::Reference;
 use super::store::Store;
+use super::store_path::StorePath;
+use super::tree::kind_of;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::owner;
 
 /// The disk usage of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,25 +52,23 @@ pub(super) fn failed(path: &Path, error: &std::io::Error) -> Error {
 }
 
 /// Lists the files of a directory and of its subdirectories, one level deep, with their sizes.
-pub(super) fn files(dir: &Path) -> Result<Vec<(PathBuf, u64)>> {
+pub(super) fn files(dir: &StorePath) -> Result<Vec<(StorePath, u64)>> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|error| failed(dir, &error))? {
-        let path = entry.map_err(|error| failed(dir, &error))?.path();
-        match path.symlink_metadata() {
-            Ok(metadata) if metadata.is_dir() => all.extend(files(&path)?),
-            Ok(metadata) => all.push((path, metadata.len())),
+    for path in dir.entries().map_err(|error| failed(dir.path(), &error))? {
+        match path.stat() {
+            Ok(stat) if kind_of(&stat) == SFlag::S_IFDIR => all.extend(files(&path)?),
+            Ok(stat) => all.push((path, stat.st_size as u64)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(&path, &error)),
+            Err(error) => return Err(failed(path.path(), &error)),
         }
     }
     Ok(all)
 }
 
 /// Lists the directories of unpacked layers, with the sizes of their files.
-pub(super) fn layers(dir: &Path) -> Result<Vec<(PathBuf, u64)>> {
+pub(super) fn layers(dir: &StorePath) -> Result<Vec<(StorePath, u64)>> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|error| failed(dir, &error))? {
-        let path = entry.map_err(|error| failed(dir, &error))?.path();
+    for path in dir.entries().map_err(|error| failed(dir.path(), &error))? {
         let bytes = read_record(&path).map_or(0, |record| record.summary.bytes);
         all.push((path, bytes));
     }
@@ -104,12 +102,12 @@ impl Reachable {
         }
     }
 
-    fn has_blob(&self, path: &Path) -> bool {
-        digest_of_path(path).is_some_and(|digest| self.blobs.contains(&digest))
+    fn has_blob(&self, path: &StorePath) -> bool {
+        digest_of_path(path.path()).is_some_and(|digest| self.blobs.contains(&digest))
     }
 
-    fn has_layer(&self, path: &Path) -> bool {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    fn has_layer(&self, path: &StorePath) -> bool {
+        let name = path.name().to_str().unwrap_or_default();
         self.layers.contains(name.trim_end_matches("-squashed"))
     }
 }
@@ -186,7 +184,7 @@ impl Store {
         let mut pruned = Pruned::default();
         let unneeded = files(&self.layout.blobs())?.into_iter().filter(|(path, _)| !reachable.has_blob(path));
         for (path, size) in unneeded.chain(files(&self.layout.partials())?) {
-            fs::remove_file(&path).map_err(|error| failed(&path, &error))?;
+            path.remove_file().map_err(|error| failed(path.path(), &error))?;
             pruned.blobs += 1;
             pruned.bytes += size;
         }
@@ -207,26 +205,24 @@ impl Store {
 
     /// Removes an unpacked layer, unless a [`Layers`](super::Layers) holds it. The directory is
     /// renamed first, so that no process finds an incomplete layer.
-    fn remove_layer(&self, path: &Path) -> Result<bool> {
-        let dir = nofollow::open_dir(path).map_err(|error| failed(path, &error))?;
+    fn remove_layer(&self, path: &StorePath) -> Result<bool> {
+        let dir = path.open_dir().map_err(|error| failed(path.path(), &error))?;
         let Ok(_lock) = lock::try_lock(dir, path, Mode::Exclusive)? else { return Ok(false) };
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let gone = self.layout.staging(&format!("{name}.gone"));
-        owner::remove_tree(&gone, None)?;
-        fs::rename(path, &gone).map_err(|error| failed(path, &error))?;
-        owner::remove_tree(&gone, None)?;
+        let gone = self.layout.staging(&format!("{}.gone", path.name().display()));
+        gone.remove_tree()?;
+        path.rename(&gone).map_err(|error| failed(path.path(), &error))?;
+        gone.remove_tree()?;
         Ok(true)
     }
 
     /// Clears the staging directory. No process unpacks during a prune, so everything there was
     /// left by a killed process.
     fn clear_staging(&self) -> Result<()> {
-        let staging = self.layout.staging("");
-        for entry in fs::read_dir(&staging).map_err(|error| failed(&staging, &error))? {
-            let path = entry.map_err(|error| failed(&staging, &error))?.path();
-            match path.symlink_metadata() {
-                Ok(metadata) if metadata.is_dir() => owner::remove_tree(&path, None)?,
-                _ => fs::remove_file(&path).map_err(|error| failed(&path, &error))?,
+        let staging = self.layout.staging_dir();
+        for path in staging.entries().map_err(|error| failed(staging.path(), &error))? {
+            match path.is_dir() {
+                true => path.remove_tree()?,
+                false => path.remove_file().map_err(|error| failed(path.path(), &error))?,
             }
         }
         Ok(())

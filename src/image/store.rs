@@ -17,7 +17,6 @@ use super::hold::Hold;
 use super::layout::{Layout, REF_NAME};
 use super::lock::{self, Mode};
 use super::manifest;
-use super::nofollow;
 use super::platform::host_platform;
 use super::quota::UnpackLimits;
 use super::reference::Reference;
@@ -186,10 +185,10 @@ impl Store {
     /// [`ErrorKind::Store`].
     pub fn blob(&self, digest: &Digest) -> Result<Option<File>> {
         let path = self.layout.blob(digest);
-        match nofollow::open(&path) {
+        match path.open() {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io(Step::ReadBlob, &error).with_kind(ErrorKind::Store).at(&path)),
+            Err(error) => Err(Error::io(Step::ReadBlob, &error).with_kind(ErrorKind::Store).at(path.path())),
         }
     }
 

@@ -7,11 +7,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::DirBuilder;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use nix::dir::Dir;
@@ -166,12 +163,10 @@ struct Recent {
 impl Tree {
     /// Creates an empty tree at `staging/fs`, and beside it directories for replaced entries and
     /// for placeholders.
-    pub(super) fn make(staging: &Path) -> nix::Result<Tree> {
+    pub(super) fn make(staging: BorrowedFd<'_>) -> nix::Result<Tree> {
         let make = |name: &str| {
-            let path = staging.join(name);
-            let made = DirBuilder::new().mode(0o700).create(&path);
-            made.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-            nix::fcntl::open(&path, DIRECTORY | OFlag::O_RDONLY, Mode::empty())
+            mkdirat(staging, name, Mode::S_IRWXU)?;
+            openat(staging, name, DIRECTORY | OFlag::O_RDONLY, Mode::empty())
         };
         let (root, trash, links) = (Arc::new(make("fs")?), make(TRASH)?, make(LINKS)?);
         Ok(Tree {

@@ -2,16 +2,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
-use std::path::Path;
 
 use oci_spec::image::{Descriptor, Digest};
 
 use super::digest::Hasher;
 use super::layers::read_record;
 use super::manifest::{self, DEPTH_MAX, Document};
-use super::nofollow;
 use super::prune::{digest_of_path, failed, files, layers};
 use super::store::{Store, ref_name};
+use super::store_path::StorePath;
 use crate::error::{Error, ErrorKind, Result, Step};
 
 /// A damaged object in a store.
@@ -35,7 +34,7 @@ impl Store {
         let mut damages = Vec::new();
         for (path, _) in files(&self.layout.blobs())? {
             if let Err(error) = check_blob(&path) {
-                damages.push(Damage { subject: path.display().to_string(), error });
+                damages.push(Damage { subject: path.path().display().to_string(), error });
             }
         }
         for entry in self.layout.index()?.manifests() {
@@ -45,12 +44,12 @@ impl Store {
             damages.extend(missing.into_values().map(|error| Damage { subject: name.clone(), error }));
         }
         for (path, _) in layers(&self.layout.layers())? {
-            let gone =
-                || Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "the layer's files are missing").at(&path);
-            let check =
-                read_record(&path).and_then(|_| nofollow::is_dir(&path.join("fs")).then_some(()).ok_or_else(gone));
+            let gone = || {
+                Error::message(ErrorKind::Corrupt, Step::UnpackLayer, "the layer's files are missing").at(path.path())
+            };
+            let check = read_record(&path).and_then(|_| path.join("fs").is_dir().then_some(()).ok_or_else(gone));
             if let Err(error) = check {
-                damages.push(Damage { subject: path.display().to_string(), error });
+                damages.push(Damage { subject: path.path().display().to_string(), error });
             }
         }
         Ok(damages)
@@ -115,17 +114,17 @@ impl Store {
 }
 
 /// Checks the bytes of a blob against the digest in its path.
-pub(super) fn check_blob(path: &Path) -> Result<()> {
-    let corrupt = |detail: String| Error::message(ErrorKind::Corrupt, Step::ReadBlob, detail).at(path);
-    let digest = digest_of_path(path).ok_or_else(|| corrupt("the file's name is not a digest".to_owned()))?;
+pub(super) fn check_blob(path: &StorePath) -> Result<()> {
+    let corrupt = |detail: String| Error::message(ErrorKind::Corrupt, Step::ReadBlob, detail).at(path.path());
+    let digest = digest_of_path(path.path()).ok_or_else(|| corrupt("the file's name is not a digest".to_owned()))?;
     let mut hasher = Hasher::of(&digest)?;
-    let mut file = match nofollow::open(path) {
+    let mut file = match path.open() {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Err(corrupt(error.to_string())),
-        opened => opened.map_err(|error| failed(path, &error))?,
+        opened => opened.map_err(|error| failed(path.path(), &error))?,
     };
     let mut buffer = vec![0; 256 << 10];
     loop {
-        let count = file.read(&mut buffer).map_err(|error| failed(path, &error))?;
+        let count = file.read(&mut buffer).map_err(|error| failed(path.path(), &error))?;
         if count == 0 {
             break;
         }

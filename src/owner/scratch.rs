@@ -130,11 +130,11 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes the scratch directory at `path` with its contents, if the caller owns it and it is
-/// closed to others. Another user may have created an entry of this name in a shared directory.
+/// Removes the directory `name` in `above` with its contents, if it exists, the caller owns it, and
+/// it is closed to others. `path` is for the error.
 #[cfg(feature = "image")]
-pub(crate) fn remove_tree(path: &Path, until: Option<Instant>) -> Result<()> {
-    remove_known(path, None, until)
+pub(crate) fn remove_tree(above: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<()> {
+    remove_named(above, name, None, None, path)
 }
 
 fn remove_known(path: &Path, id: Option<dir::Id>, until: Option<Instant>) -> Result<()> {
@@ -143,7 +143,19 @@ fn remove_known(path: &Path, id: Option<dir::Id>, until: Option<Instant>) -> Res
         Err(Errno::ENOENT) => return Ok(()),
         other => other.map_err(failed)?,
     };
-    match remove_below(above.as_fd(), path.file_name().unwrap_or_default(), id, until).map_err(failed)? {
+    remove_named(above.as_fd(), path.file_name().unwrap_or_default(), id, until, path)
+}
+
+/// Removes `name` in `above`, whose path is `path`.
+fn remove_named(
+    above: BorrowedFd<'_>,
+    name: &OsStr,
+    id: Option<dir::Id>,
+    until: Option<Instant>,
+    path: &Path,
+) -> Result<()> {
+    let failed = |errno| Error::new(Step::RemoveScratch, errno).at(path);
+    match remove_below(above, name, id, until).map_err(failed)? {
         Removal::Removed | Removal::Gone => Ok(()),
         Removal::Foreign => Err(failed(Errno::EPERM)
             .detail("the directory belongs to another user, is open to others, or is not the one that was made here")),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
@@ -45,7 +45,7 @@ fn fill(at: &Path) {
     image(&store, &[tar().file("old", "old").end()]).unpack().unwrap();
     let digest = format!("sha256-{}", "1".repeat(64));
     fs::write(at.join("partial").join(digest), "part").unwrap();
-    fs::create_dir(at.join("staging/left")).unwrap();
+    fs::DirBuilder::new().mode(0o700).create(at.join("staging/left")).unwrap();
     fs::write(at.join("staging/left/file"), "left").unwrap();
 }
 
@@ -56,8 +56,7 @@ fn places(at: &Path) -> Vec<PathBuf> {
 }
 
 /// Everything that a store is asked to do. How each of it ends is its own affair.
-fn use_it(at: &Path) {
-    let Ok(store) = Store::open(at) else { return };
+fn use_it(store: Store) {
     let store = store.wait(Duration::from_secs(1));
     drop(store.verify());
     drop(store.disk_usage());
@@ -97,7 +96,7 @@ fn nothing_is_read_changed_or_waited_for_through_what_is_planted() {
             let (done, is_done) = mpsc::channel();
             let used = at.clone();
             let user = thread::spawn(move || {
-                use_it(&used);
+                let _ = Store::open(&used).map(use_it);
                 done.send(()).unwrap();
             });
             let waited = is_done.recv_timeout(AT_MOST);
@@ -108,4 +107,38 @@ fn nothing_is_read_changed_or_waited_for_through_what_is_planted() {
             if secret.is_dir() { fs::remove_dir_all(&secret).unwrap() } else { fs::remove_file(&secret).unwrap() }
         }
     }
+}
+
+/// A store is the directory that was opened, and its files are below that one, whatever its paths lead to later.
+#[test]
+fn an_open_store_is_not_led_elsewhere() {
+    let dir = TempDir::new();
+    let full = dir.path().join("full");
+    fill(&full);
+    let copy = |to: &Path| assert!(Command::new("cp").arg("-a").args([&full, to]).status().unwrap().success());
+    let (at, secret) = (dir.path().join("at"), dir.path().join("secret"));
+    let directories = places(&full).into_iter().filter(|place| place.is_dir());
+    for place in directories.chain([full.clone()]) {
+        copy(&at);
+        let store = Store::open(&at).unwrap();
+        let below = place.strip_prefix(&full).unwrap();
+        // The directory goes aside, and a link leads to another one with the same files.
+        fs::rename(at.join(below), dir.path().join("aside")).unwrap();
+        copy(&secret);
+        symlink(secret.join(below), at.join(below).components().as_path()).unwrap();
+        let before = tree(&secret);
+        use_it(store);
+        assert!(tree(&secret) == before, "{} leads out", place.display());
+        for gone in [at.clone(), dir.path().join("aside"), secret.clone()] {
+            if gone.is_symlink() { fs::remove_file(&gone).unwrap() } else { fs::remove_dir_all(&gone).unwrap() }
+        }
+    }
+    // The root went aside last, so what was asked of the store was done there: see that it was.
+    copy(&at);
+    let store = Store::open(&at).unwrap();
+    fs::rename(&at, dir.path().join("aside")).unwrap();
+    store.remove(&name()).unwrap();
+    store.prune().unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("aside/layers")).unwrap().count(), 0);
+    assert!(!at.exists());
 }

@@ -72,7 +72,7 @@ pub(super) fn build(builder: &ImageBuilder, name: &Reference) -> Result<Image> {
 impl<'b> Assembly<'b> {
     fn new(builder: &'b ImageBuilder) -> Result<Self> {
         let claim = owner::claim(false)?;
-        let scratch = claim.make_scratch(&builder.store.layout.staging(""), None)?;
+        let scratch = claim.make_scratch(builder.store.layout.staging_dir().path(), None)?;
         let mut assembly = match &builder.base {
             Some(base) => {
                 let config = base.config().clone();
@@ -212,7 +212,7 @@ impl<'b> Assembly<'b> {
             return Err(Error::message(ErrorKind::Invalid, Step::BuildRun, "no program to run"));
         };
         let so_far = self.so_far()?;
-        let scratch = self.claim.make_scratch(&self.builder.store.layout.staging(""), None)?;
+        let scratch = self.claim.make_scratch(self.builder.store.layout.staging_dir().path(), None)?;
         let (upper, work) = (scratch.layers().join("upper"), scratch.layers().join("work"));
         let words = scratch.path().join("stderr");
         let failed = |error: std::io::Error| Error::io(Step::BuildRun, &error).at(&words);
