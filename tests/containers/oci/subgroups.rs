@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 use super::exec::fails;
 use super::{Bundle, PATIENT, groups};
 use crate::common;
@@ -29,6 +31,12 @@ fn make_below(name: &str) {
 /// The directory of the container's group in the v2 hierarchy.
 fn v2_group() -> Option<PathBuf> {
     groups().into_iter().find(|group| group.join("cgroup.controllers").exists())
+}
+
+/// A limit of huge pages, which are what v2 may count on a hybrid host.
+fn limit_of_pages() -> Value {
+    let controllers = fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
+    if controllers.contains("hugetlb") { json!([{"pageSize": "2MB", "limit": 0}]) } else { json!([]) }
 }
 
 /// The groups of a further program, as its own cgroup namespace shows them.
@@ -180,7 +188,9 @@ fn a_further_program_follows_the_first_one_where_the_group_passes_controllers_on
     if common::needs_root("a named control group") {
         return;
     }
-    let bundle = Bundle::new(PATIENT);
+    let mut bundle = Bundle::new(PATIENT);
+    // A group has a controller only where somebody limits by it.
+    bundle.config["linux"]["resources"]["hugepageLimits"] = limit_of_pages();
     bundle.does(&["run", "--detach", "box"]);
     let above = v2_group().and_then(|group| group.parent().map(Path::to_owned)).unwrap_or_default();
     let controllers = fs::read_to_string(above.join("cgroup.controllers")).unwrap_or_default();
