@@ -590,11 +590,11 @@ impl Policy {
 
 /// Returns a problem if somebody else could exchange a directory between its limit and its mount.
 fn exchangeable(dir: &Path) -> Option<Problem> {
-    let error = owner::refuse_exchangeable_name(dir, Step::DiskLimit, "").err()?;
+    let error = owner::refuse_exchangeable_name(dir, Step::DiskLimit).err()?;
     // A directory that is missing is told elsewhere.
     (error.raw_os_error() != Some(libc::ENOENT)).then(|| {
         let remedy = "limit a directory below directories of your own or root's, by a path without links";
-        Problem::unsupported("disk_limit", error.to_string().trim_end_matches([' ', ';']), remedy)
+        Problem::unsupported("disk_limit", error.to_string(), remedy)
     })
 }
 

@@ -25,31 +25,33 @@ const SCRATCH_IN: &str =
 /// Returns the path that was checked, which has no links: those of the caller's path may belong to
 /// others.
 pub(crate) fn refuse_exchangeable(base: &Path, step: Step, hint: &str) -> Result<PathBuf> {
-    refuse(base, step, hint, None)
+    refuse(base, step, None).map_err(|error| error.hint(hint))
 }
 
 /// Refuses a directory whose path leads through a link, or whose name another user could give to
-/// another directory. The directory itself may be anybody's.
-pub(crate) fn refuse_exchangeable_name(dir: &Path, step: Step, hint: &str) -> Result<()> {
-    let failed = |error: &std::io::Error| Error::io(step, error).at(dir).hint(hint);
+/// another directory. The directory itself may be anybody's. The error has no hint.
+pub(crate) fn refuse_exchangeable_name(dir: &Path, step: Step) -> Result<()> {
+    let failed = |error: &std::io::Error| Error::io(step, error).at(dir);
     let named = std::path::absolute(dir).map_err(|error| failed(&error))?;
     let real = fs::canonicalize(dir).map_err(|error| failed(&error))?;
     if real != named {
-        return Err(Error::new(step, Errno::ELOOP).at(dir).hint(hint));
+        return Err(Error::new(step, Errno::ELOOP).at(dir));
     }
-    real.parent().map_or(Ok(()), |above| refuse_exchangeable(above, step, hint).map(drop))
+    real.parent().map_or(Ok(()), |above| refuse(above, step, None).map(drop))
 }
 
-/// Does what [`refuse_exchangeable`] does, but trusts the members of the caller's own group, if its number is that of the caller's
-/// user: where every user has a group of its own, directories are often open to it.
+/// Does what [`refuse_exchangeable`] does, but trusts the members of the caller's own group, if its
+/// number is that of the caller's user: where every user has a group of its own, directories are
+/// often open to it.
 #[cfg(feature = "image")]
 pub(crate) fn refuse_exchangeable_by_others(base: &Path, step: Step, hint: &str) -> Result<PathBuf> {
     let (user, group) = (Uid::effective(), Gid::effective().as_raw());
-    refuse(base, step, hint, Some(group).filter(|group| *group == user.as_raw()))
+    let trusted = Some(group).filter(|group| *group == user.as_raw());
+    refuse(base, step, trusted).map_err(|error| error.hint(hint))
 }
 
-fn refuse(base: &Path, step: Step, hint: &str, trusted: Option<u32>) -> Result<PathBuf> {
-    let failed = |path: &Path, error: &std::io::Error| Error::io(step, error).at(path).hint(hint);
+fn refuse(base: &Path, step: Step, trusted: Option<u32>) -> Result<PathBuf> {
+    let failed = |path: &Path, error: &std::io::Error| Error::io(step, error).at(path);
     let real = fs::canonicalize(base).map_err(|error| failed(base, &error))?;
     for dir in real.ancestors() {
         let meta = fs::symlink_metadata(dir).map_err(|error| failed(dir, &error))?;
@@ -62,7 +64,7 @@ fn refuse(base: &Path, step: Step, hint: &str, trusted: Option<u32>) -> Result<P
         } else {
             continue;
         };
-        return Err(Error::new(step, Errno::EPERM).at(dir).detail(reason).hint(hint));
+        return Err(Error::new(step, Errno::EPERM).at(dir).detail(reason));
     }
     Ok(real)
 }
