@@ -365,7 +365,11 @@ impl State {
             fds,
             sockets: sockets.len(),
             children,
-            mounts: mounts.filter_map(|mount| mount.split(' ').nth(4)).map(str::to_owned).collect(),
+            mounts: mounts
+                .filter_map(|mount| mount.split(' ').nth(4))
+                .filter(|at| !place::is_mount_of_others(at))
+                .map(str::to_owned)
+                .collect(),
             cgroups: cgroups(),
             scratch: entries(std::env::temp_dir()).into_iter().filter(|path| is_scratch(path)).collect(),
             records: record_dirs().iter().flat_map(entries).filter(is_ours).collect(),

@@ -72,6 +72,17 @@ pub fn is_of_others(text: &str) -> bool {
     text.contains(NAME) && !is_of_this(text)
 }
 
+/// Whether a mount stands below a directory of somebody else's beside this test process's own.
+pub fn is_mount_of_others(at: &str) -> bool {
+    let own = std::env::temp_dir();
+    if !own.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NAME)) {
+        return false;
+    }
+    let Some(below) = own.parent().and_then(|shared| Path::new(at).strip_prefix(shared).ok()) else { return false };
+    let name = below.iter().next().unwrap_or_default().to_string_lossy();
+    !name.is_empty() && !["ringfence", "rf", "rk-"].iter().any(|ours| name.starts_with(ours))
+}
+
 /// Whether the text speaks of this test process's directory, or of a control group of its.
 pub fn is_of_this(text: &str) -> bool {
     let dir = std::env::temp_dir();
