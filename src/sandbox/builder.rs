@@ -61,6 +61,14 @@ impl Sandbox {
     }
 
     /// Adds arguments.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// let output = Sandbox::new().command("printf").arg("%s-%s").args(["one", "two"]).output()?;
+    /// assert_eq!(output.stdout, b"one-two");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.policy.program.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
@@ -88,6 +96,14 @@ impl Sandbox {
     }
 
     /// Removes a variable from the program's environment.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// let sandbox = Sandbox::new().env("TOKEN", "secret").env_remove("TOKEN");
+    /// assert_eq!(sandbox.args(["-c", "echo ${TOKEN-none}"]).output()?.stdout, b"none\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
         self.policy.program.env.insert(name.as_ref().to_owned(), None);
         self
@@ -200,6 +216,14 @@ impl Sandbox {
     }
 
     /// Sets the standard error of the program.
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, Stdio};
+    ///
+    /// let output = Sandbox::new().stderr(Stdio::null()).args(["-c", "echo lost >&2; echo kept"]).output()?;
+    /// assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"kept\n"[..], &b""[..]));
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
         self.policy.stdio.streams[2] = Some(stdio.into());
         self

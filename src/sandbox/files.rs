@@ -120,6 +120,15 @@ impl Sandbox {
 
     /// Shows a directory or file of the host inside, writable, if it exists when the sandbox is
     /// spawned: [`Bind::optional`].
+    ///
+    /// ```
+    /// use ringfence::{RootFs, Sandbox};
+    ///
+    /// let sandbox = Sandbox::new().user_ns().rootfs(RootFs::programs());
+    /// // The cache of a host that has one, and none on others.
+    /// let sandbox = sandbox.bind_try("/var/cache/ccache", "/ccache").bind_ro_try("/opt/toolchain", "/opt/toolchain");
+    /// # drop(sandbox);
+    /// ```
     pub fn bind_try(self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         self.mount(Bind::new(source, target).optional())
     }

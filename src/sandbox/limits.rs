@@ -102,6 +102,14 @@ impl Sandbox {
     /// Sets the most memory in huge pages of the size `page` (`hugetlb.2MB.max`;
     /// `hugetlb.2MB.limit_in_bytes` on v1), which no other limit counts. Beyond the limit, mmap(2)
     /// fails with ENOMEM: [`Limits::hugetlb`](crate::Limits::hugetlb).
+    ///
+    /// ```
+    /// use ringfence::{Bytes, Sandbox};
+    ///
+    /// // No page of 2 MiB at all.
+    /// let sandbox = Sandbox::new().hugetlb_limit(Bytes::mib(2), 0);
+    /// # drop(sandbox);
+    /// ```
     pub fn hugetlb_limit(mut self, page: impl Into<Bytes>, limit: impl Into<Bytes>) -> Self {
         self.policy.limits = self.policy.limits.hugetlb(page, limit);
         self
@@ -141,6 +149,16 @@ impl Sandbox {
 
     /// Sets the most unused processor time of [`cpu_limit`](Sandbox::cpu_limit) that the sandbox
     /// may use in a later period of 100 ms (`cpu.max.burst`; `cpu.cfs_burst_us` on v1; Linux 5.14).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::Sandbox;
+    ///
+    /// // A tenth of a processor, of which 50 ms can be saved up for a request.
+    /// let sandbox = Sandbox::new().cpu_limit(0.1).cpu_burst(Duration::from_millis(50));
+    /// # drop(sandbox);
+    /// ```
     pub fn cpu_burst(mut self, burst: Duration) -> Self {
         self.policy.limits = self.policy.limits.cpu_burst(burst);
         self
@@ -183,6 +201,14 @@ impl Sandbox {
     }
 
     /// Sets the memory nodes that the sandbox may use, as in `0-1` (`cpuset.mems`).
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// // The processors of the first node, and its memory.
+    /// let sandbox = Sandbox::new().cpuset("0-15").cpuset_mems("0");
+    /// # drop(sandbox);
+    /// ```
     pub fn cpuset_mems(mut self, nodes: impl Into<String>) -> Self {
         self.policy.limits = self.policy.limits.cpuset_mems(nodes);
         self
@@ -191,10 +217,20 @@ impl Sandbox {
     /// Limits the bandwidth and the operations a second on a block device (`io.max`;
     /// `blkio.throttle.*` on v1, where the limit does not hold for buffered writes:
     /// [`Child::enforced`](crate::Child::enforced) reports that).
+    ///
+    /// ```no_run
+    /// use ringfence::{Bytes, IoLimit, Sandbox};
+    ///
+    /// let limit = IoLimit::for_path("/srv/data")?.read_bps(Bytes::mib(10)).write_bps(Bytes::mib(5));
+    /// let sandbox = Sandbox::new().io_limit(limit);
+    /// # drop(sandbox);
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn io_limit(mut self, limit: IoLimit) -> Self {
         self.policy.limits = self.policy.limits.io(limit);
         self
     }
+
     /// Sets the share of a contended disk, 1 to 10,000, where 100 is the default of every group
     /// (`io.weight`, `io.bfq.weight`; `blkio.bfq.weight` on v1). The share holds on disks whose
     /// scheduler, or cost model, knows weights: [`Limits::io_weight`](crate::Limits::io_weight).
@@ -207,6 +243,15 @@ impl Sandbox {
     /// other calls: raw shares and quotas, the sum of memory and swap, files of v2 by their name,
     /// and what only v1 has, such as `net_cls`. What the host's version of control groups does not
     /// have is an error. See [`Resources`].
+    ///
+    /// ```
+    /// use ringfence::{Bytes, Resources, Sandbox};
+    ///
+    /// // As `docker run --memory 64m --memory-swap 96m --cpu-shares 512` asks for it.
+    /// let more = Resources::new().memory_and_swap(Bytes::mib(96)).cpu_shares(512);
+    /// let sandbox = Sandbox::new().memory_limit(Bytes::mib(64)).resources(more);
+    /// # drop(sandbox);
+    /// ```
     pub fn resources(mut self, resources: Resources) -> Self {
         self.policy.limits = self.policy.limits.resources(resources);
         self
@@ -230,6 +275,14 @@ impl Sandbox {
     }
 
     /// Adds a device to those of [`devices`](Sandbox::devices), or to none without that call.
+    ///
+    /// ```
+    /// use ringfence::{Device, DeviceAccess, Sandbox};
+    ///
+    /// // Nothing but /dev/null, of which a node may be made, too.
+    /// let sandbox = Sandbox::new().device_allow(Device::char(1, 3), DeviceAccess::all());
+    /// # drop(sandbox);
+    /// ```
     pub fn device_allow(mut self, device: Device, access: DeviceAccess) -> Self {
         let devices = self.policy.limits.devices.take().unwrap_or_default();
         self.devices(devices.allow(device, access))
@@ -238,6 +291,14 @@ impl Sandbox {
     /// Sets the most control groups that can be made below the sandbox's own
     /// (`cgroup.max.descendants`; none on v1). Without this limit, the program of an ordinary user
     /// sees its control groups read-only.
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// // A service manager inside may make eight groups, on two levels.
+    /// let sandbox = Sandbox::new().cgroup_ns().cgroup_max_descendants(8).cgroup_max_depth(2);
+    /// # drop(sandbox);
+    /// ```
     pub fn cgroup_max_descendants(mut self, limit: u64) -> Self {
         self.policy.limits = self.policy.limits.max_descendants(limit);
         self

@@ -147,6 +147,17 @@ impl Sandbox {
 
     /// Adds an IPC namespace: System V objects and POSIX message queues of the sandbox's own.
     /// ipc_namespaces(7).
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// // There is the line with the names of the columns, and no segment of shared memory.
+    /// let output = sandbox.ipc_ns().args(["-c", "wc -l < /proc/sysvipc/shm"]).output()?;
+    /// assert_eq!(output.stdout.trim_ascii(), b"1");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn ipc_ns(self) -> Self {
         self.namespaces(Namespaces::IPC)
     }
@@ -288,6 +299,16 @@ impl Sandbox {
 
     /// Sets the NIS domain name inside, at most 64 bytes; needs [`uts_ns`](Sandbox::uts_ns), or a
     /// UTS namespace that is joined and not the caller's own. setdomainname(2).
+    ///
+    /// ```
+    /// use ringfence::Sandbox;
+    ///
+    /// # let sandbox = Sandbox::new();
+    /// # let sandbox = if nix::unistd::geteuid().is_root() { sandbox } else { sandbox.user_ns() };
+    /// let sandbox = sandbox.uts_ns().domainname("lab").args(["-c", "cat /proc/sys/kernel/domainname"]);
+    /// assert_eq!(sandbox.output()?.stdout, b"lab\n");
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn domainname(mut self, name: impl Into<String>) -> Self {
         self.policy.namespaces.domainname = Some(name.into());
         self

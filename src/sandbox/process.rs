@@ -40,6 +40,17 @@ impl Sandbox {
 
     /// Sets the signal with which [`Child::stop`](crate::Child::stop) asks the program to end;
     /// SIGTERM by default.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use ringfence::Sandbox;
+    ///
+    /// // nginx finishes the requests that it has on SIGQUIT.
+    /// let mut child = Sandbox::new().command("nginx").stop_signal(libc::SIGQUIT).spawn()?;
+    /// child.stop(Duration::from_secs(5))?;
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn stop_signal(mut self, signal: i32) -> Self {
         self.policy.program.stop_signal = Some(signal);
         self
@@ -61,6 +72,16 @@ impl Sandbox {
     }
 
     /// Sets the session and the process group of the program: see [`Session`].
+    ///
+    /// ```
+    /// use ringfence::{Sandbox, Session};
+    ///
+    /// // The first field after the name is the state, then come the parent, the group and the session.
+    /// let script = "set -- $(cut -d')' -f2 /proc/$$/stat); [ $3 = $$ ] && [ $4 = $$ ]";
+    /// let sandbox = Sandbox::new().session(Session::New).args(["-c", script]);
+    /// assert!(sandbox.status()?.success());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn session(mut self, session: Session) -> Self {
         self.policy.program.session = Some(session);
         self
@@ -200,6 +221,14 @@ impl Sandbox {
     }
 
     /// Sets the priority of the program's input and output: ioprio_set(2).
+    ///
+    /// ```
+    /// use ringfence::{IoPriority, Sandbox};
+    ///
+    /// // The disk is the sandbox's only while nobody else wants it.
+    /// assert!(Sandbox::new().io_priority(IoPriority::idle()).command("true").status()?.success());
+    /// # Ok::<(), ringfence::Error>(())
+    /// ```
     pub fn io_priority(mut self, priority: IoPriority) -> Self {
         self.policy.program.attributes.io_priority = Some(priority);
         self
