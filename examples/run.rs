@@ -322,53 +322,61 @@ fn set<T>(sandbox: Sandbox, value: Option<T>, setter: impl FnOnce(Sandbox, T) ->
 
 // Running it.
 
+#[allow(dead_code, reason = "the tests call `run`")]
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    ExitCode::from(run(std::env::args_os()))
+}
+
+/// Does what the words of the command line say, and returns the exit code.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
+    let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(text) => {
             // The reader of this output may be gone.
             let _ = text.print();
-            return ExitCode::from(if text.use_stderr() { 125 } else { 0 });
+            return if text.use_stderr() { 125 } else { 0 };
         }
     };
-    match run(&args) {
+    match args.run() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("run: {error}");
             // These exit codes are those of env(1).
             match error.kind() {
-                ErrorKind::Exec if error.raw_os_error() == Some(nix::libc::ENOENT) => ExitCode::from(127),
-                ErrorKind::Exec => ExitCode::from(126),
-                _ => ExitCode::from(125),
+                ErrorKind::Exec if error.raw_os_error() == Some(nix::libc::ENOENT) => 127,
+                ErrorKind::Exec => 126,
+                _ => 125,
             }
         }
     }
 }
 
-fn run(args: &Args) -> Result<ExitCode, Error> {
-    let sandbox = args.sandbox();
-    if args.check {
-        return Ok(check(&sandbox));
+impl Args {
+    fn run(&self) -> Result<u8, Error> {
+        let sandbox = self.sandbox();
+        if self.check {
+            return Ok(check(&sandbox));
+        }
+        // An earlier run that ended by SIGKILL has left its group behind.
+        if let Err(error) = ringfence::reap_stale() {
+            eprintln!("run: {error}");
+        }
+        let outcome = if self.output_limit.is_some() {
+            let output = sandbox.stdin(ringfence::Stdio::inherit()).output()?;
+            // The reader of this output may be gone.
+            let _ = stdout().write_all(&output.stdout).and(stderr().write_all(&output.stderr));
+            output.outcome
+        } else {
+            // This comes before the first thread: all threads leave these signals to the descriptor.
+            let signals = signals();
+            let child = sandbox.spawn()?;
+            tell_missing(child.enforced());
+            supervise(child, signals.as_ref())?
+        };
+        tell_end(&outcome, self.stats);
+        let code = outcome.status().code().unwrap_or_else(|| 128 + outcome.status().signal().unwrap_or(0));
+        Ok(u8::try_from(code).unwrap_or(u8::MAX))
     }
-    // An earlier run that ended by SIGKILL has left its group behind.
-    if let Err(error) = ringfence::reap_stale() {
-        eprintln!("run: {error}");
-    }
-    let outcome = if args.output_limit.is_some() {
-        let output = sandbox.stdin(ringfence::Stdio::inherit()).output()?;
-        // The reader of this output may be gone.
-        let _ = stdout().write_all(&output.stdout).and(stderr().write_all(&output.stderr));
-        output.outcome
-    } else {
-        // This comes before the first thread: all threads leave these signals to the descriptor.
-        let signals = signals();
-        let child = sandbox.spawn()?;
-        tell_missing(child.enforced());
-        supervise(child, signals.as_ref())?
-    };
-    tell_end(&outcome, args.stats);
-    let code = outcome.status().code().unwrap_or_else(|| 128 + outcome.status().signal().unwrap_or(0));
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 
 /// Returns a descriptor for the signals that would end this command, and that are passed on to the
@@ -430,14 +438,14 @@ fn tell_end(outcome: &Outcome, stats: bool) {
 }
 
 /// Prints one line for each limit, or for each problem.
-fn check(sandbox: &Sandbox) -> ExitCode {
+fn check(sandbox: &Sandbox) -> u8 {
     let enforced = match sandbox.check() {
         Ok(enforced) => enforced,
         Err(error) => {
             for problem in error.problems() {
                 println!("no      {:<13} {}\n{:<21} {}", problem.subject, problem.reason, "", problem.remedy);
             }
-            return ExitCode::from(125);
+            return 125;
         }
     };
     for (feature, how) in enforced.iter() {
@@ -449,5 +457,5 @@ fn check(sandbox: &Sandbox) -> ExitCode {
         }
     }
     println!("nothing stands in the way");
-    ExitCode::SUCCESS
+    0
 }

@@ -448,8 +448,8 @@ impl Attached {
     }
 
     /// Starts another program in the running sandbox, as [`Child::exec`] does: with the sandbox's
-    /// namespaces, root, control group, user, capabilities, filter, scheduling and limits of
-    /// processes. The program's environment is empty, and has only what the command sets. Its
+    /// namespaces, root, control group, user, capabilities, filter, rules of Landlock, scheduling and
+    /// limits of processes. The program's environment is empty, and has only what the command sets. Its
     /// handle belongs to this process.
     ///
     /// ```no_run
@@ -466,8 +466,12 @@ impl Attached {
     /// As [`Child::exec`], and [`ErrorKind::Unsupported`] where this process cannot start a program
     /// with the sandbox's walls around it:
     ///
-    /// - the sandbox has rules of [`Landlock`](crate::Landlock). Their paths were opened before its
-    ///   program could exchange them, and only the owner has them.
+    /// - the sandbox has rules of [`Landlock`](crate::Landlock), and a path of them leads elsewhere by
+    ///   now than at its start: its program may have put something else there. Also where the ticket
+    ///   does not have the rules: it has those of a sandbox with
+    ///   [`die_with_owner(false)`](crate::Sandbox::die_with_owner), if they fit into 16 KiB. The owner
+    ///   needs neither.
+    /// - the sandbox has a label of a security module, which the command does not say itself.
     /// - the sandbox's programs keep the user, the groups or namespaces of its owner, and this
     ///   process has others.
     /// - the ticket would give the program more than the sandbox's first process has.

@@ -42,6 +42,11 @@ const SIZE_MAX: usize = 64 << 10;
 /// whether Landlock's are in place: who can change a ticket can have a further program go without
 /// them. Keep it where the sandbox's programs cannot write.
 ///
+/// A ticket has no signature: the library has no place for a key that is safer than the caller's
+/// place for the ticket. Where tickets go through hands that are not trusted, such as those of the
+/// clients of a service, give them a name for each, and keep the text; or sign the text with a key
+/// that they do not have.
+///
 /// ```
 /// use ringfence::{Sandbox, Ticket};
 ///

@@ -135,6 +135,7 @@ impl Policy {
             // caller to find out.
             has_boundary: inputs.has_boundary() && !self.has_unit(),
             ruleset: None,
+            rule_files: inputs.known_rule_files(),
         });
         let name = resources.claim.as_ref().map(|claim| claim.name().to_owned());
         let listens = compiled.judgement.seccomp.as_ref().is_some_and(Seccomp::has_listener);

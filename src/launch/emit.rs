@@ -141,7 +141,10 @@ impl Policy {
         }
         // The ops between this and the last change of directory name absolute paths.
         self.cwd_ahead().into_iter().for_each(|cwd| emit_cwd_ahead(&mut plan, &Path::new("/").join(cwd)));
-        let landlock = self.landlock.as_ref().and_then(|rules| rules.emit(&mut plan, &judgement.landlock));
+        let landlock = self
+            .landlock
+            .as_ref()
+            .and_then(|rules| rules.emit(&mut plan, &judgement.landlock, self.program.outlive_owner));
         self.emit_identity(&mut plan, judgement);
         // A change of user makes a process dumpable again where fs.suid_dumpable says so.
         emit_undumpable(&mut plan);

@@ -7,6 +7,7 @@ use super::compiled::Compiled;
 use super::inputs::Inputs;
 use crate::judge::Judgement;
 use crate::policy::Policy;
+use crate::security::RuleFile;
 
 /// The way into one sandbox.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Entrance {
     pub(super) has_boundary: bool,
     /// The Landlock ruleset of the sandbox, with the paths as they were before its program ran.
     pub(super) ruleset: Option<OwnedFd>,
+    /// The files of its rules, if they are known.
+    pub(super) rule_files: Vec<RuleFile>,
 }
 
 impl Entrance {
@@ -32,6 +35,7 @@ impl Entrance {
             user_outside,
             has_boundary: inputs.has_boundary(),
             ruleset: inputs.ruleset.take(),
+            rule_files: inputs.known_rule_files(),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use super::rights::Terms;
+use crate::feature::Feature;
 use crate::namespace::{IdMap, IdMaps, Namespaces};
 use crate::security::{Capabilities, Seccomp};
 use crate::text::{hex, number};
@@ -79,8 +80,13 @@ fn excess_of_rights(terms: &Terms, theirs: &Rights, own: &Rights) -> Option<&'st
     let (policy, judgement, said) = (&terms.policy, &terms.judgement, terms.said);
     let filter = judgement.seccomp.as_ref();
     let new_privs = filter.is_some_and(Seccomp::allows_new_privs);
-    let gives_up =
-        judgement.security.no_new_privs || own.no_new_privs || !new_privs && (filter.is_some() || !policy.program.init);
+    let has_rules = !judgement.landlock.is_empty();
+    let gives_up = has_rules
+        || judgement.security.no_new_privs
+        || own.no_new_privs
+        || !new_privs && (filter.is_some() || !policy.program.init);
+    // The rules for ports have a filter of their own.
+    let given_filters = u32::from(filter.is_some()) + u32::from(judgement.landlock.contains(&Feature::LandlockTcp));
     let joins_user = policy.namespaces.apart().contains(Namespaces::USER);
     let given = judgement.security.capabilities.as_ref();
     // Who enters a user namespace has every capability there.
@@ -102,7 +108,7 @@ fn excess_of_rights(terms: &Terms, theirs: &Rights, own: &Rights) -> Option<&'st
         Some("capabilities that its programs cannot have")
     } else if theirs.no_new_privs && !gives_up && !said.new_privs {
         Some("privileges by set-user-ID programs")
-    } else if theirs.filters > own.filters + u32::from(filter.is_some()) {
+    } else if theirs.filters > own.filters + given_filters {
         Some("system calls that its filter forbids")
     } else {
         None

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 
@@ -20,9 +21,10 @@ use crate::namespace::{self, IdMap, IdMaps, Lease, Namespaces, Outside, exchangi
 use crate::owner::{self, Claim, Scratch};
 use crate::plan::RunFds;
 use crate::policy::Policy;
-use crate::security::Seccomp;
+use crate::security::{RuleFile, Seccomp};
 use crate::spawn::FailurePage;
 use crate::stdio;
+use crate::sys::mutex;
 
 /// Makes a user namespace with these maps of users and groups, for the ids of mounts.
 pub(super) type MakeUserNs = fn(Vec<IdMap>, Vec<IdMap>) -> Result<OwnedFd>;
@@ -39,6 +41,8 @@ pub(crate) struct Inputs {
     /// The maps of the policy, or these with the leased id.
     pub(super) maps: Option<IdMaps>,
     pub(super) ruleset: Option<OwnedFd>,
+    /// The files of the rules of Landlock, if the sandbox may outlive its owner.
+    pub(super) rule_files: Mutex<Vec<RuleFile>>,
     /// The template from which the sandbox's mount namespace is made; `None` for the caller's
     /// namespace. The template is made once, and stays.
     pub(super) template: Option<BorrowedFd<'static>>,
@@ -96,6 +100,11 @@ impl Inputs {
         return self.location.boundary.is_some();
         #[cfg(not(feature = "systemd"))]
         return false;
+    }
+
+    /// Returns the files of the rules of Landlock, as far as the stub has sent them.
+    pub(super) fn known_rule_files(&self) -> Vec<RuleFile> {
+        mutex::lock(&self.rule_files).clone()
     }
 
     /// Ends the process that has kept the sandbox's scope for it. The stub is in the group by now.

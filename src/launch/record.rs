@@ -8,7 +8,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, getgroups};
 
+use super::enter::open_root;
 use super::entrance::Entrance;
 use super::excess::{Process, excess};
 use crate::cgroup::Limits;
-use crate::child::Enter;
+use crate::child::{Enter, Inside};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::feature::{Enforced, Feature};
@@ -28,7 +29,7 @@ use crate::mount::RootFs;
 use crate::namespace::{IdMap, IdMaps, JoinSource, Namespaces, Outside, Writer};
 use crate::policy::Policy;
 use crate::program::{Attributes, Resource, Session};
-use crate::security::{Capabilities, Labels, Privileges, Seccomp};
+use crate::security::{Capabilities, Labels, Landlock, Privileges, Seccomp};
 use crate::sys::pidfd;
 use crate::text::{self, escape, hex, number, unescape};
 
@@ -60,7 +61,8 @@ impl Entrance {
     /// Writes the pairs of the entry.
     pub(super) fn write(&self, line: &mut text::Writer) {
         let (policy, judgement) = (&*self.policy, &*self.judgement);
-        if !judgement.landlock.is_empty() {
+        let rules = policy.landlock.as_ref().filter(|_| !judgement.landlock.is_empty());
+        if rules.is_some_and(|rules| !rules.write_to(line, &judgement.landlock, &self.rule_files)) {
             // The paths of the ruleset were opened before the program could exchange them.
             line.put("refused", "landlock");
         } else if !judgement.security.labels.is_empty() {
@@ -186,6 +188,8 @@ impl EntryRecord {
         policy.mounts.root = line.flag("root")?.then(RootFs::host);
         policy.mounts.no_pivot = line.flag("covers")?;
         let nanos = |value| Some(Duration::from_nanos(number(value)?));
+        let (rules, rule_files) = Landlock::read_from(line)?;
+        policy.landlock = rules;
         policy.wall_time = line.maybe("wall", nanos)?;
         policy.wall_time_grace = line.maybe("grace", nanos)?;
         policy.cpu_time = line.maybe("cpu", nanos)?;
@@ -200,7 +204,7 @@ impl EntryRecord {
             limits: Limits::default(),
             account_cpu: line.flag("counts")?,
             maps: line.maybe("maps", maps)?,
-            landlock: Vec::new(),
+            landlock: policy.landlock.as_ref().map_or_else(Vec::new, Landlock::features),
             security,
             bounding: line.flag("bounding")?,
             seccomp: policy.seccomp.clone(),
@@ -215,8 +219,9 @@ impl EntryRecord {
         })?;
         let has_boundary = line.flag("fenced")?;
         let needs_caller = policy.program.user.is_none() || policy.program.groups.is_none();
-        // Neither goes with a filter that leaves set-user-ID programs their rights.
-        let contradicts = new_privs && (policy.security.no_new_privs || policy.program.init);
+        // None of them goes with a filter that leaves set-user-ID programs their rights.
+        let gives_up = policy.security.no_new_privs || policy.program.init || policy.landlock.is_some();
+        let contradicts = new_privs && gives_up;
         let valid = policy.program.invalid().is_empty() && needs_caller == caller.is_some() && !contradicts;
         let entrance = Entrance {
             policy: Arc::new(policy),
@@ -224,6 +229,7 @@ impl EntryRecord {
             user_outside,
             has_boundary,
             ruleset: None,
+            rule_files,
         };
         valid.then_some(EntryRecord { entrance: Arc::new(entrance), unrepeatable, caller, shared, root })
     }
@@ -257,12 +263,15 @@ impl EntryRecord {
         };
         let is_said = |wall: &Unrepeatable| matches!(wall, Unrepeatable::Label) && command.says_label();
         if let Some(wall) = self.unrepeatable.filter(|wall| !is_said(wall)) {
-            let what = match wall {
-                Unrepeatable::Landlock => "the rules of Landlock",
-                Unrepeatable::Label => "the label",
+            let (what, hint) = match wall {
+                Unrepeatable::Landlock => (
+                    "the rules of Landlock",
+                    "call exec() in the process that has started the sandbox, or start it with die_with_owner(false)",
+                ),
+                Unrepeatable::Label => ("the label", "call exec() in the process that has started the sandbox"),
             };
             let reason = format!("{what} of this sandbox cannot be repeated by another process");
-            return refuse(reason, "call exec() in the process that has started the sandbox");
+            return refuse(reason, hint);
         }
         let (terms, _) = self.entrance.terms(command);
         let program = &terms.policy.program;
@@ -297,8 +306,23 @@ impl EntryRecord {
                 format!("the ticket would give a further program {what}"),
                 "the ticket is not that of this sandbox, or this process has more rights than the sandbox's owner",
             ),
-            None => Ok(self.entrance.clone()),
+            None => self.with_rules(pid, process),
         }
+    }
+
+    /// Returns the way into the sandbox with its rules of Landlock, made again.
+    fn with_rules(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<Arc<dyn Enter>> {
+        let Entrance { policy, judgement, user_outside, has_boundary, rule_files, .. } = &*self.entrance;
+        let Some(rules) = &policy.landlock else { return Ok(self.entrance.clone()) };
+        let root = open_root(&Inside { pid, pidfd, group: None })?;
+        Ok(Arc::new(Entrance {
+            policy: policy.clone(),
+            judgement: judgement.clone(),
+            user_outside: *user_outside,
+            has_boundary: *has_boundary,
+            ruleset: Some(rules.make_again(root.as_fd(), rule_files)?),
+            rule_files: rule_files.clone(),
+        }))
     }
 }
 
@@ -416,7 +440,8 @@ pub(super) mod tests {
              scheduler=batch:0:-3,io=2:7,affinity=ff+1,memory=2:8000:3,personality=40008,rlimit=7:77:99,session=new,\
              cwd=/a%20b,stop=2,\
              maps=0-1000-1+5-6-7:0-100-1:1:0:1,outside=5:6,caps=1.1.1.0.0.-,seccomp={filter},nnp=1,keyring=1,bounding=1,\
-             init=1,root=1,wall=60000000000,output=77"
+             init=1,root=1,wall=60000000000,output=77,\
+             rules=c:28:7:/etc+4:28:8:/a%20b,ports=1:80+2:443,scopes=3"
         );
         let read = record(&text).unwrap();
         let mut line = text::Writer::new("x");
@@ -451,6 +476,7 @@ pub(super) mod tests {
             "new=0,joined=0,caller=0:0:,affinity=0",
             "new=0,joined=0,caller=0:0:,admin=1",
             "new=0,joined=0,caller=0:0:,refused=attributes",
+            "new=0,joined=0,caller=0:0:,rules=c:1:2",
             "new=0,joined=0,caller=0:0:,more=1",
             "new=0,joined=0,caller=0:0:,new=0",
         ] {
@@ -470,7 +496,7 @@ pub(super) mod tests {
         assert_eq!(held(&format!("{base},seccomp={}", filter(false))), Some(false));
         let text = format!("{base},seccomp={}", filter(true));
         assert_eq!(held(&text), Some(true));
-        for forged in ["admin=1", "nnp=1", "init=1"] {
+        for forged in ["admin=1", "nnp=1", "init=1", "scopes=1"] {
             assert_eq!(held(&format!("{text},{forged}")), None, "{forged}");
         }
     }

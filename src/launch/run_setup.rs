@@ -1,7 +1,7 @@
 //! The run of one sandbox's setup: from its inputs to a stub that executes the program, or waits
 //! for one.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -18,8 +18,9 @@ use crate::mount;
 use crate::namespace::{Namespaces, Writer};
 use crate::plan::{Note, Plan};
 use crate::policy::Policy;
-use crate::security::RemoteConnection;
+use crate::security::{RemoteConnection, RuleFile};
 use crate::spawn::{self, Launch, Stub};
+use crate::sys::mutex;
 
 /// The ends of a setup.
 pub(super) enum End<'e> {
@@ -173,6 +174,8 @@ impl Policy {
         };
         let before_entry = if let End::Create(Creation { hooks, .. }) = end { *hooks } else { None };
         let hooks = before_entry.map(|run| move |pidfd: BorrowedFd<'_>| run(pidfd, inputs));
+        mutex::lock(&inputs.rule_files).clear();
+        let take_file = |file: OwnedFd| mutex::lock(&inputs.rule_files).extend(RuleFile::of(file.as_fd()));
         spawn::start(&Launch {
             namespaces: self.namespaces.at_clone(inputs.template.is_some()).bits(),
             cgroup,
@@ -181,6 +184,7 @@ impl Policy {
             enter: enter.as_deref(),
             save: if let End::Create(_) = end { Some(&save) } else { None },
             hooks: hooks.as_ref().map(|hooks| hooks as &dyn Fn(BorrowedFd<'_>) -> Result<()>),
+            rule_files: (self.landlock.is_some() && self.program.outlive_owner).then_some(&take_file),
             seen_inside: self.program.init || !self.namespaces.join.is_empty(),
             init: self.program.init,
             parks: matches!(end, End::Park),

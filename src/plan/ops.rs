@@ -197,7 +197,12 @@ impl Plan {
 
     /// Sends the master of the program's terminal to the owner.
     pub(crate) fn send_terminal(&mut self, master: Slot) -> Added<'_> {
-        self.op(Step::Terminal, code::SEND_TERMINAL, [master.into()])
+        self.op(Step::Terminal, code::SEND_FD, [master.into(), record::TERMINAL.into()])
+    }
+
+    /// Sends the file of a rule of Landlock to the owner.
+    pub(crate) fn send_rule_file(&mut self, file: Slot) -> Added<'_> {
+        self.op(Step::Landlock, code::SEND_FD, [file.into(), record::RULE_FILE.into()])
     }
 
     /// Executes the program. This is the last op of a plan.

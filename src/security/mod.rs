@@ -18,6 +18,7 @@ pub use capabilities::{Capabilities, SecureBits};
 pub(crate) use label::has_selinux;
 pub(crate) use label::{Labels, Modules};
 pub use landlock::Landlock;
+pub(crate) use landlock::RuleFile;
 pub(crate) use no_new_privs::emit_no_new_privs;
 pub use seccomp::{Action, Architecture, Compare, Denial, DenialRule, Denials};
 pub(crate) use seccomp::{DenialRecord, RemoteConnection, RemoteSupervisor};

@@ -85,9 +85,10 @@ impl<'a> Attempt<'a> {
 
     fn read(&mut self) -> Result<()> {
         // With these features, the stub or its init sends records that cannot wait for the end.
-        let Launch { init, parks, id_maps, listener, supervisor, enter, save, hooks, .. } = self.launch;
+        let Launch { init, parks, id_maps, listener, supervisor, enter, save, hooks, rule_files, .. } = self.launch;
         let asks = id_maps.is_some() || enter.is_some() || save.is_some() || hooks.is_some();
-        let talks = *init || *parks || listener.is_some() || supervisor.is_some() || asks;
+        let sends = listener.is_some() || supervisor.is_some() || rule_files.is_some();
+        let talks = *init || *parks || sends || asks;
         loop {
             let watched = self.child_fd().map(|fd| fd.as_raw_fd());
             // A fork that another thread makes at this moment may keep the socket open: check from
@@ -190,6 +191,10 @@ impl<'a> Attempt<'a> {
             record::STARTED if self.executing && self.launch.init => return Ok(true),
             // Once the program may run, it could send this record as well.
             record::TERMINAL if !self.executing => self.terminal = Some(fd.ok_or_else(no_room)?),
+            // One that finds no room here is missed by whoever counts them.
+            record::RULE_FILE if !self.executing => {
+                self.launch.rule_files.zip(fd).into_iter().for_each(|(take, fd)| take(fd))
+            }
             record::NEED_MAPS => self.write_maps()?,
             record::NEED_SAVE => self.save()?,
             record::CREATED if self.launch.save.is_some() => return Ok(true),

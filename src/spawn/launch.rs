@@ -38,6 +38,8 @@ pub(crate) struct Launch<'a> {
     /// Runs what is to run before the root is entered, when the stub asks. The time that this takes
     /// does not count.
     pub(crate) hooks: Option<&'a RunHooks<'a>>,
+    /// Takes the files of the rules of Landlock, in the order of the rules.
+    pub(crate) rule_files: Option<&'a dyn Fn(OwnedFd)>,
     /// True if other processes can see the stub's process: it stays as init, or joins a sandbox
     /// that runs.
     pub(crate) seen_inside: bool,
@@ -73,6 +75,7 @@ impl<'a> Launch<'a> {
             enter: None,
             save: None,
             hooks: None,
+            rule_files: None,
             seen_inside: false,
             init: false,
             parks: false,

@@ -155,8 +155,8 @@ pub mod code {
     /// gives each its number. The numbers are the words of four bytes at `args[0]`, and lie below
     /// `args[2]`. The report socket does not lie below that.
     pub const RECEIVE_FDS: u32 = 20;
-    /// Sends the descriptor `args[0]`, the master of the program's terminal.
-    pub const SEND_TERMINAL: u32 = 21;
+    /// Sends the descriptor `args[0]` with a record of kind `args[1]`.
+    pub const SEND_FD: u32 = 21;
     /// Copies what is in the directory `args[0]` to the empty directory `args[1]`, which gets the
     /// attributes of the former, except for those in `args[2]` ([`super::copy_up`]).
     pub const COPY_UP: u32 = 22;
@@ -258,6 +258,9 @@ pub mod record {
     pub const CREATED: u32 = 15;
     /// The root is made and not entered yet; the stub waits for what is to run before that.
     pub const NEED_HOOKS: u32 = 16;
+    /// The file that a rule of Landlock is about comes with the message, as an `O_PATH` descriptor.
+    /// These records come in the order of the rules.
+    pub const RULE_FILE: u32 = 17;
 }
 
 /// `value` of [`record::FAILED_BEFORE_STUB`]: the clone was refused.

@@ -43,7 +43,8 @@ fn policy(name: &str, parent: &Path, scratch: &Path) -> Sandbox {
             apart().seccomp(filter.allow_new_privs(true))
         }
         "scheduled" => scheduled(apart().init(true)),
-        "rules" => apart().landlock(Landlock::new().read("/").execute("/").write("/tmp").write("/dev/null")),
+        "rules" => apart().landlock(rules(scratch)),
+        "rules-apart" => apart().init(true).rootfs(RootFs::host()).bind(scratch, scratch).landlock(rules(scratch)),
         "capable" => apart().user_ns().capabilities(Capabilities::none()).rootfs(RootFs::programs()),
         "group" => grouped(common::sandbox()),
         "group-apart" => grouped(apart().init(true)),
@@ -57,6 +58,21 @@ fn policy(name: &str, parent: &Path, scratch: &Path) -> Sandbox {
         other => panic!("no policy {other}"),
     };
     sandbox.die_with_owner(false)
+}
+
+/// Rules by which a directory in `scratch` is open, but not the one beside it.
+fn rules(scratch: &Path) -> Landlock {
+    let open = scratch.join("rules/open");
+    let programs = ["/usr", "/bin", "/lib", "/lib64"].iter().filter(|dir| Path::new(dir).exists());
+    let rules = programs.fold(Landlock::new(), |rules, dir| rules.execute(*dir));
+    rules
+        .read("/proc")
+        .read("/etc")
+        .write("/dev/null")
+        .write(&open)
+        .read(open.join("in"))
+        .restrict_tcp()
+        .scope_signals()
 }
 
 /// Sets all that the kernel keeps for a process beside its ids and limits.
@@ -109,6 +125,13 @@ impl Left {
             for link in ["bin", "lib", "lib64"].iter().filter(|link| Path::new("/usr").join(link).exists()) {
                 std::os::unix::fs::symlink(format!("usr/{link}"), root.join(link)).unwrap();
             }
+        }
+        if name.starts_with("rules") {
+            for dir in ["rules/open/in", "rules/closed"] {
+                std::fs::create_dir_all(scratch.path().join(dir)).unwrap();
+            }
+            std::fs::write(scratch.path().join("rules/open/file"), "open").unwrap();
+            std::fs::write(scratch.path().join("rules/closed/key"), "secret").unwrap();
         }
         let parent = common::cgroup_parent();
         let what = format!("leaves {name} {} {}", parent.display(), scratch.path().display());
@@ -396,11 +419,89 @@ fn a_ticket_gives_no_program_more_than_the_sandbox_has() {
         assert_eq!(forged.parse::<Ticket>().unwrap_err().kind(), ErrorKind::Invalid, "{forged}");
     }
     // What only the owner has is not left out.
-    let rules = common::sandbox().landlock(Landlock::new().read("/").execute("/"));
-    if rules.check().is_ok() {
-        let left = Left::by_another("rules");
-        let error = left.open().exec("true").map(drop).unwrap_err();
+    if has_rules() {
+        let rules = Landlock::new().read("/").execute("/");
+        let sandbox = common::sandbox().pid_ns().landlock(rules).command("sleep").arg("1000").stdin(Stdio::null());
+        let child = sandbox.spawn().unwrap();
+        let error = Attached::open(&child.ticket().unwrap()).unwrap().exec("true").map(drop).unwrap_err();
         assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("Landlock"), "{error}");
+        assert!(child.exec_output("true").unwrap().outcome.success());
+    }
+}
+
+/// Whether this machine has Landlock, with all that the tests ask of it.
+fn has_rules() -> bool {
+    let has = common::sandbox().landlock(Landlock::new().read("/").restrict_tcp()).check().is_ok();
+    if !has {
+        common::skip("Landlock", true);
+    }
+    has
+}
+
+/// What programs under "rules" do to each other's files, and to ports.
+const TRIES: &str = "try() { if (eval \"$2\") >/dev/null 2>&1; then echo \"$1 yes\"; else echo \"$1 no\"; fi; }
+    try 'read open' 'cat $D/open/file'; try 'write open' 'echo x >$D/open/new'
+    try 'read closed' 'cat $D/closed/key'; try 'list closed' 'ls $D/closed'; try 'write top' 'echo x >$D/new'
+    python3 -c 'import socket; print(\"connect\", socket.socket().connect_ex((\"127.0.0.1\", 9)))'
+    grep -E '^(NoNewPrivs|Seccomp)' /proc/self/status";
+
+#[test]
+fn rules_of_landlock_are_made_again_by_a_later_process() {
+    let _clean = common::clean();
+    if !has_rules() {
+        return;
+    }
+    let _reaping = common::reaping();
+    for name in ["rules", "rules-apart"] {
+        let left = Left::by_another(name);
+        let sandbox = left.open();
+        let dir = left.scratch.path().join("rules");
+        let tries = Command::new("/bin/sh").args(["-c", TRIES]).env("D", &dir).env("PATH", "/usr/bin:/bin");
+        let output = sandbox.exec_output(tries).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let seen = String::from_utf8(output.stdout).unwrap();
+        let files = "read open yes\nwrite open yes\nread closed no\nlist closed no\nwrite top no\n";
+        assert!(seen.starts_with(files) && seen.contains("NoNewPrivs:\t1\n"), "{name}: {seen}\n{:?}", output.stderr);
+        // EACCES. Small machines have no Python.
+        assert!(seen.contains("\nconnect 13\n") || !Path::new("/usr/bin/python3").exists(), "{name}: {seen}");
+        // The owner's own further programs had the same filters.
+        let filters = seen.lines().find(|line| line.starts_with("Seccomp_filters:"));
+        assert!(left.view.lines().any(|line| Some(line) == filters), "{name}: {seen}");
+    }
+}
+
+/// What a program has put in the place of a path has not the rights of what was there.
+#[test]
+fn a_path_that_the_program_has_exchanged_gives_nothing() {
+    let _clean = common::clean();
+    if !has_rules() {
+        return;
+    }
+    let _reaping = common::reaping();
+    for name in ["rules", "rules-apart"] {
+        let left = Left::by_another(name);
+        let dir = left.scratch.path().join("rules");
+        let (inner, closed) = (dir.join("open/in"), dir.join("closed"));
+        let script = "rmdir $D/open/in && ln -s $D/closed $D/open/in";
+        let exchange = Command::new("/bin/sh").args(["-c", script]).env("D", &dir).env("PATH", "/usr/bin:/bin");
+        let output = left.open().exec_output(exchange).unwrap();
+        assert!(output.outcome.success() && std::fs::read_link(&inner).unwrap() == closed, "{output:?}");
+        let error = left.open().exec(Command::new("/bin/cat").arg(closed.join("key"))).map(drop).unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Unsupported, Some(&*inner)), "{name}: {error}");
+        assert!(left.open().is_running());
+        // The attack itself works: with a ticket that has the inode of what is there now, the secret is read.
+        let text = left.ticket.to_string();
+        let rules = text.split(',').find_map(|word| word.strip_prefix("rules=")).unwrap();
+        let stat = std::fs::metadata(&closed).unwrap();
+        let with_inode = |rule: &str| match rule.split(':').collect::<Vec<_>>()[..] {
+            [rights, _, _, path] if path.ends_with("/open/in") => {
+                format!("{rights}:{}:{}:{path}", stat.dev(), stat.ino())
+            }
+            _ => rule.to_owned(),
+        };
+        let rules = rules.split('+').map(with_inode).collect::<Vec<_>>().join("+");
+        let forged = Attached::open(&forge(&text, &[("rules", &rules)]).parse().unwrap()).unwrap();
+        let output = forged.exec_output(Command::new("/bin/cat").arg(closed.join("key"))).unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "secret", "{name}: {output:?}");
     }
 }
 

@@ -16,8 +16,8 @@ use nix::sys::time::TimeVal;
 
 use crate::common::{self, probe};
 use ringfence::{
-    Action, Attached, Bytes, Capabilities, Compare, Created, CreatedState, Error, ErrorKind, Resource, RootFs, Rule,
-    Sandbox,
+    Action, Attached, Bytes, Capabilities, Command, Compare, Created, CreatedState, Error, ErrorKind, Resource, RootFs,
+    Rule, Sandbox,
 };
 use ringfence::{Landlock, Seccomp, Stdio, Step, TerminalSize, Verdict};
 
@@ -331,6 +331,28 @@ fn nothing_enters_a_sandbox_that_waits_for_its_start() {
     assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Control, Some(libc::ESTALE)), "{error}");
     fs::remove_dir(base.dir()).unwrap();
     fs::rename(&moved, base.dir()).unwrap();
+    created.remove().unwrap();
+}
+
+#[test]
+fn rules_of_landlock_hold_for_further_programs_of_a_sandbox_that_was_started_later() {
+    let _clean = common::clean();
+    let base = Base::new();
+    let (open, closed) = (base.path().join("open"), base.path().join("closed"));
+    [&open, &closed].iter().for_each(|file| fs::write(file, "x").unwrap());
+    let programs = ["/usr", "/bin", "/lib", "/lib64"].iter().filter(|dir| Path::new(dir).exists());
+    let rules = programs.fold(Landlock::new().read("/etc").read(&open), |rules, dir| rules.execute(*dir));
+    let sandbox = common::sandbox().pid_ns().landlock(rules.write("/dev/null")).command("sleep").arg("1000");
+    if sandbox.check().is_err() {
+        return common::skip("Landlock", true);
+    }
+    let created = sandbox.create(base.dir()).unwrap();
+    created.start().unwrap();
+    let by_ticket = Attached::open(&created.ticket().unwrap().to_string().parse().unwrap()).unwrap();
+    for (file, is_open) in [(&open, true), (&closed, false)] {
+        let output = by_ticket.exec_output(Command::new("/bin/cat").arg(file)).unwrap();
+        assert_eq!(output.outcome.success(), is_open, "{output:?}");
+    }
     created.remove().unwrap();
 }
 

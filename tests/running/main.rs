@@ -24,6 +24,8 @@ mod playground;
 mod pool;
 mod prepared;
 mod program;
+#[cfg(feature = "serde")]
+mod run;
 mod shell;
 mod smoke;
 mod terminal;

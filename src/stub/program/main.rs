@@ -118,8 +118,8 @@ impl Machine {
             code::ANNOUNCE => self.announce(index),
             code::PARK => self.park(index, args[0]),
             code::RECEIVE_FDS => received::place(self.report_fd(), args[0] as *const i32, args[1] as usize, args[2]),
-            code::SEND_TERMINAL => {
-                let record = Record { kind: record::TERMINAL, op: index, errno: 0, value: 0 };
+            code::SEND_FD => {
+                let record = Record { kind: args[1] as u32, op: index, errno: 0, value: 0 };
                 init::send_with_fd(self, record, args[0] as i32)
             }
             code::LISTEN => listen::install(self, args[0], args[1], args[2] != 0),

@@ -6,14 +6,18 @@
 //! nothing more has to be opened: from then on mount(2) is refused, and files that were opened
 //! before stay usable.
 
+mod again;
+
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, Scope, make_bitflags,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetError, Scope, make_bitflags,
 };
 use nix::errno::Errno;
+
+pub(crate) use again::RuleFile;
 
 use super::Seccomp;
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
@@ -349,6 +353,7 @@ impl Landlock {
     /// sandbox.
     pub(crate) fn make(&self, held: &[Feature]) -> Result<Option<OwnedFd>> {
         let made = self.create(kernel_abi(), held).map_err(|error| not_made(&error))?;
+        let made: Option<OwnedFd> = made.and_then(Into::into);
         made.map(table::above_stdio).transpose().map_err(|errno| Error::new(Step::Landlock, errno))
     }
 
@@ -369,8 +374,9 @@ impl Landlock {
 
     /// Emits the ops that add the paths to the ruleset. Each run receives the ruleset twice: as the
     /// ruleset, and as a placeholder for the number of the path's descriptor. Must come after the
-    /// last mount, while the stub may still search every directory.
-    pub(crate) fn emit(&self, plan: &mut Plan, held: &[Feature]) -> Option<Ruleset> {
+    /// last mount, while the stub may still search every directory. With `sends`, the owner gets the
+    /// files to which the paths lead.
+    pub(crate) fn emit(&self, plan: &mut Plan, held: &[Feature], sends: bool) -> Option<Ruleset> {
         if held.is_empty() {
             return None;
         }
@@ -379,13 +385,13 @@ impl Landlock {
         if held.contains(&Feature::LandlockFiles) {
             let abi = kernel_abi();
             for (path, rights) in &self.paths {
-                ruleset.emit_path(plan, path, *rights & AccessFs::from_all(abi));
+                ruleset.emit_path(plan, path, *rights & AccessFs::from_all(abi), sends);
             }
         }
         Some(ruleset)
     }
 
-    fn create(&self, abi: ABI, held: &[Feature]) -> Result<Option<OwnedFd>, RulesetError> {
+    fn create(&self, abi: ABI, held: &[Feature]) -> Result<Option<RulesetCreated>, RulesetError> {
         let mut ruleset = hard();
         let holds = |feature| held.contains(&feature);
         if !self.paths.is_empty() && holds(Feature::LandlockFiles) {
@@ -407,7 +413,7 @@ impl Landlock {
         for (port, right) in ports.into_iter().flatten() {
             created = created.add_rule(NetPort::new(*port, *right))?;
         }
-        Ok(created.into())
+        Ok(Some(created))
     }
 }
 
@@ -418,7 +424,7 @@ fn not_made(error: &RulesetError) -> Error {
 impl Ruleset {
     /// Emits the rule for one path. The rule contains the number of the path's descriptor, so the
     /// descriptor gets a number that is known in advance.
-    fn emit_path(&self, plan: &mut Plan, path: &Path, rights: BitFlags<AccessFs>) {
+    fn emit_path(&self, plan: &mut Plan, path: &Path, rights: BitFlags<AccessFs>, sends: bool) {
         const LANDLOCK_RULE_PATH_BENEATH: u32 = 1;
         let (name, slot) = (plan.string(path), plan.slot());
         let flags = libc::O_PATH | libc::O_CLOEXEC;
@@ -426,6 +432,9 @@ impl Ruleset {
             .at(path)
             .hint("the path is looked up inside the sandbox, and has to exist there")
             .store(slot);
+        if sends {
+            plan.send_rule_file(slot).at(path);
+        }
         let place = [slot.into(), self.path_fd.into(), libc::O_CLOEXEC.into()];
         plan.call(Step::Landlock, libc::SYS_dup3, place).at(path);
         plan.close(Step::Landlock, slot);
