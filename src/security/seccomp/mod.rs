@@ -84,6 +84,9 @@ const MAX_COMPARISONS: usize = 12;
 ///
 /// - `clone` and `unshare` with a flag for a new namespace, `setns`: EPERM. Namespaces expose more
 ///   of the kernel than all other calls together.
+/// - `clone` with CLONE_PARENT: EINVAL, unless [`allow_new_privs`](Seccomp::allow_new_privs) needs it.
+///   The siblings of a further program ([`Child::exec`](crate::Child::exec)) would be children of the
+///   caller, for whom the end of the sandbox would wait.
 /// - `clone3`: ENOSYS. Its flags are in memory, which a filter cannot see; C libraries fall back to
 ///   `clone`.
 /// - `mount`, `umount2`, `pivot_root`, `chroot`, `open_tree`, `open_tree_attr`, `move_mount`,
@@ -446,7 +449,14 @@ impl Seccomp {
     }
 
     fn compiled(&self) -> &Compiled {
-        self.0.compiled.get_or_init(|| self.0.calls.compile(self.0.reports))
+        self.0.compiled.get_or_init(|| {
+            let mut calls = Cow::Borrowed(&self.0.calls);
+            if self.0.new_privs {
+                // A further program enters under this filter, as a sibling of the stub.
+                calls.to_mut().list.retain(|rule| *rule != presets::without_siblings());
+            }
+            calls.compile(self.0.reports)
+        })
     }
 }
 
