@@ -108,8 +108,9 @@ const MAX_COMPARISONS: usize = 12;
 ///   `set_mempolicy_home_node`: EPERM.
 /// - `personality`, except for Linux, 32-bit Linux, UNAME26 and the query: EPERM. So programs
 ///   cannot make data executable or addresses fixed.
-/// - `ioctl` with TIOCSTI or TIOCLINUX, for any value in the upper half of the argument: EPERM.
-///   These type into the caller's terminal.
+/// - `ioctl` with TIOCSTI, TIOCLINUX or TIOCSETD, for any value in the upper half of the argument:
+///   EPERM. The first two type into the caller's terminal. The third gives a terminal another line
+///   discipline, and has the kernel load a module for it.
 /// - `socket` of families other than AF_UNIX, AF_INET and AF_INET6, `socketpair` of families other
 ///   than AF_UNIX: EAFNOSUPPORT. This excludes AF_VSOCK, AF_PACKET, AF_ALG, AF_CAN, AF_NETLINK and
 ///   others.

@@ -336,7 +336,7 @@ pub(super) fn containers() -> Seccomp {
     for persona in [PER_LINUX, PER_LINUX32, UNAME26, PER_LINUX32 | UNAME26, ONLY_ASK] {
         profile = profile.rule(Rule::new(["personality"], Action::Allow).arg(0, Compare::int(persona)));
     }
-    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+    for request in [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD] {
         profile = profile.rule(Rule::new(["ioctl"], Action::EPERM).arg(1, Compare::int(request as u32)));
     }
     profile =
