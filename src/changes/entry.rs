@@ -122,10 +122,10 @@ fn has_any(file: BorrowedFd<'_>, names: &[&CStr]) -> nix::Result<bool> {
     Ok(false)
 }
 
-/// Returns whether nothing of the directory below is in this one. A mount honours one kind of marks,
-/// and takes the other for attributes, which the program may set or bring up from below. overlayfs
-/// sets an origin on each directory that it copies up (4.12): so beside a `trusted` mark a `user` one
-/// means nothing.
+/// Returns whether nothing of the directory below is in this one. A mount honours one kind of
+/// marks, and takes the other for attributes, which the program may set or bring up from below.
+/// overlayfs sets an origin on each directory that it copies up (4.12): so beside a `trusted` mark
+/// a `user` one means nothing.
 fn is_opaque(dir: BorrowedFd<'_>) -> nix::Result<bool> {
     let [trusted, user] = OPAQUE;
     let is_trusted = xattr::list(dir)?.iter().any(|name| name.to_bytes().starts_with(MARKS[0].as_bytes()));

@@ -35,9 +35,9 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-/// The files by which settings of the kernel as a whole can be changed. A trigger for pressure, which
-/// everybody may set (6.5), is memory that no control group counts, and its end takes so long that a
-/// process with a thousand of them dies half a minute after its SIGKILL.
+/// The files by which settings of the kernel as a whole can be changed. A trigger for pressure,
+/// which everybody may set (6.5), is memory that no control group counts, and its end takes so long
+/// that a process with a thousand of them dies half a minute after its SIGKILL.
 const READ_ONLY: [&str; 6] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/pressure", "/proc/sys", "/proc/sysrq-trigger"];
 

@@ -84,9 +84,9 @@ const MAX_COMPARISONS: usize = 12;
 ///
 /// - `clone` and `unshare` with a flag for a new namespace, `setns`: EPERM. Namespaces expose more
 ///   of the kernel than all other calls together.
-/// - `clone` with CLONE_PARENT: EINVAL, unless [`allow_new_privs`](Seccomp::allow_new_privs) needs it.
-///   The siblings of a further program ([`Child::exec`](crate::Child::exec)) would be children of the
-///   caller, for whom the end of the sandbox would wait.
+/// - `clone` with CLONE_PARENT: EINVAL, unless [`allow_new_privs`](Seccomp::allow_new_privs) needs
+///   it. The siblings of a further program ([`Child::exec`](crate::Child::exec)) would be children
+///   of the caller, for whom the end of the sandbox would wait.
 /// - `clone3`: ENOSYS. Its flags are in memory, which a filter cannot see; C libraries fall back to
 ///   `clone`.
 /// - `mount`, `umount2`, `pivot_root`, `chroot`, `open_tree`, `open_tree_attr`, `move_mount`,
