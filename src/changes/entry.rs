@@ -63,7 +63,7 @@ impl Entry {
                 // The O_PATH descriptor is the very directory; `.` of it is no other.
                 let dir = by_fd::open(found.as_fd(), c".").map_err(failed)?;
                 refuse_incomplete(dir.as_fd(), step)?;
-                let opaque = has_any(dir.as_fd(), &OPAQUE, |value| value == b"y").map_err(failed)?;
+                let opaque = is_opaque(dir.as_fd()).map_err(failed)?;
                 Kind::Directory { dir, opaque }
             }
             SFlag::S_IFREG => {
@@ -106,20 +106,30 @@ pub(super) fn is_kept(name: &CStr, set_ids: bool) -> bool {
 }
 
 fn refuse_incomplete(file: BorrowedFd<'_>, step: Step) -> Result<()> {
-    if has_any(file, &INCOMPLETE, |_| true).map_err(|errno| failed(step, errno))? {
+    if has_any(file, &INCOMPLETE).map_err(|errno| failed(step, errno))? {
         let text = "a mark of overlayfs says that this is incomplete without other layers (redirect, metacopy)";
         return Err(refused(step, text).hint("have the library mount the overlay, which leaves no such marks"));
     }
     Ok(())
 }
 
-fn has_any(file: BorrowedFd<'_>, names: &[&CStr], holds: impl Fn(&[u8]) -> bool) -> nix::Result<bool> {
+fn has_any(file: BorrowedFd<'_>, names: &[&CStr]) -> nix::Result<bool> {
     for name in names {
-        if xattr::get(file, name)?.is_some_and(|value| holds(&value)) {
+        if xattr::get(file, name)?.is_some() {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Returns whether nothing of the directory below is in this one. A mount honours one kind of
+/// marks, and takes the other for attributes, which the program may set or bring up from below.
+/// overlayfs sets an origin on each directory that it copies up (4.12): so beside a `trusted` mark
+/// a `user` one means nothing.
+fn is_opaque(dir: BorrowedFd<'_>) -> nix::Result<bool> {
+    let [trusted, user] = OPAQUE;
+    let is_trusted = xattr::list(dir)?.iter().any(|name| name.to_bytes().starts_with(MARKS[0].as_bytes()));
+    Ok(xattr::get(dir, if is_trusted { trusted } else { user })?.as_deref() == Some(b"y"))
 }
 
 pub(super) fn failed(step: Step, errno: Errno) -> Error {

@@ -35,8 +35,11 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-/// The files by which settings of the kernel as a whole can be changed.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// The files by which settings of the kernel as a whole can be changed. A trigger for pressure,
+/// which everybody may set (6.5), is memory that no control group counts, and its end takes so long
+/// that a process with a thousand of them dies half a minute after its SIGKILL.
+const READ_ONLY: [&str; 6] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/pressure", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A path, and the flags of its lookup: no symbolic link in the kernel's own file systems, pins
 /// elsewhere.

@@ -256,7 +256,7 @@ impl Sandbox {
     /// | | below /proc | below /sys |
     /// | --- | --- | --- |
     /// | masked | acpi, asound, interrupts, kcore, keys, latency_stats, sched_debug, scsi, timer_list, timer_stats | firmware, devices/virtual/powercap, each processor's thermal_throttle |
-    /// | read-only | bus, fs, irq, sys, sysrq-trigger | |
+    /// | read-only | bus, fs, irq, pressure, sys, sysrq-trigger | |
     ///
     /// ```
     /// use ringfence::{RootFs, Sandbox};

@@ -19,7 +19,8 @@ const OUTPUT: Bytes = Bytes::mib(64);
 /// The limits of one process, or of the user, for resources that no control group counts.
 const RLIMITS: [(Resource, u64); 7] = [
     // With 0, the kernel still starts a program that core_pattern pipes to. With 1, the kernel
-    // starts none, and writes no file, since a core begins with a page.
+    // starts none, and writes no file, since a core begins with a page. Nothing but a filter keeps
+    // a program from lowering its limit to 0.
     (Resource::Core, 1),
     (Resource::OpenFiles, 1024),
     (Resource::MemLock, 64 << 10),
@@ -81,7 +82,7 @@ impl Sandbox {
     /// | 512 MiB of memory, 256 processes | [`memory_limit`](Sandbox::memory_limit), [`pids_limit`](Sandbox::pids_limit) | a higher number, [`best_effort`](Sandbox::best_effort) |
     /// | 60 seconds of wall time | [`wall_time`](Sandbox::wall_time) | a longer time, `None` |
     /// | 64 MiB of collected output | [`output_limit`](Sandbox::output_limit) | a higher number |
-    /// | no core files, and no program that core_pattern pipes to; at most 1,024 descriptors, 64 KiB of locked memory, 96 KiB of message queues (one as mq_open(3) makes it), 1,024 queued signals; no higher priority, no realtime | [`rlimit`](Sandbox::rlimit) | `rlimit` of the same resource, up to the caller's own |
+    /// | no core files, and no program that core_pattern pipes to, unless a crashing program has set that limit to 0; at most 1,024 descriptors, 64 KiB of locked memory, 96 KiB of message queues (one as mq_open(3) makes it), 1,024 queued signals; no higher priority, no realtime | [`rlimit`](Sandbox::rlimit) | `rlimit` of the same resource, up to the caller's own |
     /// | an environment of PATH, HOME=/tmp and LANG=C.UTF-8 | [`env_clear`](Sandbox::env_clear) | [`env`](Sandbox::env) |
     /// | a session of its own, without a terminal | [`session`](Sandbox::session) | another session |
     /// | an init that reaps orphans, and ends the sandbox with its owner | [`init`](Sandbox::init) | `false` |

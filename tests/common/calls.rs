@@ -73,6 +73,7 @@ pub fn refused() -> Vec<(&'static str, i32)> {
         "tiocsti-high",
         "tioclinux",
         "tioclinux-high",
+        "tiocsetd",
         // Where they are allowed, they change what the others would be told.
         "unshare-time",
         "unshare-mount",
@@ -175,6 +176,7 @@ fn errno_of(name: &str) -> i32 {
         "tiocsti-high" => (libc::SYS_ioctl, [NONE, libc::TIOCSTI as usize | 1 << 32, text(c"x"), 0, 0, 0]),
         "tioclinux" => (libc::SYS_ioctl, [NONE, libc::TIOCLINUX as usize, text(c"x"), 0, 0, 0]),
         "tioclinux-high" => (libc::SYS_ioctl, [NONE, libc::TIOCLINUX as usize | 0xabcd << 40, text(c"x"), 0, 0, 0]),
+        "tiocsetd" => (libc::SYS_ioctl, [NONE, libc::TIOCSETD as usize | 1 << 32, unset.as_ptr() as usize, 0, 0, 0]),
         "tcgets" => return terminal(),
         "vsock" => (libc::SYS_socket, [libc::AF_VSOCK as usize, 9999, 0, 0, 0, 0]),
         "packet" => (libc::SYS_socket, [libc::AF_PACKET as usize | 1 << 32, 9999, 0, 0, 0, 0]),

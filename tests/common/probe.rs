@@ -73,6 +73,7 @@ extern "C" fn before_main() {
     match words[0] {
         "unmourned" => unmourned(),
         "hold" => hold(),
+        "sibling" => sibling(),
         "hog" => hog(number(1) as usize),
         "huge" => huge(number(1) as usize),
         "pulse" => pulse(number(1), Duration::from_millis(number(2))),
@@ -122,6 +123,19 @@ fn hold() -> ! {
             }
         }
     }
+}
+
+/// Makes a child of its own parent's, which ends at once, and says whether it could.
+fn sibling() {
+    // SAFETY: as fork(2): this process has one thread, and the child only exits.
+    let made = unsafe {
+        let made = libc::syscall(libc::SYS_clone, libc::CLONE_PARENT | libc::SIGCHLD, 0, 0, 0, 0);
+        if made == 0 {
+            libc::_exit(0);
+        }
+        made
+    };
+    if made < 0 { println!("{:?}", nix::errno::Errno::last()) } else { println!("made") }
 }
 
 /// Takes off the signal that comes with the owner's death, says so, and stays.

@@ -494,6 +494,36 @@ fn deep_trees_are_committed_as_far_as_they_have_a_path_and_discarded_whatever_th
     assert!(layers.upper().changes().unwrap().is_empty());
 }
 
+/// A mount outside of a user namespace honours `trusted` marks. A program that may write to a directory can give it a `user`
+/// mark, and one that is there below comes up with it.
+#[test]
+fn a_mark_that_the_mount_did_not_make_hides_nothing() {
+    let _clean = common::clean();
+    if common::needs_root("an overlay outside of a user namespace") {
+        return;
+    }
+    let layers = Layers::new();
+    layers.write("below/dir/theirs/file", "kept");
+    let path = CString::new(layers.path("below/dir").as_os_str().as_bytes()).unwrap();
+    // SAFETY: the strings end with a NUL, and the value has the length that is given.
+    let set = unsafe { libc::setxattr(path.as_ptr(), c"user.overlay.opaque".as_ptr(), c"y".as_ptr().cast(), 1, 0) };
+    if set != 0 {
+        return common::skip("the file system has no attributes of users", true);
+    }
+    fs::create_dir(layers.path("below/usr")).unwrap();
+    for dir in ["bin", "lib", "lib64"] {
+        symlink(format!("usr/{dir}"), layers.path("below").join(dir)).unwrap();
+    }
+    let root = RootFs::overlay([layers.path("below")]).upper(layers.path("upper"), layers.path("work"));
+    let sandbox = ringfence::Sandbox::new().rootfs(root).bind_ro("/usr", "/usr").default_mounts(false);
+    assert_eq!(common::stdout(&common::shell(sandbox, "echo new >/dir/new; cat /dir/theirs/file")), "kept");
+    let mut changes = layers.upper().changes().unwrap();
+    let shown: Vec<_> = listed(&changes).into_iter().filter(|line| line.contains("dir")).collect();
+    assert_eq!(shown, [r#"A "dir/new""#]);
+    changes.commit().unwrap();
+    assert_eq!(fs::read_to_string(layers.path("below/dir/theirs/file")).unwrap(), "kept");
+}
+
 #[test]
 fn marks_that_lead_elsewhere_are_refused() {
     let _clean = common::clean();

@@ -84,6 +84,9 @@ const MAX_COMPARISONS: usize = 12;
 ///
 /// - `clone` and `unshare` with a flag for a new namespace, `setns`: EPERM. Namespaces expose more
 ///   of the kernel than all other calls together.
+/// - `clone` with CLONE_PARENT: EINVAL, unless [`allow_new_privs`](Seccomp::allow_new_privs) needs
+///   it. The siblings of a further program ([`Child::exec`](crate::Child::exec)) would be children
+///   of the caller, for whom the end of the sandbox would wait.
 /// - `clone3`: ENOSYS. Its flags are in memory, which a filter cannot see; C libraries fall back to
 ///   `clone`.
 /// - `mount`, `umount2`, `pivot_root`, `chroot`, `open_tree`, `open_tree_attr`, `move_mount`,
@@ -105,8 +108,9 @@ const MAX_COMPARISONS: usize = 12;
 ///   `set_mempolicy_home_node`: EPERM.
 /// - `personality`, except for Linux, 32-bit Linux, UNAME26 and the query: EPERM. So programs
 ///   cannot make data executable or addresses fixed.
-/// - `ioctl` with TIOCSTI or TIOCLINUX, for any value in the upper half of the argument: EPERM.
-///   These type into the caller's terminal.
+/// - `ioctl` with TIOCSTI, TIOCLINUX or TIOCSETD, for any value in the upper half of the argument:
+///   EPERM. The first two type into the caller's terminal. The third gives a terminal another line
+///   discipline, and has the kernel load a module for it.
 /// - `socket` of families other than AF_UNIX, AF_INET and AF_INET6, `socketpair` of families other
 ///   than AF_UNIX: EAFNOSUPPORT. This excludes AF_VSOCK, AF_PACKET, AF_ALG, AF_CAN, AF_NETLINK and
 ///   others.
@@ -446,7 +450,14 @@ impl Seccomp {
     }
 
     fn compiled(&self) -> &Compiled {
-        self.0.compiled.get_or_init(|| self.0.calls.compile(self.0.reports))
+        self.0.compiled.get_or_init(|| {
+            let mut calls = Cow::Borrowed(&self.0.calls);
+            if self.0.new_privs {
+                // A further program enters under this filter, as a sibling of the stub.
+                calls.to_mut().list.retain(|rule| *rule != presets::without_siblings());
+            }
+            calls.compile(self.0.reports)
+        })
     }
 }
 

@@ -329,13 +329,14 @@ pub(super) fn containers() -> Seccomp {
         .allow(COMPUTE.iter().copied())
         .allow(CONTAINERS.iter().copied())
         .rule(Rule::new(["clone"], Action::Allow).arg(0, Compare::no_bits(NEW_NAMESPACES)))
+        .rule(without_siblings())
         .rule(Rule::new(["unshare"], Action::Allow).arg(0, Compare::no_bits(NEW_NAMESPACES | NEW_TIME)))
         .rule(Rule::new(["clone3", "io_setup"], Action::ENOSYS))
         .rule(Rule::new(["socket", "socketpair"], Errno::EAFNOSUPPORT));
     for persona in [PER_LINUX, PER_LINUX32, UNAME26, PER_LINUX32 | UNAME26, ONLY_ASK] {
         profile = profile.rule(Rule::new(["personality"], Action::Allow).arg(0, Compare::int(persona)));
     }
-    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+    for request in [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD] {
         profile = profile.rule(Rule::new(["ioctl"], Action::EPERM).arg(1, Compare::int(request as u32)));
     }
     profile =
@@ -346,6 +347,14 @@ pub(super) fn containers() -> Seccomp {
     }
     let pair = Rule::new(["socketpair"], Action::Allow).arg(0, Compare::int(libc::AF_UNIX as u32));
     without_huge_pages(profile).rule(pair).rule(huge_page_call("shmget", 2, libc::SHM_HUGETLB as u32))
+}
+
+/// Refuses clone(2) with CLONE_PARENT, with the answer that the first process of a pid namespace
+/// gets. The siblings of a further program would be children of the caller, who knows nothing of
+/// them, and as long as nobody reaps them, the pid namespace cannot end.
+pub(super) fn without_siblings() -> Rule {
+    const PARENT: u64 = libc::CLONE_PARENT as u64;
+    Rule::new(["clone"], Errno::EINVAL).arg(0, Compare::MaskedEq { mask: PARENT, value: PARENT })
 }
 
 /// Refuses huge pages. The host has a fixed number of them, and the memory controller does not
