@@ -36,7 +36,7 @@ use crate::sys::{pidfd, table};
 use crate::text::Writer;
 
 /// The descriptors by which a stub enters.
-struct Way<'w> {
+pub(super) struct Way<'w> {
     pidfd: BorrowedFd<'w>,
     /// The root directory of the sandbox's first process.
     root: Option<OwnedFd>,
@@ -48,6 +48,15 @@ struct Way<'w> {
     ruleset: Option<BorrowedFd<'w>>,
     /// The master of the program's terminal.
     terminal: Option<OwnedFd>,
+}
+
+impl<'w> Way<'w> {
+    /// The way into the namespaces of a process, and into nothing else.
+    #[cfg(test)]
+    pub(super) fn by(pidfd: BorrowedFd<'w>) -> Self {
+        let (procs, mover, failure, ruleset) = (Vec::new(), None, None, None);
+        Way { pidfd, root: None, procs, mover, failure, ruleset, terminal: None }
+    }
 }
 
 impl Enter for Entrance {
@@ -217,7 +226,7 @@ impl Policy {
     }
 
     /// Writes the plan of the entry.
-    fn emit_entry(&self, terms: &Terms, way: &Way<'_>, run: &Run, command: &Command) -> Result<Plan> {
+    pub(super) fn emit_entry(&self, terms: &Terms, way: &Way<'_>, run: &Run, command: &Command) -> Result<Plan> {
         let judgement = &*terms.judgement;
         let (apart, own_pid_ns) = (self.namespaces.apart(), self.namespaces.apart().contains(Namespaces::PID));
         let mut plan = Plan::new();

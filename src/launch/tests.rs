@@ -1,9 +1,59 @@
-//! Tests of what a ticket would give beyond the sandbox that it names.
+//! Tests of the labels of programs, and of what a ticket would give beyond the sandbox that it
+//! names.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use super::emit::{Run, SetupKey};
+use super::enter::Way;
 use super::excess::{Process, Rights, excess, read_map};
 use super::record::tests::record;
 use crate::command::Command;
+use crate::error::Step;
 use crate::namespace::{IdMap, Namespaces};
+use crate::plan::Plan;
+use crate::policy::Policy;
+use crate::security::Labels;
+use crate::stdio::{Fds, Stdio, Streams};
+
+/// The labels of `plan`, which are set while /proc is still the caller's.
+fn labels_of(plan: &Plan, later: Step) -> Vec<String> {
+    assert!(plan.first(Step::Label) < plan.first(later), "{later} comes first");
+    plan.written(Step::Label).into_iter().map(|(_, text)| text).collect()
+}
+
+/// A host has one of the two modules, and most have neither: the plan is looked at, as no kernel takes both.
+#[test]
+fn a_program_gets_its_labels_while_proc_is_the_callers() {
+    let mut policy = Policy::default();
+    policy.namespaces.new = Namespaces::USER | Namespaces::MOUNT;
+    let judgement = policy.judge(false).unwrap();
+    let key = SetupKey::without_resources(None, false);
+    let plan = |policy: &Policy| policy.emit_setup(&judgement, &key, None).unwrap().plan;
+    assert_eq!(plan(&policy).first(Step::Label), None);
+    policy.security.labels = Labels { apparmor: Some("web".into()), selinux: Some("u:r:web:s0".into()) };
+    assert_eq!(labels_of(&plan(&policy), Step::Propagation), ["exec web", "u:r:web:s0"]);
+}
+
+#[test]
+fn a_further_program_gets_the_labels_of_its_command() {
+    let record = record("new=20000,joined=0,caller=0:0:").unwrap();
+    let null = File::open("/dev/null").unwrap();
+    let default = Stdio::captured();
+    let plan = |command: &Command| {
+        let (terms, problems) = record.entrance_of_text().terms(command);
+        assert!(problems.is_empty(), "{problems:?}");
+        let run = Run {
+            invocation: command.invocation(&terms.policy.invocation()),
+            streams: Streams::open(Stdio::choose([None; 3], &default)).unwrap(),
+            fds: Fds::new(),
+        };
+        terms.policy.emit_entry(&terms, &Way::by(null.as_fd()), &run, command).unwrap()
+    };
+    assert_eq!(plan(&Command::new("true")).first(Step::Label), None);
+    let labelled = Command::new("true").apparmor_profile("web").selinux_label("u:r:web:s0");
+    assert_eq!(labels_of(&plan(&labelled), Step::JoinNamespace), ["exec web", "u:r:web:s0"]);
+}
 
 fn open() -> Rights {
     let (uids, gids) = (vec![0; 4], vec![0; 4]);

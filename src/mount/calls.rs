@@ -66,6 +66,12 @@ pub(super) fn emit_target<'p>(plan: &'p mut Plan, root: Slot, path: &Path, flags
 /// Makes the place of a mount the working directory: mount(2) then needs no path that could be
 /// turned elsewhere.
 pub(super) fn enter_target(plan: &mut Plan, root: Slot, path: &Path, flags: PlaceFlags) {
+    let slot = enter_open_target(plan, root, path, flags);
+    plan.close(Step::MountTarget, slot);
+}
+
+/// Does the same as [`enter_target`], and returns the place, which stays open.
+pub(super) fn enter_open_target(plan: &mut Plan, root: Slot, path: &Path, flags: PlaceFlags) -> Slot {
     let slot = plan.slot();
     let found = emit_target(plan, root, path, flags, slot);
     if flags.contains(PlaceFlags::NO_SYMLINKS) {
@@ -76,7 +82,7 @@ pub(super) fn enter_target(plan: &mut Plan, root: Slot, path: &Path, flags: Plac
         );
     }
     plan.call(Step::MountTarget, libc::SYS_fchdir, [slot.into()]).at(path);
-    plan.close(Step::MountTarget, slot);
+    slot
 }
 
 /// Copies the mount at `path` of the host, with `recursive` also those below it, and leaves the

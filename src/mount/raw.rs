@@ -4,10 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::attributes::Attributes;
-use super::calls::{emit_target, enter_target, mount_here, set_attributes, set_propagation};
+use super::calls::{emit_target, enter_open_target, enter_target, mount_here, set_attributes, set_propagation};
 use super::copy_up::{CopyUp, emit_copy_up};
 use super::flags::MountFlags;
-use super::options::MountOptions;
+use super::options::{MountOptions, Propagation};
 use crate::error::{Problem, Step};
 use crate::plan::{PlaceFlags, Plan, Slot};
 
@@ -105,49 +105,82 @@ pub(super) fn emit_raw(plan: &mut Plan, raw: &RawMount, root: Slot, at: &Path, p
         enter_target(plan, root, at, pins);
         return mount_here(plan, &raw.fstype, &raw.source, raw.ms_flags, &raw.data, at);
     };
-    let mut top = None;
-    match (options.remount, options.bind) {
+    let after = After::of(options);
+    // Nothing is found by its name twice: the name could lead elsewhere by then.
+    let top = match (options.remount, options.bind) {
         (false, _) if options.copy_up => {
             let (source, ms_flags, data) = (&*raw.source, raw.ms_flags, &*raw.data);
             let (keeps_mode, keeps_owner) =
                 (options.has_data("mode="), options.has_data("uid=") || options.has_data("gid="));
-            top = Some(emit_copy_up(plan, &CopyUp { source, ms_flags, data, keeps_mode, keeps_owner }, root, at, pins));
+            emit_copy_up(plan, &CopyUp { source, ms_flags, data, keeps_mode, keeps_owner }, root, at, pins)
         }
         (false, _) => {
-            enter_target(plan, root, at, pins);
+            let place = enter_open_target(plan, root, at, pins);
             mount_here(plan, &raw.fstype, &raw.source, raw.ms_flags, &raw.data, at);
+            if after.is_empty() { place } else { emit_top(plan, place, at) }
         }
         (true, None) => {
-            enter_target(plan, root, at, pins | PlaceFlags::EXISTING);
+            let place = enter_open_target(plan, root, at, pins | PlaceFlags::EXISTING);
             let flags = raw.ms_flags | libc::MS_REMOUNT;
             mount_here(plan, &raw.fstype, &raw.source, flags, &raw.data, at);
+            place
         }
-        (true, Some(_)) => {}
-    }
-    let own = match (options.remount, options.bind) {
-        (true, Some(_)) => options.own,
-        _ => only_after(options),
+        (true, Some(_)) if after.is_empty() => return,
+        (true, Some(_)) => {
+            let top = plan.slot();
+            emit_target(plan, root, at, PlaceFlags::EXISTING | pins & PlaceFlags::NO_SYMLINKS, top);
+            top
+        }
     };
-    let all = if options.remount { options.all } else { Attributes::default() };
-    let propagation = options.propagation.iter().skip_while(|propagation| propagation.ms() == libc::MS_PRIVATE);
-    let propagation: Vec<_> =
-        if options.remount { options.propagation.iter().collect() } else { propagation.collect() };
-    if own.is_empty() && all.is_empty() && propagation.is_empty() {
-        top.into_iter().for_each(|top| plan.close(Step::MountAttr, top));
-        return;
-    }
-    let top = top.unwrap_or_else(|| {
-        // What mount(2) has mounted at the target is found by its name once more.
-        let top = plan.slot();
-        emit_target(plan, root, at, PlaceFlags::EXISTING | pins & PlaceFlags::NO_SYMLINKS, top);
-        top
-    });
-    set_attributes(plan, top, own, MountFlags::empty(), false, at);
-    set_attributes(plan, top, all, MountFlags::empty(), true, at);
-    for propagation in propagation {
-        set_propagation(plan, top, propagation.ms(), propagation.is_recursive(), at);
-    }
+    after.emit(plan, top, at);
     plan.close(Step::MountAttr, top);
+}
+
+/// Opens what mount(2) has mounted on the directory `place`, and closes that.
+fn emit_top(plan: &mut Plan, place: Slot, at: &Path) -> Slot {
+    let top = plan.slot();
+    plan.open_top(Step::MountAttr, place, top)
+        .at(at)
+        .hint("nosymfollow needs Linux 5.14, and the words about propagation need 5.12");
+    plan.close(Step::MountAttr, place);
+    top
+}
+
+/// What mount(2) does not do, or does not do on every kernel, and mount_setattr(2) does.
+#[derive(Debug)]
+struct After<'o> {
+    own: Attributes,
+    all: Attributes,
+    propagation: Vec<&'o Propagation>,
+}
+
+impl<'o> After<'o> {
+    fn of(options: &'o MountOptions) -> Self {
+        let own = match (options.remount, options.bind) {
+            (true, Some(_)) => options.own,
+            _ => only_after(options),
+        };
+        let all = if options.remount { options.all } else { Attributes::default() };
+        // Every mount begins private.
+        let is_new = !options.remount;
+        let is_private = |propagation: &&Propagation| propagation.ms() == libc::MS_PRIVATE;
+        let propagation = options.propagation.iter().skip_while(|propagation| is_new && is_private(propagation));
+        After { own, all, propagation: propagation.collect() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.all.is_empty() && self.propagation.is_empty()
+    }
+
+    /// Changes the mount `top`. The propagation comes once the mount has its place, as a mount on a
+    /// shared one becomes shared.
+    fn emit(&self, plan: &mut Plan, top: Slot, at: &Path) {
+        set_attributes(plan, top, self.own, MountFlags::empty(), false, at);
+        set_attributes(plan, top, self.all, MountFlags::empty(), true, at);
+        for propagation in &self.propagation {
+            set_propagation(plan, top, propagation.ms(), propagation.is_recursive(), at);
+        }
+    }
 }
 
 /// Returns the attributes that mount(2) of an older kernel would pass over.

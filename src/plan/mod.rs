@@ -456,6 +456,28 @@ pub(crate) fn has_nul(text: impl AsRef<OsStr>) -> bool {
 }
 
 #[cfg(test)]
+impl Plan {
+    /// Returns the place of the first op of a step.
+    pub(crate) fn first(&self, step: Step) -> Option<usize> {
+        self.ops.iter().position(|op| op.step == step)
+    }
+
+    /// Returns the files of /proc that the ops of a step write to, each with the text.
+    pub(crate) fn written(&self, step: Step) -> Vec<(String, String)> {
+        let text = |at: usize, len: usize| String::from_utf8_lossy(&self.data[at..at + len]).into_owned();
+        let len = |at: usize| self.data[at..].iter().position(|byte| *byte == 0).unwrap_or_default();
+        let ops = self.ops.iter().filter(|op| op.step == step && op.code == wire::code::WRITE_FILE);
+        ops.map(|op| match op.args {
+            [Arg::Ptr(name), Arg::Ptr(data), Arg::Value(size), ..] => {
+                (text(name.0, len(name.0)), text(data.0, size as usize))
+            }
+            _ => panic!("{op:?}"),
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

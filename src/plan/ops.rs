@@ -146,6 +146,12 @@ impl Plan {
         self.op(Step::MountTarget, code::TARGET, args).at(path).store(place)
     }
 
+    /// Stores an `O_PATH` descriptor of what is mounted on the directory `place` in `top`:
+    /// openat2(2), 5.6.
+    pub(crate) fn open_top(&mut self, step: Step, place: Slot, top: Slot) -> Added<'_> {
+        self.op(step, code::TOP, [place.into()]).store(top)
+    }
+
     /// Makes the missing directories of `path` below the directory `root`, and stores an `O_PATH`
     /// descriptor of the last in `place`.
     pub(crate) fn make_directory(&mut self, root: Slot, path: &Path, place: Slot) -> Added<'_> {

@@ -155,6 +155,29 @@ mod tests {
         assert_eq!((old, new), ("/proc/self/attr/exec", "/proc/self/attr/apparmor/exec"));
     }
 
+    /// A host has one of the two modules, and most have neither: what the kernel is told is seen here.
+    #[test]
+    fn each_label_is_written_to_the_file_of_its_module() {
+        let dir = std::env::temp_dir().join(format!("ringfence-label-files-{}", std::process::id()));
+        let host = Modules { proc: &dir, sys: &dir };
+        let both = labels(Some("web//app"), Some("u:r:web:s0"));
+        let written = |labels: &Labels| {
+            let mut plan = Plan::new();
+            labels.emit(&mut plan, host);
+            let files = plan.written(Step::Label);
+            files.into_iter().map(|(file, text)| format!("{file} {text}")).collect::<Vec<_>>()
+        };
+        let old = written(&both);
+        fs::create_dir_all(dir.join("thread-self/attr/apparmor")).unwrap();
+        fs::write(dir.join("thread-self/attr/apparmor/exec"), "").unwrap();
+        let (new, alone, none) = (written(&both), written(&labels(None, Some("x"))), written(&Labels::default()));
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(old, ["/proc/self/attr/exec exec web//app", "/proc/self/attr/exec u:r:web:s0"]);
+        assert_eq!(new, ["/proc/self/attr/apparmor/exec exec web//app", "/proc/self/attr/exec u:r:web:s0"]);
+        assert_eq!(alone, ["/proc/self/attr/exec x"]);
+        assert_eq!(none, <[&str; 0]>::default());
+    }
+
     #[test]
     fn a_label_that_could_say_something_else_is_invalid() {
         let invalid = |text: &str| (labels(Some(text), None).invalid().len(), labels(None, Some(text)).invalid().len());

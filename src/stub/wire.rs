@@ -169,6 +169,8 @@ pub mod code {
     pub const AWAIT_START: u32 = 24;
     /// Fails with EACCES if the working directory is the root.
     pub const CWD_AHEAD: u32 = 25;
+    /// Stores an `O_PATH` descriptor of what is mounted on the directory `args[0]`.
+    pub const TOP: u32 = 26;
 }
 
 /// Bits of `args[2]` of [`code::COPY_UP`].

@@ -36,7 +36,7 @@ pub fn errno_of(words: &[&str]) -> Errno {
     Errno::from_raw(words[1].parse().unwrap())
 }
 
-/// How often each call of the case has been refused.
+/// How often each call of the case has been refused, or seen.
 static REFUSED: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
 
 /// Refuses `calls` with `errno` in this thread and in all that it starts from here on. Where the outcome shows which
@@ -70,6 +70,20 @@ pub fn die_at(calls: &[Call], nth: usize) {
                 std::thread::park();
             }
         }
+        None
+    };
+    std::thread::spawn(move || answer(take.recv().unwrap(), judge));
+    give.send(install(&program(calls))).unwrap();
+}
+
+/// Does something before the kernel carries out each of `calls` that this thread, or anything it starts from here on,
+/// makes, and lets the call through.
+pub fn before(calls: &[Call], act: impl Fn() + Send + 'static) {
+    let (give, take) = mpsc::channel();
+    let asked = calls.to_vec();
+    let judge = move |question: &libc::seccomp_notif| {
+        REFUSED[index_of(question, &asked)?].fetch_add(1, Ordering::SeqCst);
+        act();
         None
     };
     std::thread::spawn(move || answer(take.recv().unwrap(), judge));

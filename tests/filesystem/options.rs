@@ -13,7 +13,13 @@ use ringfence::{
     Step, Tmpfs,
 };
 
-use crate::common;
+use crate::common::refuse::{Call, Only, all_refused, before};
+use crate::common::{self, probe};
+
+common::callers! {
+    "exchanges-at-mount" => exchanges_at_mount(""),
+    "exchanges-at-remount" => exchanges_at_mount("remount "),
+}
 
 fn options(words: &str) -> MountOptions {
     MountOptions::parse(words.split(' '))
@@ -245,6 +251,54 @@ fn each_propagation_shows_in_the_mount_table() {
                 }
             }
         }
+    }
+}
+
+/// Another process exchanges the directory above the target for one in which something else is mounted, just when the
+/// mount is made, or is changed.
+fn exchanges_at_mount(first_word: &str) {
+    const QUIET: &str = "nosuid nodev noexec sync";
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_SYNCHRONOUS;
+    let flags = if first_word.is_empty() { flags } else { flags | libc::MS_REMOUNT };
+    let calls = [Call { number: libc::SYS_mount, only: Only::Equal(3, flags as u32) }];
+    let root = common::root_dir();
+    let (one, other) = (root.path().join("one"), root.path().join("other"));
+    before(&calls, move || {
+        let (cwd, flags) = (nix::fcntl::AT_FDCWD, nix::fcntl::RenameFlags::RENAME_EXCHANGE);
+        nix::fcntl::renameat2(cwd, &one, cwd, &other, flags).unwrap();
+    });
+    let _clean = common::clean();
+    for sandbox in both() {
+        for dir in ["one/in", "other/in"] {
+            fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        let sandbox = common::on_root(sandbox, &root).pid_ns();
+        let sandbox = sandbox.mount(RawMount::new("bystander", "/other/in", "tmpfs"));
+        let sandbox =
+            if first_word.is_empty() { sandbox } else { sandbox.mount(RawMount::new("meant", "/one/in", "tmpfs")) };
+        let words = options(&format!("{first_word}{QUIET} nosymfollow unbindable"));
+        let sandbox = sandbox.mount(RawMount::new("meant", "/one/in", "tmpfs").options(words));
+        let text = common::stdout(&common::shell(sandbox, "cat /proc/self/mountinfo"));
+        let of = |source: &str| {
+            let named = |line: &&str| line.split(' ').rev().nth(1) == Some(source);
+            let found = text.lines().find(named).unwrap_or_else(|| panic!("no {source}:\n{text}"));
+            line(found, found.split(' ').nth(4).unwrap())
+        };
+        let (meant, bystander) = (of("meant"), of("bystander"));
+        assert!(meant.has("nosymfollow") && meant.tag("unbindable"), "{meant:?}");
+        assert!(!bystander.has("nosymfollow") && !bystander.tag("unbindable"), "{bystander:?}");
+        all_refused(&calls);
+    }
+}
+
+#[test]
+fn an_exchange_while_a_mount_is_made_gives_no_other_mount_its_options() {
+    let _clean = common::clean();
+    if common::kernel() < (5, 14) {
+        return common::skip("nosymfollow needs Linux 5.14", true);
+    }
+    for case in ["exchanges-at-mount", "exchanges-at-remount"] {
+        probe::succeeds(probe::caller(case));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::common::{
     self,
@@ -94,6 +95,52 @@ fn calls_of_other_architectures_are_refused_by_every_profile() {
     }
     let killed = probe::run(sandbox().seccomp(Seccomp::default().foreign(Action::KillProcess)), "calls x32-getpid");
     assert_eq!(killed.output().unwrap().outcome.verdict(), Verdict::Seccomp);
+}
+
+/// A program of 32 bits that exits with 42: the head of an ELF file, with one segment, and three instructions.
+#[cfg(target_arch = "x86_64")]
+fn program_of_32_bits(path: &Path) {
+    const ADDRESS: u32 = 0x0804_8000;
+    let code = [0xb8, 1, 0, 0, 0, 0xbb, 42, 0, 0, 0, 0xcd, 0x80];
+    let half = |numbers: &[u16]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    let word = |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    let size = 84 + code.len() as u32;
+    let file = [
+        b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec(),
+        half(&[2, 3]),
+        word(&[1, ADDRESS + 84, 52, 0, 0]),
+        half(&[52, 32, 1, 0, 0, 0]),
+        word(&[1, 0, ADDRESS, ADDRESS, size, size, 5, 4096]),
+        code.to_vec(),
+    ];
+    std::fs::write(path, file.concat()).unwrap();
+    std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_program_of_32_bits_runs_where_the_profile_names_its_architecture_and_is_killed_elsewhere() {
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    let path = dir.path().join("exits");
+    program_of_32_bits(&path);
+    let verdict = |sandbox: Sandbox| sandbox.command(&path).status().map(|outcome| outcome.verdict());
+    match verdict(sandbox()) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+            return common::skip("this kernel runs no programs of 32 bits", true);
+        }
+        free => assert_eq!(free.unwrap(), Verdict::Exited(42)),
+    }
+    let named = |names: &str| {
+        let text = format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "architectures": [{names}], "syscalls": []}}"#);
+        verdict(sandbox().seccomp(Seccomp::from_json(&text, [""; 0]).unwrap())).unwrap()
+    };
+    assert_eq!(named(r#""SCMP_ARCH_X86_64", "SCMP_ARCH_X86""#), Verdict::Exited(42));
+    assert_eq!(named(r#""SCMP_ARCH_X86_64""#), Verdict::Seccomp);
+    assert_eq!(
+        verdict(sandbox().seccomp(Seccomp::deny_list().architecture(Architecture::X86))).unwrap(),
+        Verdict::Exited(42)
+    );
 }
 
 fn profile_is(profile: &Seccomp, errno: i32) -> bool {

@@ -535,6 +535,9 @@ fn a_supervisor_that_is_not_there_is_an_error_before_a_child_exists() {
         assert!(error.remedy().is_some(), "{error}");
     }
     drop(datagram);
+    // A setup that would fail has not begun.
+    let error = sandbox(&place("missing")).cwd("/no/such/dir").output().unwrap_err();
+    assert_eq!(error.step(), Step::HandListenerOver, "{error}");
     // One whose queue is full, and that takes nobody.
     let full = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(full.as_raw_fd(), &UnixAddr::new(&place("full")).unwrap()).unwrap();

@@ -30,6 +30,23 @@ fn a_working_directory_is_made_with_all_that_is_missing_above() {
     assert_eq!(common::stdout(&working(&root, "/")), "/");
 }
 
+/// It is entered before the program gets its user: as with other runtimes.
+#[test]
+fn a_program_begins_in_a_made_directory_that_its_user_may_not_enter() {
+    let _clean = common::clean();
+    if common::needs_root("another user") {
+        return;
+    }
+    let root = common::root_dir();
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let closed = root.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let sandbox = working(&root, "/closed/in").user(1000, 1000).command("/bin/sh");
+    let output = sandbox.args(["-c", "pwd; id -u"]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "/closed/in\n1000\n");
+}
+
 /// The program's user could not make it, and does not own it: as with other runtimes.
 #[test]
 fn a_working_directory_is_made_by_the_user_of_the_setup() {

@@ -104,6 +104,7 @@ impl Machine {
         match op.code & ((1 << wire::SORT_SHIFT) - 1) {
             code::CALL => syscall(op.nr as usize, args),
             code::TARGET => target::resolve(args[0], args[1] as *mut u8, args[2]),
+            code::TOP => target::top(args[0]),
             code::WRITE_FILE => write_file(args[0], args[1], args[2]),
             code::OWNER_ALIVE => self.owner_alive(args[0]),
             code::SYNC => self.sync(index, args[0] as u32),

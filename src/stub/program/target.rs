@@ -189,11 +189,27 @@ fn close_unless(fd: u64, keep: u64) {
     }
 }
 
-/// Opens `path` with `openat2(RESOLVE_IN_ROOT)` (5.6): a symbolic link, absolute or with `..`, ends
-/// inside `root`.
+/// Opens what is mounted on a directory, which is open, and no matter by which name: `..` of a
+/// lookup's root stays there, and goes on to what covers it.
+pub fn top(place: u64) -> Result<u64, Errno> {
+    const UP: &[u8; 3] = b"..\0";
+    open_in_root(place, UP.as_ptr(), O_DIRECTORY, 0)
+}
+
+/// Opens `path`: a symbolic link, absolute or with `..`, ends inside `root`.
 fn open(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
     let directory = if kind & target::FILE == 0 { O_DIRECTORY } else { 0 };
     let links = if kind & target::NO_SYMLINKS != 0 { RESOLVE_NO_SYMLINKS } else { 0 };
+    match open_in_root(root, path, directory, links) {
+        // EPERM comes from an outer filter that does not know the call. The kernel itself never
+        // returns EPERM for O_PATH.
+        Err(Errno::NOSYS | Errno::PERM) => walk(root, path, directory),
+        result => result,
+    }
+}
+
+/// Calls `openat2(RESOLVE_IN_ROOT)` (5.6).
+fn open_in_root(root: u64, path: *const u8, directory: u64, links: u64) -> Result<u64, Errno> {
     let how = [O_PATH_CLOEXEC | directory, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | links];
     let size = core::mem::size_of_val(&how) as u64;
     for _ in 0..128 {
@@ -201,9 +217,6 @@ fn open(root: u64, path: *mut u8, kind: u64) -> Result<u64, Errno> {
             // A rename or a mount by another process raced with a `..`: the kernel asks for another
             // try.
             Err(Errno::AGAIN | Errno::INTR) => {}
-            // EPERM comes from an outer filter that does not know the call. The kernel itself never
-            // returns EPERM for O_PATH.
-            Err(Errno::NOSYS | Errno::PERM) => return walk(root, path, directory),
             result => return result,
         }
     }
