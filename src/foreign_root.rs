@@ -41,13 +41,14 @@ pub(crate) fn open_file(dir: &OwnedFd, name: &OsStr, how: ResolveFlag) -> Option
     file.ok().map(File::from)
 }
 
-/// Returns the permission bits of a directory below a root directory.
+/// Returns the permission bits of a directory below a root directory. What set-ids mean for a
+/// directory is at most the group of new files, so they are no privilege.
 pub(crate) fn mode_in(root: PathBuf, path: PathBuf) -> Option<u32> {
     in_time(move || {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let how = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         let found = openat2(&directory(&root)?, &path, OpenHow::new().flags(flags).resolve(how)).ok()?;
-        Some(fstat(&found).ok()?.st_mode & 0o1777)
+        Some(fstat(&found).ok()?.st_mode & 0o7777)
     })
 }
 
@@ -63,14 +64,14 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("ringfence-modes-{}", std::process::id()));
         fs::create_dir_all(dir.join("root/tmp")).unwrap();
         fs::create_dir_all(dir.join("outside")).unwrap();
-        fs::set_permissions(dir.join("root/tmp"), Permissions::from_mode(0o1735)).unwrap();
+        fs::set_permissions(dir.join("root/tmp"), Permissions::from_mode(0o7735)).unwrap();
         fs::write(dir.join("root/file"), "").unwrap();
         symlink("/tmp", dir.join("root/inside")).unwrap();
         symlink(dir.join("outside"), dir.join("root/out")).unwrap();
         let mode = |path: &str| mode_in(dir.join("root"), path.into());
         let found = ["/tmp", "/inside", "/file", "/out", "/missing"].map(mode);
         fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(found, [Some(0o1735), Some(0o1735), None, None, None]);
+        assert_eq!(found, [Some(0o7735), Some(0o7735), None, None, None]);
     }
 
     #[test]

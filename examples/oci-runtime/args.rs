@@ -1,14 +1,16 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ErrorKind};
+use clap::{ArgAction, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::Signal;
 
-/// Creates and runs containers by the OCI runtime specification.
+/// Open Container Initiative runtime, on ringfence
 #[derive(Parser, Debug)]
 #[command(name = "oci-runtime", version = version())]
 #[command(disable_version_flag = true)]
@@ -39,6 +41,33 @@ pub struct Args {
     pub version: Option<bool>,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Args {
+    /// Parses the words of a command line, of which the first is the name of the program: the one that
+    /// help and version show, as an engine may know this runtime by another.
+    pub fn of(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let words: Vec<OsString> = words.into_iter().collect();
+        let program = words.first().and_then(|word| Path::new(word).file_name()?.to_str()).unwrap_or("oci-runtime");
+        let command = Args::command().display_name(program).help_template(help_of(program));
+        let command = command.mut_subcommands(|command| {
+            let template = help_of(&format!("{program} {}", command.get_name()));
+            command.help_template(template)
+        });
+        let matches = command.try_get_matches_from(&words)?;
+        Args::from_arg_matches(&matches)
+    }
+}
+
+/// Returns the form of a help that begins as that of other runtimes: with NAME, the name and what it does.
+fn help_of(name: &str) -> String {
+    format!("NAME:\n   {name} - {{about}}\n\n{{usage-heading}} {{usage}}\n\n{{all-args}}")
+}
+
+/// Returns the name that no command has, if that is the error.
+pub fn unknown_command(error: &clap::Error) -> Option<String> {
+    let named = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
+    named.filter(|_| error.kind() == ErrorKind::InvalidSubcommand)
 }
 
 fn version() -> &'static str {

@@ -20,7 +20,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
 use ringfence::Sandbox;
 use ringfence::oci::{
     Config, Container, Runtime, Status, default_config, features, preserve_fds, send_pidfd, send_terminal,
@@ -45,10 +44,13 @@ fn main() -> ExitCode {
 
 /// Does what the arguments say, and returns the exit code: 1 for an error of the runtime's own.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let args = match Args::try_parse_from(args) {
+    let args = match Args::of(args) {
         Ok(args) => args,
         Err(text) => {
             let _ = text.print();
+            if let Some(name) = args::unknown_command(&text) {
+                let _ = writeln!(std::io::stderr(), "No help topic for '{name}'");
+            }
             return u8::from(text.use_stderr());
         }
     };

@@ -218,6 +218,11 @@ fn judge(ended: Result<End>, status: impl FnOnce() -> Result<ExitStatus>, hook: 
     }
     match status? {
         status if status.success() => Ok(()),
+        // The end by a filter has the words of other runtimes.
+        status if status.signal() == Some(Signal::SIGSYS as i32) => {
+            let reason = format!("{status}: bad system call; a seccomp filter forbids it");
+            Err(Error::message(ErrorKind::Control, Step::Hook, reason))
+        }
         status => Err(Error::message(ErrorKind::Control, Step::Hook, status.to_string())),
     }
 }

@@ -393,7 +393,10 @@ fn memory_policy(listed: &LinuxMemoryPolicy, problems: &mut Problems) -> Option<
     };
     let takes_none = matches!(listed.mode(), MemoryPolicyModeType::MpolDefault | MemoryPolicyModeType::MpolLocal);
     if takes_none != nodes.is_empty() {
-        let reason = if takes_none { "the mode takes no nodes" } else { "the mode needs nodes" };
+        let reason = match takes_none {
+            true => format!("the mode requires 0 nodes but got {}", nodes.len()),
+            false => "the mode needs nodes".to_owned(),
+        };
         problems.invalid("linux.memoryPolicy.nodes", reason, "correct the nodes, or choose another mode");
         return None;
     }

@@ -39,11 +39,15 @@ fn an_option_of_a_file_system_has_no_effect_on_a_bind_and_is_told() {
 #[test]
 fn a_tmpfs_has_the_mode_of_its_directory_or_the_one_that_is_said() {
     let _clean = common::clean();
-    for (options, mode) in [(json!(["size=1m"]), "710"), (json!(["size=1m", "mode=1500"]), "1500")] {
+    for (own, options, mode) in [
+        (0o710, json!(["size=1m"]), "710"),
+        (0o7777, json!(["size=1m", "nosuid"]), "7777"),
+        (0o710, json!(["size=1m", "mode=1500"]), "1500"),
+    ] {
         let bundle = Bundle::new("stat -c %a /held");
         let held = bundle.root.path().join("held");
         fs::create_dir(&held).unwrap();
-        fs::set_permissions(&held, fs::Permissions::from_mode(0o710)).unwrap();
+        fs::set_permissions(&held, fs::Permissions::from_mode(own)).unwrap();
         let tmpfs = json!({"destination": "/held", "type": "tmpfs", "source": "tmpfs", "options": options});
         assert_eq!(runs(&bundle.mounting(tmpfs)), format!("{mode}\n"));
     }

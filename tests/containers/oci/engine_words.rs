@@ -43,3 +43,18 @@ fn a_call_that_no_kernel_has_is_passed_over_and_told() {
     assert!(said.err.contains("linux.seccomp.syscalls: ") && said.err.contains("of_tomorrow"), "{said:?}");
     assert!(said.err.contains("of_the_day_after") && !said.err.contains("of_no_interest"), "{said:?}");
 }
+
+#[test]
+fn nodes_for_a_mode_without_any_are_counted_in_the_words_of_other_runtimes() {
+    let _clean = common::clean();
+    for (mode, nodes, words) in [
+        ("MPOL_DEFAULT", "0-7", "mode requires 0 nodes but got 8"),
+        ("MPOL_LOCAL", "3", "mode requires 0 nodes but got 1"),
+        ("MPOL_BIND", "", "the mode needs nodes"),
+    ] {
+        let bundle = Bundle::new("true").with("/linux/memoryPolicy", json!({"mode": mode, "nodes": nodes}));
+        let said = bundle.fails(&["create", "box"]);
+        assert!(said.contains("linux.memoryPolicy.nodes: ") && said.contains(words), "{mode} {said}");
+        assert!(bundle.is_empty());
+    }
+}

@@ -194,6 +194,22 @@ fn a_hook_in_the_container_has_the_rights_of_its_program_and_runs_before_it() {
 }
 
 #[test]
+fn a_hook_that_a_filter_ends_is_told_as_other_runtimes_tell_it() {
+    let _clean = common::clean();
+    let filter = json!({"defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}]});
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "exec mkdir /made"], "timeout": 100}]);
+    let bundle = Bundle::new("true")
+        .with("/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]))
+        .with("/linux/seccomp", filter)
+        .with("/hooks", json!({"startContainer": hook}));
+    let said = bundle.fails(&["run", "box"]);
+    assert!(said.contains("error running startContainer hook #0: ") && said.contains("bad system call"), "{said}");
+    assert!(said.contains("(SIGSYS)"), "{said}");
+    assert!(bundle.is_empty() && groups().is_empty());
+}
+
+#[test]
 fn a_hook_in_the_container_that_fails_or_hangs_ends_it() {
     let _clean = common::clean();
     let _reaping = common::reaping();

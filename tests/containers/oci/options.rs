@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use super::Bundle;
+use super::example::args::Args;
 use crate::common;
 
 /// Options that are taken, with a value where there is one.
@@ -36,6 +37,27 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("events", &["--interval x", "--interval 0s"]),
     ("ps", &["--format xml"]),
     ("start", &["--no-such", "-f"]),
+];
+
+/// The commands of other runtimes, the refused ones among them.
+const COMMANDS: &[&str] = &[
+    "checkpoint",
+    "create",
+    "delete",
+    "events",
+    "exec",
+    "features",
+    "kill",
+    "list",
+    "pause",
+    "ps",
+    "restore",
+    "resume",
+    "run",
+    "spec",
+    "start",
+    "state",
+    "update",
 ];
 
 /// The ways to write an option, before and after the name of the container.
@@ -112,6 +134,28 @@ fn what_is_not_there_is_shown_as_other_runtimes_show_it() {
     for word in ["--version", "-v"] {
         assert!(bundle.does(&[word]).starts_with("oci-runtime version "));
     }
+}
+
+#[test]
+fn help_begins_as_that_of_other_runtimes() {
+    let _clean = common::clean();
+    let bundle = Bundle::new("true");
+    for word in ["-h", "--help"] {
+        let said = bundle.does(&[word]);
+        assert!(said.starts_with("NAME:\n   oci-runtime - Open Container Initiative runtime"), "{said}");
+        assert!(said.contains("\nUsage: ") && said.contains("--systemd-cgroup"), "{said}");
+        for command in COMMANDS {
+            let said = bundle.does(&[command, word]);
+            assert!(said.starts_with(&format!("NAME:\n   oci-runtime {command} - ")), "{said}");
+            assert!(said.contains("\nOptions:\n"), "{said}");
+        }
+        assert!(bundle.fails(&["foo", word]).contains("No help topic for 'foo'"));
+    }
+    assert!(bundle.does(&["create", "--help"]).contains("--bundle <DIR>"));
+    // By another name, it shows that one.
+    let shown = |words: [&str; 2]| Args::of(words.map(Into::into)).unwrap_err().to_string();
+    assert!(shown(["/usr/bin/runc", "--version"]).starts_with("runc version "));
+    assert!(shown(["/usr/bin/runc", "--help"]).starts_with("NAME:\n   runc - "));
 }
 
 #[test]
