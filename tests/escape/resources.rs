@@ -8,6 +8,7 @@
 //! | asynchronous requests (`io_setup`) | the machine, 65,536 | none: refused by the filter |
 //! | unread netlink replies | no limit | none: refused by the filter |
 //! | compiled filters of sockets | the machine, `net.core.bpf_jit_limit` | none: refused by the filter |
+//! | compiled filters of system calls | the machine, `net.core.bpf_jit_limit` | as many as its processes; none by a rule of the filter |
 //! | huge pages | the machine | none: refused by the filter (tests/isolation/seccomp.rs) |
 //! | keys | the user | none: refused by the filter (kernel.rs) |
 //! | pseudoterminals | the machine, 3,072 | 16 |
@@ -23,7 +24,7 @@ use std::io::{BufRead, BufReader};
 
 use ringfence::{Action, Bytes, Child, Compare, Dev, Resource, Rule, Sandbox, Seccomp, Stdio, UserLimit, Verdict};
 
-use crate::take::{EPOLL_WATCHES, LOCKS};
+use crate::take::{EPOLL_WATCHES, FILTERING, LOCKS};
 use crate::{Answers, attack, attack_at, attack_inside, common};
 
 /// Takes, and holds what it has until the child's stdin is closed.
@@ -109,6 +110,24 @@ fn tables_of_the_machine_are_refused() {
         .arg(0, Compare::int(libc::AF_NETLINK as u32))
         .arg(2, Compare::int(libc::NETLINK_ROUTE as u32));
     assert_eq!(taken(common::strict().seccomp(Seccomp::default().rule(route)), "route").0, 1);
+}
+
+/// Where a table of the machine holds several such sandboxes, the second one has a filter of its own, and so has its program;
+/// with the rules of the documentation, no program has.
+#[test]
+fn filters_of_programs_leave_some_to_others() {
+    let _clean = common::clean();
+    let all = format!("{FILTERING} processes");
+    let (mut first, answers) = holder(common::strict(), "call-filters");
+    let (some, ends) = (answers.get("taken").parse::<u64>().unwrap(), answers.get("ends"));
+    assert!(some >= 5 * FILTERING && ends == all, "{answers:?}");
+    assert_eq!(taken(common::strict(), "call-filters"), (some, all), "the second");
+    drop(first.stdin.take());
+    assert_eq!(first.wait().unwrap().verdict(), Verdict::Exited(0));
+    let invalid = |name| Rule::new([name], Action::Errno(libc::EINVAL));
+    let prctl = invalid("prctl").arg(0, Compare::int(libc::PR_SET_SECCOMP as u32));
+    let refusing = Seccomp::default().rule(invalid("seccomp")).rule(prctl);
+    assert_eq!(taken(common::strict().seccomp(refusing), "call-filters"), (0, "EINVAL".to_owned()));
 }
 
 #[test]

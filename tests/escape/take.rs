@@ -33,6 +33,7 @@ pub fn run(words: &[&str]) {
         "pipes" => bytes(&mut kept, pipe),
         "epoll" => watched_by_epoll(&mut kept),
         "filters" => count(1, &mut kept, |_| filter()),
+        "call-filters" => call_filters(),
         "names" => names(),
         "ranges" => ranges(&mut kept),
         "flocks" => flocks(&mut kept),
@@ -292,6 +293,41 @@ where
         held += sent as u64;
     }
     held
+}
+
+/// How many processes take filters, and how long a filter may be.
+pub const FILTERING: u64 = 240;
+const LONGEST: usize = 4096;
+
+/// As many filters of system calls as many processes can install, each of the longest. They keep them until they are ended.
+fn call_filters() -> (u64, String) {
+    let (mut ends, end) = io::pipe().unwrap();
+    let mut forked = 0;
+    while forked < FILTERING {
+        // SAFETY: the test's program has one thread; the child installs filters, writes to the pipe, and waits.
+        match unsafe { libc::fork() } {
+            0 => {
+                let nothing = libc::sock_filter { code: 0, jt: 0, jf: 0, k: 1 };
+                let mut longest = [nothing; LONGEST];
+                longest[LONGEST - 1] = libc::sock_filter { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+                let program = libc::sock_fprog { len: LONGEST as u16, filter: longest.as_mut_ptr() };
+                let args = [libc::SECCOMP_SET_MODE_FILTER as usize, 0, &raw const program as usize, 0, 0, 0];
+                let (taken, why) = count(64, &mut Vec::new(), |_| call(libc::SYS_seccomp, args));
+                let _ = (&end).write_all(&[taken as u8, u8::from(why == "EINVAL")]);
+                loop {
+                    // SAFETY: pause(2) takes nothing.
+                    unsafe { libc::pause() };
+                }
+            }
+            1.. => forked += 1,
+            _ => break,
+        }
+    }
+    let mut told = vec![0; 2 * forked as usize];
+    ends.read_exact(&mut told).unwrap();
+    let taken = told.chunks(2).map(|one| u64::from(one[0])).sum();
+    let refused = told.chunks(2).all(|one| one[1] == 1);
+    (taken, if refused { "EINVAL".to_owned() } else { format!("{forked} processes") })
 }
 
 /// A classic filter that lets everything through.
