@@ -330,10 +330,18 @@ impl Drop for Look {
             if self.before.covers(&now) {
                 return;
             }
-            assert!(Instant::now() < until, "left behind:\nbefore {:#?}\nafter {now:#?}", self.before);
+            let children = || now.children.iter().map(|pid| what_is(pid)).collect::<String>();
+            assert!(Instant::now() < until, "left behind:\nbefore {:#?}\nafter {now:#?}\n{}", self.before, children());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// What a process is and does, for whoever has to find out why it is still there.
+fn what_is(pid: &str) -> String {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_else(|error| error.to_string());
+    let files = ["status", "syscall", "wchan", "cgroup", "cmdline", "stack"];
+    files.iter().map(|file| format!("-- {pid} {file}\n{}\n", read(file))).collect()
 }
 
 impl State {
