@@ -208,7 +208,6 @@ impl Sandbox {
     /// Sandbox::new().command("make").stdout(log.try_clone()?).stderr(log).status()?;
     /// # Ok(())
     /// # }
-    /// # Ok::<(), ringfence::Error>(())
     /// ```
     pub fn stdout(mut self, stdio: impl Into<Stdio>) -> Self {
         self.policy.stdio.streams[1] = Some(stdio.into());
