@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, ResolveFlag};
 use nix::sys::stat::{Mode, fstat};
 
 use crate::sys::by_fd;
@@ -33,9 +33,7 @@ pub(crate) fn directory(path: &Path) -> Option<OwnedFd> {
 /// Opens a regular file, and nothing else: the open of a device may do something.
 pub(crate) fn open_file(dir: &OwnedFd, name: &OsStr, how: ResolveFlag) -> Option<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let pinned =
-        OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(how | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let pinned = openat2(dir, name, pinned).ok()?;
+    let pinned = by_fd::look_as(dir.as_fd(), name, OFlag::empty(), how).ok()?;
     let is_file = fstat(&pinned).ok()?.st_mode & libc::S_IFMT == libc::S_IFREG;
     let file = is_file.then(|| by_fd::reopen(&pinned.as_fd(), flags))?;
     file.ok().map(File::from)
@@ -45,9 +43,8 @@ pub(crate) fn open_file(dir: &OwnedFd, name: &OsStr, how: ResolveFlag) -> Option
 /// directory is at most the group of new files, so they are no privilege.
 pub(crate) fn mode_in(root: PathBuf, path: PathBuf) -> Option<u32> {
     in_time(move || {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let how = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        let found = openat2(&directory(&root)?, &path, OpenHow::new().flags(flags).resolve(how)).ok()?;
+        let root = directory(&root)?;
+        let found = by_fd::look_as(root.as_fd(), &path, OFlag::O_DIRECTORY, ResolveFlag::RESOLVE_IN_ROOT).ok()?;
         Some(fstat(&found).ok()?.st_mode & 0o7777)
     })
 }

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,17 +63,10 @@ impl StorePath {
     /// directory itself is `.` there.
     fn parent(&self) -> nix::Result<(OwnedFd, &OsStr)> {
         let below = self.path.strip_prefix(&self.store.path).map_err(|_| Errno::EXDEV)?;
-        let mut dir = openat(&self.store.dir, c".", OFlag::O_PATH | by_fd::DIR, Mode::empty())?;
-        let mut names = below.iter().peekable();
-        let mut last = OsStr::from_bytes(b".");
-        while let Some(name) = names.next() {
-            if names.peek().is_some() {
-                dir = openat(&dir, name, OFlag::O_PATH | by_fd::DIR, Mode::empty())?;
-            } else {
-                last = name;
-            }
-        }
-        Ok((dir, last))
+        let enter = |dir: BorrowedFd<'_>, name: &OsStr| openat(dir, name, OFlag::O_PATH | by_fd::DIR, Mode::empty());
+        let here = enter(self.store.dir.as_fd(), OsStr::new("."))?;
+        let Some((above, name)) = below.parent().zip(below.file_name()) else { return Ok((here, OsStr::new("."))) };
+        Ok((above.iter().try_fold(here, |dir, name| enter(dir.as_fd(), name))?, name))
     }
 
     fn open_as(&self, flags: OFlag) -> nix::Result<OwnedFd> {

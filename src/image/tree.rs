@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat, renameat};
+use nix::fcntl::{AtFlags, OFlag, ResolveFlag, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat, mknodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::sys::xattr;
+use crate::sys::{by_fd, xattr};
 
 /// The largest number of links in a path, which is that of the kernel.
 const LINKS_MAX: usize = 40;
@@ -284,11 +284,9 @@ impl Tree {
     }
 
     fn open_in_root(&self, path: &[u8], more: ResolveFlag) -> nix::Result<OwnedFd> {
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | more);
         let path = if path.is_empty() { b".".as_slice() } else { path };
-        openat2(&self.root, OsStr::from_bytes(path), how)
+        let how = ResolveFlag::RESOLVE_IN_ROOT | more;
+        by_fd::look_as(self.root.as_fd(), OsStr::from_bytes(path), OFlag::O_DIRECTORY, how)
     }
 
     /// Walks to the directory at `path`, one name at a time. Returns the directory and its path

@@ -10,7 +10,7 @@ use std::path::Path;
 use nix::NixPath;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -43,6 +43,18 @@ pub(crate) fn reopen(fd: &impl AsFd, flags: OFlag) -> nix::Result<OwnedFd> {
 /// Finds what has the name, whatever it is: a link itself, not what it leads to.
 pub(crate) fn look<P: ?Sized + NixPath>(dir: BorrowedFd<'_>, name: &P) -> nix::Result<OwnedFd> {
     openat(dir, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Finds what a path below `dir` leads to, as `how` has it resolved, and returns an `O_PATH`
+/// descriptor: openat2(2), 5.6. No magic link of /proc is followed.
+pub(crate) fn look_as<P: ?Sized + NixPath>(
+    dir: BorrowedFd<'_>,
+    path: &P,
+    flags: OFlag,
+    how: ResolveFlag,
+) -> nix::Result<OwnedFd> {
+    let flags = flags | OFlag::O_PATH | OFlag::O_CLOEXEC;
+    openat2(dir, path, OpenHow::new().flags(flags).resolve(how | ResolveFlag::RESOLVE_NO_MAGICLINKS))
 }
 
 /// Sets the mode of the very file behind an `O_PATH` descriptor, which is no link. chmod(2) takes

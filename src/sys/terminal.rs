@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, ResolveFlag};
 use nix::sys::stat::{Mode, fstat, makedev};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 
@@ -22,10 +22,7 @@ pub(crate) fn open_master() -> Result<OwnedFd, Errno> {
 /// Fails with ENXIO if anything else is there: the root may be somebody else's. Needs openat2(2),
 /// 5.6.
 pub(crate) fn open_master_in(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let found = openat2(root, "dev/pts/ptmx", how)?;
+    let found = by_fd::look_as(root, "dev/pts/ptmx", OFlag::empty(), ResolveFlag::RESOLVE_IN_ROOT)?;
     let stat = fstat(&found)?;
     let is_ptmx = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == makedev(5, 2);
     if !is_ptmx || fstatfs(&found)?.filesystem_type() != DEVPTS_SUPER_MAGIC {

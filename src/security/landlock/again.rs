@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 
 use landlock::{Access, AccessFs, AccessNet, BitFlags, PathBeneath, RulesetCreatedAttr, Scope};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, ResolveFlag};
 use nix::sys::stat::fstat;
 
 use super::{Landlock, OF_FILES, kernel_abi, not_made};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::feature::Feature;
-use crate::sys::table;
+use crate::sys::{by_fd, table};
 use crate::text::{self, escape, hex, number, unescape};
 
 /// The longest text of the paths. A ticket has to hold more than them.
@@ -119,9 +119,7 @@ impl Landlock {
 
 /// Opens a path in the root directory of a sandbox, as a program in there would.
 fn open_in(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
-    let how = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(how);
-    openat2(root, path, how).map_err(|errno| match errno {
+    by_fd::look_as(root, path, OFlag::empty(), ResolveFlag::RESOLVE_IN_ROOT).map_err(|errno| match errno {
         Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => changed(path),
         errno => Error::new(Step::Landlock, errno).at(path),
     })
