@@ -1,5 +1,6 @@
 //! The limits of a control group, with types.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::controllers::Controllers;
@@ -211,7 +212,8 @@ impl Limits {
 
 impl Limits {
     pub(crate) fn is_empty(&self) -> bool {
-        *self == Limits::default()
+        static NONE: LazyLock<Limits> = LazyLock::new(Limits::default);
+        *self == *NONE
     }
 
     /// Returns the features that these limits need, in the order of the documentation.

@@ -273,8 +273,11 @@ impl Policy {
 
     /// Returns the problems that hold on every host.
     fn contradictions(&self) -> Vec<Problem> {
-        let mut problems = self.limits.invalid();
-        problems.extend(self.limits.incomplete());
+        let mut problems = Vec::new();
+        if !self.limits.is_empty() {
+            problems.extend(self.limits.invalid());
+            problems.extend(self.limits.incomplete());
+        }
         problems.extend(self.cgroup_parent.as_deref().and_then(cgroup::invalid_parent));
         problems.extend(self.cgroup_contradictions());
         #[cfg(feature = "systemd")]

@@ -344,9 +344,11 @@ fn terminal_path(stream: &PlanFd) -> Option<PathBuf> {
         PlanFd::Shared(fd) => fd.is_terminal(),
         _ => false,
     };
+    if !is_terminal {
+        return None;
+    }
     let open = PathBuf::from(format!("/proc/self/fd/{}", stream.raw()));
-    let path =
-        fs::read_link(&open).ok().filter(|path| is_terminal && !path.ends_with("tty") && !path.ends_with("ptmx"))?;
+    let path = fs::read_link(&open).ok().filter(|path| !path.ends_with("tty") && !path.ends_with("ptmx"))?;
     let [open, named] =
         [fs::metadata(&open).ok()?, fs::symlink_metadata(&path).ok()?].map(|file| (file.dev(), file.ino()));
     (open == named).then_some(path)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{self, probe};
 use crate::sorts;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringfence::asynchronous::AsyncChild;
 use ringfence::{Command, ErrorKind, Sandbox, Stdio, Verdict};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -267,7 +268,9 @@ fn threads() -> BTreeMap<String, usize> {
 #[test]
 fn many_at_once_need_no_thread_each() {
     // Each has some descriptors in this process.
-    let descriptors = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap().0;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let descriptors = hard.min(16_000).max(soft);
+    setrlimit(Resource::RLIMIT_NOFILE, descriptors, hard).unwrap();
     let count = usize::try_from(descriptors / 16).unwrap().min(1000);
     let _clean = common::clean();
     let cores = std::thread::available_parallelism().unwrap().get();
@@ -300,8 +303,9 @@ fn many_at_once_need_no_thread_each() {
                 |all: &BTreeMap<String, usize>| all.iter().filter(|(name, _)| *name != "rt").map(|(_, n)| n).sum();
             let (others_now, others_before): (usize, usize) = (others(&now), others(&before));
             assert!(others_now <= others_before + cores + 1, "{before:?}, then {now:?}");
-            // Two workers, and a few for what blocks. On a busy host, one that has done its work is not idle yet.
-            assert!(now.get("rt").is_none_or(|n| *n <= 2 + 16 * cores.max(2)), "{now:?}");
+            // Two workers, and a few for what blocks. On a busy host, many have done their work and are not idle yet.
+            let few = (2 + 16 * cores.max(2)).max(count / 4);
+            assert!(now.get("rt").is_none_or(|n| *n <= few), "{now:?}");
             sleep(Duration::from_millis(5)).await;
         }
         assert!(most > 2, "no thread was seen");
