@@ -58,8 +58,13 @@ impl Limits {
     /// The limit counts the buffers of TCP and UDP sockets: on v2 together with the rest, on v1
     /// separately, up to another quarter of the limit (`memory.kmem.tcp.limit_in_bytes`). On a
     /// kernel that does not count these buffers, or not its own memory, the limit is
-    /// [`Partial`](crate::Enforcement::Partial). No kernel counts unread data in netlink sockets
-    /// and terminals, or locks of files: [`Seccomp`](crate::Seccomp) tells how to refuse these.
+    /// [`Partial`](crate::Enforcement::Partial).
+    ///
+    /// No kernel counts unread replies in netlink sockets, and locks of ranges of files. The limit
+    /// is [`Partial`](crate::Enforcement::Partial) too unless a filter refuses both, as
+    /// [`Seccomp::compute`](crate::Seccomp::compute) does: [`Seccomp`](crate::Seccomp) has the
+    /// rules, and figures. Terminals, locks of whole files, and filters that the program installs are
+    /// memory in addition as well, but bounded by the number of descriptors and processes.
     pub fn memory(self, limit: impl Into<Bytes>) -> Self {
         Limits { memory: Some(limit.into()), ..self }
     }

@@ -90,6 +90,7 @@ impl Policy {
         let bounding = self.judge_capabilities(&security, &mut problems, &mut enforced);
         let seccomp = self.judge_seccomp(&mut enforced, &mut problems);
         let seccomp = self.judge_denials(seccomp, &mut enforced, &mut problems);
+        note_uncounted_memory(seccomp.as_ref(), &mut enforced);
         self.judge_output(&mut enforced, &mut problems);
         if seccomp.is_some() && landlock.is_empty() {
             problems.extend(self.filter_bypass());
@@ -588,6 +589,17 @@ impl Policy {
             }
         }
         Ok((limits, account_cpu, enforced))
+    }
+}
+
+/// Notes that a limit of memory holds in part where the program, under this filter, can have memory
+/// that no control group counts.
+fn note_uncounted_memory(seccomp: Option<&Seccomp>, enforced: &mut Enforced) {
+    let gap = seccomp.map_or(Some(security::WITHOUT_FILTER), Seccomp::uncounted_memory);
+    if enforced.get(Feature::MemoryLimit) == Some(&Enforcement::Full)
+        && let Some(gap) = gap
+    {
+        enforced.set(Feature::MemoryLimit, Enforcement::Partial(gap));
     }
 }
 

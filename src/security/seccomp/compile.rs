@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::bpf::{self, Answers, Decision, Filter};
 use super::rule::{Action, Rule};
 use super::table::{self, Architecture};
+use super::uncounted;
 
 /// The calls of a stub that waits for its program, receives it, and executes it or fails.
 const CALLS_OF_A_WAITING_STUB: [libc::c_long; 12] = [
@@ -88,6 +89,8 @@ pub(super) struct Compiled {
     pub(super) stub_may_enter: bool,
     /// A stub whose program a later process starts can wait under the filter.
     pub(super) stub_may_be_started: bool,
+    /// The memory that no control group counts and the filter leaves to the program, if there is any.
+    pub(super) uncounted: Option<&'static str>,
     /// The actions of the profile, without the questions of one that reports.
     pub(super) actions: Vec<Action>,
     /// The answers of a profile that reports.
@@ -154,6 +157,7 @@ impl CallRules {
                 && decision(libc::SYS_clone).on([CLONE_OF_AN_ENTRY, 0, 0, 0, 0, 0]) == Action::Allow
                 && decision(libc::SYS_ioctl).on([0, libc::TIOCSCTTY, 0, 0, 0, 0]) == Action::Allow,
             stub_may_be_started: CALLS_OF_A_CREATED_STUB.into_iter().all(plainly),
+            uncounted: uncounted::under(&filter),
             program,
             actions,
             answers: reports.then(|| Arc::new(filter)),

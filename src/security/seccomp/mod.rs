@@ -16,6 +16,7 @@ mod rule;
 mod sockets;
 mod table;
 mod text;
+mod uncounted;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -29,6 +30,7 @@ pub use notify::{Notification, Notifications};
 pub(crate) use remote::{RemoteConnection, RemoteSupervisor};
 pub use rule::{Action, Compare, DenialRule, Rule};
 pub use table::Architecture;
+pub(crate) use uncounted::WITHOUT_FILTER;
 
 use crate::error::Problem;
 use crate::feature::Feature;
@@ -437,6 +439,12 @@ impl Seccomp {
     /// Returns true if the filter has a listener.
     pub(crate) fn has_listener(&self) -> bool {
         self.asks() || self.0.reports
+    }
+
+    /// Returns the memory that no control group counts, and that a program under this profile can
+    /// have without a bound.
+    pub(crate) fn uncounted_memory(&self) -> Option<&'static str> {
+        self.compiled().uncounted
     }
 
     /// Returns true if the profile asks a supervisor about any call.
