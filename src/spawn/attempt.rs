@@ -11,7 +11,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use super::hint;
 use super::launch::{FailurePage, Launch};
-use super::report::{self, Event, Waited};
+use super::report::{self, BURST, Event, Waited};
 use super::running::Stub;
 use super::spawner::Ticket;
 use super::stub_file::stub_name;
@@ -24,6 +24,8 @@ use crate::sys::{mount, pidfd, timeout};
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// The time after which a clone counts as blocked in the kernel.
 const BLOCKED_AFTER: Duration = Duration::from_millis(500);
+/// The records beside one for each op that may come before the spawner's record of the clone.
+const EARLY: usize = 64;
 /// The hint for a descriptor that did not fit into the caller's table.
 pub(super) const TABLE_FULL: &str = "the caller has as many descriptors open as RLIMIT_NOFILE allows";
 
@@ -100,6 +102,9 @@ impl<'a> Attempt<'a> {
             if self.drain()? {
                 return Ok(());
             }
+            if waited == Waited::Ready && Instant::now() >= self.until {
+                return Err(self.timeout());
+            }
             match waited {
                 // The process that died is the stub that a sibling has just replaced.
                 Waited::Died if self.child_fd().map(|fd| fd.as_raw_fd()) != watched => {}
@@ -139,12 +144,16 @@ impl<'a> Attempt<'a> {
         self.child.as_ref().map(|(_, fd)| fd.as_fd())
     }
 
-    /// Reads the records that have arrived. Returns true if the program has been executed.
+    /// Reads the records that have arrived, or a [`BURST`] of them. Returns true if the program has
+    /// been executed.
     fn drain(&mut self) -> Result<bool> {
-        loop {
+        for _ in 0..BURST {
             match report::receive(self.report.as_fd()).map_err(|errno| Error::new(Step::Report, errno))? {
                 Event::Nothing => return Ok(false),
                 Event::Record(record, fd) if self.child.is_none() && is_from_inside(record) => {
+                    if self.early.len() > self.launch.plan.len() + EARLY {
+                        return Err(Error::new(Step::Report, Errno::EPROTO));
+                    }
                     self.early.push_back((record, fd));
                 }
                 Event::Record(record, fd) => {
@@ -161,6 +170,7 @@ impl<'a> Attempt<'a> {
                 Event::End => return Err(self.died()),
             }
         }
+        Ok(false)
     }
 
     /// Handles one record. Returns true if this was the last record of a success.
@@ -359,20 +369,22 @@ impl<'a> Attempt<'a> {
             .hint("a source may hang (a network file system), or a control group may be frozen; see setup_timeout()")
     }
 
-    /// Reads the records that have arrived, and notes the processes in them, so that they can be
-    /// killed. Returns true if more records may come.
+    /// Reads the records that have arrived, or a [`BURST`] of them, and notes the processes in them,
+    /// so that they can be killed. Returns true if more records may come.
     fn note_processes(&mut self) -> bool {
-        loop {
+        for _ in 0..BURST {
             match report::receive(self.report.as_fd()) {
                 Ok(Event::Record(record, fd)) => match (record.kind, fd) {
                     (record::CLONED, Some(fd)) => self.child = Some((record.value, fd)),
                     (record::CLONED, None) => self.without_pidfd = Some(record.value),
-                    (_, fd) => self.early.push_back((record, fd)),
+                    (_, Some(fd)) => self.early.push_back((record, Some(fd))),
+                    (_, None) => {}
                 },
                 Ok(Event::Nothing) => return true,
                 _ => return false,
             }
         }
+        true
     }
 
     /// Kills and reaps the processes of the setup. The stub's record can come before the spawner's,
@@ -426,4 +438,53 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) {
     let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
     while poll(&mut fds, timeout::until(until)) == Err(Errno::EINTR) {}
     let _ = pidfd::wait(pidfd, false);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+
+    use super::super::report::encode;
+    use super::*;
+    use crate::plan::Plan;
+
+    /// Returns what the attempt says while a process inside sends this record without end.
+    fn flooded(kind: u32, has_child: bool) -> Error {
+        let plan = Plan::new();
+        let launch = Launch::new(&plan, Duration::from_millis(100));
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let bytes = encode(Record { kind, op: 0, errno: 0, value: 0 });
+        let floods = [(); 6].map(|()| {
+            let theirs = theirs.try_clone().unwrap();
+            thread::spawn(move || while send(theirs.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL).is_ok() {})
+        });
+        let mut attempt = Attempt::new(&launch, ours, Instant::now() + launch.deadline);
+        if has_child {
+            let own = std::process::id() as i32;
+            attempt.child = Some((own, pidfd::open(own).unwrap()));
+        }
+        let error = attempt.read().unwrap_err();
+        drop(attempt);
+        floods.into_iter().for_each(|flood| flood.join().unwrap());
+        error
+    }
+
+    #[test]
+    fn records_without_end_do_not_outlast_the_deadline() {
+        for _ in 0..4 {
+            let began = Instant::now();
+            assert_eq!(flooded(record::STAMP, true).kind(), ErrorKind::Timeout);
+            assert_eq!(flooded(record::RULE_FILE, true).kind(), ErrorKind::Timeout);
+            assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        }
+    }
+
+    #[test]
+    fn records_before_the_clone_are_no_more_than_a_setup_has() {
+        let error = flooded(record::STAMP, false);
+        assert_eq!(error.raw_os_error(), Some(libc::EPROTO), "{error}");
+    }
 }

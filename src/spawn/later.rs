@@ -102,7 +102,7 @@ impl Later<'_> {
         loop {
             let waited = report::wait(self.connection.as_fd(), Some(self.process), until, false);
             let waited = waited.map_err(|errno| self.given_up(failed(errno)))?;
-            loop {
+            for _ in 0..report::BURST {
                 let event = report::receive(self.connection.as_fd());
                 match event.map_err(|errno| self.given_up(failed(errno)))? {
                     Event::Nothing => break,
@@ -118,6 +118,7 @@ impl Later<'_> {
                 Waited::Died if executing => return self.silent_failure(),
                 Waited::Died => return Err(self.gone()),
                 Waited::TimedOut => return Err(self.given_up(self.timeout())),
+                Waited::Ready if Instant::now() >= until => return Err(self.given_up(self.timeout())),
                 Waited::Ready => {}
             }
         }

@@ -13,6 +13,9 @@ use crate::stub::wire::{self, Record};
 use crate::sys::{table, timeout};
 
 const SIZE: usize = size_of::<Record>();
+/// The records that are read at once. After them the time counts: a process inside that got hold of
+/// the socket could send without end.
+pub(super) const BURST: usize = 1024;
 
 pub(super) fn encode(record: Record) -> [u8; SIZE] {
     let words = [record.kind, record.op, record.errno as u32, record.value as u32].map(u32::to_ne_bytes);
