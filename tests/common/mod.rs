@@ -4,6 +4,7 @@
 
 pub mod calls;
 pub mod everyday;
+pub mod halves;
 pub mod place;
 pub mod probe;
 pub mod refuse;
