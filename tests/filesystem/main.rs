@@ -7,6 +7,7 @@ mod changes;
 mod collect;
 mod contents;
 mod copy_up;
+mod findmnt;
 mod mounts;
 mod nodes;
 mod options;

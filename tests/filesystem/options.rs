@@ -514,7 +514,7 @@ fn owned(owners: &[u32]) -> common::TempDir {
 }
 
 /// Whether the host's temporary directory maps ids, which the first id-mapped bind shows.
-fn maps_ids(output: ringfence::Result<ringfence::Output>) -> Option<ringfence::Output> {
+pub(super) fn maps_ids(output: ringfence::Result<ringfence::Output>) -> Option<ringfence::Output> {
     match output {
         Err(error) if error.step() == Step::IdMapMount && error.raw_os_error() == Some(libc::EINVAL) => {
             common::skip("the temporary directory is on a file system that maps no ids", true);
