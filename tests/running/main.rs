@@ -12,6 +12,7 @@ mod browser;
 mod child;
 mod ci_runner;
 mod created;
+mod created_frozen;
 mod created_joined;
 mod created_listener;
 mod created_terminal;
