@@ -20,10 +20,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use ringfence::Sandbox;
 use ringfence::oci::{
     Config, Container, Runtime, Status, default_config, features, preserve_fds, send_pidfd, send_terminal,
 };
+use ringfence::{ErrorKind, Sandbox};
 
 use self::args::{Args, CgroupManager, Command, CreateArgs};
 use self::log::Log;
@@ -75,6 +75,7 @@ fn carry_out(args: Args, log: &Log) -> Result<u8, Failure> {
         return Err("--cgroup-manager disabled: a container of root has a control group in any case".into());
     }
     let by_systemd = args.systemd_cgroup || args.cgroup_manager == CgroupManager::Systemd;
+    let is_default_root = args.root.is_none();
     let runtime = Runtime::new(args.root.unwrap_or_else(Runtime::default_root)).systemd_cgroups(by_systemd);
     match args.command {
         Command::Create(create) => drop(make(&runtime, &create, &config_of(&create)?, true, log)?),
@@ -94,7 +95,14 @@ fn carry_out(args: Args, log: &Log) -> Result<u8, Failure> {
             let failed = if force { runtime.delete_by_force(&id)? } else { runtime.open(&id)?.delete(false)? };
             failed.iter().for_each(|error| log.warning(&error.to_string()));
         }
-        Command::List { format, quiet } => say(&show::list(&runtime.list()?, format, quiet)?)?,
+        Command::List { format, quiet } => {
+            let states = match runtime.list() {
+                // The default root is made by the first create. One that was named may be misspelt.
+                Err(error) if error.kind() == ErrorKind::NotFound && is_default_root => Vec::new(),
+                other => other?,
+            };
+            say(&show::list(&states, format, quiet)?)?;
+        }
         Command::Ps { id, format, words } => say(&show::processes(&runtime.open(&id)?, format, &words)?)?,
         Command::Pause { id } => runtime.open(&id)?.pause()?,
         Command::Resume { id } => runtime.open(&id)?.resume()?,

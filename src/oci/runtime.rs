@@ -304,13 +304,17 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Control`] if the root cannot be read.
+    /// [`ErrorKind::NotFound`] if the root is not there, as it is before the first create, and
+    /// [`ErrorKind::Control`] if it cannot be read.
     pub fn list(&self) -> Result<Vec<State>> {
         let failed = |error: std::io::Error| {
             Error::io(Step::ContainerState, &error).at(&self.root).with_kind(ErrorKind::Control)
         };
         let entries = match std::fs::read_dir(&self.root) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let hint = "name the root that the containers were created with";
+                return Err(failed(error).with_kind(ErrorKind::NotFound).hint(hint));
+            }
             other => other.map_err(failed)?,
         };
         let mut states = Vec::new();

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::Bundle;
 use super::example::args::Args;
-use crate::common;
+use crate::common::{self, probe};
 
 /// Options that are taken, with a value where there is one.
 const TAKEN: &[(&str, &[&str])] = &[
@@ -129,11 +129,27 @@ fn every_option_of_other_runtimes_is_taken_or_refused_by_name() {
 fn what_is_not_there_is_shown_as_other_runtimes_show_it() {
     let _clean = common::clean();
     let bundle = Bundle::new("true");
+    fs::create_dir(bundle.path("containers")).unwrap();
     assert_eq!(bundle.does(&["list", "--format", "json"]), "null\n");
     assert_eq!(bundle.does(&["list", "-q"]), "");
     for word in ["--version", "-v"] {
         assert!(bundle.does(&[word]).starts_with("oci-runtime version "));
     }
+}
+
+#[test]
+fn a_root_that_is_not_there_has_no_containers_if_nobody_has_named_it() {
+    let _clean = common::clean();
+    let bundle = Bundle::new("true");
+    for words in [&["list"][..], &["list", "-q"], &["list", "--format", "json"]] {
+        let said = bundle.says(words);
+        assert!(said.status.code() == Some(1) && said.out.is_empty(), "{words:?}: {said:?}");
+        assert!(said.err.contains(&bundle.path("containers").display().to_string()), "{said:?}");
+    }
+    // Without the option it is the default of an ordinary user.
+    let mut list = probe::caller("oci-runtime-of-an-ordinary-user list --format json");
+    let said = list.env("XDG_RUNTIME_DIR", bundle.path("none")).output().unwrap();
+    assert!(said.status.success() && said.stdout == b"null\n", "{said:?}");
 }
 
 #[test]
