@@ -7,7 +7,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use ringfence::oci::{Container, Runtime, preserve_fds_of_exec, send_pidfd, send_terminal, subgroups_of_exec};
+use ringfence::oci::{
+    Container, Runtime, exec_warnings, preserve_fds_of_exec, send_pidfd, send_terminal, subgroups_of_exec,
+};
 use ringfence::{Capability, Child, Command};
 use serde_json::{Value, json};
 
@@ -26,6 +28,9 @@ pub fn run(runtime: &Runtime, args: &ExecArgs, log: &Log) -> Result<u8, Failure>
         Some(path) => read_file(path, "--process")?,
         None => process_of(&container, args)?,
     };
+    for warning in exec_warnings(&process)? {
+        log.warning(&warning);
+    }
     let given = serde_json::from_slice::<Value>(&process)?;
     if let Some(mask) = given["execCPUAffinity"]["initial"].as_str().and_then(mask_of) {
         log.debug(&format!("initial CPU affinity: 0x{mask}"));

@@ -116,7 +116,7 @@ fn carry_out(args: Args, log: &Log) -> Result<u8, Failure> {
         Command::Spec { bundle, rootless } => write_spec(&bundle, rootless)?,
         Command::Checkpoint { .. } => return Err("checkpoint: containers are not checkpointed".into()),
         Command::Restore { .. } => return Err("restore: containers are not checkpointed".into()),
-        Command::Update(update) => update::run(&runtime, &update)?,
+        Command::Update(update) => update::run(&runtime, &update, log)?,
         Command::Events { id, stats, interval } => events::run(&runtime, &id, stats, interval)?,
     }
     Ok(0)

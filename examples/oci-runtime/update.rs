@@ -1,12 +1,13 @@
 //! `update`: other limits for a container that lives.
 
-use ringfence::oci::Runtime;
+use ringfence::oci::{Runtime, update_warnings};
 use serde_json::{Value, json};
 
 use super::args::{Size, UpdateArgs};
+use super::log::Log;
 use super::{Failure, read_bounded, read_file};
 
-pub fn run(runtime: &Runtime, args: &UpdateArgs) -> Result<(), Failure> {
+pub fn run(runtime: &Runtime, args: &UpdateArgs, log: &Log) -> Result<(), Failure> {
     let refused = [
         ("--kernel-memory", args.kernel_memory.is_some(), "Linux counts it with the rest"),
         ("--kernel-memory-tcp", args.kernel_memory_tcp.is_some(), "Linux counts it with the rest"),
@@ -22,6 +23,9 @@ pub fn run(runtime: &Runtime, args: &UpdateArgs) -> Result<(), Failure> {
         Some(path) => read_file(path, "--resources")?,
         None => resources(args).to_string().into_bytes(),
     };
+    for warning in update_warnings(&resources)? {
+        log.warning(&warning);
+    }
     Ok(container.update(&resources)?)
 }
 

@@ -90,8 +90,7 @@ impl Config {
         let spec: Spec = typed(&value)?;
         let read = serde_json::to_value(&spec).map_err(|error| invalid(error.to_string()))?;
         refuse_list(&value, &read)?;
-        let passed_over = unknown(&value, &read).into_iter();
-        warnings.extend(passed_over.map(|path| format!("{path}: the property is not known, and has no effect")));
+        warnings.extend(warnings_of_unknown("", unknown(&value, &read)));
         warnings.extend(mount_warnings(&spec));
         warn_of_writable_groups(&spec, &mut warnings);
         let seccomp = value.pointer("/linux/seccomp").filter(|seccomp| !seccomp.is_null()).cloned();
@@ -141,18 +140,59 @@ impl Config {
     }
 }
 
+/// Returns what [`Container::exec`](super::Container::exec) passes over of a process, each with its
+/// path: properties and capabilities that are not known, and ambient capabilities that are not
+/// permitted and inheritable as well.
+///
+/// ```
+/// let process = br#"{"args": ["ps"], "cwd": "/", "capabilities": {"bounding": ["CAP_OF_TOMORROW"]}}"#;
+/// let warnings = ringfence::oci::exec_warnings(process)?;
+/// assert!(warnings[0].starts_with("process.capabilities.bounding: \"CAP_OF_TOMORROW\""));
+/// # Ok::<(), ringfence::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`ErrorKind::Invalid`] if the text is not JSON, or not of the types of the specification.
+pub fn exec_warnings(process: &[u8]) -> Result<Vec<String>> {
+    Ok(read_process(process)?.1)
+}
+
+/// Returns what [`Container::update`](super::Container::update) passes over of limits, each with its
+/// path: properties that are not known.
+///
+/// # Errors
+///
+/// [`ErrorKind::Invalid`] if the text is not JSON, or not of the types of the specification.
+pub fn update_warnings(resources: &[u8]) -> Result<Vec<String>> {
+    let value = parse(resources)?;
+    Ok(warnings_of_unknown("linux.resources.", unknown(&value, &typed_alone::<LinuxResources>(&value)?.1)).collect())
+}
+
 /// Reads the process of an `exec`: a file that has `process` alone.
 pub(super) fn process_from_json(text: &[u8]) -> Result<Process> {
-    let mut value = parse(text)?;
-    leave_out_capabilities(&mut value, &mut Vec::new());
+    Ok(read_process(text)?.0)
+}
+
+fn read_process(text: &[u8]) -> Result<(Process, Vec<String>)> {
+    let (mut value, mut warnings) = (parse(text)?, Vec::new());
+    leave_out_capabilities(&mut value, &mut warnings);
     add_user(&mut value);
     name_flags(&mut value);
-    typed_alone(&value)
+    let (process, read) = typed_alone(&value)?;
+    warnings.extend(warnings_of_unknown("process.", unknown(&value, &read)));
+    Ok((process, warnings))
 }
 
 /// Reads the limits of an update: a file that has `linux.resources` alone.
 pub(super) fn resources_from_json(text: &[u8]) -> Result<LinuxResources> {
-    typed_alone(&parse(text)?)
+    Ok(typed_alone(&parse(text)?)?.0)
+}
+
+/// Returns the warnings of properties that are not known. `above`: the path of what their paths
+/// begin in, with the dot.
+fn warnings_of_unknown(above: &str, paths: Vec<String>) -> impl Iterator<Item = String> {
+    paths.into_iter().map(move |path| format!("{above}{path}: the property is not known, and has no effect"))
 }
 
 /// Reads a file of the configuration's size.
@@ -186,10 +226,11 @@ fn typed<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T> {
 }
 
 /// Reads a file that has a part of the configuration alone.
-fn typed_alone<T: serde::de::DeserializeOwned + serde::Serialize>(value: &Value) -> Result<T> {
+fn typed_alone<T: serde::de::DeserializeOwned + serde::Serialize>(value: &Value) -> Result<(T, Value)> {
     let part = typed(value)?;
-    refuse_list(value, &serde_json::to_value(&part).map_err(|error| invalid(error.to_string()))?)?;
-    Ok(part)
+    let read = serde_json::to_value(&part).map_err(|error| invalid(error.to_string()))?;
+    refuse_list(value, &read)?;
+    Ok((part, read))
 }
 
 /// Refuses a list of an object's values in their order, which the types would take for the object.

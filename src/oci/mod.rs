@@ -35,7 +35,7 @@ mod translate;
 mod unknown;
 mod update;
 
-pub use config::Config;
+pub use config::{Config, exec_warnings, update_warnings};
 pub use console::{send_pidfd, send_terminal};
 pub use container::Container;
 pub use documents::{default_config, features};

@@ -169,6 +169,43 @@ fn a_group_that_is_in_use_is_refused_in_the_words_of_other_runtimes() {
 }
 
 #[test]
+fn what_is_passed_over_is_told_by_each_command_that_reads_it() {
+    let _clean = common::clean();
+    let unknown = |set: &mut serde_json::Value| set.as_array_mut().unwrap().push(json!("CAP_OF_TOMORROW"));
+    let mut bundle = Bundle::new(PATIENT);
+    unknown(&mut bundle.config["process"]["capabilities"]["bounding"]);
+    let log = bundle.path("log").display().to_string();
+    let logged = |words: &[&str]| {
+        let _ = fs::remove_file(&log);
+        let said = bundle.says(&[&["--log", &log, "--log-format", "json"], words].concat());
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        assert!(said.status.success() && !text.contains("error"), "{words:?}: {said:?}: {text}");
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let warnings = lines.filter(|line| line["level"] == "warning");
+        warnings.map(|line| line["msg"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let capability = "process.capabilities.bounding: \"CAP_OF_TOMORROW\" is not known, and has no effect";
+    assert_eq!(logged(&["create", "box"]), [capability]);
+    assert_eq!(logged(&["start", "box"]), [""; 0]);
+    let mut process = bundle.config["process"].clone();
+    process["args"] = json!(["true"]);
+    process["later"] = json!({"a": 1});
+    fs::write(bundle.path("process"), process.to_string()).unwrap();
+    let property = "process.later: the property is not known, and has no effect";
+    assert_eq!(logged(&["exec", "--process", "process", "box"]), [capability, property]);
+    // Without a log it is on stderr.
+    let said = bundle.says(&["exec", "--process", "process", "box"]);
+    assert!(said.status.success() && said.err.contains(capability), "{said:?}");
+    assert_eq!(logged(&["exec", "box", "true"]), [""; 0], "what the container has is known");
+    if common::is_root() {
+        fs::write(bundle.path("limits"), r#"{"pids": {"limit": 50, "later": 1}}"#).unwrap();
+        let property = "linux.resources.pids.later: the property is not known, and has no effect";
+        assert_eq!(logged(&["update", "--resources", "limits", "box"]), [property]);
+    }
+    bundle.does(&["delete", "--force", "box"]);
+}
+
+#[test]
 fn a_path_that_is_masked_twice_is_masked_once() {
     let _clean = common::clean();
     let bundle = Bundle::new("grep -c ' /held ' /proc/self/mountinfo");
