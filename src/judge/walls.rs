@@ -42,6 +42,10 @@ const MAY_UNMOUNT: &str = "the program has CAP_SYS_ADMIN over its mounts, and co
                            leave the capability out with capabilities()";
 const ONLY_COVERED: &str = "the host's root lies below this one (no_pivot), and who gets CAP_SYS_ADMIN over the mounts could \
                             take this one off: enter it by pivot_root(2)";
+const ENTERED_BY_CHROOT: &str = "the program is in a mount namespace with another root, and this one was entered by chroot(2): \
+                                 who gets CAP_SYS_ADMIN over that namespace could leave for its root";
+const NOT_ITS_OWN: &str = "the mount namespace is not the sandbox's own; its mounts are, and no other process finds them, \
+                           but who may write to the directory above one could rename or remove what it stands on";
 const MAY_RAISE: &str = "the program has CAP_SYS_RESOURCE on the host itself, and could raise its limits: add user_ns(), \
                          or leave the capability out with capabilities()";
 
@@ -59,6 +63,11 @@ impl Policy {
             let reason = "a program with CAP_SYS_ADMIN over its mounts would take the root off, and be on the host's";
             let remedy = "leave the capability out with capabilities(), or no_pivot()";
             problems.push(Problem::unsupported("no_pivot", reason, remedy));
+        }
+        if self.namespaces.ends_in.is_some() && self.may_have(privileges, Capability::CAP_SYS_ADMIN) {
+            let reason = "a program with CAP_SYS_ADMIN would enter the root of its mount namespace, which is another";
+            let remedy = "leave the capability out with capabilities(), or have a mount namespace of its own";
+            problems.push(Problem::unsupported("mount_ns", reason, remedy));
         }
         let own = self.namespaces.new.contains(Namespaces::USER) || self.namespaces.joins(Namespaces::MOUNT);
         if !own && self.may_have(privileges, Capability::CAP_SYS_CHROOT) && mount::is_under_chroot() {
@@ -106,6 +115,7 @@ impl Policy {
         let root_holds =
             if outside == Enforcement::Full { unless(makes_nodes, MAY_MAKE_NODES) } else { outside.clone() };
         let root_holds = match root_holds {
+            Enforcement::Full if self.namespaces.ends_in.is_some() => Enforcement::Partial(ENTERED_BY_CHROOT),
             Enforcement::Full => unless(self.mounts.no_pivot, ONLY_COVERED),
             other => other,
         };
@@ -113,6 +123,9 @@ impl Policy {
         let apart = self.namespaces.apart();
         for (_, feature) in NAMESPACES.into_iter().filter(|(kind, _)| apart.contains(*kind)) {
             enforced.set(feature, outside.clone());
+        }
+        if self.namespaces.ends_in.is_some() && outside == Enforcement::Full {
+            enforced.set(Feature::MountNs, Enforcement::Partial(NOT_ITS_OWN));
         }
         let limits = unless(!own_user_ns && may(Capability::CAP_SYS_RESOURCE), MAY_RAISE);
         let user_limits = unless(may(Capability::CAP_SYS_RESOURCE), MAY_SET_LIMITS);

@@ -138,6 +138,7 @@ impl Policy {
             let made = self.program.cwd.as_deref().filter(|_| self.program.make_cwd);
             let further = Further { scratch, groups: &judgement.control_groups, workdir: made };
             self.mounts.emit(&mut plan, &mounts, context, ready, further)?;
+            self.namespaces.emit_end(&mut plan)?;
         }
         // The ops between this and the last change of directory name absolute paths.
         self.cwd_ahead().into_iter().for_each(|cwd| emit_cwd_ahead(&mut plan, &Path::new("/").join(cwd)));

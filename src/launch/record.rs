@@ -110,7 +110,8 @@ impl Entrance {
             ("init", policy.program.init),
             ("outlives", policy.program.outlive_owner),
             ("root", policy.mounts.root.is_some()),
-            ("covers", policy.mounts.no_pivot),
+            // For a further program the two are one: none has CAP_SYS_ADMIN.
+            ("covers", policy.mounts.no_pivot || policy.namespaces.ends_in.is_some()),
             ("counts", judgement.account_cpu),
             ("cuts", policy.output_cut),
             ("uncounted", !policy.has_to_count()),

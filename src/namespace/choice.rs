@@ -14,6 +14,9 @@ use crate::idmap::IdMap;
 pub(crate) struct Choice {
     pub(crate) new: Namespaces,
     pub(crate) join: Vec<(Namespaces, JoinSource)>,
+    /// The mount namespace that the setup enters once it has made the root in a new one. It takes the
+    /// root along, as a copy that no namespace has.
+    pub(crate) ends_in: Option<JoinSource>,
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
     pub(crate) monotonic: Option<TimeOffset>,
@@ -35,7 +38,8 @@ impl Choice {
 
     /// Closes the files of namespaces that are joined. Which kinds those are stays known.
     pub(crate) fn forget_sources(&mut self) {
-        self.join.iter_mut().for_each(|(_, source)| *source = JoinSource::Pid(0));
+        let sources = self.join.iter_mut().map(|(_, source)| source).chain(&mut self.ends_in);
+        sources.for_each(|source| *source = JoinSource::Pid(0));
     }
 
     /// Returns whether a namespace of this kind is joined.
@@ -46,7 +50,8 @@ impl Choice {
     /// Returns the problems of sources that are no namespaces of their kind.
     pub(crate) fn invalid_sources(&self) -> Vec<Problem> {
         let known = self.join.iter().filter(|(kind, _)| kind.file().is_some());
-        known.filter_map(|(kind, source)| source.problem(*kind)).collect()
+        let last = self.ends_in.iter().filter_map(|source| source.problem(Namespaces::MOUNT));
+        known.filter_map(|(kind, source)| source.problem(*kind)).chain(last).collect()
     }
 
     /// Returns the flags of the clone. After a user namespace is joined, all others belong to it,

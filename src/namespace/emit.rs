@@ -1,10 +1,12 @@
 //! From the policy to ops: joined and new namespaces, and what is set in them.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
 use super::choice::Choice;
 use super::kinds::Namespaces;
 use super::maps::{IdMaps, Writer};
+use super::source::{JoinSource, open_path};
 use super::sysctl;
 use super::user_limit::emit_user_limits;
 use crate::error::{Problem, Result, Step};
@@ -83,6 +85,33 @@ impl Choice {
         if self.reclones() {
             plan.reclone();
         }
+        Ok(())
+    }
+
+    /// Leaves the new mount namespace for the one that the sandbox ends in, if that is another. To be
+    /// called in the new root, while the stub has the caller's rights.
+    ///
+    /// setns(2) puts the stub into the root of that namespace. So it takes a copy of its own root
+    /// along, with all mounts below, and enters that by chroot(2). The copy belongs to no namespace:
+    /// nobody finds it by a path, `..` leads nowhere above it, and it goes with its last process. As
+    /// the stub's root is not that of its mount namespace, the kernel makes it no user namespace.
+    pub(crate) fn emit_end(&self, plan: &mut Plan) -> Result<()> {
+        const OPEN_TREE_CLONE: u64 = 1;
+        const AT_RECURSIVE: u64 = 0x8000;
+        let Some(JoinSource::Path(path)) = &self.ends_in else { return Ok(()) };
+        let target = plan.fd(PlanFd::Shared(Arc::new(open_path(path, Namespaces::MOUNT)?)));
+        let (top, here, tree) = (plan.string("/"), plan.string("."), plan.slot());
+        let flags = OPEN_TREE_CLONE | AT_RECURSIVE | libc::O_CLOEXEC as u64;
+        let cwd = Arg::from(libc::AT_FDCWD);
+        plan.call(Step::OpenTree, libc::SYS_open_tree, [cwd, top.into(), flags.into()]).at("/").store(tree);
+        plan.call(Step::JoinNamespace, libc::SYS_setns, [target.into(), Namespaces::MOUNT.bits().into()])
+            .at(path)
+            .hint(
+                "entering a mount namespace needs CAP_SYS_ADMIN and CAP_SYS_CHROOT in the user namespace that owns it",
+            );
+        plan.call(Step::PivotRoot, libc::SYS_fchdir, [tree.into()]).at("/");
+        plan.call(Step::PivotRoot, libc::SYS_chroot, [here.into()]).at("/");
+        plan.close(Step::OpenTree, tree);
         Ok(())
     }
 

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::translate::{
-    CGROUP_PARENT, Surroundings, Translation, has_cgroup_ns, is_host_root, is_of_groups, mount_warnings, translate,
-    unknown_calls,
+    CGROUP_PARENT, Surroundings, Translation, has_cgroup_ns, has_mount_ns, is_host_root, is_of_groups, mount_warnings,
+    translate, unknown_calls,
 };
 use super::unknown::{list_for_object, unknown};
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
@@ -93,6 +93,12 @@ impl Config {
         warnings.extend(warnings_of_unknown("", unknown(&value, &read)));
         warnings.extend(mount_warnings(&spec));
         warn_of_writable_groups(&spec, &mut warnings);
+        if !has_mount_ns(&spec) {
+            let reason = "without a new `mount`, the container is in a mount namespace with another root: its own is \
+                          entered by chroot(2), and a program that may write to the directory above a mount could \
+                          rename or remove what that stands on";
+            warnings.push(format!("linux.namespaces: {reason}"));
+        }
         let seccomp = value.pointer("/linux/seccomp").filter(|seccomp| !seccomp.is_null()).cloned();
         let calls = seccomp.as_ref().map(|seccomp| unknown_calls(seccomp, &spec)).unwrap_or_default();
         warnings.extend(warning_of_calls(&calls));
@@ -104,6 +110,7 @@ impl Config {
     /// control groups that would be writable without a cgroup namespace, ambient capabilities that
     /// are not permitted and inheritable as well, devices below a `/dev` that is bound, and system
     /// calls that the filter is to refuse and no kernel is known to have, as other runtimes do it.
+    /// And what holds less than it might: a container without a mount namespace of its own.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -343,16 +350,19 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_passed_over_and_named() {
-        let text = br#"{"ociVersion": "1.3.0", "later": 1, "linux": {"resources": {"memory": {"new": 1}}},
+        let text =
+            br#"{"ociVersion": "1.3.0", "later": 1, "linux": {"resources": {"memory": {"new": 1}}, "namespaces": []},
             "process": {"user": {}, "cwd": "/", "capabilities": {"bounding": ["CAP_CHOWN", "CAP_OF_TOMORROW"]}}}"#;
         let warnings = Config::from_json(text).unwrap().warnings;
         let subjects: Vec<&str> = warnings.iter().filter_map(|warning| warning.split(':').next()).collect();
-        assert_eq!(subjects, ["process.capabilities.bounding", "later", "linux.resources.memory.new"]);
+        let passed_over = ["process.capabilities.bounding", "later", "linux.resources.memory.new"];
+        assert_eq!(subjects, [&passed_over[..], &["linux.namespaces"]].concat());
     }
 
     #[test]
     fn ambient_capabilities_without_the_others_are_passed_over_and_named() {
-        let text = br#"{"process": {"user": {}, "cwd": "/", "capabilities": {
+        let text =
+            br#"{"linux": {"namespaces": [{"type": "mount"}]}, "process": {"user": {}, "cwd": "/", "capabilities": {
             "permitted": ["CAP_KILL", "CAP_CHOWN"], "inheritable": ["KILL"], "ambient": ["CAP_KILL", "CAP_CHOWN"]}}}"#;
         let config = Config::from_json(text).unwrap();
         let sets = config.spec.process().as_ref().and_then(|process| process.capabilities().clone()).unwrap();

@@ -143,6 +143,7 @@ impl File {
         let namespace::Choice {
             new,
             join,
+            ends_in,
             hostname,
             domainname,
             monotonic,
@@ -153,6 +154,9 @@ impl File {
             user_limits,
             sysctls,
         } = own;
+        if ends_in.is_some() {
+            return Err(no_text("mount_ns", "a root in somebody else's mount namespace"));
+        }
         self.namespaces = some(kinds(*new - preset.new));
         let (mut pids, mut paths) = (Vec::new(), Vec::new());
         for (kind, source) in join {

@@ -262,6 +262,14 @@ impl Sandbox {
         self
     }
 
+    /// Has the sandbox end in the mount namespace of a file, the caller's own as well, with the root
+    /// that it has made in a new one.
+    #[cfg(feature = "oci")]
+    pub(crate) fn ends_in_mount_ns(mut self, path: impl AsRef<Path>) -> Self {
+        self.policy.namespaces.ends_in = Some(JoinSource::Path(path.as_ref().to_owned()));
+        self.mount_ns()
+    }
+
     /// Enters namespaces that are [held](Sandbox::hold_namespaces) without a process: all that
     /// `held` has. Several sandboxes share them so, as those of a pod do. For a user namespace see
     /// [`join_fd`](Sandbox::join_fd).

@@ -18,7 +18,7 @@ mod unit;
 
 pub(super) use hooks::Hooks;
 pub(super) use mounts::{is_of_groups, mount_warnings};
-pub(super) use namespaces::has_cgroup_ns;
+pub(super) use namespaces::{has_cgroup_ns, has_mount_ns};
 pub(super) use process::{further_command, has_home};
 pub(super) use resources::limits_of;
 pub(super) use sandbox::{Translation, translate};

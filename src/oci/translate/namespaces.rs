@@ -14,6 +14,9 @@ use crate::sandbox::Sandbox;
 /// The setting that is a domain name.
 const DOMAIN_NAME: &str = "kernel.domainname";
 
+/// The mount namespace of this thread.
+const OWN_MOUNT_NS: &str = "/proc/thread-self/ns/mnt";
+
 /// The namespaces of a configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kinds {
@@ -47,15 +50,16 @@ pub(super) fn with_namespaces(mut sandbox: Sandbox, spec: &Spec, problems: &mut 
         if !path.is_absolute() {
             problems.invalid(format!("{property}.path"), "it is not absolute", "give the path on the host");
         } else if kind == Namespaces::MOUNT {
-            let reason = "a container has a root of its own, and so a mount namespace of its own";
-            problems.refused(format!("{property}.path"), reason);
+            sandbox = sandbox.ends_in_mount_ns(path);
         } else {
             sandbox = sandbox.join_path(kind, path);
         }
     }
     if !(kinds.new | kinds.joined).contains(Namespaces::MOUNT) {
-        let reason = "a container without a mount namespace would mount its file systems on the host";
-        problems.refused("linux.namespaces", format!("`mount` is missing: {reason}"));
+        sandbox = sandbox.ends_in_mount_ns(OWN_MOUNT_NS);
+    }
+    if !kinds.new.contains(Namespaces::MOUNT) {
+        refuse_outside_of_mounts(spec, kinds, problems);
     }
     sandbox = sandbox.namespaces(kinds.new);
     sandbox = with_names(sandbox, spec, kinds, problems);
@@ -73,11 +77,66 @@ pub(super) fn with_namespaces(mut sandbox: Sandbox, spec: &Spec, problems: &mut 
     (sandbox, kinds)
 }
 
+/// Returns whether the container has a new mount namespace.
+pub(in crate::oci) fn has_mount_ns(spec: &Spec) -> bool {
+    has_new(spec, LinuxNamespaceType::Mount)
+}
+
+/// Refuses what a container cannot have that is in somebody else's mount namespace. Its mounts belong
+/// to none, so that nothing is passed on to them, and from them to others.
+fn refuse_outside_of_mounts(spec: &Spec, kinds: Kinds, problems: &mut Problems) {
+    if (kinds.new | kinds.joined).contains(Namespaces::USER) {
+        let reason = "a user namespace gives no right to a mount namespace that is not its own";
+        problems.refused("linux.namespaces", format!("`user` without a new `mount`: {reason}"));
+    }
+    refuse_loose_masks(spec, problems);
+    let is_tied = |word: &str| {
+        let word = word.strip_prefix('r').unwrap_or(word);
+        ["shared", "slave", "unbindable"].contains(&word)
+    };
+    let reason = "propagation needs a mount namespace of the container's own";
+    let root = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
+    problems.refuse_if(root.is_some_and(is_tied), "linux.rootfsPropagation", reason);
+    for (i, mount) in spec.mounts().iter().flatten().enumerate() {
+        let has_tied = mount.options().iter().flatten().any(|word| is_tied(word));
+        problems.refuse_if(has_tied, format!("mounts[{i}].options"), reason);
+    }
+}
+
+/// Refuses masks that the program could take off: the kernel keeps what is mounted on from being
+/// renamed and removed only in the mount namespace of the one who tries. In /proc, /sys and on what is
+/// read-only nobody can.
+fn refuse_loose_masks(spec: &Spec, problems: &mut Problems) {
+    let Some(linux) = spec.linux() else { return };
+    let is_read_only = spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false));
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let stays = |path: &str| {
+        let above = mounts.iter().filter(|mount| Path::new(path).starts_with(mount.destination()));
+        above.max_by_key(|mount| mount.destination().components().count()).map_or(is_read_only, |mount| {
+            let of_kernel = ["proc", "sysfs", "cgroup", "cgroup2"];
+            let has = |word: &str| mount.options().iter().flatten().any(|option| option == word);
+            mount.typ().as_deref().is_some_and(|typ| of_kernel.contains(&typ)) || has("ro") && !has("rw") || has("rro")
+        })
+    };
+    for (property, paths) in
+        [("linux.maskedPaths", linux.masked_paths()), ("linux.readonlyPaths", linux.readonly_paths())]
+    {
+        for (i, path) in paths.iter().flatten().enumerate() {
+            let reason = "without a mount namespace of its own, the container could take it off a writable directory";
+            problems.refuse_if(!stays(path), format!("{property}[{i}]"), reason);
+        }
+    }
+}
+
 /// Returns whether the container has a new cgroup namespace.
 pub(in crate::oci) fn has_cgroup_ns(spec: &Spec) -> bool {
+    has_new(spec, LinuxNamespaceType::Cgroup)
+}
+
+fn has_new(spec: &Spec, kind: LinuxNamespaceType) -> bool {
     let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     let is_new = |path: &Option<std::path::PathBuf>| path.as_ref().is_none_or(|path| path.as_os_str().is_empty());
-    listed.iter().any(|one| one.typ() == LinuxNamespaceType::Cgroup && is_new(one.path()))
+    listed.iter().any(|one| one.typ() == kind && is_new(one.path()))
 }
 
 fn kind_of(kind: LinuxNamespaceType) -> Namespaces {

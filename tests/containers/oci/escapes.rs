@@ -320,7 +320,7 @@ fn without_a_list_of_devices_all_others_are_denied() {
 }
 
 /// A program inside the container that is this test program, and does what the table of callers has for `what`.
-fn attacking(what: &str, options: &[(&str, Value)]) -> Bundle {
+pub(super) fn attacking(what: &str, options: &[(&str, Value)]) -> Bundle {
     // RINGFENCE_ATTACK: it makes no directory of its own.
     let env = json!([format!("RINGFENCE_CALLER={what}"), "RINGFENCE_ATTACK=oci", "PATH=/usr/bin:/bin"]);
     let exe = std::env::current_exe().unwrap();
@@ -332,7 +332,7 @@ fn attacking(what: &str, options: &[(&str, Value)]) -> Bundle {
 }
 
 /// Adds capabilities to all sets that the program gets.
-fn with_capabilities(mut bundle: Bundle, names: &[&str]) -> Bundle {
+pub(super) fn with_capabilities(mut bundle: Bundle, names: &[&str]) -> Bundle {
     for set in ["bounding", "effective", "permitted"] {
         bundle.config["process"]["capabilities"][set]
             .as_array_mut()

@@ -20,6 +20,7 @@ mod hooks;
 mod killed;
 mod lifecycle;
 mod listener;
+mod mount_ns;
 mod options;
 mod signals;
 mod subgroups;
