@@ -270,6 +270,9 @@ impl Attached {
             if self.reaps
                 && let Ok(Some(ended)) = pidfd::wait(self.pidfd(), false)
             {
+                if !self.ticket.entry.own_pid_ns() {
+                    child::look_for_siblings();
+                }
                 return Status::Known(ended.wait_status);
             }
             if let Some(status) = self.ticket.identity.zombie_status(self.pidfd()) {

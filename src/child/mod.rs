@@ -39,6 +39,7 @@ use shared::Shared;
 pub(crate) use stream::Meter;
 pub use stream::OutputStream;
 pub use terminal::Terminal;
+pub(crate) use watch::look_for_siblings;
 
 use crate::cgroup::{Group, Limits, Stats};
 use crate::error::{Error, ErrorKind, Result, Step};

@@ -57,6 +57,9 @@ pub(crate) struct Facts {
     /// supervisor stays until then, and so does the pid namespace that a further program has
     /// entered.
     pub(crate) reaped_at_once: bool,
+    /// True if a filter keeps the program from making siblings, which would be children of this
+    /// process.
+    pub(crate) makes_no_siblings: bool,
     /// True if nobody here reaps the program once its handle is detached: this process ends, and
     /// the one that becomes the program's parent wants its status.
     pub(crate) left_to_parent: bool,

@@ -67,6 +67,12 @@ impl Shared {
         let status =
             from_init.or(ended.map(|e| e.wait_status)).or_else(|| pidfd::exit_info(self.running.pidfd.as_fd()));
         let outcome = status.map(|status| self.outcome(status, ended));
+        if let Some(guest) = &self.running.guest {
+            guest.reaped();
+            if !self.facts.makes_no_siblings {
+                watch::look_for_siblings();
+            }
+        }
         let mut state = self.state();
         state.outcome = outcome;
         watch::cancel(std::mem::take(&mut state.deadlines));

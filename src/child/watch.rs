@@ -20,6 +20,7 @@ use super::clock::Left;
 use super::outcome::Verdict;
 use super::shared::{Key, Shared};
 use crate::error::{Error, Result, Step};
+use crate::spawn;
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::{background, mutex, table, timeout};
 
@@ -27,6 +28,12 @@ use crate::sys::{background, mutex, table, timeout};
 const RETRY: Duration = TURN;
 /// The pause before the thread looks again at a program that a tracer has not let go.
 const TRACED_RETRY: Duration = Duration::from_millis(50);
+/// The pause before the thread looks for siblings of a program that has been reaped, and the longest
+/// one before it looks again for those that still live.
+const SIBLINGS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How many times longer than the last look the pause before the next one is: a program can make
+/// siblings for ever.
+const SIBLINGS_SHARE: u32 = 20;
 /// The shortest pause between two checks of processor time, near the limit.
 const FINEST: Duration = Duration::from_millis(1);
 /// The longest pause between two checks, near the limit, if the program uses no processor time.
@@ -45,6 +52,8 @@ pub(super) enum Due {
     CpuTime(CpuWatch),
     /// The handle is gone, and the kill may take a moment.
     Kill,
+    /// To wake up for the next look for siblings.
+    Siblings,
     #[cfg(test)]
     Fault,
 }
@@ -73,6 +82,16 @@ struct Watcher {
     list: Mutex<List>,
 }
 
+/// A look for siblings of programs that have entered a pid namespace.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Instant,
+    pause: Duration,
+    /// True if the last look has found none. The list of children may lack one, so this look is to
+    /// confirm it.
+    confirms: bool,
+}
+
 #[derive(Debug, Default)]
 struct List {
     deadlines: BTreeMap<Key, (Weak<Shared>, Due)>,
@@ -80,6 +99,8 @@ struct List {
     asking: Vec<Weak<Shared>>,
     /// The sandboxes that nobody waits for, by their tickets.
     unattended: HashMap<u64, Weak<Shared>>,
+    /// The next look for siblings.
+    siblings: Option<Look>,
     next: u64,
     /// The time until which the thread sleeps. `None` while the thread is awake; it then reads the
     /// list before it sleeps again.
@@ -173,6 +194,16 @@ pub(super) fn reap(shared: &Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
+/// Has the thread look for siblings of a program that has been reaped: children of this process that
+/// nobody knows, and before whose end their pid namespace cannot end. If the thread cannot be
+/// started, they are left.
+pub(crate) fn look_for_siblings() {
+    if let Ok(watcher) = watcher() {
+        let pause = SIBLINGS.0;
+        watcher.plan_look(Look { at: Instant::now() + pause, pause, confirms: false });
+    }
+}
+
 /// Lets the thread note the end of a sandbox while nobody waits for it. Returns the ticket for
 /// [`attend`]. Returns `None` if the end cannot be seen from outside; then the next wait notes the
 /// end.
@@ -229,6 +260,7 @@ impl Watcher {
             self.handle_due();
             let mut running = self.handle_orphans();
             running.append(&mut self.handle_asking());
+            self.handle_siblings();
             self.sleep(&running);
         }
     }
@@ -247,6 +279,7 @@ impl Watcher {
                 Due::EndOfGrace => drop(shared.stop(Some(Verdict::WallTime))),
                 Due::CpuTime(watch) => self.check_cpu(&shared, key, watch),
                 Due::Kill => drop(shared.stop(None)),
+                Due::Siblings => {}
                 #[cfg(test)]
                 Due::Fault => panic!("a fault injected by the test"),
             });
@@ -340,6 +373,40 @@ impl Watcher {
         self.without_traced(running)
     }
 
+    /// Plans a look, unless one is due before.
+    fn plan_look(&self, look: Look) {
+        let mut list = self.list();
+        let before = list.siblings.filter(|before| before.at <= look.at);
+        let confirms = look.confirms && list.siblings.is_none_or(|before| before.confirms);
+        list.siblings = Some(Look { at: before.map_or(look.at, |before| before.at), confirms, ..look });
+        drop(list);
+        if before.is_none() {
+            self.insert(look.at, Weak::new(), Due::Siblings);
+        }
+    }
+
+    /// Reaps siblings if it is time to look for them, and plans the next look as long as any may be
+    /// left.
+    fn handle_siblings(&self) {
+        let begun = Instant::now();
+        let due = {
+            let mut list = self.list();
+            let due = list.siblings.filter(|look| look.at <= begun);
+            if due.is_some() {
+                list.siblings = None;
+            }
+            due
+        };
+        let Some(look) = due else { return };
+        let lives = catch_panic(spawn::reap_siblings).unwrap_or(false);
+        let now = Instant::now();
+        let least = (now - begun) * SIBLINGS_SHARE;
+        let pause = if lives { (look.pause * 2).min(SIBLINGS.1) } else { SIBLINGS.0 }.max(least);
+        if lives || !look.confirms {
+            self.plan_look(Look { at: now + pause, pause, confirms: !lives });
+        }
+    }
+
     fn handle_ends(&self) {
         let mut events = [EpollEvent::empty(); 16];
         while let Ok(count @ 1..) = self.ends.wait(&mut events, EpollTimeout::ZERO) {
@@ -387,7 +454,7 @@ mod tests {
         let mut child = Command::new("/bin/sleep").arg("100").spawn().unwrap();
         let pid = child.id() as i32;
         let pidfd = crate::sys::pidfd::open_any(pid).unwrap();
-        let running = Running { pid, pidfd, init: None, terminal: None, timings: None };
+        let running = Running { pid, pidfd, guest: None, init: None, terminal: None, timings: None };
         let now = Instant::now();
         let shared = Shared::new(running, now, Some(Duration::from_millis(60)), Resources::default(), Facts::default());
         let shared = Arc::new(shared.unwrap());

@@ -5,6 +5,7 @@ use crate::child::{Facts, OutputLimit};
 use crate::judge::Judgement;
 use crate::namespace::Namespaces;
 use crate::policy::Policy;
+use crate::security::Seccomp;
 use crate::stdio::Streams;
 
 impl Policy {
@@ -17,6 +18,7 @@ impl Policy {
             cpu_rlimit: self.cpu_time.filter(|_| !judgement.account_cpu),
             seccomp: judgement.seccomp.is_some(),
             reaped_at_once: false,
+            makes_no_siblings: judgement.seccomp.as_ref().is_some_and(Seccomp::is_default),
             left_to_parent: false,
             writes_file: self.output_limit.is_some() && streams.largest_file().is_some(),
             wall_time_grace: self.wall_time_grace,

@@ -25,7 +25,7 @@ use crate::plan::{ExecFlags, Plan, PlanFd, Request, RunFds};
 use crate::policy::Policy;
 use crate::proc::identity;
 use crate::program::{Program, emit_groups, emit_ids};
-use crate::spawn::{self, Launch};
+use crate::spawn::{self, Launch, Running};
 use crate::stdio::{Fds, Stdio, Streams};
 use crate::sys::pidfd;
 
@@ -67,8 +67,8 @@ impl Unentered<'_> {
 
     /// Starts a program in the namespaces and the control group of the sandbox, as root of its user
     /// namespace, with the rights of the setup. Its working directory is `cwd`, a path of the host.
-    /// The program ends with this process. Returns its pidfd, for the caller to wait.
-    pub(crate) fn start(&self, command: &Command, cwd: &Path) -> Result<OwnedFd> {
+    /// The program ends with this process, and the caller waits for it.
+    pub(crate) fn start(&self, command: &Command, cwd: &Path) -> Result<Running> {
         let default = Stdio::inherited();
         let streams = Streams::open(Stdio::choose(command.streams.each_ref().map(Option::as_ref), &default))?;
         let invocation = command.invocation(&Program::default().invocation());
@@ -95,7 +95,7 @@ impl Unentered<'_> {
             }
             launch(&procs, None)
         });
-        Ok(stub?.into_running().pidfd)
+        Ok(stub?.into_running())
     }
 
     /// With `asks`, the stub asks for its group.

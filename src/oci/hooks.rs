@@ -66,18 +66,20 @@ pub(super) fn run_before_entry(
     }
     let state = saved.shown(Status::Creating, Some(unentered.pid_inside()?));
     each("createContainer", &hooks.create_container, |hook| {
-        let process = unentered.start(&command_inside(hook, &state)?, &saved.rootfs)?;
-        let ended = wait(process.as_fd(), hook, watch);
+        let running = unentered.start(&command_inside(hook, &state)?, &saved.rootfs)?;
+        let process = running.pidfd.as_fd();
+        let ended = wait(process, hook, watch);
         if !matches!(ended, Ok(End::Own)) {
             // It may have ended by now.
-            let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
+            let _ = pidfd::send_signal(process, libc::SIGKILL);
         }
         let status = loop {
-            match pidfd::wait(process.as_fd(), true) {
+            match pidfd::wait(process, true) {
                 Err(Errno::EINTR) | Ok(None) => {}
                 other => break other,
             }
         };
+        running.guest.into_iter().for_each(|guest| guest.reaped());
         judge(ended, || Ok(ExitStatus::from_raw(status.map_err(failed)?.map_or(0, |ended| ended.wait_status))), hook)
     })
 }

@@ -26,9 +26,15 @@ const PIDFS: FsType = FsType(0x5049_4446);
 /// Returns the pid of a process as the processes of its own pid namespace see it.
 #[cfg(feature = "oci")]
 pub(crate) fn pid_inside(pid: i32) -> Result<u32, Errno> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| Errno::ESRCH)?;
+    pids_inside(&pid.to_string())?.last().copied().ok_or(Errno::EIO)
+}
+
+/// Returns the pids of a process, also of a zombie, from that in this process's pid namespace to
+/// that in its own: proc_pid_status(5). The process is given by the name of its directory in /proc.
+pub(crate) fn pids_inside(process: &str) -> Result<Vec<u32>, Errno> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).map_err(|_| Errno::ESRCH)?;
     let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).ok_or(Errno::EIO)?;
-    pids.split_whitespace().last().and_then(|pid| pid.parse().ok()).ok_or(Errno::EIO)
+    pids.split_whitespace().map(|pid| pid.parse().map_err(|_| Errno::EIO)).collect()
 }
 
 /// The identity of a process, which can be stored and compared later.

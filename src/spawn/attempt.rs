@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 
+use super::guests::Guest;
 use super::hint;
 use super::launch::{FailurePage, Launch};
 use super::report::{self, BURST, Event, Waited};
@@ -40,6 +41,8 @@ pub(super) struct Attempt<'a> {
     /// limit.
     pub(super) begins_by: Option<Instant>,
     pub(super) child: Option<(i32, OwnedFd)>,
+    /// The child as one that enters a pid namespace.
+    pub(super) guest: Option<Guest>,
     /// The pidfd of the stub that a sibling has replaced.
     replaced: Option<OwnedFd>,
     /// The records of the stub, or of its init, that came before the spawner's record of the clone.
@@ -62,6 +65,7 @@ impl<'a> Attempt<'a> {
             until,
             begins_by: None,
             child: None,
+            guest: None,
             replaced: None,
             early: VecDeque::new(),
             executing: false,
@@ -78,6 +82,7 @@ impl<'a> Attempt<'a> {
         let result = self.read().and_then(|()| self.silent_failure());
         if result.is_err() {
             self.abandon();
+            self.guest.take().into_iter().for_each(|guest| guest.reaped());
         }
         if let Some(stub) = self.replaced.take() {
             reap(stub.as_fd());
@@ -188,6 +193,7 @@ impl<'a> Attempt<'a> {
                     return Err(missing());
                 }
                 let pid = pidfd::pid_of(fd.as_fd()).ok_or_else(missing)?;
+                self.guest.iter().for_each(|guest| guest.entered(pid));
                 let stub = self.child.replace((pid, fd)).ok_or_else(missing)?;
                 self.replaced = Some(stub.1);
             }
@@ -420,8 +426,8 @@ impl<'a> Attempt<'a> {
         };
         let ended = self.early.iter().find(|(record, _)| record.kind == record::ENDED).map(|(record, _)| record.value);
         let timings = self.stopwatch.map(Stopwatch::stop);
-        let (report, terminal, has_init) = (self.report, self.terminal, self.launch.init);
-        Ok(Stub { pid, pidfd, report, terminal, ended, has_init, timings })
+        let (report, terminal, guest, has_init) = (self.report, self.terminal, self.guest, self.launch.init);
+        Ok(Stub { pid, pidfd, guest, report, terminal, ended, has_init, timings })
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod clone;
+mod guests;
 mod handover;
 mod hint;
 mod later;
@@ -18,6 +19,7 @@ mod stub_file;
 mod timings;
 
 pub(crate) use clone::dry_run;
+pub(crate) use guests::reap_siblings;
 pub(crate) use later::{Later, SOCKET, TakeListener, Waits, connect_to, listen_at};
 pub(crate) use launch::{FailurePage, Launch};
 pub(crate) use parked::{Misfire, Parked};

@@ -71,9 +71,10 @@ impl Parked {
             errno if is_dead(errno) => Misfire::Dead,
             errno => Misfire::Failed(unsent_fds(errno)),
         })?;
-        let Some(Stub { pid, pidfd, report, .. }) = self.stub.take() else { return Err(Misfire::Dead) };
+        let Some(Stub { pid, pidfd, guest, report, .. }) = self.stub.take() else { return Err(Misfire::Dead) };
         let mut attempt = Attempt::new(launch, report, launch.until());
         attempt.child = Some((pid, pidfd));
+        attempt.guest = guest;
         attempt.begins_by = Some(Instant::now() + BEGINNING);
         match attempt.follow() {
             Ok(()) => attempt.finish().map(Stub::into_running).map_err(Misfire::Failed),
@@ -113,6 +114,7 @@ impl Drop for Parked {
         self.kill();
         if let Some(stub) = self.stub.take().filter(|_| self.home.is_here()) {
             reap(stub.pidfd.as_fd());
+            stub.guest.into_iter().for_each(|guest| guest.reaped());
         }
     }
 }

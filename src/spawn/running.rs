@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::guests::Guest;
 use super::report::{self, Event};
 use super::timings::Timings;
 use crate::stub::wire::record;
@@ -11,6 +12,8 @@ use crate::stub::wire::record;
 pub(crate) struct Running {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
+    /// Set if the program has entered a pid namespace that existed before it.
+    pub(crate) guest: Option<Guest>,
     /// The program's init, if there is one.
     pub(crate) init: Option<Init>,
     /// The master of the terminal that the stub has made for the program.
@@ -23,6 +26,7 @@ pub(crate) struct Running {
 pub(crate) struct Stub {
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
+    pub(super) guest: Option<Guest>,
     pub(super) report: OwnedFd,
     pub(super) terminal: Option<OwnedFd>,
     /// The wait status of the program, if it came before the spawner's own record.
@@ -35,7 +39,8 @@ impl Stub {
     /// Returns the program that the stub has executed.
     pub(crate) fn into_running(self) -> Running {
         let init = self.has_init.then_some(Init { report: self.report, ended: self.ended });
-        Running { pid: self.pid, pidfd: self.pidfd, init, terminal: self.terminal, timings: self.timings }
+        let Stub { pid, pidfd, guest, terminal, timings, .. } = self;
+        Running { pid, pidfd, guest, init, terminal, timings }
     }
 }
 

@@ -11,7 +11,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -96,6 +96,8 @@ struct Spawner {
     busy: AtomicU32,
     socket: Mutex<Option<Connection>>,
     started: AtomicBool,
+    /// The id of the thread, once it runs.
+    tid: AtomicI32,
     /// The number of jobs that the thread has taken and cloned for. Jobs are numbered from 1.
     finished: AtomicU64,
     /// The last job whose clone did not return in time.
@@ -142,6 +144,16 @@ impl Drop for Ticket {
 static SPAWNERS: PerProcess<Spawners> = PerProcess::new();
 /// The spawners whose threads are in sparse mount namespaces, unless the first could not make one.
 static IN_SPARSE: PerProcess<Option<Spawners>> = PerProcess::new();
+
+/// Returns the pids of the children of all spawners: proc_tid_children(5). One may be missing if
+/// another is reaped meanwhile.
+pub(super) fn children() -> Vec<i32> {
+    let all = SPAWNERS.get().into_iter().chain(IN_SPARSE.get().and_then(Option::as_ref));
+    let tids = all.flat_map(|spawners| &spawners.threads).map(|spawner| spawner.tid.load(Ordering::Relaxed));
+    let lists = tids.filter(|tid| *tid != 0).map(|tid| format!("/proc/self/task/{tid}/children"));
+    let texts = lists.filter_map(|list| std::fs::read_to_string(list).ok());
+    texts.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
 
 impl Spawners {
     /// Returns the spawners of this process that are in the caller's mount namespace. A fork gets
@@ -238,6 +250,7 @@ fn start(spawner: &'static Spawner, sparse: bool) -> Result<OwnedFd> {
     let enter = move || if sparse { mount::enter_sparse_namespace() } else { Ok(()) };
     let work = move || match enter().and_then(|()| table::make_private(socket, stub_fd)).and_then(|()| Stack::new()) {
         Ok(stack) => {
+            spawner.tid.store(nix::unistd::gettid().as_raw(), Ordering::Relaxed);
             let _ = ready.send(Ok(()));
             serve(&stack, stub_fd.is_some(), sparse, &spawner.finished);
         }

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::attempt::Attempt;
+use super::guests::Guest;
 use super::handover::{plan_file, refuse_large, send_ahead, send_elsewhere, send_plan};
 use super::launch::Launch;
 use super::running::Stub;
@@ -71,11 +72,14 @@ fn attempt(launch: &Launch<'_>, file_stub: bool) -> Result<Stub> {
         ahead,
     };
     let until = launch.until();
+    let enters = launch.plan.reclones_sibling();
+    let guest = enters.then(Guest::begin).transpose().map_err(|errno| Error::new(Step::Spawner, errno))?;
     let stopwatch = launch.timed.map(Stopwatch::start);
     let ticket = spawners.submit(job, &fds, until)?;
     drop((theirs, plan));
     let mut attempt = Attempt::new(launch, report, until);
     attempt.ticket = Some(ticket);
+    attempt.guest = guest;
     attempt.stopwatch = stopwatch;
     attempt.follow()?;
     attempt.finish()

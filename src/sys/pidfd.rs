@@ -54,6 +54,11 @@ pub(crate) fn is_child(pidfd: BorrowedFd<'_>) -> bool {
     super::waitid::is_child(pidfd.as_raw_fd())
 }
 
+/// Returns whether the process is a child of this one that has ended, and that nobody has reaped.
+pub(crate) fn is_zombie_child(pidfd: BorrowedFd<'_>) -> bool {
+    super::waitid::look(pidfd.as_raw_fd()).is_ok_and(|ended| ended)
+}
+
 /// Returns the wait status of a process that another thread has reaped: `PIDFD_GET_INFO` with
 /// `PIDFD_INFO_EXIT`, since 6.15. Returns `None` if the kernel keeps no status.
 ///

@@ -65,13 +65,20 @@ pub(super) fn waitid(kind: libc::idtype_t, id: i32, block: bool) -> Result<Optio
 /// Returns whether the process behind a pidfd is a child of this one, which waitid(2) by pidfd can
 /// tell since 5.4. Reaps nothing.
 pub(super) fn is_child(pidfd: i32) -> bool {
+    look(pidfd) != Err(Errno::ECHILD)
+}
+
+/// Returns whether the child behind a pidfd has ended. Reaps nothing.
+pub(super) fn look(pidfd: i32) -> Result<bool, Errno> {
     let flags = libc::WEXITED | libc::__WALL | libc::WNOHANG | libc::WNOWAIT;
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let usage = std::ptr::null_mut::<libc::rusage>();
     // SAFETY: the place is of the type that the call writes, and lives across it; no usage is asked
     // for.
     let result = unsafe { libc::syscall(libc::SYS_waitid, libc::P_PIDFD, pidfd, info.as_mut_ptr(), flags, usage) };
-    Errno::result(result) != Err(Errno::ECHILD)
+    Errno::result(result)?;
+    // SAFETY: zeroed bytes are valid, and with WNOHANG and nobody there the structure stays zero.
+    Ok(unsafe { info.assume_init().si_pid() } != 0)
 }
 
 fn duration(time: libc::timeval) -> Duration {

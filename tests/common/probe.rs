@@ -73,7 +73,8 @@ extern "C" fn before_main() {
     match words[0] {
         "unmourned" => unmourned(),
         "hold" => hold(),
-        "sibling" => sibling(),
+        "sibling" => sibling(false),
+        "living-sibling" => sibling(true),
         "hog" => hog(number(1) as usize),
         "huge" => huge(number(1) as usize),
         "pulse" => pulse(number(1), Duration::from_millis(number(2))),
@@ -125,12 +126,15 @@ fn hold() -> ! {
     }
 }
 
-/// Makes a child of its own parent's, which ends at once, and says whether it could.
-fn sibling() {
+/// Makes a child of its own parent's, which ends at once or sleeps, and says whether it could.
+fn sibling(sleeps: bool) {
     // SAFETY: as fork(2): this process has one thread, and the child only exits.
     let made = unsafe {
         let made = libc::syscall(libc::SYS_clone, libc::CLONE_PARENT | libc::SIGCHLD, 0, 0, 0, 0);
         if made == 0 {
+            if sleeps {
+                libc::sleep(1000);
+            }
             libc::_exit(0);
         }
         made

@@ -437,34 +437,6 @@ fn a_tracer_inside_holds_nobody_up() {
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
-/// A sibling that a further program makes is a child of the caller, who does not know of it, and the pid namespace ends only
-/// when it is reaped: pid_namespaces(7).
-#[test]
-fn a_further_program_leaves_no_child_to_the_caller() {
-    let _clean = common::clean();
-    let attack = |filter: Seccomp| {
-        let exe = std::env::current_exe().unwrap();
-        let child = sleeping(common::strict().seccomp(filter).bind_ro(exe, "/tmp/probe"));
-        let command = Command::new("/tmp/probe").env("RINGFENCE_PROBE", "sibling").stdout(Stdio::piped());
-        let further = child.exec(command).unwrap();
-        let group = further.id() as i32;
-        let said = String::from_utf8(further.wait_with_output().unwrap().stdout).unwrap();
-        (child, group, said)
-    };
-    let (mut child, _, said) = attack(Seccomp::default());
-    assert_eq!(said, "EINVAL\n");
-    child.kill().unwrap();
-    assert!(child.wait_timeout(Duration::from_secs(20)).unwrap().is_some());
-    // The attack itself works.
-    let (mut child, group, said) = attack(Seccomp::default().allow(["clone"]));
-    assert_eq!(said, "made\n");
-    child.kill().unwrap();
-    assert!(child.wait_timeout(Duration::from_millis(500)).unwrap().is_none());
-    // SAFETY: no memory is involved.
-    assert!(unsafe { libc::waitpid(-group, std::ptr::null_mut(), 0) } > 0);
-    assert!(child.wait_timeout(Duration::from_secs(20)).unwrap().is_some());
-}
-
 /// The first program may have made the mount namespace in which a further one looks up set-user-ID programs.
 #[test]
 fn no_set_user_id_program_helps_without_an_init() {

@@ -28,6 +28,7 @@ mod program;
 #[cfg(feature = "serde")]
 mod run;
 mod shell;
+mod siblings;
 mod smoke;
 mod terminal;
 mod threads;
