@@ -113,6 +113,24 @@ fn those_of_every_way_in_are_reaped() {
     assert_eq!(strangers(), BTreeSet::new());
 }
 
+#[test]
+fn a_created_sandbox_is_removed_all_the_same() {
+    let _clean = common::clean();
+    let base = common::TempDir::new();
+    let sandbox = common::sandbox().pid_ns().command("sleep").arg("1000").stdin(Stdio::null());
+    let created = sandbox.stdout(Stdio::null()).stderr(Stdio::null()).create(base.path().join("box")).unwrap();
+    created.start().unwrap();
+    let attached = created.attached().unwrap();
+    for what in ["sibling", "living-sibling"] {
+        assert_eq!(said(attached.exec(maker(what)).unwrap()), "made\n");
+    }
+    let begun = Instant::now();
+    created.remove().unwrap();
+    attached.wait().unwrap();
+    assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+    assert_eq!(strangers(), BTreeSet::new());
+}
+
 /// The sandbox itself is not asked to end here: its end by other hands is as good.
 #[test]
 fn a_sandbox_that_ends_by_itself_is_not_held_up() {
