@@ -126,7 +126,7 @@ fn a_created_sandbox_is_removed_all_the_same() {
     }
     let begun = Instant::now();
     created.remove().unwrap();
-    attached.wait().unwrap();
+    assert!(!attached.is_running());
     assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
     assert_eq!(strangers(), BTreeSet::new());
 }
@@ -212,7 +212,7 @@ fn no_further_program_is_taken_for_one() {
             }
         });
         // An emulated machine does as many as it can in a while.
-        let until = Instant::now() + Duration::from_secs(8);
+        let until = Instant::now() + Duration::from_secs(4);
         for _ in (0..400).take_while(|_| Instant::now() < until) {
             let exits = Command::new("/bin/sh").args(["-c", "exit 7"]).stdin(Stdio::null());
             let mut further = child.exec(exits.stdout(Stdio::null())).unwrap();

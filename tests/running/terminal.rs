@@ -29,9 +29,12 @@ fn sorts(root: &common::TempDir) -> Vec<(&'static str, bool, Sandbox)> {
         ("programs", true, base().rootfs(RootFs::programs()).init(true)),
         ("the caller's root", false, base()),
         ("the caller's root, with an init", false, base().init(true)),
-        ("rules", false, base().landlock(rules).seccomp(Seccomp::default())),
         ("nothing", false, Sandbox::new()),
     ];
+    let ruled = base().landlock(rules).seccomp(Seccomp::default());
+    if ruled.check().is_ok() {
+        all.push(("rules", false, ruled));
+    }
     if common::is_root() {
         all.push(("the caller's root, with a dev", true, base().mount(Dev::new("/dev"))));
         all.push(("another user", false, base().user(1234, 4321)));
