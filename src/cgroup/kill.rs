@@ -54,7 +54,11 @@ fn kill_in_rounds(parts: &[&Part], deadline: Instant) -> Result<()> {
         let left = parts.iter().map(|part| signal(part)).sum::<nix::Result<usize>>();
         // A frozen v1 task takes its SIGKILL when it is thawed.
         if held && let Some(part) = freezer {
-            freezer::thaw(part).map_err(|errno| part.error(Step::Kill, errno))?;
+            match freezer::thaw(part) {
+                // Another thread has waited for the last process, and removed the group.
+                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+                Err(errno) => return Err(part.error(Step::Kill, errno)),
+            }
         }
         parts.iter().for_each(|part| freezer::thaw_below(part));
         if left.map_err(fail)? == 0 {
@@ -89,7 +93,10 @@ pub(super) fn signal(part: &Part) -> nix::Result<usize> {
                 Err(errno) => return Err(errno),
             }
         }
-        let still: HashSet<_> = part.processes()?.into_iter().collect();
+        let still: HashSet<_> = match part.processes() {
+            Err(Errno::ENOENT | Errno::ENODEV) => return Ok(0),
+            other => other?.into_iter().collect(),
+        };
         for (_, fd) in pinned.iter().filter(|(pid, _)| still.contains(pid)) {
             match pidfd::send_signal(fd.as_fd(), libc::SIGKILL) {
                 Ok(()) | Err(Errno::ESRCH) => {}
