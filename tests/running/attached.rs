@@ -505,6 +505,14 @@ fn a_path_that_the_program_has_exchanged_gives_nothing() {
     }
 }
 
+/// How a ticket has a comma of a path, such as that of the hierarchy `cpu,cpuacct`.
+const COMMA: &str = "%2c";
+
+/// The directory of a word about a group that was named.
+fn dir_of(word: &str) -> PathBuf {
+    word.rsplit(':').next().unwrap().replace(COMMA, ",").into()
+}
+
 /// Returns the text of a ticket with other words in place of those with these keys.
 fn forge(text: &str, changes: &[(&str, &str)]) -> String {
     let is_changed = |word: &&str| changes.iter().any(|(key, _)| word.starts_with(&format!("{key}=")));
@@ -594,10 +602,10 @@ fn a_ticket_leads_no_program_into_another_group_than_the_one_that_was_named() {
     // The word of a directory, as the library writes it.
     let word = |dir: &Path| {
         let stat = std::fs::metadata(dir).unwrap();
-        format!("{}:{}:made:{}", stat.dev(), stat.ino(), dir.display())
+        format!("{}:{}:made:{}", stat.dev(), stat.ino(), dir.display().to_string().replace(',', COMMA))
     };
     let named = words(&left, "named");
-    let dirs: Vec<PathBuf> = named.iter().map(|word| word.rsplit(':').next().unwrap().into()).collect();
+    let dirs: Vec<PathBuf> = named.iter().map(|word| dir_of(word)).collect();
     assert!(!dirs.is_empty() && dirs.iter().all(|dir| dir.ends_with("box")), "{dirs:?}");
     let inner: Vec<PathBuf> = dirs.iter().map(|dir| dir.join("inner")).collect();
     inner.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
@@ -656,13 +664,8 @@ fn a_named_group_that_another_sandbox_has_taken_is_left_alone() {
     let _reaping = common::reaping();
     // A group that was there stays, and is taken again and again.
     let first = Left::by_another("group-named");
-    let dirs: Vec<PathBuf> = first
-        .ticket
-        .to_string()
-        .split(',')
-        .filter_map(|word| word.strip_prefix("named="))
-        .map(|word| PathBuf::from(word.rsplit(':').next().unwrap()))
-        .collect();
+    let dirs: Vec<PathBuf> =
+        first.ticket.to_string().split(',').filter_map(|word| word.strip_prefix("named=")).map(dir_of).collect();
     let open = first.open();
     assert!(open.stats().is_ok());
     open.signal(9).unwrap();
