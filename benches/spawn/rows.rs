@@ -202,7 +202,7 @@ pub fn strict_floor(parents: &Parents, command: &[OsString], stdio: Vec<OwnedFd>
         return Err("only root writes the maps of another user".to_owned());
     }
     let group = parents.template(&group::STRICT).ok_or("no control group with memory and pids")?;
-    Ok(StrictFloor::new(command, stdio, group, strict::filter()?))
+    Ok(StrictFloor::new(command, stdio, group, strict::of_library()?))
 }
 
 fn floors(fixture: &Fixture, parents: &Parents) -> Vec<Row> {

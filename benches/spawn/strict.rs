@@ -57,6 +57,8 @@ const FILES: [(&CStr, &CStr); 4] = [
     (c"etc/hosts", c"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"),
     (c"etc/nsswitch.conf", c"passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"),
 ];
+/// Where programs look for control groups.
+const GROUPS: &str = "/sys/fs/cgroup";
 const MASKED: [&str; 10] = [
     "proc/acpi",
     "proc/asound",
@@ -69,7 +71,7 @@ const MASKED: [&str; 10] = [
     "proc/timer_list",
     "proc/timer_stats",
 ];
-const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+const READ_ONLY: [&str; 6] = ["proc/bus", "proc/fs", "proc/irq", "proc/pressure", "proc/sys", "proc/sysrq-trigger"];
 const USER_LIMITS: [(&CStr, &CStr); 4] = [
     (c"/proc/sys/user/max_inotify_instances", c"8"),
     (c"/proc/sys/user/max_inotify_watches", c"4096"),
@@ -98,6 +100,7 @@ const NOEXEC: u64 = 8;
 /// struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
 static STILL: [u64; 4] = [RDONLY, 0, 0, 0];
 static STILL_NODE: [u64; 4] = [RDONLY | NOSUID | NOEXEC, 0, 0, 0];
+static STILL_QUIET: [u64; 4] = [RDONLY | NOSUID | NODEV | NOEXEC, 0, 0, 0];
 static STILL_FILES: [u64; 4] = [RDONLY | NOSUID | NODEV, 0, 0, 0];
 /// struct __user_cap_header_struct: version 3, this process; and no capability in any set.
 static CAP_HEADER: [u32; 2] = [0x2008_0522, 0];
@@ -118,16 +121,16 @@ pub struct StrictFloor {
 }
 
 impl StrictFloor {
-    /// Prepares the sandbox. `filter` is that of the library ([`filter`]).
-    pub fn new(command: &[OsString], stdio: Vec<OwnedFd>, group: Template, filter: &[u64]) -> Self {
+    /// Prepares the sandbox.
+    pub fn new(command: &[OsString], stdio: Vec<OwnedFd>, group: Template, library: &OfLibrary) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(OUTSIDE);
         let mapped = Box::new(AtomicU32::new(0));
         let (mut setup, mut program) = (Draft::default(), Draft::default());
         setup.own_rights(&mapped);
-        setup.own_root();
+        setup.own_root(&library.shown);
         setup.no_rights();
         // struct sock_fprog: the number of instructions, and their address.
-        let filter: Box<[u64]> = filter.into();
+        let filter: Box<[u64]> = library.filter.as_slice().into();
         let fprog: Box<[u64]> = [filter.len() as u64, filter.as_ptr() as u64].into();
         program.session(&stdio);
         let mut arrays = vec![filter];
@@ -321,7 +324,7 @@ impl Draft {
     }
 
     /// Makes the root, with all mounts, and enters it.
-    fn own_root(&mut self) {
+    fn own_root(&mut self, shown: &[Shown]) {
         let [here, slash] = [c".", c"/"].map(|text| text.as_ptr() as u64);
         let quiet = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
         let options = c"size=1m,nr_inodes=1024,mode=755";
@@ -337,6 +340,7 @@ impl Draft {
         self.dir("tmp", c"tmp", 0o755);
         let tmp = libc::MS_NOSUID | libc::MS_NODEV;
         self.mount("tmp", c"tmpfs", c"tmp", tmp, c"size=67108864,nr_inodes=16384,mode=1777");
+        self.show_groups(shown);
         self.masks();
         self.set_flags("root: read-only", here, &STILL, 0);
         self.add("pivot_root", libc::SYS_pivot_root, [here, here]);
@@ -409,7 +413,7 @@ impl Draft {
         for (from, to) in NODES {
             let [from, to] = [from, to].map(|path| path.as_ptr() as u64);
             self.add("dev 6 binds", libc::SYS_mknodat, [AT_FDCWD, to, u64::from(libc::S_IFREG | 0o666), 0]);
-            self.bind("dev 6 binds", from, to, &STILL, false);
+            self.bind("dev 6 binds", from, to, &STILL_NODE, false);
         }
         self.dev_links();
         for path in [c"dev/pts", c"dev/shm"] {
@@ -419,6 +423,40 @@ impl Draft {
         let shm = quiet | libc::MS_NODEV;
         self.mount("dev/shm", c"tmpfs", c"dev/shm", shm, c"size=67108864,nr_inodes=16384,mode=1777");
         self.set_flags("dev: read-only", c"dev".as_ptr() as u64, &STILL, 0);
+    }
+
+    /// Shows the sandbox its control groups.
+    fn show_groups(&mut self, shown: &[Shown]) {
+        const NAME: &str = "control groups";
+        if shown.is_empty() {
+            return;
+        }
+        for path in [c"sys", c"sys/fs", c"sys/fs/cgroup"] {
+            self.dir(NAME, path, 0o755);
+        }
+        let quiet = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        let mut made: Vec<&Path> = vec![Path::new(GROUPS)];
+        for (number, Shown { at, fstype, options }) in shown.iter().enumerate() {
+            let [to, fs, data] = [relative(at), fstype, options].map(|text| self.keep(c_string(OsStr::new(text))));
+            if !made.contains(&&**at) {
+                self.add(NAME, libc::SYS_mkdirat, [AT_FDCWD, to, 0o755]);
+                made.push(at);
+                for controller in options.split(',').filter(|_| fstype == "cgroup" && options.contains(',')) {
+                    let link =
+                        self.keep(c_string(OsStr::new(&format!("{}/{controller}", relative(Path::new(GROUPS))))));
+                    self.add(NAME, libc::SYS_symlinkat, [data, AT_FDCWD, link]);
+                }
+            }
+            let source = if number == 0 { fs } else { c"none".as_ptr() as u64 };
+            self.add(NAME, libc::SYS_mount, [source, to, fs, quiet, data]);
+            // The first one gets the directories of the others.
+            if number > 0 || shown.len() == 1 {
+                self.set_flags(NAME, to, &STILL_QUIET, 0);
+            }
+        }
+        if shown.len() > 1 {
+            self.set_flags(NAME, c"sys/fs/cgroup".as_ptr() as u64, &STILL_QUIET, 0);
+        }
     }
 
     /// Covers what tells of the machine as a whole, and makes its settings read-only.
@@ -456,22 +494,60 @@ impl Draft {
     }
 }
 
-/// Returns the instructions of the library's filter, as the kernel gives them of a sandbox that
-/// lives: PTRACE_SECCOMP_GET_FILTER, 4.4.
-pub fn filter() -> Result<&'static [u64], String> {
-    static FILTER: OnceLock<Result<Vec<u64>, String>> = OnceLock::new();
-    FILTER.get_or_init(find_filter).as_deref().map_err(String::clone)
+/// A file system of control groups that the library shows a sandbox.
+#[derive(Debug)]
+struct Shown {
+    at: PathBuf,
+    fstype: String,
+    /// The options of its own, as mount(2) takes them.
+    options: String,
 }
 
-fn find_filter() -> Result<Vec<u64>, String> {
+/// What the library asks of the kernel and what depends on the host: looked up in a sandbox that
+/// lives.
+#[derive(Debug)]
+pub struct OfLibrary {
+    /// The instructions of the filter, as the kernel gives them: PTRACE_SECCOMP_GET_FILTER, 4.4.
+    filter: Vec<u64>,
+    /// The control groups that it is shown, in the order of their mounts.
+    shown: Vec<Shown>,
+}
+
+/// Looks up what the library asks of the kernel and depends on the host.
+pub fn of_library() -> Result<&'static OfLibrary, String> {
+    static FOUND: OnceLock<Result<OfLibrary, String>> = OnceLock::new();
+    FOUND.get_or_init(look_up).as_ref().map_err(String::clone)
+}
+
+fn look_up() -> Result<OfLibrary, String> {
     let mut child = Sandbox::strict().command("/bin/sleep").arg("60").spawn().map_err(|error| format!("{error:#}"))?;
     let init = child.id();
     let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children"));
     let program = children.map_err(|error| error.to_string())?.trim().parse();
     let filter = program.map_err(|_| io::ErrorKind::NotFound.into()).and_then(filter_of);
+    let mounts = fs::read_to_string(format!("/proc/{init}/mountinfo"));
     let _ = child.kill();
     let _ = child.wait();
-    filter.map_err(|error| format!("the filter: {error}"))
+    let filter = filter.map_err(|error| format!("the filter: {error}"))?;
+    let mounts = mounts.map_err(|error| format!("the mounts: {error}"))?;
+    Ok(OfLibrary { filter, shown: mounts.lines().filter_map(shown_by).collect() })
+}
+
+/// Returns the file system of control groups that a line of mountinfo tells of.
+fn shown_by(line: &str) -> Option<Shown> {
+    let (mount, file_system) = line.split_once(" - ")?;
+    let at = PathBuf::from(mount.split(' ').nth(4)?);
+    let mut words = file_system.split(' ');
+    let (fstype, options) = (words.next()?.to_owned(), words.nth(1)?);
+    let own =
+        |option: &&str| !["rw", "ro"].contains(option) && !option.starts_with("uid=") && !option.starts_with("gid=");
+    let options = options.split(',').filter(own).collect::<Vec<_>>().join(",");
+    at.starts_with(GROUPS).then_some(Shown { at, fstype, options })
+}
+
+/// Returns the path without the slash before it, as the paths below the new root are.
+fn relative(path: &Path) -> &str {
+    path.to_str().unwrap_or_default().trim_start_matches('/')
 }
 
 fn filter_of(pid: libc::pid_t) -> io::Result<Vec<u64>> {
