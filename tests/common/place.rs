@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::sys::stat::{Mode, umask};
 
-use super::halves;
+use super::workers;
 
 /// The names of such directories begin so.
 const NAME: &str = "ringfence-tests-";
@@ -40,7 +40,7 @@ pub extern "C" fn settle() {
         return;
     }
     if !is_own(&std::env::temp_dir()) {
-        halves::run();
+        workers::run();
         let dir = made();
         // SAFETY: no other thread has been started yet.
         unsafe { std::env::set_var("TMPDIR", &dir) };
