@@ -326,6 +326,13 @@ impl Enforced {
         self.entries.push((feature, enforcement));
     }
 
+    /// Notes a gap in a feature that would be enforced in full.
+    pub(crate) fn note_gap(&mut self, feature: Feature, gap: &'static str) {
+        if self.get(feature) == Some(&Enforcement::Full) {
+            self.set(feature, Enforcement::Partial(gap));
+        }
+    }
+
     /// Returns the enforcement of `feature`, or `None` if the feature was not asked for.
     pub fn get(&self, feature: Feature) -> Option<&Enforcement> {
         self.entries.iter().find(|(f, _)| *f == feature).map(|(_, e)| e)

@@ -389,14 +389,7 @@ impl Watcher {
     /// left.
     fn handle_siblings(&self) {
         let begun = Instant::now();
-        let due = {
-            let mut list = self.list();
-            let due = list.siblings.filter(|look| look.at <= begun);
-            if due.is_some() {
-                list.siblings = None;
-            }
-            due
-        };
+        let due = self.list().siblings.take_if(|look| look.at <= begun);
         let Some(look) = due else { return };
         let lives = catch_panic(spawn::reap_siblings).unwrap_or(false);
         let now = Instant::now();

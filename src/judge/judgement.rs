@@ -596,11 +596,7 @@ impl Policy {
 /// that no control group counts.
 fn note_uncounted_memory(seccomp: Option<&Seccomp>, enforced: &mut Enforced) {
     let gap = seccomp.map_or(Some(security::WITHOUT_FILTER), Seccomp::uncounted_memory);
-    if enforced.get(Feature::MemoryLimit) == Some(&Enforcement::Full)
-        && let Some(gap) = gap
-    {
-        enforced.set(Feature::MemoryLimit, Enforcement::Partial(gap));
-    }
+    gap.into_iter().for_each(|gap| enforced.note_gap(Feature::MemoryLimit, gap));
 }
 
 /// Returns a problem if somebody else could exchange a directory between its limit and its mount.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use caps::Capability;
 
-use crate::feature::{Enforced, Enforcement, Feature};
+use crate::feature::{Enforced, Feature};
 use crate::namespace::{Namespaces, UserLimit};
 use crate::policy::Policy;
 use crate::proc::mountinfo::{self, ControlGroups};
@@ -68,9 +68,7 @@ impl Policy {
 
     fn note_gap(&self, enforced: &mut Enforced, gap: &'static str) {
         let limits = self.limits.features().into_iter().chain([Feature::CpuTime]);
-        for limit in limits.filter(|limit| enforced.get(*limit) == Some(&Enforcement::Full)).collect::<Vec<_>>() {
-            enforced.set(limit, Enforcement::Partial(gap));
-        }
+        limits.for_each(|limit| enforced.note_gap(limit, gap));
     }
 
     /// Returns whether the program could mount control groups itself, and so write to its own.

@@ -85,6 +85,8 @@ impl Policy {
         match &privileges.capabilities {
             Some(given) => given.reaches(capability),
             None => {
+                // Another user than root has no capability after its exec: the inheritable and the
+                // ambient set are empty. Without new privileges no file gives it any.
                 let has_none = privileges.no_new_privs && self.program.user.is_some_and(|(uid, _)| uid != 0);
                 let own_user_ns = self.namespaces.apart().contains(Namespaces::USER);
                 let has = own_user_ns || has_capability(capability) || Uid::effective().is_root();
@@ -96,13 +98,7 @@ impl Policy {
     /// Notes the walls that the policy asks for. `privileges` are those of the program.
     pub(super) fn note_walls(&self, privileges: &Privileges, enforced: &mut Enforced) {
         let own_user_ns = self.namespaces.apart().contains(Namespaces::USER);
-        // Another user than root has no capability after its exec: the inheritable and the ambient
-        // set are empty. Without new privileges no file gives it any.
-        let has_none = privileges.no_new_privs && self.program.user.is_some_and(|(uid, _)| uid != 0);
-        let may = |capability: Capability| match &privileges.capabilities {
-            Some(given) => given.reaches(capability),
-            None => !has_none && (own_user_ns || has_capability(capability) || Uid::effective().is_root()),
-        };
+        let may = |capability: Capability| self.may_have(privileges, capability);
         let unless = |gap: bool, text| if gap { Enforcement::Partial(text) } else { Enforcement::Full };
         let is_admin = may(Capability::CAP_SYS_ADMIN);
         // The init of a pid namespace of its own has nothing outside to trace.

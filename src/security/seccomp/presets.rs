@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use super::sockets::plain_protocols;
-use super::{Action, Compare, Rule, Seccomp};
+use super::{Action, Compare, Rule, Seccomp, uncounted};
 
 /// The calls that any program makes: reading, memory, clocks, signals, threads.
 const COMPUTE: &[&str] = &[
@@ -390,7 +390,7 @@ pub(super) fn compute() -> Seccomp {
         .rule(Rule::new(["openat"], Action::Allow).arg(2, Compare::no_bits(writes)))
         .rule(Rule::new(["ioctl"], Errno::ENOTTY));
     // A lock of a range is memory that no control group counts, and nothing limits their number.
-    for command in [libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_SETLK, libc::F_OFD_SETLKW] {
+    for command in uncounted::LOCKS {
         profile = profile.rule(Rule::new(["fcntl"], Errno::ENOLCK).arg(1, Compare::int(command as u32)));
     }
     profile = without_huge_pages(profile);

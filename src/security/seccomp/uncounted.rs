@@ -4,10 +4,10 @@
 use super::bpf::{Answers, Filter};
 use super::table::{self, Architecture};
 
-/// The commands of fcntl(2) that lock a range, also by the numbers that 32-bit programs have.
-const LOCKS: [i32; 6] = [libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_SETLK, libc::F_OFD_SETLKW, 13, 14];
-/// The commands of [`LOCKS`] that 64-bit programs have.
-const LOCKS_64: usize = 4;
+/// The commands of fcntl(2) that lock a range. Nothing limits the number of such locks.
+pub(super) const LOCKS: [i32; 4] = [libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_SETLK, libc::F_OFD_SETLKW];
+/// Those that only 32-bit programs have: F_SETLK64, F_SETLKW64.
+const LOCKS_OF_32_BITS: [i32; 2] = [13, 14];
 /// The protocols of netlink, from 0 (MAX_LINKS).
 const NETLINK_PROTOCOLS: u64 = 32;
 
@@ -49,8 +49,9 @@ fn allows_netlink(arch: Option<Architecture>, answers: &Answers) -> bool {
 }
 
 fn allows_ranges(arch: Option<Architecture>, answers: &Answers) -> bool {
-    let commands = if matches!(arch, None | Some(Architecture::X32)) { &LOCKS[..LOCKS_64] } else { &LOCKS[..] };
-    let mut asked = commands.iter().flat_map(|command| ["fcntl", "fcntl64"].map(|name| (name, *command as u64)));
+    let has_others = matches!(arch, Some(Architecture::X86 | Architecture::Arm));
+    let commands = LOCKS.into_iter().chain(LOCKS_OF_32_BITS.into_iter().filter(|_| has_others));
+    let mut asked = commands.flat_map(|command| ["fcntl", "fcntl64"].map(|name| (name, command as u64)));
     asked.any(|(name, command)| allows(arch, answers, name, [0, command, 0, 0, 0, 0]))
 }
 
@@ -76,7 +77,7 @@ mod tests {
         let lock =
             |command: i32| Rule::new(["fcntl"], Action::Errno(libc::ENOLCK)).arg(1, Compare::int(command as u32));
         let without =
-            |left: usize| LOCKS[left..4].iter().fold(Seccomp::default(), |all, command| all.rule(lock(*command)));
+            |left: usize| LOCKS[left..].iter().fold(Seccomp::default(), |all, command| all.rule(lock(*command)));
         assert_eq!(gap(&without(0)), None);
         assert_eq!(gap(&without(1)), Some(RANGES));
         let netlink = |protocol: i32| {
@@ -97,12 +98,13 @@ mod tests {
             Rule::new([name], Action::Errno(libc::ENOLCK)).arg(1, Compare::int(command as u32))
         };
         let profile = Seccomp::default().architecture(Architecture::X86).allow(["fcntl64"]);
-        let all = LOCKS[..4].iter().fold(profile, |all, command| all.rule(lock("fcntl", *command)));
+        let all = LOCKS.iter().fold(profile, |all, command| all.rule(lock("fcntl", *command)));
         assert_eq!(gap(&all), Some(RANGES), "fcntl64 is a call of its own");
-        let all = LOCKS[..4].iter().fold(all, |all, command| all.rule(lock("fcntl64", *command)));
+        let all = LOCKS.iter().fold(all, |all, command| all.rule(lock("fcntl64", *command)));
         assert_eq!(gap(&all), Some(RANGES), "with commands of its own");
-        let all =
-            [13, 14].iter().fold(all, |all, command| all.rule(lock("fcntl64", *command)).rule(lock("fcntl", *command)));
+        let all = LOCKS_OF_32_BITS
+            .iter()
+            .fold(all, |all, command| all.rule(lock("fcntl64", *command)).rule(lock("fcntl", *command)));
         assert_eq!(gap(&all), None);
         assert_eq!(gap(&all.allow(["socketcall"])), Some(NETLINK));
     }
