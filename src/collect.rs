@@ -15,6 +15,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::by_fd;
+use crate::sys::file_size::NewFile;
 use crate::units::Bytes;
 
 const BYTES: Bytes = Bytes::gib(1);
@@ -174,8 +175,7 @@ impl Collector {
                     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                     let made = openat(to, name.as_c_str(), flags, Mode::from_bits_truncate(mode));
                     let made = made.map_err(|errno| Error::new(Step::Collect, errno).at(state.target.join(&below)))?;
-                    let mut writer = File::from(made);
-                    let size = copy(file, &mut writer, &mut state.bytes);
+                    let size = copy(file, &mut NewFile::new(&File::from(made)), &mut state.bytes);
                     let size = size.map_err(|error| self.copy_error(error).at(&shown))?;
                     state.collected.files.push((below, Bytes::new(size)));
                 }

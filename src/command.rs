@@ -409,6 +409,9 @@ impl Command {
     }
 
     /// Sets the five capability sets, which may have more than those of the sandbox's program.
+    ///
+    /// `CAP_SYS_ADMIN` is more than that program could have in a user namespace of root's: the flags
+    /// that mounts have on the host are not locked, as the sandbox was made without it.
     pub fn capabilities(mut self, sets: Capabilities) -> Self {
         self.rights.capabilities = Some(sets);
         self

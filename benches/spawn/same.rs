@@ -127,7 +127,10 @@ fn comparable(line: &str) -> String {
             let left: Vec<&str> = left.split(' ').skip(skipped).collect();
             // The user outside is another for each sandbox.
             let own = right.split(',').filter(|option| !option.starts_with("uid=") && !option.starts_with("gid="));
-            format!("{} - {}", left.join(" "), own.collect::<Vec<_>>().join(","))
+            let (left, right) = (left.join(" "), own.collect::<Vec<_>>().join(","));
+            // The file system of a root that the library keeps is read-only as well as its mount.
+            let right = if left.starts_with("/ / ro,") { right.replace("tmpfs ro,", "tmpfs rw,") } else { right };
+            format!("{left} - {right}")
         }
         None => line.to_owned(),
     }

@@ -7,6 +7,9 @@
 //! and its flags are two calls by path. It looks up once what the host has, as the library's
 //! `prepare` does.
 
+#[path = "../../src/mount/root/host_list.rs"]
+mod host_list;
+
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs;
 use std::io;
@@ -19,6 +22,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use ringfence::Sandbox;
 
+use self::host_list::{FROM_HOST, PATHS, PREFIXES};
 use super::bare::{Init, Run, clone3_and_run, duration, now, wait};
 use super::floor::{AT_FDCWD, Draft, Profile, STACK_SIZE};
 use super::group::{Template, c_string};
@@ -27,29 +31,6 @@ use super::group::{Template, c_string};
 const NOBODY: u32 = 65_534;
 /// The first of the ids outside, one for each floor: those of the library begin above.
 const OUTSIDE: u32 = 0x77ff_0000;
-/// The places of programs and libraries on the host.
-const PROGRAMS: [&str; 9] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix/store", "gnu/store"];
-/// What the host has in /etc, by name and by the beginning of the name.
-const ETC: [&str; 17] = [
-    "etc/ld.so.cache",
-    "etc/alternatives",
-    "etc/localtime",
-    "etc/timezone",
-    "etc/ssl/certs",
-    "etc/ssl/openssl.cnf",
-    "etc/pki/tls/certs",
-    "etc/pki/ca-trust/extracted",
-    "etc/fonts",
-    "etc/mime.types",
-    "etc/protocols",
-    "etc/services",
-    "etc/mono",
-    "etc/fpc.cfg",
-    "etc/perl",
-    "etc/python3",
-    "etc/R",
-];
-const ETC_BEGINNINGS: [&str; 3] = ["java-", "fpc-", "python3."];
 /// The sandbox's own files in /etc.
 const FILES: [(&CStr, &CStr); 4] = [
     (c"etc/passwd", c"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n"),
@@ -367,9 +348,10 @@ impl Draft {
     /// Shows the host's programs, and what they look up in /etc.
     fn show_host(&mut self) {
         const NAME: &str = "root: of the host";
-        let mut found: Vec<PathBuf> = PROGRAMS.iter().chain(&ETC).map(PathBuf::from).collect();
+        let listed = PATHS.iter().chain(&FROM_HOST);
+        let mut found: Vec<PathBuf> = listed.map(|path| PathBuf::from(relative(Path::new(path)))).collect();
         let names = fs::read_dir("/etc").into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let wanted = |name: &OsStr| ETC_BEGINNINGS.iter().any(|start| name.to_string_lossy().starts_with(start));
+        let wanted = |name: &OsStr| PREFIXES.iter().any(|start| name.to_string_lossy().starts_with(start));
         found.extend(names.filter(|name| wanted(name)).map(|name| Path::new("etc").join(name)));
         let mut made = vec![PathBuf::new()];
         for path in found {

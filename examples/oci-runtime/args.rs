@@ -280,7 +280,7 @@ pub struct UpdateArgs {
     /// Memory nodes, as in 0-3,7
     #[arg(long, value_name = "LIST")]
     pub cpuset_mems: Option<String>,
-    /// Most processes and threads; -1 for no limit
+    /// Most processes and threads; -1 for no limit, and 0 as 1
     #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
     pub pids_limit: Option<i64>,
     /// Share of disks, 10 to 1000

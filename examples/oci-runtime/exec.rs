@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use ringfence::oci::{
-    Container, Runtime, exec_warnings, preserve_fds_of_exec, send_pidfd, send_terminal, subgroups_of_exec,
+    Container, ExecProcess, Runtime, preserve_fds_of_exec, send_pidfd, send_terminal, subgroups_of_exec,
 };
 use ringfence::{Capability, Child, Command};
 use serde_json::{Value, json};
@@ -28,14 +28,14 @@ pub fn run(runtime: &Runtime, args: &ExecArgs, log: &Log) -> Result<u8, Failure>
         Some(path) => read_file(path, "--process")?,
         None => process_of(&container, args)?,
     };
-    for warning in exec_warnings(&process)? {
-        log.warning(&warning);
+    let process = ExecProcess::from_json(&process)?;
+    for warning in process.warnings() {
+        log.warning(warning);
     }
-    let given = serde_json::from_slice::<Value>(&process)?;
-    if let Some(mask) = given["execCPUAffinity"]["initial"].as_str().and_then(mask_of) {
-        log.debug(&format!("initial CPU affinity: 0x{mask}"));
+    if let Some(mask) = process.initial_cpus().and_then(mask_of) {
+        log.debug(&format!("nsexec: affinity: 0x{mask}"));
     }
-    let has_terminal = given["terminal"] == json!(true);
+    let has_terminal = process.has_terminal();
     if args.detach && has_terminal && args.console_socket.is_none() {
         return Err("cannot allocate tty if oci-runtime will detach without setting console socket".into());
     }
@@ -44,22 +44,25 @@ pub fn run(runtime: &Runtime, args: &ExecArgs, log: &Log) -> Result<u8, Failure>
     }
     // Signals are blocked before the library has threads, so that only those get them who wait for them.
     if args.detach {
-        detached(&container, &process, args)
+        detached(&container, &process, args, log)
     } else if has_terminal {
-        at_terminal(&container, &process, args)
+        at_terminal(&container, process, args, log)
     } else {
-        with_streams(&container, &process, args)
+        with_streams(&container, &process, args, log)
     }
 }
 
 /// Starts the program, and tells the engine of it.
-fn started(container: &Container, process: &[u8], args: &ExecArgs) -> Result<Child, Failure> {
+fn started(container: &Container, process: &ExecProcess, args: &ExecArgs, log: &Log) -> Result<Child, Failure> {
+    log.debug(&format!("nsexec container setup: the namespaces of {} are entered", args.id));
+    log.debug("setns_init: about to exec");
     let with = |command: Command| {
         let command = subgroups_of_exec(command, &args.cgroup)?;
         preserve_fds_of_exec(command, args.preserve_fds)
     };
     let started = if args.detach { container.exec_detached(process, with) } else { container.exec(process, with) };
     let mut child = started?;
+    log.debug(&format!("child process in init(): it has executed its program as {}", child.id()));
     match tell(&mut child, args) {
         Ok(()) => Ok(child),
         Err(error) => {
@@ -83,17 +86,17 @@ fn tell(child: &mut Child, args: &ExecArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn detached(container: &Container, process: &[u8], args: &ExecArgs) -> Result<u8, Failure> {
-    started(container, process, args)?.detach()?;
+fn detached(container: &Container, process: &ExecProcess, args: &ExecArgs, log: &Log) -> Result<u8, Failure> {
+    started(container, process, args, log)?.detach()?;
     Ok(0)
 }
 
 /// Runs a program that has this command's streams.
-fn with_streams(container: &Container, process: &[u8], args: &ExecArgs) -> Result<u8, Failure> {
+fn with_streams(container: &Container, process: &ExecProcess, args: &ExecArgs, log: &Log) -> Result<u8, Failure> {
     let set = passed_on();
     set.thread_block()?;
     let signals = SignalFd::new(&set)?;
-    let mut child = started(container, process, args)?;
+    let mut child = started(container, process, args, log)?;
     while let Some(pidfd) = child.pidfd() {
         // Only to wait as long as it takes, whatever the library's limits are.
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
@@ -113,15 +116,11 @@ fn with_streams(container: &Container, process: &[u8], args: &ExecArgs) -> Resul
 }
 
 /// Runs a program that has a terminal of its own, at this command's terminal.
-fn at_terminal(container: &Container, process: &[u8], args: &ExecArgs) -> Result<u8, Failure> {
+fn at_terminal(container: &Container, process: ExecProcess, args: &ExecArgs, log: &Log) -> Result<u8, Failure> {
     let host = Host::open()?;
-    let mut process: Value = serde_json::from_slice(process)?;
-    if process["consoleSize"].is_null() {
-        // The program may look at once.
-        let size = host.size()?;
-        process["consoleSize"] = json!({"height": size.rows, "width": size.columns});
-    }
-    let mut child = started(container, process.to_string().as_bytes(), args)?;
+    // The program may look at once.
+    let process = process.or_console_size(host.size()?);
+    let mut child = started(container, &process, args, log)?;
     let terminal = child.terminal.take().ok_or("the program has no terminal")?;
     // Put back before anything is printed.
     let raw = host.enter(&terminal, false)?;

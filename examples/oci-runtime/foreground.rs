@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -11,13 +12,13 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use ringfence::ErrorKind;
 use ringfence::oci::{Config, Container, Runtime};
+use ringfence::{ErrorKind, Step};
 
 use super::args::CreateArgs;
 use super::log::Log;
 use super::terminal::{Ended, Host, passed_on};
-use super::{Failure, config_of, make};
+use super::{Failure, config_of, make, start};
 
 /// The time that a program has to end, once its terminal has been hung up.
 const GRACE: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(1);
 pub fn run(runtime: &Runtime, args: &CreateArgs, detach: bool, keep: bool, log: &Log) -> Result<u8, Failure> {
     let config = config_of(args)?;
     if detach {
-        started(runtime, args, &config, None, log)?;
+        started(runtime, args, &config, None, log).map_err(in_words_of_runtimes)?;
         return Ok(0);
     }
     // Signals are blocked before the library has threads, so that only those get them who wait for them.
@@ -48,9 +49,38 @@ pub fn run(runtime: &Runtime, args: &CreateArgs, detach: bool, keep: bool, log: 
                 log.error(&error.to_string());
                 Ok(code_of(ExitStatus::from_raw(*signal as i32)))
             }
-            None => Err(error),
+            None => match exec_error(&error) {
+                Some(line) => {
+                    log.exec_error(&line, &error.to_string());
+                    Ok(1)
+                }
+                None => Err(in_words_of_runtimes(error)),
+            },
         },
     }
+}
+
+/// Returns the line of other runtimes about a program, named by a path, that could not be executed.
+fn exec_error(error: &Failure) -> Option<String> {
+    let failed = error.downcast_ref::<ringfence::Error>().filter(|failed| failed.kind() == ErrorKind::Exec)?;
+    let (path, errno) = (failed.path()?, Errno::from_raw(failed.raw_os_error()?));
+    path.is_absolute().then(|| format!("exec {}: {}", path.display(), errno.desc().to_lowercase()))
+}
+
+/// Begins the error of a mount's flags as other runtimes begin it, for what looks for that.
+fn in_words_of_runtimes(error: Failure) -> Failure {
+    let Some((failed, path)) =
+        error.downcast_ref::<ringfence::Error>().and_then(|failed| Some((failed, failed.path()?)))
+    else {
+        return error;
+    };
+    if failed.step() != Step::MountAttr {
+        return error;
+    }
+    let name = std::env::args_os().next().map(PathBuf::from);
+    let name = name.as_deref().and_then(Path::file_name).unwrap_or_default().display();
+    let begun = "unable to start container process: error during container init";
+    format!("{name} run failed: {begun}: error mounting {path:?} to rootfs: {error}").into()
 }
 
 /// Another command may have deleted the container meanwhile.
@@ -111,7 +141,7 @@ fn started(
     log: &Log,
 ) -> Result<Container, Failure> {
     let mut container = make(runtime, args, config, interrupts.is_none(), log)?;
-    let started = interrupts.map_or(Ok(()), Interrupts::check).and_then(|()| Ok(container.start()?));
+    let started = interrupts.map_or(Ok(()), Interrupts::check).and_then(|()| Ok(start(&mut container, log)?));
     if let Err(error) = started {
         drop(container);
         let _ = runtime.delete_by_force(&args.id);
@@ -154,7 +184,7 @@ fn at_terminal(runtime: &Runtime, args: &CreateArgs, config: &Config, log: &Log)
     let interrupts = Interrupts::open()?;
     let made = make(&interrupts.of(runtime)?, args, config, false, log);
     let mut container = made.map_err(|error| interrupts.or(error))?;
-    match interrupts.check().and_then(|()| relayed(&host, &mut container)) {
+    match interrupts.check().and_then(|()| relayed(&host, &mut container, log)) {
         Ok(status) => Ok((status, container)),
         Err(error) => {
             drop(container);
@@ -164,11 +194,11 @@ fn at_terminal(runtime: &Runtime, args: &CreateArgs, config: &Config, log: &Log)
     }
 }
 
-fn relayed(host: &Host, container: &mut Container) -> Result<ExitStatus, Failure> {
+fn relayed(host: &Host, container: &mut Container, log: &Log) -> Result<ExitStatus, Failure> {
     let terminal = container.take_terminal().ok_or("the container has no terminal")?;
     // Put back before anything is printed.
     let raw = host.enter(&terminal, true)?;
-    container.start()?;
+    start(container, log)?;
     // A container that has just ended needs no signal.
     let pass_on = |signal: i32| drop(container.kill(signal, false));
     if raw.relay(terminal, pass_on)? == Ended::Gone {

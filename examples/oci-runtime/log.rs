@@ -1,7 +1,7 @@
 //! Errors and warnings, as engines read them: the text on stderr, and a line in the log.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -27,6 +27,11 @@ impl Log {
         Ok(log)
     }
 
+    /// Returns whether `--debug` asks for more.
+    pub fn tells_debug(&self) -> bool {
+        self.debug
+    }
+
     /// Logs what was asked for with `--debug`.
     pub fn debug(&self, text: &str) {
         if self.debug {
@@ -39,6 +44,17 @@ impl Log {
 
     pub fn error(&self, text: &str) {
         let _ = writeln!(std::io::stderr(), "error: {text}");
+        self.add("error", text);
+    }
+
+    /// Tells of a program that could not be executed: the line that other runtimes print, and alone
+    /// where a program reads it. The whole text is in the log, and at a terminal on the next line.
+    pub fn exec_error(&self, line: &str, text: &str) {
+        let mut stderr = std::io::stderr();
+        let _ = writeln!(stderr, "{line}");
+        if stderr.is_terminal() {
+            let _ = writeln!(stderr, "error: {text}");
+        }
         self.add("error", text);
     }
 

@@ -82,7 +82,7 @@ fn carry_out(args: Args, log: &Log) -> Result<u8, Failure> {
         Command::Run { create, detach, keep, no_subreaper: _ } => {
             return foreground::run(&runtime, &create, detach, keep, log);
         }
-        Command::Start { id } => runtime.open(&id)?.start()?,
+        Command::Start { id } => start(&mut runtime.open(&id)?, log)?,
         Command::State { id } => say(&runtime.open(&id)?.state()?.to_json())?,
         Command::Kill { id, signal, all } => {
             let container = runtime.open(&id)?;
@@ -147,6 +147,11 @@ fn make(
     for warning in config.warnings() {
         log.warning(warning);
     }
+    log.debug(&format!("nsexec container setup: the namespaces of {}", args.id));
+    // The whole filter is read for that.
+    if let Some(flags) = log.tells_debug().then(|| config.filter_flags()).flatten() {
+        log.debug(&format!("seccomp filter flags: {flags}"));
+    }
     let activated = activated();
     let with = |sandbox: Sandbox| {
         let sandbox = sandbox.session_keyring(!args.no_new_keyring);
@@ -159,13 +164,24 @@ fn make(
     let runtime = runtime.clone().no_pivot(args.no_pivot);
     let mut container = runtime.create_by(config, &args.id, &args.bundle, with)?;
     match tell(&mut container, args) {
-        Ok(()) => Ok(container),
+        Ok(()) => {
+            log.debug(&format!("child process in init(): {} waits for its start", args.id));
+            Ok(container)
+        }
         Err(error) => {
             // The error counts. What is left can be deleted.
             let _ = container.delete(true);
             Err(error)
         }
     }
+}
+
+/// Starts the program of a container.
+fn start(container: &mut Container, log: &Log) -> ringfence::Result<()> {
+    container.start()?;
+    // The pipe by which the first process reports ends with its exec.
+    log.debug(&format!("init: closing the pipe to signal completion: {} has executed its program", container.id()));
+    Ok(())
 }
 
 /// Returns the number of sockets that this process was started with, from descriptor 3 on:

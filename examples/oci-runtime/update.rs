@@ -1,6 +1,6 @@
 //! `update`: other limits for a container that lives.
 
-use ringfence::oci::{Runtime, update_warnings};
+use ringfence::oci::{Runtime, Update};
 use serde_json::{Value, json};
 
 use super::args::{Size, UpdateArgs};
@@ -23,10 +23,11 @@ pub fn run(runtime: &Runtime, args: &UpdateArgs, log: &Log) -> Result<(), Failur
         Some(path) => read_file(path, "--resources")?,
         None => resources(args).to_string().into_bytes(),
     };
-    for warning in update_warnings(&resources)? {
-        log.warning(&warning);
+    let update = Update::from_json(&resources)?;
+    for warning in update.warnings() {
+        log.warning(warning);
     }
-    Ok(container.update(&resources)?)
+    Ok(container.update(&update)?)
 }
 
 /// Returns what the options say, as a file would.
@@ -49,7 +50,8 @@ fn resources(args: &UpdateArgs) -> Value {
         ("cpu", "idle", number(args.cpu_idle)),
         ("cpu", "cpus", text(&args.cpuset_cpus)),
         ("cpu", "mems", text(&args.cpuset_mems)),
-        ("pids", "limit", number(args.pids_limit)),
+        // A 0 in a file stands for what is not said. Here it is said, and one process is there.
+        ("pids", "limit", number(args.pids_limit.map(|limit| if limit == 0 { 1 } else { limit }))),
         ("blockIO", "weight", args.blkio_weight.map(Value::from)),
     ] {
         if let Some(value) = value {

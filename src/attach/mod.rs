@@ -2,7 +2,6 @@
 
 mod ticket;
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
 use crate::stdio::Stdio;
-use crate::sys::{mutex, pidfd, timeout};
+use crate::sys::{by_fd, mutex, pidfd, timeout};
 
 const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest time that a wait waits for the control group to become empty.
@@ -130,10 +129,10 @@ impl Attached {
     /// must not lead a further program out of its limits, or to another sandbox.
     fn is_in_group(&self) -> bool {
         let pid = self.ticket.identity.pid();
-        let theirs = fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        let theirs = by_fd::short_text(format!("/proc/{pid}/cgroup").as_ref());
         // As long as nobody has reaped the process, the pid is its own.
         let theirs = theirs.ok().filter(|_| pidfd::pid_of(self.pidfd()) == Some(pid));
-        let (Some(theirs), Ok(own)) = (theirs, fs::read_to_string("/proc/self/cgroup")) else { return false };
+        let (Some(theirs), Ok(own)) = (theirs, by_fd::short_text("/proc/self/cgroup".as_ref())) else { return false };
         let Ticket { places, named, .. } = &self.ticket;
         // Without control groups nobody is in one.
         let Ok(host) = cgroup::host() else { return places.is_empty() && named.is_empty() };
@@ -306,7 +305,7 @@ impl Attached {
         match &self.group {
             // Another sandbox may have taken it since.
             Some(group) if self.is_group_named() => {
-                group.end_named(self.owner(), &|| self.first_pid(), REMOVE_PATIENCE)?;
+                group.end_named(self.owner(), &|| self.first_pid(), &|| Ok(None), REMOVE_PATIENCE)?;
             }
             Some(group) => {
                 if !self.ticket.entry.own_pid_ns() {

@@ -60,6 +60,7 @@ pub(super) fn adopt(
 ) -> Result<Part> {
     let fail = |errno| Error::new(Step::CreateCgroup, errno).at(path);
     let mut part = open(hierarchy, path).map_err(fail)?;
+    let pids_max = kernfs::read_optional(part.dir(), c"pids.max").map_err(fail)?.map(|text| text.trim().to_owned());
     let refuse_in_use = || match in_use(&part, keeper).map_err(fail)? {
         Some((errno, reason)) => Err(fail(errno).detail(reason).hint(NAME_ANOTHER)),
         None => Ok(()),
@@ -69,9 +70,7 @@ pub(super) fn adopt(
     // Whoever gives the directory back for an earlier sandbox freezes it, and then looks at the
     // mark.
     refuse_in_use()?;
-    if let Some(adopted) = &mut part.adopted {
-        adopted.mark = Some(name.to_owned());
-    }
+    part.adopted = Some(Adopted { pids_max, mark: Some(name.to_owned()) });
     cpuset::fill(hierarchy, path).map_err(fail)?;
     if hierarchy.version == Version::V2 {
         part.controllers = requested;
@@ -82,8 +81,6 @@ pub(super) fn adopt(
 /// Opens an existing directory. The controllers of a v2 group are those that are enabled for it.
 pub(super) fn open(hierarchy: &Hierarchy, path: &Path) -> nix::Result<Part> {
     let mut part = Part::open(hierarchy.version, hierarchy.controllers, path, &hierarchy.mount)?;
-    let pids_max = kernfs::read_optional(part.dir(), c"pids.max")?.map(|text| text.trim().to_owned());
-    part.adopted = Some(Adopted { pids_max, mark: None });
     if hierarchy.version == Version::V2 {
         let listed = kernfs::read(part.dir(), c"cgroup.controllers")?;
         let listed: Controllers = listed.split_whitespace().map(Controllers::named).collect();

@@ -81,7 +81,8 @@ impl Group {
     /// and in v2. Where the directory exists, it is taken if nothing is in it and it is not frozen;
     /// then [`remove`](Group::remove) leaves it. Hierarchies that the caller may not write to, and
     /// that no limit needs, are left out. The group is marked as that of the sandbox `owner`. The
-    /// process `keeper` may be in it.
+    /// process `keeper` may be in it: then it is that of a scope, and what systemd does not remove
+    /// of it goes with the sandbox.
     pub(crate) fn create_or_adopt(
         host: &Host,
         path: &Path,
@@ -97,7 +98,13 @@ impl Group {
         let name = path.file_name().and_then(OsStr::to_str).ok_or_else(invalid)?;
         let hold = adopt::Hold::new(path)?;
         let new = NewGroup { parent: path.parent(), name, exact: Some(owner), keeper };
-        let group = Group::build(host, &new, limits, account_cpu)?;
+        let mut group = Group::build(host, &new, limits, account_cpu)?;
+        // Nobody else has the name of the scope. On v1 systemd knows some hierarchies alone, and an
+        // earlier scope of that name may have left directories in the others.
+        let is_left = |part: &&mut Part| {
+            keeper.is_some() && part.version == Version::V1 && !part.controllers.contains(Controllers::SYSTEMD)
+        };
+        group.parts.iter_mut().filter(is_left).for_each(|part| part.adopted = None);
         Ok(Group { _hold: Some(hold), ..group })
     }
 
@@ -523,6 +530,18 @@ impl Group {
     /// Lets run what the program has frozen in v1 groups of its own, so that it can be killed.
     pub(crate) fn thaw_below(&self) {
         self.parts.iter().for_each(freezer::thaw_below);
+    }
+
+    /// Removes the directories in which nothing runs, with all groups made inside.
+    pub(crate) fn remove_empty(&self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        for part in &self.parts {
+            let is_populated = part.is_populated().map_err(|errno| part.error(Step::RemoveCgroup, errno))?;
+            if !is_populated {
+                part.remove(deadline, &|| {})?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the group, all groups made inside, and the parent groups that this process made if

@@ -11,7 +11,8 @@ use procfs::process::MountInfo;
 use super::controllers::{Controllers, Version};
 use super::hierarchy::{Hierarchy, below};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::proc::mountinfo::unescape;
+use crate::proc::mountinfo::{self, unescape};
+use crate::sys::by_fd;
 use crate::sys::fork_mark::PerProcess;
 
 /// The hierarchies of this host. They are detected once: a host does not move its controllers while
@@ -25,8 +26,8 @@ pub(crate) struct Host {
     pub(super) v2_counts_swap: OnceLock<bool>,
     /// True if v1 memory groups are not hierarchical by default, as before 5.11.
     pub(super) flat_memory: bool,
-    /// A reason why memory limits do not count all memory.
-    pub(super) uncounted: Option<&'static str>,
+    /// A reason why memory limits do not count all memory. Set when somebody asks.
+    uncounted: OnceLock<Option<&'static str>>,
     /// True if v2 groups can be frozen (5.2). Set when the first group is made.
     pub(super) v2_freezes: OnceLock<bool>,
     /// Set when a device program was loaded.
@@ -36,13 +37,17 @@ pub(crate) struct Host {
 impl Host {
     /// Reads the mounts and the group of this process.
     pub(crate) fn detect() -> Result<Host> {
-        let read = |path: &str| {
-            std::fs::read_to_string(path).map_err(|e| Error::io(Step::Detect, &e).at(path).hint("mount /proc"))
+        let failed = |path: &'static str| {
+            move |error: std::io::Error| {
+                let failed = Error::io(Step::Detect, &error).at(path);
+                if error.kind() == std::io::ErrorKind::NotFound { failed.hint("mount /proc") } else { failed }
+            }
         };
-        let host =
-            Host::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, Path::new("/"), is_visible)?;
-        let booted = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        Ok(Host { uncounted: host.uncounted(&booted), ..host })
+        let (mounts, own) = ("/proc/self/mountinfo", "/proc/self/cgroup");
+        let mounts = mountinfo::read(mounts).map_err(failed(mounts))?;
+        let own = by_fd::short_text(own.as_ref()).map_err(failed(own))?;
+        let host = Host::parse(&mounts, &own, Path::new("/"), is_visible)?;
+        Ok(Host { uncounted: OnceLock::new(), ..host })
     }
 
     /// Builds the host from texts, for a filesystem that begins at `root`. `visible` tells whether
@@ -73,11 +78,17 @@ impl Host {
             hierarchies,
             swap,
             flat_memory,
-            uncounted: None,
+            uncounted: OnceLock::from(None),
             v2_freezes: OnceLock::new(),
             v2_counts_swap: OnceLock::new(),
             filters_devices: OnceLock::new(),
         })
+    }
+
+    /// Returns why memory limits do not count all memory, if they do not.
+    pub(super) fn uncounted_memory(&self) -> Option<&'static str> {
+        let booted = || std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        *self.uncounted.get_or_init(|| self.uncounted(&booted()))
     }
 
     /// Returns the memory that the kernel, booted with this command line, does not count. Several

@@ -9,7 +9,6 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 
 use super::controllers::Version;
 use crate::sys::{by_fd, xattr};
@@ -21,7 +20,7 @@ const OF_ROOT: &CStr = c"trusted.ringfence.sandbox";
 const OF_USER: &CStr = c"user.ringfence.sandbox";
 
 fn open(dir: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-    by_fd::reopen(&dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+    by_fd::reopen_dir(&dir)
 }
 
 /// Returns the name of the sandbox that took the directory last. An error is not the absence of a

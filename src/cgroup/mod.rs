@@ -77,5 +77,5 @@ pub use systemd::SystemdScope;
 #[cfg(feature = "systemd")]
 pub(crate) use systemd::{Manager, problems_in_scope};
 #[cfg(feature = "oci")]
-pub(crate) use systemd::{Unit, Value, is_free_property, root_of_units};
+pub(crate) use systemd::{Unit, Value, devices_in_unit, is_free_property, problems_in_unit, root_of_units};
 pub(crate) use unit_id::UnitId;

@@ -3,7 +3,8 @@
 //! Such a group has no name that is the sandbox's own. It is known by the inodes of its
 //! directories, and once the sandbox's program has ended, another sandbox may have taken it. So it
 //! is ended only if its [`mark`] is still that of the sandbox or, where groups have no mark, as
-//! long as the sandbox's first process runs in it: nobody takes a group in which something runs.
+//! long as the sandbox's first process runs in it: nobody takes a group in which something runs. If
+//! systemd made the group, it tells whether the unit is there yet.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -147,10 +148,27 @@ impl Group {
     }
 
     /// Kills what runs in the named group of the sandbox `owner`, and gives the group back. `first`
-    /// returns the pid of the sandbox's first process as long as it runs. A group that another
-    /// sandbox has taken is left alone.
-    pub(crate) fn end_named(&self, owner: &str, first: &dyn Fn() -> Option<i32>, timeout: Duration) -> Result<()> {
-        match self.holder(owner, first)? {
+    /// returns the pid of the sandbox's first process as long as it runs, and `unit` whether the
+    /// unit is there whose group it is, if it is one's. A group that another sandbox has taken is
+    /// left alone.
+    pub(crate) fn end_named(
+        &self,
+        owner: &str,
+        first: &dyn Fn() -> Option<i32>,
+        unit: &dyn Fn() -> Result<Option<bool>>,
+        timeout: Duration,
+    ) -> Result<()> {
+        let holder = || {
+            Ok(match self.holder(owner, first)? {
+                Holder::Unknown => match unit()? {
+                    Some(true) => Holder::This,
+                    Some(false) => Holder::Another,
+                    None => Holder::Unknown,
+                },
+                known => known,
+            })
+        };
+        match holder()? {
             Holder::This => {}
             Holder::Another => return self.refuse_shared(first),
             Holder::Unknown => {
@@ -165,19 +183,24 @@ impl Group {
         // What stands still does not end, and nobody takes a group that is frozen: so what is found
         // then stays true. A process that cannot be frozen cannot have left the group either.
         freezer.into_iter().for_each(|part| _ = freezer::freeze(part, FREEZE_BOUND));
-        let ended = self.end_frozen(owner, first, timeout);
+        let ended = self.end_frozen(&holder, first, timeout);
         freezer.into_iter().for_each(|part| _ = freezer::thaw(part));
         ended
     }
 
-    fn end_frozen(&self, owner: &str, first: &dyn Fn() -> Option<i32>, timeout: Duration) -> Result<()> {
-        if self.holder(owner, first)? == Holder::Another {
+    fn end_frozen(
+        &self,
+        holder: &dyn Fn() -> Result<Holder>,
+        first: &dyn Fn() -> Option<i32>,
+        timeout: Duration,
+    ) -> Result<()> {
+        if holder()? == Holder::Another {
             return self.refuse_shared(first);
         }
         if self.is_populated()? {
             // The holder is asked again, once it is known that there is somebody to kill: a mark is
             // set before a process comes.
-            match self.holder(owner, first)? {
+            match holder()? {
                 Holder::This => self.kill()?,
                 Holder::Another => return self.refuse_shared(first),
                 Holder::Unknown => {}

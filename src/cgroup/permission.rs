@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::controllers::{Controllers, Version};
 use super::hierarchy::Hierarchy;
-use super::kernfs::{can_write, nearest};
+use super::kernfs::{can_write, nearest, open_dir};
 use super::remedies::DELEGATE;
 use super::{devices, v2};
 
@@ -33,7 +33,13 @@ impl Hierarchy {
             return Some((reason, "name a visible group with cgroup_parent"));
         };
         let Some((dir, fd)) = nearest(&base).filter(|(dir, _)| dir.starts_with(&self.mount)) else {
-            return Some((format!("{} cannot be opened", base.display()), "make the mount accessible"));
+            return Some(match open_dir(&self.mount) {
+                Err(errno @ (Errno::EMFILE | Errno::ENFILE)) => {
+                    let reason = format!("{} cannot be opened: {}", base.display(), errno.desc());
+                    (reason, "raise the caller's soft limit of open files (RLIMIT_NOFILE)")
+                }
+                _ => (format!("{} cannot be opened", base.display()), "make the mount accessible"),
+            });
         };
         match can_write(&fd, c".") {
             Ok(()) => {}

@@ -137,7 +137,7 @@ impl Host {
             (Some(hierarchy), _) => match hierarchy.unsupported(feature, None) {
                 Some((reason, remedy)) => Enforcement::Missing(format!("{reason}; {remedy}")),
                 None if feature == Feature::MemoryLimit => {
-                    self.uncounted.map_or(Enforcement::Full, Enforcement::Partial)
+                    self.uncounted_memory().map_or(Enforcement::Full, Enforcement::Partial)
                 }
                 None if feature == Feature::IoWeight => Enforcement::Partial(WEIGHED),
                 None => Enforcement::Full,

@@ -439,7 +439,7 @@ fn a_named_group_is_found_by_its_inodes_and_stays_if_it_was_there() {
         assert!(opened.processes().unwrap().contains(&(child.id() as i32)));
         assert_eq!(opened.stats().unwrap().memory_limit, Some(Bytes::mib(64)));
         let before: Vec<_> = dirs.iter().map(|dir| read_to_string(dir.join("pids.max")).ok()).collect();
-        opened.end_named(OWNER, &|| Some(child.id() as i32), WAIT).unwrap();
+        opened.end_named(OWNER, &|| Some(child.id() as i32), &|| Ok(None), WAIT).unwrap();
         child.wait().unwrap();
         assert_eq!(named_dirs(&host, &path), Vec::<PathBuf>::new());
         drop(made);
@@ -468,7 +468,7 @@ fn a_named_group_is_found_by_its_inodes_and_stays_if_it_was_there() {
         let next = TempGroup(Group::create_or_adopt(&host, &path, "rk-next-1", &limits, true, None).unwrap());
         let mut child = next.run("while :; do sleep 1000; done");
         let stale = Group::of_named(&host, &record).unwrap().unwrap();
-        let ended = stale.end_named(OWNER, &|| None, Duration::from_millis(50));
+        let ended = stale.end_named(OWNER, &|| None, &|| Ok(None), Duration::from_millis(50));
         // Without a v2 directory nothing tells whose the process is.
         let is_marked = dirs.iter().any(|dir| dir.join("cgroup.events").exists()) && has_user_attributes();
         assert_eq!(ended.is_ok(), is_marked, "{ended:?}");

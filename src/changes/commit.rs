@@ -18,6 +18,7 @@ use super::entry::{Entry, Kind, failed, is_kept, kind_of, refused, too_large};
 use super::tree::{Walk, open, open_named, remove};
 use super::upper::{Change, ChangeKind, UpperDir, at};
 use crate::error::{Error, Result, Step};
+use crate::sys::file_size::NewFile;
 use crate::sys::{by_fd, random, xattr};
 
 const STEP: Step = Step::Commit;
@@ -198,7 +199,8 @@ fn split(path: &Path) -> (&Path, &OsStr) {
 }
 
 /// Copies a file, and takes its bytes off `left`: it may grow while it is read.
-fn copy(mut from: &File, mut to: &File, left: &mut u64) -> Result<(), Fault> {
+fn copy(mut from: &File, to: &File, left: &mut u64) -> Result<(), Fault> {
+    let mut to = NewFile::new(to);
     let mut buffer = vec![0; PIECE];
     loop {
         let count = match from.read(&mut buffer) {

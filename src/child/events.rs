@@ -24,8 +24,8 @@ use crate::sys::{table, timeout};
 #[non_exhaustive]
 pub enum Event {
     /// The kernel has killed processes of the sandbox, `kills` so far, because memory ran out at
-    /// its limit or at one above it. The program itself may go on. Needs a memory limit, and Linux
-    /// 4.13.
+    /// its limit or at one above it. The program itself may go on. The event needs a memory limit,
+    /// and Linux 4.13.
     OutOfMemory {
         /// The number of processes killed so far.
         kills: u64,
@@ -183,7 +183,7 @@ impl Events {
 
     /// Adds [`Pressure`](Event::Pressure) to the events: the stream wakes when the sandbox loses
     /// more time within a window than `threshold` allows, and tells of it whenever that much time
-    /// has been lost since it last told. Needs a v2 group, which a hybrid host has too.
+    /// has been lost since it last told. The call needs a v2 group, which a hybrid host has too.
     ///
     /// # Errors
     ///

@@ -297,7 +297,7 @@ impl Child {
         }
     }
 
-    /// Returns the outcome if the program has ended, and `None` otherwise. Does not wait.
+    /// Returns the outcome if the program has ended, and `None` otherwise. The call does not wait.
     ///
     /// ```
     /// use ringfence::Sandbox;
@@ -413,8 +413,8 @@ impl Child {
         self.shared()?.signal(signal)
     }
 
-    /// Returns what everything in the sandbox uses now. Needs a limit, which brings the control
-    /// group that counts.
+    /// Returns what everything in the sandbox uses now. The call needs a limit, which brings the
+    /// control group that counts.
     ///
     /// ```no_run
     /// use ringfence::{Bytes, Sandbox};

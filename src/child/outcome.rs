@@ -202,7 +202,7 @@ impl Outcome {
     }
 
     /// Returns true if the kernel killed a process of the sandbox because memory ran out, also if
-    /// the program coped with that and ended by itself. Needs a
+    /// the program coped with that and ended by itself. The call needs a
     /// [`memory_limit`](crate::Sandbox::memory_limit), whose control group counts.
     pub fn ran_out_of_memory(&self) -> bool {
         self.usage.oom_kills.is_some_and(|kills| kills > 0)

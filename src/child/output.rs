@@ -60,7 +60,7 @@ impl<R: Read + AsFd> Capture<R> {
 /// # Collecting the output
 impl Child {
     /// Closes the program's stdin, waits for the end of the program, and collects what the program
-    /// writes to the streams that were piped. What it writes to a terminal of its own
+    /// writes to the streams that were piped. Output to a terminal of its own
     /// ([`Stdio::pty`](crate::Stdio::pty)) counts as stdout, and the terminal is typed an end of
     /// file instead of being closed.
     ///

@@ -8,7 +8,7 @@ use crate::error::{Result, Step};
 impl Child {
     /// Returns how much time everything in the sandbox loses because `resource` is short:
     /// `cpu.pressure`, `memory.pressure` and `io.pressure` of the sandbox's v2 group (5.2). These
-    /// files need no controller, so a hybrid host has them too. Needs a limit, which brings the
+    /// files need no controller, so a hybrid host has them too. They need a limit, which brings the
     /// control group.
     ///
     /// # Errors

@@ -14,10 +14,10 @@ use crate::sys::terminal;
 /// The other end of a program's terminal: the master of a pseudoterminal, pts(4). See
 /// [`Stdio::pty`](crate::Stdio::pty).
 ///
-/// What is written here is what a user types: the byte 3 is Ctrl-C, 4 at the begin of a line is the
-/// end of file, 26 is Ctrl-Z. The terminal echoes it, and a line ends with `\r\n`, until the
-/// program sets the terminal otherwise. What is read here is what the program prints. The end of
-/// file comes when no process has the terminal open any more.
+/// Bytes that are written here are those that a user types: the byte 3 is Ctrl-C, 4 at the begin of
+/// a line is the end of file, 26 is Ctrl-Z. The terminal echoes it, and a line ends with `\r\n`,
+/// until the program sets the terminal otherwise. Bytes that are read here are those that the
+/// program prints. The end of file comes when no process has the terminal open any more.
 ///
 /// With an [`output_limit`](crate::Sandbox::output_limit) the terminal counts what is read, as an
 /// [`OutputStream`](crate::OutputStream) does.

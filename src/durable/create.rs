@@ -48,8 +48,10 @@ impl Sandbox {
     /// process as long as the program runs, each named: [`Stdio::piped`](crate::Stdio::piped), an
     /// [`output_limit`](Sandbox::output_limit) of a terminal, [`wall_time`](Sandbox::wall_time), a
     /// [`cpu_time`](Sandbox::cpu_time) that a control group counts, [`timings`](Sandbox::timings),
-    /// [`denials`](Sandbox::denials), a [`notify_socket`](Sandbox::notify_socket), scopes of
-    /// systemd, and images.
+    /// [`denials`](Sandbox::denials), scopes of systemd, and images. A
+    /// [`notify_socket`](Sandbox::notify_socket) is refused with a filter that asks about a call
+    /// which the waiting process makes itself: then
+    /// [`start_with_listener`](Created::start_with_listener) brings the listener.
     ///
     /// The directory must not exist, and no other user may be able to replace it. Closing the
     /// descriptors of the one that waits needs Linux 5.9: close_range(2).
@@ -86,7 +88,10 @@ fn create_in(sandbox: &Sandbox, place: &RecordDir, hooks: Option<&Hooks<'_>>) ->
 
 /// Returns the record of a sandbox that this process is about to create.
 fn here() -> Result<Record> {
-    let failed = |errno| Error::new(Step::Create, errno).hint("mount /proc");
+    let failed = |errno| {
+        let error = Error::new(Step::Create, errno);
+        if errno == Errno::ENOENT { error.hint("mount /proc") } else { error }
+    };
     let (boot, pid_ns) = (identity::boot_id().map_err(failed)?, identity::pid_ns().map_err(failed)?);
     Ok(Record { boot: Some(boot), pid_ns: Some(pid_ns), ..Record::default() })
 }

@@ -115,7 +115,7 @@ impl RecordDir {
     pub(super) fn lock(&self, step: Step) -> Result<Lock> {
         let failed = |errno| self.failed(step, errno).with_kind(ErrorKind::Control);
         // A lock belongs to the open file, so this one has a file of its own.
-        let file = by_fd::reopen(&self.dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY).and_then(table::above_stdio);
+        let file = by_fd::reopen_dir(&self.dir).and_then(table::above_stdio);
         match Flock::lock(File::from(file.map_err(failed)?), FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Lock { _file: file }),
             Err((_, errno @ Errno::EWOULDBLOCK)) => {

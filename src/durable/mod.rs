@@ -217,17 +217,25 @@ impl Created {
     /// [`ErrorKind::Control`] if the socket of the sandbox cannot be reached, and in another pid
     /// namespace than the creator's, where no process of the sandbox can be found.
     pub fn state(&self) -> Result<CreatedState> {
+        Ok(self.look()?.0)
+    }
+
+    /// Returns what has become of the sandbox, with the connection by which that was found out if the
+    /// sandbox waits: a start can go on with it.
+    pub(crate) fn look(&self) -> Result<(CreatedState, Option<OwnedFd>)> {
         if self.record.ready.is_none() {
-            return Ok(CreatedState::Unfinished);
+            return Ok((CreatedState::Unfinished, None));
         }
         self.refuse_elsewhere(Step::Attach)?;
         if self.has_ended() {
-            return Ok(CreatedState::Stopped);
+            return Ok((CreatedState::Stopped, None));
         }
-        if !self.started.get() && matches!(self.connect()?, Waits::Yes(_)) {
-            return Ok(CreatedState::Created);
+        if !self.started.get()
+            && let Waits::Yes(connection) = self.connect()?
+        {
+            return Ok((CreatedState::Created, Some(connection)));
         }
-        Ok(if self.runs() { CreatedState::Running } else { CreatedState::Stopped })
+        Ok((if self.runs() { CreatedState::Running } else { CreatedState::Stopped }, None))
     }
 
     /// Returns the ticket of the sandbox, which is valid before the start as well.
@@ -255,7 +263,9 @@ impl Created {
         Attached::open_own(&self.ticket()?)
     }
 
-    /// Sends a signal to the program, or to the process that waits to become it.
+    /// Sends a signal to the program, or to the process that waits to become it. That one ends by
+    /// SIGHUP, SIGINT, SIGQUIT and SIGTERM, with 128 and the number as its exit code, also as the
+    /// init of a pid namespace, of which the kernel keeps signals without a handler.
     ///
     /// # Errors
     ///

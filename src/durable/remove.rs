@@ -42,13 +42,16 @@ impl Created {
         // Before the first process ends: it may be what tells whose the group is.
         let named = self.end_named_group();
         self.end()?;
+        if self.unit().is_some() {
+            self.stop_unit()?;
+            self.remove_rest_of_group()?;
+        }
         // systemd removes the group of a scope as soon as that is empty, also while it is given
         // back.
         match named {
             Err(_) if self.unit().is_some() && !self.has_named_group() => {}
             other => other?,
         }
-        self.stop_unit()?;
         if let Some(belongings) = &self.record.belongings {
             for group in &belongings.groups {
                 cgroup::end(group, END_PATIENCE)?;
@@ -81,7 +84,21 @@ impl Created {
         }
         let first = || self.first_pid();
         match Group::of_named(cgroup::host()?, &belongings.named)? {
-            Some(group) => group.end_named(&belongings.name, &first, END_PATIENCE),
+            Some(group) => group.end_named(&belongings.name, &first, &|| self.has_unit(), END_PATIENCE),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what systemd has left of the group of the sandbox's unit, which is gone: the
+    /// directories in hierarchies of v1 that it does not know. Where something runs by now, another
+    /// sandbox has got the name.
+    fn remove_rest_of_group(&self) -> Result<()> {
+        let named = self.record.belongings.as_ref().map_or(&[][..], |belongings| &belongings.named);
+        if named.is_empty() || !self.is_of_this_boot(Step::RemoveCgroup)? {
+            return Ok(());
+        }
+        match Group::of_named(cgroup::host()?, named)? {
+            Some(group) => group.remove_empty(END_PATIENCE),
             None => Ok(()),
         }
     }
@@ -89,6 +106,15 @@ impl Created {
     /// Returns the unit of systemd that was made for the sandbox.
     fn unit(&self) -> Option<&UnitId> {
         self.record.belongings.as_ref()?.unit.as_ref()
+    }
+
+    /// Returns whether systemd has the sandbox's unit; `None` for a sandbox without one.
+    fn has_unit(&self) -> Result<Option<bool>> {
+        #[cfg(feature = "oci")]
+        if let Some(unit) = self.unit() {
+            return Manager::of_caller(Instant::now() + UNIT_PATIENCE)?.has(unit).map(Some);
+        }
+        Ok(None)
     }
 
     fn has_named_group(&self) -> bool {
@@ -120,7 +146,9 @@ impl Created {
     #[cfg(feature = "oci")]
     pub(crate) fn set_limits_of_unit(&self, limits: &Limits) -> Result<()> {
         let Some(unit) = self.unit() else { return Ok(()) };
-        let set = Manager::of_caller(Instant::now() + UNIT_PATIENCE).and_then(|mut it| it.set_limits(unit, limits));
+        let host = cgroup::host()?;
+        let set =
+            Manager::of_caller(Instant::now() + UNIT_PATIENCE).and_then(|mut it| it.set_limits(unit, host, limits));
         set.map_err(|error| error.with_kind(ErrorKind::Control))
     }
 

@@ -1,5 +1,6 @@
 //! The start of a program whose sandbox waits for it, by this process or a later one.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -32,7 +33,7 @@ impl Created {
     /// that asks](crate::Action::Notify) needs
     /// [`start_with_listener`](Created::start_with_listener).
     pub fn start(&self) -> Result<()> {
-        self.start_with(None)
+        self.start_with(None, None)
     }
 
     /// Starts a program whose filter asks a supervisor: [`Action::Notify`](crate::Action::Notify).
@@ -74,11 +75,18 @@ impl Created {
     pub fn start_with_listener(&self, take: impl FnOnce(Notifications) -> std::io::Result<()>) -> Result<()> {
         let take =
             |listener| take(Notifications::from(listener)).map_err(|error| Error::io(Step::HandListenerOver, &error));
-        self.start_with(Some(Box::new(take)))
+        self.start_with(Some(Box::new(take)), None)
     }
 
-    /// Starts the program. `take` gets the listener of its filter.
-    pub(crate) fn start_with(&self, take: Option<TakeListener<'_>>) -> Result<()> {
+    /// Returns whether a start brings the listener of the program's filter.
+    #[cfg(feature = "oci")]
+    pub(crate) fn listens(&self) -> bool {
+        self.record.ready.as_ref().is_some_and(|ready| ready.listens)
+    }
+
+    /// Starts the program. `take` gets the listener of its filter. `connection` is that of a
+    /// [`look`](Created::look) just before: the stub waits ten seconds for what it says.
+    pub(crate) fn start_with(&self, take: Option<TakeListener<'_>>, connection: Option<OwnedFd>) -> Result<()> {
         let control = |text: &str| Error::message(ErrorKind::Control, Step::Start, text).at(self.dir());
         let Some(ready) = &self.record.ready else {
             return Err(control("the process that was to create the sandbox has ended too early")
@@ -102,7 +110,7 @@ impl Created {
             Error::message(ErrorKind::NotFound, Step::Start, "the sandbox has ended").at(self.dir()).hint("remove it")
         };
         let process = self.pidfd().filter(|_| !self.has_ended()).ok_or_else(ended)?;
-        let connection = match self.connect()? {
+        let connection = match connection.map_or_else(|| self.connect(), |open| Ok(Waits::Yes(open)))? {
             Waits::Yes(connection) => connection,
             Waits::No if !self.runs() => return Err(ended()),
             Waits::No => {

@@ -15,6 +15,7 @@ use super::lock::{self, Mode, Pause};
 use super::store_path::StorePath;
 use super::tree::kind_of;
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::file_size;
 
 /// A writer for the bytes of one blob, which hashes them as they come.
 ///
@@ -185,6 +186,7 @@ impl Write for BlobWriter {
             let error = Error::message(ErrorKind::Corrupt, Step::WriteBlob, detail).at(self.digest.to_string());
             return Err(error.into());
         }
+        file_size::check(self.written + bytes.len() as u64)?;
         let count = self.file.write(bytes)?;
         self.hasher.update(bytes.get(..count).unwrap_or_default());
         self.written += count as u64;

@@ -15,16 +15,19 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
 use super::store_path::StorePath;
 use super::tree::{is_whiteout, kind_of};
-use crate::sys::xattr;
+use crate::sys::{by_fd, xattr};
 
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 const BUFFER: usize = 256 << 10;
 
 /// Returns the first path at which the trees differ, and a description of the difference.
 pub(super) fn difference(one: &StorePath, other: &StorePath) -> io::Result<Option<(PathBuf, String)>> {
-    let mut todo: Vec<(OwnedFd, OwnedFd, PathBuf)> =
-        vec![(one.open_dir()?.into(), other.open_dir()?.into(), PathBuf::new())];
-    while let Some((left, right, path)) = todo.pop() {
+    let (one, other): (OwnedFd, OwnedFd) = (one.open_dir()?.into(), other.open_dir()?.into());
+    // A tree may have any number of directories, so none that is still to be compared is open.
+    let mut todo = vec![PathBuf::new()];
+    while let Some(path) = todo.pop() {
+        let open = |top: &OwnedFd| by_fd::open_deep(top.as_fd(), path.as_os_str().as_bytes());
+        let (left, right) = (open(&one)?, open(&other)?);
         let (here, there) = (names(&left)?, names(&right)?);
         if let Some(name) = here.symmetric_difference(&there).next() {
             let what = if here.contains(name) { "it is not in the archive" } else { "it is gone" };
@@ -36,8 +39,7 @@ pub(super) fn difference(one: &StorePath, other: &StorePath) -> io::Result<Optio
                 return Ok(Some((path, what)));
             }
             if kind_of(&fstatat(&left, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?) == SFlag::S_IFDIR {
-                let open = |dir: &OwnedFd| openat(dir, name.as_c_str(), DIRECTORY, Mode::empty());
-                todo.push((open(&left)?, open(&right)?, path));
+                todo.push(path);
             }
         }
     }

@@ -12,20 +12,42 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstatat, mknodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::lowers::{Found, Lowers, within};
-use super::tree::{EntryAt, InRoot, Tree, is_whiteout, kind_of, push};
+use super::lowers::{Found, Lowers, within_as};
+use super::tree::{EntryAt, InRoot, Tree, is_whiteout, kind_of, names, push};
 use super::unpack::{Unpacked, failed, whiteout_failed};
 use crate::error::Result;
+use crate::sys::by_fd;
 
 /// A directory of the layer, and the lower directories that overlayfs merges with it.
 struct MergedDir {
     path: InRoot,
     own: OwnedFd,
     below: Vec<OwnedFd>,
+}
+
+/// A directory in a [`MergedDir`] that is still to be looked through. An archive may have any number
+/// of them, so none is open.
+struct Pending {
+    /// The path below the merged directory.
+    path: InRoot,
+    /// Which of the lower directories are merged here.
+    below: Vec<usize>,
+}
+
+impl MergedDir {
+    /// Opens a directory in this one.
+    fn open(&self, pending: &Pending) -> nix::Result<MergedDir> {
+        let mut path = self.path.clone();
+        names(&pending.path).for_each(|name| push(&mut path, name));
+        let own = by_fd::open_deep(self.own.as_fd(), &pending.path)?;
+        let lowers = pending.below.iter().filter_map(|at| self.below.get(*at));
+        let below = lowers.map(|dir| by_fd::open_deep(dir.as_fd(), &pending.path)).collect::<nix::Result<_>>()?;
+        Ok(MergedDir { path, own, below })
+    }
 }
 
 /// Adds the whiteouts of opaque directories, and removes whiteouts that hide nothing: overlayfs
@@ -98,8 +120,10 @@ fn hide_below(layer: &mut Unpacked, lowers: &Lowers, path: &[u8]) -> Result<()> 
         own => own.map_err(fail)?,
     };
     layer.count(path)?;
-    let mut todo = vec![MergedDir { path: path.to_vec(), own, below }];
-    while let Some(merged) = todo.pop() {
+    let mut todo = vec![Pending { path: InRoot::new(), below: (0..below.len()).collect() }];
+    let top = MergedDir { path: path.to_vec(), own, below };
+    while let Some(pending) = todo.pop() {
+        let merged = top.open(&pending).map_err(fail)?;
         for (at, dir) in merged.below.iter().enumerate() {
             let fail = |errno| failed(errno, &merged.path);
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -111,7 +135,11 @@ fn hide_below(layer: &mut Unpacked, lowers: &Lowers, path: &[u8]) -> Result<()> 
                 if matches!(name.to_bytes(), b"." | b"..") || is_in(merged.below.get(..at), name) {
                     continue;
                 }
-                todo.extend(hide_name(layer, &merged, name)?);
+                let Some(places) = hide_name(layer, &merged, name)? else { continue };
+                let mut path = pending.path.clone();
+                push(&mut path, name.to_bytes());
+                let below = places.iter().filter_map(|at| pending.below.get(*at).copied()).collect();
+                todo.push(Pending { path, below });
             }
         }
     }
@@ -122,13 +150,13 @@ fn is_in(dirs: Option<&[OwnedFd]>, name: &CStr) -> bool {
     dirs.unwrap_or_default().iter().any(|dir| fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok())
 }
 
-/// Hides one name. If the layer and the lower layers both have a directory of this name, returns
-/// both, as their contents have to be hidden as well.
-fn hide_name(layer: &mut Unpacked, merged: &MergedDir, name: &CStr) -> Result<Option<MergedDir>> {
+/// Hides one name. If the layer and the lower layers both have a directory of this name, whose
+/// contents have to be hidden as well, returns which of the lower ones are merged with it.
+fn hide_name(layer: &mut Unpacked, merged: &MergedDir, name: &CStr) -> Result<Option<Vec<usize>>> {
     let mut path = merged.path.clone();
     push(&mut path, name.to_bytes());
     let fail = |errno| failed(errno, &path);
-    let found = within(&merged.below, OsStr::from_bytes(name.to_bytes())).map_err(fail)?;
+    let (found, places) = within_as(&merged.below, OsStr::from_bytes(name.to_bytes())).map_err(fail)?;
     if let Found::Nothing = found {
         return Ok(None);
     }
@@ -138,12 +166,7 @@ fn hide_name(layer: &mut Unpacked, merged: &MergedDir, name: &CStr) -> Result<Op
             let made = mknodat(&merged.own, name, SFlag::S_IFCHR, Mode::empty(), 0);
             made.map_err(|errno| whiteout_failed(errno, &layer.tree, &path)).map(|()| None)
         }
-        Ok(stat) if kind_of(&stat) == SFlag::S_IFDIR => {
-            let Found::Directory(below) = found else { return Ok(None) };
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let own = openat(merged.own.as_fd(), name, flags, Mode::empty()).map_err(fail)?;
-            Ok(Some(MergedDir { path, own, below }))
-        }
+        Ok(stat) if kind_of(&stat) == SFlag::S_IFDIR => Ok(matches!(found, Found::Directory(_)).then_some(places)),
         stat => stat.map_err(fail).map(|_| None),
     }
 }

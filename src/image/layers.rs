@@ -1,7 +1,7 @@
 //! The unpacked layers of an image: made once, and locked by all processes that run from them.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ use super::tree::{LINKS, TRASH, Tree};
 use super::unpack::{Ids, Summary, Unpacked, Unpacker};
 use super::{Image, known_blobs};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::mutex;
+use crate::sys::{file_size, mutex};
 
 /// The layers of an image, unpacked for overlayfs. While a value lives, its layers are not pruned.
 /// Clones share one lock.
@@ -359,7 +359,7 @@ fn write_record(layer: &StorePath, record: &LayerRecord) -> Result<()> {
     let text = serde_json::to_vec(record)
         .map_err(|error| Error::message(ErrorKind::Store, Step::UnpackLayer, error.to_string()).at(path.path()))?;
     let written = path.open_with(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL);
-    written.and_then(|mut file| file.write_all(&text)).map_err(|error| failed(&path, &error))
+    written.and_then(|file| file_size::append(&file, &text)).map_err(|error| failed(&path, &error))
 }
 
 pub(super) fn read_record(layer: &StorePath) -> Result<LayerRecord> {

@@ -12,7 +12,7 @@
 //! ```
 
 use std::fs::DirBuilder;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +25,7 @@ use super::lock::{self, Mode};
 use super::store_path::StorePath;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::owner;
+use crate::sys::file_size;
 
 /// The annotation by which OCI image layouts name images.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -180,8 +181,8 @@ impl Layout {
             // A file of this name was left by a killed process or planted, and must not be written
             // to.
             let _ = new.remove_file();
-            let mut file = new.open_with(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
-            file.write_all(text)?;
+            let file = new.open_with(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
+            file_size::append(&file, text)?;
             file.sync_all()?;
             new.rename(&path)?;
             self.root.open_dir()?.sync_all()

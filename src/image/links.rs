@@ -21,7 +21,7 @@ use super::lowers::{Found, Lowers};
 use super::tree::{EntryAt, InRoot, is_whiteout, kind_of, push, shown, split};
 use super::unpack::{Ids, Link, Unpacked, failed, link, permissions};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::by_fd;
+use crate::sys::{by_fd, file_size};
 
 const BUFFER: usize = 128 << 10;
 
@@ -181,6 +181,7 @@ fn copy_file(
 /// Copies the contents of a file, and keeps its holes, as they can be terabytes.
 fn copy_contents(layer: &mut Unpacked, from: &File, to: &File, size: i64, path: &[u8]) -> Result<()> {
     let fail = |errno| failed(errno, path);
+    file_size::check(size.unsigned_abs()).map_err(fail)?;
     let mut buffer = vec![0; BUFFER];
     let mut at = 0;
     while at < size {

@@ -118,9 +118,14 @@ impl Lowers {
 }
 
 /// Looks up a name in merged directories.
-pub(super) fn within(dirs: &[OwnedFd], name: &OsStr) -> nix::Result<Found> {
-    let mut found = Vec::new();
-    for dir in dirs {
+fn within(dirs: &[OwnedFd], name: &OsStr) -> nix::Result<Found> {
+    Ok(within_as(dirs, name)?.0)
+}
+
+/// Does the same, and returns as well which of `dirs` have the directories that are found.
+pub(super) fn within_as(dirs: &[OwnedFd], name: &OsStr) -> nix::Result<(Found, Vec<usize>)> {
+    let (mut found, mut places) = (Vec::new(), Vec::new());
+    for (place, dir) in dirs.iter().enumerate() {
         let stat = match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::ENOENT) => continue,
@@ -131,7 +136,8 @@ pub(super) fn within(dirs: &[OwnedFd], name: &OsStr) -> nix::Result<Found> {
         }
         if kind_of(&stat) != SFlag::S_IFDIR {
             if found.is_empty() {
-                return Ok(Found::Other(dir.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?, stat));
+                let dir = dir.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+                return Ok((Found::Other(dir, stat), places));
             }
             break;
         }
@@ -139,11 +145,12 @@ pub(super) fn within(dirs: &[OwnedFd], name: &OsStr) -> nix::Result<Found> {
         let inner = openat(dir, name, flags, Mode::empty())?;
         let hides = is_opaque(&inner)?;
         found.push(inner);
+        places.push(place);
         if hides {
             break;
         }
     }
-    if found.is_empty() { Ok(Found::Nothing) } else { Ok(Found::Directory(found)) }
+    Ok((if found.is_empty() { Found::Nothing } else { Found::Directory(found) }, places))
 }
 
 impl Found {

@@ -24,7 +24,7 @@ use super::stream::read_error;
 use super::tar::{Entries, Entry, Kind};
 use super::tree::{self, EntryAt, InRoot, NAME_COST, Tree, shown};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::{by_fd, xattr};
+use crate::sys::{by_fd, file_size, xattr};
 
 /// The prefix of the names of whiteouts.
 pub(super) const WHITEOUT: &[u8] = b".wh.";
@@ -458,6 +458,7 @@ fn write_contents<R: BufRead>(
     entries: &mut Entries<R>,
     count: &mut impl FnMut(usize) -> io::Result<()>,
 ) -> io::Result<()> {
+    file_size::check(entry.sparse.as_ref().map_or(entry.size, |(_, size)| *size))?;
     let Some((map, size)) = &entry.sparse else {
         return entries.copy(entry.size, |part| count(part.len()).and_then(|()| file.write_all(part)));
     };

@@ -340,7 +340,7 @@ impl Policy {
         }
         #[cfg(feature = "oci")]
         if self.unit.is_some() {
-            return cgroup::problems_in_scope(host, limits, account_cpu);
+            return cgroup::problems_in_unit(host, limits, account_cpu, self.group_parent());
         }
         host.problems(limits, account_cpu, self.group_parent())
     }

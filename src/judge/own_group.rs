@@ -2,7 +2,6 @@
 //! as which the program runs outside. Their files are closed to the program by read-only mounts, by
 //! Landlock, or not at all.
 
-use std::fs;
 use std::path::PathBuf;
 
 use caps::Capability;
@@ -36,7 +35,7 @@ impl Policy {
         let makes_groups = [Feature::CgroupMaxDescendants, Feature::CgroupMaxDepth];
         let makes_groups = self.limits.features().iter().any(|limit| makes_groups.contains(limit));
         let makes_groups = makes_groups || self.mounts.opens_groups();
-        let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let text = mountinfo::read("/proc/self/mountinfo").unwrap_or_default();
         let hierarchies = mountinfo::control_groups(&text);
         let has_mounts = self.namespaces.new.contains(Namespaces::MOUNT);
         // A program under rules about paths can mount nothing.
@@ -59,7 +58,7 @@ impl Policy {
     /// Notes that the limits of a group that the program is shown writable hold in part, unless the
     /// kernel keeps them from the processes of a cgroup namespace.
     fn note_open_groups(&self, enforced: &mut Enforced) {
-        let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let text = mountinfo::read("/proc/self/mountinfo").unwrap_or_default();
         let hierarchies = mountinfo::control_groups(&text);
         if hierarchies.is_empty() || !hierarchies.iter().all(|groups| groups.delegates) {
             self.note_gap(enforced, OPEN);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::emit::{Setup, SetupKey, caller_copies};
+use super::lost_rights::Rights;
 use crate::error::{Error, Result, Step};
 use crate::feature::{Enforcement, Feature};
 use crate::judge::Judgement;
@@ -28,6 +29,8 @@ pub(crate) struct Compiled {
     /// Why the sandboxes do not show their control groups, if a run has shown that they cannot.
     no_groups: OnceLock<String>,
     setup: Mutex<Option<Arc<Setup>>>,
+    /// The rights that the judgement relies on, if it is kept for later.
+    rights: Option<Rights>,
 }
 
 impl Compiled {
@@ -43,6 +46,7 @@ impl Compiled {
             no_exchange: AtomicBool::new(false),
             no_groups: OnceLock::new(),
             setup: Mutex::default(),
+            rights: thorough.then(Rights::now),
         })
     }
 
@@ -60,6 +64,21 @@ impl Compiled {
         };
         setup.plan.release();
         Ok(())
+    }
+
+    /// Returns whether the caller has lost a right since the judgement, which a new judgement would
+    /// not know of.
+    pub(super) fn has_lost_rights(&self) -> bool {
+        self.rights.as_ref().is_some_and(|rights| rights.lost().is_some())
+    }
+
+    /// Adds a hint to an error for which a right is to blame that the caller has lost since the
+    /// judgement.
+    pub(super) fn hint_at_lost_rights(&self, error: Error) -> Error {
+        match self.rights.as_ref().and_then(|rights| rights.hint(&error)) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
     }
 
     /// Returns the last setup, if it has this key and can be used again; else a new one.

@@ -19,7 +19,7 @@ use crate::error::{Error, Problem, Result};
 use crate::owner::{Claim, Scratch};
 use crate::plan::Note;
 use crate::policy::Policy;
-use crate::security::Seccomp;
+use crate::security::{RemoteConnection, Seccomp};
 use crate::spawn::FailurePage;
 use crate::stdio::{Fds, Stdio, Streams};
 use crate::sys::pidfd;
@@ -70,6 +70,7 @@ impl Policy {
         let default = Stdio::inherited();
         let streams = Streams::open(policy.stdio.choose(None, &default))?;
         let run = Run { invocation: policy.invocation(), streams, fds: Fds::new() };
+        let supervisor = policy.supervisor_of_create(&compiled, hooks.is_some())?;
         let announce = |belongings: &Belongings| ledger.announce(belongings);
         let mut inputs = policy.make_noted_inputs(&compiled, user_ns_with, &announce)?;
         if let Some(user) = policy.user_outside(&inputs).filter(|_| policy.stdio.gives) {
@@ -94,7 +95,7 @@ impl Policy {
             }
         });
         let hooks = run_hooks.as_ref().map(|run| run as &dyn Fn(BorrowedFd<'_>, &Inputs) -> Result<()>);
-        let creation = Creation { run: &run, listener, save: &save, hooks };
+        let creation = Creation { run: &run, listener, supervisor: supervisor.as_ref(), save: &save, hooks };
         let FinishedSetup { stub, .. } = policy.run_setup(&compiled, &mut inputs, &End::Create(&creation))?;
         let mut resources = std::mem::take(&mut inputs.resources);
         // The sandbox has these until a later process removes them. An id that was leased is never
@@ -106,6 +107,15 @@ impl Policy {
         let running = stub.into_running();
         let terminal = running.terminal.or_else(|| inputs.master.take());
         Ok(CreatedStub { pidfd: running.pidfd, terminal, claim: resources.claim.take() })
+    }
+
+    /// Returns the supervisor that gets the listener of the filter from the create, if there is one.
+    /// With hooks it is looked for late, as a hook may start it.
+    fn supervisor_of_create(&self, compiled: &Compiled, late: bool) -> Result<Option<RemoteConnection>> {
+        let asks = compiled.judgement.seccomp.as_ref().is_some_and(Seccomp::has_listener);
+        let Some(supervisor) = self.supervisor.as_ref().filter(|_| asks) else { return Ok(None) };
+        let patience = self.setup_timeout();
+        if late { Ok(Some(supervisor.connect_late(patience))) } else { supervisor.connect(patience).map(Some) }
     }
 
     fn save(
@@ -138,7 +148,8 @@ impl Policy {
             rule_files: inputs.known_rule_files(),
         });
         let name = resources.claim.as_ref().map(|claim| claim.name().to_owned());
-        let listens = compiled.judgement.seccomp.as_ref().is_some_and(Seccomp::has_listener);
+        let late = |profile: &Seccomp| profile.has_listener() && !self.filter_comes_before_the_start(profile);
+        let listens = compiled.judgement.seccomp.as_ref().is_some_and(late);
         ledger.save(&Left { pidfd, group: resources.group.as_ref(), name, enter: &enter }, notes, listens)
     }
 
@@ -171,14 +182,18 @@ impl Policy {
         refuse(self.cpu_time.is_some() && compiled.judgement.account_cpu, "cpu_time", watches, remedy);
         let reason = "the process that creates the sandbox would have to answer the filter's questions";
         refuse(self.denials, "denials", reason, "leave out denials()");
-        let (reason, remedy) = ("it is the start that brings the listener", "use Created::start_with_listener()");
-        refuse(self.supervisor.is_some(), "notify_socket", reason, remedy);
+        let late =
+            compiled.judgement.seccomp.as_ref().is_some_and(|profile| !self.filter_comes_before_the_start(profile));
+        let reason = "the filter does not let the one that waits for its start do so, and then the start brings the \
+                      listener";
+        let remedy = "let the filter allow accept4, ppoll, read, sendto, capset, rt_sigaction and prctl, without \
+                      questions, or use Created::start_with_listener()";
+        refuse(self.supervisor.is_some() && late, "notify_socket", reason, remedy);
         let among_others = self.waits_among_others();
-        let late = compiled.judgement.seccomp.as_ref().is_some_and(|profile| !profile.comes_before_the_start());
         let reason = "the filter comes with the start, and until then a process of the joined pid namespace with \
                       CAP_SYS_PTRACE could take over the one that waits";
-        let remedy = "let the filter allow accept4, ppoll, read, sendto, capset and prctl, without questions, or join the \
-                      user namespace, too";
+        let remedy = "let the filter allow accept4, ppoll, read, sendto, capset, rt_sigaction and prctl, without \
+                      questions, or join the user namespace, too";
         refuse(among_others && late, "seccomp", reason, remedy);
         let reason = "hooks run while the one that waits has all rights of the setup, and a process of the joined pid \
                       namespace with CAP_SYS_PTRACE could take it over";

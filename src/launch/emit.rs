@@ -14,7 +14,7 @@ use crate::mount::{Context, Further, ShownGroups};
 use crate::namespace::{IdMaps, Namespaces, Writer};
 use crate::plan::{Arg, ExecFlags, Plan, PlanFd, Request, RunFd, Slot};
 use crate::policy::Policy;
-use crate::program::{Invocation, Program, Resource, emit_cwd_ahead, emit_groups, emit_ids};
+use crate::program::{Attributes, Invocation, Program, Resource, emit_cwd_ahead, emit_groups, emit_ids};
 use crate::security::{Modules, Seccomp};
 use crate::spawn::{self, FailurePage};
 use crate::stdio::{self, Fds, Master, Streams};
@@ -146,7 +146,7 @@ impl Policy {
             .landlock
             .as_ref()
             .and_then(|rules| rules.emit(&mut plan, &judgement.landlock, self.program.outlive_owner));
-        self.emit_identity(&mut plan, judgement);
+        self.emit_identity(&mut plan, judgement, &self.program.attributes);
         // A change of user makes a process dumpable again where fs.suid_dumpable says so.
         emit_undumpable(&mut plan);
         self.emit_owner(&mut plan, Arg::PARENT);
@@ -198,15 +198,22 @@ impl Policy {
             run.invocation.emit_find(plan);
         }
         let filter = judgement.seccomp.as_ref();
-        // Others are in the pid namespace already, and could take over who waits without the
-        // filter.
-        let ahead = filter.filter(|profile| self.waits_among_others() && profile.comes_before_the_start());
+        let ahead = filter.filter(|profile| self.filter_comes_before_the_start(profile));
         if let Some(profile) = ahead {
             profile.emit_ahead(plan);
             judgement.security.emit_without_admin(plan, self.user_inside().0 == 0);
         }
         plan.await_start(listener, parent);
         self.emit_exec(plan, judgement, filter.filter(|_| ahead.is_none()), setup.failure, run);
+    }
+
+    /// Returns whether this filter is installed before the stub waits for a later process, which
+    /// starts the program.
+    pub(super) fn filter_comes_before_the_start(&self, profile: &Seccomp) -> bool {
+        // A supervisor that is named gets the listener from the create. And where others are in the
+        // pid namespace already, they could take over who waits without the filter.
+        let wanted = if profile.has_listener() { self.supervisor.is_some() } else { self.waits_among_others() };
+        wanted && profile.comes_before_the_start()
     }
 
     /// Returns whether a stub that waits can be traced by a process inside that has CAP_SYS_PTRACE:
@@ -261,10 +268,10 @@ impl Policy {
     }
 
     /// Emits what makes the stub the program's user, with the rights of that and no others.
-    pub(super) fn emit_identity(&self, plan: &mut Plan, judgement: &Judgement) {
+    pub(super) fn emit_identity(&self, plan: &mut Plan, judgement: &Judgement, attributes: &Attributes) {
         let may_set_groups = judgement.maps.as_ref().is_none_or(|maps| !maps.deny_setgroups);
         self.program.emit_raised_rlimits(plan);
-        self.program.attributes.emit(plan);
+        attributes.emit(plan);
         judgement.security.emit_keep(plan);
         self.program.emit_user(plan, may_set_groups, self.namespaces.joins(Namespaces::USER));
         judgement.security.emit(plan, judgement.bounding, self.user_inside().0 == 0);

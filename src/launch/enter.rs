@@ -5,7 +5,7 @@
 //! process inside can see it. Only then is it cloned into the pid namespace, with nothing of the
 //! host's open any more.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -28,11 +28,11 @@ use crate::judge::Judgement;
 use crate::namespace::Namespaces;
 use crate::plan::{Plan, PlanFd, Request, RunFds};
 use crate::policy::Policy;
-use crate::program::Attributes;
+use crate::program::{Attributes, Scheduler};
 use crate::security::{Modules, Seccomp, emit_no_new_privs};
 use crate::spawn::{self, FailurePage, Launch};
 use crate::stdio::{self, Master, Stdio, Streams};
-use crate::sys::{pidfd, table};
+use crate::sys::{by_fd, pidfd, table};
 use crate::text::Writer;
 
 /// The descriptors by which a stub enters.
@@ -87,11 +87,13 @@ impl Enter for Entrance {
         let root = way.root.as_ref().map(AsFd::as_fd);
         let terminal = run.streams.has_pty().then(|| stdio::open_terminal(root, terms.user_outside)).transpose()?;
         way.terminal = terminal;
+        let schedule = policy.scheduling_after_fork().map(|scheduler| move |pid| scheduler.set(pid));
         let launch = |way: &Way<'_>, group: Option<BorrowedFd<'_>>| {
             let plan = policy.emit_entry(&terms, way, &run, command)?;
             spawn::start(&Launch {
                 cgroup: group,
                 enter: way.mover.as_deref(),
+                schedule: schedule.as_ref().map(|schedule| schedule as &dyn Fn(i32) -> Result<()>),
                 seen_inside: true,
                 listener: channel.as_ref().and_then(ListenerChannel::sender),
                 supervisor: channel.as_ref().and_then(ListenerChannel::remote),
@@ -174,8 +176,10 @@ impl Policy {
             let reason = "without a pid namespace and without a limit, nothing ends a further program with its sandbox";
             problems.push(Problem::unsupported("exec", reason, "add pid_ns(), or a limit such as pids_limit()"));
         }
-        if self.namespaces.new.contains(Namespaces::PID) && !self.program.attributes.survive_fork() {
-            let reason = "a further program is forked into its pid namespace, and no child gets this scheduling";
+        let comes_early = judgement.seccomp.as_ref().is_some_and(|filter| self.comes_ahead(filter));
+        if self.scheduling_after_fork().is_some() && comes_early {
+            let reason = "a further program is forked into its pid namespace with its filter, and no child gets this \
+                          scheduling";
             let remedy = "choose a scheduler other than deadline, without reset_on_fork()";
             problems.push(Problem::unsupported("exec", reason, remedy));
         }
@@ -202,6 +206,19 @@ impl Policy {
             let remedy = "allow clone, capset, prctl and the like, leave out CAP_SYS_PTRACE, or add user_ns()";
             Problem::unsupported("exec", reason, remedy)
         })
+    }
+
+    /// Returns the scheduling that the fork into the pid namespace would not hand down. The owner
+    /// sets it when the last stub asks, which has no right to that any more.
+    fn scheduling_after_fork(&self) -> Option<Scheduler> {
+        let forks = self.namespaces.apart().contains(Namespaces::PID) && !self.program.attributes.survive_fork();
+        self.program.attributes.scheduler.filter(|_| forks)
+    }
+
+    /// Returns whether the filter is installed before the fork into the pid namespace.
+    fn comes_ahead(&self, filter: &Seccomp) -> bool {
+        let own_pid_ns = self.namespaces.apart().contains(Namespaces::PID);
+        filter.allows_new_privs() && own_pid_ns && filter.comes_before_the_entry()
     }
 
     /// Opens what a stub needs to enter.
@@ -252,7 +269,10 @@ impl Policy {
         if ahead.is_some() {
             run.invocation.emit_cwd_ahead(&mut plan);
         }
-        self.emit_identity(&mut plan, judgement);
+        let later = self.scheduling_after_fork();
+        let attributes = &self.program.attributes;
+        let scheduler = attributes.scheduler.filter(|_| later.is_none());
+        self.emit_identity(&mut plan, judgement, &Attributes { scheduler, ..attributes.clone() });
         let filter = judgement.seccomp.as_ref();
         let new_privs = filter.is_some_and(Seccomp::allows_new_privs);
         if !self.program.init && !new_privs && !terms.keeps_new_privs {
@@ -273,7 +293,7 @@ impl Policy {
         slave.into_iter().for_each(|slave| stdio::emit_slave_as_streams(&mut plan, slave));
         let parent = run.streams.emit_alone(&mut plan, &run.fds);
         // As soon as it is seen inside, it has the program's capabilities and no more.
-        let ahead = filter.filter(|profile| new_privs && own_pid_ns && profile.comes_before_the_entry());
+        let ahead = filter.filter(|profile| self.comes_ahead(profile));
         if let Some(profile) = ahead {
             profile.emit_ahead(&mut plan);
             judgement.security.emit_without_admin(&mut plan, self.user_inside().0 == 0);
@@ -285,6 +305,9 @@ impl Policy {
         self.emit_owner(&mut plan, parent);
         self.program.emit_session(&mut plan, own_pid_ns || run.streams.has_pty());
         run.streams.emit_controlling(&mut plan);
+        if later.is_some() {
+            plan.request(Step::Scheduler, Request::Scheduling);
+        }
         self.emit_exec(&mut plan, judgement, filter.filter(|_| ahead.is_none()), failure, run);
         let given = RunFds {
             failure_page: way.failure.as_ref().map(AsFd::as_fd),
@@ -318,7 +341,7 @@ fn takes_no_process(error: &Error) -> bool {
 
 /// Opens the group below that of the sandbox in which the sandbox's first process is.
 fn group_of_first(running: &Inside<'_>) -> Result<Option<Group>> {
-    let theirs = fs::read_to_string(format!("/proc/{}/cgroup", running.pid));
+    let theirs = by_fd::short_text(format!("/proc/{}/cgroup", running.pid).as_ref());
     // As long as nobody has reaped the process, the pid was its own.
     let theirs = theirs.ok().filter(|_| pidfd::pid_of(running.pidfd) == Some(running.pid));
     let Some((theirs, group)) = theirs.zip(running.group) else { return Ok(None) };

@@ -12,6 +12,7 @@ use super::rights::Terms;
 use crate::feature::Feature;
 use crate::namespace::{IdMap, IdMaps, Namespaces};
 use crate::security::{Capabilities, Seccomp};
+use crate::sys::by_fd;
 use crate::text::{hex, number};
 
 /// A process, as /proc shows it.
@@ -42,7 +43,7 @@ impl Process {
             }
         }
         let map = |file: &str| Ok::<_, io::Error>(read_map(&fs::read_to_string(format!("{dir}/{file}"))?));
-        let rights = Rights::parse(&fs::read_to_string(format!("{dir}/status"))?);
+        let rights = Rights::parse(&by_fd::short_text(format!("{dir}/status").as_ref())?);
         Ok(Process {
             rights: rights.ok_or(io::ErrorKind::InvalidData)?,
             namespaces,

@@ -255,7 +255,8 @@ impl Policy {
     /// Makes the inputs of one setup. The control group and the scratch directory are recorded
     /// before they exist.
     pub(super) fn make_inputs(&self, compiled: &Compiled, make_user_ns: MakeUserNs) -> Result<Inputs> {
-        self.make_noted_inputs(compiled, make_user_ns, &|_| Ok(()))
+        let made = self.make_noted_inputs(compiled, make_user_ns, &|_| Ok(()));
+        made.map_err(|error| compiled.hint_at_lost_rights(error))
     }
 
     /// Makes the inputs of one setup. `note` is told what is about to be made on the host, if there

@@ -20,6 +20,7 @@ mod hooks;
 mod inputs;
 mod listener;
 mod location;
+mod lost_rights;
 mod park;
 mod record;
 mod rights;

@@ -45,6 +45,8 @@ pub(super) struct Creation<'c> {
     pub(super) run: &'c Run,
     /// The socket on which the stub waits.
     pub(super) listener: BorrowedFd<'c>,
+    /// The supervisor in another process that gets the listener of the filter.
+    pub(super) supervisor: Option<&'c RemoteConnection>,
     /// Puts the stub on record, which is given by its pidfd. The notes are those of the ops that
     /// are still to come.
     pub(super) save: &'c Save<'c>,
@@ -74,7 +76,8 @@ impl Policy {
                 Err(error) if self.takes_slower_way(compiled, inputs, sparse, &error) => {}
                 done => {
                     let done = done.map_err(|error| compiled.explain_by_profile(error));
-                    return done.map_err(|error| self.explain(error));
+                    let done = done.map_err(|error| self.explain(compiled, error));
+                    return done.map_err(|error| compiled.hint_at_lost_rights(error));
                 }
             }
         }
@@ -165,7 +168,8 @@ impl Policy {
         let enter = inputs.location.group_mover(inputs.resources.group.as_ref(), self.setup_timeout());
         let (listener, supervisor, timed) = match *end {
             End::Exec { listener, supervisor, begun, .. } => (listener, supervisor, begun),
-            End::Park | End::Create(_) => (None, None, None),
+            End::Create(creation) => (None, creation.supervisor, None),
+            End::Park => (None, None, None),
         };
         let save = |pidfd: BorrowedFd<'_>| {
             let End::Create(creation) = end else { return Err(Error::new(Step::Create, Errno::EPROTO)) };
@@ -198,11 +202,12 @@ impl Policy {
     }
 
     /// Explains a step that the kernel has forbidden, by the checks of the judgement.
-    fn explain(&self, error: Error) -> Error {
+    fn explain(&self, compiled: &Compiled, error: Error) -> Error {
         let forbids = [libc::EPERM, libc::EACCES, libc::ENOSPC, libc::EUSERS, libc::ENOSYS, libc::EINVAL];
         let steps = [Step::Clone, Step::Unshare, Step::WriteIdMap, Step::Capabilities, Step::Mount, Step::Propagation];
         let is_forbidden = error.raw_os_error().is_some_and(|errno| forbids.contains(&errno));
-        if !(is_forbidden && steps.contains(&error.step()) && self.fail_at.is_none()) {
+        let may_tell = self.fail_at.is_none() && !compiled.has_lost_rights();
+        if !(is_forbidden && steps.contains(&error.step()) && may_tell) {
             return error;
         }
         match self.refused_by_kernel() {

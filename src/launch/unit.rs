@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use super::location::Location;
 use super::scope::{DelegationBoundary, ScopeHolder, park};
-use crate::cgroup::{Group, Host, Limits, Manager, Unit, UnitId};
+use crate::cgroup::{self, Group, Host, Limits, Manager, Unit, UnitId};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::timeout;
 
@@ -41,13 +41,16 @@ impl Standing {
         limits: &Limits,
         timeout: Duration,
     ) -> Result<(Standing, Location)> {
+        if let Some(problem) = cgroup::devices_in_unit(host, limits, group.parent()) {
+            return Err(Error::refused(vec![problem]));
+        }
         // The first call asks whether systemd is there: without systemd, nothing is started.
         let mut manager = Manager::of_caller(Instant::now() + timeout)?;
         let (pid, holder) = park(timeout)?;
-        let id = manager.start_unit(unit, limits, pid)?;
+        let id = manager.start_unit(unit, group, host, limits, pid)?;
         let pids = limits.pids.filter(|pids| *pids != u64::MAX);
         let standing = Standing { holder, pid, id: Some(id), pids };
-        let found = Host::v2_group_of(pid);
+        let found = host.unit_group_of(pid);
         if found.as_deref() != Some(group) {
             let place = found.map_or_else(|| "nowhere".to_owned(), |found| found.display().to_string());
             let detail = format!("systemd has put the scope to {place}, and not to {}", group.display());

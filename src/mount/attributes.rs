@@ -12,6 +12,18 @@ pub(super) enum Atime {
     Strictatime,
 }
 
+#[cfg(feature = "oci")]
+impl Atime {
+    /// Returns the flag of mount(2).
+    pub(super) fn ms(self) -> u64 {
+        match self {
+            Atime::Default | Atime::Relatime => libc::MS_RELATIME,
+            Atime::Noatime => libc::MS_NOATIME,
+            Atime::Strictatime => libc::MS_STRICTATIME,
+        }
+    }
+}
+
 /// The attributes that are set and cleared. Others stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Attributes {

@@ -11,7 +11,8 @@ use super::context::Context;
 use super::disk_limit::DiskLimit;
 use super::flags::{MountFlags, flag_setters, opening_setters};
 use super::host_tree::{emit_host_tree, emit_tied_tree};
-use super::options::{GivenIds, MountIds, MountOptions};
+use super::mount_ids::{GivenIds, MountIds};
+use super::options::MountOptions;
 use super::paths::{belongs_to, flags_of, source};
 use crate::error::{Error, Problem, Result, Step};
 use crate::idmap::IdMap;
@@ -330,10 +331,12 @@ fn emit_options(
     at: &Path,
     context: Context,
 ) -> Result<()> {
-    let kept = if context.user_ns { flags_of(source)? } else { MountFlags::empty() };
-    let mut added = Attributes::default();
-    added.set(flags);
-    set_attributes(plan, tree, options.own.then(added), kept, false, at);
+    if !emit_replaced(plan, options, (tree, source), at, context)? {
+        let kept = if context.user_ns { flags_of(source)? } else { MountFlags::empty() };
+        let mut added = Attributes::default();
+        added.set(flags);
+        set_attributes(plan, tree, options.own.then(added), kept, false, at);
+    }
     set_attributes(plan, tree, options.all, MountFlags::empty(), true, at);
     // Every mount begins private.
     let is_private = |ms| ms == libc::MS_PRIVATE;
@@ -341,4 +344,22 @@ fn emit_options(
         set_propagation(plan, tree, propagation.ms(), propagation.is_recursive(), at);
     }
     Ok(())
+}
+
+/// Replaces the flags of the source, and returns true, where the options say that.
+#[cfg(feature = "oci")]
+fn emit_replaced(
+    plan: &mut Plan,
+    options: &MountOptions,
+    (tree, source): (Slot, &Path),
+    at: &Path,
+    context: Context,
+) -> Result<bool> {
+    let Some(named) = options.replaced() else { return Ok(false) };
+    super::named::emit_named(plan, named, (tree, Some(source)), at, context).map(|()| true)
+}
+
+#[cfg(not(feature = "oci"))]
+fn emit_replaced(_: &mut Plan, _: &MountOptions, _: (Slot, &Path), _: &Path, _: Context) -> Result<bool> {
+    Ok(false)
 }

@@ -1,7 +1,6 @@
 //! Whether the caller's root is that of its mount namespace, or one that it has entered by
 //! chroot(2). No file says: the kernel's own way to the root of a namespace is setns(2).
 
-use std::fs;
 use std::sync::Mutex;
 
 use nix::errno::Errno;
@@ -9,6 +8,7 @@ use nix::errno::Errno;
 use crate::proc::mountinfo;
 use crate::sys::fork_mark::PerProcess;
 use crate::sys::mount::{self, RootId};
+use crate::sys::shortage::is_shortage;
 use crate::sys::{background, mutex};
 
 /// The root of the last answer, with the answer.
@@ -29,14 +29,17 @@ pub(crate) fn is_under_chroot() -> bool {
         Some(Ok(root)) => root != own && !mountinfo::is_at_root(&mounts(), root.mount),
         // Without CAP_SYS_CHROOT the caller has hardly used it.
         Some(Err(Errno::EPERM)) => !mountinfo::root_is_a_mount(&mounts()),
-        _ => true,
+        // Nothing has been found out: the next sandbox asks again.
+        Some(Err(errno)) if is_shortage(errno) => return true,
+        None => return true,
+        Some(Err(_)) => true,
     };
     *mutex::lock(last) = Some((own, answer));
     answer
 }
 
 fn mounts() -> String {
-    fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default()
+    mountinfo::read("/proc/thread-self/mountinfo").unwrap_or_default()
 }
 
 #[cfg(test)]

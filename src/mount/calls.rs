@@ -228,6 +228,14 @@ pub(super) fn set_propagation<'p>(
     set_attr(plan, Step::Propagation, tree, [0, 0, propagation, 0], recursive).at(at)
 }
 
+/// Maps the ids of the files of a detached tree by the user namespace whose descriptor has this
+/// number, with `recursive` also of those mounted below: mount_setattr(2), 5.12.
+#[cfg(feature = "oci")]
+pub(super) fn map_ids(plan: &mut Plan, tree: Slot, user_ns: i32, recursive: bool, at: &Path) {
+    const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+    set_attr(plan, Step::IdMapMount, tree, [MOUNT_ATTR_IDMAP, 0, 0, user_ns as u64], recursive).at(at);
+}
+
 /// Calls mount_setattr(2) with a struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
 fn set_attr(plan: &mut Plan, step: Step, tree: Slot, attr: [u64; 4], recursive: bool) -> Added<'_> {
     let (attr, empty) = (plan.words(&attr), plan.string(""));

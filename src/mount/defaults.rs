@@ -10,7 +10,6 @@ use super::kinds::{Kind, Mount, Sysfs};
 use super::made::vanishes;
 use super::memory_file::{MemoryFile, Missing};
 use super::mounts::Mounts;
-use super::paths::clean;
 use super::proc::Proc;
 use super::root::{Base, LOCALHOST};
 use super::tmpfs::Tmpfs;
@@ -41,7 +40,7 @@ impl Mounts {
     /// inherits.
     pub(crate) fn all(&self, around: &Surroundings, terminal: Option<&Path>) -> Vec<Mount> {
         let made: Vec<&Mount> = self.mounts.iter().filter(|mount| !mount.is_left_out()).collect();
-        let has = |target: &str| made.iter().any(|mount| clean(&mount.target) == Path::new(target));
+        let has = |target: &str| made.iter().any(|mount| mount.target == Path::new(target));
         let mut all = if self.no_defaults { Vec::new() } else { self.defaults(around, terminal, has) };
         all.retain(|default: &Mount| !default.target.to_str().is_some_and(has));
         let groups = if self.no_defaults { None } else { self.groups(around, &all, &made) };
@@ -88,17 +87,15 @@ impl Mounts {
     /// the host's, which has the groups of all others, gets a cover instead.
     fn groups(&self, around: &Surroundings, defaults: &[Mount], made: &[&Mount]) -> Option<Mount> {
         let target = Path::new(CGROUPS);
-        if made.iter().any(|mount| clean(&mount.target) == target) {
+        if made.iter().any(|mount| mount.target == target) {
             return None;
         }
         if !self.own_groups || around.groups.telling().is_empty() {
-            let is_hosts =
-                |mount: &Mount| matches!(mount.kind, Kind::Bind(_)) && clean(&mount.target) == Path::new("/sys");
+            let is_hosts = |mount: &Mount| matches!(mount.kind, Kind::Bind(_)) && mount.target == Path::new("/sys");
             let cover = || Tmpfs::new(CGROUPS).size(4096).mode(0o555).read_only().into();
             return defaults.iter().any(is_hosts).then(cover);
         }
-        let mut sys =
-            defaults.iter().chain(made.iter().copied()).filter(|mount| clean(&mount.target) == Path::new("/sys"));
+        let mut sys = defaults.iter().chain(made.iter().copied()).filter(|mount| mount.target == Path::new("/sys"));
         let is_from_host = self.root.as_ref().is_none_or(|root| matches!(root.base, Base::Programs | Base::Host));
         match sys.next_back() {
             Some(mount) => has_place_for_groups(mount).then(|| Cgroupfs::of_limits(target).into()),
@@ -113,7 +110,7 @@ impl Mounts {
     /// of the list that asks for them.
     pub(crate) fn shows_groups_by_default(&self) -> bool {
         let at = |target: &str| {
-            let has = move |mount: &&Mount| clean(&mount.target) == Path::new(target) && !mount.is_left_out();
+            let has = move |mount: &&Mount| mount.target == Path::new(target) && !mount.is_left_out();
             self.mounts.iter().rfind(has)
         };
         let shows = self.own_groups && !self.no_defaults && !self.lists_groups();
@@ -125,7 +122,7 @@ impl Mounts {
 fn has_place_for_groups(sys: &Mount) -> bool {
     match &sys.kind {
         Kind::Sysfs | Kind::Tmpfs(_) => true,
-        Kind::Bind(bind) => clean(&bind.source) == Path::new("/sys"),
+        Kind::Bind(bind) => bind.source == Path::new("/sys"),
         _ => false,
     }
 }

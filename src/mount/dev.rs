@@ -12,7 +12,6 @@ use super::calls::{
 use super::context::Context;
 use super::flags::MountFlags;
 use super::fs_context::emit_new_mount;
-use super::paths::clean;
 use super::pty::emit_ends;
 use super::tmpfs::Tmpfs;
 use crate::error::Step;
@@ -92,7 +91,7 @@ impl Dev {
 
     /// Returns whether this is the /dev in which programs look for terminals.
     pub(super) fn is_main(&self) -> bool {
-        clean(&self.target) == Path::new("/dev")
+        self.target == Path::new("/dev")
     }
 
     /// Adds a file on which a terminal can be bound.
@@ -121,7 +120,7 @@ pub(super) fn emit_dev(plan: &mut Plan, dev: &Dev, root: Slot, at: &Path, pins: 
     attach_to(plan, Step::MoveMount, dir, place, at);
     plan.close(Step::MoveMount, place);
     for (name, major, minor) in NODES {
-        emit_node(plan, name, makedev(major.into(), minor.into()), dir, at);
+        emit_node(plan, name, makedev(major.into(), minor.into()), dir, at, context);
     }
     for (to, name) in LINKS {
         make_link(plan, Step::Dev, to, dir.into(), name).at(at.join(name));
@@ -165,18 +164,27 @@ fn mount_inside(plan: &mut Plan, dev: &Path, name: &str, fstype: &str, flags: Mo
     mount_on(plan, name, fstype.as_ref(), fstype.as_ref(), flags.ms(), options.as_ref()).at(dev.join(name));
 }
 
-/// Makes a device node. Where that is forbidden (EPERM in a user namespace, without CAP_MKNOD or by
-/// rules for devices), binds the host's node.
-fn emit_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, at: &Path) {
+/// Makes a device node. Where that is forbidden (in a user namespace of the sandbox's own; EPERM
+/// without CAP_MKNOD or by rules for devices), binds the host's node.
+fn emit_node(plan: &mut Plan, name: &str, number: u64, dir: Slot, at: &Path, context: Context) {
+    let shown = at.join(name);
+    if context.user_ns {
+        emit_host_node(plan, name, dir, &shown);
+        return;
+    }
     let text = plan.string(name);
     let mode = libc::S_IFCHR | 0o666;
-    let shown = at.join(name);
     plan.call(Step::Dev, libc::SYS_mknodat, [dir.into(), text.into(), mode.into(), number.into()])
         .at(&shown)
         .tolerate(Errno::EPERM);
     let fallback = plan.len();
+    emit_host_node(plan, name, dir, &shown);
+    plan.fallback_from(fallback);
+}
+
+/// Binds the host's device node.
+fn emit_host_node(plan: &mut Plan, name: &str, dir: Slot, shown: &Path) {
     let tree = plan.slot();
     copy_tree(plan, &PathBuf::from("/dev").join(name), false, tree);
-    show_device_in(plan, tree, dir, name, &shown);
-    plan.fallback_from(fallback);
+    show_device_in(plan, tree, dir, name, shown);
 }

@@ -21,7 +21,7 @@ use super::overlay::detached::{DetachedOverlay, attach_detached, emit_detached};
 use super::pinning::MountsBefore;
 use super::precreated::Precreated;
 use super::raw::emit_raw;
-use super::root::{Base, RootFs, emit_cover, emit_entry, emit_root};
+use super::root::{Base, RootFs, Wanted, emit_cover, emit_entry, emit_root, emit_tied_root, wanted};
 use super::terminal::{Terminals, emit_mounted, terminals};
 use super::workdir::emit_workdir;
 use crate::error::{Result, Step};
@@ -70,6 +70,7 @@ impl Mounts {
         let Further { scratch, groups, workdir } = further;
         let rootfs = self.final_root();
         let tied = emit_tied(plan, mounts, context)?;
+        let tied_root = emit_tied_root(plan, rootfs.as_ref(), context)?;
         if !context.template {
             emit_propagation(plan);
         }
@@ -77,7 +78,11 @@ impl Mounts {
         let files = emit_store(plan, &files(mounts));
         let entry = match (&rootfs, detached) {
             (Some(_), Some(overlay)) => Entry::New { root: attach_detached(plan, overlay), stacked: 0 },
-            (Some(rootfs), None) => emit_new_root(plan, rootfs, context, scratch)?,
+            (Some(rootfs), None) => {
+                let is_made_in = self.stops_before_entry || workdir.is_some();
+                let wanted = if is_made_in { None } else { wanted(rootfs, mounts, context) };
+                emit_new_root(plan, rootfs, context, (scratch, tied_root), wanted)?
+            }
             (None, _) => emit_caller_root(plan),
         };
         let root = entry.root();
@@ -150,9 +155,15 @@ fn emit_propagation(plan: &mut Plan) {
 }
 
 /// Mounts a root of the sandbox's own.
-fn emit_new_root(plan: &mut Plan, rootfs: &RootFs, context: Context, scratch: Option<&Path>) -> Result<Entry> {
-    let root = plan.slot();
-    let has_staging = emit_root(plan, rootfs, root, context, scratch)?;
+fn emit_new_root(
+    plan: &mut Plan,
+    rootfs: &RootFs,
+    context: Context,
+    (scratch, tied): (Option<&Path>, Option<Slot>),
+    wanted: Option<Wanted>,
+) -> Result<Entry> {
+    let root = tied.unwrap_or_else(|| plan.slot());
+    let has_staging = emit_root(plan, rootfs, root, context, (scratch, tied), wanted)?;
     Ok(Entry::New { root, stacked: u64::from(has_staging) })
 }
 
@@ -276,6 +287,8 @@ fn emit_mount(
         Kind::Dir => emit_dir(plan, root, at),
         Kind::Symlink(to) => emit_symlink(plan, root, at, to),
         Kind::Overlay(overlay) => emit_overlay(plan, overlay, root, at, pins, context)?,
+        #[cfg(feature = "oci")]
+        Kind::Again(again) => super::again::emit_again(plan, again, root, at, pins, context)?,
         Kind::Raw(raw) => emit_raw(plan, raw, root, at, if raw.is_of_kernel() { plain } else { pins }),
     }
     Ok(())

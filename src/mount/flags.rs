@@ -1,7 +1,7 @@
 //! The flags of a mount, and the setters of the builders that have them.
 
 /// `MS_NOSYMFOLLOW` of mount(2), since 5.10.
-const MS_NOSYMFOLLOW: u64 = 256;
+pub(super) const MS_NOSYMFOLLOW: u64 = 256;
 
 bitflags::bitflags! {
     /// Flags of a mount, as `MOUNT_ATTR_*` of mount_setattr(2).

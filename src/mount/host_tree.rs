@@ -8,9 +8,9 @@ use nix::errno::Errno;
 
 use super::calls::{copy_tree, set_propagation};
 use super::context::Context;
-use super::options::MountIds;
+use super::mount_ids::MountIds;
 use crate::error::{Error, Result, Step};
-use crate::plan::{Plan, PlanFd, Slot, Tree};
+use crate::plan::{Made, Plan, PlanFd, Slot, Tree};
 use crate::sys::mount::{self, Relation};
 
 /// Leaves in `tree` a detached copy of the mount at `path`. `mapped`: the copy shows the ids of its
@@ -96,7 +96,16 @@ fn emit_own_copy(plan: &mut Plan, path: &Path, recursive: bool, relation: Relati
 
 /// Leaves in `tree` a copy that the caller makes.
 pub(super) fn emit_copy(plan: &mut Plan, copy: Tree, path: &Path, tree: Slot) {
-    let number = plan.fd(PlanFd::Tree(Arc::new(copy)));
+    emit_given_tree(plan, PlanFd::Tree(Arc::new(copy)), path, tree);
+}
+
+/// Leaves in `tree` the detached tree that is made for each run.
+pub(super) fn emit_tree_of_run(plan: &mut Plan, made: Made, path: &Path, tree: Slot) {
+    emit_given_tree(plan, PlanFd::Made(Arc::new(made)), path, tree);
+}
+
+fn emit_given_tree(plan: &mut Plan, given: PlanFd, path: &Path, tree: Slot) {
+    let number = plan.fd(given);
     let flag = libc::F_DUPFD_CLOEXEC;
     plan.call(Step::OpenTree, libc::SYS_fcntl, [number.into(), flag.into(), 0.into()]).at(path).store(tree);
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "oci")]
+use super::again::Again;
 use super::bind::Bind;
 use super::cgroupfs::Cgroupfs;
 use super::dev::Dev;
@@ -52,6 +54,8 @@ pub(crate) enum Kind {
     Symlink(PathBuf),
     Node(DeviceNode),
     Raw(RawMount),
+    #[cfg(feature = "oci")]
+    Again(Again),
 }
 
 impl Kind {
@@ -74,6 +78,8 @@ impl Kind {
                 o.lowers.iter().chain(o.upper.iter().flat_map(|(u, w)| [u, w])).map(PathBuf::as_path).collect()
             }
             Kind::Symlink(to) => vec![to],
+            #[cfg(feature = "oci")]
+            Kind::Again(again) => vec![&again.source],
             Kind::Raw(raw) => vec![Path::new(&raw.source), Path::new(&raw.fstype), Path::new(&raw.data)],
             _ => Vec::new(),
         }
@@ -95,6 +101,8 @@ macro_rules! into_mount {
     )*};
 }
 into_mount!(Bind, Tmpfs, Proc, Dev, Overlay, Cgroupfs);
+#[cfg(feature = "oci")]
+into_mount!(Again);
 
 impl From<MemoryFile> for Mount {
     fn from(file: MemoryFile) -> Self {

@@ -36,7 +36,7 @@ fn mounted_under<'m>(at: &Path, before: &'m [Mount]) -> Option<&'m Kind> {
         Kind::Raw(raw) => !raw.is_remount(),
         _ => true,
     };
-    let is_below = |mount: &&Mount| at.starts_with(clean(&mount.target));
+    let is_below = |mount: &&Mount| at.starts_with(&mount.target);
     before.iter().filter(is_mount).rfind(is_below).map(|below| &below.kind)
 }
 

@@ -154,15 +154,20 @@ fn emit_own_sources(plan: &mut Plan, MaskSources { null, empty, .. }: MaskSource
 
 /// Masks a path, unless nothing is there.
 fn emit_mask(plan: &mut Plan, root: Slot, (path, flags): Target<'_>, sources: MaskSources) {
-    const FILE_PART: u8 = 7;
     const DIRECTORY_PART: u8 = 5;
+    const FILE_PART: u8 = 6;
     let MaskSources { null, empty, clear } = sources;
     let place = plan.slot();
     let tree = plan.slot();
-    emit_target(plan, root, path, PlaceFlags::EXISTING | flags, place)
+    emit_target(plan, root, path, PlaceFlags::EXISTING | PlaceFlags::FILE | flags, place)
         .tolerate(Errno::ENOENT)
         .tolerate(Errno::ENOTDIR)
+        .skip_on_tolerated(1 + DIRECTORY_PART + FILE_PART);
+    plan.check_device(Step::Mask, place, libc::S_IFDIR, (0, 0))
+        .at(path)
+        .tolerate(Errno::ENODEV)
         .skip_on_tolerated(DIRECTORY_PART);
+
     // Before 6.15 only what is mounted somewhere can be copied, and the first directory takes the
     // mount itself.
     copy_open_tree(plan, Step::Mask, empty, false, tree, path).tolerate(Errno::EINVAL).skip_on_success(1);
@@ -172,10 +177,6 @@ fn emit_mask(plan: &mut Plan, root: Slot, (path, flags): Target<'_>, sources: Ma
     plan.call(Step::Mask, libc::SYS_close, [tree.into()]);
     plan.call(Step::Mask, libc::SYS_close, [place.into()]).skip_on_success(FILE_PART);
 
-    emit_target(plan, root, path, PlaceFlags::EXISTING | PlaceFlags::FILE | flags, place)
-        .tolerate(Errno::ENOENT)
-        .tolerate(Errno::ENOTDIR)
-        .skip_on_tolerated(FILE_PART - 1);
     copy_open_tree(plan, Step::Mask, null, false, tree, path);
     attach_to(plan, Step::Mask, tree, place, path);
     // The node may be the host's own: a device can be written to all the same, but its mode and

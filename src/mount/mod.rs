@@ -7,6 +7,8 @@
 //! the root had been entered already, so no symbolic link in the target leads out. [`emit`] has the
 //! whole order. Where the host's root is that of the [`sparse`] namespace, nearly nothing is there.
 
+#[cfg(feature = "oci")]
+mod again;
 mod attributes;
 mod bind;
 mod caller_root;
@@ -26,7 +28,10 @@ mod kinds;
 mod made;
 mod mask;
 mod memory_file;
+mod mount_ids;
 mod mounts;
+#[cfg(feature = "oci")]
+mod named;
 mod node;
 mod options;
 mod overlay;
@@ -45,6 +50,8 @@ mod terminal;
 mod tmpfs;
 mod workdir;
 
+#[cfg(feature = "oci")]
+pub(crate) use again::Again;
 pub use bind::Bind;
 pub(crate) use caller_root::is_under_chroot;
 pub use cgroupfs::Cgroupfs;

@@ -7,9 +7,8 @@ use super::disk_limit::{self, DiskLimit};
 use super::kinds::{Kind, Mount};
 use super::made::{has_no_effect, stays_on_host};
 use super::memory_file::Missing;
-use super::options::{GivenIds, MountIds};
+use super::mount_ids::{GivenIds, MountIds};
 use super::overlay::builder::{Upper, too_many_layers};
-use super::paths::clean;
 use super::root::{Base, RootFs, bind_count};
 use crate::error::{Problem, Result};
 use crate::idmap::IdMap;
@@ -107,6 +106,8 @@ impl Mounts {
         problems.extend(self.mounts.iter().flat_map(|mount| match &mount.kind {
             Kind::Bind(bind) => bind.invalid(),
             Kind::Raw(raw) => raw.invalid(),
+            #[cfg(feature = "oci")]
+            Kind::Again(again) => again.invalid(),
             Kind::Cgroupfs(groups) => groups.invalid(),
             _ => Vec::new(),
         }));
@@ -238,6 +239,11 @@ impl Mounts {
                 Some((MountIds::Given(given), _)) => Some(given),
                 _ => None,
             },
+            #[cfg(feature = "oci")]
+            Kind::Again(again) => match again.ids() {
+                Some(MountIds::Given(given)) => Some(given.clone()),
+                _ => None,
+            },
             _ => None,
         })
     }
@@ -253,9 +259,9 @@ impl Mounts {
         }
         for (i, peer) in self.mounts.iter().enumerate().filter(|(_, mount)| mount.kind.is_peer(false)) {
             let others = self.mounts.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, other)| &other.target);
-            let at = clean(&peer.target);
+            let at = &peer.target;
             let mut all = others.chain(&self.masks).chain(&self.read_only_paths);
-            if let Some(other) = all.find(|other| clean(other).starts_with(&at)) {
+            if let Some(other) = all.find(|other| other.starts_with(at)) {
                 let reason = format!(
                     "{} lies on the shared bind at {}: the mount would show on the host, and stay there",
                     other.display(),
@@ -281,7 +287,7 @@ fn target_problem(call: &str, target: &Path) -> Option<Problem> {
         "contains `..`"
     } else if !target.is_absolute() {
         "is not absolute"
-    } else if clean(target) == Path::new("/") {
+    } else if target.components().all(|c| c == Component::RootDir) {
         "is the root itself: use rootfs()"
     } else {
         return None;

@@ -1,14 +1,17 @@
 //! The options of a mount, by the words of mount(8) and of the OCI runtime specification.
 
 use std::ffi::{OsStr, OsString};
+#[cfg(feature = "oci")]
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, OnceLock};
 
 use super::attributes::{Atime, Attributes};
 use super::flags::MountFlags;
-use crate::error::{Error, Problem, Result, Step};
-use crate::idmap::{IdMap, LINES_MAX};
+use super::mount_ids::{GivenIds, MountIds};
+#[cfg(feature = "oci")]
+use super::named::Named;
+use crate::error::Problem;
+use crate::idmap::IdMap;
 use crate::plan::has_nul;
 use crate::sys::mount::Relation;
 
@@ -79,75 +82,6 @@ impl Propagation {
     }
 }
 
-/// The id maps of a mount.
-#[derive(Debug, Clone)]
-pub(crate) enum MountIds {
-    /// Those of the sandbox's user namespace.
-    Sandbox,
-    /// Maps of the mount's own.
-    Given(GivenIds),
-}
-
-/// Maps of a mount's own, with the user namespace by which the kernel takes them.
-#[derive(Debug, Clone)]
-pub(crate) struct GivenIds {
-    uid: Vec<IdMap>,
-    gid: Vec<IdMap>,
-    /// Made before the first spawn, and shared with all copies of the policy.
-    user_ns: Arc<OnceLock<Arc<OwnedFd>>>,
-}
-
-impl GivenIds {
-    pub(super) fn new(uid: Vec<IdMap>, gid: Vec<IdMap>) -> Self {
-        GivenIds { uid, gid, user_ns: Arc::default() }
-    }
-
-    /// The maps of a user namespace that exists.
-    #[cfg(feature = "oci")]
-    fn of_existing(user_ns: OwnedFd) -> Self {
-        let given = GivenIds::new(Vec::new(), Vec::new());
-        let _ = given.user_ns.set(Arc::new(user_ns));
-        given
-    }
-
-    /// Makes the user namespace, if it has not been made.
-    pub(super) fn make(&self, make: impl FnOnce(Vec<IdMap>, Vec<IdMap>) -> Result<OwnedFd>) -> Result<()> {
-        if self.user_ns.get().is_none() {
-            let made = make(self.uid.clone(), self.gid.clone())?;
-            // Another thread may have been first.
-            let _ = self.user_ns.set(Arc::new(made));
-        }
-        Ok(())
-    }
-
-    /// Takes the user namespace of `other`, if that has the same maps.
-    pub(super) fn share(&self, other: &GivenIds) {
-        if (&self.uid, &self.gid) == (&other.uid, &other.gid)
-            && let Some(user_ns) = other.user_ns.get()
-        {
-            // Another thread may have been first.
-            let _ = self.user_ns.set(user_ns.clone());
-        }
-    }
-
-    /// Returns the user namespace.
-    pub(super) fn user_ns(&self) -> Result<Arc<OwnedFd>> {
-        self.user_ns.get().cloned().ok_or_else(|| Error::new(Step::IdMapMount, nix::errno::Errno::EBADF))
-    }
-
-    pub(super) fn invalid(&self) -> Option<Problem> {
-        if self.uid.is_empty() && self.gid.is_empty() && self.user_ns.get().is_some() {
-            return None;
-        }
-        let lines =
-            |lines: &[IdMap]| !lines.is_empty() && lines.len() <= LINES_MAX && lines.iter().all(IdMap::is_valid);
-        (!lines(&self.uid) || !lines(&self.gid)).then(|| {
-            let reason = format!("the id maps of a mount have 1 to {LINES_MAX} lines each, of at least one id");
-            Problem::invalid("id_mapped", reason, "give a map of users and one of groups")
-        })
-    }
-}
-
 /// The options of a mount, by the words of mount(8): all 61 of the OCI runtime specification 1.3,
 /// and `rnodev`, which that forgot. [`Bind::options`](crate::Bind::options) and
 /// [`RawMount::options`](crate::RawMount::options) take them.
@@ -201,6 +135,12 @@ pub struct MountOptions {
     /// A bind, and whether it takes along what is mounted below its source.
     pub(super) bind: Option<bool>,
     pub(super) remount: bool,
+    /// The flags that the words without an `r` name.
+    #[cfg(feature = "oci")]
+    named: Named,
+    /// A mount has the flags that are named, and no other of its source's.
+    #[cfg(feature = "oci")]
+    replaces: bool,
     data: Vec<OsString>,
 }
 
@@ -221,6 +161,22 @@ enum Effect {
     Ids(bool),
     Remount,
     CopyUp,
+}
+
+#[cfg(feature = "oci")]
+impl Effect {
+    /// Returns the flags of mount(2) that are set, and those that are taken back.
+    fn ms(self) -> (u64, u64) {
+        match self {
+            Effect::Set(flags) => (flags.ms(), 0),
+            Effect::Clear(flags) => (0, flags.ms()),
+            Effect::Atime(atime) => (atime.ms(), 0),
+            Effect::NoAtime(atime) => (0, atime.ms()),
+            Effect::Super(flags) => (flags.bits(), 0),
+            Effect::NoSuper(flags) => (0, flags.bits()),
+            _ => (0, 0),
+        }
+    }
 }
 
 /// The words that have an `r` before them for all that is mounted below, without the `r`.
@@ -310,6 +266,11 @@ impl MountOptions {
             }
             return self;
         };
+        #[cfg(feature = "oci")]
+        if !recursive {
+            let (set, cleared) = effect.ms();
+            self.named.name(set, cleared);
+        }
         let attributes = if recursive { &mut self.all } else { &mut self.own };
         match effect {
             Effect::Nothing => {}
@@ -360,6 +321,20 @@ impl MountOptions {
     pub(crate) fn words() -> impl Iterator<Item = String> {
         let plain = WORDS.iter().chain(&ATTRIBUTES).map(|(word, _)| (*word).to_owned());
         plain.chain(ATTRIBUTES.iter().map(|(word, _)| format!("r{word}")))
+    }
+
+    /// Has a bind get the flags that its words name and no other of its source's, as other runtimes
+    /// of containers have it: see [`Named`].
+    #[cfg(feature = "oci")]
+    pub(crate) fn replacing(mut self) -> Self {
+        self.replaces = true;
+        self
+    }
+
+    /// Returns the flags that replace those of a bind's source.
+    #[cfg(feature = "oci")]
+    pub(super) fn replaced(&self) -> Option<Named> {
+        self.replaces.then_some(self.named)
     }
 
     /// Returns whether the mount is a bind: `bind` or `rbind`.

@@ -116,6 +116,9 @@ impl Kind {
                 let writable = overlay.upper.is_some() && overlay.is_writable();
                 writable || !overlay.id_mapped && overlay.lowers.iter().any(|lower| belongs_to(lower, ids))
             }
+            // What it shows without maps is of the root, or of another mount of the list.
+            #[cfg(feature = "oci")]
+            Kind::Again(again) => again.ids().is_some(),
             // The file system may be of any kind.
             Kind::Raw(_) => true,
             Kind::Bind(_) | Kind::Tmpfs(_) | Kind::File(_) | Kind::Dir | Kind::Symlink(_) => false,

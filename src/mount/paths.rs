@@ -38,6 +38,19 @@ pub(super) fn flags_of(path: &Path) -> Result<MountFlags> {
     Ok(pairs.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, flag)| flag).collect())
 }
 
+/// Returns the flags of the mount on which `path` stands, as mount(2) has them. A mount has one way
+/// of keeping times of access, also where statfs(2) has no flag for it.
+#[cfg(feature = "oci")]
+pub(super) fn ms_flags_of(path: &Path) -> Result<u64> {
+    let flags = statvfs(path).map_err(|errno| Error::new(Step::OpenSource, errno).at(path))?.flags().bits();
+    let named = flags_of(path)?.ms();
+    Ok(match (named & libc::MS_NOATIME, flags & libc::ST_RELATIME) {
+        (0, 0) => named | libc::MS_STRICTATIME,
+        (0, _) => named | libc::MS_RELATIME,
+        _ => named,
+    })
+}
+
 /// Returns whether the mount on which `path` stands is read-only.
 pub(super) fn is_read_only(path: &Path) -> Result<bool> {
     let flags = statvfs(path).map_err(|errno| Error::new(Step::OpenSource, errno).at(path))?.flags();

@@ -9,7 +9,6 @@ use std::path::Path;
 use super::flags::MountFlags;
 use super::kinds::{Kind, Mount};
 use super::overlay::builder::Upper;
-use super::paths::clean;
 use super::root::{Base, RootFs};
 use crate::plan::PlaceFlags;
 
@@ -20,6 +19,8 @@ impl Kind {
             Kind::Bind(bind) => bind.is_writable(),
             Kind::Overlay(overlay) => overlay.upper.is_some() && overlay.is_writable(),
             Kind::Raw(raw) => raw.ms_flags & libc::MS_RDONLY == 0,
+            #[cfg(feature = "oci")]
+            Kind::Again(again) => again.is_writable(),
             Kind::Tmpfs(_) | Kind::File(_) | Kind::Dir | Kind::Symlink(_) | Kind::Node(_) => false,
             Kind::Proc(_) | Kind::Dev(_) | Kind::Sysfs | Kind::Cgroupfs(_) | Kind::Mqueue => false,
         }
@@ -41,6 +42,8 @@ impl Kind {
     pub(super) fn protects(&self) -> bool {
         match self {
             Kind::Bind(bind) => bind.protects(),
+            #[cfg(feature = "oci")]
+            Kind::Again(again) => again.protects(),
             Kind::Raw(raw) => raw.copies_up() || !self.writes_to_host(),
             Kind::Tmpfs(tmpfs) => tmpfs.copy_up || !self.is_writable(),
             Kind::File(_) | Kind::Overlay(_) => !self.is_writable(),
@@ -72,12 +75,12 @@ impl<'m> MountsBefore<'m> {
     /// something from being written, or seen.
     pub(super) fn pins_for(&self, at: &Path, protects: bool) -> PlaceFlags {
         let is_made = |mount: &&Mount| !matches!(mount.kind, Kind::Dir | Kind::Symlink(_));
-        let is_below = |mount: &&Mount| is_made(mount) && clean(at).starts_with(clean(&mount.target));
+        let is_below = |mount: &&Mount| is_made(mount) && at.starts_with(&mount.target);
         let is_below_writable = self.mounts.iter().rfind(is_below).is_some_and(|mount| mount.kind.is_writable());
         // A link on a root that is not the program's may lead to one of these.
         let may_be = !self.is_root_fixed || self.mounts.iter().any(|mount| mount.kind.writes_to_host());
         // Nothing but a link can lead elsewhere from a target in the root directory itself.
-        let can_be_moved = protects || clean(at).components().count() > 2;
+        let can_be_moved = protects || at.components().count() > 2;
         if !can_be_moved || !(is_below_writable || may_be) {
             return PlaceFlags::empty();
         }

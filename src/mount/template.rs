@@ -12,6 +12,7 @@
 //! every mount namespace.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread::JoinHandle;
 
 use nix::errno::Errno;
 
@@ -21,6 +22,7 @@ use super::mounts::Mounts;
 use super::root::{Base, RootFs};
 use crate::error::{Error, Step};
 use crate::sys::fork_mark::PerProcess;
+use crate::sys::shortage::{is_shortage, unless_refused};
 use crate::sys::{background, mount};
 
 /// The most detached trees: each is a descriptor of the caller's, who may have 1,024.
@@ -32,21 +34,25 @@ static TAKES_OVERLAYS: PerProcess<bool> = PerProcess::new();
 
 /// Returns the template, which the first sandbox that can use it makes. Returns `None` where a
 /// template cannot be made (an initramfs as root, a kernel before 5.12, a user namespace around the
-/// caller).
+/// caller), and as long as the caller has no descriptor or thread left for it.
 fn template() -> Option<BorrowedFd<'static>> {
-    TEMPLATE.get_or_try(|| Ok::<_, Errno>(make())).ok()?.as_ref().map(AsFd::as_fd)
+    TEMPLATE.get_or_try(make).ok()?.as_ref().map(AsFd::as_fd)
 }
 
 /// Returns whether the kernel can put overlays together by descriptors.
 fn takes_overlays() -> bool {
-    TAKES_OVERLAYS.get_or_try(|| Ok::<_, Errno>(mount::overlay_by_descriptors().is_ok())).is_ok_and(|takes| *takes)
+    let find_out = || match mount::overlay_by_descriptors() {
+        Err(errno) if is_shortage(errno) => Err(errno),
+        result => Ok(result.is_ok()),
+    };
+    TAKES_OVERLAYS.get_or_try(find_out).is_ok_and(|takes| *takes)
 }
 
 /// Makes the template, on a thread of its own, whose mount namespace and working directory end with
 /// the thread.
-fn make() -> Option<OwnedFd> {
+fn make() -> Result<Option<OwnedFd>, Errno> {
     let thread = background::spawn("ringfence-mounts", mount::empty_namespace);
-    thread.ok()?.join().ok()?.ok()
+    unless_refused(thread.map(JoinHandle::join))
 }
 
 /// Returns whether a step failed because a node of `/dev` could not be made, and the template has

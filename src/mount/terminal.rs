@@ -7,7 +7,6 @@ use nix::errno::Errno;
 use super::calls::{attach_to, copy_file, emit_target};
 use super::context::Context;
 use super::kinds::{Kind, Mount};
-use super::paths::clean;
 use super::pty::emit_ends;
 use crate::error::Step;
 use crate::plan::{PlaceFlags, Plan, Slot};
@@ -36,7 +35,7 @@ pub(crate) fn has_terminals(mounts: &[Mount]) -> bool {
 pub(super) fn terminals(mounts: &[Mount]) -> Option<Terminals> {
     let (mut found, mut console) = (None, false);
     for mount in mounts {
-        let at = clean(&mount.target);
+        let at = mount.target.as_path();
         let (is_dev, is_pts) = (at == Path::new(DEV), at == Path::new(PTS));
         match &mount.kind {
             Kind::Dev(dev) if dev.is_main() => (found, console) = (Some(Terminals::OfDev), true),

@@ -264,7 +264,9 @@ fn window_within(maps: &[&str]) -> Option<Window> {
 /// Returns the ranges of ids that the files in `etc` name: the first id, and the one after the
 /// last.
 fn given_out(etc: &Path) -> Vec<(u32, u32)> {
-    let read = |name| fs::read_to_string(etc.join(name)).unwrap_or_default();
+    // A user's full name may be in any encoding.
+    let read = |name| fs::read(etc.join(name)).map(|text| String::from_utf8_lossy(&text).into_owned());
+    let read = |name| read(name).unwrap_or_default();
     let field = |line: &str, number: usize| line.split(':').nth(number)?.trim().parse::<u32>().ok();
     let mut all = Vec::new();
     for name in ["passwd", "group"] {
@@ -349,8 +351,8 @@ mod tests {
     fn what_etc_names_is_left_out() {
         let etc = std::env::temp_dir().join(format!("ringfence-tests-etc-{}", std::process::id()));
         fs::create_dir(&etc).unwrap();
-        for (name, text) in [("passwd", "a:x:5:6::/:\nnonsense\n"), ("group", "g:x:7:\n"), ("subuid", "a:10:2\n:x:\n")]
-        {
+        let passwd = b"b:x:nonsense:0:Jos\xe9:/:\na:x:5:6::/:\nnonsense\n";
+        for (name, text) in [("passwd", &passwd[..]), ("group", b"g:x:7:\n"), ("subuid", b"a:10:2\n:x:\n")] {
             fs::write(etc.join(name), text).unwrap();
         }
         assert_eq!(given_out(&etc), [(5, 6), (7, 8), (10, 12)]);

@@ -7,13 +7,15 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{Capability, LinuxResources, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Spec};
+use oci_spec::runtime::{
+    Capability, LinuxResources, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Spec,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::translate::{
-    CGROUP_PARENT, Surroundings, Translation, has_cgroup_ns, has_mount_ns, is_host_root, is_of_groups, mount_warnings,
-    translate, unknown_calls,
+    CGROUP_PARENT, Surroundings, Translation, filter_flags, has_cgroup_ns, has_mount_ns, has_type_as_access,
+    is_host_root, is_of_groups, leniencies, mount_warnings, translate,
 };
 use super::unknown::{list_for_object, unknown};
 use crate::error::{Error, ErrorKind, Problem, Result, Step};
@@ -100,8 +102,11 @@ impl Config {
             warnings.push(format!("linux.namespaces: {reason}"));
         }
         let seccomp = value.pointer("/linux/seccomp").filter(|seccomp| !seccomp.is_null()).cloned();
-        let calls = seccomp.as_ref().map(|seccomp| unknown_calls(seccomp, &spec)).unwrap_or_default();
-        warnings.extend(warning_of_calls(&calls));
+        let told = seccomp.as_ref().map(|seccomp| leniencies(seccomp, &spec)).unwrap_or_default();
+        warnings.extend(warning_of_calls(&told.unknown));
+        warnings.extend(warning_of_alternatives(&told.alternatives));
+        warn_of_access(&spec, &mut warnings);
+        warnings.extend(spec.process().as_ref().and_then(warning_of_nice));
         Ok(Config { spec, seccomp, warnings })
     }
 
@@ -110,9 +115,22 @@ impl Config {
     /// control groups that would be writable without a cgroup namespace, ambient capabilities that
     /// are not permitted and inheritable as well, devices below a `/dev` that is bound, and system
     /// calls that the filter is to refuse and no kernel is known to have, as other runtimes do it.
-    /// And what holds less than it might: a container without a mount namespace of its own.
+    ///
+    /// Some properties are read in the way of runc, and are told as well: several comparisons of one
+    /// argument of a system call, of which one that holds is enough; the letter of a type in the
+    /// access of a rule for devices, and a nice value beside the times of a deadline, which both have
+    /// no effect. So is a container without a mount namespace of its own, which holds less than one
+    /// with it.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Returns the flags with which the filter of `linux.seccomp` is installed, as seccomp(2) has
+    /// them: `SECCOMP_FILTER_FLAG_LOG` is 2, `_SPEC_ALLOW` 4, and a filter that asks has
+    /// `_NEW_LISTENER` and `_WAIT_KILLABLE_RECV`, which are 40 together. `None` without a filter, and
+    /// for one that cannot be read, which is an error of [`sandbox`](Config::sandbox).
+    pub fn filter_flags(&self) -> Option<u64> {
+        filter_flags(self.seccomp.as_ref()?, &self.spec)
     }
 
     /// Returns whether the process has a terminal of its own: `process.terminal`.
@@ -147,53 +165,23 @@ impl Config {
     }
 }
 
-/// Returns what [`Container::exec`](super::Container::exec) passes over of a process, each with its
-/// path: properties and capabilities that are not known, and ambient capabilities that are not
-/// permitted and inheritable as well.
-///
-/// ```
-/// let process = br#"{"args": ["ps"], "cwd": "/", "capabilities": {"bounding": ["CAP_OF_TOMORROW"]}}"#;
-/// let warnings = ringfence::oci::exec_warnings(process)?;
-/// assert!(warnings[0].starts_with("process.capabilities.bounding: \"CAP_OF_TOMORROW\""));
-/// # Ok::<(), ringfence::Error>(())
-/// ```
-///
-/// # Errors
-///
-/// [`ErrorKind::Invalid`] if the text is not JSON, or not of the types of the specification.
-pub fn exec_warnings(process: &[u8]) -> Result<Vec<String>> {
-    Ok(read_process(process)?.1)
-}
-
-/// Returns what [`Container::update`](super::Container::update) passes over of limits, each with its
-/// path: properties that are not known.
-///
-/// # Errors
-///
-/// [`ErrorKind::Invalid`] if the text is not JSON, or not of the types of the specification.
-pub fn update_warnings(resources: &[u8]) -> Result<Vec<String>> {
-    let value = parse(resources)?;
-    Ok(warnings_of_unknown("linux.resources.", unknown(&value, &typed_alone::<LinuxResources>(&value)?.1)).collect())
-}
-
-/// Reads the process of an `exec`: a file that has `process` alone.
-pub(super) fn process_from_json(text: &[u8]) -> Result<Process> {
-    Ok(read_process(text)?.0)
-}
-
-fn read_process(text: &[u8]) -> Result<(Process, Vec<String>)> {
+/// Reads a file that has `process` alone, and returns the warnings with it.
+pub(super) fn process_from_json(text: &[u8]) -> Result<(Process, Vec<String>)> {
     let (mut value, mut warnings) = (parse(text)?, Vec::new());
     leave_out_capabilities(&mut value, &mut warnings);
     add_user(&mut value);
     name_flags(&mut value);
     let (process, read) = typed_alone(&value)?;
     warnings.extend(warnings_of_unknown("process.", unknown(&value, &read)));
+    warnings.extend(warning_of_nice(&process));
     Ok((process, warnings))
 }
 
-/// Reads the limits of an update: a file that has `linux.resources` alone.
-pub(super) fn resources_from_json(text: &[u8]) -> Result<LinuxResources> {
-    Ok(typed_alone(&parse(text)?)?.0)
+/// Reads a file that has `linux.resources` alone, and returns the warnings with it.
+pub(super) fn resources_from_json(text: &[u8]) -> Result<(LinuxResources, Vec<String>)> {
+    let value = parse(text)?;
+    let (resources, read) = typed_alone(&value)?;
+    Ok((resources, warnings_of_unknown("linux.resources.", unknown(&value, &read)).collect()))
 }
 
 /// Returns the warnings of properties that are not known. `above`: the path of what their paths
@@ -325,11 +313,40 @@ fn leave_out_ambient(sets: &mut Value, warnings: &mut Vec<String>) {
 
 /// Warns of system calls that a filter is to refuse, and that are not known.
 fn warning_of_calls(calls: &BTreeSet<String>) -> Option<String> {
-    let listed = || calls.iter().take(CALLS_MOST).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let more = calls.len().checked_sub(CALLS_MOST).filter(|more| *more > 0);
-    let more = more.map_or_else(String::new, |more| format!(", and {more} more"));
     let reason = "no system call is known by these names, and they are not refused";
-    (!calls.is_empty()).then(|| format!("linux.seccomp.syscalls: {reason}: {}{more}", listed()))
+    (!calls.is_empty()).then(|| format!("linux.seccomp.syscalls: {reason}: {}", list_of_calls(calls)))
+}
+
+/// Warns of entries of a filter that compare an argument more than once: what looks like a range
+/// is none.
+fn warning_of_alternatives(calls: &BTreeSet<String>) -> Option<String> {
+    let reason =
+        "an argument is compared more than once, and one comparison that holds is enough, as with runc and crun";
+    (!calls.is_empty()).then(|| format!("linux.seccomp.syscalls: {reason}: {}", list_of_calls(calls)))
+}
+
+fn list_of_calls(calls: &BTreeSet<String>) -> String {
+    let listed = calls.iter().take(CALLS_MOST).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = calls.len().checked_sub(CALLS_MOST).filter(|more| *more > 0);
+    listed + &more.map_or_else(String::new, |more| format!(", and {more} more"))
+}
+
+/// Warns of a nice value beside the times of a deadline.
+fn warning_of_nice(process: &Process) -> Option<String> {
+    let listed = process.scheduler().as_ref()?;
+    let is_beside =
+        *listed.policy() == LinuxSchedulerPolicy::SchedDeadline && listed.nice().is_some_and(|nice| nice != 0);
+    is_beside.then(|| "process.scheduler.nice: it has no effect beside the times of a deadline".to_owned())
+}
+
+/// Warns of rules for devices with the letter of a type among those of their access.
+fn warn_of_access(spec: &Spec, warnings: &mut Vec<String>) {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    for (i, _) in rules.iter().enumerate().filter(|(_, rule)| has_type_as_access(rule)) {
+        let reason = "`a` is a type and no access, and has no effect";
+        warnings.push(format!("linux.resources.devices[{i}].access: {reason}"));
+    }
 }
 
 /// Warns of control groups that are to be writable outside of a cgroup namespace: they are shown

@@ -11,7 +11,7 @@ use crate::sys::scm;
 
 /// The longest time that an engine may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What runc says of the pidfd of a container's first process.
+/// The name that runc gives the pidfd of a container's first process.
 const FIRST_PROCESS: &str = "standard";
 
 /// Sends the master of a program's terminal to the socket that an engine has given a runtime:

@@ -8,7 +8,8 @@ use crate::cgroup::{IoStats, Stats};
 use crate::units::Bytes;
 
 /// Returns a line of JSON with what the container `id` uses, as the command `events` of runtimes
-/// shows it. What the kernel does not count is 0 there, and a limit that is not set is 2^64 - 1.
+/// shows it. A number that the kernel does not count is 0 there, and a limit that is not set is
+/// 2^64 - 1.
 ///
 /// ```
 /// use ringfence::oci::stats_event;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::config::Config;
 use super::translate::{Surroundings, Translation};
 
-/// What becomes of a property.
+/// The fate of a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// The sandbox, the group or the hooks are others with it.

@@ -1,7 +1,7 @@
 //! Runs hooks: programs that get the state of the container on their stdin.
 
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::Seek;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
@@ -21,19 +21,19 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::launch::Unentered;
 use crate::security::RemoteSupervisor;
 use crate::stdio::Stdio as InsideStdio;
-use crate::sys::{memfd, parent_death, pidfd, sigmask, timeout};
+use crate::sys::{file_size, memfd, parent_death, pidfd, sigmask, timeout};
 
-/// What ends a hook before its own end.
+/// The events that end a hook before its own end.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Watch<'w> {
     /// The first process of the container: a hook for a container that was killed has nothing to
     /// do.
     pub(super) first: Option<BorrowedFd<'w>>,
-    /// What the caller has given: [`Runtime::interrupted_by`](super::Runtime::interrupted_by).
+    /// The descriptor that the caller has given: [`Runtime::interrupted_by`](super::Runtime::interrupted_by).
     pub(super) interrupt: Option<BorrowedFd<'w>>,
 }
 
-/// What a start has for the hooks inside.
+/// The things that a start has for the hooks inside.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) supervisor: Option<&'a RemoteSupervisor>,
@@ -175,7 +175,7 @@ fn variables(hook: &Hook) -> impl Iterator<Item = (&str, &str)> {
 /// Returns the state as a file, which never makes its writer wait.
 fn stdin(state: &State) -> Result<File> {
     let mut file = File::from(memfd::create(c"state").map_err(failed)?);
-    let written = file.write_all(state.to_json().as_bytes()).and_then(|()| file.rewind());
+    let written = file_size::append(&file, state.to_json().as_bytes()).and_then(|()| file.rewind());
     written.map_err(|error| Error::io(Step::Hook, &error).with_kind(ErrorKind::Control))?;
     Ok(file)
 }

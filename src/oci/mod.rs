@@ -23,6 +23,7 @@ mod console;
 mod container;
 mod documents;
 mod events;
+mod exec_process;
 #[cfg(test)]
 mod fields;
 mod hooks;
@@ -35,10 +36,12 @@ mod translate;
 mod unknown;
 mod update;
 
-pub use config::{Config, exec_warnings, update_warnings};
+pub use config::Config;
 pub use console::{send_pidfd, send_terminal};
 pub use container::Container;
 pub use documents::{default_config, features};
 pub use events::{oom_event, stats_event};
+pub use exec_process::ExecProcess;
 pub use runtime::{Runtime, preserve_fds, preserve_fds_of_exec, subgroups_of_exec};
 pub use state::{State, Status};
+pub use update::Update;

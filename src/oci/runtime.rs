@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::config::Config;
 use super::container::Container;
+use super::listener::with_supervisor;
 use super::state::{Saved, State};
 use super::state_dir::{StateDir, check_id};
 use super::translate::{CGROUP_PARENT, Surroundings, is_host_root};
@@ -91,6 +92,15 @@ fn copies(count: u16) -> Result<Vec<(RawFd, OwnedFd)>> {
     numbers.map(copy).collect()
 }
 
+/// Adds, in the words of runc, why the kernel may refuse a scheduler to a container of some
+/// processors: sched_setattr(2), EPERM.
+fn of_scheduler_with_cpus(error: Error, has_cpus: bool) -> Error {
+    if has_cpus && error.step() == Step::Scheduler && error.raw_os_error() == Some(libc::EPERM) {
+        return error.detail("process scheduler can't be used together with AllowedCPUs");
+    }
+    error
+}
+
 /// The place where containers are kept between the calls of an engine: a directory for each.
 ///
 /// ```no_run
@@ -163,8 +173,16 @@ impl Runtime {
     /// in the text form of GVariant, as runc has it; those that say where the scope is and what
     /// runs in it are refused.
     ///
-    /// It needs cgroup v2, without hierarchies of v1, systemd 244 and its bus. Where one of these
-    /// is missing, a create is an error before anything is made.
+    /// Where systemd has its controllers on v1, on a hybrid host as well, the scope's directory is
+    /// in the hierarchies that systemd does not know, too. The limits are the properties that
+    /// systemd has for v1: those of processors, memory nodes and swap are not among them, and
+    /// systemd leaves these alone there. Rules for devices are properties of the scope if no
+    /// program can be loaded on v2. systemd lets them allow devices one by one, and deny none: rules
+    /// that allow all but some are refused. An ordinary user is refused, as the user's manager has
+    /// no controllers.
+    ///
+    /// It needs systemd 244 and its bus. Where one of these is missing, a create is an error before
+    /// anything is made.
     ///
     /// ```no_run
     /// use ringfence::oci::Runtime;
@@ -263,9 +281,11 @@ impl Runtime {
             process: spec.process().clone(),
             ..Saved::new(id, spec.version(), spec.annotations().as_ref())
         };
-        let sandbox = with(translation.sandbox.no_pivot(self.no_pivot))?;
+        let sandbox = with_supervisor(with(translation.sandbox.no_pivot(self.no_pivot))?, &saved);
         let interrupt = self.interrupt.clone();
+        let has_cpus = resources.and_then(|listed| listed.cpu().as_ref()).is_some_and(|cpu| cpu.cpus().is_some());
         Container::create(StateDir::make(&self.root, id)?, saved, &sandbox, &translation.hooks, interrupt)
+            .map_err(|error| of_scheduler_with_cpus(error, has_cpus))
     }
 
     /// Removes what is left of the container `id`, whatever state it is in, also one whose state

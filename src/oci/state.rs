@@ -81,12 +81,12 @@ impl State {
     }
 }
 
-/// Who answers the questions of a filter.
+/// The process that answers the questions of a filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Listener {
     /// The socket of the process that answers.
     pub(super) path: PathBuf,
-    /// What that process is told: `listenerMetadata`.
+    /// The text that this process gets: `listenerMetadata`.
     #[serde(default)]
     pub(super) metadata: String,
 }
@@ -132,7 +132,8 @@ impl First {
     }
 }
 
-/// What is kept of a container. A later version reads it, and one before as far as it knows it.
+/// The data that is kept of a container. A later version reads all of it, and an earlier version as
+/// much as it knows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Saved {
@@ -151,7 +152,7 @@ pub(super) struct Saved {
     /// All processes end with the first one.
     #[serde(default)]
     pub(super) own_pid_ns: bool,
-    /// Who answers the questions of the filter.
+    /// The process that answers the questions of the filter.
     #[serde(default)]
     pub(super) listener: Option<Listener>,
     /// The limits that an update needs to know.

@@ -149,7 +149,7 @@ impl StateDir {
     fn lock_by(&self, how: FlockArg) -> Result<Lock> {
         let failed = |errno| self.failed(errno);
         // A lock belongs to the open file, so this one has a file of its own.
-        let file = by_fd::reopen(&self.dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY).and_then(table::above_stdio);
+        let file = by_fd::reopen_dir(&self.dir).and_then(table::above_stdio);
         let mut file = File::from(file.map_err(failed)?);
         loop {
             match Flock::lock(file, how) {

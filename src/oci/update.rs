@@ -2,7 +2,43 @@
 
 use oci_spec::runtime::LinuxResources;
 
+use super::config::resources_from_json;
 use super::state::Coupled;
+use crate::error::Result;
+
+/// Other limits for a container: a file of an engine, which has properties of `linux.resources`.
+/// [`Container::update`](super::Container::update) takes it.
+///
+/// ```
+/// use ringfence::oci::Update;
+///
+/// let update = Update::from_json(br#"{"memory": {"limit": 67108864}, "tide": 1}"#)?;
+/// assert!(update.warnings()[0].starts_with("linux.resources.tide"));
+/// # Ok::<(), ringfence::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Update {
+    pub(super) resources: LinuxResources,
+    warnings: Vec<String>,
+}
+
+impl Update {
+    /// Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the text is not JSON, or not of the
+    /// types of the specification.
+    pub fn from_json(text: &[u8]) -> Result<Update> {
+        let (resources, warnings) = resources_from_json(text)?;
+        Ok(Update { resources, warnings })
+    }
+
+    /// Returns what an update passes over, each with its path: properties that are not known.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
 
 /// Returns the limits of a configuration that the kernel takes together with others.
 pub(super) fn coupled(resources: &LinuxResources) -> Coupled {

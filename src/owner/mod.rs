@@ -68,7 +68,7 @@ impl OwnRecord {
             .get_or_try(|| {
                 Ok(OwnRecord {
                     #[cfg(feature = "systemd")]
-                    random: random::hex(8)?,
+                    random: random::hex::<8>()?,
                     next: AtomicU64::new(0),
                     state: Mutex::default(),
                 })
@@ -156,7 +156,7 @@ impl Claim {
     /// its layers, or else the caller.
     pub(crate) fn make_scratch(&self, base: &Path, owner: Option<(u32, u32)>) -> Result<Scratch> {
         self.record(b"scratch ", &[base.to_owned()], Vec::new)?;
-        let random = random::hex(4).map_err(|errno| Error::new(Step::Scratch, errno))?;
+        let random = random::hex::<4>().map_err(|errno| Error::new(Step::Scratch, errno))?;
         let name = format!("{}-{random}", self.name);
         Scratch::make(base, &name, owner).inspect_err(|_| self.keep_if_left(&[base.join(name)]))
     }

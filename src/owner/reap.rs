@@ -90,7 +90,7 @@ pub fn reap_stale() -> Result<Reaped> {
 /// Removes what the owner of this name has left, if the owner is dead. What still runs stays.
 pub(crate) fn reap_owner_of(name: &str) -> Result<()> {
     let Some(token) = token_of(name) else { return Ok(()) };
-    for path in record::runtime_dirs() {
+    for path in record::likely_dirs() {
         if let Some(runtime) = record::open_private(&path) {
             reap_owner(runtime.as_fd(), &path, token, &mut Reaped::default())?;
         }

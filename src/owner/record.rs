@@ -6,9 +6,9 @@
 //! elsewhere, or replace the file; these are other files with other inodes, and have no effect.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -18,7 +18,7 @@ use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
 use super::dir;
 use crate::error::{Error, Result, Step};
-use crate::sys::{random, table};
+use crate::sys::{file_size, random, table};
 
 /// The length of a token: four random bytes, four bytes of the device and eight of the inode, in
 /// hexadecimal.
@@ -27,6 +27,8 @@ const TOKEN_LENGTH: usize = 32;
 const NEW: &str = ".new-";
 /// The largest part of a record that is read, in bytes: some thousands of directories.
 const SIZE_MAX: u64 = 1 << 20;
+/// The directories in which every user may make others.
+const SHARED: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
 /// The record of this process.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl OwnerRecord {
         let (dir, base) = runtime_dir()?;
         let failed = |errno| Error::new(Step::Owner, errno).at(&base);
         loop {
-            let (new, random) = random::hex(8).and_then(|new| Ok((new, random::hex(4)?))).map_err(failed)?;
+            let (new, random) = random::hex::<8>().and_then(|new| Ok((new, random::hex::<4>()?))).map_err(failed)?;
             let new = format!("{NEW}{new}");
             let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
             let file = openat(&dir, new.as_str(), flags | OFlag::O_CLOEXEC, Mode::S_IRUSR | Mode::S_IWUSR);
@@ -88,7 +90,7 @@ impl OwnerRecord {
     }
 
     pub(super) fn append(&mut self, text: &[u8]) -> Result<()> {
-        self.file.write_all(text).map_err(|error| Error::io(Step::Owner, &error).at(&self.path))
+        file_size::append(&self.file, text).map_err(|error| Error::io(Step::Owner, &error).at(&self.path))
     }
 
     /// Removes the record when it lists nothing.
@@ -149,6 +151,20 @@ pub(super) fn read(dir: BorrowedFd<'_>, name: &str) -> nix::Result<RecordState> 
 /// Returns the directories that records may be in, the preferred one first. Each belongs to the
 /// user and is closed to others.
 pub(super) fn runtime_dirs() -> Vec<PathBuf> {
+    let mut dirs = known_dirs();
+    dirs.extend(SHARED.iter().flat_map(|shared| further_dirs(Path::new(shared))));
+    dirs
+}
+
+/// Returns those that are to be looked at for one record. The shared ones, which may have any number of
+/// entries, are read only where another user has taken a name that is known ahead.
+pub(super) fn likely_dirs() -> Vec<PathBuf> {
+    let is_taken = |dir: &PathBuf| dir.symlink_metadata().is_ok() && open_private(dir).is_none();
+    if known_dirs().iter().any(is_taken) { runtime_dirs() } else { known_dirs() }
+}
+
+/// Returns those that have names which are known ahead.
+fn known_dirs() -> Vec<PathBuf> {
     let uid = Uid::effective();
     let mut dirs = Vec::new();
     if uid.is_root() {
@@ -158,8 +174,23 @@ pub(super) fn runtime_dirs() -> Vec<PathBuf> {
     }
     dirs.push(PathBuf::from(format!("/run/user/{uid}/ringfence")));
     // Any user may have taken these names, so a directory that is not private is skipped.
-    dirs.extend(["/tmp", "/var/tmp", "/dev/shm"].map(|dir| PathBuf::from(format!("{dir}/ringfence-{uid}"))));
+    dirs.extend(SHARED.map(|shared| Path::new(shared).join(shared_name())));
     dirs
+}
+
+/// Returns the name of the user's directory in a shared one.
+fn shared_name() -> String {
+    format!("ringfence-{}", Uid::effective())
+}
+
+/// Returns the directories of the user in a shared one that nobody could foretell: those for which
+/// another user had taken the name. As the shared one is sticky, nobody takes these away.
+fn further_dirs(shared: &Path) -> Vec<PathBuf> {
+    let (prefix, uid) = (format!("{}-", shared_name()), Uid::effective().as_raw());
+    let names = fs::read_dir(shared).into_iter().flatten().flatten();
+    let named = names.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()));
+    let own = named.filter(|entry| entry.metadata().is_ok_and(|meta| meta.uid() == uid));
+    own.map(|entry| entry.path()).collect()
 }
 
 /// Opens a directory that the caller owns and that others cannot write to. Returns `None` for
@@ -172,21 +203,42 @@ pub(super) fn open_private(path: &Path) -> Option<OwnedFd> {
 }
 
 fn runtime_dir() -> Result<(OwnedFd, PathBuf)> {
-    let mut last = None;
-    for path in runtime_dirs() {
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                last = Some(Error::io(Step::Owner, &error).at(&path));
-                continue;
+    runtime_dir_of(&known_dirs(), &SHARED.map(Path::new))
+}
+
+fn runtime_dir_of(known: &[PathBuf], shared: &[&Path]) -> Result<(OwnedFd, PathBuf)> {
+    let (mut last, mut is_taken) = (Error::new(Step::Owner, Errno::ENOENT), false);
+    for path in known {
+        match make_private(path) {
+            Ok(made) => return Ok(made),
+            Err(error) => {
+                is_taken |= error.raw_os_error() == Some(libc::EPERM);
+                last = error;
             }
-            _ => {}
-        }
-        match open_private(&path) {
-            Some(opened) => return Ok((opened, path)),
-            None => last = Some(not_private(&path)),
         }
     }
-    Err(last.unwrap_or_else(|| Error::new(Step::Owner, Errno::ENOENT)))
+    // Another user may have taken all of these names, and nobody else can take one that is random.
+    for shared in shared.iter().filter(|_| is_taken) {
+        if let Some(made) = further_dirs(shared).iter().find_map(|path| make_private(path).ok()) {
+            return Ok(made);
+        }
+        let Ok(random) = random::hex::<8>() else { continue };
+        let path = shared.join(format!("{}-{random}", shared_name()));
+        match make_private(&path) {
+            Ok(made) => return Ok(made),
+            // It has nothing in it. This process may have run out of descriptors.
+            Err(_) => _ = fs::remove_dir(&path),
+        }
+    }
+    Err(last)
+}
+
+/// Makes a directory that only the user can use, unless it is there.
+fn make_private(path: &Path) -> Result<(OwnedFd, PathBuf)> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io(Step::Owner, &error).at(path)),
+        _ => open_private(path).map(|opened| (opened, path.to_owned())).ok_or_else(|| not_private(path)),
+    }
 }
 
 fn not_private(path: &Path) -> Error {
@@ -199,7 +251,32 @@ fn not_private(path: &Path) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn names_that_another_user_has_taken_stop_nobody() {
+        let shared = std::env::temp_dir().join(format!("rf-taken-{}", std::process::id()));
+        let taken = shared.join(shared_name());
+        fs::create_dir(&shared).unwrap();
+        let known = std::slice::from_ref(&taken);
+        let find = || runtime_dir_of(known, &[&shared]).map(|(_, path)| path);
+        let first = find();
+        // Nobody but root can give a directory away; one that is open to others counts as little.
+        fs::set_permissions(&taken, fs::Permissions::from_mode(0o777)).unwrap();
+        // Somebody else's can have such a name as well.
+        let open = shared.join(format!("{}-0", shared_name()));
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let (second, third) = (find(), find());
+        let all: Vec<_> = further_dirs(&shared).into_iter().filter(|dir| *dir != open).collect();
+        fs::remove_dir_all(&shared).unwrap();
+        assert_eq!(first.unwrap(), taken);
+        let second = second.unwrap();
+        assert!(second != taken && second != open, "{second:?}");
+        assert_eq!((third.unwrap(), all), (second.clone(), vec![second]), "it is found again");
+    }
 
     #[test]
     fn only_tokens_are_records() {

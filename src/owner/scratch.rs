@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,9 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 use super::{base, dir};
 use crate::error::{Error, Result, Step};
 use crate::proc::identity::Identity;
+use crate::sys::file_size;
 use crate::sys::quota::{self, Project};
+use crate::sys::shortage::is_shortage;
 
 /// The number of names that are read before any is removed, as removing entries disturbs the
 /// reading of a directory.
@@ -58,7 +60,8 @@ impl Scratch {
         base::scratch_base(base)?;
         let path = base.join(name);
         let failed = |errno| {
-            Error::new(Step::Scratch, errno).at(&path).hint("choose another directory with RootFs::scratch_in()")
+            let error = Error::new(Step::Scratch, errno).at(&path);
+            if is_shortage(errno) { error } else { error.hint("choose another directory with RootFs::scratch_in()") }
         };
         let name = CString::new(name).map_err(|_| failed(Errno::EINVAL))?;
         let above = dir::open_named(base).map_err(failed)?;
@@ -103,7 +106,8 @@ impl Scratch {
         }
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = openat(&top, PROCESS, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed)?;
-        File::from(file).write_all(line.as_bytes()).map_err(|error| Error::io(Step::Scratch, &error).at(&self.path))
+        file_size::append(&File::from(file), line.as_bytes())
+            .map_err(|error| Error::io(Step::Scratch, &error).at(&self.path))
     }
 
     /// Removes the directory with its contents. Fails with ETIMEDOUT after `until`; a later call

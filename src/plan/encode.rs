@@ -59,8 +59,11 @@ impl Plan {
     pub(crate) fn encode(&self, fail: Injected, timed: bool) -> Vec<u8> {
         let header_size = size_of::<Header>();
         let data_at = header_size + self.ops.len() * size_of::<Op>();
-        let mut block =
-            Block { bytes: Vec::with_capacity(data_at + self.data.len() + 1024), relocs: Vec::new(), data_at };
+        let mut block = Block {
+            bytes: Vec::with_capacity(data_at + self.data.len() + 2048),
+            relocs: Vec::with_capacity(512),
+            data_at,
+        };
         block.bytes.resize(header_size, 0);
         let mut filtered = false;
         for op in &self.ops {

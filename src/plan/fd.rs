@@ -1,5 +1,6 @@
 //! The descriptors that are sent with a plan.
 
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -58,6 +59,8 @@ pub(crate) enum PlanFd {
     /// A copy of a mount. Each run makes its own copy, because an attached copy cannot be used
     /// again.
     Tree(Arc<Tree>),
+    /// A descriptor that is made for each run.
+    Made(Arc<Made>),
     /// A descriptor that each run provides.
     OfRun(RunFd),
 }
@@ -69,13 +72,14 @@ impl PlanFd {
         match self {
             PlanFd::Shared(fd) => fd.as_raw_fd(),
             PlanFd::Held(fd) => *fd,
-            PlanFd::Tree(_) | PlanFd::OfRun(_) => -1,
+            PlanFd::Tree(_) | PlanFd::Made(_) | PlanFd::OfRun(_) => -1,
         }
     }
 
     pub(super) fn open(&self, given: &RunFds<'_>, ids: Option<BorrowedFd<'_>>) -> Result<PlanFd> {
         match self {
             PlanFd::Tree(tree) => Ok(tree.open(ids)?.into()),
+            PlanFd::Made(made) => Ok(made.open()?.into()),
             PlanFd::OfRun(name) => {
                 let fd = given.get(*name).ok_or_else(|| Error::new(Step::ReadPlan, Errno::EBADF))?;
                 Ok(PlanFd::Held(fd.as_raw_fd()))
@@ -85,8 +89,10 @@ impl PlanFd {
     }
 
     pub(super) fn release(&self) {
-        if let PlanFd::Tree(tree) = self {
-            drop(tree.take());
+        match self {
+            PlanFd::Tree(tree) => drop(tree.take()),
+            PlanFd::Made(made) => drop(made.take()),
+            PlanFd::Shared(_) | PlanFd::Held(_) | PlanFd::OfRun(_) => {}
         }
     }
 }
@@ -94,6 +100,33 @@ impl PlanFd {
 impl From<OwnedFd> for PlanFd {
     fn from(fd: OwnedFd) -> Self {
         PlanFd::Shared(Arc::new(fd))
+    }
+}
+
+/// A descriptor that is made anew for each run.
+pub(crate) struct Made {
+    make: Box<dyn Fn() -> Result<OwnedFd> + Send + Sync>,
+    /// The first one, which was made to find out whether it can be made.
+    first: Mutex<Option<OwnedFd>>,
+}
+
+impl Made {
+    pub(crate) fn new(first: OwnedFd, make: impl Fn() -> Result<OwnedFd> + Send + Sync + 'static) -> Made {
+        Made { make: Box::new(make), first: Mutex::new(Some(first)) }
+    }
+
+    fn take(&self) -> Option<OwnedFd> {
+        mutex::lock(&self.first).take()
+    }
+
+    fn open(&self) -> Result<OwnedFd> {
+        self.take().map_or_else(|| (self.make)(), Ok)
+    }
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Made").field("first", &self.first).finish_non_exhaustive()
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-pub(crate) use fd::{PlanFd, RunFd, RunFds, Tree};
+pub(crate) use fd::{Made, PlanFd, RunFd, RunFds, Tree};
 pub(crate) use ops::{Exec, ExecFlags, PlaceFlags, Request};
 
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -228,9 +228,24 @@ impl Added<'_> {
     }
 }
 
+/// Returns a copy with room for `more`.
+fn roomy<T: Clone>(of: &[T], more: usize) -> Vec<T> {
+    let mut copy = Vec::with_capacity(of.len() + more);
+    copy.extend_from_slice(of);
+    copy
+}
+
 impl Plan {
     pub(crate) fn new() -> Self {
-        Plan { slots: wire::REPORT_SLOT + 1, ..Plan::default() }
+        // As much as a full sandbox takes.
+        Plan {
+            ops: Vec::with_capacity(192),
+            data: Vec::with_capacity(8 << 10),
+            pointers: Vec::with_capacity(64),
+            paths: Vec::with_capacity(4 << 10),
+            slots: wire::REPORT_SLOT + 1,
+            ..Plan::default()
+        }
     }
 
     /// Returns a plan for the same stub that runs after this one. The slots keep the results of
@@ -330,11 +345,17 @@ impl Plan {
     /// Returns the plan of one run, with the descriptors that the run provides. `ids` is the user
     /// namespace with which mounts map ids.
     pub(crate) fn for_run(&self, given: &RunFds<'_>, ids: Option<BorrowedFd<'_>>) -> Result<Plan> {
-        let mut plan = self.clone();
-        for fd in &mut plan.fds {
-            *fd = fd.open(given, ids)?;
-        }
-        Ok(plan)
+        Ok(Plan {
+            ops: roomy(&self.ops, 64),
+            data: roomy(&self.data, 8 << 10),
+            pointers: roomy(&self.pointers, 128),
+            paths: roomy(&self.paths, 1 << 10),
+            fds: self.fds.iter().map(|fd| fd.open(given, ids)).collect::<Result<_>>()?,
+            single_use: self.single_use,
+            id_mapped: self.id_mapped.clone(),
+            slots: self.slots,
+            free_slots: self.free_slots.clone(),
+        })
     }
 
     /// Drops what was opened while the plan was written: every run opens its own.

@@ -53,6 +53,8 @@ pub(crate) enum Request {
     ControlGroup,
     /// The owner runs what is to run before the root is entered.
     Hooks,
+    /// The owner sets the scheduling of the stub, which has the program's rights by then.
+    Scheduling,
 }
 
 /// The arguments of an exec. Each is an offset in the plan.
@@ -79,6 +81,7 @@ impl Plan {
             Request::IdMaps => record::NEED_MAPS,
             Request::ControlGroup => record::NEED_GROUP,
             Request::Hooks => record::NEED_HOOKS,
+            Request::Scheduling => record::NEED_SCHEDULING,
         };
         self.op(step, code::SYNC, [kind.into()])
     }
@@ -185,7 +188,7 @@ impl Plan {
     }
 
     /// Fails with ENODEV unless the descriptor is the device with this type, as st_mode has it, and
-    /// these numbers.
+    /// these numbers. Files that are no device have 0 for both.
     pub(crate) fn check_device(&mut self, step: Step, device: Slot, kind: u32, number: (u32, u32)) -> Added<'_> {
         self.op(step, code::IS_DEVICE, [device.into(), kind.into(), number.0.into(), number.1.into()])
     }

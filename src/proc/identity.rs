@@ -18,6 +18,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::sys::fork_mark::PerProcess;
+use crate::sys::shortage::shortage_or;
 use crate::sys::{by_fd, pidfd, table};
 
 /// `PID_FS_MAGIC`.
@@ -32,7 +33,7 @@ pub(crate) fn pid_inside(pid: i32) -> Result<u32, Errno> {
 /// Returns the pids of a process, also of a zombie, from that in this process's pid namespace to
 /// that in its own: proc_pid_status(5). The process is given by the name of its directory in /proc.
 pub(crate) fn pids_inside(process: &str) -> Result<Vec<u32>, Errno> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).map_err(|_| Errno::ESRCH)?;
+    let status = by_fd::short_text(format!("/proc/{process}/status").as_ref()).map_err(|_| Errno::ESRCH)?;
     let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).ok_or(Errno::EIO)?;
     pids.split_whitespace().map(|pid| pid.parse().map_err(|_| Errno::EIO)).collect()
 }
@@ -51,8 +52,9 @@ impl Identity {
     /// Returns the identity of the process behind a pidfd. Fails with ESRCH if the process was
     /// reaped, or is in another pid namespace.
     pub(crate) fn of(process: BorrowedFd<'_>) -> Result<Identity, Errno> {
-        let pid = pidfd::pid_of(process).ok_or(Errno::ESRCH)?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|_| Errno::ESRCH)?;
+        let pid = pidfd::find_pid(process)?;
+        let stat = by_fd::short_text(format!("/proc/{pid}/stat").as_ref())
+            .map_err(|error| shortage_or(&error, Errno::ESRCH))?;
         let start = start_time(&stat).ok_or(Errno::EIO)?;
         // If the process was not reaped before this check, the pid was its own during the read.
         if pidfd::pid_of(process) != Some(pid) {
@@ -107,7 +109,7 @@ impl Identity {
     /// either.
     pub(crate) fn zombie_status(&self, process: BorrowedFd<'_>) -> Option<i32> {
         fs::read_link(format!("/proc/{}/ns/user", self.pid)).ok()?;
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        let stat = by_fd::short_text(format!("/proc/{}/stat", self.pid).as_ref()).ok()?;
         let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
         let status = fields.get(49)?.parse().ok()?;
         let is_zombie = fields.first() == Some(&"Z") && fields.get(19)?.parse() == Ok(self.start);
@@ -146,7 +148,7 @@ fn start_time(stat: &str) -> Option<u64> {
 pub(crate) fn boot_id() -> Result<String, Errno> {
     static ID: PerProcess<String> = PerProcess::new();
     let read = || {
-        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let text = by_fd::short_text("/proc/sys/kernel/random/boot_id".as_ref());
         let text = text.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
         Ok(text.trim().to_owned())
     };
@@ -178,6 +180,7 @@ fn runs(process: BorrowedFd<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt;
     use std::process::Command;
 
     #[test]
@@ -202,6 +205,35 @@ mod tests {
         child.wait().unwrap();
         assert!(identity.open().unwrap().is_none());
         assert_eq!(Identity::of(process.as_fd()), Err(Errno::ESRCH));
+    }
+
+    /// A process has any bytes as its name, and the kernel shows them as they are.
+    #[test]
+    fn a_process_is_known_whatever_it_is_called() {
+        const NAME: &[u8] = b"\xff) Z 1\xfe\n";
+        let dir = std::env::temp_dir().join(format!("rf-names-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let path = dir.join(std::ffi::OsStr::from_bytes(NAME.trim_ascii_end()));
+        std::os::unix::fs::symlink("/bin/sleep", &path).unwrap();
+        let mut child = Command::new(&path).arg("100").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let read = || fs::read(format!("/proc/{pid}/comm")).unwrap();
+        // The parent goes on a moment before the process has its new name.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while read() != NAME && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let name = read();
+        let process = pidfd::open_any(pid).unwrap();
+        let (identity, pids) = (Identity::of(process.as_fd()), pids_inside(&pid.to_string()));
+        child.kill().unwrap();
+        poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+        let status = identity.as_ref().ok().and_then(|identity| identity.zombie_status(process.as_fd()));
+        child.wait().unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(name, NAME);
+        assert_eq!(pids.unwrap().last(), Some(&child.id()));
+        assert_eq!((identity.unwrap().pid(), status), (pid, Some(libc::SIGKILL)));
     }
 
     #[test]

@@ -1,10 +1,28 @@
 //! Parses /proc/PID/mountinfo: proc_pid_mountinfo(5).
 
 use std::ffi::OsString;
+use std::fmt::Write;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use procfs::process::MountInfo;
+
+/// Reads a table of mounts, as text. Users give mounts any names: a byte that is no UTF-8 stands there
+/// as the kernel would escape it, and [`unescape`] decodes it.
+pub(crate) fn read(path: &str) -> io::Result<String> {
+    std::fs::read(path).map(|bytes| text_of(&bytes))
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        // Writing to a string never fails.
+        chunk.invalid().iter().for_each(|byte| _ = write!(text, "\\{byte:03o}"));
+    }
+    text
+}
 
 /// Directories that the kernel creates empty, as mount points for other file systems. Such a mount
 /// covers nothing.
@@ -114,6 +132,11 @@ fn is_empty(place: &Path) -> bool {
     EMPTY.iter().any(|empty| place == Path::new(empty))
 }
 
+/// Returns the places of all mounts.
+pub(crate) fn mount_points(text: &str) -> Vec<PathBuf> {
+    text.lines().filter_map(|line| line.split(' ').nth(4)).map(|place| unescape(place.as_bytes())).collect()
+}
+
 /// Returns true if the root directory is a mount. After chroot(2) it may be an ordinary directory.
 pub(crate) fn root_is_a_mount(text: &str) -> bool {
     text.lines().any(|line| line.split(' ').nth(4) == Some("/"))
@@ -144,6 +167,15 @@ mod tests {
         23 22 0:30 / /proc/sys/fs/binfmt_misc rw - binfmt_misc binfmt_misc rw\n\
         24 21 0:22 / /sys ro - sysfs sysfs rw\n\
         25 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\nnonsense\n\n";
+
+    #[test]
+    fn a_mount_of_any_name_hides_no_other() {
+        let strange = b"28 21 0:41 / /media/\xff\\040\xc3 rw - vfat /dev/sdb1 rw\n";
+        let text = text_of(&[strange, HOST.as_bytes()].concat());
+        assert_eq!(seen(&text, "proc", true), Seen::Fully);
+        assert_eq!(mount_points(&text)[0].as_os_str().as_encoded_bytes(), b"/media/\xff \xc3");
+        assert_eq!(text_of(HOST.as_bytes()), HOST);
+    }
 
     #[test]
     fn what_is_mounted_on_proc_covers_it() {

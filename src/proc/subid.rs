@@ -55,7 +55,7 @@ impl SubIds {
 /// Returns the ranges of the user in `file` ("subuid" or "subgid") below `etc`, or none if the file
 /// does not exist.
 pub(crate) fn read(etc: &Path, file: &str, user: User<'_>) -> Vec<SubIds> {
-    fs::read_to_string(etc.join(file)).map(|text| parse(&text, user)).unwrap_or_default()
+    fs::read(etc.join(file)).map(|text| parse(&String::from_utf8_lossy(&text), user)).unwrap_or_default()
 }
 
 /// Returns true if nsswitch.conf(5) names another source of ranges: `subid: sss`, since shadow

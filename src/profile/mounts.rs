@@ -171,6 +171,8 @@ pub(super) fn to_entry(mount: &Mount) -> Result<MountEntry> {
             dev: yes(!tmpfs.flags.contains(MountFlags::NO_DEV)),
         }),
         Kind::File(file) => MountEntry::File(file_entry(file, target)),
+        #[cfg(feature = "oci")]
+        Kind::Again(_) => return Err(no_text("mount", "a bind of what is inside")),
         Kind::Dir => MountEntry::Dir(target),
         Kind::Symlink(to) => MountEntry::Symlink(SymlinkEntry { to: path_text(to)?, path: target }),
         Kind::Proc(proc) => MountEntry::Proc(ProcEntry {

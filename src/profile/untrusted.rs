@@ -94,7 +94,8 @@ impl Allow {
 
     /// Allows to show this path of the host inside, read-only: as a bind, a root, or a layer. The
     /// profile has to name exactly this path. A path below it could lead elsewhere by a link that
-    /// an earlier program has left there.
+    /// an earlier program has left there. What is mounted below it the profile may leave out, and show
+    /// what that covers.
     pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
         self.read.insert(path.into());
         self

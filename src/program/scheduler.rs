@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use crate::error::{Problem, Step};
+use crate::error::{Error, Problem, Result, Step};
 use crate::plan::Plan;
+use crate::sys::scheduling;
 use crate::text::{hex, number, signed};
+
+/// The hint for a scheduling that is refused.
+const NEEDS: &str = "realtime, deadlines and a lower nice value need CAP_SYS_NICE on the host; on cgroup v1, realtime \
+                     needs cpu.rt_runtime_us of the group as well";
 
 const SCHED_OTHER: u32 = 0;
 const SCHED_FIFO: u32 = 1;
@@ -162,27 +167,33 @@ impl Scheduler {
         problems
     }
 
-    /// Emits sched_setattr(2) with struct sched_attr, in its first form of 48 bytes.
-    pub(super) fn emit(&self, plan: &mut Plan) {
-        const SIZE: u64 = 48;
+    /// Returns struct sched_attr in its first form.
+    fn attr(&self) -> [u64; 6] {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let two = |low: u32, high: u32| {
             let [a, b, c, d] = low.to_ne_bytes();
             let [e, f, g, h] = high.to_ne_bytes();
             u64::from_ne_bytes([a, b, c, d, e, f, g, h])
         };
-        let attr = plan.words(&[
-            two(SIZE as u32, self.policy),
+        [
+            two(scheduling::SIZE, self.policy),
             self.flags.bits(),
             two(self.nice as u32, self.priority),
             nanoseconds(self.runtime),
             nanoseconds(self.deadline),
             nanoseconds(self.period),
-        ]);
-        plan.call(Step::Scheduler, libc::SYS_sched_setattr, [0.into(), attr.into(), 0.into()]).hint(
-            "realtime, deadlines and a lower nice value need CAP_SYS_NICE on the host; on cgroup v1, \
-             realtime needs cpu.rt_runtime_us of the group as well",
-        );
+        ]
+    }
+
+    /// Emits sched_setattr(2).
+    pub(super) fn emit(&self, plan: &mut Plan) {
+        let attr = plan.words(&self.attr());
+        plan.call(Step::Scheduler, libc::SYS_sched_setattr, [0.into(), attr.into(), 0.into()]).hint(NEEDS);
+    }
+
+    /// Sets the scheduling of a process that this one has forked, or had forked.
+    pub(crate) fn set(&self, pid: i32) -> Result<()> {
+        scheduling::set(pid, self.attr()).map_err(|errno| Error::new(Step::Scheduler, errno).hint(NEEDS))
     }
 }
 

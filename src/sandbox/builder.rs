@@ -144,8 +144,8 @@ impl Sandbox {
     /// or the first of the maps of a user namespace: runc does the same. No symbolic link leads out
     /// of the sandbox's root, and none of `/proc` is followed.
     ///
-    /// This needs [`cwd`](Sandbox::cwd), without `..`, and a root of the sandbox's own. What is
-    /// made stays where the root's changes go: in the directory of a
+    /// This needs [`cwd`](Sandbox::cwd), without `..`, and a root of the sandbox's own. A
+    /// directory that is made stays where the root's changes go: in the directory of a
     /// [`RootFs::dir`](crate::RootFs::dir), also if that is read-only for the program, as the
     /// targets of mounts do. In a mount that is read-only itself, the spawn fails with EROFS. The
     /// working directory of a [`Command`](crate::Command) is not made.

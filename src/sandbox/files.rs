@@ -32,9 +32,10 @@ impl Sandbox {
     /// its initramfs, whose root nothing can take off (EINVAL): `--no-pivot` of container runtimes.
     /// The root lies over the host's then, and is entered by chroot(2).
     ///
-    /// It holds less than the way with pivot_root(2), which [`Enforced`](crate::Enforced) tells of
-    /// [`RootFs`](crate::Feature::RootFs). What lies below is reached by no path, no further
-    /// chroot(2) and no user namespace made inside. But the mount namespace still has it: a program
+    /// This root holds less than one that is entered by pivot_root(2), and
+    /// [`Enforced`](crate::Enforced) says so of [`RootFs`](crate::Feature::RootFs). No path, no
+    /// further chroot(2) and no user namespace made inside leads to the root below. But the mount
+    /// namespace still has that root: a program
     /// with CAP_SYS_ADMIN over its mounts would take the root off, umount(2). So a sandbox whose
     /// program can have that capability is refused, in a user namespace of its own as well, and so
     /// is a further program that would get it. The host's /proc and /sys are taken off or covered,

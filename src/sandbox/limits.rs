@@ -241,8 +241,8 @@ impl Sandbox {
 
     /// Sets limits and settings in the terms of the OCI runtime specification, beside those of the
     /// other calls: raw shares and quotas, the sum of memory and swap, files of v2 by their name,
-    /// and what only v1 has, such as `net_cls`. What the host's version of control groups does not
-    /// have is an error. See [`Resources`].
+    /// and settings that only v1 has, such as `net_cls`. A setting that the host's version of control
+    /// groups does not have is an error. See [`Resources`].
     ///
     /// ```
     /// use ringfence::{Bytes, Resources, Sandbox};

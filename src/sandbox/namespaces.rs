@@ -219,8 +219,8 @@ impl Sandbox {
     /// Unlike a pid, a pidfd is of one process for good, so this is never another process that has
     /// got the number since. The kernel joins all namespaces in one call (5.8), or none; on an
     /// older kernel they are joined one by one, by files of the same process. Once the process has
-    /// ended, the spawn fails. Who is privileged outside, and joins the user namespace too, may
-    /// join namespaces that belong to the host. For a user namespace see
+    /// ended, the spawn fails. A caller that is privileged outside, and joins the user namespace
+    /// too, may join namespaces that belong to the host. For a user namespace see
     /// [`join_fd`](Sandbox::join_fd).
     ///
     /// ```

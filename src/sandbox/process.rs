@@ -185,7 +185,8 @@ impl Sandbox {
 
 /// # Scheduling, memory placement, settings of the kernel
 ///
-/// Programs of [`Child::exec`](crate::Child::exec) have the same. What is not set is the caller's.
+/// Programs of [`Child::exec`](crate::Child::exec) have the same. A setting that is not made is
+/// the caller's.
 impl Sandbox {
     /// Sets how readily the kernel takes the program when memory runs out, from -1000 (never) to
     /// 1000: `oom_score_adj`, proc_pid_oom_score_adj(5). A number below the one that the caller was

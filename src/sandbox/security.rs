@@ -85,7 +85,8 @@ impl Sandbox {
     /// the spawn: the program has not run. Connecting and sending take at most
     /// [`setup_timeout`](Sandbox::setup_timeout) each. Each program of
     /// [`Child::exec`](crate::Child::exec) does the same, with its own pid. A [`Pool`](crate::Pool)
-    /// has no such sandboxes.
+    /// has no such sandboxes. A [`create`](Sandbox::create) sends the listener as well, and the
+    /// sandbox waits for its start under the filter.
     ///
     /// ```no_run
     /// use ringfence::{Action, Rule, Sandbox, Seccomp};

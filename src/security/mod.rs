@@ -20,6 +20,8 @@ pub(crate) use label::{Labels, Modules};
 pub use landlock::Landlock;
 pub(crate) use landlock::RuleFile;
 pub(crate) use no_new_privs::emit_no_new_privs;
+#[cfg(feature = "oci")]
+pub(crate) use seccomp::Leniencies;
 pub(crate) use seccomp::WITHOUT_FILTER;
 pub use seccomp::{Action, Architecture, Compare, Denial, DenialRule, Denials};
 pub(crate) use seccomp::{DenialRecord, RemoteConnection, RemoteSupervisor};

@@ -27,8 +27,6 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 const BLOCKED_AFTER: Duration = Duration::from_millis(500);
 /// The records beside one for each op that may come before the spawner's record of the clone.
 const EARLY: usize = 64;
-/// The hint for a descriptor that did not fit into the caller's table.
-pub(super) const TABLE_FULL: &str = "the caller has as many descriptors open as RLIMIT_NOFILE allows";
 
 /// The state of a sandbox whose setup runs.
 pub(super) struct Attempt<'a> {
@@ -92,8 +90,10 @@ impl<'a> Attempt<'a> {
 
     fn read(&mut self) -> Result<()> {
         // With these features, the stub or its init sends records that cannot wait for the end.
-        let Launch { init, parks, id_maps, listener, supervisor, enter, save, hooks, rule_files, .. } = self.launch;
-        let asks = id_maps.is_some() || enter.is_some() || save.is_some() || hooks.is_some();
+        let Launch { init, parks, id_maps, listener, supervisor, enter, schedule, save, hooks, rule_files, .. } =
+            self.launch;
+        let moves = enter.is_some() || schedule.is_some();
+        let asks = id_maps.is_some() || moves || save.is_some() || hooks.is_some();
         let sends = listener.is_some() || supervisor.is_some() || rule_files.is_some();
         let talks = *init || *parks || sends || asks;
         loop {
@@ -181,7 +181,7 @@ impl<'a> Attempt<'a> {
     /// Handles one record. Returns true if this was the last record of a success.
     fn take(&mut self, record: Record, fd: Option<OwnedFd>) -> Result<bool> {
         let missing = || Error::new(Step::Report, Errno::EPROTO);
-        let no_room = || Error::new(Step::Terminal, Errno::EMFILE).hint(TABLE_FULL);
+        let no_room = || Error::new(Step::Terminal, Errno::EMFILE);
         match record.kind {
             record::CLONED => self.child = Some((record.value, self.own_pidfd(record, fd)?)),
             // Once the program may run, it could send this record as well. So could a process
@@ -192,7 +192,10 @@ impl<'a> Attempt<'a> {
                 if self.launch.plan.reclones_sibling() != pidfd::is_child(fd.as_fd()) {
                     return Err(missing());
                 }
-                let pid = pidfd::pid_of(fd.as_fd()).ok_or_else(missing)?;
+                let pid = pidfd::find_pid(fd.as_fd()).map_err(|errno| match errno {
+                    Errno::ESRCH => missing(),
+                    errno => Error::new(Step::Report, errno),
+                })?;
                 self.guest.iter().for_each(|guest| guest.entered(pid));
                 let stub = self.child.replace((pid, fd)).ok_or_else(missing)?;
                 self.replaced = Some(stub.1);
@@ -203,7 +206,10 @@ impl<'a> Attempt<'a> {
                 let plan = self.launch.plan;
                 self.stopwatch.iter_mut().for_each(|watch| watch.stamp(record, plan));
             }
-            record::LISTENER if self.executing => self.hand_listener_on(fd.ok_or_else(missing)?)?,
+            // A stub that waits for its start has sent it before anything else can run.
+            record::LISTENER if self.executing || self.launch.save.is_some() => {
+                self.hand_listener_on(fd.ok_or_else(missing)?)?;
+            }
             record::STARTED if self.executing && self.launch.init => return Ok(true),
             // Once the program may run, it could send this record as well.
             record::TERMINAL if !self.executing => self.terminal = Some(fd.ok_or_else(no_room)?),
@@ -216,6 +222,7 @@ impl<'a> Attempt<'a> {
             record::CREATED if self.launch.save.is_some() => return Ok(true),
             record::NEED_GROUP => self.enter_group()?,
             record::NEED_HOOKS => self.run_hooks()?,
+            record::NEED_SCHEDULING => self.schedule()?,
             _ => return Err(self.failure(record)),
         }
         Ok(false)
@@ -244,7 +251,7 @@ impl<'a> Attempt<'a> {
         let fd = fd.map_or_else(|| pidfd::open(record.value), Ok);
         fd.map_err(|errno| {
             self.without_pidfd = Some(record.value);
-            Error::new(Step::Report, errno).hint(TABLE_FULL)
+            Error::new(Step::Report, errno)
         })
     }
 
@@ -321,6 +328,14 @@ impl<'a> Attempt<'a> {
         report::answer(&self.report).map_err(|errno| Error::new(Step::JoinCgroup, errno))
     }
 
+    fn schedule(&self) -> Result<()> {
+        let (Some((pid, _)), Some(schedule)) = (&self.child, self.launch.schedule) else {
+            return Err(Error::new(Step::Scheduler, Errno::EPROTO));
+        };
+        schedule(*pid)?;
+        report::answer(&self.report).map_err(|errno| Error::new(Step::Scheduler, errno))
+    }
+
     fn run_hooks(&mut self) -> Result<()> {
         let (Some(pidfd), Some(run)) = (self.child_fd(), self.launch.hooks) else {
             return Err(Error::new(Step::Create, Errno::EPROTO));
@@ -355,6 +370,7 @@ impl<'a> Attempt<'a> {
                 let signal = libc::WTERMSIG(status);
                 let hint = match signal {
                     libc::SIGSEGV => "the caller's RLIMIT_STACK may be too small for the setup, which takes 64 KiB",
+                    libc::SIGXFSZ => "the caller's RLIMIT_FSIZE may be too small for the files that the setup writes",
                     _ => OTHERS,
                 };
                 (format!("the setup was killed by signal {signal}"), hint)

@@ -1,7 +1,6 @@
 //! The transfer of the plan and its descriptors to the stub.
 
 use std::ffi::CStr;
-use std::io::Write;
 use std::os::fd::{OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -10,7 +9,7 @@ use super::{hint, report};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::plan::Plan;
 use crate::stub::wire::{self, MAX_FDS};
-use crate::sys::memfd;
+use crate::sys::{file_size, memfd};
 
 pub(super) fn refuse_large(plan: &Plan) -> Result<()> {
     if plan.is_too_large() {
@@ -59,8 +58,8 @@ pub(super) fn unsent_fds(errno: Errno) -> Error {
 }
 
 pub(super) fn plan_file(plan: &[u8]) -> Result<OwnedFd> {
-    let mut file = std::fs::File::from(new_memfd(c"ringfence-plan")?);
-    file.write_all(plan).map_err(|error| Error::io(Step::ReadPlan, &error))?;
+    let file = std::fs::File::from(new_memfd(c"ringfence-plan")?);
+    file_size::append(&file, plan).map_err(|error| Error::io(Step::ReadPlan, &error))?;
     Ok(file.into())
 }
 

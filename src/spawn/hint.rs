@@ -16,7 +16,10 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
             "a limit on namespaces is reached: see /proc/sys/user/max_*_namespaces, and namespaces nested 32 deep"
         }
         (Step::Clone | Step::Fork, Errno::EAGAIN) => {
-            "the limit on processes is reached: RLIMIT_NPROC, or pids.max of a control group"
+            "no process can be added: raise the caller's RLIMIT_NPROC, pids.max of the control group, or kernel.pid_max"
+        }
+        (Step::Clone | Step::Fork, Errno::ENOMEM) => {
+            "the machine has no memory left, or the first process of the caller's pid namespace has ended"
         }
         (Step::Clone | Step::Unshare, Errno::EINVAL) => {
             "the kernel lacks one of the namespaces: time needs 5.6, cgroup 4.6"
@@ -24,8 +27,9 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
         (Step::Clone | Step::JoinCgroup, Errno::EBUSY) => {
             "the control group has controllers enabled for its children and accepts no process"
         }
-        (Step::PlaceFd | Step::OpenTree, Errno::EMFILE | Errno::ETOOMANYREFS) => {
-            "the caller's soft limit of open files (RLIMIT_NOFILE) is reached: raise it, or use fewer mounts and descriptors"
+        (Step::PlaceFd, Errno::ETOOMANYREFS) => {
+            "more descriptors are on their way between processes than the caller's soft limit of open files (RLIMIT_NOFILE) \
+             allows: raise it, or use fewer mounts and descriptors"
         }
         (Step::LoadStub, Errno::EACCES | Errno::EPERM) => {
             "executing a memfd is forbidden here (vm.memfd_noexec is 2, or a security module refuses it), and there is no \

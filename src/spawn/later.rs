@@ -11,7 +11,6 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-use super::attempt::TABLE_FULL;
 use super::hint;
 use super::launch::FailurePage;
 use super::report::{self, Event, Waited};
@@ -129,7 +128,7 @@ impl Later<'_> {
     fn hand_over(&mut self, listener: Option<OwnedFd>) -> Result<()> {
         let handed = match (listener, self.take.take()) {
             (Some(listener), Some(take)) => take(listener),
-            (None, _) => Err(Error::new(Step::HandListenerOver, Errno::EMFILE).hint(TABLE_FULL)),
+            (None, _) => Err(Error::new(Step::HandListenerOver, Errno::EMFILE)),
             (Some(_), None) => Err(Error::message(ErrorKind::Control, Step::HandListenerOver, "nobody takes it")),
         };
         let answered = handed

@@ -10,6 +10,7 @@ use crate::error::{Error, Result, Step};
 use crate::namespace::IdMaps;
 use crate::plan::Plan;
 use crate::security::RemoteConnection;
+use crate::sys::file_size;
 
 /// A time longer than any caller waits, and shorter than the clock can represent.
 const LONGEST: Duration = Duration::from_secs(1 << 32);
@@ -33,6 +34,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) id_maps: Option<&'a IdMaps>,
     /// Moves the stub, given by its pid, into its control group when the stub asks.
     pub(crate) enter: Option<&'a dyn Fn(i32) -> Result<()>>,
+    /// Sets the scheduling of the stub, given by its pid, when the stub asks.
+    pub(crate) schedule: Option<&'a dyn Fn(i32) -> Result<()>>,
     /// Puts the stub, given by its pidfd, on record, so that a later process starts the program.
     pub(crate) save: Option<&'a Save<'a>>,
     /// Runs what is to run before the root is entered, when the stub asks. The time that this takes
@@ -73,6 +76,7 @@ impl<'a> Launch<'a> {
             sparse: false,
             id_maps: None,
             enter: None,
+            schedule: None,
             save: None,
             hooks: None,
             rule_files: None,
@@ -104,7 +108,8 @@ impl FailurePage {
 
     /// Takes an empty file for a page that a later process reads as well.
     pub(crate) fn in_file(file: std::fs::File) -> Result<Self> {
-        file.set_len(Self::SIZE).map_err(|error| Error::io(Step::Report, &error))?;
+        let sized = file_size::check(Self::SIZE).map_err(std::io::Error::from).and_then(|()| file.set_len(Self::SIZE));
+        sized.map_err(|error| Error::io(Step::Report, &error))?;
         Ok(FailurePage(file))
     }
 

@@ -12,8 +12,8 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, mpsc};
-use std::thread;
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -24,8 +24,10 @@ use nix::sys::socket::{
 use super::clone::{self, Cloned, Request, Stack};
 use super::stub_file;
 use crate::error::{Error, Result, Step};
+use crate::mount::NODES;
 use crate::stub::wire::{self, MAX_FDS};
 use crate::sys::fork_mark::PerProcess;
+use crate::sys::shortage::unless_refused;
 use crate::sys::{background, mount, mutex, pidfd, table};
 
 /// The most threads that are ever started. Threads beyond one for each core replace threads that a
@@ -84,7 +86,7 @@ pub(super) struct Spawners {
     threads: [Spawner; MAX_SPAWNERS],
     /// True if each thread is in a sparse mount namespace of its own.
     sparse: bool,
-    cores: usize,
+    cores: OnceLock<usize>,
     /// Held while a thread is chosen. Otherwise two callers could both start the last thread that
     /// is allowed.
     choice: Mutex<()>,
@@ -159,16 +161,16 @@ impl Spawners {
     /// Returns the spawners of this process that are in the caller's mount namespace. A fork gets
     /// new ones, because threads do not survive a fork.
     pub(super) fn get() -> Result<&'static Spawners> {
-        SPAWNERS.get_or_try(|| Ok(Spawners::new(false))).map_err(|errno: Errno| Error::new(Step::Spawner, errno))
+        SPAWNERS.get_or_try(|| Ok(Spawners::new(false))).map_err(failed)
     }
 
     /// Returns the spawners that are in sparse mount namespaces, unless none can be made here.
     pub(super) fn in_sparse() -> Result<Option<&'static Spawners>> {
         let make = || {
-            let made = background::spawn("ringfence-mounts", mount::enter_sparse_namespace).map(|thread| thread.join());
-            Ok(matches!(made, Ok(Ok(Ok(())))).then(|| Spawners::new(true)))
+            let thread = background::spawn("ringfence-mounts", enter_sparse);
+            Ok(unless_refused(thread.map(JoinHandle::join))?.map(|()| Spawners::new(true)))
         };
-        let made = IN_SPARSE.get_or_try(make).map_err(|errno: Errno| Error::new(Step::Spawner, errno))?;
+        let made = IN_SPARSE.get_or_try(make).map_err(failed)?;
         Ok(made.as_ref())
     }
 
@@ -176,7 +178,7 @@ impl Spawners {
         Spawners {
             threads: std::array::from_fn(|_| Spawner::default()),
             sparse,
-            cores: thread::available_parallelism().map_or(1, usize::from).min(MAX_SPAWNERS),
+            cores: OnceLock::new(),
             choice: Mutex::default(),
         }
     }
@@ -184,6 +186,12 @@ impl Spawners {
     /// Returns true in the process that made the spawners, and false in a fork of that process.
     pub(super) fn is_here(&self) -> bool {
         SPAWNERS.is_current(self)
+    }
+
+    /// Returns the number of threads that work at a time. The first one needs none of the files that
+    /// tell it.
+    fn cores(&self) -> usize {
+        *self.cores.get_or_init(|| thread::available_parallelism().map_or(1, usize::from).min(MAX_SPAWNERS))
     }
 
     /// Chooses an idle thread if there is one; otherwise a new thread while there are fewer threads
@@ -194,7 +202,7 @@ impl Spawners {
         let working = started().filter(|s| s.load() < STUCK).count();
         let unstarted = self.threads.iter().find(|s| !s.started.load(Ordering::Relaxed));
         let idle = started().find(|s| s.load() == 0);
-        let fresh = if working < self.cores { unstarted } else { None };
+        let fresh = if working == 0 || working < self.cores() { unstarted } else { None };
         let least = started().min_by_key(|s| s.load());
         let spawner = idle.or(fresh).or(least).unwrap_or(&self.threads[0]);
         spawner.started.store(true, Ordering::Relaxed);
@@ -208,27 +216,30 @@ impl Spawners {
     pub(super) fn submit(&'static self, job: Job, fds: &[RawFd], until: Instant) -> Result<Ticket> {
         loop {
             match self.try_submit(job, fds) {
-                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < until => {
-                    thread::sleep(Duration::from_millis(1));
-                }
-                result => return result,
+                Err(Unsent::QueueFull) if Instant::now() < until => thread::sleep(Duration::from_millis(1)),
+                Err(Unsent::QueueFull) => return Err(unsent(Errno::EAGAIN)),
+                Err(Unsent::Failed(error)) => return Err(error),
+                Ok(ticket) => return Ok(ticket),
             }
         }
     }
 
-    fn try_submit(&'static self, job: Job, fds: &[RawFd]) -> Result<Ticket> {
+    fn try_submit(&'static self, job: Job, fds: &[RawFd]) -> Result<Ticket, Unsent> {
         let mut ticket = self.choose();
         let spawner = ticket.spawner;
         let mut socket = mutex::lock(&spawner.socket);
         let started = match &mut *socket {
             Some(started) => started,
-            none => none.insert(Connection { socket: start(spawner, self.sparse)?, jobs: 0 }),
+            none => {
+                let socket = start(spawner, self.sparse).map_err(Unsent::Failed)?;
+                none.insert(Connection { socket, jobs: 0 })
+            }
         };
         let message = job.encode();
         let rights = [ControlMessage::ScmRights(fds)];
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         sendmsg::<()>(started.socket.as_raw_fd(), &[IoSlice::new(&message)], &rights, flags, None)
-            .map_err(|errno| Error::new(Step::Spawner, errno).detail("sending a job to a spawning thread"))?;
+            .map_err(|errno| if errno == Errno::EAGAIN { Unsent::QueueFull } else { Unsent::Failed(unsent(errno)) })?;
         started.jobs += 1;
         ticket.number = started.jobs;
         drop(socket);
@@ -236,9 +247,27 @@ impl Spawners {
     }
 }
 
+/// The reason why a job was not sent.
+enum Unsent {
+    /// The thread has more jobs than fit into its socket, because a clone blocks it.
+    QueueFull,
+    Failed(Error),
+}
+
+fn unsent(errno: Errno) -> Error {
+    failed(errno).detail("sending a job to a spawning thread")
+}
+
+fn failed(errno: Errno) -> Error {
+    Error::new(Step::Spawner, errno)
+}
+
+fn enter_sparse() -> std::result::Result<(), Errno> {
+    mount::enter_sparse_namespace(&NODES.map(|(name, ..)| name))
+}
+
 /// Starts a thread, and returns the socket on which the thread takes jobs.
 fn start(spawner: &'static Spawner, sparse: bool) -> Result<OwnedFd> {
-    let failed = |errno| Error::new(Step::Spawner, errno);
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(failed)?;
     let stub = match stub_file::memfd() {
@@ -247,7 +276,7 @@ fn start(spawner: &'static Spawner, sparse: bool) -> Result<OwnedFd> {
     };
     let (socket, stub_fd) = (theirs.as_raw_fd(), stub.as_ref().map(AsRawFd::as_raw_fd));
     let (ready, is_ready) = mpsc::sync_channel(1);
-    let enter = move || if sparse { mount::enter_sparse_namespace() } else { Ok(()) };
+    let enter = move || if sparse { enter_sparse() } else { Ok(()) };
     let work = move || match enter().and_then(|()| table::make_private(socket, stub_fd)).and_then(|()| Stack::new()) {
         Ok(stack) => {
             spawner.tid.store(nix::unistd::gettid().as_raw(), Ordering::Relaxed);

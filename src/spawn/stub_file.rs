@@ -19,8 +19,8 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::stub::PROGRAM;
-use crate::sys::by_fd;
 use crate::sys::fsmount::FileSystem;
+use crate::sys::{by_fd, file_size};
 
 /// Returns the name that the stub gives itself (`PR_SET_NAME`), which distinguishes it from the
 /// program.
@@ -76,6 +76,7 @@ pub(super) fn memfd() -> Result<OwnedFd, Errno> {
 }
 
 fn write(fd: &OwnedFd) -> Result<(), Errno> {
+    file_size::check(PROGRAM.len() as u64)?;
     let mut rest = PROGRAM;
     while !rest.is_empty() {
         rest = &rest[nix::unistd::write(fd, rest)?..];

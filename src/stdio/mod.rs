@@ -3,7 +3,7 @@
 mod terminal;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IsTerminal, PipeReader, PipeWriter, Seek, Write};
+use std::io::{self, IsTerminal, PipeReader, PipeWriter, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -19,7 +19,7 @@ use nix::unistd::{fchown, getegid, geteuid};
 use crate::error::{Error, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd, Slot};
 use crate::stub::wire::{FIRST_FD, PARENT_FD};
-use crate::sys::{memfd, table};
+use crate::sys::{file_size, memfd, table};
 pub use terminal::TerminalSize;
 use terminal::TerminalStreams;
 pub(crate) use terminal::{Master, emit_slave, emit_slave_as_streams, open_terminal};
@@ -365,7 +365,7 @@ fn in_memory(bytes: &[u8]) -> Result<PlanFd> {
     let failed = |error: &std::io::Error| Error::io(Step::Stdio, error);
     let memory = memfd::create(c"ringfence-stdin").map_err(|errno| Error::new(Step::Stdio, errno))?;
     let mut file = File::from(memory);
-    file.write_all(bytes).map_err(|error| failed(&error))?;
+    file_size::append(&file, bytes).map_err(|error| failed(&error))?;
     memfd::seal(&file).map_err(|errno| Error::new(Step::Stdio, errno))?;
     file.rewind().map_err(|error| failed(&error))?;
     Ok(OwnedFd::from(file).into())

@@ -165,7 +165,8 @@ pub mod code {
     pub const FIND: u32 = 23;
     /// Waits until the owner has the stub on record, lets go of the owner, and waits for a later
     /// process, which connects to the listener `args[0]`. The connection takes the place of the
-    /// report socket. `args[1]` is the pipe of the thread that cloned.
+    /// report socket. `args[1]` is the pipe of the thread that cloned. If `args[2]` is not 0, a
+    /// signal that asks a process to end ends this one, also as the init of a pid namespace.
     pub const AWAIT_START: u32 = 24;
     /// Fails with EACCES if the working directory is the root.
     pub const CWD_AHEAD: u32 = 25;
@@ -263,6 +264,8 @@ pub mod record {
     /// The file that a rule of Landlock is about comes with the message, as an `O_PATH` descriptor.
     /// These records come in the order of the rules.
     pub const RULE_FILE: u32 = 17;
+    /// The stub is the last of its kind, and waits for the scheduling that no fork hands down.
+    pub const NEED_SCHEDULING: u32 = 18;
 }
 
 /// `value` of [`record::FAILED_BEFORE_STUB`]: the clone was refused.

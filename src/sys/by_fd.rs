@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -13,6 +13,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::file_size;
 
 /// The flags for a directory that is no link.
 pub(crate) const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
@@ -29,6 +31,29 @@ pub(crate) fn open<P: ?Sized + NixPath>(dir: BorrowedFd<'_>, name: &P) -> nix::R
     openat(dir, name, OFlag::O_RDONLY | DIR, Mode::empty())
 }
 
+/// Opens the directory at `path` below `dir` for reading, also where the path is longer than the
+/// kernel takes; `dir` itself is another descriptor of the same open file. For trees to which nobody
+/// else writes: a link on the way would be followed.
+#[cfg(feature = "image")]
+pub(crate) fn open_deep(dir: BorrowedFd<'_>, path: &[u8]) -> nix::Result<OwnedFd> {
+    const MOST: usize = 4095;
+    let mut rest = path;
+    let mut above: Option<OwnedFd> = None;
+    loop {
+        let from = above.as_ref().map_or(dir, AsFd::as_fd);
+        if rest.is_empty() {
+            return from.try_clone_to_owned().map_err(|_| Errno::EMFILE);
+        }
+        if rest.len() <= MOST {
+            return open(from, rest);
+        }
+        let cut = rest.iter().take(MOST + 1).rposition(|byte| *byte == b'/').ok_or(Errno::ENAMETOOLONG)?;
+        let (first, behind) = rest.split_at(cut);
+        above = Some(openat(from, first, OFlag::O_PATH | DIR, Mode::empty())?);
+        rest = behind.get(1..).unwrap_or_default();
+    }
+}
+
 /// Returns a path that leads to the file behind an `O_PATH` descriptor, and to no other. The thread
 /// may have a table of descriptors of its own, which `/proc/self` would not show (3.17).
 pub(crate) fn path_of(fd: &impl AsFd) -> String {
@@ -38,6 +63,12 @@ pub(crate) fn path_of(fd: &impl AsFd) -> String {
 /// Opens the very file that a descriptor stands for, with other flags.
 pub(crate) fn reopen(fd: &impl AsFd, flags: OFlag) -> nix::Result<OwnedFd> {
     nix::fcntl::open(path_of(fd).as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Opens the very directory that a descriptor stands for, for reading. That takes no look into /proc,
+/// but the right to search the directory.
+pub(crate) fn reopen_dir(fd: &impl AsFd) -> nix::Result<OwnedFd> {
+    open(fd.as_fd(), c".")
 }
 
 /// Finds what has the name, whatever it is: a link itself, not what it leads to.
@@ -70,7 +101,7 @@ pub(crate) fn chmod(fd: &impl AsFd, mode: Mode) -> nix::Result<()> {
 /// the old one, ext4 and btrfs write the new one out at once: 1 to 2 ms for a file of a page.
 pub(crate) fn replace(dir: BorrowedFd<'_>, new: &str, name: &str, text: &[u8]) -> io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    File::from(openat(dir, new, flags, Mode::S_IRUSR | Mode::S_IWUSR)?).write_all(text)?;
+    file_size::append(&File::from(openat(dir, new, flags, Mode::S_IRUSR | Mode::S_IWUSR)?), text)?;
     match exchange(dir, new, name) {
         Ok(()) => {
             // An old file that stays is written over the next time.
@@ -103,6 +134,23 @@ pub(crate) fn read(dir: BorrowedFd<'_>, name: &str, most: usize) -> io::Result<V
     if text.len() > most { Err(Errno::EFBIG.into()) } else { Ok(text) }
 }
 
+/// Reads a file of /proc or /sys, which mostly has less than a page: with a page for the beginning,
+/// that takes two reads, and nobody asks for a size that such a file does not have.
+///
+/// A process in a sandbox may have any bytes as its name, and may be in a group of any name. So
+/// bytes that are no UTF-8 are no error: U+FFFD stands in their place.
+pub(crate) fn short_text(path: &Path) -> io::Result<String> {
+    short_text_of(File::open(path)?)
+}
+
+/// Does the same for a file that is open.
+pub(crate) fn short_text_of(file: File) -> io::Result<String> {
+    const PAGE: usize = 4096;
+    let mut bytes = Vec::with_capacity(PAGE);
+    file.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
 /// Returns up to `most` names of a directory.
 pub(crate) fn names(dir: BorrowedFd<'_>, most: usize) -> nix::Result<Vec<CString>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -119,6 +167,30 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[cfg(feature = "image")]
+    #[test]
+    fn a_directory_is_found_behind_a_path_that_is_too_long() {
+        let top = std::env::temp_dir().join(format!("rf-deep-{}", std::process::id()));
+        fs::create_dir(&top).unwrap();
+        let root: OwnedFd = File::open(&top).unwrap().into();
+        let mut dir = root.try_clone().unwrap();
+        let name = "d".repeat(250);
+        for _ in 0..40 {
+            nix::sys::stat::mkdirat(&dir, name.as_str(), Mode::S_IRWXU).unwrap();
+            dir = open(dir.as_fd(), name.as_str()).unwrap();
+        }
+        let id = |dir: &OwnedFd| nix::sys::stat::fstat(dir).map(|stat| stat.st_ino);
+        for (depth, there) in [(0, id(&root)), (40, id(&dir))] {
+            let found = open_deep(root.as_fd(), vec![name.as_str(); depth].join("/").as_bytes()).unwrap();
+            assert_eq!(id(&found), there, "{depth}");
+        }
+        let errors =
+            [[name.as_str(); 41].join("/"), "d".repeat(5000)].map(|path| open_deep(root.as_fd(), path.as_bytes()));
+        let removed = std::process::Command::new("rm").arg("-rf").arg(&top).status();
+        assert_eq!(errors.map(|error| error.unwrap_err()), [Errno::ENOENT, Errno::ENAMETOOLONG]);
+        assert!(removed.unwrap().success());
+    }
 
     #[test]
     fn a_file_that_is_replaced_is_read_whole() {

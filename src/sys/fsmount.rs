@@ -1,9 +1,11 @@
 //! A file system that is mounted nowhere: fsopen(2), fsconfig(2), fsmount(2), since 5.2.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+
+use super::table;
 
 /// A new file system, made by the calling thread.
 #[derive(Debug)]
@@ -26,9 +28,9 @@ fn call(number: libc::c_long, first: u64, second: u64, strings: [Option<&CStr>; 
     if (-4095..0).contains(&result) { Err(Errno::from_raw(-result as i32)) } else { Ok(result as i32) }
 }
 
-fn own(fd: i32) -> OwnedFd {
-    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+/// Owns a descriptor that was just made, with a number above stderr: a mount may be kept for long.
+fn own(fd: i32) -> Result<OwnedFd, Errno> {
+    table::above_stdio(table::own(fd))
 }
 
 impl FileSystem {
@@ -63,7 +65,7 @@ impl FileSystem {
         options: impl IntoIterator<Item = (&'o CStr, Option<&'o CStr>)>,
         attributes: u64,
     ) -> Result<Self, Errno> {
-        let context = own(call(libc::SYS_fsopen, fstype.as_ptr() as u64, CLOEXEC, [None; 2])?);
+        let context = own(call(libc::SYS_fsopen, fstype.as_ptr() as u64, CLOEXEC, [None; 2])?)?;
         let number = context.as_raw_fd() as u64;
         for (key, value) in options {
             let command = if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG };
@@ -72,12 +74,17 @@ impl FileSystem {
         call(libc::SYS_fsconfig, number, FSCONFIG_CMD_CREATE, [None; 2])?;
         // SAFETY: no pointers.
         let mount = unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, attributes) };
-        Ok(FileSystem { context, mount: own(Errno::result(mount)? as i32) })
+        Ok(FileSystem { context, mount: own(Errno::result(mount)? as i32)? })
     }
 
     /// Returns the root directory.
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.mount.as_fd()
+    }
+
+    /// Returns the mount, which is nowhere.
+    pub(crate) fn into_mount(self) -> OwnedFd {
+        self.mount
     }
 
     /// Makes the file system read-only for every mount of it.

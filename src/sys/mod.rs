@@ -7,6 +7,7 @@ pub(crate) mod background;
 pub(crate) mod bpf;
 pub(crate) mod by_fd;
 mod by_pid;
+pub(crate) mod file_size;
 pub(crate) mod fork_mark;
 pub(crate) mod fsmount;
 pub(crate) mod memfd;
@@ -19,8 +20,10 @@ pub(crate) mod pidfd;
 pub(crate) mod quota;
 pub(crate) mod random;
 pub(crate) mod raw;
+pub(crate) mod scheduling;
 pub(crate) mod scm;
 pub(crate) mod seccomp;
+pub(crate) mod shortage;
 #[cfg(feature = "oci")]
 pub(crate) mod sigmask;
 pub(crate) mod table;

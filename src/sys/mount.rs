@@ -2,13 +2,13 @@
 //! open_tree(2), mount_setattr(2), fsopen(2), pivot_root(2).
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mkdirat, mknodat};
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, fchdir, read, unlinkat};
 
@@ -43,6 +43,85 @@ pub(crate) fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Errno>
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64 | if recursive { AT_RECURSIVE } else { 0 };
     call_for_fd(libc::SYS_open_tree, [CWD, path.as_ptr() as u64, flags, 0, 0, 0])
+}
+
+/// Copies the detached tree `tree`, with all that is mounted in it: since 6.15.
+pub(crate) fn clone_detached(tree: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const OPEN_TREE_CLONE: u64 = 1;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u64 | AT_EMPTY_PATH | AT_RECURSIVE;
+    call_for_fd(libc::SYS_open_tree, [tree.as_raw_fd() as u64, c"".as_ptr() as u64, flags, 0, 0, 0])
+}
+
+/// Makes the mounts of a detached tree private, read-only, and deaf to set-user-id bits and device
+/// nodes: mount_setattr(2), 5.12.
+pub(crate) fn close_tree(tree: BorrowedFd<'_>) -> Result<(), Errno> {
+    const RDONLY_NOSUID_NODEV: u64 = 1 | 2 | 4;
+    set_attr(tree, [RDONLY_NOSUID_NODEV, 0, libc::MS_PRIVATE, 0], true)
+}
+
+/// Attaches a detached tree to `name` in the directory `dir`, which may be in a detached tree
+/// itself since 6.15.
+pub(crate) fn attach(tree: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
+    const MOVE_MOUNT_F_EMPTY_PATH: u64 = 0x4;
+    let name = CString::new(name.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let (tree, dir) = (tree.as_raw_fd() as u64, dir.as_raw_fd() as u64);
+    let args = [tree, c"".as_ptr() as u64, dir, name.as_ptr() as u64, MOVE_MOUNT_F_EMPTY_PATH, 0];
+    call(libc::SYS_move_mount, args).map(drop)
+}
+
+/// A file by its place: two files are the same if all of this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId {
+    /// The number of the mount, which no other mount has before the next boot.
+    pub(crate) mount: u64,
+    inode: u64,
+    device: (u32, u32),
+    mode: u16,
+    /// When the inode was changed, in seconds and nanoseconds, where that counts.
+    pub(crate) changed: Option<(i64, u32)>,
+}
+
+impl FileId {
+    /// Returns whether the file is a symbolic link.
+    pub(crate) fn is_link(&self) -> bool {
+        u32::from(self.mode) & libc::S_IFMT == libc::S_IFLNK
+    }
+
+    /// Returns whether the file is a directory.
+    pub(crate) fn is_dir(&self) -> bool {
+        u32::from(self.mode) & libc::S_IFMT == libc::S_IFDIR
+    }
+}
+
+/// Returns the file at `path`, and of a link the link. Of that the time of its last change counts,
+/// as no mount holds it, and another file can have its inode later.
+pub(crate) fn file_id(path: &Path) -> Result<FileId, Errno> {
+    let id = changed_file_id(path)?;
+    Ok(if id.is_link() { id } else { FileId { changed: None, ..id } })
+}
+
+/// Returns the file at `path` with the time of its last change: statx(2), with numbers of mounts
+/// that are not given again since 6.8.
+pub(crate) fn changed_file_id(path: &Path) -> Result<FileId, Errno> {
+    const UNIQUE_MOUNT: u64 = 0x4000;
+    const TYPE_INODE_CHANGED: u64 = 0x1 | 0x100 | 0x80;
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let mut words = [0u64; 32];
+    let (flags, mask) = (libc::AT_SYMLINK_NOFOLLOW as u64, TYPE_INODE_CHANGED | UNIQUE_MOUNT);
+    call(libc::SYS_statx, [CWD, path.as_ptr() as u64, flags, mask, words.as_mut_ptr() as u64, 0])?;
+    let byte = |at: usize| words[at / 8].to_ne_bytes()[at % 8];
+    let half = |at: usize| u32::from_ne_bytes(std::array::from_fn(|i| byte(at + i)));
+    if u64::from(half(0)) & UNIQUE_MOUNT == 0 {
+        return Err(Errno::ENOSYS);
+    }
+    let mode = u16::from_ne_bytes([byte(28), byte(29)]);
+    Ok(FileId {
+        mount: words[18],
+        inode: words[4],
+        device: (half(136), half(140)),
+        mode,
+        changed: Some((words[12] as i64, half(104))),
+    })
 }
 
 /// The root directory of a process: its mount and its inode.
@@ -104,20 +183,19 @@ pub(crate) fn relate(tree: BorrowedFd<'_>, relation: Relation) -> Result<(), Err
         Relation::Slave => libc::MS_SLAVE,
         Relation::Peer => return Ok(()),
     };
-    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-    let attr = [0, 0, propagation, 0];
-    let size = size_of_val(&attr) as u64;
-    let flags = AT_EMPTY_PATH | AT_RECURSIVE;
-    let tree = tree.as_raw_fd() as u64;
-    call(libc::SYS_mount_setattr, [tree, c"".as_ptr() as u64, flags, attr.as_ptr() as u64, size, 0]).map(drop)
+    set_attr(tree, [0, 0, propagation, 0], true)
 }
 
 /// Maps the ids of the mount, and with `recursive` of those below it, as the user namespace does:
 /// mount_setattr(2), 5.12. The kernel allows this once, and only while the mount is detached.
 pub(crate) fn map_ids(tree: BorrowedFd<'_>, user_ns: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
     const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-    let attr = [MOUNT_ATTR_IDMAP, 0, 0, user_ns.as_raw_fd() as u64];
+    set_attr(tree, [MOUNT_ATTR_IDMAP, 0, 0, user_ns.as_raw_fd() as u64], recursive)
+}
+
+/// Calls mount_setattr(2), 5.12, with a struct mount_attr: attr_set, attr_clr, propagation,
+/// userns_fd.
+fn set_attr(tree: BorrowedFd<'_>, attr: [u64; 4], recursive: bool) -> Result<(), Errno> {
     let size = size_of_val(&attr) as u64;
     let tree = tree.as_raw_fd() as u64;
     let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
@@ -147,7 +225,7 @@ pub(crate) fn empty_namespace() -> Result<OwnedFd, Errno> {
     enter_alone(&root)?;
     let closed = libc::MS_REMOUNT | libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     call(libc::SYS_mount, [0, slash, 0, closed, 0, 0])?;
-    make_private(std::os::fd::AsFd::as_fd(&root))?;
+    make_private(root.as_fd())?;
     drop(clone_tree(Path::new("/"), true)?);
     // This needs CAP_SYS_CHROOT, as does the chroot(2) at the end of a sandbox's setup.
     call(libc::SYS_setns, [own.as_raw_fd() as u64, namespace, 0, 0, 0, 0])?;
@@ -157,7 +235,12 @@ pub(crate) fn empty_namespace() -> Result<OwnedFd, Errno> {
 /// Puts the calling thread into a mount namespace that has of the caller's only /proc, with what is
 /// mounted on it, and /dev itself. From here on, the thread has a root, a working directory and an
 /// umask of its own.
-pub(crate) fn enter_sparse_namespace() -> Result<(), Errno> {
+///
+/// # Errors
+///
+/// EXDEV if one of `devices` in /dev is mounted by itself, as containers have it: only the empty
+/// file below would be seen.
+pub(crate) fn enter_sparse_namespace(devices: &[&str]) -> Result<(), Errno> {
     const MOVE_MOUNT_F_EMPTY_PATH: u64 = 0x4;
     let [slash, empty] = [c"/", c""].map(|text| text.as_ptr() as u64);
     call(libc::SYS_unshare, [(libc::CLONE_FS | libc::CLONE_NEWNS) as u64, 0, 0, 0, 0, 0])?;
@@ -169,6 +252,15 @@ pub(crate) fn enter_sparse_namespace() -> Result<(), Errno> {
         mkdirat(&root, name.trim_start_matches('/'), Mode::from_bits_truncate(0o555))?;
         trees.push((clone_tree(Path::new(name), recursive)?, path));
     }
+    let [_, (copy, path)] = &trees[..] else { return Err(Errno::EINVAL) };
+    let dir = open(*path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let file = |dir: BorrowedFd<'_>, name: &str| {
+        fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|about| (about.st_dev, about.st_ino))
+    };
+    if devices.iter().any(|name| file(copy.as_fd(), name) != file(dir.as_fd(), name)) {
+        return Err(Errno::EXDEV);
+    }
+    drop(dir);
     enter_alone(&root)?;
     for (tree, path) in trees {
         let args = [tree.as_raw_fd() as u64, empty, CWD, path.as_ptr() as u64, MOVE_MOUNT_F_EMPTY_PATH, 0];
@@ -176,6 +268,27 @@ pub(crate) fn enter_sparse_namespace() -> Result<(), Errno> {
     }
     let closed = libc::MS_REMOUNT | libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     call(libc::SYS_mount, [0, slash, 0, closed, 0, 0]).map(drop)
+}
+
+/// Opens the mounts of the calling thread's namespace to be polled: proc_pid_mountinfo(5). What is
+/// read there is nothing.
+///
+/// As long as it is open, the kernel holds the root that the thread had: a process that goes on to
+/// another root could not unmount its own. So the thread, which ends afterwards, gets an empty one.
+pub(crate) fn open_table() -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let own = open("/proc/thread-self", flags | OFlag::O_DIRECTORY, Mode::empty())?;
+    call(libc::SYS_unshare, [libc::CLONE_FS as u64, 0, 0, 0, 0, 0])?;
+    fchdir(&new_tmpfs(c"2")?)?;
+    call(libc::SYS_chroot, [c".".as_ptr() as u64, 0, 0, 0, 0, 0])?;
+    table::above_stdio(openat(&own, "mountinfo", flags, Mode::empty())?)
+}
+
+/// Gives the calling thread an umask of its own, with its root and working directory, and sets it.
+pub(crate) fn set_own_umask(mask: u32) -> Result<(), Errno> {
+    call(libc::SYS_unshare, [libc::CLONE_FS as u64, 0, 0, 0, 0, 0])?;
+    set_umask(mask);
+    Ok(())
 }
 
 /// Sets the umask of the calling thread, which must have one of its own.

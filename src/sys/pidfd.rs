@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::by_pid;
-pub(crate) use super::by_pid::pid_of;
+pub(crate) use super::by_pid::{find_pid, pid_of};
 pub(crate) use super::waitid::Ended;
 use super::waitid::waitid;
 

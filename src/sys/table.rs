@@ -27,9 +27,11 @@ fn call(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
 /// After this call, the thread must not use or drop any descriptor whose owner it held before.
 pub(crate) fn make_private(socket: RawFd, stub: Option<RawFd>) -> Result<(), Errno> {
     call(libc::SYS_unshare, [libc::CLONE_FILES as u64, 0, 0, 0, 0, 0])?;
-    // These numbers are above every number that is written below, so that no source is overwritten.
-    const ABOVE: u64 = 64;
-    let move_up = |fd: RawFd| call(libc::SYS_fcntl, [fd as u64, libc::F_DUPFD_CLOEXEC as u64, ABOVE, 0, 0, 0]);
+    close_others([socket, stub.unwrap_or(socket)]);
+    // No place below is that of a source: these numbers are above all places. They are as low as
+    // can be, because a number that RLIMIT_NOFILE does not allow is refused, with EINVAL.
+    let move_up =
+        |fd: RawFd| call(libc::SYS_fcntl, [fd as u64, libc::F_DUPFD_CLOEXEC as u64, FIRST_FD as u64, 0, 0, 0]);
     let null = call(
         libc::SYS_openat,
         [libc::AT_FDCWD as u64, c"/dev/null".as_ptr() as u64, (libc::O_RDWR | libc::O_CLOEXEC) as u64, 0, 0, 0],
@@ -59,6 +61,17 @@ pub(crate) fn copy_of(number: RawFd) -> Result<OwnedFd, Errno> {
     let copy = call(libc::SYS_fcntl, args)?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(copy as RawFd) })
+}
+
+/// Makes room in the calling thread's table, which must be its own: closes all descriptors but two.
+/// Where close_range(2) is missing, nothing is closed; then a full table stays full.
+fn close_others(kept: [RawFd; 2]) {
+    let (low, high) = (kept[0].min(kept[1]), kept[0].max(kept[1]));
+    for (first, last) in [(0, low - 1), (low + 1, high - 1), (high + 1, RawFd::MAX)] {
+        if first <= last {
+            let _ = call(libc::SYS_close_range, [first as u64, last as u64, 0, 0, 0, 0]);
+        }
+    }
 }
 
 /// Closes all descriptors from `first` on in the calling thread's table, which must be its own. The
@@ -95,7 +108,11 @@ pub(crate) fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     if fd.as_raw_fd() >= FIRST {
         return Ok(fd);
     }
-    fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST)).map(own)
+    match fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST)) {
+        // RLIMIT_NOFILE does not allow the number.
+        Err(Errno::EINVAL) => Err(Errno::EMFILE),
+        result => result.map(own),
+    }
 }
 
 /// Takes ownership of a descriptor that a system call has just made.

@@ -5,9 +5,12 @@ mod common;
 
 mod crash;
 mod failures;
+mod kept_root;
 mod kernels;
+mod lost_rights;
 mod memfd;
 mod odd;
+mod own_limits;
 mod refusals;
 mod rootless;
 mod steps;

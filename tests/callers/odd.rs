@@ -10,6 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, answers, kernel, probe};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use ringfence::{Child, Error, ErrorKind, Outcome, RootFs, Sandbox, Stdio, Verdict};
 
 common::callers! {
@@ -24,6 +26,8 @@ common::callers! {
     "has-no-stdio" => has_no_stdio(words[1]),
     "has-many-descriptors" => has_many_descriptors(),
     "runs-out-of-descriptors" => runs_out_of_descriptors(words[1]),
+    "binds-its-devices" => binds_its_devices(Path::new(words[1])),
+    "has-a-strange-mount" => has_a_strange_mount(words[1], words[2]),
     "blocks-signals" => blocks_signals(),
     "changes-user" => changes_user(),
     "is-realtime" => is_realtime(),
@@ -302,6 +306,11 @@ fn has_no_stdio(out: &str) {
         check(&format!("in round {round} at 0 to 2"), open_at_stdio(), "[]");
         check("streams of its own", format!("{:?}", child.wait().map(|o| o.code())), "Ok(Some(0))");
         drop(child);
+        // What is kept for the sandboxes of a root of the host's programs stays open, too.
+        let strict = common::strict().best_effort(ringfence::Feature::OutputLimit).command("/bin/true");
+        let strict = strict.stdin(given()).stdout(given()).stderr(given());
+        check("status of strict", format!("{:?}", strict.status().map(|o| o.code())), "Ok(Some(0))");
+        check(&format!("in round {round} at 0 to 2 after strict"), open_at_stdio(), "[]");
         close_all();
         let fds = common::stdout(&probe::run(common::sandbox(), "fds"));
         let numbers = fds.lines().filter_map(|line| line.split('=').next());
@@ -388,6 +397,62 @@ fn a_caller_without_descriptors_leaves_nothing_off_the_record() {
     assert!(counts[0] > 5, "nothing was refused: {told}");
     // What could not be removed for want of descriptors is on record. Nothing else may be left.
     ringfence::reap_stale().unwrap();
+}
+
+/// A /dev as that of a container: each device is mounted on a file of its own.
+fn binds_its_devices(dev: &Path) {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    let bind = |from: &Path, to: &Path| mount(Some(from), to, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).unwrap();
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("tmpfs"), dev, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        fs::write(dev.join(name), "").unwrap();
+        bind(&Path::new("/dev").join(name), &dev.join(name));
+    }
+    bind(dev, Path::new("/dev"));
+    let programs = Sandbox::new().user_ns().rootfs(RootFs::programs());
+    for sandbox in [programs.clone(), programs.pid_ns().net_ns(), common::strict()] {
+        let script = "stat -c '%F %t' /dev/null /dev/urandom; head -c 5 /dev/zero | wc -c; echo >/dev/null";
+        let script = common::shell(sandbox, script);
+        assert_eq!(common::stdout(&script), "character special file 1\ncharacter special file 1\n5");
+    }
+}
+
+#[test]
+fn a_caller_in_a_container_shows_its_devices_and_not_what_they_cover() {
+    let _clean = common::clean();
+    if common::needs_root("mounts in /dev") {
+        return;
+    }
+    let dir = common::TempDir::new();
+    probe::succeeds(probe::caller(&format!("binds-its-devices {}", dir.path().display())));
+}
+
+/// Every user gives files and the mounts of FUSE any names, as does a disk that somebody plugs in.
+fn has_a_strange_mount(dir: &str, parent: &str) {
+    use std::os::unix::ffi::OsStrExt;
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    let strange = Path::new(dir).join(std::ffi::OsStr::from_bytes(b"\xff \xc3"));
+    fs::create_dir(&strange).unwrap();
+    mount(Some("tmpfs"), &strange, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    fs::read_to_string("/proc/self/mountinfo").unwrap_err();
+    for sandbox in [common::strict(), Sandbox::new().pids_limit(50)] {
+        let sandbox = sandbox.cgroup_parent(parent);
+        assert_eq!(common::stdout(&common::shell(sandbox, "echo started")), "started");
+    }
+}
+
+#[test]
+fn a_mount_whose_name_is_no_text_stops_nobody() {
+    let _clean = common::clean();
+    if common::needs_root("a mount with a strange name") || common::no_cgroups() {
+        return;
+    }
+    let (dir, parent) = (common::TempDir::new(), common::cgroup_parent());
+    probe::succeeds(probe::caller(&format!("has-a-strange-mount {} {}", dir.path().display(), parent.display())));
 }
 
 fn blocks_signals() {

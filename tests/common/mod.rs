@@ -4,9 +4,11 @@
 
 pub mod calls;
 pub mod everyday;
+pub mod handover;
 pub mod place;
 pub mod probe;
 pub mod refuse;
+mod watchdog;
 pub mod workers;
 
 use std::collections::BTreeSet;
@@ -277,6 +279,7 @@ pub fn eventually(what: &str, holds: impl Fn() -> bool) {
 struct State {
     fds: Vec<String>,
     sockets: usize,
+    roots: usize,
     children: BTreeSet<String>,
     mounts: Vec<String>,
     cgroups: BTreeSet<PathBuf>,
@@ -297,8 +300,19 @@ pub fn clean_in(turn: Turn) -> Clean {
 /// For a test that looks for leaks more than once, or not all the time.
 pub fn turn() -> Turn {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    Turn { _turn: ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner) }
+    let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    watchdog::begin();
+    Turn { _turn: turn }
 }
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        watchdog::end();
+    }
+}
+
+/// The most roots of the host's programs that the library keeps, each a descriptor for one list of mounts.
+pub const KEPT_ROOTS: usize = 4;
 
 /// A look for leaks from here to where it is dropped.
 pub fn look(_turn: &Turn) -> Look {
@@ -341,7 +355,10 @@ impl Drop for Look {
 
 /// What a process is and does, for whoever has to find out why it is still there.
 fn what_is(pid: &str) -> String {
-    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_else(|error| error.to_string());
+    let read = |file: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_else(|error| error.to_string());
+        text.replace('\0', " ")
+    };
     let files = ["status", "syscall", "wchan", "cgroup", "cmdline", "stack"];
     files.iter().map(|file| format!("-- {pid} {file}\n{}\n", read(file))).collect()
 }
@@ -357,8 +374,9 @@ impl State {
             // tests/isolation/idmaps.rs counts them.
             .filter(|link| !link.starts_with("user:["))
             .collect();
-        let (sockets, mut fds): (Vec<String>, Vec<String>) =
+        let (sockets, fds): (Vec<String>, Vec<String>) =
             links.into_iter().partition(|link| link.starts_with("socket:"));
+        let (roots, mut fds): (Vec<String>, Vec<String>) = fds.into_iter().partition(|link| link == "/");
         fds.sort();
         let children = entries("/proc/self/task")
             .iter()
@@ -374,6 +392,7 @@ impl State {
         State {
             fds,
             sockets: sockets.len(),
+            roots: roots.len(),
             children,
             mounts: mounts
                 .filter_map(|mount| mount.split(' ').nth(4))
@@ -392,6 +411,7 @@ impl State {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // What other processes had there before may go meanwhile.
         after.sockets <= self.sockets + cores + 1
+            && after.roots <= self.roots.max(KEPT_ROOTS)
             && after.mounts == self.mounts
             // A test that looks for nothing, and takes no turn, may have had one.
             && after.children.is_subset(&self.children)

@@ -75,6 +75,11 @@ extern "C" fn before_main() {
         "hold" => hold(),
         "sibling" => sibling(false),
         "living-sibling" => sibling(true),
+        "misnamed-sibling" => {
+            misname();
+            sibling(false);
+        }
+        "misnamed" => misnamed(),
         "hog" => hog(number(1) as usize),
         "huge" => huge(number(1) as usize),
         "pulse" => pulse(number(1), Duration::from_millis(number(2))),
@@ -140,6 +145,20 @@ fn sibling(sleeps: bool) {
         made
     };
     if made < 0 { println!("{:?}", nix::errno::Errno::last()) } else { println!("made") }
+}
+
+/// Gives this process a name that is no text.
+fn misname() {
+    // SAFETY: a string with its NUL.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NAME, c"\xff) Z\xff".as_ptr()) }, 0);
+}
+
+/// Has a name that is no text, says so, and ends with 7 when stdin does.
+fn misnamed() -> ! {
+    misname();
+    println!("ready");
+    let _ = std::io::stdin().read(&mut [0]);
+    std::process::exit(7);
 }
 
 /// Takes off the signal that comes with the owner's death, says so, and stays.

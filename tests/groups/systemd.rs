@@ -81,6 +81,27 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
+fn on_v1_a_scope_is_refused_with_what_to_do_instead() {
+    let _clean = common::clean();
+    if no_systemd() {
+        return;
+    }
+    if common::is_v2() {
+        return common::skip("systemd has its controllers on v2", true);
+    }
+    let sandbox = scoped().command("/bin/true");
+    let error = sandbox.check().unwrap_err();
+    assert_eq!((error.kind(), error.problems().len()), (ErrorKind::Unsupported, 2), "{error}");
+    for problem in error.problems() {
+        assert!(problem.reason.starts_with("a scope is used with cgroup v2"), "{error}");
+        assert!(problem.remedy.contains("cgroup_parent"), "{error}");
+    }
+    assert_eq!(sandbox.spawn().unwrap_err().to_string(), error.to_string());
+    let beside = common::sandbox().cgroup_parent(common::cgroup_parent()).memory_limit(Bytes::mib(64));
+    assert!(beside.command("/bin/true").status().unwrap().success());
+}
+
+#[test]
 fn sandboxes_stand_side_by_side_in_one_scope_and_their_limits_hold() {
     let _clean = clean();
     if no_systemd() {

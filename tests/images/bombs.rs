@@ -99,6 +99,11 @@ fn bomb(name: &str, store: Store) -> (Store, Vec<Tar>) {
             });
             (store.layer_entries_limit(400_000), vec![below, above])
         }
+        "wide" => {
+            let dirs = |all: Tar| (0..1_000).fold(all, |all, i| all.dir(&format!("d/{i}"), 0o755));
+            let below = (0..1_000).fold(dirs(tar().dir("d", 0o755)), |all, i| all.file(&format!("d/{i}/hidden"), ""));
+            (store, vec![below, dirs(tar().dir("d", 0o755).file("d/.wh..wh..opq", ""))])
+        }
         "overlay" => (store, vec![tar().file("file", "x"), tar().file(".wh.file", "")]),
         _ => unreachable!("{name}"),
     }
@@ -112,13 +117,23 @@ fn explode() {
     if name == "overlay" {
         dir = overlay_in(&dir);
     }
+    if name == "wide" {
+        let most = 200;
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most).unwrap();
+    }
     if name == "full" {
         return remove_on_full_disk(Store::open(dir.join("store")).unwrap());
     }
     let (store, layers) = bomb(name.to_str().unwrap(), Store::open(dir.join("store")).unwrap());
-    let layers: Vec<Vec<u8>> = layers.into_iter().map(Tar::end).collect();
-    let result = match image(&store, &layers).unpack() {
+    let archives: Vec<Vec<u8>> = layers.into_iter().map(Tar::end).collect();
+    let result = match image(&store, &archives).unpack() {
         Ok(layers) => {
+            let names = layers.dirs().iter().filter_map(|dir| fs::read_dir(dir.join("d/999")).ok());
+            let hidden = names.flatten().flatten().map(|entry| entry.metadata().unwrap().rdev()).collect::<Vec<_>>();
+            if name == "wide" {
+                store.tag(&"wide".parse().unwrap(), image(&store, &archives).descriptor()).unwrap();
+                return println!("came to {hidden:?} {:?} 0", store.verify_unpacked().unwrap());
+            }
             let sizes = layers.dirs().iter().filter_map(|dir| fs::metadata(dir.join("hole")).ok());
             format!("no harm {:?}", sizes.map(|file| (file.len(), file.nlink())).collect::<Vec<_>>())
         }
@@ -192,6 +207,13 @@ fn what_is_led_elsewhere_is_moved_in_bounded_time() {
     let (result, _) = explode_on("moves", "size=1g");
     assert_eq!(result, "no harm []");
     assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());
+}
+
+/// Directories that are one with those of a layer below take no descriptor each.
+#[test]
+fn many_directories_take_few_descriptors() {
+    let (result, _) = explode_on("wide", "size=64m");
+    assert_eq!(result, "[0, 0] []", "a whiteout and what it hides");
 }
 
 fn overlay_in(dir: &Path) -> PathBuf {

@@ -9,6 +9,7 @@ mod bombs;
 mod crash;
 mod make;
 mod oracle;
+mod own_limits;
 mod planted;
 mod prune;
 mod random;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
@@ -11,7 +12,7 @@ use nix::sys::socket::{
 };
 use ringfence::{Action, Created, CreatedState, ErrorKind, Notifications, Rule, Sandbox, Seccomp, Stdio, Step};
 
-use crate::common;
+use crate::common::{self, handover::receive};
 
 /// The record of the protocol that brings the listener.
 const LISTENER: u32 = 9;
@@ -99,6 +100,44 @@ fn a_filter_that_asks_is_not_started_without_anybody_to_answer() {
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     created.start().unwrap();
     created.remove().unwrap();
+}
+
+/// A supervisor that is named gets the listener from the create, before anything waits.
+#[test]
+fn a_supervisor_that_is_named_gets_the_listener_from_the_create() {
+    let _clean = common::clean();
+    for (init, new_privs) in [(false, false), (true, false), (false, true)] {
+        let base = Base { dir: common::TempDir::new() };
+        let path = base.dir.path().join("agent");
+        let agent = UnixListener::bind(&path).unwrap();
+        let out = File::create(base.dir.path().join("out")).unwrap();
+        let asks =
+            Seccomp::deny_list().rule(Rule::new(["mkdir", "mkdirat"], Action::Notify)).allow_new_privs(new_privs);
+        let sandbox = common::sandbox().pid_ns().init(init).seccomp(asks);
+        let sandbox = sandbox.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
+        let sandbox = sandbox.command("/bin/sh").args(["-c", "echo ran; mkdir /no/such/dir && echo made"]);
+        let told = |pid: u32| pid.to_string().into_bytes();
+        let named = sandbox.clone().notify_socket(&path, told);
+        let created = named.create(base.dir()).unwrap();
+        let program = created.attached().unwrap();
+        let (text, listener) = receive(&agent);
+        assert_eq!(text, program.id().to_string());
+        let supervisor = answers(Notifications::from(listener));
+        // There is nothing left for the start to bring.
+        let error = created.start_with_listener(|_| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert_eq!(base.said(), "");
+        Created::open(base.dir()).unwrap().start().unwrap();
+        assert!(program.wait().unwrap().success(), "{}", base.said());
+        assert_eq!(base.said(), "ran\nmade\n");
+        assert_eq!(supervisor.join().unwrap(), 1);
+        created.remove().unwrap();
+        // Nothing is left of a create whose supervisor is not there, or hangs up.
+        drop(agent);
+        let error = named.create(base.dir()).unwrap_err();
+        assert_eq!((error.step(), error.path()), (Step::HandListenerOver, Some(path.as_path())), "{error}");
+        assert!(!base.dir().exists());
+    }
 }
 
 /// What a version does that knows nothing of listeners: it passes over the record, and answers nothing.

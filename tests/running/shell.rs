@@ -43,7 +43,7 @@ fn is_raw(typist: &Typist) -> bool {
 
 #[track_caller]
 fn ends_restored(mut typist: Typist, before: &Termios, code: i32) {
-    let outcome = typist.child.wait().unwrap();
+    let outcome = typist.end();
     assert_eq!(outcome.code(), Some(code), "{outcome:?}: {:?}", typist.shown);
     assert_eq!(&settings(&typist), before);
 }
@@ -68,13 +68,14 @@ fn the_keys_of_a_shell_mean_what_they_mean_elsewhere() {
     typist.waits_for("$ ");
     typist.types(b"echo code $?\n");
     typist.waits_for("code 130\r\n");
-    typist.types(b"sh -c 'echo re\"\"ady; exec sleep 1000'\n");
+    typist.types(b"sh -c 'trap \"echo re\"\"sumed\" CONT; echo re\"\"ady; while :; do read -r line; done'\n");
     typist.waits_for("ready\r\n");
     typist.types(CTRL_Z);
     typist.waits_for("Stopped");
     typist.waits_for("$ ");
+    // The shell names the job before the job has the terminal: only the job itself can tell that it has.
     typist.types(b"fg\n");
-    typist.waits_for("sleep 1000");
+    typist.waits_for("resumed\r\n");
     typist.types(CTRL_C);
     typist.waits_for("$ ");
     typist.types(b"echo then $?\n");

@@ -81,6 +81,18 @@ fn one_that_has_ended_holds_up_no_end() {
     }
 }
 
+/// The kernel shows a process's name as the process has set it, whatever its bytes.
+#[test]
+fn one_whose_name_is_no_text_holds_up_no_end() {
+    let _clean = common::clean();
+    for (name, sandbox) in open_sandboxes() {
+        let child = sleeping(&sandbox);
+        assert_eq!(said(child.exec(maker("misnamed-sibling")).unwrap()), "made\n", "{name}: the attack itself works");
+        ends(child, name);
+        assert_eq!(strangers(), BTreeSet::new(), "{name}");
+    }
+}
+
 #[test]
 fn one_that_outlives_its_program_holds_up_no_end() {
     let _clean = common::clean();

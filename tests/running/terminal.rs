@@ -91,6 +91,15 @@ impl Typist {
         }
     }
 
+    /// Waits for the end of the program. One that goes on fails the test with what the terminal shows.
+    pub(crate) fn end(&mut self) -> ringfence::Outcome {
+        let outcome = self.child.wait_timeout(Duration::from_secs(20)).unwrap();
+        outcome.unwrap_or_else(|| {
+            self.looks(0);
+            panic!("it goes on, and shows {:?}", self.shown)
+        })
+    }
+
     /// Reads to the end, and returns what was shown since the last wait.
     fn ends(mut self) -> (String, Option<i32>) {
         self.terminal.read_to_string(&mut self.shown).unwrap();
@@ -194,7 +203,8 @@ fn jobs_are_stopped_and_continued() {
     let _clean = common::clean();
     let root = common::root_dir();
     for (what, _, sandbox) in sorts(&root) {
-        let script = "trap 'echo caught' INT; set -m; sh -c 'echo ready; exec sleep 1000'; echo stopped: $?
+        let script = "trap 'echo caught' INT; set -m
+            sh -c 'trap \"echo resumed\" CONT; echo ready; while :; do read -r line; done'; echo stopped: $?
             sh -c 'read -r pid comm state ppid group session tty foreground rest </proc/$$/stat
                 [ $foreground = $$ ] && echo in front'
             fg >/dev/null; echo then: $?";
@@ -203,8 +213,8 @@ fn jobs_are_stopped_and_continued() {
         typist.types(CTRL_Z);
         typist.waits_for("stopped: 148\r\n");
         typist.waits_for("in front\r\n");
-        // The shell says that it continues the job, and then gives it the terminal.
-        std::thread::sleep(Duration::from_millis(100));
+        // The shell gives the job the terminal before it continues it.
+        typist.waits_for("resumed\r\n");
         typist.types(CTRL_C);
         let (shown, _) = typist.ends();
         assert!(shown.contains("then: 130\n"), "{what}: {shown:?}");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::policy::{Dirs, TOKEN};
+use crate::common::KEPT_ROOTS;
 
 /// More than the caller's memory grows by in one place and shrinks by in another.
 const MEMORY_NOISE_KIB: u64 = 8 << 10;
@@ -15,6 +16,7 @@ const MEMORY_NOISE_KIB: u64 = 8 << 10;
 pub struct Left {
     fds: Vec<String>,
     sockets: usize,
+    roots: usize,
     children: BTreeSet<String>,
     /// Processes anywhere that have the token in their environment.
     programs: BTreeSet<String>,
@@ -32,7 +34,8 @@ impl Left {
         let links = links.map(|link| link.to_string_lossy().into_owned()).filter(|link| !link.starts_with("/proc/"));
         // Those of which each exchanges an id on mounts are kept for the next sandbox.
         let links = links.filter(|link| !link.starts_with("user:["));
-        let (sockets, mut fds): (Vec<String>, Vec<String>) = links.partition(|link| link.starts_with("socket:"));
+        let (sockets, fds): (Vec<String>, Vec<String>) = links.partition(|link| link.starts_with("socket:"));
+        let (roots, mut fds): (Vec<String>, Vec<String>) = fds.into_iter().partition(|link| link == "/");
         fds.sort();
         let tasks = entries("/proc/self/task");
         let read = |file: &str| -> Vec<String> {
@@ -41,6 +44,7 @@ impl Left {
         Left {
             fds,
             sockets: sockets.len(),
+            roots: roots.len(),
             children: read("children").iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect(),
             programs: programs(&place.token),
             mounts: read("mountinfo").iter().map(|text| text.lines().count()).max().unwrap_or(0),
@@ -60,6 +64,9 @@ impl Left {
         let count = self.fds.len().saturating_sub(before.fds.len());
         if count > 0 {
             more.push(format!("{count} descriptors: {new:?}"));
+        }
+        if self.roots > before.roots.max(KEPT_ROOTS) {
+            more.push(format!("kept roots: {} were {}", self.roots, before.roots));
         }
         // One for each thread that clones, of which there is at most one a core, and one that holds ids.
         if self.sockets > before.sockets + cores + 1 {

@@ -16,11 +16,11 @@ use crate::sys::{bpf, mutex};
 
 const EXCLUSIVE: &str = "a group above has a device program that admits no others (BPF_F_ALLOW_MULTI)";
 
-/// Returns why this process cannot load device programs, and the remedy. The function tries to load
-/// one: a seccomp filter around the caller, the kernel's build and its settings can be found in no
-/// other way.
+/// Returns why this process cannot load device programs, and the remedy. The function has the kernel
+/// look at one: a seccomp filter around the caller, the kernel's build and its settings can be found
+/// in no other way.
 pub(in crate::cgroup) fn obstacle() -> Option<(String, &'static str)> {
-    Some(explain(bpf::load_device_program(&program::assemble(&Devices::none())).err()?))
+    Some(explain(bpf::check_device_programs().err()?))
 }
 
 fn explain(errno: Errno) -> (String, &'static str) {

@@ -34,6 +34,33 @@ pub(in crate::cgroup) struct List {
     exceptions: Vec<(Device, DeviceAccess)>,
 }
 
+/// What a list that denies the rest allows of one device, or of all with a part of its numbers.
+#[cfg(feature = "oci")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cgroup) struct Access {
+    pub(in crate::cgroup) is_block: bool,
+    pub(in crate::cgroup) major: Option<u32>,
+    pub(in crate::cgroup) minor: Option<u32>,
+    pub(in crate::cgroup) letters: String,
+}
+
+#[cfg(feature = "oci")]
+impl List {
+    /// Returns what the list allows; `None` for one that allows the rest.
+    pub(in crate::cgroup) fn allowed(&self) -> Option<Vec<Access>> {
+        let access = |(device, access): &(Device, DeviceAccess)| {
+            let (is_block, letters) = (device.kind == Some(Kind::Block), letters(*access));
+            Access { is_block, major: device.major, minor: device.minor, letters }
+        };
+        (!self.allows_by_default).then(|| self.exceptions.iter().map(access).collect())
+    }
+
+    /// Returns whether the list allows everything.
+    pub(in crate::cgroup) fn allows_all(&self) -> bool {
+        self.allows_by_default && self.exceptions.is_empty()
+    }
+}
+
 impl List {
     /// Returns the list for the rules, or `None` if v1 cannot express them.
     pub(in crate::cgroup) fn new(devices: &Devices) -> Option<List> {
@@ -116,9 +143,12 @@ fn write_line(dir: BorrowedFd<'_>, file: &CStr, line: &str) -> nix::Result<()> {
 
 /// Formats an exception, as in `c 1:3 rwm`.
 fn line((device, access): (Device, DeviceAccess)) -> String {
+    format!("{device} {}", letters(access))
+}
+
+fn letters(access: DeviceAccess) -> String {
     let letters = [(DeviceAccess::READ, 'r'), (DeviceAccess::WRITE, 'w'), (DeviceAccess::MKNOD, 'm')];
-    let letters: String = letters.iter().filter(|(bit, _)| access.contains(*bit)).map(|(_, letter)| *letter).collect();
-    format!("{device} {letters}")
+    letters.iter().filter(|(bit, _)| access.contains(*bit)).map(|(_, letter)| *letter).collect()
 }
 
 /// Returns the exceptions for one type of devices, or `None` if a narrower exception would have to

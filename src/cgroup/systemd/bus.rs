@@ -320,7 +320,7 @@ impl Bus {
 }
 
 /// Returns the caller's user as the bus sees it: outside of the caller's user namespace.
-fn uid_outside() -> Uid {
+pub(super) fn uid_outside() -> Uid {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let uid = Uid::effective().as_raw();
     Uid::from_raw(outside_of(&map, uid).unwrap_or(uid))

@@ -1,5 +1,7 @@
 //! The calls to systemd, as org.freedesktop.systemd1(5) describes them.
 
+#[cfg(feature = "oci")]
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -7,16 +9,20 @@ use nix::errno::Errno;
 use zbus::wire::export::serde::Serialize;
 use zbus::wire::{ObjectPath, Type, Variant};
 
+#[cfg(feature = "oci")]
+use super::bus::uid_outside;
 use super::bus::{Address, Bus, Object};
 #[cfg(feature = "oci")]
 use super::properties::{Property, properties_of};
 use super::scope::SystemdScope;
 #[cfg(feature = "oci")]
+use super::terms::{devices_allowed, properties_on_v1};
+#[cfg(feature = "oci")]
 use super::unit::Unit;
 #[cfg(feature = "oci")]
 use super::value::Value;
 #[cfg(feature = "oci")]
-use crate::cgroup::{limits::Limits, unit_id::UnitId};
+use crate::cgroup::{host::Host, limits::Limits, unit_id::UnitId};
 use crate::error::{Error, ErrorKind, Result, Step};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -131,12 +137,30 @@ impl Manager {
 /// The scope of one sandbox, which is found again by its id.
 #[cfg(feature = "oci")]
 impl Manager {
+    /// Returns whether the manager of the caller's user is that of the system.
+    pub(super) fn is_of_root() -> bool {
+        uid_outside().is_root()
+    }
+
     /// Makes the scope of a sandbox around the process `pid`, with these limits, and waits until it
-    /// is active. Returns its id.
-    pub(crate) fn start_unit(&mut self, unit: &Unit, limits: &Limits, pid: i32) -> Result<UnitId> {
+    /// is active. Returns its id. The group of the scope is to be `group`.
+    pub(crate) fn start_unit(
+        &mut self,
+        unit: &Unit,
+        group: &Path,
+        host: &Host,
+        limits: &Limits,
+        pid: i32,
+    ) -> Result<UnitId> {
         let mut properties = vec![("PIDs", Variant::from(vec![pid as u32]))];
-        let own = own_properties(unit, limits);
+        let mut own = own_properties(unit, properties_on(host, limits));
+        let devices = devices_allowed(host, limits, group);
+        // What is not strict would allow more than the rules.
+        own.retain(|(name, _)| devices.is_none() || name != "DevicePolicy");
         properties.extend(variants(&own)?);
+        if let Some(devices) = devices {
+            properties.extend([("DevicePolicy", "strict".into()), ("DeviceAllow", devices.into())]);
+        }
         self.start_transient(&unit.name, properties)?;
         let odd = |errno| Error::new(Step::SystemdScope, errno).at(&unit.name).detail("its invocation id");
         let path = self.bus.call(MANAGER, "GetUnit", Some(&(unit.name.as_str(),)))?;
@@ -152,14 +176,14 @@ impl Manager {
     }
 
     /// Returns whether the unit is still there, and not another one of its name.
-    fn has(&mut self, id: &UnitId) -> Result<bool> {
+    pub(crate) fn has(&mut self, id: &UnitId) -> Result<bool> {
         let found = self.bus.call_unless(&GONE, MANAGER, "GetUnitByInvocationID", &(&id.invocation[..],))?;
         Ok(found.is_some())
     }
 
     /// Sets limits of a unit that is there.
-    pub(crate) fn set_limits(&mut self, id: &UnitId, limits: &Limits) -> Result<()> {
-        let properties = properties_of(limits);
+    pub(crate) fn set_limits(&mut self, id: &UnitId, host: &Host, limits: &Limits) -> Result<()> {
+        let properties = properties_on(host, limits);
         if properties.is_empty() {
             return Ok(());
         }
@@ -190,10 +214,16 @@ impl Manager {
     }
 }
 
-/// Returns the properties of a sandbox's own unit but its process. One that was asked for stands in
-/// place of the same one that the library would set.
+/// Returns the properties that say what the limits say, in the terms that systemd has here.
 #[cfg(feature = "oci")]
-fn own_properties(unit: &Unit, limits: &Limits) -> Vec<Property> {
+fn properties_on(host: &Host, limits: &Limits) -> Vec<Property> {
+    if host.is_unified() { properties_of(limits) } else { properties_on_v1(limits) }
+}
+
+/// Returns the properties of a sandbox's own unit but its process, with those of its `limits`. One
+/// that was asked for stands in place of the same one that the library would set.
+#[cfg(feature = "oci")]
+fn own_properties(unit: &Unit, limits: Vec<Property>) -> Vec<Property> {
     let text = |text: &str| Value::Str(text.to_owned());
     let mut all = vec![
         ("Slice".to_owned(), text(&unit.slice)),
@@ -205,7 +235,7 @@ fn own_properties(unit: &Unit, limits: &Limits) -> Vec<Property> {
         // The default of the host would be a limit that nobody has asked for.
         ("TasksMax".to_owned(), Value::U64(u64::MAX)),
     ];
-    for (name, value) in properties_of(limits).into_iter().chain(unit.properties.iter().cloned()) {
+    for (name, value) in limits.into_iter().chain(unit.properties.iter().cloned()) {
         all.retain(|(other, _)| *other != name);
         all.push((name, value));
     }

@@ -20,6 +20,8 @@ mod problems;
 #[cfg(feature = "oci")]
 mod properties;
 mod scope;
+#[cfg(feature = "oci")]
+mod terms;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "oci")]
@@ -30,7 +32,7 @@ mod value;
 pub(crate) use manager::Manager;
 pub(crate) use problems::problems_in_scope;
 #[cfg(feature = "oci")]
-pub(crate) use problems::root_of_units;
+pub(crate) use problems::{devices_in_unit, problems_in_unit, root_of_units};
 pub use scope::SystemdScope;
 #[cfg(feature = "oci")]
 pub(crate) use unit::{Unit, is_free_property};

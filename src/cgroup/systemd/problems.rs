@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::manager::Manager;
-use crate::cgroup::controllers::Controllers;
 #[cfg(feature = "oci")]
-use crate::cgroup::controllers::Version;
+use super::terms::devices_obstacle;
+use crate::cgroup::controllers::Controllers;
 use crate::cgroup::host::Host;
 #[cfg(feature = "oci")]
 use crate::cgroup::host::host;
@@ -22,9 +22,13 @@ use crate::feature::Feature;
 
 /// The longest wait for systemd in a check.
 const CHECK_BOUND: Duration = Duration::from_secs(5);
-const NOT_UNIFIED: &str = "boot with systemd.unified_cgroup_hierarchy=1, or leave systemd_scope out";
+const NOT_UNIFIED: &str =
+    "boot with systemd.unified_cgroup_hierarchy=1, or name a group with cgroup_parent in place of the scope";
 const NOT_DELEGATED: &str = "as root, for users' managers: Delegate=cpu cpuset io memory pids in a drop-in of \
                              user@.service";
+
+#[cfg(feature = "oci")]
+const OF_USER: &str = "boot with systemd.unified_cgroup_hierarchy=1, or use the driver cgroupfs";
 
 #[cfg(feature = "oci")]
 const REMEDY: &str = "use the driver cgroupfs where systemd does not manage the control groups";
@@ -73,19 +77,44 @@ fn obstacle(host: &Host, manager: Option<&Path>, feature: Feature) -> Option<(St
     (!given.contains(controller)).then(|| (reason(), NOT_DELEGATED))
 }
 
+/// Returns the parts of the policy that cannot be enforced in a sandbox's own scope, whose group is
+/// below `parent`. Where systemd has its controllers on v1, the group has the limits as any other
+/// one has them there. The check makes nothing.
+#[cfg(feature = "oci")]
+pub(crate) fn problems_in_unit(host: &Host, limits: &Limits, account_cpu: bool, parent: Option<&Path>) -> Vec<Problem> {
+    if host.is_unified() {
+        return problems_in_scope(host, limits, account_cpu);
+    }
+    let mut problems = host.problems(limits, account_cpu, parent);
+    problems.extend(devices_in_unit(host, limits, parent));
+    problems
+}
+
+/// Returns the problem of rules for devices that systemd would undo. Each create looks for it: the
+/// kernel takes such rules.
+#[cfg(feature = "oci")]
+pub(crate) fn devices_in_unit(host: &Host, limits: &Limits, parent: Option<&Path>) -> Option<Problem> {
+    let (reason, remedy) = devices_obstacle(host, limits, parent)?;
+    Some(Problem::unsupported(Feature::Devices.as_str(), reason, remedy).for_feature(Feature::Devices))
+}
+
 /// Returns the group below which the caller's manager makes its units, as the manager sees it.
 /// Nothing is made.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Unsupported`] without systemd or its bus, and on a host with control groups of v1.
+/// [`ErrorKind::Unsupported`] without systemd or its bus, and for the manager of an ordinary user
+/// that has no controllers, as on every host where they are on v1.
 #[cfg(feature = "oci")]
 pub(crate) fn root_of_units(until: Instant) -> Result<PathBuf> {
     let host = host()?;
-    if host.v2().is_none() || host.hierarchies.iter().any(|hierarchy| hierarchy.version == Version::V1) {
-        let reason = "scopes of containers are made with cgroup v2 alone, and this host has hierarchies of v1";
-        let error = Error::message(ErrorKind::Unsupported, Step::SystemdScope, reason);
-        return Err(error.hint("boot with systemd.unified_cgroup_hierarchy=1, or use the driver cgroupfs"));
+    let unsupported = |reason: &str| Error::message(ErrorKind::Unsupported, Step::SystemdScope, reason);
+    if !host.keeps_units() {
+        return Err(unsupported("no control groups are mounted in which systemd keeps its units apart").hint(REMEDY));
+    }
+    if !host.is_unified() && !Manager::is_of_root() {
+        let reason = "systemd gives users' managers no controllers on this host, which has them on v1";
+        return Err(unsupported(reason).hint(OF_USER));
     }
     let group = Manager::of_caller(until).and_then(|mut manager| manager.control_group());
     group.map_err(|error| match error.remedy() {

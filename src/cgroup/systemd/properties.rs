@@ -30,12 +30,8 @@ pub(crate) fn properties_of(limits: &Limits) -> Vec<Property> {
     put("MemoryMin", limits.memory_min.map(Bytes::get));
     put("MemorySwapMax", limits.swap.or(more.swap_beside(limits.memory)).map(Bytes::get));
     put("TasksMax", limits.pids);
-    let asked = more.quota_and_period().map(|(quota, period)| (quota, period.unwrap_or(DEFAULT_PERIOD)));
-    let quota = asked.or(limits.cpu_quota().map(|(quota, period)| (Some(quota), period)));
-    if let Some((quota, period)) = quota.filter(|(_, period)| *period > 0) {
-        put("CPUQuotaPerSecUSec", Some(quota.map_or(u64::MAX, |quota| in_a_second(quota, period))));
-        put("CPUQuotaPeriodUSec", Some(period));
-    }
+    all.extend(cpu_quota(limits));
+    let mut put = |name: &str, value: Option<u64>| all.extend(value.map(|value| (name.to_owned(), Value::U64(value))));
     let weight = limits.cpu_weight.or(more.cpu_shares.map(weight_of_shares));
     put("CPUWeight", weight.filter(|_| limits.cpu_idle != Some(true)));
     put("IOWeight", limits.io_weight.or(more.blkio_weight.map(io_weight_of_blkio)));
@@ -45,6 +41,16 @@ pub(crate) fn properties_of(limits: &Limits) -> Vec<Property> {
     }
     more.unified.iter().for_each(|(file, value)| put_unified(&mut all, file, value.trim()));
     all
+}
+
+/// Returns the properties of the limit of CPU time.
+pub(super) fn cpu_quota(limits: &Limits) -> Vec<Property> {
+    let asked = limits.resources.quota_and_period().map(|(quota, period)| (quota, period.unwrap_or(DEFAULT_PERIOD)));
+    let quota = asked.or(limits.cpu_quota().map(|(quota, period)| (Some(quota), period)));
+    let Some((quota, period)) = quota.filter(|(_, period)| *period > 0) else { return Vec::new() };
+    let time = quota.map_or(u64::MAX, |quota| in_a_second(quota, period));
+    let number = |name: &str, value| (name.to_owned(), Value::U64(value));
+    vec![number("CPUQuotaPerSecUSec", time), number("CPUQuotaPeriodUSec", period)]
 }
 
 /// Returns the CPU time of a quota in one second, in whole percents, and never less than asked for.

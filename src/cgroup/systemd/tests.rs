@@ -262,10 +262,15 @@ fn a_socket_that_nobody_serves_is_given_up() {
 #[cfg(feature = "oci")]
 mod of_one_sandbox {
     use super::*;
+    use std::path::Path;
+
+    use crate::cgroup::host::Host;
+    use crate::cgroup::host::tests::parse;
     use crate::cgroup::limits::Limits;
     use crate::cgroup::systemd::unit::Unit;
     use crate::cgroup::systemd::value::Value;
     use crate::cgroup::unit_id::UnitId;
+    use crate::cgroup::{Device, DeviceAccess, Devices};
 
     const GONE: &str = "org.freedesktop.systemd1.NoUnitForInvocationID";
     const NO_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
@@ -289,9 +294,19 @@ mod of_one_sandbox {
         call
     }
 
-    #[test]
-    fn the_unit_of_a_sandbox_has_its_limits_and_is_known_by_its_invocation() {
-        let Some(daemon) = Daemon::start("unit") else { return };
+    /// A host whose systemd has all its controllers on v2, and one where it has them on v1.
+    fn hosts() -> [Host; 2] {
+        let unified = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let v1 = "\
+35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+36 31 0:33 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices
+40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd
+";
+        [unified, v1].map(|mounts| parse(mounts, "3:devices:/\n2:memory:/\n1:name=systemd:/\n0::/\n"))
+    }
+
+    /// Has a unit made with these limits, and returns the properties that systemd is asked for.
+    fn properties_of_start(daemon: &Daemon, host: &Host, limits: &Limits) -> Properties {
         let systemd = daemon.systemd(|bus, call| {
             let (unit, mode, properties, _): (String, String, Properties, Vec<(String, Properties)>) =
                 call.body().unwrap();
@@ -303,30 +318,57 @@ mod of_one_sandbox {
             assert_eq!(call.head.path, "/org/freedesktop/systemd1/unit/a");
             assert_eq!(call.body::<(&str, &str)>(), Ok(("org.freedesktop.systemd1.Unit", "InvocationID")));
             answer(bus, &call, &zbus::wire::Variant::from(vec![7u8; 16]));
-            (unit, mode, properties)
+            assert_eq!((unit.as_str(), mode.as_str()), ("a-box.scope", "fail"));
+            properties
         });
         let mut unit = unit();
-        // What is asked for by name stands in place of what the library would say.
-        unit.properties = vec![("CollectMode".into(), Value::Str("inactive".into()))];
-        let limits = Limits::new().memory(1 << 20).pids(7).cpuset("0-1");
-        assert_eq!(daemon.manager(BOUND).unwrap().start_unit(&unit, &limits, 4711).unwrap(), id());
-        let (name, mode, properties) = systemd.join().unwrap();
-        assert_eq!((name.as_str(), mode.as_str()), ("a-box.scope", "fail"));
-        let expected: Properties = [
+        // What is asked for by name stands in place of what the library would say, but where that
+        // would lift rules for devices.
+        unit.properties = vec![
+            ("CollectMode".into(), Value::Str("inactive".into())),
+            ("DevicePolicy".into(), Value::Str("auto".into())),
+        ];
+        let mut manager = daemon.manager(BOUND).unwrap();
+        let group = unit.group(Path::new("/"));
+        assert_eq!(manager.start_unit(&unit, &group, host, limits, 4711).unwrap(), id());
+        systemd.join().unwrap()
+    }
+
+    fn owned<const N: usize>(properties: [(&str, zbus::wire::Variant<'_>); N]) -> Properties {
+        properties.into_iter().map(|(name, value)| (name.to_owned(), value.try_into_owned().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_unit_of_a_sandbox_has_its_limits_and_is_known_by_its_invocation() {
+        let Some(daemon) = Daemon::start("unit") else { return };
+        let devices = Devices::none().allow(Device::null(), DeviceAccess::READ);
+        let limits = Limits::new().memory(1 << 20).pids(7).cpuset("0-1").devices(devices);
+        let start = [
             ("PIDs", vec![4711u32].into()),
             ("Slice", "batch.slice".into()),
             ("Description", "container box".into()),
             ("Delegate", true.into()),
             ("DefaultDependencies", false.into()),
+        ];
+        let [unified, v1] = hosts().map(|host| properties_of_start(&daemon, &host, &limits));
+        assert_eq!(unified[..start.len()], owned(start.clone()));
+        let limits = [
             ("MemoryMax", (1u64 << 20).into()),
             ("TasksMax", 7u64.into()),
             ("AllowedCPUs", vec![3u8].into()),
             ("CollectMode", "inactive".into()),
-        ]
-        .into_iter()
-        .map(|(name, value): (&str, zbus::wire::Variant<'_>)| (name.to_owned(), value.try_into_owned().unwrap()))
-        .collect();
-        assert_eq!(properties, expected);
+            ("DevicePolicy", "auto".into()),
+        ];
+        assert_eq!(unified[start.len()..], owned(limits));
+        assert_eq!(v1[..start.len()], owned(start.clone()));
+        let limits = [
+            ("MemoryLimit", (1u64 << 20).into()),
+            ("TasksMax", 7u64.into()),
+            ("CollectMode", "inactive".into()),
+            ("DevicePolicy", "strict".into()),
+            ("DeviceAllow", vec![("/dev/char/1:3", "r")].into()),
+        ];
+        assert_eq!(v1[start.len()..], owned(limits));
     }
 
     #[test]
@@ -362,11 +404,11 @@ mod of_one_sandbox {
         let mut manager = daemon.manager(BOUND).unwrap();
         // A call about the unit by its name would wait for an answer that nobody gives.
         manager.stop(&id()).unwrap();
-        let error = manager.set_limits(&id(), &Limits::new().pids(7)).unwrap_err();
+        let error = manager.set_limits(&id(), &hosts()[0], &Limits::new().pids(7)).unwrap_err();
         systemd.join().unwrap();
         assert_eq!(error.kind(), ErrorKind::Control);
         assert!(error.to_string().contains("systemd has the unit a-box.scope no more"), "{error}");
-        manager.set_limits(&id(), &Limits::new()).unwrap();
+        manager.set_limits(&id(), &hosts()[0], &Limits::new()).unwrap();
     }
 
     #[test]
@@ -379,7 +421,7 @@ mod of_one_sandbox {
             refuse(bus, &call, "org.freedesktop.DBus.Error.InvalidArgs");
             body
         });
-        let error = daemon.manager(BOUND).unwrap().set_limits(&id(), &Limits::new().pids(7)).unwrap_err();
+        let error = daemon.manager(BOUND).unwrap().set_limits(&id(), &hosts()[0], &Limits::new().pids(7)).unwrap_err();
         let (name, runtime, properties) = systemd.join().unwrap();
         assert_eq!((name.as_str(), runtime), ("a-box.scope", true));
         let tasks = zbus::wire::Variant::from(7u64).try_into_owned().unwrap();

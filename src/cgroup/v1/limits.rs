@@ -135,7 +135,7 @@ fn plain_writes(limits: &Limits) -> Vec<Write> {
         put(Feature::PidsLimit, c"pids.max", max(pids));
     }
     if let Some(weight) = limits.cpu_weight {
-        put(Feature::CpuWeight, c"cpu.shares", shares(weight).to_string());
+        put(Feature::CpuWeight, c"cpu.shares", shares_of_weight(weight).to_string());
     }
     if let Some(cpus) = &limits.cpuset {
         put(Feature::Cpuset, c"cpuset.cpus", cpus.clone());
@@ -172,7 +172,7 @@ fn plain_writes(limits: &Limits) -> Vec<Write> {
 
 /// Converts a weight as the kernel's `sched_weight_from_cgroup` does: the defaults, 100 and 1024,
 /// are the same weight.
-fn shares(weight: u64) -> u64 {
+pub(in crate::cgroup) fn shares_of_weight(weight: u64) -> u64 {
     (weight * 1024 + 50) / 100
 }
 
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn weights_become_the_shares_of_the_same_scheduler_weight() {
-        assert_eq!([1, 50, 100, 10_000].map(shares), [10, 512, 1024, 102_400]);
+        assert_eq!([1, 50, 100, 10_000].map(shares_of_weight), [10, 512, 1024, 102_400]);
     }
 
     #[test]

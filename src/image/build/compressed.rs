@@ -11,6 +11,7 @@ use oci_spec::image::{Descriptor, Digest, MediaType};
 use super::super::digest::{self, Hasher};
 use super::super::store::Store;
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::file_size;
 
 /// A writer that compresses a layer with gzip into a temporary file.
 pub(super) struct Compressed {
@@ -32,6 +33,7 @@ struct Counted {
 
 impl Write for Counted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        file_size::check(self.size + bytes.len() as u64)?;
         self.file.write_all(bytes)?;
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;

@@ -21,15 +21,16 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
 use tar_core::EntryType;
 use tar_core::builder::EntryBuilder;
 
+use super::xattrs::portable_xattrs;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::tree::{OPAQUE, is_whiteout};
 use crate::image::unpack::WHITEOUT;
 use crate::sys::xattr;
 
-/// The deepest directory that is written. The kernel limits paths to 4,096 bytes, thus to 2,048
-/// names.
-const DEPTH_MAX: usize = 2048;
+/// The longest path that is written, which is the longest that the kernel takes, without its NUL.
+const LONGEST_PATH: usize = 4095;
 const BLOCK: usize = 512;
+const CHANGES: &str = "the directory changes while it is packed";
 
 /// Options for writing a tree into a layer.
 pub(crate) struct PackOptions<'s> {
@@ -61,6 +62,29 @@ struct Item<'i> {
     xattrs: Vec<(String, Vec<u8>)>,
 }
 
+/// A directory whose entries are being written.
+struct Level {
+    /// The device and the inode.
+    id: (u64, u64),
+    names: std::vec::IntoIter<OsString>,
+}
+
+impl Level {
+    fn of(dir: BorrowedFd<'_>) -> Result<Self, Errno> {
+        Ok(Level { id: id_of(dir)?, names: names_in(dir)?.into_iter() })
+    }
+
+    /// Opens the directory from one in it: ESTALE if that is in another one by now.
+    fn open_from(&self, below: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        let above = open(below, OsStr::new(".."), OFlag::O_DIRECTORY)?;
+        if id_of(above.as_fd())? == self.id { Ok(above) } else { Err(Errno::ESTALE) }
+    }
+}
+
+fn id_of(dir: BorrowedFd<'_>) -> Result<(u64, u64), Errno> {
+    fstat(dir).map(|stat| (stat.st_dev, stat.st_ino))
+}
+
 impl<W: Write> LayerWriter<W> {
     /// Creates a layer. Writes at most `limit` bytes of files, and no time later than `latest`
     /// seconds since 1970.
@@ -88,44 +112,62 @@ impl<W: Write> LayerWriter<W> {
         path: &Path,
         options: &PackOptions<'_>,
     ) -> Result<()> {
-        self.entry_below(dir, name, path, options, 0)
+        match self.one(dir, name, path, options)? {
+            Some(inside) => self.contents(inside.as_fd(), path, options),
+            None => Ok(()),
+        }
     }
 
     /// Writes all entries of the directory, and all below them, into `path` of the image.
+    ///
+    /// A program may have nested directories to any depth, so nothing recurses, and two descriptors
+    /// are open at a time. The way up leads through `..`: another process may have moved the
+    /// directory meanwhile, and then `..` is not the one from which this went down.
     pub(crate) fn contents(&mut self, dir: BorrowedFd<'_>, path: &Path, options: &PackOptions<'_>) -> Result<()> {
-        self.contents_below(dir, path, options, 0)
-    }
-
-    fn contents_below(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        path: &Path,
-        options: &PackOptions<'_>,
-        depth: usize,
-    ) -> Result<()> {
-        if depth > DEPTH_MAX {
-            return Err(Error::new(Step::PackLayer, Errno::ENAMETOOLONG).at(path));
-        }
-        for name in names_in(dir).map_err(|errno| Error::new(Step::PackLayer, errno).at(path))? {
-            self.entry_below(dir, &name, &path.join(&name), options, depth + 1)?;
+        let at = |path: &Path, errno| Error::new(Step::PackLayer, errno).at(path);
+        let mut path = path.to_owned();
+        let mut here = dir.try_clone_to_owned().map_err(|_| at(&path, Errno::EMFILE))?;
+        let mut levels = vec![Level::of(dir).map_err(|errno| at(&path, errno))?];
+        while let Some(level) = levels.last_mut() {
+            if let Some(name) = level.names.next() {
+                path.push(&name);
+                let inside = self.one(here.as_fd(), &name, &path, options)?;
+                let below = inside.as_ref().map(|inside| Level::of(inside.as_fd())).transpose();
+                match (inside, below.map_err(|errno| at(&path, errno))?) {
+                    (Some(inside), Some(below)) if !below.names.as_slice().is_empty() => {
+                        here = inside;
+                        levels.push(below);
+                    }
+                    _ => _ = path.pop(),
+                }
+                continue;
+            }
+            levels.pop();
+            if let Some(above) = levels.last() {
+                here = above.open_from(here.as_fd()).map_err(|errno| at(&path, errno).hint(CHANGES))?;
+                path.pop();
+            }
         }
         Ok(())
     }
 
-    fn entry_below(
+    /// Writes one entry. Returns a directory, whose entries are still to be written.
+    fn one(
         &mut self,
         dir: BorrowedFd<'_>,
         name: &OsStr,
         path: &Path,
         options: &PackOptions<'_>,
-        depth: usize,
-    ) -> Result<()> {
+    ) -> Result<Option<OwnedFd>> {
         check_name(path)?;
+        if path.as_os_str().len() > LONGEST_PATH {
+            return Err(Error::new(Step::PackLayer, Errno::ENAMETOOLONG).at(path));
+        }
         let at = |errno| Error::new(Step::PackLayer, errno).at(path);
         let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(at)?;
         let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
         if options.upper && is_whiteout(&stat) {
-            return self.whiteout(path);
+            return self.whiteout(path).map(|()| None);
         }
         let Some(owner) = (options.owner)(stat.st_uid, stat.st_gid) else {
             let text = format!("its owner {}:{} has no id in the image", stat.st_uid, stat.st_gid);
@@ -135,31 +177,32 @@ impl<W: Write> LayerWriter<W> {
         match kind {
             SFlag::S_IFDIR => {
                 let found = open(dir, name, OFlag::O_DIRECTORY).map_err(at)?;
-                item.xattrs = xattrs_of(found.as_fd()).map_err(at)?;
+                item.xattrs = portable_xattrs(found.as_fd(), path)?;
                 let is_opaque = options.upper && look_at_marks(found.as_fd(), path)?;
                 self.item(&item, EntryType::Directory, None, io::empty())?;
                 if is_opaque {
                     self.made(&path.join(".wh..wh..opq"), EntryType::Regular, 0)?;
                 }
-                self.contents_below(found.as_fd(), path, options, depth)
+                return Ok(Some(found));
             }
             SFlag::S_IFREG => {
                 let file = open(dir, name, OFlag::O_NONBLOCK | OFlag::O_NOCTTY).map_err(at)?;
                 if options.upper {
                     look_at_marks(file.as_fd(), path)?;
                 }
-                self.file(item, file)
+                self.file(item, file)?;
             }
             SFlag::S_IFLNK => {
                 let target = readlinkat(dir, name).map_err(at)?;
-                self.item(&item, EntryType::Symlink, Some(Path::new(&target)), io::empty())
+                self.item(&item, EntryType::Symlink, Some(Path::new(&target)), io::empty())?;
             }
-            SFlag::S_IFCHR => self.item(&item, EntryType::Char, None, io::empty()),
-            SFlag::S_IFBLK => self.item(&item, EntryType::Block, None, io::empty()),
-            SFlag::S_IFIFO => self.item(&item, EntryType::Fifo, None, io::empty()),
+            SFlag::S_IFCHR => self.item(&item, EntryType::Char, None, io::empty())?,
+            SFlag::S_IFBLK => self.item(&item, EntryType::Block, None, io::empty())?,
+            SFlag::S_IFIFO => self.item(&item, EntryType::Fifo, None, io::empty())?,
             // A socket is of use only to the process that listens.
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(None)
     }
 
     fn file(&mut self, mut item: Item<'_>, file: OwnedFd) -> Result<()> {
@@ -167,7 +210,7 @@ impl<W: Write> LayerWriter<W> {
         // Another file may have taken the name between stat and open.
         item.stat = fstat(&file).map_err(at)?;
         if item.stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
-            return Err(at(Errno::ESTALE).hint("the directory changes while it is packed"));
+            return Err(at(Errno::ESTALE).hint(CHANGES));
         }
         if item.stat.st_nlink > 1 {
             let inode = (item.stat.st_dev, item.stat.st_ino);
@@ -176,7 +219,7 @@ impl<W: Write> LayerWriter<W> {
             }
             self.linked.insert(inode, item.path.to_owned());
         }
-        item.xattrs = xattrs_of(file.as_fd()).map_err(at)?;
+        item.xattrs = portable_xattrs(file.as_fd(), item.path)?;
         let size = u64::try_from(item.stat.st_size).unwrap_or_default();
         self.room = self.room.checked_sub(size).ok_or_else(|| {
             at(Errno::EFBIG).hint("the files are larger than the limit of a layer; raise the limit if this is intended")
@@ -304,38 +347,6 @@ fn names_in(dir: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
     Ok(names)
 }
 
-/// Returns the extended attributes that have the same meaning on another machine. Security labels
-/// belong to the host, and overlayfs's attributes are not part of the files.
-fn xattrs_of(file: BorrowedFd<'_>) -> Result<Vec<(String, Vec<u8>)>, Errno> {
-    let mut kept = Vec::new();
-    for name in xattr::list(file)? {
-        let text = name.to_string_lossy().into_owned();
-        let is_overlays = text.starts_with("user.overlay.") || text.starts_with("trusted.overlay.");
-        let is_portable = text == CAPABILITY || text.starts_with("user.") || text.starts_with("trusted.");
-        if is_overlays || !is_portable {
-            continue;
-        }
-        if let Some(value) = xattr::get(file, &name)? {
-            kept.push((text.clone(), if text == CAPABILITY { without_rootid(value) } else { value }));
-        }
-    }
-    Ok(kept)
-}
-
-const CAPABILITY: &str = "security.capability";
-
-/// Removes the root id from file capabilities. Capabilities that were set in a user namespace name
-/// the namespace's root by its id on this host (revision 3); the image has them for root (revision
-/// 2). See capabilities(7).
-fn without_rootid(mut value: Vec<u8>) -> Vec<u8> {
-    const REVISION_2_LEN: usize = 20;
-    if let [_, _, _, revision @ 3, ..] = value.as_mut_slice() {
-        *revision = 2;
-        value.truncate(REVISION_2_LEN);
-    }
-    value
-}
-
 /// A reader of a file that fails if the file's length differs from the length in its header.
 struct Exactly {
     file: File,
@@ -429,6 +440,38 @@ mod tests {
         assert_eq!(entries[&long].2, "deep");
         assert_eq!(entries["link"].1, Some("t".repeat(300)));
         assert_eq!(entries["fifo"].0, tar::EntryType::Fifo);
+    }
+
+    /// A program inside may nest directories to any depth, and the caller has one stack.
+    #[test]
+    fn a_tree_of_any_depth_takes_neither_the_stack_nor_the_descriptors() {
+        for (depth, name, is_packed) in [(2000, "d", true), (2100, "d", false), (200, &"d".repeat(255)[..], false)] {
+            let tree = Tree::new("deep");
+            let mut dir: OwnedFd = File::open(&tree.0).unwrap().into();
+            for _ in 0..depth {
+                nix::sys::stat::mkdirat(&dir, name, Mode::S_IRWXU).unwrap();
+                dir = open(dir.as_fd(), OsStr::new(name), OFlag::O_DIRECTORY).unwrap();
+            }
+            for file in [c"after", c"z"] {
+                nix::sys::stat::mknodat(&dir, file, SFlag::S_IFREG, Mode::S_IRUSR, 0).unwrap();
+            }
+            fs::write(tree.0.join("z"), "last").unwrap();
+            let packed = std::thread::scope(|scope| {
+                let small = std::thread::Builder::new().stack_size(256 << 10);
+                small.spawn_scoped(scope, || tree.pack(true, ENOUGH)).unwrap().join().unwrap()
+            });
+            let deepest = |kept: usize| format!("{}after", format!("{name}/").repeat(kept));
+            match packed {
+                Ok(layer) => {
+                    let entries = read(&layer);
+                    assert_eq!((entries.len(), entries.contains_key(&deepest(depth))), (depth + 3, is_packed));
+                    assert_eq!(entries["z"].2, "last");
+                }
+                Err(error) => assert_eq!((error.raw_os_error(), is_packed), (Some(libc::ENAMETOOLONG), false)),
+            }
+            // The way up of std takes a descriptor for each directory.
+            assert!(std::process::Command::new("rm").arg("-rf").arg(&tree.0).status().unwrap().success());
+        }
     }
 
     /// What is packed may change meanwhile: a process outside of the build may write there.
@@ -567,15 +610,16 @@ mod tests {
         let records: Vec<_> =
             records.map(|record| (record.key().unwrap().to_owned(), record.value_bytes().to_vec())).collect();
         assert_eq!(records, [("SCHILY.xattr.user.note".to_owned(), b"a\0b".to_vec())]);
-    }
-
-    #[test]
-    fn a_capability_loses_its_namespace() {
-        let in_namespace: Vec<u8> = [1, 0, 0, 3].into_iter().chain([7; 20]).collect();
-        let in_image: Vec<u8> = [1, 0, 0, 2].into_iter().chain([7; 16]).collect();
-        assert_eq!(without_rootid(in_namespace), in_image);
-        assert_eq!(without_rootid(in_image.clone()), in_image);
-        assert_eq!(without_rootid(vec![1]), [1]);
+        // A pax header would hold another name.
+        for name in [c"user.a=b", c"user.\xff"] {
+            let tree = Tree::new("xattr-name");
+            tree.file("file", "x");
+            let file = fs::File::open(tree.0.join("file")).unwrap();
+            xattr::set(file.as_fd(), name, b"c").unwrap();
+            let error = tree.pack(true, ENOUGH).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EILSEQ), "{error}");
+            assert!(error.to_string().contains("extended attribute"), "{error}");
+        }
     }
 
     #[test]

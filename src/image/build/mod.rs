@@ -6,6 +6,7 @@
 mod assemble;
 mod compressed;
 mod layer;
+mod xattrs;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

@@ -4,25 +4,51 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use super::kept::Wanted;
 use super::programs::emit_programs;
 use super::rootfs::{Base, RootFs};
 use crate::error::Result;
 use crate::mount::calls::{attach_by_path, set_flags};
 use crate::mount::context::Context;
 use crate::mount::flags::MountFlags;
-use crate::mount::host_tree::emit_host_tree;
+use crate::mount::host_tree::{emit_host_tree, emit_tied_tree};
 use crate::mount::overlay::by_path::emit_root_overlay;
 use crate::mount::paths::{is_read_only, source};
 use crate::plan::{Plan, Slot};
+use crate::sys::mount::Relation;
+
+/// Leaves in a slot the tree of a root that follows the host's mounts, before the setup's become
+/// private. One with mapped ids follows none.
+pub(in crate::mount) fn emit_tied_root(
+    plan: &mut Plan,
+    rootfs: Option<&RootFs>,
+    context: Context,
+) -> Result<Option<Slot>> {
+    let Some(rootfs) = rootfs.filter(|rootfs| rootfs.follows_host) else { return Ok(None) };
+    let Base::Dir(dir) = &rootfs.base else { return Ok(None) };
+    let dir = source(dir)?;
+    if is_mapped(rootfs, &dir, context) {
+        return Ok(None);
+    }
+    let root = plan.slot();
+    emit_tied_tree(plan, &dir, true, Relation::Slave, None, root, context)?;
+    Ok(Some(root))
+}
+
+fn is_mapped(rootfs: &RootFs, dir: &Path, context: Context) -> bool {
+    context.mapped.is_some_and(|ids| rootfs.exposes_files_of(dir, ids))
+}
 
 /// Mounts the new root over `/`, or a directory at its own path where that is wanted, and leaves a
-/// descriptor of it in `root`. Returns whether the staging file system of an overlay lies below.
+/// descriptor of it in `root`. `tied`: the tree is in `root` already. `wanted`: see
+/// [`emit_programs`]. Returns whether the staging file system of an overlay lies below.
 pub(in crate::mount) fn emit_root(
     plan: &mut Plan,
     rootfs: &RootFs,
     root: Slot,
     context: Context,
-    scratch: Option<&Path>,
+    (scratch, tied): (Option<&Path>, Option<Slot>),
+    wanted: Option<Wanted>,
 ) -> Result<bool> {
     let (mut was_read_only, mut place) = (false, PathBuf::from("/"));
     match &rootfs.base {
@@ -30,13 +56,15 @@ pub(in crate::mount) fn emit_root(
         Base::Dir(dir) => {
             let dir = source(dir)?;
             was_read_only = rootfs.read_only && is_read_only(&dir)?;
-            let mapped = context.mapped.is_some_and(|ids| rootfs.exposes_files_of(&dir, ids));
-            emit_host_tree(plan, &dir, true, mapped, root, context)?;
+            if tied.is_none() {
+                let mapped = is_mapped(rootfs, &dir, context);
+                emit_host_tree(plan, &dir, true, mapped, root, context)?;
+            }
             if context.in_place {
                 place = dir;
             }
         }
-        Base::Programs => return emit_programs(plan, rootfs.flags, root, context).map(|()| false),
+        Base::Programs => return emit_programs(plan, rootfs.flags, root, context, wanted).map(|()| false),
         Base::Overlay(lowers) => return emit_root_overlay(plan, rootfs.overlay_of(lowers), root, context, scratch),
     }
     let slash = Path::new("/");

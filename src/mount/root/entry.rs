@@ -38,7 +38,7 @@ fn emit_chroot(plan: &mut Plan, root: Slot) {
 /// off, or covered where they are locked.
 pub(in crate::mount) fn emit_cover(plan: &mut Plan, root: Slot, context: Context) -> Result<()> {
     let place = "/proc/self/mountinfo";
-    let text = std::fs::read_to_string(place).map_err(|error| Error::io(Step::PivotRoot, &error).at(place))?;
+    let text = mountinfo::read(place).map_err(|error| Error::io(Step::PivotRoot, &error).at(place))?;
     let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     for at in mountinfo::whole_kernel_mounts(&text) {
         let (path, kind, data) = (plan.string(&at), plan.string("tmpfs"), plan.string("size=4k"));

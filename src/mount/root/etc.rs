@@ -1,63 +1,32 @@
-//! The /etc of a root of the host's programs: accounts and names of the sandbox's own, and the
-//! files that toolchains keep there. No secret of the host's is among them.
+//! The files in the /etc of a root of the host's programs that are the sandbox's own: accounts and
+//! names.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::mount::calls::write_new_file;
 use crate::plan::{Plan, Slot};
 
-/// The files and directories of the host's /etc that programs look up, as far as they exist: the
-/// loader's, the time zone, certificates of authorities, fonts, names of services, and the settings
-/// of compilers and runtimes. Directories are shown whole.
-const FROM_HOST: [&str; 17] = [
-    "/etc/ld.so.cache",
-    "/etc/alternatives",
-    "/etc/localtime",
-    "/etc/timezone",
-    "/etc/ssl/certs",
-    "/etc/ssl/openssl.cnf",
-    "/etc/pki/tls/certs",
-    "/etc/pki/ca-trust/extracted",
-    "/etc/fonts",
-    "/etc/mime.types",
-    "/etc/protocols",
-    "/etc/services",
-    "/etc/mono",
-    "/etc/fpc.cfg",
-    "/etc/perl",
-    "/etc/python3",
-    "/etc/R",
-];
-/// The beginnings of further names in /etc that belong to toolchains: `java-17-openjdk`,
-/// `fpc-3.2.2.cfg`, `python3.11`.
-const PREFIXES: [&str; 3] = ["java-", "fpc-", "python3."];
-
 /// The names of the loopback device in hosts(5).
 pub(in crate::mount) const LOCALHOST: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
 
-const NOBODY: u32 = 65_534;
+/// The user and the group to whom files of unmapped ids seem to belong: the kernel's default of
+/// `fs.overflowuid`.
+pub(super) const NOBODY: u32 = 65_534;
 
-/// Returns the paths in the host's /etc that are shown if they exist.
-pub(super) fn host_paths() -> impl Iterator<Item = PathBuf> {
-    let of_toolchains = fs::read_dir("/etc").into_iter().flatten().flatten().filter(|entry| {
-        let name = entry.file_name();
-        PREFIXES.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
-    });
-    let mut paths: Vec<PathBuf> = of_toolchains.map(|entry| entry.path()).collect();
-    paths.sort();
-    FROM_HOST.into_iter().map(PathBuf::from).chain(paths)
-}
-
-/// Writes the files of the sandbox's own in /etc, which is there. `(uid, gid)`: the program's user.
-pub(super) fn emit_etc(plan: &mut Plan, root: Slot, (uid, gid): (u32, u32)) {
-    let files = [
+/// Returns the files of the sandbox's own in /etc, by their names below the root, with their
+/// contents. `(uid, gid)`: the program's user.
+pub(super) fn files((uid, gid): (u32, u32)) -> [(&'static str, String); 4] {
+    [
         ("etc/passwd", passwd(uid, gid)),
         ("etc/group", group(gid)),
         ("etc/hosts", LOCALHOST.to_owned()),
         ("etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n".to_owned()),
-    ];
-    for (name, text) in &files {
+    ]
+}
+
+/// Writes the files of the sandbox's own in /etc, which is there.
+pub(super) fn emit_etc(plan: &mut Plan, root: Slot, user: (u32, u32)) {
+    for (name, text) in &files(user) {
         write_new_file(plan, root, name, text.as_bytes(), 0o644, &Path::new("/").join(name));
     }
 }

@@ -45,6 +45,8 @@ pub struct RootFs {
     pub(crate) guard: Option<RootGuard>,
     /// The propagation of the root, if it is to be another than private.
     pub(crate) propagation: Option<Propagation>,
+    /// What is mounted on the directory on the host later shows inside.
+    pub(in crate::mount) follows_host: bool,
     /// The most that the upper directory may take on disk.
     pub(crate) disk_limit: Option<DiskLimit>,
 }
@@ -195,6 +197,14 @@ impl RootFs {
         self
     }
 
+    /// Shows what is mounted on the directory on the host later, where the host's mount is shared.
+    /// Nothing goes out.
+    #[cfg(feature = "oci")]
+    pub(crate) fn following_host(mut self) -> Self {
+        self.follows_host = true;
+        self
+    }
+
     /// Keeps `guard` as long as the root is in use.
     #[cfg(feature = "image")]
     pub(crate) fn holding(mut self, guard: impl Any + Send + Sync) -> Self {
@@ -211,6 +221,7 @@ impl RootFs {
             flags: MountFlags::QUIET,
             guard: None,
             propagation: None,
+            follows_host: false,
             disk_limit: None,
         }
     }

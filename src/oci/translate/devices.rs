@@ -122,7 +122,8 @@ pub(super) fn rules(listed: &[LinuxDeviceCgroup], problems: &mut Problems) -> De
     devices.allow_standard()
 }
 
-/// Returns the access that letters stand for; no letters stand for all.
+/// Returns the access that letters stand for; no letters stand for all. As with runc, the letter
+/// `a`, which is a type, stands for no access beside others: warnings tell of it.
 fn access_of(letters: Option<&str>) -> Option<DeviceAccess> {
     let Some(letters) = letters.filter(|letters| !letters.is_empty()) else { return Some(DeviceAccess::all()) };
     let one = |letter| match letter {
@@ -131,7 +132,14 @@ fn access_of(letters: Option<&str>) -> Option<DeviceAccess> {
         'm' => Some(DeviceAccess::MKNOD),
         _ => None,
     };
-    letters.chars().map(one).collect()
+    let of_access = || letters.chars().filter(|letter| *letter != 'a');
+    if of_access().next().is_none() { None } else { of_access().map(one).collect() }
+}
+
+/// Returns whether a rule for devices has the letter of a type among those of its access.
+pub(in crate::oci) fn has_type_as_access(rule: &LinuxDeviceCgroup) -> bool {
+    let letters = rule.access().as_deref().unwrap_or_default();
+    letters.contains('a') && access_of(Some(letters)).is_some()
 }
 
 #[cfg(test)]
@@ -142,6 +150,7 @@ mod tests {
     fn letters_of_access_are_all_or_none() {
         assert_eq!(access_of(Some("rw")), Some(DeviceAccess::READ | DeviceAccess::WRITE));
         assert_eq!((access_of(None), access_of(Some("rx"))), (Some(DeviceAccess::all()), None));
+        assert_eq!((access_of(Some("ra")), access_of(Some("a"))), (Some(DeviceAccess::READ), None));
     }
 
     #[test]

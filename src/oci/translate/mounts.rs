@@ -1,7 +1,8 @@
 //! The mounts: `mounts`, with the devices that every container has.
 
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -11,7 +12,7 @@ use oci_spec::runtime::{LinuxDevice, Mount as Listed, Process, Spec};
 use super::devices::{with_default_nodes, with_nodes};
 use super::namespaces::id_maps;
 use crate::foreign_root::mode_in;
-use crate::mount::{Bind, Cgroupfs, Dev, DeviceNode, MountOptions, RawMount};
+use crate::mount::{Again, Bind, Cgroupfs, Dev, DeviceNode, MountOptions, RawMount};
 use crate::oci::problems::Problems;
 use crate::sandbox::Sandbox;
 use crate::sys::nsfs;
@@ -32,13 +33,17 @@ pub(super) struct Around<'a> {
     pub(super) label: Option<&'a str>,
     /// The file of the user namespace that the container joins.
     pub(super) joined_user_ns: Option<&'a Path>,
+    /// The paths of the root on the host: see [`paths_of_root`].
+    pub(super) roots: &'a [PathBuf],
 }
 
 /// Adds the mounts in their order. The default devices stand on the first mount at /dev, if it is a
 /// tmpfs; a bind there has what it shows, and gets no node. Without a mount at /dev there is one
 /// with all of them. No device is made in a devtmpfs, which is the host's wherever it is mounted.
 pub(super) fn with_mounts(mut sandbox: Sandbox, spec: &Spec, around: Around<'_>, problems: &mut Problems) -> Sandbox {
-    let listed = spec.mounts().as_deref().unwrap_or_default();
+    let roots = paths_of_root(spec, around.bundle);
+    let listed: Vec<Listed> = spec.mounts().iter().flatten().map(|mount| without_root(mount, &roots)).collect();
+    let listed = listed.as_slice();
     let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
     let first = listed.iter().position(is_dev);
     if first.is_none() {
@@ -52,6 +57,7 @@ pub(super) fn with_mounts(mut sandbox: Sandbox, spec: &Spec, around: Around<'_>,
         let sealed = fills && MountOptions::parse(words(mount)).is_read_only();
         seal |= sealed;
         let mode = mode_of_target(mount, &listed[..i], spec, around.bundle);
+        let around = Around { roots: &roots, ..around };
         sandbox = with_mount(sandbox, mount, &format!("mounts[{i}]"), (sealed, mode), around, problems);
         if fills {
             if mount.typ().as_deref() == Some("tmpfs") {
@@ -70,6 +76,34 @@ pub(super) fn with_mounts(mut sandbox: Sandbox, spec: &Spec, around: Around<'_>,
         sandbox = sandbox.mount(RawMount::new("none", DEV, "none").options(options));
     }
     sandbox
+}
+
+/// Returns the paths by which the host knows the root: the one of the configuration, and where that
+/// leads to. What begins with one of them is meant as inside, by other runtimes, too.
+fn paths_of_root(spec: &Spec, bundle: &Path) -> Vec<PathBuf> {
+    let Some(root) = spec.root().as_ref().map(|root| bundle.join(root.path())) else { return Vec::new() };
+    let (plain, real) = (root.components().collect(), fs::canonicalize(&root));
+    [Some(plain), real.ok()].into_iter().flatten().filter(|path: &PathBuf| path.as_path() != Path::new("/")).collect()
+}
+
+/// Returns a path of the host as one inside, if it begins with one of the root's. A path with `..`
+/// may lead out, and is none.
+fn below(path: &Path, roots: &[PathBuf]) -> Option<PathBuf> {
+    if path.components().any(|part| part == Component::ParentDir) {
+        return None;
+    }
+    let rest = roots.iter().find_map(|root| path.strip_prefix(root).ok())?;
+    Some(Path::new("/").join(rest))
+}
+
+/// Returns the mount with its destination inside, of which another runtime takes the root's own path
+/// away as well.
+fn without_root(mount: &Listed, roots: &[PathBuf]) -> Listed {
+    let mut mount = mount.clone();
+    if let Some(inside) = below(mount.destination(), roots) {
+        mount.set_destination(inside);
+    }
+    mount
 }
 
 /// Returns what is wrong with the mounts, and is put right.
@@ -128,6 +162,8 @@ pub(in crate::oci) fn is_of_groups(mount: &Listed) -> bool {
 
 /// Shows the control groups. A container that has none gets an empty directory. Without a namespace
 /// the groups are read-only, as their directories on the host are what is shown (CVE-2023-25809).
+/// With one they are writable unless an option says `ro`, as every mount: privileged containers of
+/// engines, in which another manager of groups runs, have no such option.
 fn with_groups<'w>(
     sandbox: Sandbox,
     target: PathBuf,
@@ -139,6 +175,8 @@ fn with_groups<'w>(
         return sandbox.mount(RawMount::new("tmpfs", target, "tmpfs").options(options));
     }
     let words = words.filter(|word| around.has_cgroup_ns || *word != "rw");
+    // The word that comes last counts.
+    let words = around.has_cgroup_ns.then_some("rw").into_iter().chain(words);
     sandbox.mount(Cgroupfs::new(target).options(MountOptions::parse(words)))
 }
 
@@ -166,7 +204,7 @@ fn with_mount(
     // The specification allows paths that are not absolute, for older files: they begin at the
     // root.
     let target = Path::new("/").join(mount.destination());
-    if target.components().any(|part| part == std::path::Component::ParentDir) || target == Path::new("/") {
+    if target.components().any(|part| part == Component::ParentDir) || target == Path::new("/") {
         let remedy = "give the path of the mount inside the container";
         problems.invalid(format!("{property}.destination"), "it is the root itself, or has `..`", remedy);
         return sandbox;
@@ -209,7 +247,11 @@ fn with_mount(
             return sandbox;
         };
         // A relative one is in the bundle.
-        return sandbox.mount(Bind::new(around.bundle.join(source), target).options(options.without_values()));
+        let (source, options) = (around.bundle.join(source), options.without_values());
+        return match below(&source, around.roots) {
+            Some(inside) if inside != Path::new("/") => sandbox.mount(Again::new(inside, target, options)),
+            _ => sandbox.mount(Bind::new(source, target).options(options.replacing())),
+        };
     }
     match kind {
         None => {
@@ -254,14 +296,18 @@ fn takes_label(kind: &str) -> bool {
 }
 
 /// Returns `linux.mountLabel`, which is refused on a host without SELinux.
-pub(super) fn mount_label<'s>(spec: &'s Spec, has_selinux: bool, problems: &mut Problems) -> Option<&'s str> {
+pub(super) fn mount_label<'s>(
+    spec: &'s Spec,
+    has_selinux: impl FnOnce() -> bool,
+    problems: &mut Problems,
+) -> Option<&'s str> {
     const PROPERTY: &str = "linux.mountLabel";
     let label = spec.linux().as_ref()?.mount_label().as_deref().filter(|label| !label.is_empty())?;
     if label.contains(|c: char| c == '"' || c == '\\' || c.is_control()) {
         problems.invalid(PROPERTY, "it has a quote, a backslash or a control character", "correct the label");
         return None;
     }
-    if !has_selinux {
+    if !has_selinux() {
         problems.refused(PROPERTY, "this kernel has no SELinux, or it is switched off");
         return None;
     }
@@ -273,7 +319,14 @@ mod tests {
     use super::*;
 
     fn around() -> Around<'static> {
-        Around { bundle: Path::new("/"), has_group: true, has_cgroup_ns: true, label: None, joined_user_ns: None }
+        Around {
+            bundle: Path::new("/"),
+            has_group: true,
+            has_cgroup_ns: true,
+            label: None,
+            joined_user_ns: None,
+            roots: &[],
+        }
     }
 
     #[test]
@@ -286,7 +339,7 @@ mod tests {
         }))
         .unwrap();
         let mut problems = Problems::default();
-        let label = mount_label(&spec, true, &mut problems);
+        let label = mount_label(&spec, || true, &mut problems);
         let around = Around { label, ..around() };
         let shown = format!("{:?}", with_mounts(Sandbox::new(), &spec, around, &mut problems));
         problems.unless_any(()).unwrap();
@@ -297,7 +350,7 @@ mod tests {
                 serde_json::from_value(serde_json::json!({"ociVersion": "1.3.0", "linux": {"mountLabel": label}}))
                     .unwrap();
             let mut problems = Problems::default();
-            assert_eq!(mount_label(&spec, has_selinux, &mut problems), None);
+            assert_eq!(mount_label(&spec, || has_selinux, &mut problems), None);
             assert_eq!(problems.unless_any(()).unwrap_err().problems()[0].subject, "linux.mountLabel");
         }
     }

@@ -1,6 +1,7 @@
 //! Namespaces and what is set in them: `linux.namespaces`, the maps of ids, `linux.timeOffsets`,
 //! `linux.sysctl`, `hostname`, `domainname`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,8 +67,14 @@ pub(super) fn with_namespaces(mut sandbox: Sandbox, spec: &Spec, problems: &mut 
     if let Some(linux) = spec.linux() {
         sandbox = with_maps(sandbox, linux, kinds, problems);
         sandbox = with_offsets(sandbox, linux, kinds, problems);
+        let mut settings: BTreeMap<String, &str> = BTreeMap::new();
         for (name, value) in linux.sysctl().iter().flatten() {
             let dotted = dotted(name);
+            if let Some(other) = settings.insert(dotted.clone(), name) {
+                let property = format!("linux.sysctl.{name}");
+                problems.invalid(property, format!("{other:?} is the same setting"), "leave out one of the two");
+                continue;
+            }
             sandbox = match dotted == DOMAIN_NAME {
                 true => with_domain_name(sandbox, spec, kinds, (name, value), problems),
                 false => sandbox.sysctl(dotted, value),

@@ -294,7 +294,8 @@ fn scheduler_of(listed: &ListedScheduler, problems: &mut Problems) -> Option<Sch
     let priority = listed.priority().unwrap_or(0);
     let times = [*listed.runtime(), *listed.deadline(), *listed.period()].map(|nanos| nanos.unwrap_or(0));
     let foreign = [
-        ("nice", nice != 0, matches!(policy, SchedOther | SchedBatch)),
+        // The kernel passes over it beside the times of a deadline, and so does runc.
+        ("nice", nice != 0, matches!(policy, SchedOther | SchedBatch | SchedDeadline)),
         ("priority", priority != 0, matches!(policy, SchedFifo | SchedRr)),
         ("runtime", times[0] != 0, policy == SchedDeadline),
         ("deadline", times[1] != 0, policy == SchedDeadline),
@@ -534,6 +535,8 @@ mod tests {
         // Without a period, the deadline is the period.
         let whole = scheduler(serde_json::json!({"runtime": 2000, "deadline": 4000, "period": 4000})).unwrap();
         assert_eq!(scheduler(serde_json::json!({"runtime": 2000, "deadline": 4000})).unwrap(), whole);
+        // The kernel passes over the nice value.
+        assert!(scheduler(serde_json::json!({"runtime": 2000, "deadline": 4000, "nice": 19})).is_ok());
         for (times, subject, words) in [
             (serde_json::json!({"deadline": 4000}), "runtime", "requires `runtime`"),
             (serde_json::json!({"runtime": 2000}), "deadline", "requires `deadline`"),

@@ -25,6 +25,8 @@ pub(super) fn with_root(sandbox: Sandbox, spec: &Spec, bundle: &Path, problems: 
     let files = RootFs::dir(path).suid().dev();
     let word = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
     let files = match propagation(word) {
+        // It follows the host, as with other runtimes, and shares nothing with it.
+        Some(Some(slave @ (Propagation::Slave | Propagation::RSlave))) => files.propagation(slave).following_host(),
         Some(Some(propagation)) => files.propagation(propagation),
         Some(None) => files,
         None => {

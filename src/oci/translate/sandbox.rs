@@ -62,8 +62,9 @@ pub(in crate::oci) fn translate(
         bundle: around.bundle,
         has_group: cgroup.is_some(),
         has_cgroup_ns: has_cgroup_ns(spec),
-        label: mount_label(spec, has_selinux(), &mut problems),
+        label: mount_label(spec, has_selinux, &mut problems),
         joined_user_ns: joined_user_ns(spec),
+        roots: &[],
     };
     let sandbox = with_mounts(sandbox, spec, beside, &mut problems);
     let sandbox = with_process(sandbox, spec, around.bundle, &mut problems);

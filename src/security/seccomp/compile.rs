@@ -45,7 +45,7 @@ const CALLS_OF_AN_ENTERING_STUB: [libc::c_long; 17] = [
     libc::SYS_exit_group,
 ];
 /// The calls of a stub that waits for a later process, and executes the program or fails.
-const CALLS_OF_A_CREATED_STUB: [libc::c_long; 11] = [
+const CALLS_OF_A_CREATED_STUB: [libc::c_long; 12] = [
     libc::SYS_capset,
     libc::SYS_sendto,
     libc::SYS_ppoll,
@@ -54,6 +54,7 @@ const CALLS_OF_A_CREATED_STUB: [libc::c_long; 11] = [
     libc::SYS_close,
     libc::SYS_accept4,
     libc::SYS_prlimit64,
+    libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_execve,
     libc::SYS_exit_group,

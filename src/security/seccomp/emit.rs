@@ -45,40 +45,55 @@ impl Seccomp {
     /// Returns whether the filter can be installed in a stub before it waits for a later process,
     /// which starts the program.
     pub(crate) fn comes_before_the_start(&self) -> bool {
-        self.compiled().stub_may_be_started && !self.needs_failure_page() && !self.has_listener()
+        self.compiled().stub_may_be_started && !self.needs_failure_page()
     }
 
-    /// Emits the ops that install the filter in a stub that has still something to do.
+    /// Emits the ops that install the filter in a stub that has still something to do. A listener
+    /// is handed over before the stub goes on.
     pub(crate) fn emit_ahead(&self, plan: &mut Plan) {
-        let (program, flags) = self.emit_prepared(plan);
-        install(plan, program, flags);
+        let program = self.emit_prepared(plan);
+        self.emit_installation(plan, program, true);
     }
 
-    /// Emits `no_new_privs` and the filter's program. Returns the program, and the flags with which
-    /// it is installed.
-    fn emit_prepared(&self, plan: &mut Plan) -> (Ptr, u64) {
+    /// Emits the op that installs the filter, and hands its listener over if it has one. With
+    /// `answered`, the stub goes on only after the owner has answered to that.
+    fn emit_installation(&self, plan: &mut Plan, program: Ptr, answered: bool) {
+        if self.has_listener() {
+            plan.install_filter_and_send_listener(self.flags(), program, answered);
+        } else {
+            install(plan, program, self.flags());
+        }
+    }
+
+    /// Emits `no_new_privs` and the filter's program, which is returned.
+    fn emit_prepared(&self, plan: &mut Plan) -> Ptr {
         if !self.0.new_privs {
             emit_no_new_privs(plan);
         }
-        let program = self.emit_program(plan);
+        self.emit_program(plan)
+    }
+
+    /// Returns the flags of a filter without a listener.
+    fn plain_flags(&self) -> u64 {
         let log = if self.0.log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
         let speculation = if self.0.speculation { libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW } else { 0 };
-        (program, log | speculation)
+        log | speculation
+    }
+
+    /// Returns the flags with which the program's filter is installed.
+    pub(crate) fn flags(&self) -> u64 {
+        let of_listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+        self.plain_flags() | if self.has_listener() { of_listener } else { 0 }
     }
 
     /// Emits the ops that come right before the exec. Returns flags for the exec. With `answered`,
     /// the program is executed only after the owner has answered to the listener.
     pub(crate) fn emit(&self, plan: &mut Plan, answered: bool) -> ExecFlags {
         let compiled = self.compiled();
-        let (program, mut flags) = self.emit_prepared(plan);
+        let program = self.emit_prepared(plan);
         // The announcement comes before the filter, which may not allow it.
         plan.announce_exec();
-        if self.has_listener() {
-            flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-            plan.install_filter_and_send_listener(flags, program, answered);
-        } else {
-            install(plan, program, flags);
-        }
+        self.emit_installation(plan, program, answered);
         let mut how = ExecFlags::ANNOUNCED;
         if self.needs_failure_page() {
             how |= ExecFlags::SILENT;

@@ -156,6 +156,17 @@ enum Flag {
     WaitKillableRecv,
 }
 
+/// What is read in the way of other runtimes, for a caller who tells of it. For any other it is an
+/// error.
+#[derive(Debug, Default)]
+pub(crate) struct Leniencies {
+    /// Names that are to be refused and that no system call has: they are passed over.
+    pub(crate) unknown: BTreeSet<String>,
+    /// Calls of entries that compare an argument more than once: one comparison that holds is
+    /// enough, as with runc and crun.
+    pub(crate) alternatives: BTreeSet<String>,
+}
+
 /// The properties of the host that conditions of a file refer to.
 struct Host {
     capabilities: BTreeSet<String>,
@@ -236,12 +247,11 @@ impl Seccomp {
         Seccomp::read_json(text, capabilities, None)
     }
 
-    /// Reads a profile. Names that are to be refused and that no system call has go into `unknown`,
-    /// if there is one, and are an error otherwise.
+    /// Reads a profile, and notes what is read in the way of other runtimes, if there are `notes`.
     pub(crate) fn read_json(
         text: &str,
         capabilities: impl IntoIterator<Item = impl AsRef<str>>,
-        mut unknown: Option<&mut BTreeSet<String>>,
+        mut notes: Option<&mut Leniencies>,
     ) -> Result<Seccomp> {
         let invalid = |reason: String| Error::message(ErrorKind::Invalid, Step::Validate, reason);
         if text.len() > MAX_LEN {
@@ -278,8 +288,8 @@ impl Seccomp {
                     problems.push(Problem::invalid("seccomp", reason, "write it as in 5.10"));
                 }
             }
-            match entry.rule(default, unknown.as_deref_mut()) {
-                Ok(rule) => profile = profile.rule(rule),
+            match entry.rules(default, notes.as_deref_mut()) {
+                Ok(rules) => profile = rules.into_iter().fold(profile, Seccomp::rule),
                 Err(problem) => problems.push(problem),
             }
         }
@@ -336,25 +346,29 @@ fn architecture(name: &str) -> Option<Option<Architecture>> {
 }
 
 impl Entry {
-    fn rule(self, default: Action, passed_over: Option<&mut BTreeSet<String>>) -> Result<Rule, Problem> {
+    fn rules(self, default: Action, mut notes: Option<&mut Leniencies>) -> Result<Vec<Rule>, Problem> {
         let action = self.action.action(self.errno_ret);
         let (known, unknown): (Vec<String>, Vec<String>) =
             self.names.into_iter().chain(self.name).partition(|name| table::look_up(name) != Known::Unknown);
         if !unknown.is_empty() && action.severity() > default.severity() {
-            let Some(passed_over) = passed_over else {
+            let Some(notes) = notes.as_deref_mut() else {
                 let reason = format!("{unknown:?} would be refused, but no system call has this name");
                 return Err(Problem::invalid("seccomp", reason, "use the name in its man page, or leave it out"));
             };
-            passed_over.extend(unknown);
+            notes.unknown.extend(unknown);
         }
         let args = self.args.unwrap_or_default();
         let indices: BTreeSet<u8> = args.iter().map(|arg| arg.index).collect();
-        if indices.len() < args.len() || args.len() > MAX_COMPARISONS {
+        let rule = Rule::new(known.iter().cloned(), action);
+        if indices.len() == args.len() {
+            return Ok(vec![args.iter().fold(rule, |rule, arg| rule.arg(arg.index, arg.compare()))]);
+        }
+        let Some(notes) = notes.filter(|_| args.len() <= MAX_COMPARISONS) else {
             let reason = format!("{known:?}: an argument is compared twice, which runtimes read as `and` or as `or`");
             return Err(Problem::invalid("seccomp", reason, "write an entry for each comparison"));
-        }
-        let rule = Rule::new(known, action);
-        Ok(args.iter().fold(rule, |rule, arg| rule.arg(arg.index, arg.compare())))
+        };
+        notes.alternatives.extend(known);
+        Ok(args.iter().map(|arg| rule.clone().arg(arg.index, arg.compare())).collect())
     }
 }
 

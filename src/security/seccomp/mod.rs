@@ -26,6 +26,8 @@ use nix::errno::Errno;
 
 pub(crate) use denial::DenialRecord;
 pub use denial::{Denial, Denials};
+#[cfg(feature = "oci")]
+pub(crate) use json::Leniencies;
 pub use notify::{Notification, Notifications};
 pub(crate) use remote::{RemoteConnection, RemoteSupervisor};
 pub use rule::{Action, Compare, DenialRule, Rule};

@@ -32,7 +32,8 @@ impl fmt::Debug for RemoteSupervisor {
 #[derive(Debug)]
 pub(crate) struct RemoteConnection {
     supervisor: RemoteSupervisor,
-    /// `None` once a listener was sent: a second one takes a connection of its own.
+    /// `None` if there is none yet, and once a listener was sent: a second one takes a connection of
+    /// its own.
     socket: Mutex<Option<OwnedFd>>,
     patience: Duration,
 }
@@ -46,6 +47,11 @@ impl RemoteSupervisor {
     pub(crate) fn connect(&self, patience: Duration) -> Result<RemoteConnection> {
         let socket = self.open(until(patience))?;
         Ok(RemoteConnection { supervisor: self.clone(), socket: Mutex::new(Some(socket)), patience })
+    }
+
+    /// Returns a connection that is made when the listener is there. `patience` is the time for both.
+    pub(crate) fn connect_late(&self, patience: Duration) -> RemoteConnection {
+        RemoteConnection { supervisor: self.clone(), socket: Mutex::new(None), patience }
     }
 
     fn failed(&self, errno: Errno) -> Error {

@@ -2,7 +2,7 @@
 
 use crate::Machine;
 use crate::start::GREETING;
-use crate::syscall::{Errno, nr, syscall};
+use crate::syscall::{Errno, exit, nr, syscall};
 use crate::wire::{REPORT_SLOT, Record, record};
 
 const POLLIN: i16 = 1;
@@ -12,12 +12,15 @@ const PATIENCE: [u64; 2] = [10, 0];
 /// The pause after a connection that the kernel could not accept: for want of memory, or of files
 /// on the host.
 const PAUSE: [u64; 2] = [0, 50_000_000];
+/// SIGHUP, SIGINT, SIGQUIT and SIGTERM: the signals by which a process is asked to end.
+const ASKING: [u64; 4] = [1, 2, 3, 15];
 
 /// Lets the owner put this process on record, and lets go of the owner. From then on there are only
 /// the streams, the program's own descriptors and the listener. A greeting makes a connection the
 /// report socket.
 ///
-/// As long as there is no record, the end of the owner ends this process.
+/// As long as there is no record, the end of the owner ends this process. From then on, a signal does
+/// that asks for it: the kernel passes over those for an init without handlers.
 pub fn wait(machine: &mut Machine, index: u32, listener: u64, parent: u64) -> Result<u64, Errno> {
     const PR_SET_PDEATHSIG: u64 = 1;
     let send = |machine: &Machine, kind| machine.send(Record { kind, op: index, errno: 0, value: 0 });
@@ -35,6 +38,7 @@ pub fn wait(machine: &mut Machine, index: u32, listener: u64, parent: u64) -> Re
     send(machine, record::CREATED);
     close(parent);
     close(machine.report_fd());
+    heed(ended as *const () as u64);
     let connection = loop {
         match accept(listener) {
             Ok(connection) if greets(connection) => break connection,
@@ -46,10 +50,42 @@ pub fn wait(machine: &mut Machine, index: u32, listener: u64, parent: u64) -> Re
             }
         }
     };
+    heed(0);
     machine.slots[REPORT_SLOT as usize] = connection;
     // The listener is open until the exec closes it: as long as somebody can connect, the program's
     // filter may still be missing.
     Ok(0)
+}
+
+/// Sets the action of the signals that ask for the end, and unblocks them; an action of 0 is the
+/// default, and blocks them again until the exec. The program's own are the default after an exec
+/// in any case.
+fn heed(action: u64) {
+    const SIG_BLOCK: u64 = 0;
+    const SIG_UNBLOCK: u64 = 1;
+    const SA_RESTORER: u64 = 0x0400_0000;
+    let set = ASKING.iter().fold(0u64, |set, signal| set | 1 << (signal - 1));
+    let mask = |how| {
+        let _ = syscall(nr::RT_SIGPROCMASK, [how, &raw const set as u64, 0, 8, 0, 0]);
+    };
+    // x86-64 calls no handler without an address to return to. This one does not return.
+    let flags = if cfg!(target_arch = "x86_64") && action != 0 { SA_RESTORER } else { 0 };
+    let restorer = if flags == 0 { 0 } else { action };
+    let attributes = [action, flags, restorer, 0];
+    if action == 0 {
+        mask(SIG_BLOCK);
+    }
+    for signal in ASKING {
+        let _ = syscall(nr::RT_SIGACTION, [signal, attributes.as_ptr() as u64, 0, 8, 0, 0]);
+    }
+    if action != 0 {
+        mask(SIG_UNBLOCK);
+    }
+}
+
+/// Handles a signal that asks for the end. Only system calls are made from here.
+extern "C" fn ended(signal: i32) {
+    exit(128 + signal as u64)
 }
 
 fn accept(listener: u64) -> Result<u64, Errno> {

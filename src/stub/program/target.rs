@@ -269,7 +269,7 @@ fn refuse_link(fd: u64) -> Result<u64, Errno> {
     }
 }
 
-/// Checks that the descriptor is the null device.
+/// Checks the type of a file, as st_mode has it, and the numbers of the device, 0 for other files.
 pub fn is_device(fd: u64, kind: u64, number: (u64, u64)) -> Result<u64, Errno> {
     let (mode, (major, minor)) = stat(fd)?;
     let found = (u64::from(mode) & 0o170000, u64::from(major), u64::from(minor));

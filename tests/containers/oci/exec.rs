@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::terminal::{Screen, at_a_terminal_with, ends_restored, is_raw, receive};
+use super::terminal::{Screen, at_a_terminal_with, ends_restored, is_raw};
 use super::{Bundle, PATIENT, groups};
-use crate::common;
+use crate::common::{self, handover::receive};
 
 /// The exit code of a runtime that could not start a program.
 const FAILED: i32 = 255;
@@ -328,6 +328,38 @@ fn a_further_program_runs_at_the_terminal_of_the_runtime() {
     if fs::File::open("/dev/tty").is_err() {
         assert!(fails(&bundle, &["exec", "-t", "box", "true"]).contains("there is no terminal"));
     }
+    bundle.does(&["delete", "--force", "box"]);
+}
+
+#[test]
+fn a_further_program_has_the_scheduling_that_no_fork_hands_down() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    if common::needs_root("deadlines") {
+        return;
+    }
+    let bundle = Bundle::new(PATIENT);
+    bundle.does(&["run", "--detach", "box"]);
+    for flags in [json!(["SCHED_FLAG_RESET_ON_FORK"]), json!([])] {
+        let times = json!({"policy": "SCHED_DEADLINE", "flags": flags, "runtime": 10_000_000, "deadline": 100_000_000,
+                           "period": 100_000_000});
+        let file = process(&bundle, &["cat", "/proc/self/stat"], &[("scheduler", times)]);
+        let said = bundle.says(&["exec", "--process", &file, "box"]);
+        if said.err.contains("EBUSY") {
+            common::skip("the machine has no processor time left for deadlines", false);
+            continue;
+        }
+        assert!(said.status.success(), "{said:?}");
+        assert_eq!(said.out.split(' ').nth(40), Some("6"), "{said:?}");
+    }
+    // Also what the program could set by itself.
+    let batch = json!({"policy": "SCHED_BATCH", "nice": 7, "flags": ["SCHED_FLAG_RESET_ON_FORK"]});
+    let file = process(&bundle, &["cat", "/proc/self/stat"], &[("scheduler", batch)]);
+    let said = bundle.does(&["exec", "--process", &file, "box"]);
+    let fields: Vec<&str> = said.split(' ').collect();
+    assert_eq!((fields[18], fields[40]), ("7", "3"), "{said}");
+    // The runtime itself is not what was scheduled.
+    assert_eq!(fs::read_to_string("/proc/self/stat").unwrap().split(' ').nth(40), Some("0"));
     bundle.does(&["delete", "--force", "box"]);
 }
 

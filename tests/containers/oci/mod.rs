@@ -9,8 +9,9 @@ use std::process::{Command, ExitStatus, Stdio};
 use ringfence::oci::{Config, default_config};
 use serde_json::{Value, json};
 
-use crate::common::{self, probe};
+use crate::common::{self, probe, refuse};
 
+mod binds;
 mod compatible;
 mod conformance;
 mod engine_words;
@@ -25,6 +26,7 @@ mod options;
 mod signals;
 mod subgroups;
 mod systemd;
+mod systemd_v1;
 mod terminal;
 mod update;
 mod volumes;
@@ -37,6 +39,12 @@ common::callers! {
     "oci-runtime" => std::process::exit(example::run(words.iter().map(Into::into)).into()),
     "oci-overwrite" => escapes::overwrite_programs(),
     "oci-chroot" => escapes::leave_by_chroot(words[1]),
+    "oci-runtime-without-mount_setattr" => {
+        refuse::refuse(&binds::LATER_CALLS, nix::errno::Errno::ENOSYS);
+        let code = example::run(words.iter().map(Into::into));
+        refuse::all_refused(&binds::LATER_CALLS);
+        std::process::exit(code.into())
+    },
     "oci-runtime-of-an-ordinary-user" => {
         common::become_ordinary();
         std::process::exit(example::run(words.iter().map(Into::into)).into())
@@ -272,7 +280,7 @@ fn the_program_has_what_the_configuration_says() {
     // What the kernel says about a program that is not there, in the words that engines look for.
     let bundle = bundle.with("/process/args", json!(["/no/such/program"]));
     let said = bundle.fails(&["run", "box"]);
-    assert!(said.contains("No such file or directory"), "{said}");
+    assert_eq!(said, "exec /no/such/program: no such file or directory\n");
     assert!(bundle.is_empty() && groups().is_empty());
 }
 

@@ -83,3 +83,24 @@ fn a_hook_has_no_signals_blocked() {
     assert_eq!(bundle.does(&["run", "box"]), none);
     assert!(bundle.read("told").contains(&none), "{}", bundle.read("told"));
 }
+
+#[test]
+fn a_container_that_waits_for_its_start_ends_when_it_is_asked_to() {
+    let _clean = common::clean();
+    let _reaping = common::reaping();
+    let bundle = Bundle::new(PATIENT);
+    for signal in ["HUP", "INT", "QUIT", "TERM"] {
+        bundle.does(&["create", "box"]);
+        bundle.does(&["kill", "box", signal]);
+        bundle.becomes("stopped");
+        bundle.does(&["delete", "box"]);
+        assert_eq!(bundle.read("out"), "", "{signal}");
+    }
+    // The program itself is asked once it runs: as an init without handlers it is not ended.
+    let bundle = bundle.with("/process/args", json!(["sleep", "1000"]));
+    bundle.does(&["create", "box"]);
+    bundle.does(&["start", "box"]);
+    bundle.does(&["kill", "box", "TERM"]);
+    bundle.does(&["exec", "box", "true"]);
+    assert_eq!(bundle.state()["status"], "running");
+}

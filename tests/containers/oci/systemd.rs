@@ -1,4 +1,4 @@
-//! Containers in scopes of systemd's: with a systemd in a virtual machine (the row `systemd` of tests/vm/run), as root and as
+//! Containers in scopes of systemd's: with a systemd in a virtual machine (the rows `systemd` of tests/vm/run), as root and as
 //! an ordinary user inside and outside of its manager's subtree; and everywhere, what is said where there is none.
 
 use std::fs;
@@ -10,27 +10,40 @@ use serde_json::{Value, json};
 
 use super::killed::{is_killed, marked, with_marks};
 use super::{Bundle, PATIENT};
-use crate::common::{self, no_systemd, probe};
+use crate::common::{self, probe};
+
+/// True, after saying so, where systemd makes no scopes for containers of this user.
+#[track_caller]
+pub(super) fn no_scopes() -> bool {
+    if common::no_systemd() {
+        return true;
+    }
+    let is_without = !common::is_v2() && !common::is_root();
+    if is_without {
+        common::skip("systemd gives users' managers no controllers of v1", true);
+    }
+    is_without
+}
 
 /// A container whose group systemd makes: `rftest-PID.scope` in `rftest.slice`.
-fn bundle(script: &str) -> Bundle {
+pub(super) fn bundle(script: &str) -> Bundle {
     let path = format!("rftest.slice:rftest:{}", std::process::id());
     let mut bundle = Bundle::new(script).with("/linux/cgroupsPath", json!(path));
     bundle.options = &["--systemd-cgroup"];
     bundle
 }
 
-fn unit() -> String {
+pub(super) fn unit() -> String {
     format!("rftest-{}.scope", std::process::id())
 }
 
-fn systemctl(words: &[&str]) -> String {
+pub(super) fn systemctl(words: &[&str]) -> String {
     let mut command = Command::new("systemctl");
     command.args(if common::is_root() { &[][..] } else { &["--user"] }).args(words);
     probe::succeeds(command)
 }
 
-fn property(unit: &str, name: &str) -> String {
+pub(super) fn property(unit: &str, name: &str) -> String {
     let shown = systemctl(&["show", unit, "-p", name]);
     shown.trim().strip_prefix(&format!("{name}=")).unwrap_or_default().to_owned()
 }
@@ -39,27 +52,63 @@ fn group_of(pid: &str) -> String {
     group_while_it_lives(pid).unwrap_or_else(|| panic!("process {pid} has ended"))
 }
 
+/// The group in which systemd keeps the processes of the unit.
 fn group_while_it_lives(pid: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+    let kept = if common::is_v2() { "0::" } else { "name=systemd:" };
+    text.lines().find_map(|line| line.split_once(kept)).map(|(_, group)| group.to_owned())
 }
 
-/// The directory of the container's group.
-fn dir(bundle: &Bundle) -> PathBuf {
-    let group = group_of(&bundle.state()["pid"].to_string());
-    Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/'))
+pub(super) fn pid(bundle: &Bundle) -> u32 {
+    bundle.state()["pid"].to_string().parse().unwrap()
 }
 
-fn read(dir: &Path, file: &str) -> String {
-    fs::read_to_string(dir.join(file)).unwrap_or_else(|error| panic!("{file}: {error}")).trim().to_owned()
+/// The directories of the container's group, that of v2 alone or those of all hierarchies.
+pub(super) fn dirs(pid: u32) -> Vec<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let names = text.lines().map(|line| line.split(':').nth(1).unwrap().split(',').next().unwrap());
+    let is_mounted = |name: &&str| !name.is_empty() || common::is_v2() || Path::new("/sys/fs/cgroup/unified").exists();
+    names.filter(is_mounted).map(|name| common::group_of(pid, name)).collect()
+}
+
+/// The directories of the unit's group, in any hierarchy.
+pub(super) fn dirs_of_unit() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let words = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mounts = words.filter(|words| words[2].starts_with("cgroup")).map(|words| Path::new(words[1]));
+    mounts.map(|mount| mount.join("rftest.slice").join(unit())).filter(|dir| dir.exists()).collect()
+}
+
+/// The value of a file of cgroup v2 in a container's group, or of those that say the same on v1.
+pub(super) fn read(pid: u32, file: &str) -> String {
+    let read = |controller: &str, file: &str| {
+        let path = common::group_of(pid, controller).join(file);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}")).trim().to_owned()
+    };
+    if common::is_v2() {
+        return read("", file);
+    }
+    match file {
+        "cgroup.procs" => read("name=systemd", file),
+        "memory.max" => read("memory", "memory.limit_in_bytes"),
+        "cpu.max" => format!("{} {}", read("cpu", "cpu.cfs_quota_us"), read("cpu", "cpu.cfs_period_us")),
+        "cpu.weight" => read("cpu", "cpu.shares"),
+        _ => read(file.split('.').next().unwrap(), file),
+    }
 }
 
 #[track_caller]
-fn is_gone(unit: &str) {
+pub(super) fn is_gone(unit: &str) {
     assert_eq!(property(unit, "LoadState"), "not-found", "{unit}");
 }
 
-fn resources() -> Value {
+/// The node of a device that no rule allows, and that everybody could open else.
+pub(super) fn denied_node() -> Value {
+    assert!(fs::File::open("/dev/fuse").is_ok());
+    json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}])
+}
+
+pub(super) fn resources() -> Value {
     let mut all = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 20}});
     if common::is_root() {
         all["cpu"] = json!({"quota": 50_000, "period": 100_000, "shares": 512, "cpus": "0"});
@@ -72,40 +121,45 @@ fn resources() -> Value {
 fn a_container_has_a_scope_of_its_own_from_create_to_delete() {
     let _clean = common::clean();
     let _reaping = common::reaping();
-    if no_systemd() {
+    if no_scopes() {
         return;
     }
     let bundle = bundle(PATIENT).with("/linux/resources", resources());
     bundle.does(&["create", "box"]);
-    let dir = dir(&bundle);
-    assert!(dir.ends_with(Path::new("rftest.slice").join(unit())), "{dir:?}");
-    assert_eq!(read(&dir, "cgroup.procs"), bundle.state()["pid"].to_string(), "the first process is alone");
+    let pid = pid(&bundle);
+    let dirs = dirs(pid);
+    assert!(dirs.iter().all(|dir| dir.ends_with(Path::new("rftest.slice").join(unit()))), "{dirs:?}");
+    assert_eq!(read(pid, "cgroup.procs"), pid.to_string(), "the first process is alone");
+    let memory = if common::is_v2() { "MemoryMax" } else { "MemoryLimit" };
     for (name, value) in [
         ("ActiveState", "active"),
         ("Delegate", "yes"),
         ("Slice", "rftest.slice"),
         ("Description", "container box"),
-        ("MemoryMax", "67108864"),
+        (memory, "67108864"),
         ("TasksMax", "20"),
     ] {
         assert_eq!(property(&unit(), name), value, "{name}");
     }
     bundle.does(&["start", "box"]);
-    let limits = || [read(&dir, "memory.max"), read(&dir, "pids.max")];
+    let limits = || [read(pid, "memory.max"), read(pid, "pids.max")];
     assert_eq!(limits(), ["67108864", "20"]);
     systemctl(&["daemon-reload"]);
     assert_eq!(limits(), ["67108864", "20"]);
     bundle.does(&["update", "--memory", "96m", "--pids-limit=30", "box"]);
-    assert_eq!([property(&unit(), "MemoryMax"), property(&unit(), "TasksMax")], ["100663296", "30"]);
+    assert_eq!([property(&unit(), memory), property(&unit(), "TasksMax")], ["100663296", "30"]);
     assert_eq!(limits(), ["100663296", "30"]);
     systemctl(&["daemon-reload"]);
     assert_eq!(limits(), ["100663296", "30"]);
     // What has no property is in the file all the same.
     assert!(bundle.fails(&["update", "--cpuset-cpus", "9999", "box"]).contains("pus"));
 
-    assert_eq!(bundle.does(&["exec", "box", "cat", "/proc/self/cgroup"]).lines().count(), 1);
+    assert_eq!(
+        bundle.does(&["exec", "box", "cat", "/proc/self/cgroup"]).lines().filter(|line| line.len() > 4).count() > 1,
+        !common::is_v2()
+    );
     let pids = || serde_json::from_str::<Vec<u32>>(&bundle.does(&["ps", "-f", "json", "box"])).unwrap();
-    assert!(pids().contains(&u32::try_from(bundle.state()["pid"].as_u64().unwrap()).unwrap()));
+    assert!(pids().contains(&pid));
     let event: Value = serde_json::from_str(&bundle.does(&["events", "--stats", "box"])).unwrap();
     assert_eq!(event["data"]["memory"]["usage"]["limit"], json!(96 << 20));
     bundle.does(&["pause", "box"]);
@@ -117,7 +171,7 @@ fn a_container_has_a_scope_of_its_own_from_create_to_delete() {
     let groups: Vec<String> = pids().iter().filter_map(|pid| group_while_it_lives(&pid.to_string())).collect();
     assert!(groups.len() >= 2 && groups.iter().all(|group| group.ends_with(&unit())), "{groups:?}");
     bundle.does(&["delete", "--force", "box"]);
-    assert!(bundle.is_empty() && !dir.exists());
+    assert!(bundle.is_empty() && dirs.iter().all(|dir| !dir.exists()));
     is_gone(&unit());
 }
 
@@ -125,29 +179,29 @@ fn a_container_has_a_scope_of_its_own_from_create_to_delete() {
 fn what_root_can_limit_stays_when_systemd_loads_its_units_again() {
     let _clean = common::clean();
     let _reaping = common::reaping();
-    if no_systemd() || common::needs_root("the controllers cpu and cpuset, and rules for devices") {
+    if no_scopes() || common::needs_root("the controllers cpu and cpuset, and rules for devices") {
         return;
     }
-    let node = json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]);
-    let bundle = bundle(PATIENT).with("/linux/resources", resources()).with("/linux/devices", node);
+    let bundle = bundle(PATIENT).with("/linux/resources", resources()).with("/linux/devices", denied_node());
     bundle.does(&["run", "-d", "box"]);
-    let dir = dir(&bundle);
-    let limits = || ["cpu.max", "cpu.weight", "cpuset.cpus"].map(|file| read(&dir, file));
+    let pid = pid(&bundle);
+    let limits = || ["cpu.max", "cpu.weight", "cpuset.cpus"].map(|file| read(pid, file));
     let before = limits();
-    assert_eq!(before, ["50000 100000", "59", "0"]);
+    let [weight, other] = if common::is_v2() { ["59", "100"] } else { ["512", "1024"] };
+    assert_eq!(before, ["50000 100000", weight, "0"]);
     let opens =
         |path: &str| bundle.says(&["exec", "box", "dd", &format!("if={path}"), "of=/dev/null", "count=0"]).status;
     for _ in 0..2 {
         assert!(opens("/dev/zero").success());
-        assert!(!opens("/dev/kmsg").success());
+        assert!(!opens("/dev/fuse").success());
         systemctl(&["daemon-reload"]);
         assert_eq!(limits(), before);
     }
     bundle.does(&["update", "--cpu-quota", "20000", "--cpu-share", "1024", "box"]);
     systemctl(&["daemon-reload"]);
-    assert_eq!(limits(), ["20000 100000", "100", "0"]);
+    assert_eq!(limits(), ["20000 100000", other, "0"]);
     assert_eq!(property(&unit(), "CPUQuotaPerSecUSec"), "200ms");
-    assert!(!opens("/dev/kmsg").success());
+    assert!(!opens("/dev/fuse").success());
     bundle.does(&["delete", "--force", "box"]);
     is_gone(&unit());
 }
@@ -156,14 +210,15 @@ fn what_root_can_limit_stays_when_systemd_loads_its_units_again() {
 fn a_container_without_a_path_has_a_scope_at_the_default_place() {
     let _clean = common::clean();
     let _reaping = common::reaping();
-    if no_systemd() {
+    if no_scopes() {
         return;
     }
     let mut bundle = bundle("read line; exit 5");
     bundle.config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
     bundle.does(&["create", "box"]);
     let slice = if common::is_root() { "system.slice" } else { "user.slice" };
-    assert!(dir(&bundle).ends_with(format!("{slice}/ringfence-box.scope")), "{:?}", dir(&bundle));
+    let group = group_of(&pid(&bundle).to_string());
+    assert!(group.ends_with(&format!("{slice}/ringfence-box.scope")), "{group}");
     bundle.does(&["start", "box"]);
     // It ends by itself, and its scope with it.
     bundle.becomes("stopped");
@@ -178,7 +233,7 @@ fn a_container_without_a_path_has_a_scope_at_the_default_place() {
 fn annotations_are_properties_of_the_scope() {
     let _clean = common::clean();
     let _reaping = common::reaping();
-    if no_systemd() {
+    if no_scopes() {
         return;
     }
     let name = |name: &str| format!("org.systemd.property.{name}");
@@ -188,7 +243,7 @@ fn annotations_are_properties_of_the_scope() {
     bundle.does(&["create", "box"]);
     assert_eq!([property(&unit(), "TimeoutStopUSec"), property(&unit(), "CollectMode")], ["1min 17s", "inactive"]);
     // One process is few, and none of it is the library's.
-    assert_eq!(read(&dir(&bundle), "pids.max"), "1");
+    assert_eq!(read(pid(&bundle), "pids.max"), "1");
     bundle.does(&["start", "box"]);
     bundle.becomes("stopped");
     bundle.does(&["delete", "box"]);
@@ -211,7 +266,7 @@ fn annotations_are_properties_of_the_scope() {
 fn a_scope_of_another_is_neither_taken_nor_stopped() {
     let _clean = common::clean();
     let _reaping = common::reaping();
-    if no_systemd() {
+    if no_scopes() {
         return;
     }
     let (first, second) = (bundle(PATIENT), bundle(PATIENT));
@@ -237,7 +292,7 @@ fn a_scope_of_another_is_neither_taken_nor_stopped() {
 fn is_killed_in_a_scope(before: &[&[&str]], words: &[&str]) {
     let _clean = common::clean();
     let _reaping = common::reaping();
-    if no_systemd() {
+    if no_scopes() {
         return;
     }
     let (bundle, mark) = with_marks(bundle(PATIENT).with("/linux/resources", json!({"pids": {"limit": 20}})));
@@ -245,6 +300,7 @@ fn is_killed_in_a_scope(before: &[&[&str]], words: &[&str]) {
     is_killed(&bundle, before, words, 3, || {
         common::eventually("all processes are gone", || marked(&mark) == 0);
         common::eventually("the scope is gone", || property(&unit(), "LoadState") == "not-found");
+        assert_eq!(dirs_of_unit(), [""; 0].map(PathBuf::from));
     });
 }
 
@@ -262,7 +318,7 @@ fn one_that_deletes_is_killed() {
 fn hooks_run_in_the_scope_too() {
     let _clean = common::clean();
     let _reaping = common::reaping();
-    if no_systemd() {
+    if no_scopes() {
         return;
     }
     let bundle = bundle(PATIENT);
@@ -281,8 +337,11 @@ fn hooks_run_in_the_scope_too() {
 fn a_user_who_is_root_in_a_namespace_has_its_own_manager() {
     let _clean = common::clean();
     let _reaping = common::reaping();
-    if no_systemd() || common::needs_root("the maps of a user's namespace") {
+    if no_scopes() || common::needs_root("the maps of a user's namespace") {
         return;
+    }
+    if !common::is_v2() {
+        return common::skip("systemd gives users' managers no controllers of v1", true);
     }
     if !Path::new("/run/user/1000/bus").exists() {
         common::skip("no user 1000 has a manager", true);
@@ -323,7 +382,8 @@ fn a_user_who_is_root_in_a_namespace_has_its_own_manager() {
     let group = group_of(&state["pid"].to_string());
     assert_eq!(group, "/user.slice/user-1000.slice/user@1000.service/user.slice/rftest-mapped.scope");
     let dir = Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/'));
-    assert_eq!(read(&dir, "pids.max"), "20");
+    let limit = fs::read_to_string(dir.join("pids.max")).unwrap();
+    assert_eq!(limit.trim(), "20");
     says(&["delete", "--force", "box"]);
     mapped.kill().unwrap();
     mapped.wait().unwrap();
@@ -353,7 +413,7 @@ fn a_path_of_a_scope_and_one_of_a_group_are_not_taken_for_each_other() {
     plain.options = &[];
     let said = plain.fails(&["create", "box"]);
     assert!(said.contains("linux.cgroupsPath") && said.contains("--systemd-cgroup"), "{said}");
-    if no_systemd() {
+    if no_scopes() {
         return;
     }
     for path in

@@ -1,20 +1,18 @@
 //! Terminals of containers, for engines and at the terminal of the runtime itself.
 
-use std::io::{IoSliceMut, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
-use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use ringfence::{Child, Sandbox, Stdio, Terminal, TerminalSize};
 use serde_json::json;
 
 use super::Bundle;
-use crate::common;
+use crate::common::{self, handover::receive};
 
 const SIZE: TerminalSize = TerminalSize { rows: 33, columns: 101 };
 /// A container whose program tells about its terminal, waits for a line, and for Ctrl-C.
@@ -28,28 +26,6 @@ fn bundle(script: &str) -> Bundle {
 fn at_terminal(bundle: Bundle) -> Bundle {
     let bundle = bundle.with("/process/terminal", json!(true));
     bundle.with("/process/consoleSize", json!({"height": SIZE.rows, "width": SIZE.columns}))
-}
-
-/// Takes one message with one descriptor, as an engine does.
-#[track_caller]
-pub(super) fn receive(listener: &UnixListener) -> (String, OwnedFd) {
-    let ready = poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], 60_000u16).unwrap();
-    assert!(ready > 0, "nobody has connected");
-    let (stream, _) = listener.accept().unwrap();
-    let mut text = [0; 16 << 10];
-    let mut space = cmsg_space!([i32; 4]);
-    let mut buffers = [IoSliceMut::new(&mut text)];
-    let message =
-        recvmsg::<()>(stream.as_raw_fd(), &mut buffers, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
-    let count = message.bytes;
-    let mut fds = message.cmsgs().unwrap().flat_map(|message| match message {
-        ControlMessageOwned::ScmRights(fds) => fds,
-        other => panic!("{other:?}"),
-    });
-    // SAFETY: the kernel has just made the descriptor for this process, which owns it by nothing else.
-    let fd = unsafe { std::os::fd::FromRawFd::from_raw_fd(fds.next().unwrap()) };
-    assert_eq!(fds.next(), None);
-    (String::from_utf8(text[..count].to_vec()).unwrap(), fd)
 }
 
 /// The end of a terminal at which somebody types and looks.

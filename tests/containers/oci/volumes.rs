@@ -22,7 +22,7 @@ impl Bundle {
     }
 
     /// Adds a user namespace with these maps, to whose root the container's root directory belongs.
-    fn with_user_ns(mut self, map: &Value) -> Bundle {
+    pub(super) fn with_user_ns(mut self, map: &Value) -> Bundle {
         self.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
         if !map.is_null() {
             (self.config["linux"]["uidMappings"], self.config["linux"]["gidMappings"]) = (map.clone(), map.clone());
@@ -146,6 +146,14 @@ fn control_groups_are_writable_only_in_a_namespace_of_their_own() {
     let mut with = Bundle::new(script).without_mounts("/sys/fs/cgroup").without_namespace("cgroup").mounting(group);
     with.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
     assert!(runs(&with).contains("made"));
+    // As of every mount, `ro` is what has to be said.
+    with.config["mounts"].as_array_mut().unwrap().last_mut().unwrap()["options"] = json!(["nosuid"]);
+    assert!(runs(&with).contains("made"));
+    with.config["mounts"].as_array_mut().unwrap().last_mut().unwrap()["options"] = json!(["nosuid", "ro"]);
+    assert_eq!(runs(&with), "");
+    let silent = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"});
+    let without = Bundle::new(script).without_mounts("/sys/fs/cgroup").without_namespace("cgroup").mounting(silent);
+    assert_eq!(runs(&without), "");
 }
 
 #[test]
