@@ -29,6 +29,7 @@ pub(crate) fn id(text: &str) -> Option<u32> {
 
 /// A line of passwd(5).
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "image"), allow(dead_code, reason = "only images name users and their groups"))]
 pub(crate) struct PasswdLine<'t> {
     pub(crate) name: &'t str,
     pub(crate) uid: u32,

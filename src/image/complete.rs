@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat, futimens};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -24,6 +24,7 @@ use super::lowers::{Found, Lowers};
 use super::tree::{self, InRoot, at_or_below, kind_of};
 use super::unpack::{Directory, Ids, Unpacked, failed, permissions, time};
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::by_fd;
 
 /// The largest number of directories that links of lower layers may move, and of names in them.
 const MOVES_MAX: usize = 10_000;
@@ -225,7 +226,8 @@ fn merge(
         let mut reader = Dir::openat(&from, c".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         let names: Vec<_> = reader.iter().map(|e| e.map(|e| e.file_name().to_owned())).collect::<nix::Result<_>>()?;
         for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
-            match renameat2(&from, name.as_c_str(), &to, name.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
+            let name_in = |dir| (dir, name.as_c_str());
+            match by_fd::rename(name_in(from.as_fd()), name_in(to.as_fd()), libc::RENAME_NOREPLACE) {
                 Err(Errno::EEXIST) => {}
                 result => {
                     result?;
@@ -265,7 +267,7 @@ fn merge_files(from: &OwnedFd, to: &OwnedFd, name: &CStr) -> nix::Result<()> {
     let has_dir = [here, there].iter().any(|stat| kind_of(stat) == SFlag::S_IFDIR);
     match (has_dir, tree::is_whiteout(&here), tree::is_whiteout(&there)) {
         (false, true, _) => unlinkat(from, name, UnlinkatFlags::NoRemoveDir),
-        (false, false, true) => renameat2(from, name, to, name, RenameFlags::empty()),
+        (false, false, true) => renameat(from, name, to, name),
         _ => Err(Errno::ENOTDIR),
     }
 }

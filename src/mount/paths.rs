@@ -38,13 +38,17 @@ pub(super) fn flags_of(path: &Path) -> Result<MountFlags> {
     Ok(pairs.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, flag)| flag).collect())
 }
 
+/// A flag of statfs(2), which not every C library names.
+#[cfg(feature = "oci")]
+const ST_RELATIME: libc::c_ulong = 0x1000;
+
 /// Returns the flags of the mount on which `path` stands, as mount(2) has them. A mount has one way
 /// of keeping times of access, also where statfs(2) has no flag for it.
 #[cfg(feature = "oci")]
 pub(super) fn ms_flags_of(path: &Path) -> Result<u64> {
     let flags = statvfs(path).map_err(|errno| Error::new(Step::OpenSource, errno).at(path))?.flags().bits();
     let named = flags_of(path)?.ms();
-    Ok(match (named & libc::MS_NOATIME, flags & libc::ST_RELATIME) {
+    Ok(match (named & libc::MS_NOATIME, flags & ST_RELATIME) {
         (0, 0) => named | libc::MS_STRICTATIME,
         (0, _) => named | libc::MS_RELATIME,
         _ => named,

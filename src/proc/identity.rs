@@ -156,9 +156,14 @@ pub(crate) fn boot_id() -> Result<String, Errno> {
 }
 
 /// Returns the inode of this process's pid namespace, namespaces(7).
+/// A process stays in it until the end.
 pub(crate) fn pid_ns() -> Result<u64, Errno> {
-    let found = fs::metadata("/proc/self/ns/pid");
-    found.map(|file| file.ino()).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+    static INODE: PerProcess<u64> = PerProcess::new();
+    let read = || {
+        let found = fs::metadata("/proc/self/ns/pid");
+        found.map(|file| file.ino()).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+    };
+    INODE.get_or_try(read).copied()
 }
 
 fn inode(process: BorrowedFd<'_>) -> Option<u64> {

@@ -102,7 +102,7 @@ pub(crate) fn chmod(fd: &impl AsFd, mode: Mode) -> nix::Result<()> {
 pub(crate) fn replace(dir: BorrowedFd<'_>, new: &str, name: &str, text: &[u8]) -> io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     file_size::append(&File::from(openat(dir, new, flags, Mode::S_IRUSR | Mode::S_IWUSR)?), text)?;
-    match exchange(dir, new, name) {
+    match rename((dir, new), (dir, name), libc::RENAME_EXCHANGE) {
         Ok(()) => {
             // An old file that stays is written over the next time.
             let _ = unlinkat(dir, new, UnlinkatFlags::NoRemoveDir);
@@ -114,13 +114,18 @@ pub(crate) fn replace(dir: BorrowedFd<'_>, new: &str, name: &str, text: &[u8]) -
     }
 }
 
-fn exchange(dir: BorrowedFd<'_>, one: &str, other: &str) -> nix::Result<()> {
-    let call = |one: &CStr, other: &CStr| {
-        let (fd, flags) = (dir.as_raw_fd(), libc::RENAME_EXCHANGE);
+/// Renames a file: renameat2(2), 3.15, for which not every C library has a function.
+pub(crate) fn rename<P: NixPath + ?Sized>(
+    (from, old): (BorrowedFd<'_>, &P),
+    (to, new): (BorrowedFd<'_>, &P),
+    flags: u32,
+) -> nix::Result<()> {
+    let call = |old: &CStr, new: &CStr| {
+        let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
         // SAFETY: renameat2(2) reads two strings, which the borrows keep.
-        unsafe { libc::syscall(libc::SYS_renameat2, fd, one.as_ptr(), fd, other.as_ptr(), flags) }
+        unsafe { libc::syscall(libc::SYS_renameat2, from, old.as_ptr(), to, new.as_ptr(), flags) }
     };
-    Errno::result(one.with_nix_path(|one| other.with_nix_path(|other| call(one, other)))??).map(drop)
+    Errno::result(old.with_nix_path(|old| new.with_nix_path(|new| call(old, new)))??).map(drop)
 }
 
 /// Reads the file `name` in `dir`, which is no link, and waits for no other end of a pipe. Fails

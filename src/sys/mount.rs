@@ -9,10 +9,9 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mkdirat, mknodat};
-use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, fchdir, read, unlinkat};
 
-use super::table;
+use super::{nsfs, table};
 
 const AT_EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
 const AT_RECURSIVE: u64 = 0x8000;
@@ -214,7 +213,7 @@ pub(crate) fn empty_namespace() -> Result<OwnedFd, Errno> {
     call(libc::SYS_mount, [0, slash, 0, libc::MS_REC | libc::MS_PRIVATE, 0, 0])?;
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let own = table::above_stdio(open("/proc/thread-self/ns/mnt", flags, Mode::empty())?)?;
-    if fstatfs(&own)?.filesystem_type() != FsType(libc::NSFS_MAGIC) {
+    if !nsfs::is_namespace(own.as_fd()) {
         return Err(Errno::ENOTTY);
     }
     let root = new_tmpfs(c"2")?;

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::statfs::{FsType, fstatfs};
 
 /// The magic number of the file system that the files are on.
-const NSFS: FsType = FsType(libc::NSFS_MAGIC);
+const NSFS: FsType = FsType(0x6e73_6673);
 
 /// Returns whether a descriptor is a file of a namespace. `O_PATH` will do.
 pub(crate) fn is_namespace(fd: BorrowedFd<'_>) -> bool {

@@ -156,7 +156,7 @@ impl CallRules {
                 && decision(libc::SYS_mmap).otherwise == Action::Allow,
             stub_may_enter: CALLS_OF_AN_ENTERING_STUB.into_iter().all(plainly)
                 && decision(libc::SYS_clone).on([CLONE_OF_AN_ENTRY, 0, 0, 0, 0, 0]) == Action::Allow
-                && decision(libc::SYS_ioctl).on([0, libc::TIOCSCTTY, 0, 0, 0, 0]) == Action::Allow,
+                && decision(libc::SYS_ioctl).on([0, (libc::TIOCSCTTY as u32).into(), 0, 0, 0, 0]) == Action::Allow,
             stub_may_be_started: CALLS_OF_A_CREATED_STUB.into_iter().all(plainly),
             uncounted: uncounted::under(&filter),
             program,
