@@ -23,6 +23,9 @@ type SetRate = fn(IoLimit, u64) -> IoLimit;
 /// Returns the path of the container's control group: the one that is asked for, or one below the
 /// runtime's own parent. A container of an ordinary user, which has no limits, has no group where
 /// that user may make none.
+///
+/// An engine that takes systemd for the maker of groups, where this runtime was not told so, names a
+/// scope, `slice:prefix:name`. As with other runtimes, that is a path like any.
 pub(super) fn group_path(
     linux: Option<&Linux>,
     is_limited: bool,
@@ -34,11 +37,6 @@ pub(super) fn group_path(
     let Some(path) = asked else {
         return is_needed.then(|| around.cgroup_parent.join(around.id));
     };
-    if path.to_str().is_some_and(|text| text.split(':').count() == 3) {
-        let reason = "it is that of a scope, and the runtime was not told that systemd makes the groups";
-        problems.invalid("linux.cgroupsPath", reason, "use --systemd-cgroup, or give a path");
-        return None;
-    }
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::RootDir | Component::CurDir);
     if !path.components().all(plain) || path.file_name().is_none() {
         problems.invalid("linux.cgroupsPath", "it is the root, or has `..`", "name a group of the container's own");
