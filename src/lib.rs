@@ -343,6 +343,10 @@ pub mod support {
 struct Readme;
 
 #[cfg(doctest)]
+#[doc = include_str!("../docs/isolation.md")]
+struct Isolation;
+
+#[cfg(doctest)]
 #[doc = include_str!("../docs/pool.md")]
 struct SizeOfAPool;
 
