@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::controllers::{Controllers, Version};
 use super::hierarchy::Hierarchy;
 use super::kernfs::{can_write, nearest, open_dir};
-use super::remedies::DELEGATE;
+use super::remedies::{DELEGATE, DELEGATE_V1};
 use super::{devices, v2};
 
 #[cfg(feature = "oci")]
@@ -47,7 +47,10 @@ impl Hierarchy {
                 let reason = format!("{} is mounted read-only", dir.display());
                 return Some((reason, "mount it writable (container engines: a private cgroup namespace, privileged)"));
             }
-            Err(_) => return Some((format!("{} is not writable", dir.display()), DELEGATE)),
+            Err(_) => {
+                let remedy = if self.version == Version::V1 { DELEGATE_V1 } else { DELEGATE };
+                return Some((format!("{} is not writable", dir.display()), remedy));
+            }
         }
         if self.version == Version::V1 {
             let privileged = || caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false);

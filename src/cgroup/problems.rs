@@ -108,7 +108,9 @@ impl Host {
             return (reason, "on the host: enable it in cgroup.subtree_control of the groups above");
         }
         if self.hierarchies.is_empty() {
-            return ("no cgroup hierarchy is mounted".to_owned(), absence_remedy(controller));
+            let remedy = "mount cgroup2 on /sys/fs/cgroup; in a container or sandbox that shows none, leave the limit to the \
+                          one around, and go without by best_effort() of the limit's Feature";
+            return ("no cgroup hierarchy is mounted".to_owned(), remedy);
         }
         let mounts: Vec<_> = self.hierarchies.iter().map(|h| h.mount.display().to_string()).collect();
         let reason = format!("no hierarchy has the {name} controller (looked at {})", mounts.join(", "));

@@ -126,7 +126,8 @@ fn likely_cause(errno: Errno) -> (&'static str, &'static str) {
     let filtered = read("/proc/thread-self/status").lines().any(|line| line == "Seccomp:\t2");
     let filter = (
         "a seccomp filter around the caller forbids them",
-        "allow clone(2) and unshare(2) with CLONE_NEW* flags in the filter of the container or service around",
+        "allow clone(2) and unshare(2) with CLONE_NEW* flags in the filter of the container or service around; \
+         a sandbox of this library does so with max_user_namespaces(1) or more",
     );
     match errno {
         Errno::ENOSPC | Errno::EUSERS => (

@@ -193,7 +193,10 @@ fn no_ranges(call: &str, file: &str, what: &str, own: CallerIds) -> Problem {
     let remedy = if subid::are_elsewhere(Path::new(ETC)) {
         "/etc/nsswitch.conf names another source: name the ranges with uid_map() and gid_map()".to_owned()
     } else {
-        format!("as root: add the line {shown}:100000:65536, or another unused range, to /etc/{file}")
+        format!(
+            "as root: add the line {shown}:100000:65536, or another unused range, to /etc/{file}; then map ids of that range \
+             alone, or call map_subids()"
+        )
     };
     Problem::unsupported(call, reason, remedy)
 }

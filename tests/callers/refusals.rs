@@ -274,7 +274,9 @@ fn follows_the_readme() {
         assert_eq!(error.problems().len(), 2, "{error}");
         for problem in error.problems() {
             let remedy = &problem.remedy;
-            let words = ["cgroup_parent()", "systemd_scope()", "best_effort()"];
+            // On v1 systemd gives users nothing.
+            let way = if common::is_v2() { "systemd_scope()" } else { "chown -R" };
+            let words = ["cgroup_parent()", way, "best_effort()"];
             assert!(words.iter().all(|word| remedy.contains(word)) && !remedy.contains('\n'), "{remedy}");
         }
     }

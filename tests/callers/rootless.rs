@@ -122,6 +122,7 @@ fn has_no_ranges() {
     let subjects: Vec<&str> = error.problems().iter().map(|problem| problem.subject.as_str()).collect();
     assert_eq!(subjects, ["uid_map", "gid_map"], "{error}");
     assert!(error.problems()[1].reason.contains("/etc/subgid gives nobody not the 6 ids from 200000 on"), "{error}");
+    assert!(error.problems().iter().all(|problem| problem.remedy.contains("map ids of that range")), "{error}");
 }
 
 /// Nobody can look beforehand, and newgidmap refuses: its own words are the error's.
