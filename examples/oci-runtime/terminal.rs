@@ -213,7 +213,11 @@ fn host_terminal() -> io::Result<OwnedFd> {
     match streams.into_iter().find(|stream| tcgetattr(stream).is_ok()) {
         Some(stream) => stream.try_clone_to_owned(),
         None => {
-            let missing = || io::Error::other("there is no terminal: detach with --console-socket instead");
+            let missing = || {
+                io::Error::other(
+                    "there is no terminal: leave it out (process.terminal, --tty), or detach with --console-socket",
+                )
+            };
             Ok(File::options().read(true).write(true).open("/dev/tty").map_err(|_| missing())?.into())
         }
     }

@@ -73,7 +73,7 @@ impl Config {
     ///
     /// Those of [`load`](Config::load).
     pub fn load_file(path: impl AsRef<Path>) -> Result<Config> {
-        Config::from_json(&read(path.as_ref())?)
+        Config::from_json(&read(path.as_ref())?).map_err(|error| error.at(path.as_ref()))
     }
 
     /// Reads a configuration.
@@ -196,7 +196,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = nix::fcntl::open(path, flags, Mode::empty()).map_err(|errno| {
         let kind = if errno == nix::errno::Errno::ENOENT { ErrorKind::NotFound } else { ErrorKind::Invalid };
-        failed(Error::new(Step::BundleConfig, errno).with_kind(kind))
+        let hint = "a bundle is a directory with a config.json, which the command spec writes, and a root file system";
+        let error = Error::new(Step::BundleConfig, errno).with_kind(kind);
+        failed(if errno == nix::errno::Errno::ENOENT { error.hint(hint) } else { error })
     })?;
     let mut text = Vec::new();
     let read = File::from(file).take(SIZE_MAX + 1).read_to_end(&mut text);
