@@ -39,6 +39,19 @@ impl IdMap {
         inside >= self.inside && u64::from(inside) < u64::from(self.inside) + u64::from(self.count)
     }
 
+    /// Returns the first two lines that have an id in common, which the kernel refuses (EINVAL).
+    pub(crate) fn overlap(lines: &[IdMap]) -> Option<(IdMap, IdMap)> {
+        let meet = |one: u32, len: u32, other: u32, size: u32| {
+            u64::from(one) < u64::from(other) + u64::from(size) && u64::from(other) < u64::from(one) + u64::from(len)
+        };
+        lines.iter().enumerate().find_map(|(i, a)| {
+            let other = lines[i + 1..]
+                .iter()
+                .find(|b| meet(a.inside, a.count, b.inside, b.count) || meet(a.outside, a.count, b.outside, b.count))?;
+            Some((*a, *other))
+        })
+    }
+
     /// Returns whether the kernel would take the line: it is not empty, and no id reaches 2^32 - 1,
     /// which means "none".
     pub(crate) fn is_valid(&self) -> bool {
@@ -111,6 +124,16 @@ mod tests {
         assert_eq!(unprivileged_id("0 1000 1\n"), None);
         assert_eq!(unprivileged_id("1000 1000 1\n"), Some(1000));
         assert_eq!(unprivileged_id("nonsense"), None);
+    }
+
+    #[test]
+    fn lines_that_share_an_id_are_found() {
+        let [a, b, c] = [IdMap::new(0, 1000, 10), IdMap::new(10, 1010, 10), IdMap::new(20, 1019, 1)];
+        assert_eq!(IdMap::overlap(&[a, b]), None);
+        assert_eq!(IdMap::overlap(&[a, b, c]), Some((b, c)));
+        assert_eq!(IdMap::overlap(&[a, IdMap::new(9, 5000, 1)]), Some((a, IdMap::new(9, 5000, 1))));
+        let last = IdMap::new(u32::MAX - 1, u32::MAX - 1, 1);
+        assert_eq!(IdMap::overlap(&[IdMap::new(0, 0, u32::MAX - 1), last]), None);
     }
 
     #[test]

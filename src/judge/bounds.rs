@@ -126,11 +126,20 @@ pub(super) fn absent_processors(limits: &Limits) -> Option<Problem> {
 
 /// Returns a problem if the caller cannot find `path`, or if it has to be a directory and is not.
 fn missing(call: &'static str, path: &Path, is_dir: bool) -> Option<Problem> {
+    if path.as_os_str().is_empty() {
+        // A contradiction, which is told already.
+        return None;
+    }
     let reason = match fs::metadata(path) {
         Ok(found) if is_dir && !found.is_dir() => "the path is no directory".to_owned(),
         Ok(_) => return None,
         Err(error) => error.to_string(),
     };
-    let remedy = "name a path that exists on the host for the caller";
+    let remedy = match path.is_absolute() {
+        true => "name a path that exists on the host for the caller",
+        false => {
+            "name a path that exists on the host for the caller: this one begins at the caller's working directory"
+        }
+    };
     Some(Problem::unsupported(call, format!("{}: {reason}", path.display()), remedy))
 }

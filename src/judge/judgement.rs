@@ -12,7 +12,7 @@ use crate::cgroup;
 use crate::error::{Error, Problem, Result, Step};
 use crate::feature::{Enforced, Enforcement, Feature};
 use crate::mount::{self, Kind, Mount};
-use crate::namespace::{IdMaps, Namespaces, UserLimit};
+use crate::namespace::{IdMap, IdMaps, Namespaces, UserLimit};
 use crate::owner;
 use crate::policy::Policy;
 use crate::program::Session;
@@ -306,6 +306,10 @@ impl Policy {
         if self.program.init && !self.namespaces.new.contains(Namespaces::PID) {
             problems.push(Problem::invalid("init", "an init is pid 1 of a pid namespace of its own", "add pid_ns()"));
         }
+        if self.program.init && self.limits.pids == Some(1) {
+            let reason = "the init is one process, and leaves none for the program";
+            problems.push(Problem::invalid("pids_limit", reason, "give 2 or more, or leave out init()"));
+        }
         let hides = |mount: &Mount| matches!(&mount.kind, Kind::Proc(proc) if proc.hidepid.is_some());
         if !pid_ns && self.mounts.mounts.iter().any(hides) {
             let reason = "hidepid without a pid namespace of the sandbox's own would hide the host's processes on the host as well";
@@ -415,6 +419,10 @@ impl Policy {
             if let Some(bad) = map.iter().find(|line| !line.is_valid()) {
                 let reason = format!("{bad:?} is empty, or has ids above the last");
                 problems.push(Problem::invalid(call, reason, "give ids up to 4,294,967,294"));
+            }
+            if let Some((one, other)) = IdMap::overlap(map) {
+                let reason = format!("{one:?} and {other:?} have ids in common, inside or outside");
+                problems.push(Problem::invalid(call, reason, "map each id once on both sides"));
             }
         }
         problems

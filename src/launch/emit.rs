@@ -255,8 +255,11 @@ impl Policy {
     ) {
         self.emit_limits_of_process(plan, judgement, &run.streams);
         emit_unblock_signals(plan);
-        let how =
+        let mut how =
             filter.map_or(ExecFlags::empty(), |profile| profile.emit(plan, self.supervisor.is_some() || self.durable));
+        if judgement.seccomp.as_ref().is_some_and(Seccomp::asks_about_exec) {
+            how |= ExecFlags::ASKED;
+        }
         run.invocation.emit_exec(plan, how, failure);
     }
 

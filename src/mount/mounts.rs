@@ -135,6 +135,11 @@ impl Mounts {
                 problems.push(Problem::invalid("mount", reason, "a path ends where a NUL stands"));
             }
         }
+        let of_host =
+            self.mounts.iter().map(|mount| &mount.kind).filter(|kind| matches!(kind, Kind::Bind(_) | Kind::Overlay(_)));
+        if of_host.flat_map(Kind::sources).any(|path| path.as_os_str().is_empty()) {
+            problems.push(Problem::invalid("mount", "a source is an empty path", "name a path of the host"));
+        }
         problems
     }
 

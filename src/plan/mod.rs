@@ -85,6 +85,8 @@ pub(crate) struct Note {
 impl Note {
     pub(crate) fn error(&self, errno: Errno) -> Error {
         let kind = if self.step == Step::Exec { ErrorKind::Exec } else { ErrorKind::Setup };
+        // To execve(2) a missing interpreter is ENOENT, too. The hint has the difference.
+        let errno = if errno as i32 == wire::exec::NO_INTERPRETER { Errno::ENOENT } else { errno };
         let error = Error::new(self.step, errno).with_kind(kind);
         let error = match &self.path {
             Some(path) => error.at(path),

@@ -41,6 +41,8 @@ bitflags::bitflags! {
         const SILENT = exec::SILENT;
         /// The filter lets the stub exit.
         const MAY_EXIT = exec::MAY_EXIT;
+        /// A supervisor is asked about each exec, and shall hear of no other than the program's.
+        const ASKED = exec::ASKED;
     }
 }
 
@@ -61,6 +63,8 @@ pub(crate) enum Request {
 pub(crate) struct Exec {
     /// The paths to try, in this order.
     pub(crate) paths: Ptr,
+    /// The same paths, each with a slash at its end.
+    pub(crate) dirs: Ptr,
     pub(crate) argv: Ptr,
     pub(crate) envp: Ptr,
     pub(crate) flags: ExecFlags,
@@ -217,7 +221,8 @@ impl Plan {
     /// Executes the program. This is the last op of a plan.
     pub(crate) fn exec(&mut self, exec: Exec) -> Added<'_> {
         let failure = exec.failure.map_or(0.into(), Arg::from);
-        let args = [exec.paths.into(), exec.argv.into(), exec.envp.into(), exec.flags.bits().into(), failure];
+        let flags = exec.flags.bits().into();
+        let args = [exec.paths.into(), exec.argv.into(), exec.envp.into(), flags, failure, exec.dirs.into()];
         self.op(Step::Exec, code::EXEC, args)
     }
 

@@ -187,14 +187,18 @@ impl Program {
     /// Returns the problems of a program that the kernel cannot take.
     pub(crate) fn invalid(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let cwd = self.cwd.iter().map(|dir| dir.as_os_str());
-        let texts =
-            self.command.iter().chain(&self.argv0).chain(&self.args).map(OsString::as_os_str).chain(cwd).any(has_nul);
-        let env = self.env.iter().any(|(name, value)| has_nul(name) || value.as_ref().is_some_and(has_nul));
-        if texts || env {
-            let reason = "an argument, a variable or the working directory contains a NUL byte";
+        let words = self.command.iter().chain(&self.argv0).chain(&self.args).find(|word| has_nul(word));
+        let variable = self.env.iter().find(|(name, value)| has_nul(name) || value.as_ref().is_some_and(has_nul));
+        let with_nul = [
+            ("command", "the program or argument", words.map(OsString::as_os_str)),
+            ("env", "the variable", variable.map(|(name, _)| name.as_os_str())),
+            ("cwd", "the directory", self.cwd.as_ref().map(|dir| dir.as_os_str()).filter(|dir| has_nul(dir))),
+        ];
+        for (call, what, text) in with_nul {
+            let Some(text) = text else { continue };
+            let reason = format!("{what} {text:?} contains a NUL byte");
             problems.push(Problem::invalid(
-                "command",
+                call,
                 reason,
                 "remove the NUL byte, at which the kernel would end the string",
             ));
@@ -422,7 +426,8 @@ impl Invocation {
         let argv = plan.strings(std::iter::once(self.argv0()).chain(&self.args).map(|arg| [arg.as_os_str()]));
         let envp = plan.strings(self.environment.iter().map(|(name, value)| [name.as_os_str(), "=".as_ref(), value]));
         let paths = plan.strings(candidates.iter().map(|path| [path.as_os_str()]));
-        plan.exec(Exec { paths, argv, envp, flags, failure }).at(&self.command);
+        let dirs = plan.strings(candidates.iter().map(|path| [path.as_os_str(), "/".as_ref()]));
+        plan.exec(Exec { paths, dirs, argv, envp, flags, failure }).at(&self.command);
     }
 }
 

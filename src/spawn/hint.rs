@@ -3,6 +3,14 @@
 use nix::errno::Errno;
 
 use crate::error::Step;
+use crate::stub::wire;
+
+const _: () = assert!(Errno::ELIBACC as i32 == wire::exec::NO_INTERPRETER);
+
+/// The hint for a program that exists, and whose interpreter does not.
+pub(crate) const NO_INTERPRETER: &str = "the program exists inside the sandbox, but not the interpreter that the program names: the loader of a dynamic program \
+     (bind /lib, /lib64 and /usr, use RootFs::programs(), or link the program statically), or that of the #! line, to which a \
+     carriage return at the end of the line belongs";
 
 /// Returns the hint for a `step` that failed with `errno`.
 pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
@@ -80,10 +88,13 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
              directory: give them to the id that /proc/PID/uid_map shows, or map another with uid_map() and gid_map()"
         }
         (Step::Mount, Errno::ELOOP) => "layers of an overlay may not lie inside one another, nor be named twice",
-        (Step::Mount, Errno::EINVAL) => "the kernel's log (dmesg) may name the option that the file system refuses",
+        (Step::Mount, Errno::EINVAL) => {
+            "the upper and the work directory of an overlay have to be two directories of one file system, neither in the \
+             other, and not on an overlay themselves; otherwise the kernel's log (dmesg) may name the option that is refused"
+        }
         (Step::MountTarget, Errno::EROFS) => {
-            "the mount's target does not exist and the root is read-only: use an existing directory, or mount a tmpfs first \
-             and put the target below it"
+            "the mount's target does not exist and the root is read-only: use an existing directory, such as /mnt, or \
+             mount a tmpfs on one and put the target below it; RootFs::programs() has room for new targets"
         }
         (Step::MountTarget, Errno::EACCES) => {
             "the mount's target does not exist, and the sandbox's user outside, which without a map of root's is nobody, may \
@@ -102,7 +113,7 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
              open_tree(2) and move_mount(2)"
         }
         (Step::MountTarget, Errno::ENOTDIR) | (Step::MoveMount, Errno::EINVAL | Errno::ENOTDIR) => {
-            "source and target must both be directories, or both be files"
+            "source and target must both be directories, or both be files, and all above the target are directories"
         }
         (Step::WriteIdMap | Step::TimeOffsets, Errno::EXDEV) => "the file system at /proc is not procfs",
         (Step::WriteIdMap, Errno::EPERM) => {
@@ -129,16 +140,24 @@ pub(super) fn for_failure(step: Step, errno: Errno) -> Option<&'static str> {
             "the caller itself runs under a filter with a supervisor, and the kernel allows only one"
         }
         (Step::Exec, Errno::ENOENT) => {
-            "there is no such program inside the sandbox, or the interpreter that the program names (#! line, ELF loader) \
-             is missing there"
+            "there is no such program inside the sandbox: the path is one of the sandbox's root, and a name without a slash is \
+             looked up in the PATH of the sandbox's environment"
         }
+        (Step::Exec, Errno::ELIBACC) => NO_INTERPRETER,
         (Step::Exec, Errno::EACCES) => {
-            "the file, or its loader, is not executable for this user, its mount is noexec, or Landlock does not allow it"
+            "the program's user may not execute the file or its loader (chmod a+rx), or not enter a directory on the way; or \
+             the path is a directory, its mount is noexec, or Landlock does not allow it"
         }
-        (Step::Exec, Errno::ENOEXEC) => "the file is no program for this machine: a script needs a #! line",
+        (Step::Exec, Errno::ENOEXEC) => {
+            "the file is no program for this machine: it is of another architecture, empty, or a script without a #! line"
+        }
         (Step::Exec, Errno::E2BIG) => "arguments and environment together are too large",
         (Step::Cwd, Errno::ENOENT) => {
             "the sandbox has no such directory: the working directory is a path inside the sandbox"
+        }
+        (Step::Cwd, Errno::ENOTDIR) => "the path leads to a file: name a directory inside the sandbox",
+        (Step::Cwd, Errno::EACCES) => {
+            "the program's user may not enter the directory, or one on the way: chmod a+x, or choose another user()"
         }
         (Step::Cwd, Errno::EXDEV) => "the working directory must lie inside the sandbox's root",
         (Step::Keyring, Errno::EDQUOT) => {

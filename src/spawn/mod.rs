@@ -20,6 +20,8 @@ mod timings;
 
 pub(crate) use clone::dry_run;
 pub(crate) use guests::reap_siblings;
+#[cfg(feature = "oci")]
+pub(crate) use hint::NO_INTERPRETER;
 pub(crate) use later::{Later, SOCKET, TakeListener, Waits, connect_to, listen_at};
 pub(crate) use launch::{FailurePage, Launch};
 pub(crate) use parked::{Misfire, Parked};

@@ -184,14 +184,18 @@ pub mod copy_up {
     pub const NOTHING_INSIDE: u64 = 4;
 }
 
-/// Bits of `args[3]` of [`code::EXEC`].
+/// Bits of `args[3]` of [`code::EXEC`], and what the stub says of it.
 pub mod exec {
+    /// ELIBACC, which no execve(2) returns: the program exists, and its interpreter does not.
+    pub const NO_INTERPRETER: i32 = 79;
     /// [`code::ANNOUNCE`] was done before.
     pub const ANNOUNCED: u64 = 1;
     /// The stub's filter may refuse, ask about or punish every call except the exec itself.
     pub const SILENT: u64 = 2;
     /// The filter lets the stub exit.
     pub const MAY_EXIT: u64 = 4;
+    /// A supervisor is asked about each exec, and shall hear of no other than the program's.
+    pub const ASKED: u64 = 8;
 }
 
 /// Bits of `args[2]` of [`code::TARGET`].

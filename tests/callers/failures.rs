@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::common::{self, Turn};
 use ringfence::{
-    Bind, Dev, Error, ErrorKind, HidePid, IdMap, Mqueue, Namespaces, Overlay, Proc, Resource, RootFs, Sandbox, Step,
-    Sysfs, TimeOffset, Tmpfs,
+    Bind, Dev, Error, ErrorKind, HidePid, IdMap, Mqueue, Namespaces, Overlay, Proc, Resource, RootFs, Sandbox, Seccomp,
+    Step, Sysfs, TimeOffset, Tmpfs,
 };
 
 const RICH: [Step; 6] = [Step::Prctl, Step::Uid, Step::MountTarget, Step::PlaceFd, Step::Rlimit, Step::Hostname];
@@ -212,6 +212,18 @@ fn what_cannot_be_made_outside_is_told_with_its_path() {
 }
 
 #[test]
+fn a_root_that_is_a_file_is_told_with_its_path() {
+    let _clean = common::clean();
+    let dir = common::TempDir::new();
+    let file = dir.path().join("root.tar");
+    fs::write(&file, "").unwrap();
+    let error = common::sandbox().rootfs(&file).command("/bin/true").spawn().unwrap_err();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::OpenSource, Some(libc::ENOTDIR)), "{error}");
+    assert_eq!(error.path(), Some(file.as_path()), "{error}");
+    assert!(error.remedy().unwrap().contains("unpack"), "{error}");
+}
+
+#[test]
 fn every_conflict_is_told_at_once_and_nothing_is_made() {
     let _clean = common::clean();
     let scratch = common::TempDir::new();
@@ -229,6 +241,11 @@ fn every_conflict_is_told_at_once_and_nothing_is_made() {
         .rlimit(Resource::Core, 2, 1)
         .arg("a\0b")
         .env("A=B", "")
+        .env("C", "d\0")
+        .cwd("/e\0")
+        .pids_limit(1)
+        .uid_map(IdMap::new(0, 1000, 10))
+        .uid_map(IdMap::new(10, 1009, 1))
         .fd(2, fs::File::open("/dev/null").unwrap())
         .wall_time(Duration::ZERO)
         .cpu_time(Duration::ZERO);
@@ -247,7 +264,11 @@ fn every_conflict_is_told_at_once_and_nothing_is_made() {
         ("mount", "not absolute"),
         ("mount", "NUL"),
         ("rlimit", "above the hard limit"),
-        ("command", "NUL"),
+        ("command", "\"a\\0b\" contains a NUL"),
+        ("env", "\"C\" contains a NUL"),
+        ("cwd", "NUL"),
+        ("pids_limit", "none for the program"),
+        ("uid_map", "ids in common"),
         ("env", "`=`"),
         ("fd", "2"),
         ("wall_time", "no time"),

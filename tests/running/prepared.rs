@@ -210,7 +210,7 @@ fn it_is_refused_before_anything_is_spawned() {
         (Command::new(""), "command"),
         (Command::new("true").arg("a\0b"), "command"),
         (Command::new("true").env("a=b", "c"), "env"),
-        (Command::new("true").cwd("/a\0b"), "command"),
+        (Command::new("true").cwd("/a\0b"), "cwd"),
         (Command::new("true").fd(2, common::text("")), "fd"),
         (Command::new("true").fd(3, common::text("")).fd(3, common::text("")), "fd"),
         (Command::new("true").fd(9, common::text("")), "fd"),

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::kept::Wanted;
 use super::programs::emit_programs;
 use super::rootfs::{Base, RootFs};
-use crate::error::Result;
+use crate::error::{Error, Result, Step};
 use crate::mount::calls::{attach_by_path, set_flags};
 use crate::mount::context::Context;
 use crate::mount::flags::MountFlags;
@@ -35,6 +35,16 @@ pub(in crate::mount) fn emit_tied_root(
     Ok(Some(root))
 }
 
+/// Returns a path of the host's as the stub opens it. There has to be a directory.
+fn directory(path: &Path) -> Result<PathBuf> {
+    let path = source(path)?;
+    if path.is_dir() {
+        return Ok(path);
+    }
+    let error = Error::new(Step::OpenSource, Errno::ENOTDIR).at(path);
+    Err(error.hint("a root file system is a directory: unpack an archive or an image first"))
+}
+
 fn is_mapped(rootfs: &RootFs, dir: &Path, context: Context) -> bool {
     context.mapped.is_some_and(|ids| rootfs.exposes_files_of(dir, ids))
 }
@@ -54,7 +64,7 @@ pub(in crate::mount) fn emit_root(
     match &rootfs.base {
         Base::Host => emit_host_tree(plan, Path::new("/"), true, false, root, context)?,
         Base::Dir(dir) => {
-            let dir = source(dir)?;
+            let dir = directory(dir)?;
             was_read_only = rootfs.read_only && is_read_only(&dir)?;
             if tied.is_none() {
                 let mapped = is_mapped(rootfs, &dir, context);

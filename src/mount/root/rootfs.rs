@@ -293,6 +293,9 @@ impl RootFs {
         if self.sources().iter().any(has_nul) {
             problems.push(Problem::invalid("rootfs", "a path holds a NUL byte", "a path ends where a NUL stands"));
         }
+        if self.sources().iter().any(|path| path.as_os_str().is_empty()) {
+            problems.push(Problem::invalid("rootfs", "a path is empty", "name a directory of the host"));
+        }
         problems
     }
 }

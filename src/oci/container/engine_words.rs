@@ -4,11 +4,13 @@ use nix::errno::Errno;
 
 use crate::error::{Error, ErrorKind, Step};
 use crate::feature::Feature;
+use crate::spawn::NO_INTERPRETER;
 
 /// Adds the words by which engines, and those who read what runc says, know an error.
 pub(super) fn in_words_of_engines(error: Error, program: &str) -> Error {
     let is_missing = error.kind() == ErrorKind::Exec && error.raw_os_error() == Some(libc::ENOENT);
-    if is_missing && !program.contains('/') {
+    let is_found = error.remedy() == Some(NO_INTERPRETER);
+    if is_missing && !program.contains('/') && !is_found {
         return error.detail(format!("{program:?}: executable file not found in $PATH"));
     }
     if error.kind() == ErrorKind::Exec

@@ -211,7 +211,10 @@ impl Machine {
         if how & exec::ANNOUNCED == 0 {
             self.announce(index)?;
         }
-        let result = try_candidates(args);
+        let result = try_candidates(args).map_err(|errno| match errno {
+            Errno::NOENT if how & exec::ASKED == 0 => why_missing(args),
+            errno => errno,
+        });
         if how & exec::SILENT != 0 {
             let errno = result.err().map_or(0, |errno| errno.0);
             // SAFETY: the plan gave the place of a word in a page that it had mapped shared with
@@ -246,6 +249,27 @@ fn try_candidates(args: [u64; 6]) -> Result<u64, Errno> {
         }
         // SAFETY: this entry was not the null one, so another follows.
         candidate = unsafe { candidate.add(1) };
+    }
+}
+
+/// Tells the two causes of ENOENT apart: no candidate exists, or one does, and its interpreter does
+/// not. `args[5]` has each candidate with a slash at its end. An exec of that never succeeds, and
+/// says ENOTDIR if the file exists. No filter refuses it that allows the exec itself. A candidate
+/// below a file is ENOTDIR without the slash, too.
+fn why_missing(args: [u64; 6]) -> Errno {
+    let (mut candidate, mut with_slash) = (args[0] as *const u64, args[5] as *const u64);
+    loop {
+        // SAFETY: the plan ends both lists with a null pointer, and they are of one length.
+        let (path, dir) = unsafe { (candidate.read(), with_slash.read()) };
+        if path == 0 {
+            return Errno::NOENT;
+        }
+        let fails = |path| syscall(nr::EXECVE, [path, args[1], args[2], 0, 0, 0]);
+        if fails(dir) == Err(Errno::NOTDIR) && fails(path) == Err(Errno::NOENT) {
+            return Errno(exec::NO_INTERPRETER);
+        }
+        // SAFETY: these entries were not the null ones, so others follow.
+        (candidate, with_slash) = unsafe { (candidate.add(1), with_slash.add(1)) };
     }
 }
 

@@ -114,7 +114,7 @@ fn a_program_that_cannot_be_executed_is_told_in_the_words_of_other_runtimes() {
     let said = bundle.fails(&["--log", log.to_str().unwrap(), "run", "box"]);
     assert_eq!(said, format!("{words}\n"));
     let told = fs::read_to_string(&log).unwrap();
-    assert!(told.contains("level=error") && told.contains("or the interpreter that the program names"), "{told}");
+    assert!(told.contains("level=error") && told.contains("but not the interpreter that the program names"), "{told}");
 }
 
 #[test]
