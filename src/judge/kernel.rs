@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::capabilities::has_capability;
 use crate::error::Problem;
-use crate::mount::{self, Kind, MountFlags, ShownGroups};
+use crate::mount::{self, CallerRoot, Kind, MountFlags, ShownGroups};
 use crate::namespace::Namespaces;
 use crate::policy::Policy;
 use crate::proc::mountinfo::{self, Seen};
@@ -137,7 +137,7 @@ fn likely_cause(errno: Errno) -> (&'static str, &'static str) {
         Errno::EINVAL => {
             ("the kernel was built without one of them", "use a kernel with CONFIG_NAMESPACES and all its options")
         }
-        Errno::EPERM if mount::is_under_chroot() => (
+        Errno::EPERM if mount::caller_root() == CallerRoot::Chroot => (
             "the caller's root is not that of its mount namespace: it has gone through chroot(2)",
             "enter that root by pivot_root(2), or by a bind mount and switch_root(8), instead",
         ),

@@ -7,7 +7,7 @@ use nix::unistd::Uid;
 use super::capabilities::has_capability;
 use crate::error::Problem;
 use crate::feature::{Enforced, Enforcement, Feature};
-use crate::mount;
+use crate::mount::{self, CallerRoot};
 use crate::namespace::Namespaces;
 use crate::policy::Policy;
 use crate::security::Privileges;
@@ -49,6 +49,23 @@ const NOT_ITS_OWN: &str = "the mount namespace is not the sandbox's own; its mou
 const MAY_RAISE: &str = "the program has CAP_SYS_RESOURCE on the host itself, and could raise its limits: add user_ns(), \
                          or leave the capability out with capabilities()";
 
+/// Returns a problem if a program with CAP_SYS_CHROOT could climb out of its root and the caller's.
+fn left_by_chroot() -> Option<Problem> {
+    let (reason, remedy) = match mount::caller_root() {
+        CallerRoot::OfNamespace => return None,
+        CallerRoot::Chroot => (
+            "the caller has gone through chroot(2): a program with CAP_SYS_CHROOT would climb out of both roots",
+            "leave the capability out with capabilities(), or enter the caller's root by pivot_root(2) instead",
+        ),
+        CallerRoot::Unknown => (
+            "the caller has no /proc, or is short of open files or threads, and may have gone through chroot(2): a program \
+             with CAP_SYS_CHROOT would climb out of both roots",
+            "mount /proc, raise the caller's limits, or leave the capability out with capabilities()",
+        ),
+    };
+    Some(Problem::unsupported("rootfs", reason, remedy))
+}
+
 impl Policy {
     /// Returns the problems of a root that a program with these privileges could leave for the host's:
     /// one that only covers the host's, by umount2(2), and one that was put over the directory of a
@@ -70,12 +87,8 @@ impl Policy {
             problems.push(Problem::unsupported("mount_ns", reason, remedy));
         }
         let own = self.namespaces.new.contains(Namespaces::USER) || self.namespaces.joins(Namespaces::MOUNT);
-        if !own && self.may_have(privileges, Capability::CAP_SYS_CHROOT) && mount::is_under_chroot() {
-            let reason =
-                "the caller has gone through chroot(2): a program with CAP_SYS_CHROOT would climb out of both roots";
-            let remedy =
-                "leave the capability out with capabilities(), or enter the caller's root by pivot_root(2) instead";
-            problems.push(Problem::unsupported("rootfs", reason, remedy));
+        if !own && self.may_have(privileges, Capability::CAP_SYS_CHROOT) {
+            problems.extend(left_by_chroot());
         }
         problems
     }

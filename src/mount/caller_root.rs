@@ -11,29 +11,41 @@ use crate::sys::mount::{self, RootId};
 use crate::sys::shortage::is_shortage;
 use crate::sys::{background, mutex};
 
-/// The root of the last answer, with the answer.
-static LAST: PerProcess<Mutex<Option<(RootId, bool)>>> = PerProcess::new();
+/// What the caller's root is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallerRoot {
+    /// That of its mount namespace.
+    OfNamespace,
+    /// One that it has entered by chroot(2).
+    Chroot,
+    /// Nobody can tell: there is no /proc, or the caller is short of something.
+    Unknown,
+}
 
-/// Returns whether the caller has gone through chroot(2). A root that cannot be told is taken for
-/// such a one.
-pub(crate) fn is_under_chroot() -> bool {
-    let Ok(own) = mount::root_id() else { return true };
-    let Ok(last) = LAST.get_or_try(|| Ok::<_, Errno>(Mutex::default())) else { return true };
+/// The root of the last answer, with the answer.
+static LAST: PerProcess<Mutex<Option<(RootId, CallerRoot)>>> = PerProcess::new();
+
+/// Finds out what the caller's root is.
+pub(crate) fn caller_root() -> CallerRoot {
+    let unknown = CallerRoot::Unknown;
+    let Ok(own) = mount::root_id() else { return unknown };
+    let Ok(last) = LAST.get_or_try(|| Ok::<_, Errno>(Mutex::default())) else { return unknown };
     if let Some((_, answer)) = mutex::lock(last).filter(|(root, _)| *root == own) {
         return answer;
     }
-    let Some(namespace) = mount::own_namespace() else { return true };
+    let Some(namespace) = mount::own_namespace() else { return unknown };
     let thread = background::spawn("ringfence-root", move || mount::namespace_root(&namespace));
-    let answer = match thread.ok().and_then(|thread| thread.join().ok()) {
+    let is_chroot = match thread.ok().and_then(|thread| thread.join().ok()) {
         // What is stacked on the caller's root is the namespace's, and is in the caller's list.
         Some(Ok(root)) => root != own && !mountinfo::is_at_root(&mounts(), root.mount),
         // Without CAP_SYS_CHROOT the caller has hardly used it.
         Some(Err(Errno::EPERM)) => !mountinfo::root_is_a_mount(&mounts()),
         // Nothing has been found out: the next sandbox asks again.
-        Some(Err(errno)) if is_shortage(errno) => return true,
-        None => return true,
+        Some(Err(errno)) if is_shortage(errno) => return unknown,
+        None => return unknown,
         Some(Err(_)) => true,
     };
+    let answer = if is_chroot { CallerRoot::Chroot } else { CallerRoot::OfNamespace };
     *mutex::lock(last) = Some((own, answer));
     answer
 }
@@ -49,7 +61,7 @@ mod tests {
     #[test]
     fn a_test_is_not_under_chroot() {
         if nix::unistd::geteuid().is_root() {
-            assert!(!is_under_chroot() && !is_under_chroot());
+            assert_eq!([caller_root(), caller_root()], [CallerRoot::OfNamespace; 2]);
         }
     }
 }

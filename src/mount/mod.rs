@@ -53,7 +53,7 @@ mod workdir;
 #[cfg(feature = "oci")]
 pub(crate) use again::Again;
 pub use bind::Bind;
-pub(crate) use caller_root::is_under_chroot;
+pub(crate) use caller_root::{CallerRoot, caller_root};
 pub use cgroupfs::Cgroupfs;
 pub(crate) use cgroupfs::ShownGroups;
 pub(crate) use context::Context;

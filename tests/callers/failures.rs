@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::common::{self, Turn};
 use ringfence::{
-    Bind, Dev, Error, ErrorKind, HidePid, IdMap, Mqueue, Namespaces, Overlay, Proc, Resource, RootFs, Sandbox, Seccomp,
-    Step, Sysfs, TimeOffset, Tmpfs,
+    Bind, Dev, Error, ErrorKind, HidePid, IdMap, Mqueue, Namespaces, Overlay, Proc, Resource, RootFs, Sandbox, Step,
+    Sysfs, TimeOffset, Tmpfs,
 };
 
 const RICH: [Step; 6] = [Step::Prctl, Step::Uid, Step::MountTarget, Step::PlaceFd, Step::Rlimit, Step::Hostname];

@@ -17,6 +17,7 @@ common::callers! {
     "is-near-the-outer-limit" => is_near_the_outer_limit(),
     "is-nested-deep" => is_nested_deep(),
     "is-under-chroot" => is_under_chroot(Path::new(words[1])),
+    "has-no-proc" => has_no_proc(),
     "is-filtered" => is_filtered(),
     "has-a-covered-proc" => has_a_covered_proc(),
     "follows-the-readme" => follows_the_readme(),
@@ -112,6 +113,16 @@ fn is_under_chroot(root: &Path) {
     climbs.user(1, 1).no_new_privs(true).check().unwrap();
 }
 
+/// Whether its root is one of chroot(2), nobody can tell then.
+fn has_no_proc() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    nix::mount::umount2("/proc", nix::mount::MntFlags::MNT_DETACH).unwrap();
+    refused(&Sandbox::new().rootfs("/"), "has no /proc", "mount /proc");
+    works(&Sandbox::new().rootfs("/").user(1, 1).no_new_privs(true));
+}
+
 /// As a container's default filter has it.
 fn is_filtered() {
     Sandbox::new().user_ns().check().unwrap();
@@ -180,6 +191,15 @@ fn a_caller_under_chroot_is_told_so() {
     }
     let root = TempDir::new();
     probe::succeeds(probe::caller(&format!("is-under-chroot {}", root.path().display())));
+}
+
+#[test]
+fn a_caller_without_proc_is_told_so() {
+    let _clean = common::clean();
+    if common::needs_root("an umount") {
+        return;
+    }
+    probe::succeeds(probe::caller("has-no-proc"));
 }
 
 #[test]
