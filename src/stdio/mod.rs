@@ -2,7 +2,7 @@
 
 mod terminal;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, PipeReader, PipeWriter, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
@@ -12,14 +12,15 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::stat::{SFlag, fstat, makedev};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstat, makedev};
 use nix::unistd::{fchown, getegid, geteuid};
 
 use crate::error::{Error, Result, Step};
 use crate::plan::{Arg, Plan, PlanFd, Slot};
 use crate::stub::wire::{FIRST_FD, PARENT_FD};
-use crate::sys::{file_size, memfd, table};
+use crate::sys::fork_mark::PerProcess;
+use crate::sys::{file_size, memfd, mount, table};
 pub use terminal::TerminalSize;
 use terminal::TerminalStreams;
 pub(crate) use terminal::{Master, emit_slave, emit_slave_as_streams, open_terminal};
@@ -236,7 +237,7 @@ fn sink_of(fd: BorrowedFd<'_>) -> Sink {
     let Ok(stat) = fstat(fd) else { return Sink::External };
     match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => Sink::File(u64::try_from(stat.st_size).unwrap_or(0)),
-        SFlag::S_IFCHR if stat.st_rdev == makedev(1, 3) => Sink::Counted,
+        SFlag::S_IFCHR if is_null(fd) => Sink::Counted,
         _ => Sink::External,
     }
 }
@@ -297,9 +298,9 @@ impl Streams {
         let mut outside = [None, None, None];
         let mut open = |i: usize| -> Result<PlanFd> {
             match &stdio[i].0 {
-                Source::Inherit if table::is_open(i as RawFd) => Ok(PlanFd::Held(i as RawFd)),
-                Source::Inherit | Source::Null | Source::Pty(_) => null(),
-                Source::Fd(fd) => Ok(PlanFd::Shared(fd.clone())),
+                Source::Inherit if table::is_open(i as RawFd) && !is_own_null(i) => Ok(PlanFd::Held(i as RawFd)),
+                Source::Fd(fd) if !is_null(fd.as_fd()) => Ok(PlanFd::Shared(fd.clone())),
+                Source::Inherit | Source::Fd(_) | Source::Null | Source::Pty(_) => null(),
                 Source::Bytes(bytes) => in_memory(bytes),
                 Source::Piped => {
                     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
@@ -354,10 +355,34 @@ fn terminal_path(stream: &PlanFd) -> Option<PathBuf> {
     (open == named).then_some(path)
 }
 
-/// Opens /dev/null.
+/// Returns whether this is the null device.
+fn is_null(fd: BorrowedFd<'_>) -> bool {
+    let kind = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
+    fstat(fd).is_ok_and(|stat| kind(stat.st_mode) == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3))
+}
+
+/// Returns whether the caller's own stream is the null device.
+fn is_own_null(number: usize) -> bool {
+    match number {
+        0 => is_null(io::stdin().as_fd()),
+        1 => is_null(io::stdout().as_fd()),
+        _ => is_null(io::stderr().as_fd()),
+    }
+}
+
+/// Opens a null device for a program.
+///
+/// By a descriptor, whoever owns a file changes its mode, its owner and its times, and the host's
+/// null device is root's. So root gives its programs another one, which nobody can change. A caller
+/// who may make none gives them the host's.
 fn null() -> Result<PlanFd> {
-    let file = OpenOptions::new().read(true).write(true).open("/dev/null");
-    file.map(|file| OwnedFd::from(file).into()).map_err(|error| Error::io(Step::Stdio, &error).at("/dev/null"))
+    static CLOSED: PerProcess<Option<OwnedFd>> = PerProcess::new();
+    let failed = |errno| Error::new(Step::Stdio, errno).at("/dev/null");
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let closed = CLOSED.get_or_try(|| Ok::<_, Errno>(mount::closed_null().ok())).map_err(failed)?;
+    let opened = closed.as_ref().and_then(|tree| openat(tree, "dev/null", flags, Mode::empty()).ok());
+    let opened = opened.map_or_else(|| open("/dev/null", flags, Mode::empty()), Ok);
+    opened.and_then(table::above_stdio).map(PlanFd::from).map_err(failed)
 }
 
 /// Makes a sealed file in memory of these bytes, open for reading from the beginning.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
-use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mkdirat, mknodat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mkdirat, mknodat};
 use nix::unistd::{UnlinkatFlags, fchdir, read, unlinkat};
 
 use super::{nsfs, table};
@@ -330,6 +330,20 @@ pub(crate) fn new_tmpfs(inodes: &CStr) -> Result<OwnedFd, Errno> {
         call(libc::SYS_fsconfig, args)?;
     }
     new_mount(&context)
+}
+
+/// Makes a null device, `dev/null` in a file system of its own that is mounted nowhere, and
+/// read-only: one can write to the device, but not change its mode, owner or times.
+pub(crate) fn closed_null() -> Result<OwnedFd, Errno> {
+    const RDONLY_NOSUID_NOEXEC: u64 = 1 | 2 | 8;
+    let root = new_tmpfs(c"3")?;
+    mkdirat(&root, "dev", Mode::from_bits_truncate(0o755))?;
+    let everybody = Mode::from_bits_truncate(0o666);
+    mknodat(&root, "dev/null", SFlag::S_IFCHR, everybody, makedev(1, 3))?;
+    // The umask is this process's.
+    fchmodat(&root, "dev/null", everybody, FchmodatFlags::FollowSymlink)?;
+    set_attr(root.as_fd(), [RDONLY_NOSUID_NOEXEC, 0, 0, 0], false)?;
+    Ok(root)
 }
 
 fn open_context(fstype: &CStr) -> Result<OwnedFd, Errno> {

@@ -29,6 +29,7 @@ extern "C" fn before_main() {
         "terminal" => terminal(),
         "calls" => calls(),
         "limits" => limits(),
+        "streams" => streams(),
         "nodes" => nodes(words[1]),
         "chroot-naive" => chroot_naive(words[1], words[2]),
         "below" => below(),
@@ -440,4 +441,17 @@ fn sockets() {
 /// Looks for a shared memory segment of the host's.
 fn shm(key: usize) {
     say_write("shm", call(libc::SYS_shmget, [key, 0, 0, 0, 0, 0]).map(drop));
+}
+
+/// Changes what belongs to the owner of each standard stream to what it is already.
+fn streams() {
+    for number in 0..3usize {
+        // SAFETY: the program has its three streams.
+        let stat = nix::sys::stat::fstat(unsafe { std::os::fd::BorrowedFd::borrow_raw(number as i32) }).unwrap();
+        let change = |name: &str, result: io::Result<i64>| say(&format!("{name}-{number}"), result.map(|_| "done"));
+        change("mode", call(libc::SYS_fchmod, [number, stat.st_mode as usize & 0o7777, 0, 0, 0, 0]));
+        change("owner", call(libc::SYS_fchown, [number, stat.st_uid as usize, stat.st_gid as usize, 0, 0, 0]));
+        let times = [stat.st_atime, stat.st_atime_nsec, stat.st_mtime, stat.st_mtime_nsec];
+        change("times", call(libc::SYS_utimensat, [number, 0, times.as_ptr() as usize, 0, 0, 0]));
+    }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio as Std};
 use std::time::{Duration, Instant};
 
-use ringfence::{Bytes, Capabilities, Capability, Namespaces, RootFs, Sandbox, Seccomp, Stdio, Step, Verdict};
+use ringfence::{Bytes, Capabilities, Capability, Namespaces, RootFs, Sandbox, Seccomp, Stdio, Step, Tmpfs, Verdict};
 
 use crate::{Answers, attack, attack_at, attack_inside, attack_strict, common};
 
@@ -368,4 +368,37 @@ fn the_memory_of_init_is_closed() {
         return common::skip(&error.to_string(), true);
     }
     assert_eq!(attack_inside(filtered().landlock(all), "open-write /proc/1/mem").get("/proc/1/mem"), "EACCES");
+}
+
+/// The null device is the host's, and root's: who has it as a stream may write to it, and nothing else.
+#[test]
+fn the_hosts_null_device_stays_as_it_is() {
+    let _clean = common::clean();
+    if !common::is_root() {
+        return common::skip("the device is not the caller's", true);
+    }
+    // Its own, and one that the caller has open for something else.
+    let given = || File::options().read(true).write(true).open("/dev/null").unwrap();
+    let exe = std::env::current_exe().unwrap();
+    let answers = |sandbox: Sandbox| {
+        let out = common::TempDir::new();
+        let report = File::create(out.path().join("report")).unwrap();
+        let sandbox = sandbox.rootfs(RootFs::programs()).mount(Tmpfs::new("/tmp")).bind_ro(&exe, "/tmp/attack");
+        let sandbox = attack_at(sandbox.capabilities(Capabilities::none()), "/tmp/attack", "streams");
+        assert!(sandbox.stdout(report).status().unwrap().success());
+        Answers::of(&fs::read_to_string(out.path().join("report")).unwrap())
+    };
+    let own = answers(Sandbox::new().stdin(Stdio::null()).stderr(Stdio::null()));
+    let passed = answers(Sandbox::new().stdin(given()).stderr(given()));
+    for (of, found) in [("own", own), ("passed", passed)] {
+        for change in ["mode", "owner", "times"] {
+            for stream in [0, 2] {
+                assert_eq!(found.get(&format!("{change}-{stream}")), "EROFS", "{of}: {change} of {stream}");
+            }
+        }
+        assert_eq!(found.get("mode-1"), "done", "{of}: a file that is passed on");
+    }
+    // By its name, a program writes there all the same.
+    let sandbox = Sandbox::new().command("sh").args(["-c", "echo > /proc/self/fd/1 && cat /proc/self/fd/0"]);
+    assert!(sandbox.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success());
 }
