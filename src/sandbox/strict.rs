@@ -77,7 +77,7 @@ impl Sandbox {
     /// | a private /dev with null, zero, full, random, urandom, tty, 16 terminals and 64 MiB of shm | [`Dev`](crate::Dev) | a mount at /dev |
     /// | the sandbox's own control groups at /sys/fs/cgroup, read-only, by which runtimes size themselves | [`Cgroupfs`](crate::Cgroupfs) | a mount at /sys/fs/cgroup |
     /// | a private /tmp of 64 MiB and 16,384 files | [`Tmpfs`](crate::Tmpfs) | a mount at /tmp |
-    /// | no huge pages, asynchronous requests (`io_setup`), netlink sockets or filters of sockets, which no control group counts | [`Seccomp::default`] | a later rule |
+    /// | no huge pages, asynchronous requests (`io_setup`), netlink sockets, filters of sockets or connections without end, which no control group counts | [`Seccomp::default`] | a later rule |
     /// | no swap, where the host counts it | [`swap_limit`](Sandbox::swap_limit)`(0)` | a higher number |
     /// | 512 MiB of memory, 256 processes | [`memory_limit`](Sandbox::memory_limit), [`pids_limit`](Sandbox::pids_limit) | a higher number, [`best_effort`](Sandbox::best_effort) |
     /// | 60 seconds of wall time | [`wall_time`](Sandbox::wall_time) | a longer time, `None` |

@@ -84,7 +84,8 @@ pub fn refused() -> Vec<(&'static str, i32)> {
     all.extend(no_family.map(|name| (name, libc::EAFNOSUPPORT)));
     all.extend([("clone3", libc::ENOSYS), ("io_setup", libc::ENOSYS)]);
     all.extend(["mmap-huge", "mmap-huge-1g", "memfd-huge", "shmget-huge"].map(|name| (name, libc::ENOMEM)));
-    all.extend(["attach-filter", "attach-reuseport"].map(|name| (name, libc::ENOPROTOOPT)));
+    let no_option = ["attach-filter", "attach-reuseport", "pacing-rate", "user-timeout", "tx-delay", "flow-labels"];
+    all.extend(no_option.map(|name| (name, libc::ENOPROTOOPT)));
     all
 }
 
@@ -192,6 +193,10 @@ fn errno_of(name: &str) -> i32 {
         "io_setup" => (libc::SYS_io_setup, [0; 6]),
         "attach-filter" => (libc::SYS_setsockopt, [NONE, 1 | 1 << 32, libc::SO_ATTACH_FILTER as usize, 0, 0, 0]),
         "attach-reuseport" => (libc::SYS_setsockopt, [NONE, 1, 51 | 1 << 32, 0, 0, 0]),
+        "pacing-rate" => (libc::SYS_setsockopt, [NONE, 1 | 1 << 32, 47, 0, 0, 0]),
+        "user-timeout" => (libc::SYS_setsockopt, [NONE, 6, 18 | 1 << 32, 0, 0, 0]),
+        "tx-delay" => (libc::SYS_setsockopt, [NONE, 6 | 1 << 32, 37, 0, 0, 0]),
+        "flow-labels" => (libc::SYS_setsockopt, [NONE, 41, 32 | 1 << 32, 0, 0, 0]),
         "unix" => (libc::SYS_socket, [libc::AF_UNIX as usize, libc::SOCK_STREAM as usize, 0, 0, 0, 0]),
         "inet" => (libc::SYS_socket, [libc::AF_INET as usize, libc::SOCK_STREAM as usize, 0, 0, 0, 0]),
         "inet6" => (libc::SYS_socket, [libc::AF_INET6 as usize, libc::SOCK_STREAM as usize, 0, 0, 0, 0]),

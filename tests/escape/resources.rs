@@ -9,6 +9,8 @@
 //! | unread netlink replies | no limit | none: refused by the filter |
 //! | compiled filters of sockets | the machine, `net.core.bpf_jit_limit` | none: refused by the filter |
 //! | compiled filters of system calls | the machine, `net.core.bpf_jit_limit` | as many as its processes; none by a rule of the filter |
+//! | labels of IPv6 flows | the machine, 4,096 | none: refused by the filter |
+//! | TCP connections that outlast the sandbox | the machine, `tcp_max_orphans` and `tcp_mem` | those that it has, for a few minutes |
 //! | huge pages | the machine | none: refused by the filter (tests/isolation/seccomp.rs) |
 //! | keys | the user | none: refused by the filter (kernel.rs) |
 //! | pseudoterminals | the machine, 3,072 | 16 |
@@ -114,7 +116,8 @@ fn watches_of_epoll_are_counted_for_each_sandbox_and_are_memory() {
 #[test]
 fn tables_of_the_machine_are_refused() {
     let _clean = common::clean();
-    for (kind, ends) in [("aio", "ENOSYS"), ("route", "EAFNOSUPPORT"), ("filters", "ENOPROTOOPT")] {
+    let options = ["filters", "labels", "lasting", "pacing"].map(|kind| (kind, "ENOPROTOOPT"));
+    for (kind, ends) in [("aio", "ENOSYS"), ("route", "EAFNOSUPPORT")].into_iter().chain(options) {
         assert_eq!(taken(common::strict(), kind), (0, ends.to_owned()), "{kind}");
         assert_eq!(taken(common::strict().seccomp(None), kind).0, 1, "{kind} without the filter");
     }

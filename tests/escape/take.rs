@@ -33,6 +33,9 @@ pub fn run(words: &[&str]) {
         "pipes" => bytes(&mut kept, pipe),
         "epoll" => watched_by_epoll(&mut kept),
         "filters" => count(1, &mut kept, |_| filter()),
+        "labels" => count(1, &mut kept, |_| label()),
+        "lasting" => count(1, &mut kept, |_| lasting(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT)),
+        "pacing" => count(1, &mut kept, |_| lasting(libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE)),
         "call-filters" => call_filters(),
         "names" => names(),
         "ranges" => ranges(&mut kept),
@@ -344,5 +347,40 @@ fn filter() -> io::Result<OwnedFd> {
         0,
     ];
     call(libc::SYS_setsockopt, args)?;
+    Ok(one)
+}
+
+fn set_option<T>(one: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<i64> {
+    let place = std::ptr::from_ref(value) as usize;
+    call(libc::SYS_setsockopt, [one.as_raw_fd() as usize, level as usize, option as usize, place, size_of::<T>(), 0])
+}
+
+/// A label of a flow to ::1, which the socket has until it is closed.
+fn label() -> io::Result<OwnedFd> {
+    const IPV6_FLOWLABEL_MGR: i32 = 32;
+    const CREATE_EXCLUSIVE: u16 = 3;
+    #[repr(C)]
+    struct Request {
+        to: [u8; 16],
+        label: u32,
+        action: u8,
+        share: u8,
+        flags: u16,
+        expires: u16,
+        linger: u16,
+        padding: u32,
+    }
+    let one = socket(libc::AF_INET6, libc::SOCK_DGRAM)?;
+    let to = std::net::Ipv6Addr::LOCALHOST.octets();
+    let wanted =
+        Request { to, label: 0, action: 0, share: 255, flags: CREATE_EXCLUSIVE, expires: 6, linger: 6, padding: 0 };
+    set_option(&one, libc::IPPROTO_IPV6, IPV6_FLOWLABEL_MGR, &wanted)?;
+    Ok(one)
+}
+
+/// A connection that may go on for long when nobody has it open any more.
+fn lasting(level: i32, option: i32) -> io::Result<OwnedFd> {
+    let one = socket(libc::AF_INET, libc::SOCK_STREAM)?;
+    set_option(&one, level, option, &100_000_000i32)?;
     Ok(one)
 }

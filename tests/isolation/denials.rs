@@ -61,6 +61,7 @@ fn each_refused_call_is_recorded_and_refused_as_ever() {
             "socketpair-tipc" => "socketpair",
             "memfd-huge" => "memfd_create",
             "attach-filter" | "attach-reuseport" => "setsockopt",
+            "pacing-rate" | "user-timeout" | "tx-delay" | "flow-labels" => "setsockopt",
             name if name.starts_with("tioc") => "ioctl",
             name => name.split('-').next().unwrap(),
         };

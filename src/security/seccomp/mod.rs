@@ -127,6 +127,10 @@ const MAX_COMPARISONS: usize = 12;
 ///   The memory limit does not count huge pages.
 /// - `setsockopt` with SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF: ENOPROTOOPT. Compiled filters
 ///   use memory that is limited for the whole machine (`net.core.bpf_jit_limit`).
+/// - `setsockopt` with TCP_USER_TIMEOUT, TCP_TX_DELAY or SO_MAX_PACING_RATE: ENOPROTOOPT. A program
+///   that keeps both ends of a connection from hearing each other could have the kernel wait for
+///   weeks after the sandbox's end, with the memory of the connection and its network namespace.
+/// - `setsockopt` with IPV6_FLOWLABEL_MGR: ENOPROTOOPT. The whole machine has 4,096 such labels.
 /// - All other calls that the crate knows: EPERM.
 ///
 /// # Netlink

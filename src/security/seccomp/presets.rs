@@ -318,6 +318,22 @@ const NEW_NAMESPACES: u64 = 0x7E02_0000;
 /// In clone(2), this bit is part of the exit signal.
 const NEW_TIME: u64 = 0x80;
 
+/// The options of sockets that take from the whole machine, each with its level: compiled filters;
+/// what makes a connection that nobody has open any more last for hours or weeks, and with it the
+/// sandbox's network namespace, as no answer has to come; labels of flows, of which there are 4,096.
+const REFUSED_OPTIONS: [(i32, i32); 6] = [
+    (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF),
+    (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE),
+    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    (libc::IPPROTO_TCP, TCP_TX_DELAY),
+    (libc::IPPROTO_IPV6, IPV6_FLOWLABEL_MGR),
+];
+/// linux/tcp.h (5.3).
+const TCP_TX_DELAY: i32 = 37;
+/// linux/in6.h.
+const IPV6_FLOWLABEL_MGR: i32 = 32;
+
 /// Returns the profile of Docker and containerd for a program without capabilities, made stricter
 /// as the list in [`Seccomp`] says.
 pub(super) fn containers() -> Seccomp {
@@ -341,8 +357,8 @@ pub(super) fn containers() -> Seccomp {
     }
     profile =
         plain_protocols(profile).rule(Rule::new(["socket"], Action::Allow).arg(0, Compare::int(libc::AF_UNIX as u32)));
-    for option in [libc::SO_ATTACH_FILTER, libc::SO_ATTACH_REUSEPORT_CBPF] {
-        let level = Rule::new(["setsockopt"], Errno::ENOPROTOOPT).arg(1, Compare::int(libc::SOL_SOCKET as u32));
+    for (level, option) in REFUSED_OPTIONS {
+        let level = Rule::new(["setsockopt"], Errno::ENOPROTOOPT).arg(1, Compare::int(level as u32));
         profile = profile.rule(level.arg(2, Compare::int(option as u32)));
     }
     let pair = Rule::new(["socketpair"], Action::Allow).arg(0, Compare::int(libc::AF_UNIX as u32));
