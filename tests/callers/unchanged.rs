@@ -135,14 +135,15 @@ fn state() -> BTreeMap<&'static str, String> {
     ])
 }
 
-/// The sockets of the threads that clone, the one that holds ids, the eventfd and the epoll set of the one that watches, and
-/// the mount namespace to start from.
+/// The sockets of the threads that clone, the one that holds ids, the eventfd and the epoll set of the one that watches, the
+/// mount namespace to start from, and the mount with the null device of the programs.
 fn is_of_the_library(link: &str) -> bool {
     link.starts_with("socket:")
         || link.starts_with("mnt:")
         || link == "anon_inode:[eventfd]"
         || link == "anon_inode:[eventpoll]"
         || link.starts_with("/proc/")
+        || link == "/"
 }
 
 fn children() -> String {
@@ -230,9 +231,11 @@ fn looks_at_itself() {
     let links = links(Path::new("/proc/self/fd"));
     let count = |kind| links.values().filter(|to| to.starts_with(kind)).count();
     let (sockets, namespaces) = (count("socket:"), count("mnt:"));
+    let mounts = links.values().filter(|to| *to == "/").count();
     let cores = thread::available_parallelism().unwrap().get();
     assert!((1..=cores).contains(&sockets), "{sockets} sockets");
     assert!(namespaces <= 1, "{namespaces} mount namespaces");
+    assert!(mounts <= 1, "{mounts} mounts");
     std::env::set_current_dir("/").unwrap();
 }
 
