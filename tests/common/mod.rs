@@ -311,8 +311,9 @@ impl Drop for Turn {
     }
 }
 
-/// The most roots of the host's programs that the library keeps, each a descriptor for one list of mounts.
-pub const KEPT_ROOTS: usize = 4;
+/// The most mounts that the library keeps, each a descriptor: roots of the host's programs, one for each list of mounts, and
+/// the mount of the null device.
+pub const KEPT_MOUNTS: usize = 5;
 
 /// A look for leaks from here to where it is dropped.
 pub fn look(_turn: &Turn) -> Look {
@@ -411,7 +412,7 @@ impl State {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // What other processes had there before may go meanwhile.
         after.sockets <= self.sockets + cores + 1
-            && after.roots <= self.roots.max(KEPT_ROOTS)
+            && after.roots <= self.roots.max(KEPT_MOUNTS)
             && after.mounts == self.mounts
             // A test that looks for nothing, and takes no turn, may have had one.
             && after.children.is_subset(&self.children)

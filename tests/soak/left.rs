@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::policy::{Dirs, TOKEN};
-use crate::common::KEPT_ROOTS;
+use crate::common::KEPT_MOUNTS;
 
 /// More than the caller's memory grows by in one place and shrinks by in another.
 const MEMORY_NOISE_KIB: u64 = 8 << 10;
@@ -65,7 +65,7 @@ impl Left {
         if count > 0 {
             more.push(format!("{count} descriptors: {new:?}"));
         }
-        if self.roots > before.roots.max(KEPT_ROOTS) {
+        if self.roots > before.roots.max(KEPT_MOUNTS) {
             more.push(format!("kept roots: {} were {}", self.roots, before.roots));
         }
         // One for each thread that clones, of which there is at most one a core, and one that holds ids.
