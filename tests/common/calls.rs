@@ -82,7 +82,7 @@ pub fn refused() -> Vec<(&'static str, i32)> {
     let no_family = ["vsock", "packet", "alg", "can", "netlink-diag", "netlink-route", "socketpair-tipc"];
     let mut all: Vec<_> = eperm.into_iter().map(|name| (name, libc::EPERM)).collect();
     all.extend(no_family.map(|name| (name, libc::EAFNOSUPPORT)));
-    all.extend([("clone3", libc::ENOSYS), ("io_setup", libc::ENOSYS)]);
+    all.extend(["clone3", "io_setup", "memfd_secret"].map(|name| (name, libc::ENOSYS)));
     all.extend(["mmap-huge", "mmap-huge-1g", "memfd-huge", "shmget-huge"].map(|name| (name, libc::ENOMEM)));
     let no_option = ["attach-filter", "attach-reuseport", "pacing-rate", "user-timeout", "tx-delay", "flow-labels"];
     all.extend(no_option.map(|name| (name, libc::ENOPROTOOPT)));
@@ -191,6 +191,7 @@ fn errno_of(name: &str) -> i32 {
         "memfd-huge" => (libc::SYS_memfd_create, [0, libc::MFD_HUGETLB as usize, 0, 0, 0, 0]),
         "shmget-huge" => (libc::SYS_shmget, [0, 0, (libc::SHM_HUGETLB | libc::IPC_CREAT) as usize | 1 << 32, 0, 0, 0]),
         "io_setup" => (libc::SYS_io_setup, [0; 6]),
+        "memfd_secret" => (libc::SYS_memfd_secret, [0xffff, 0, 0, 0, 0, 0]),
         "attach-filter" => (libc::SYS_setsockopt, [NONE, 1 | 1 << 32, libc::SO_ATTACH_FILTER as usize, 0, 0, 0]),
         "attach-reuseport" => (libc::SYS_setsockopt, [NONE, 1, 51 | 1 << 32, 0, 0, 0]),
         "pacing-rate" => (libc::SYS_setsockopt, [NONE, 1 | 1 << 32, 47, 0, 0, 0]),

@@ -10,6 +10,7 @@
 //! | compiled filters of sockets | the machine, `net.core.bpf_jit_limit` | none: refused by the filter |
 //! | compiled filters of system calls | the machine, `net.core.bpf_jit_limit` | as many as its processes; none by a rule of the filter |
 //! | labels of IPv6 flows | the machine, 4,096 | none: refused by the filter |
+//! | large pages of the kernel's map (`memfd_secret`) | the machine | none: refused by the filter (tests/isolation/seccomp.rs) |
 //! | TCP connections that outlast the sandbox | the machine, `tcp_max_orphans` and `tcp_mem` | those that it has, for a few minutes |
 //! | huge pages | the machine | none: refused by the filter (tests/isolation/seccomp.rs) |
 //! | keys | the user | none: refused by the filter (kernel.rs) |

@@ -123,6 +123,8 @@ const MAX_COMPARISONS: usize = 12;
 ///   ESOCKTNOSUPPORT. This excludes MPTCP, SMC, SCTP, DCCP, L2TP and others.
 /// - `io_setup`: ENOSYS. The number of asynchronous requests is limited for the whole machine
 ///   (`fs.aio-max-nr`), and four calls use it up.
+/// - `memfd_secret`: ENOSYS. Each page is taken out of the kernel's own map of the memory, which has
+///   smaller pages there from then on, for the whole machine and until it is booted anew.
 /// - `mmap` with MAP_HUGETLB, `memfd_create` with MFD_HUGETLB, `shmget` with SHM_HUGETLB: ENOMEM.
 ///   The memory limit does not count huge pages.
 /// - `setsockopt` with SO_ATTACH_FILTER or SO_ATTACH_REUSEPORT_CBPF: ENOPROTOOPT. Compiled filters

@@ -238,7 +238,6 @@ const CONTAINERS: &[&str] = &[
     "listmount",
     "lremovexattr",
     "lsetxattr",
-    "memfd_secret",
     "mkdir",
     "mkdirat",
     "mknod",
@@ -347,7 +346,7 @@ pub(super) fn containers() -> Seccomp {
         .rule(Rule::new(["clone"], Action::Allow).arg(0, Compare::no_bits(NEW_NAMESPACES)))
         .rule(without_siblings())
         .rule(Rule::new(["unshare"], Action::Allow).arg(0, Compare::no_bits(NEW_NAMESPACES | NEW_TIME)))
-        .rule(Rule::new(["clone3", "io_setup"], Action::ENOSYS))
+        .rule(Rule::new(["clone3", "io_setup", "memfd_secret"], Action::ENOSYS))
         .rule(Rule::new(["socket", "socketpair"], Errno::EAFNOSUPPORT));
     for persona in [PER_LINUX, PER_LINUX32, UNAME26, PER_LINUX32 | UNAME26, ONLY_ASK] {
         profile = profile.rule(Rule::new(["personality"], Action::Allow).arg(0, Compare::int(persona)));
