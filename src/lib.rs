@@ -186,6 +186,8 @@ mod launch;
 mod mount;
 mod namespace;
 #[cfg(feature = "oci")]
+mod network;
+#[cfg(feature = "oci")]
 pub mod oci;
 mod owner;
 #[cfg(any(feature = "image", feature = "oci"))]

@@ -63,6 +63,9 @@ steps! {
     /// Sending the pidfd of a container to an engine.
     #[cfg(feature = "oci")]
     PidfdSocket => "send pidfd",
+    /// Moving a network interface of the host into a container.
+    #[cfg(feature = "oci")]
+    NetDevice => "move network interface",
     /// Finding out the abilities of the host.
     Detect => "inspect host",
     /// Starting the thread that clones.

@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use super::emit::{Run, emit_beginning, emit_join_cgroups, emit_setup_ids, emit_unblock_signals};
 use super::enter::open_root;
@@ -21,13 +23,15 @@ use crate::child::Inside;
 use crate::command::Command;
 use crate::error::{Error, Result, Step};
 use crate::namespace::{IdMaps, Namespaces};
+#[cfg(feature = "oci")]
+use crate::network::{self, Device, Moved};
 use crate::plan::{ExecFlags, Plan, PlanFd, Request, RunFds};
 use crate::policy::Policy;
 use crate::proc::identity;
 use crate::program::{Program, emit_groups, emit_ids};
 use crate::spawn::{self, Launch, Running};
 use crate::stdio::{Fds, Stdio, Streams};
-use crate::sys::pidfd;
+use crate::sys::{pidfd, table};
 
 /// What is to run before the root is entered.
 pub(crate) type Hooks<'h> = dyn Fn(&Unentered<'_>) -> Result<()> + 'h;
@@ -63,6 +67,17 @@ impl Unentered<'_> {
         // As long as nobody has reaped the process, the pid is its own.
         let is_own = pidfd::pid_of(self.pidfd) == Some(self.pid);
         if is_own { Ok(inside) } else { Err(failed(Errno::ESRCH)) }
+    }
+
+    /// Moves interfaces of the caller's network namespace into that of the sandbox.
+    pub(crate) fn take_in(&self, devices: &[Device]) -> Result<Moved> {
+        let failed = |errno| Error::new(Step::NetDevice, errno);
+        let path = format!("/proc/{}/ns/net", self.pid);
+        let namespace = nix::fcntl::open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let namespace = namespace.and_then(table::above_stdio).map_err(|errno| failed(errno).at(path))?;
+        // As long as nobody has reaped the process, the pid is its own.
+        let is_own = pidfd::pid_of(self.pidfd) == Some(self.pid);
+        if is_own { network::move_in(devices, &namespace) } else { Err(failed(Errno::ESRCH)) }
     }
 
     /// Starts a program in the namespaces and the control group of the sandbox, as root of its user

@@ -64,7 +64,7 @@ pub fn features() -> String {
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false}
+            "netDevices": {"enabled": true}
         },
         "potentiallyUnsafeConfigAnnotations": [PROPERTY]
     }))

@@ -149,7 +149,11 @@ const ROWS: &[Row] = &[
     ("hooks.poststop[].env", Carried, r#"{"hooks": {"poststop": [{"path": "/a"}]}}"#, r#"{"hooks": {"poststop": [{"path": "/a", "env": ["A=b"]}]}}"#),
     ("hooks.poststop[].timeout", Carried, r#"{"hooks": {"poststop": [{"path": "/a"}]}}"#, r#"{"hooks": {"poststop": [{"path": "/a", "timeout": 1}]}}"#),
 
-    ("linux.netDevices", Refused, "{}", r#"{"linux": {"netDevices": {"eth0": {"name": "a"}}}}"#),
+    ("linux.netDevices", Carried, r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "network"}]}}"#,
+        r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "network"}], "netDevices": {"eth0": {}}}}"#),
+    ("linux.netDevices.*.name", Carried,
+        r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "network"}], "netDevices": {"eth0": {}}}}"#,
+        r#"{"linux": {"namespaces": [{"type": "mount"}, {"type": "network"}], "netDevices": {"eth0": {"name": "a"}}}}"#),
     ("linux.uidMappings[].hostID", Carried, USER, USER_OF_ANOTHER_UID),
     ("linux.uidMappings[].containerID", Carried, USER, USER_OF_ANOTHER_UID_INSIDE),
     ("linux.uidMappings[].size", Carried, USER, USER_OF_MORE_UIDS),

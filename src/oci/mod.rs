@@ -16,7 +16,7 @@
 //!
 //! With [`Runtime::systemd_cgroups`], systemd makes the control groups, a scope for each container.
 //!
-//! Not yet there, and refused by name: `netDevices`, `intelRdt`.
+//! Not yet there, and refused by name: `intelRdt`.
 
 mod config;
 mod console;

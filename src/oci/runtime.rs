@@ -284,7 +284,8 @@ impl Runtime {
         let sandbox = with_supervisor(with(translation.sandbox.no_pivot(self.no_pivot))?, &saved);
         let interrupt = self.interrupt.clone();
         let has_cpus = resources.and_then(|listed| listed.cpu().as_ref()).is_some_and(|cpu| cpu.cpus().is_some());
-        Container::create(StateDir::make(&self.root, id)?, saved, &sandbox, &translation.hooks, interrupt)
+        let before_entry = (&translation.hooks, &*translation.net_devices);
+        Container::create(StateDir::make(&self.root, id)?, saved, &sandbox, before_entry, interrupt)
             .map_err(|error| of_scheduler_with_cpus(error, has_cpus))
     }
 

@@ -24,6 +24,7 @@ use crate::child::Terminal;
 use crate::durable::{Created, CreatedState};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::launch::Unentered;
+use crate::network::{Device, Moved};
 use crate::sandbox::Sandbox;
 use crate::spawn::TakeListener;
 use crate::sys::pidfd;
@@ -76,18 +77,24 @@ impl Container {
         (dir, lock): (StateDir, Lock),
         mut saved: Saved,
         sandbox: &Sandbox,
-        hooks: &Hooks,
+        (hooks, net_devices): (&Hooks, &[Device]),
         interrupt: Option<Arc<OwnedFd>>,
     ) -> Result<Container> {
         let began = Cell::new(false);
+        // An error moves them back.
+        let moved = Cell::new(None);
         let run_hooks = |unentered: &Unentered<'_>| {
             // Others find the process by this as long as the hooks run.
             let known = Saved { first: Some(First::of(unentered.pid())?), ..saved.clone() };
             dir.write(&known.to_json())?;
+            if !net_devices.is_empty() {
+                moved.set(Some(unentered.take_in(net_devices)?));
+            }
             began.set(true);
             hooks::run_before_entry(hooks, &saved, unentered, interrupt.as_deref())
         };
-        let run_hooks = hooks.come_before_entry().then_some(&run_hooks as &dyn Fn(&Unentered<'_>) -> Result<()>);
+        let stops = hooks.come_before_entry() || !net_devices.is_empty();
+        let run_hooks = stops.then_some(&run_hooks as &dyn Fn(&Unentered<'_>) -> Result<()>);
         let made = dir.write(&saved.to_json()).and_then(|()| sandbox.create_with(&dir.sandbox(), run_hooks));
         let made = made.and_then(|created| {
             saved.sandbox = Some(created.copy_of_record());
@@ -110,6 +117,7 @@ impl Container {
         }
         match made {
             Ok(created) => {
+                moved.take().into_iter().for_each(Moved::stay);
                 drop(lock);
                 let id = saved.id.clone();
                 Ok(Container { created: Some(created), interrupt, ..Container::of(dir, &id, Some(saved)) })

@@ -7,6 +7,7 @@ mod devices;
 mod hooks;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod process;
 mod refused;
 mod resources;

@@ -27,6 +27,13 @@ pub(super) struct Kinds {
     joined: Namespaces,
 }
 
+impl Kinds {
+    /// Returns whether the container is not in the caller's namespace of this kind.
+    pub(super) fn has(self, kind: Namespaces) -> bool {
+        (self.new | self.joined).contains(kind)
+    }
+}
+
 /// Returns the file of the user namespace that the container joins.
 pub(super) fn joined_user_ns(spec: &Spec) -> Option<&Path> {
     let listed = spec.linux().as_ref()?.namespaces().as_deref()?;

@@ -23,8 +23,6 @@ pub(super) fn refuse(spec: &Spec, problems: &mut Problems) {
 
 /// Refuses what this library does not have of `linux`.
 pub(super) fn refuse_linux(linux: &Linux, problems: &mut Problems) {
-    let moved = linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty());
-    problems.refuse_if(moved, "linux.netDevices", "no interface of the host is moved into a container");
     let resctrl = if Path::new(RESCTRL).join("schemata").exists() {
         "resctrl groups are not made"
     } else {

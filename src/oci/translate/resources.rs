@@ -129,19 +129,11 @@ fn bytes(property: &str, value: Option<i64>, problems: &mut Problems) -> Option<
     }
 }
 
-/// Returns a time in microseconds; `None` if it was not set.
-fn micros(property: &str, value: Option<i64>, problems: &mut Problems) -> Option<Duration> {
-    match value? {
-        0 => None,
-        -1 => Some(Duration::MAX),
-        value => {
-            let time = u64::try_from(value).ok().map(Duration::from_micros);
-            if time.is_none() {
-                problems.invalid(property, "it is below -1", "write -1 for no limit");
-            }
-            time
-        }
-    }
+/// Returns a time in microseconds; `None` if it was not set. Every negative one lifts the limit, as
+/// it does in the files of v1.
+fn micros(value: Option<i64>) -> Option<Duration> {
+    let value = value.filter(|value| *value != 0)?;
+    Some(u64::try_from(value).map_or(Duration::MAX, Duration::from_micros))
 }
 
 fn with_memory(
@@ -186,7 +178,7 @@ fn with_cpu(mut limits: Limits, mut more: Resources, cpu: &LinuxCpu, problems: &
     if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
         more = more.cpu_shares(shares);
     }
-    if let Some(quota) = micros("linux.resources.cpu.quota", cpu.quota(), problems) {
+    if let Some(quota) = micros(cpu.quota()) {
         more = more.cpu_quota(quota);
     }
     if let Some(period) = cpu.period().filter(|period| *period != 0) {
@@ -195,7 +187,7 @@ fn with_cpu(mut limits: Limits, mut more: Resources, cpu: &LinuxCpu, problems: &
     if let Some(burst) = cpu.burst() {
         limits = limits.cpu_burst(Duration::from_micros(burst));
     }
-    if let Some(runtime) = micros("linux.resources.cpu.realtimeRuntime", cpu.realtime_runtime(), problems) {
+    if let Some(runtime) = micros(cpu.realtime_runtime()) {
         more = more.realtime_runtime(runtime);
     }
     if let Some(period) = cpu.realtime_period().filter(|period| *period != 0) {
@@ -316,7 +308,8 @@ mod tests {
         assert_eq!(path("/a/b"), Some("/a/b".into()));
         assert_eq!(path("a/b"), Some("/above/a/b".into()));
         assert_eq!(path(""), Some("/above/box".into()));
-        for text in ["/", ".", "..", "/a/../b", "../b", "user.slice:a:b"] {
+        assert_eq!(path("user.slice:a:b"), Some("/above/user.slice:a:b".into()));
+        for text in ["/", ".", "..", "/a/../b", "../b", "../user.slice:a:b"] {
             assert_eq!(path(text), None, "{text}");
         }
     }

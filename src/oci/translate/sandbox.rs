@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::hooks::{Hooks, hooks};
 use super::mounts::{Around, mount_label, with_mounts};
 use super::namespaces::{has_cgroup_ns, joined_user_ns, with_namespaces};
+use super::net_devices::net_devices;
 use super::process::{bounding_names, with_process};
 use super::refused::{refuse, refuse_linux};
 use super::resources::{group_path, with_resources};
@@ -17,6 +18,7 @@ use super::surroundings::Surroundings;
 use super::unit::unit;
 use crate::error::Result;
 use crate::namespace::Namespaces;
+use crate::network::Device;
 use crate::oci::problems::Problems;
 use crate::oci::state::Listener;
 use crate::sandbox::Sandbox;
@@ -33,6 +35,8 @@ pub(in crate::oci) struct Translation {
     /// Who answers the questions of the filter.
     pub(in crate::oci) listener: Option<Listener>,
     pub(in crate::oci) hooks: Hooks,
+    /// The interfaces of the host that move into the container.
+    pub(in crate::oci) net_devices: Vec<Device>,
 }
 
 /// Translates a configuration. `seccomp` is `linux.seccomp` as it stands in the file.
@@ -78,7 +82,8 @@ pub(in crate::oci) fn translate(
     }
     let own_pid_ns = kinds.new.contains(Namespaces::PID);
     let hooks = hooks(spec, kinds, around.bundle, &mut problems);
-    problems.unless_any(Translation { sandbox, cgroup, own_pid_ns, listener, hooks })
+    let net_devices = net_devices(linux, kinds, around, &mut problems);
+    problems.unless_any(Translation { sandbox, cgroup, own_pid_ns, listener, hooks, net_devices })
 }
 
 /// Every 1.x can be read: the specification is versioned as semver has it.

@@ -22,6 +22,7 @@ mod killed;
 mod lifecycle;
 mod listener;
 mod mount_ns;
+mod net_devices;
 mod options;
 mod signals;
 mod subgroups;

@@ -63,6 +63,8 @@ fn limits_change_while_the_container_lives() {
     assert_eq!(quota(), ("20000".to_owned(), "50000".to_owned()));
     bundle.does(&["update", "box", "--cpu-share=256", "--memory-reservation", "8M"]);
     assert_eq!(quota(), ("20000".to_owned(), "50000".to_owned()));
+    bundle.does(&["update", "box", "--cpu-quota", "-9999"]);
+    assert!(["-1", "max"].contains(&quota().0.as_str()), "{:?}", quota());
     // As engines do it: by a file, and by stdin, which is empty here.
     let file = bundle.path("resources");
     fs::write(&file, json!({"pids": {"limit": 40}, "devices": [{"allow": false, "access": "rwm"}]}).to_string())
