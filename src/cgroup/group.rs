@@ -125,7 +125,12 @@ impl Group {
             .make_parts(host, new, limits, account_cpu)
             .and_then(|()| refuse(group.unsupported(limits)))
             .and_then(|()| refuse(host.unprotected(limits, parent)))
-            .and_then(|()| group.write_limits(host, limits))
+            .and_then(|()| {
+                if new.exact.is_some() {
+                    group.enable_what_there_is(host)?;
+                }
+                group.write_limits(host, limits)
+            })
             .and_then(|()| group.open_procs());
         match built {
             Ok(()) => Ok(group),
@@ -285,6 +290,22 @@ impl Group {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Enables every controller for a group that the caller has named, on a host with v2 alone: others
+    /// read its usage there, and a container may want it for groups of its own. What cannot be
+    /// enabled is left out; for limits, the error comes when they are written.
+    fn enable_what_there_is(&mut self, host: &Host) -> Result<()> {
+        let has_v1 = host.hierarchies.iter().any(|hierarchy| hierarchy.version == Version::V1);
+        let (Some(hierarchy), Some(part), false) = (host.v2(), self.parts.first_mut(), has_v1) else { return Ok(()) };
+        let Some(base) = part.path.parent() else { return Ok(()) };
+        let all = hierarchy.controllers - Controllers::INHERENT;
+        if v2::enable(&hierarchy.mount, base, all).is_err() {
+            all.iter().for_each(|one| drop(v2::enable(&hierarchy.mount, base, one)));
+        }
+        let given = part.text(c"cgroup.controllers")?.unwrap_or_default();
+        part.controllers |= given.split_whitespace().map(Controllers::named).collect::<Controllers>();
+        Ok(())
     }
 
     fn open_procs(&mut self) -> Result<()> {

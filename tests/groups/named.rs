@@ -122,11 +122,31 @@ fn a_missing_group_is_made_in_every_hierarchy_and_goes() {
     let joined = own.lines().filter(|line| line.ends_with("/named")).count();
     assert_eq!(joined, named.dirs.len(), "{own}");
     let stats = child.stats().unwrap();
-    assert_eq!(stats.pids_current.is_some(), !is_v2());
+    assert!(stats.pids_current.is_some());
     let per_cpu = named.dirs.iter().any(|dir| dir.join("cpuacct.usage_percpu").exists());
     assert_eq!(stats.cpu_usage_per_cpu.iter().sum::<Duration>() > Duration::ZERO, per_cpu, "{stats:?}");
     end(child);
     common::eventually("the groups are gone", || named.standing() == 0);
+}
+
+/// Whoever reads the usage of a container finds it, and a container may enable it for groups of its own.
+#[test]
+fn a_group_of_v2_has_all_controllers_without_any_limit() {
+    let _clean = common::clean();
+    if no_cgroups() || !is_v2() || !common::is_root() {
+        return;
+    }
+    let named = Named::new();
+    let child = at_rest(Sandbox::new().cgroup(&named.path));
+    let [group] = &named.dirs[..] else { panic!("{:?}", named.dirs) };
+    let listed = |dir: &Path| fs::read_to_string(dir.join("cgroup.controllers")).unwrap();
+    let top = group.ancestors().take_while(|dir| dir.join("cgroup.controllers").exists()).last().unwrap();
+    assert!(listed(top).contains("memory"));
+    assert_eq!(listed(group), listed(top));
+    for file in ["memory.current", "pids.current", "io.stat"] {
+        assert!(group.join(file).exists(), "{file}");
+    }
+    end(child);
 }
 
 #[test]
