@@ -306,10 +306,6 @@ impl Policy {
         if self.program.init && !self.namespaces.new.contains(Namespaces::PID) {
             problems.push(Problem::invalid("init", "an init is pid 1 of a pid namespace of its own", "add pid_ns()"));
         }
-        if self.program.init && self.limits.pids == Some(1) {
-            let reason = "the init is one process, and leaves none for the program";
-            problems.push(Problem::invalid("pids_limit", reason, "give 2 or more, or leave out init()"));
-        }
         let hides = |mount: &Mount| matches!(&mount.kind, Kind::Proc(proc) if proc.hidepid.is_some());
         if !pid_ns && self.mounts.mounts.iter().any(hides) {
             let reason = "hidepid without a pid namespace of the sandbox's own would hide the host's processes on the host as well";
