@@ -126,7 +126,8 @@ impl Group {
             .and_then(|()| refuse(group.unsupported(limits)))
             .and_then(|()| refuse(host.unprotected(limits, parent)))
             .and_then(|()| {
-                if new.exact.is_some() {
+                // systemd gives a scope its controllers.
+                if new.exact.is_some() && new.keeper.is_none() {
                     group.enable_what_there_is(host)?;
                 }
                 group.write_limits(host, limits)

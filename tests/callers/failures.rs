@@ -243,7 +243,6 @@ fn every_conflict_is_told_at_once_and_nothing_is_made() {
         .env("A=B", "")
         .env("C", "d\0")
         .cwd("/e\0")
-        .pids_limit(1)
         .uid_map(IdMap::new(0, 1000, 10))
         .uid_map(IdMap::new(10, 1009, 1))
         .fd(2, fs::File::open("/dev/null").unwrap())
@@ -267,7 +266,6 @@ fn every_conflict_is_told_at_once_and_nothing_is_made() {
         ("command", "\"a\\0b\" contains a NUL"),
         ("env", "\"C\" contains a NUL"),
         ("cwd", "NUL"),
-        ("pids_limit", "none for the program"),
         ("uid_map", "ids in common"),
         ("env", "`=`"),
         ("fd", "2"),
