@@ -64,9 +64,12 @@ impl Unentered<'_> {
     pub(crate) fn pid_inside(&self) -> Result<u32> {
         let failed = |errno| Error::new(Step::Create, errno);
         let inside = identity::pid_inside(self.pid).map_err(failed)?;
-        // As long as nobody has reaped the process, the pid is its own.
-        let is_own = pidfd::pid_of(self.pidfd) == Some(self.pid);
-        if is_own { Ok(inside) } else { Err(failed(Errno::ESRCH)) }
+        if self.has_pid() { Ok(inside) } else { Err(failed(Errno::ESRCH)) }
+    }
+
+    /// Returns whether the pid is still that of the process, as it is until somebody reaps it.
+    fn has_pid(&self) -> bool {
+        pidfd::pid_of(self.pidfd) == Some(self.pid)
     }
 
     /// Moves interfaces of the caller's network namespace into that of the sandbox.
@@ -75,9 +78,7 @@ impl Unentered<'_> {
         let path = format!("/proc/{}/ns/net", self.pid);
         let namespace = nix::fcntl::open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
         let namespace = namespace.and_then(table::above_stdio).map_err(|errno| failed(errno).at(path))?;
-        // As long as nobody has reaped the process, the pid is its own.
-        let is_own = pidfd::pid_of(self.pidfd) == Some(self.pid);
-        if is_own { network::move_in(devices, &namespace) } else { Err(failed(Errno::ESRCH)) }
+        if self.has_pid() { network::move_in(devices, &namespace) } else { Err(failed(Errno::ESRCH)) }
     }
 
     /// Starts a program in the namespaces and the control group of the sandbox, as root of its user

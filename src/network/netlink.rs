@@ -1,7 +1,6 @@
 //! A socket on which one asks the kernel about interfaces and addresses: rtnetlink(7).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::thread;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -11,7 +10,7 @@ use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket};
 use nix::sys::time::TimeVal;
 
-use crate::sys::table;
+use crate::sys::{background, table};
 
 /// The longest wait for an answer, in seconds. The kernel has it ready when the question is sent.
 const PATIENCE: i64 = 10;
@@ -36,11 +35,10 @@ impl Socket {
 
     /// Opens a socket of another network namespace: in a thread that enters it, and ends.
     pub(super) fn open_in(namespace: &OwnedFd) -> Result<Socket, Errno> {
-        let enter = || setns(namespace, CloneFlags::CLONE_NEWNET).and_then(|()| Socket::open());
-        thread::scope(|scope| {
-            let thread = thread::Builder::new().name("ringfence-net".to_owned()).spawn_scoped(scope, enter);
-            thread.map_err(|_| Errno::EAGAIN)?.join().unwrap_or(Err(Errno::EIO))
-        })
+        let namespace = table::copy_of(namespace.as_raw_fd())?;
+        let enter = move || setns(namespace, CloneFlags::CLONE_NEWNET).and_then(|()| Socket::open());
+        let thread = background::spawn("ringfence-net", enter).map_err(|_| Errno::EAGAIN)?;
+        thread.join().unwrap_or(Err(Errno::EIO))
     }
 
     /// Asks for a change, or about one thing, and returns the answers.
